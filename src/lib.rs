@@ -1,0 +1,31 @@
+//! Document sync between nearby devices over Bluetooth LE, for embedded Linux.
+//!
+//! The modules are the layers, from the radio up; data goes down on one side and up on the other.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`time`] | the clock type that every sans-IO core is given |
+//! | [`link`] | a reliable, resumable byte stream over ATT packets (`no_std`, no alloc) |
+//! | [`blip`] | BLIP 3 frames and messages |
+//! | [`database`] | documents, revisions, change feed, on a compact sled store |
+//! | [`replicator`] | push, pull, checkpoints, conflicts; the `Replicator` handle |
+//! | [`endpoint`] | the message-endpoint model: who gives which bytes to whom |
+//! | [`transport`] | what carries packets or bytes: a modelled radio, TCP, Unix sockets, stdio |
+//! | [`cli`] | the `gattway` command |
+
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
+
+#[cfg(feature = "std")]
+pub mod blip;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "std")]
+pub mod database;
+#[cfg(feature = "std")]
+pub mod endpoint;
+pub mod link;
+#[cfg(feature = "std")]
+pub mod replicator;
+pub mod time;
+#[cfg(feature = "std")]
+pub mod transport;

@@ -1,0 +1,5 @@
+//! The `gattway` command: all of it is in [`gattway::cli`].
+
+fn main() -> std::process::ExitCode {
+    gattway::cli::main()
+}

@@ -1,0 +1,3 @@
+//! Push, pull, checkpoints and conflicts.
+
+pub mod store;

@@ -1,0 +1,228 @@
+//! What replication needs of a database: the one trait between the two.
+//!
+//! Calls are synchronous. Reads are short; [`ReplicaStore::commit`] blocks until the medium has the data, so a driver
+//! calls it on a thread that may block.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::database::revision::VersionVector;
+
+/// A collection of one open store, valid as long as the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CollectionId(pub u32);
+
+/// One row of the change feed: the newest revision of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Position in this collection's feed, from 1, growing with each change.
+    pub sequence: u64,
+    /// The document's ID.
+    pub id: String,
+    /// Its current revision.
+    pub vector: VersionVector,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+    /// Size of the body as JSON text in bytes, exact or a close estimate (it is a hint on the wire).
+    pub body_size: u64,
+    /// The previous revision that some peer is known to have had when this one was saved, as far as the store knows.
+    pub remote_ancestor: Option<crate::database::revision::Version>,
+    /// The body as JSON text without `_id` and `_rev`, if it was asked for; `{}` for an empty tombstone.
+    pub body: Option<Bytes>,
+}
+
+/// A revision that came from a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncomingRevision {
+    /// Which collection.
+    pub collection: CollectionId,
+    /// The document's ID.
+    pub id: String,
+    /// The revision with its history.
+    pub vector: VersionVector,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+    /// JSON object text without `_id` and `_rev`. Not yet checked.
+    pub body: Bytes,
+}
+
+/// What became of an incoming revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// Stored and on the medium.
+    Inserted {
+        /// Its place in the change feed.
+        sequence: u64,
+    },
+    /// The store has this revision or one that descends from it. On the medium too.
+    AlreadyKnown {
+        /// Place of the stored revision in the change feed.
+        sequence: u64,
+    },
+    /// Refused: it conflicts with the local revision (only under [`ConflictPolicy::Refuse`]).
+    Conflict {
+        /// The local revision.
+        local: VersionVector,
+    },
+    /// It conflicted and was resolved; the result is on the medium.
+    Resolved {
+        /// Place of the result in the change feed.
+        sequence: u64,
+        /// Whether the result differs from the incoming revision, so that the peer lacks it.
+        push: bool,
+    },
+    /// Refused for what it is: bad JSON, bad ID, too large. Nothing of it was stored.
+    Rejected(Rejection),
+}
+
+/// Why a revision was refused; gives the error on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// Not a JSON object, or an empty or duplicate key.
+    #[error("document body: {0}")]
+    BadBody(String),
+    /// Longer than the limit, empty, or starts with `_`.
+    #[error("document ID {0:?} is not valid")]
+    BadId(String),
+    /// Body above the limit.
+    #[error("document body of {actual} bytes, at most {max} are accepted")]
+    TooLarge {
+        /// The limit in bytes.
+        max: usize,
+        /// What was given, in bytes.
+        actual: usize,
+    },
+    /// A custom resolver failed.
+    #[error("conflict resolver: {0}")]
+    Resolver(String),
+}
+
+/// Both sides of a conflict, for a resolver.
+#[derive(Clone, Debug)]
+pub struct Conflict<'a> {
+    /// Full name of the collection, `scope.name`, or `_default`.
+    pub collection: &'a str,
+    /// The document's ID.
+    pub id: &'a str,
+    /// The local revision.
+    pub local: &'a VersionVector,
+    /// Local body; `None` if deleted.
+    pub local_body: Option<&'a serde_json::Map<String, serde_json::Value>>,
+    /// The incoming revision.
+    pub remote: &'a VersionVector,
+    /// Incoming body; `None` if deleted.
+    pub remote_body: Option<&'a serde_json::Map<String, serde_json::Value>>,
+}
+
+/// What a resolver decides.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resolution {
+    /// Keep the local revision; the remote one becomes part of its history.
+    Local,
+    /// Take the remote revision.
+    Remote,
+    /// Save this body as a merge of both.
+    Merge(serde_json::Map<String, serde_json::Value>),
+    /// Save a tombstone as a merge of both.
+    Delete,
+}
+
+/// Decides conflicts, on the active side. Called without any lock held, possibly more than once for one conflict if
+/// the document changes meanwhile.
+pub trait ConflictResolver: Send + Sync {
+    /// Decides one conflict; an `Err` leaves the document as it was and reports the revision as failed.
+    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String>;
+}
+
+/// What to do with a revision that conflicts.
+#[derive(Clone, Copy)]
+pub enum ConflictPolicy<'a> {
+    /// Passive side.
+    Refuse,
+    /// Active side.
+    Resolve(&'a dyn ConflictResolver),
+}
+
+impl fmt::Debug for ConflictPolicy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ConflictPolicy::Refuse => "Refuse",
+            ConflictPolicy::Resolve(_) => "Resolve",
+        })
+    }
+}
+
+/// A failure of the store as a whole: full disk, damage, closed. No outcome is known; nothing may be acknowledged.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("store: {message}")]
+pub struct ReplicaStoreError {
+    /// For people.
+    pub message: String,
+    /// Whether trying again later can help (a full disk) or not (damage).
+    pub recoverable: bool,
+}
+
+/// A database as replication sees it.
+pub trait ReplicaStore: Send + Sync {
+    /// This database's own author ID. Part of the checkpoint's identity.
+    fn source(&self) -> crate::database::revision::SourceId;
+
+    /// The collection of a full name (`_default`, `_default._default`, `scope.name`), if it exists.
+    fn collection(&self, name: &str) -> Option<CollectionId>;
+
+    /// The newest sequence of the collection's feed, 0 if nothing was ever saved.
+    fn last_sequence(&self, collection: CollectionId) -> u64;
+
+    /// Changes after sequence `since` in order, at most `limit`, bodies included if asked for.
+    fn changes(
+        &self,
+        collection: CollectionId,
+        since: u64,
+        limit: usize,
+        with_bodies: bool,
+    ) -> Result<Vec<Change>, ReplicaStoreError>;
+
+    /// The newest revision of one document, tombstones included, with its body.
+    fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError>;
+
+    /// The newest revision of one document without its body.
+    fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError>;
+
+    /// Stores revisions and returns when all are on the medium (group commit with other writers); outcomes in order.
+    ///
+    /// # Errors
+    /// The store failed as a whole; some may be stored, none may be acknowledged.
+    fn commit(
+        &self,
+        revisions: &[IncomingRevision],
+        policy: ConflictPolicy<'_>,
+    ) -> Result<Vec<CommitOutcome>, ReplicaStoreError>;
+
+    /// Tells that a peer has all local changes up to `sequence`, so that later edits remember what it had.
+    fn mark_pushed(&self, collection: CollectionId, sequence: u64);
+
+    /// A checkpoint this database keeps for itself (active) or for a peer (passive), by its client ID.
+    fn checkpoint(&self, collection: CollectionId, client: &str) -> Result<Option<StoredCheckpoint>, ReplicaStoreError>;
+
+    /// Replaces a checkpoint if `expected` is its revision (`None`: there must be none). Returns the new one's
+    /// revision (`N-cc`), or `None` if the revision did not match and nothing was written. Durable with the next
+    /// synced commit, or within 1 s; losing the last one only costs work.
+    fn set_checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+        expected: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, ReplicaStoreError>;
+}
+
+/// A checkpoint as stored: opaque to its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCheckpoint {
+    /// `N-cc`.
+    pub revision: String,
+    /// Whatever the client wrote.
+    pub body: Bytes,
+}
