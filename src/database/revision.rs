@@ -78,7 +78,8 @@ impl FromStr for Version {
     fn from_str(text: &str) -> Result<Version, RevisionError> {
         let malformed = || RevisionError::Malformed { text: clip(text) };
         let (time, source) = text.split_once('@').ok_or_else(malformed)?;
-        let plain_hex = !time.is_empty() && time.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let plain_hex =
+            !time.is_empty() && time.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let time = if plain_hex { u64::from_str_radix(time, 16).unwrap_or(0) } else { 0 };
         if time == 0 {
             return Err(malformed());

@@ -1,1 +1,176 @@
-//! endpoint
+//! The message-endpoint model: who gives which bytes to whom.
+//!
+//! An application brings a transport, the library brings replication. The transport implements
+//! [`MessageEndpointConnection`] and gives what it receives to a [`ReplicatorConnection`]; on the active side a
+//! [`MessageEndpointDelegate`] makes a new connection for each attempt, on the passive side the application hands
+//! accepted connections to a listener. This module holds what both sides of that contract see. It leaves the
+//! replication itself to [`crate::replicator`] and every radio and socket to [`crate::transport`].
+//!
+//! # Order of calls
+//! 1. The library calls [`open`](MessageEndpointConnection::open) once and gives a [`ReplicatorConnection`]; the
+//!    transport returns when bytes can flow.
+//! 2. The library calls [`send`](MessageEndpointConnection::send), one call at a time; its completion is the flow control.
+//!    The transport calls [`receive`](ReplicatorConnection::receive), whose completion is the flow control the other way.
+//! 3. Either the transport calls [`ReplicatorConnection::close`] because the connection has ended, or the library has
+//!    finished. In both cases the library then calls [`close`](MessageEndpointConnection::close), exactly once for each
+//!    `open`, also when `open` failed or was given up.
+//!
+//! The library never calls a transport with a lock held, gives up a call that takes longer than its limit, and drops
+//! the future of a call that it gives up.
+//! Source: `firmware-notes/message-endpoint.md`.
+
+mod connection;
+mod error;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use self::connection::{INBOUND_BYTES_MAX, Inbound, MessageEndpointConnection, ReplicatorConnection};
+pub use self::error::MessagingError;
+
+/// What a transport keeps of the bytes it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProtocolType {
+    /// The transport keeps message boundaries: what one `send` took, one `receive` must be given on the other side.
+    /// It must also tell when the other side has closed.
+    MessageStream,
+    /// The transport carries raw bytes and may split and merge them; the library frames them.
+    ByteStream,
+}
+
+/// Bytes on their way to or from a transport. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Message(Bytes);
+
+impl Message {
+    /// Wraps bytes; a `Vec<u8>` or `Bytes` is not copied.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Message {
+        Message(bytes.into())
+    }
+
+    /// The bytes, shared, not copied.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// The bytes, borrowed.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Message {
+        Message::from_bytes(bytes)
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Message {
+        Message(bytes)
+    }
+}
+
+impl From<Message> for Bytes {
+    fn from(message: Message) -> Bytes {
+        message.0
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({} bytes)", self.0.len())
+    }
+}
+
+/// Makes connections for the active side; implemented by the application.
+pub trait MessageEndpointDelegate: Send + Sync {
+    /// Makes a connection object that is not yet open. Called once for each attempt, never with a lock held.
+    fn create_connection(&self, endpoint: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection>;
+}
+
+impl<F> MessageEndpointDelegate for F
+where
+    F: Fn(&MessageEndpoint) -> Arc<dyn MessageEndpointConnection> + Send + Sync,
+{
+    fn create_connection(&self, endpoint: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
+        self(endpoint)
+    }
+}
+
+/// A remote peer as a replication target.
+#[derive(Clone)]
+pub struct MessageEndpoint {
+    uid: String,
+    target: Arc<dyn Any + Send + Sync>,
+    protocol_type: ProtocolType,
+    delegate: Arc<dyn MessageEndpointDelegate>,
+}
+
+impl MessageEndpoint {
+    /// Names a peer.
+    ///
+    /// `uid` identifies the peer's database and is part of the checkpoint's identity: under another `uid` replication
+    /// starts over. `target` is whatever the transport needs to find the peer, and is never looked at here.
+    pub fn new(
+        uid: impl Into<String>,
+        target: Arc<dyn Any + Send + Sync>,
+        protocol_type: ProtocolType,
+        delegate: Arc<dyn MessageEndpointDelegate>,
+    ) -> MessageEndpoint {
+        MessageEndpoint { uid: uid.into(), target, protocol_type, delegate }
+    }
+
+    /// Identifies the peer.
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// What the transport needs to find the peer.
+    pub fn target(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self.target
+    }
+
+    /// The target, if it is a `T`.
+    pub fn target_as<T: 'static>(&self) -> Option<&T> {
+        self.target.downcast_ref()
+    }
+
+    /// What the transport keeps of the bytes.
+    pub fn protocol_type(&self) -> ProtocolType {
+        self.protocol_type
+    }
+
+    /// Makes the connections.
+    pub fn delegate(&self) -> &Arc<dyn MessageEndpointDelegate> {
+        &self.delegate
+    }
+}
+
+impl fmt::Debug for MessageEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageEndpoint")
+            .field("uid", &self.uid)
+            .field("protocol_type", &self.protocol_type)
+            .finish_non_exhaustive()
+    }
+}

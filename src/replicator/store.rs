@@ -200,11 +200,18 @@ pub trait ReplicaStore: Send + Sync {
         policy: ConflictPolicy<'_>,
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError>;
 
+    /// A counter that grows with every change of any collection, to wait on. It may grow without a change.
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
+
     /// Tells that a peer has all local changes up to `sequence`, so that later edits remember what it had.
     fn mark_pushed(&self, collection: CollectionId, sequence: u64);
 
     /// A checkpoint this database keeps for itself (active) or for a peer (passive), by its client ID.
-    fn checkpoint(&self, collection: CollectionId, client: &str) -> Result<Option<StoredCheckpoint>, ReplicaStoreError>;
+    fn checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+    ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError>;
 
     /// Replaces a checkpoint if `expected` is its revision (`None`: there must be none). Returns the new one's
     /// revision (`N-cc`), or `None` if the revision did not match and nothing was written. Durable with the next
