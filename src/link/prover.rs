@@ -1,0 +1,92 @@
+//! The proof, at a resume, that each side is the one it was before.
+//!
+//! Both sides compute a tag over the transcript of the handshake, which holds fresh nonces of both, and over the role of
+//! the one who proves, so that a tag can neither be replayed nor reflected. The key is either the random token that the
+//! session got when it began (which keeps out who guesses, but not who listened), or one that a secure session supplies.
+
+use core::fmt;
+use core::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+/// Bytes of a proof.
+pub const PROOF_BYTES: usize = 16;
+/// Bytes of the key that a prover holds.
+pub const PROVER_KEY_BYTES: usize = 32;
+
+/// A keyed function from a transcript to a tag: what a secure session gives the link so that nobody else resumes it.
+#[derive(Clone, Copy)]
+pub struct ResumeProver {
+    key: [u8; PROVER_KEY_BYTES],
+    tag: fn(&[u8; PROVER_KEY_BYTES], &[u8]) -> [u8; PROOF_BYTES],
+}
+
+impl ResumeProver {
+    /// A prover from a key that only both ends know, and a message authentication code.
+    pub const fn new(
+        key: [u8; PROVER_KEY_BYTES],
+        tag: fn(&[u8; PROVER_KEY_BYTES], &[u8]) -> [u8; PROOF_BYTES],
+    ) -> ResumeProver {
+        ResumeProver { key, tag }
+    }
+
+    /// The prover of a session without a secure one: SipHash-2-4-128 under the session's random token.
+    pub(super) fn from_token(token: [u8; PROOF_BYTES]) -> ResumeProver {
+        let mut key = [0; PROVER_KEY_BYTES];
+        key[..PROOF_BYTES].copy_from_slice(&token);
+        ResumeProver::new(key, token_tag)
+    }
+
+    /// The tag of a transcript.
+    pub(super) fn prove(&self, transcript: &[u8]) -> [u8; PROOF_BYTES] {
+        (self.tag)(&self.key, transcript)
+    }
+
+    /// Whether a tag is that of a transcript; takes the same time wherever they differ.
+    pub(super) fn verify(&self, transcript: &[u8], tag: &[u8; PROOF_BYTES]) -> bool {
+        let difference = self.prove(transcript).iter().zip(tag).fold(0, |all, (a, b)| all | (a ^ b));
+        core::hint::black_box(difference) == 0
+    }
+}
+
+impl fmt::Debug for ResumeProver {
+    /// Never shows the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResumeProver")
+    }
+}
+
+fn token_tag(key: &[u8; PROVER_KEY_BYTES], transcript: &[u8]) -> [u8; PROOF_BYTES] {
+    let mut token = [0; PROOF_BYTES];
+    token.copy_from_slice(&key[..PROOF_BYTES]);
+    let mut hasher = SipHasher24::new_with_key(&token);
+    hasher.write(transcript);
+    hasher.finish128().as_bytes()
+}
+
+/// Random numbers for nonces, session names and tokens: SipHash of a counter under the driver's seed, so that what goes
+/// over the air tells nothing about what comes next.
+#[derive(Clone, Debug)]
+pub(super) struct Nonces {
+    seed: u64,
+    count: u64,
+}
+
+impl Nonces {
+    pub(super) const fn new(seed: u64) -> Nonces {
+        Nonces { seed, count: 0 }
+    }
+
+    pub(super) fn next_bytes(&mut self) -> [u8; PROOF_BYTES] {
+        self.count += 1;
+        let mut hasher = SipHasher24::new_with_keys(self.seed, !self.seed);
+        hasher.write(&self.count.to_le_bytes());
+        hasher.finish128().as_bytes()
+    }
+
+    pub(super) fn next_eight(&mut self) -> [u8; 8] {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&self.next_bytes()[..8]);
+        eight
+    }
+}
