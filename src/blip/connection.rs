@@ -1,0 +1,337 @@
+//! The state of one BLIP connection: numbers, who awaits what, and the way from frames to events and back.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::config::BlipConfig;
+use super::error::BlipError;
+use super::frame::{Frame, FrameFlags, FrameType};
+use super::inbox::{Inbox, WholeMessage, ack_key};
+use super::message::{ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage};
+use super::outbox::{MessageKey, Outbox};
+use super::stream::StreamEncoder;
+use super::varint;
+
+/// Counters of a connection since its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlipStats {
+    /// Frames given to [`Connection::poll_frame`]'s caller.
+    pub frames_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Frames taken by [`Connection::handle_frame`].
+    pub frames_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+}
+
+/// One BLIP connection, seen from either side: the protocol is symmetric.
+#[derive(Debug)]
+pub struct Connection {
+    config: BlipConfig,
+    encoder: StreamEncoder,
+    outbox: Outbox,
+    inbox: Inbox,
+    events: VecDeque<Event>,
+    /// Number of the last request sent.
+    last_sent: u64,
+    /// Number of the last request that began to arrive.
+    last_received: u64,
+    /// Our requests that await a reply.
+    awaiting: HashSet<u64>,
+    /// The peer's requests that await ours.
+    unanswered: HashSet<u64>,
+    failure: Option<BlipError>,
+    stats: BlipStats,
+}
+
+impl Connection {
+    /// A connection on which nothing has been sent.
+    pub fn new(config: BlipConfig) -> Connection {
+        Connection {
+            encoder: StreamEncoder::new(config.compression_level),
+            config,
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            events: VecDeque::new(),
+            last_sent: 0,
+            last_received: 0,
+            awaiting: HashSet::new(),
+            unanswered: HashSet::new(),
+            failure: None,
+            stats: BlipStats::default(),
+        }
+    }
+
+    /// Uncompressed bytes not yet given to [`Connection::poll_frame`]'s caller. The layer above limits what it puts in.
+    pub fn queued_bytes(&self) -> usize {
+        self.outbox.queued_bytes()
+    }
+
+    /// Messages not yet sent whole.
+    pub fn queued_messages(&self) -> usize {
+        self.outbox.messages()
+    }
+
+    /// Our requests that await a reply.
+    pub fn awaiting_replies(&self) -> usize {
+        self.awaiting.len()
+    }
+
+    /// The peer's requests that await our reply.
+    pub fn unanswered_requests(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Why the connection is dead, if it is.
+    pub fn failure(&self) -> Option<&BlipError> {
+        self.failure.as_ref()
+    }
+
+    /// Counters since the beginning.
+    pub fn stats(&self) -> BlipStats {
+        self.stats
+    }
+
+    /// Takes one whole frame of the peer. Brings at most one event.
+    ///
+    /// # Errors
+    /// A violation by the peer. The connection is dead then: it takes and gives nothing more and the transport should
+    /// be closed. Events that came before can still be polled.
+    pub fn handle_frame(&mut self, frame: &[u8]) -> Result<(), BlipError> {
+        self.check_alive()?;
+        self.stats.frames_received += 1;
+        self.stats.bytes_received += frame.len() as u64;
+        let result = Frame::parse(frame).and_then(|frame| self.dispatch(&frame));
+        if let Err(error) = &result {
+            self.failure = Some(error.clone());
+        }
+        result
+    }
+
+    /// Queues a request and gives its number. Unless it wants no reply, an [`Event::Reply`] with that number will follow
+    /// (or the connection ends).
+    ///
+    /// # Errors
+    /// The message is above a limit, or the connection is dead. Nothing was queued.
+    pub fn send_request(&mut self, message: OutgoingMessage) -> Result<MessageNumber, BlipError> {
+        self.check_alive()?;
+        self.check_size(&message)?;
+        self.last_sent += 1;
+        let number = self.last_sent;
+        if !message.no_reply {
+            self.awaiting.insert(number);
+        }
+        let flags = FrameFlags::new(FrameType::Request).with_no_reply(message.no_reply);
+        self.push(MessageKey { number, is_reply: false }, flags, message);
+        Ok(MessageNumber(number))
+    }
+
+    /// Queues the reply to a request of the peer. One that wanted no reply, or has had one, gets none: the call then does
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`BlipError::NoSuchRequest`] if no such request has arrived; or as for [`Connection::send_request`]. Nothing was
+    /// queued.
+    pub fn reply(&mut self, request: MessageNumber, message: OutgoingMessage) -> Result<(), BlipError> {
+        self.push_reply(request, FrameType::Reply, message)
+    }
+
+    /// Queues an error as the reply to a request of the peer.
+    ///
+    /// # Errors
+    /// As for [`Connection::reply`].
+    pub fn reply_error(&mut self, request: MessageNumber, error: &ErrorReply) -> Result<(), BlipError> {
+        self.push_reply(request, FrameType::Error, error.to_message())
+    }
+
+    /// The next event; `None` when there is none for now.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next frame to send; `None` when there is none for now.
+    pub fn poll_frame(&mut self) -> Option<Vec<u8>> {
+        let mut frame = Vec::new();
+        self.poll_frame_into(&mut frame).then_some(frame)
+    }
+
+    /// Puts the next frame to send into `frame`, whose content is replaced and whose memory is used again; `false`
+    /// when there is none for now.
+    pub fn poll_frame_into(&mut self, frame: &mut Vec<u8>) -> bool {
+        frame.clear();
+        if self.failure.is_some() || !self.outbox.poll_frame(&mut self.encoder, frame) {
+            return false;
+        }
+        self.stats.frames_sent += 1;
+        self.stats.bytes_sent += frame.len() as u64;
+        true
+    }
+
+    fn check_alive(&self) -> Result<(), BlipError> {
+        match &self.failure {
+            Some(error) => Err(BlipError::Failed(Box::new(error.clone()))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_size(&self, message: &OutgoingMessage) -> Result<(), BlipError> {
+        let properties = message.properties.as_bytes().len();
+        let max = self.config.properties_size_max;
+        if properties > max {
+            return Err(BlipError::PropertiesTooLarge { number: 0, max, actual: properties as u64 });
+        }
+        let max = self.config.message_size_max;
+        if message.size() + varint::len(properties as u64) > max {
+            return Err(BlipError::MessageTooLarge { number: 0, max });
+        }
+        Ok(())
+    }
+
+    fn push_reply(
+        &mut self,
+        request: MessageNumber,
+        kind: FrameType,
+        message: OutgoingMessage,
+    ) -> Result<(), BlipError> {
+        self.check_alive()?;
+        self.check_size(&message)?;
+        if request.0 == 0 || request.0 > self.last_received {
+            return Err(BlipError::NoSuchRequest { number: request.0 });
+        }
+        if !self.unanswered.remove(&request.0) {
+            return Ok(());
+        }
+        self.push(MessageKey { number: request.0, is_reply: true }, FrameFlags::new(kind), message);
+        Ok(())
+    }
+
+    fn push(&mut self, key: MessageKey, flags: FrameFlags, message: OutgoingMessage) {
+        let compressed = message.compressed && self.config.compression_level > 0;
+        let flags = flags.with_urgent(message.urgent).with_compressed(compressed);
+        self.outbox.push(key, flags, message);
+    }
+
+    fn dispatch(&mut self, frame: &Frame<'_>) -> Result<(), BlipError> {
+        let number = frame.header.number;
+        match frame.header.flags.kind() {
+            FrameType::Request => self.handle_request(number, frame),
+            FrameType::Reply | FrameType::Error => self.handle_reply(number, frame),
+            kind @ (FrameType::AckRequest | FrameType::AckReply) => {
+                let (bytes, _) = varint::take(frame.payload, "acknowledged bytes")?;
+                self.outbox.handle_ack(ack_key(number, kind), bytes);
+                Ok(())
+            }
+            FrameType::Unknown(_) => Ok(()),
+        }
+    }
+
+    fn handle_request(&mut self, number: u64, frame: &Frame<'_>) -> Result<(), BlipError> {
+        let key = MessageKey { number, is_reply: false };
+        if !self.inbox.is_open(key) {
+            let expected = self.last_received + 1;
+            if number != expected {
+                return Err(BlipError::OutOfOrder { expected, actual: number });
+            }
+            self.last_received = number;
+        }
+        let Some(WholeMessage { flags, properties, body }) = self.receive(key, frame)? else { return Ok(()) };
+        let no_reply = flags.no_reply();
+        if !no_reply {
+            let max = self.config.unanswered_requests_max;
+            if self.unanswered.len() >= max {
+                return Err(BlipError::TooManyUnanswered { max });
+            }
+            self.unanswered.insert(number);
+        }
+        self.events.push_back(Event::Request(IncomingRequest {
+            number: MessageNumber(number),
+            properties,
+            body,
+            urgent: flags.urgent(),
+            no_reply,
+            compressed: flags.compressed(),
+        }));
+        Ok(())
+    }
+
+    fn handle_reply(&mut self, number: u64, frame: &Frame<'_>) -> Result<(), BlipError> {
+        if !self.awaiting.contains(&number) || number > self.outbox.last_begun() {
+            return Err(BlipError::UnexpectedReply { number });
+        }
+        let key = MessageKey { number, is_reply: true };
+        let Some(WholeMessage { flags, properties, body }) = self.receive(key, frame)? else { return Ok(()) };
+        self.awaiting.remove(&number);
+        let result = match flags.kind() {
+            FrameType::Error => Err(ErrorReply::from_message(&properties, &body)),
+            _ => Ok(IncomingReply { properties, body, compressed: flags.compressed() }),
+        };
+        self.events.push_back(Event::Reply { number: MessageNumber(number), result });
+        Ok(())
+    }
+
+    /// Gives the frame to the inbox, queues an acknowledgement if one is due, and hands on a message that is whole.
+    fn receive(&mut self, key: MessageKey, frame: &Frame<'_>) -> Result<Option<WholeMessage>, BlipError> {
+        let received = self.inbox.receive(key, frame, &self.config)?;
+        if let Some(bytes) = received.ack {
+            self.outbox.push_ack(key, bytes);
+        }
+        Ok(received.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Carries frames both ways until nothing moves.
+    fn exchange(a: &mut Connection, b: &mut Connection) {
+        let mut frame = Vec::new();
+        loop {
+            let mut moved = false;
+            while a.poll_frame_into(&mut frame) {
+                b.handle_frame(&frame).expect("frame of a");
+                moved = true;
+            }
+            while b.poll_frame_into(&mut frame) {
+                a.handle_frame(&frame).expect("frame of b");
+                moved = true;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn request_reply_and_error() {
+        let mut a = Connection::new(BlipConfig::default());
+        let mut b = Connection::new(BlipConfig::default());
+        let big = vec![7u8; 300_000];
+        let mut ask = OutgoingMessage::request("ask").with("x", "y").with_body(big.clone());
+        ask.compressed = true;
+        let first = a.send_request(ask.clone()).expect("queued");
+        ask.compressed = false;
+        let second = a.send_request(ask).expect("queued");
+        exchange(&mut a, &mut b);
+        for number in [first, second] {
+            let Some(Event::Request(request)) = b.poll_event() else { panic!("no request") };
+            assert_eq!((request.number, request.profile()), (number, "ask"));
+            assert_eq!(request.body, big);
+        }
+        b.reply(second, OutgoingMessage::default().with_body(&b"yes"[..])).expect("replied");
+        b.reply_error(first, &ErrorReply::no_handler()).expect("replied");
+        assert_eq!(b.unanswered_requests(), 0);
+        exchange(&mut a, &mut b);
+        let reply = IncomingReply {
+            properties: super::super::Properties::new(),
+            body: "yes".into(),
+            compressed: false,
+        };
+        assert_eq!(a.poll_event(), Some(Event::Reply { number: second, result: Ok(reply) }));
+        assert_eq!(
+            a.poll_event(),
+            Some(Event::Reply { number: first, result: Err(ErrorReply::no_handler()) })
+        );
+        assert_eq!((a.awaiting_replies(), a.queued_bytes()), (0, 0));
+    }
+}
