@@ -16,6 +16,7 @@
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 #[cfg(feature = "std")]
+#[deny(clippy::disallowed_methods)] // sans-IO: no clock, no spawning, no sleeping, no lock (clippy.toml)
 pub mod blip;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod database;
 #[cfg(feature = "std")]
 pub mod endpoint;
+#[deny(clippy::disallowed_methods)] // sans-IO
 pub mod link;
 #[cfg(feature = "std")]
 pub mod replicator;
