@@ -21,6 +21,7 @@
 
 mod connection;
 mod error;
+pub mod framing;
 
 use std::any::Any;
 use std::fmt;
