@@ -1,3 +1,11 @@
 //! What carries packets or bytes between peers, each as a connection that the message endpoint can use.
+//!
+//! | module | what it carries |
+//! |---|---|
+//! | [`packet`] | the contract of a radio: whole packets, unreliable |
+//! | [`sim`] | a modelled radio that keeps that contract |
+//! | [`stream`] | TCP, Unix sockets, stdio: raw bytes |
 
+pub mod packet;
 pub mod sim;
+pub mod stream;

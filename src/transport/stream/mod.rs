@@ -1,0 +1,27 @@
+//! TCP, Unix sockets and stdio: the raw bytes of a `ByteStream` endpoint, with no handshake of our own, so that any
+//! compatible peer can be met without a radio.
+//!
+//! [`StreamConnection`] is one connection, of either role; [`StreamListener`] accepts them. Who the peer is, and whether
+//! it may connect, is left to the layers above and to the permissions of the socket.
+
+mod address;
+mod connection;
+mod listener;
+mod outbox;
+mod stdio;
+#[cfg(test)]
+mod tests;
+
+pub use address::{Address, AddressError};
+pub use connection::StreamConnection;
+pub use listener::StreamListener;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The two directions of an open stream.
+struct Halves {
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Whether closing the writer tells the peer; if not, there is no use in waiting for the peer's end.
+    full_close: bool,
+}
