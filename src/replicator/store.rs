@@ -155,7 +155,7 @@ impl fmt::Debug for ConflictPolicy<'_> {
 }
 
 /// A failure of the store as a whole: full disk, damage, closed. No outcome is known; nothing may be acknowledged.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("store: {message}")]
 pub struct ReplicaStoreError {
     /// For people.

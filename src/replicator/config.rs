@@ -1,0 +1,272 @@
+//! What a session is told before it starts, and the limits it keeps.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::resolver::DefaultResolver;
+use super::store::ConflictResolver;
+use crate::blip::BlipConfig;
+
+/// Changes in one list, as the original has it.
+pub const CHANGES_BATCH: usize = 200;
+
+/// Most changes a list to a peer may hold, whatever the peer asks for.
+pub const CHANGES_BATCH_MAX: usize = 1_000;
+
+/// Change lists that may await their reply at one time, in each collection.
+pub const LISTS_IN_FLIGHT_MAX: usize = 5;
+
+/// Single revisions that may await their reply at one time, in each collection.
+pub const REVS_IN_FLIGHT_MAX: usize = 10;
+
+/// Body bytes of single revisions that may await their reply at one time, in each collection.
+pub const REV_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
+
+/// Revisions the peer wants that may wait to be sent before no further list is made, in each collection.
+pub const WANTED_REVS_MAX: usize = 1_000;
+
+/// How long a changed checkpoint waits before it is saved.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the resolution of a conflict waits before it is pushed to a stock peer: a second conflicting edit made at
+/// the same time then goes with it.
+pub const RESOLUTION_PUSH_DELAY: Duration = Duration::from_millis(200);
+
+/// How long nothing may move in either direction while the peer owes an answer.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long one request may await its reply although the peer keeps sending other things, in reply time-outs.
+pub const REPLY_TIMEOUT_FACTOR: u32 = 10;
+
+/// How long a stopped session may still finish what is in flight.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Outgoing bytes queued in BLIP below which a session adds more. Enough to keep a fast transport busy between polls.
+pub const SEND_QUEUE_LOW: usize = 128 << 10;
+
+/// Outgoing bytes queued in BLIP above which input is no longer accepted: the peer asks faster than it reads.
+pub const SEND_QUEUE_MAX: usize = 4 << 20;
+
+/// Bytes of revisions that may wait for their commit before input is no longer accepted.
+pub const COMMIT_QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Revisions that may wait for their commit before input is no longer accepted.
+pub const COMMIT_QUEUE_REVISIONS_MAX: usize = 16_384;
+
+/// Most revisions in one commit, so that a commit stays short and the peer soon has its answers.
+pub const COMMIT_REVISIONS_MAX: usize = 4_096;
+
+/// Most bytes of revisions in one commit, unless the first alone has more.
+pub const COMMIT_BYTES_MAX: usize = 2 << 20;
+
+/// Events that may wait for the driver before input is no longer accepted.
+pub const EVENTS_MAX: usize = 65_536;
+
+/// Collections in one replication.
+pub const COLLECTIONS_MAX: usize = 256;
+
+/// Entries of one list from a peer.
+pub const LIST_ENTRIES_MAX: usize = 10_000;
+
+/// Document IDs a subscription may name.
+pub const DOCUMENT_IDS_MAX: usize = 100_000;
+
+/// Revisions asked of the peer and not yet arrived, above which the answer to further lists waits.
+pub const EXPECTED_REVS_HIGH: usize = 2_000;
+
+/// Lists whose answer may wait.
+pub const HELD_LISTS_MAX: usize = 64;
+
+/// Longest document ID, in bytes.
+pub const DOCUMENT_ID_MAX: usize = 250;
+
+/// Longest checkpoint ID and checkpoint body a peer may store here, in bytes.
+pub const CHECKPOINT_SIZE_MAX: usize = 64 << 10;
+
+/// In which direction documents go, seen from the active side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReplicatorType {
+    /// Both.
+    #[default]
+    PushAndPull,
+    /// Only from here to the peer.
+    Push,
+    /// Only from the peer to here.
+    Pull,
+}
+
+impl ReplicatorType {
+    /// Whether documents go from here to the peer.
+    pub fn pushes(self) -> bool {
+        self != ReplicatorType::Pull
+    }
+
+    /// Whether documents come from the peer.
+    pub fn pulls(self) -> bool {
+        self != ReplicatorType::Push
+    }
+}
+
+/// A revision as a filter sees it.
+#[derive(Clone, Debug)]
+pub struct FilterInput<'a> {
+    /// Full name of the collection.
+    pub collection: &'a str,
+    /// The document's ID.
+    pub id: &'a str,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+    /// The body as JSON text; unchecked if it came from the peer.
+    pub body: &'a Bytes,
+}
+
+/// Says whether a revision may pass.
+pub type ReplicationFilter = Arc<dyn Fn(&FilterInput<'_>) -> bool + Send + Sync>;
+
+/// One collection of an active replication.
+#[derive(Clone, Default)]
+pub struct CollectionConfig {
+    /// Full name: `scope.name`, or `_default`.
+    pub name: String,
+    /// Only these documents, in both directions; `None` for all.
+    pub document_ids: Option<Vec<String>>,
+    /// Revisions it refuses are not pushed.
+    pub push_filter: Option<ReplicationFilter>,
+    /// Revisions it refuses are not stored.
+    pub pull_filter: Option<ReplicationFilter>,
+    /// A filter that the peer is asked to apply. Peers of our kind refuse any; a server may know some.
+    pub remote_filter: Option<String>,
+    /// Ask for no tombstones on the first pull.
+    pub skip_deleted: bool,
+}
+
+impl CollectionConfig {
+    /// All documents of the collection of this name.
+    pub fn new(name: impl Into<String>) -> CollectionConfig {
+        CollectionConfig { name: name.into(), ..CollectionConfig::default() }
+    }
+}
+
+impl fmt::Debug for CollectionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CollectionConfig")
+            .field("name", &self.name)
+            .field("document_ids", &self.document_ids.as_ref().map(Vec::len))
+            .field("push_filter", &self.push_filter.is_some())
+            .field("pull_filter", &self.pull_filter.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of the active side of one connection.
+#[derive(Clone)]
+pub struct ActiveConfig {
+    /// What is replicated; at least one.
+    pub collections: Vec<CollectionConfig>,
+    /// In which direction.
+    pub direction: ReplicatorType,
+    /// Whether to go on after everything has been exchanged.
+    pub continuous: bool,
+    /// Forget the checkpoints and compare everything again.
+    pub reset: bool,
+    /// Identifies the peer; part of the checkpoint's identity.
+    pub peer_uid: String,
+    /// Limits and compression below.
+    pub blip: BlipConfig,
+    /// Whether to offer the extension between peers of our own kind.
+    pub extension: bool,
+    /// Decides conflicts.
+    pub resolver: Arc<dyn ConflictResolver>,
+    /// Whether each replicated document gives an event. Failed ones always do.
+    pub report_documents: bool,
+    /// How long nothing may move while the peer owes an answer.
+    pub reply_timeout: Duration,
+    /// How long a changed checkpoint waits before it is saved.
+    pub checkpoint_interval: Duration,
+}
+
+impl Default for ActiveConfig {
+    fn default() -> ActiveConfig {
+        ActiveConfig {
+            collections: vec![CollectionConfig::new(super::messages::DEFAULT_COLLECTION)],
+            direction: ReplicatorType::PushAndPull,
+            continuous: false,
+            reset: false,
+            peer_uid: String::new(),
+            blip: BlipConfig::default(),
+            extension: true,
+            resolver: Arc::new(DefaultResolver),
+            report_documents: true,
+            reply_timeout: REPLY_TIMEOUT,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+        }
+    }
+}
+
+impl fmt::Debug for ActiveConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActiveConfig")
+            .field("collections", &self.collections)
+            .field("direction", &self.direction)
+            .field("continuous", &self.continuous)
+            .field("peer_uid", &self.peer_uid)
+            .field("extension", &self.extension)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of the passive side of one connection.
+#[derive(Clone)]
+pub struct PassiveConfig {
+    /// Full names of what is offered.
+    pub collections: Vec<String>,
+    /// Whether the peer may push to us.
+    pub accept_push: bool,
+    /// Whether the peer may pull from us.
+    pub accept_pull: bool,
+    /// Revisions it refuses are not stored.
+    pub incoming_filter: Option<ReplicationFilter>,
+    /// Revisions it refuses are not offered.
+    pub outgoing_filter: Option<ReplicationFilter>,
+    /// Limits and compression below.
+    pub blip: BlipConfig,
+    /// Whether to accept the extension between peers of our own kind.
+    pub extension: bool,
+    /// Whether a peer that never sends `getCollections` gets the default collection, as older ones expect.
+    pub default_without_collections: bool,
+    /// Whether each replicated document gives an event. Failed ones always do.
+    pub report_documents: bool,
+    /// How long nothing may move while the peer owes an answer.
+    pub reply_timeout: Duration,
+}
+
+impl Default for PassiveConfig {
+    fn default() -> PassiveConfig {
+        PassiveConfig {
+            collections: vec![super::messages::DEFAULT_COLLECTION.to_owned()],
+            accept_push: true,
+            accept_pull: true,
+            incoming_filter: None,
+            outgoing_filter: None,
+            blip: BlipConfig::default(),
+            extension: true,
+            default_without_collections: true,
+            report_documents: true,
+            reply_timeout: REPLY_TIMEOUT,
+        }
+    }
+}
+
+impl fmt::Debug for PassiveConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassiveConfig")
+            .field("collections", &self.collections)
+            .field("accept_push", &self.accept_push)
+            .field("accept_pull", &self.accept_pull)
+            .field("extension", &self.extension)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,91 @@
+//! What ends a session.
+
+use std::time::Duration;
+
+use super::store::ReplicaStoreError;
+use crate::blip::{BlipError, ErrorReply};
+
+/// Why a session ended before its work was done. The session is over: it sends what is queued and takes nothing in.
+/// What was committed stays committed, what was acknowledged stays acknowledged, and the checkpoint last saved holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The peer broke the framing below.
+    #[error("peer broke BLIP: {0}")]
+    Blip(#[from] BlipError),
+    /// The peer answered a request that must succeed with an error.
+    #[error("peer refused {request}: {error}")]
+    Refused {
+        /// Profile of our request.
+        request: &'static str,
+        /// Its answer.
+        error: ErrorReply,
+    },
+    /// The peer has no such collection.
+    #[error("peer has no collection {name:?}")]
+    RemoteCollectionMissing {
+        /// Full name.
+        name: String,
+    },
+    /// This database has no such collection.
+    #[error("no collection {name:?} here")]
+    LocalCollectionMissing {
+        /// Full name.
+        name: String,
+    },
+    /// The configuration cannot be replicated. Nothing was sent.
+    #[error("configuration: {reason}")]
+    Configuration {
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The peer sent something that is not of the protocol.
+    #[error("malformed {what} from the peer")]
+    Malformed {
+        /// Which message or field.
+        what: &'static str,
+    },
+    /// The peer sent more of something than is accepted.
+    #[error("{actual} {what} from the peer, at most {max} are accepted")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+        /// What was given.
+        actual: usize,
+    },
+    /// The peer keeps its documents in another generation of revision IDs.
+    #[error("peer uses another kind of revision IDs")]
+    Versioning,
+    /// The peer owes an answer and nothing moves.
+    #[error("peer has owed an answer for {waited:?}")]
+    TimedOut {
+        /// Since when.
+        waited: Duration,
+    },
+    /// The local database failed.
+    #[error(transparent)]
+    Store(#[from] ReplicaStoreError),
+}
+
+impl SessionError {
+    /// Whether a new connection may do better.
+    pub fn recoverable(&self) -> bool {
+        match self {
+            SessionError::Blip(_) | SessionError::Malformed { .. } | SessionError::TooMany { .. } => false,
+            SessionError::TimedOut { .. } => true,
+            SessionError::Store(error) => error.recoverable,
+            SessionError::Refused { error, .. } => is_transient(error),
+            SessionError::RemoteCollectionMissing { .. }
+            | SessionError::LocalCollectionMissing { .. }
+            | SessionError::Configuration { .. }
+            | SessionError::Versioning => false,
+        }
+    }
+}
+
+/// HTTP statuses that mean "later".
+pub(super) fn is_transient(error: &ErrorReply) -> bool {
+    error.domain == "HTTP" && matches!(error.code, 408 | 429 | 500 | 502 | 503 | 504)
+}

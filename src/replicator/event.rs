@@ -1,0 +1,76 @@
+//! What a session tells its driver.
+
+use super::error::SessionError;
+use super::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
+use crate::blip::ErrorReply;
+
+/// Whether there is work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Documents are moving, or may be.
+    Busy,
+    /// Everything known is exchanged; a continuous session waits for changes.
+    Idle,
+}
+
+/// How far a session is. Units are revisions; `total` grows while more are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Revisions dealt with: sent and confirmed, received and durable, or found to be known already.
+    pub completed: u64,
+    /// Revisions known to be dealt with.
+    pub total: u64,
+    /// Revisions whose body really went over the connection.
+    pub documents: u64,
+}
+
+/// Which way a document went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the peer.
+    Sent,
+    /// From the peer.
+    Received,
+}
+
+/// News for the driver.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// How far the session is. Several changes may come as one event.
+    Progress(Progress),
+    /// Busy or idle.
+    Activity(Activity),
+    /// A document was replicated, or failed to be.
+    DocumentReplicated {
+        /// Which way.
+        direction: Direction,
+        /// Full name of the collection.
+        collection: String,
+        /// The document's ID.
+        id: String,
+        /// Whether it is a tombstone.
+        deleted: bool,
+        /// Why it failed.
+        error: Option<ErrorReply>,
+    },
+    /// The session is over; nothing follows. Frames that are queued may still be sent.
+    Finished(Result<(), SessionError>),
+}
+
+/// Identifies a commit of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub u64);
+
+/// Revisions to be made durable: the driver calls [`ReplicaStore::commit`](super::store::ReplicaStore::commit) with them
+/// where it may block and gives the result to `handle_commit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitRequest {
+    /// For `handle_commit`.
+    pub id: CommitId,
+    /// In the order in which they came.
+    pub revisions: std::sync::Arc<Vec<IncomingRevision>>,
+}
+
+/// What `handle_commit` takes.
+pub type CommitResult = Result<Vec<CommitOutcome>, ReplicaStoreError>;

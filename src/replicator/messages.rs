@@ -1,0 +1,449 @@
+//! The replication messages on the wire: names, bodies and error replies. No state.
+//!
+//! Source: `firmware-notes/replication.md`, messages.
+
+use serde_json::Value;
+
+use super::config::{COLLECTIONS_MAX, DOCUMENT_ID_MAX, DOCUMENT_IDS_MAX, LIST_ENTRIES_MAX};
+use super::sequences::RemoteSequence;
+use super::store::{Change, Rejection};
+use crate::blip::{ErrorReply, OutgoingMessage, Properties};
+use crate::database::revision::{Version, VersionVector};
+
+/// The short name of the default collection.
+pub const DEFAULT_COLLECTION: &str = "_default";
+
+/// The long name of the default collection.
+const DEFAULT_COLLECTION_LONG: &str = "_default._default";
+
+/// `subChanges.versioning` of this generation of revision IDs.
+pub const VERSIONING: &str = "version-vectors";
+
+/// Longest JSON list of a peer, in bytes, so that what it unfolds to in memory stays small.
+const LIST_BYTES_MAX: usize = 4 << 20;
+
+/// Names of request types.
+pub mod profile {
+    #![allow(missing_docs)]
+    pub const GET_COLLECTIONS: &str = "getCollections";
+    pub const GET_CHECKPOINT: &str = "getCheckpoint";
+    pub const SET_CHECKPOINT: &str = "setCheckpoint";
+    pub const SUB_CHANGES: &str = "subChanges";
+    pub const CHANGES: &str = "changes";
+    pub const PROPOSE_CHANGES: &str = "proposeChanges";
+    pub const REV: &str = "rev";
+    pub const NOREV: &str = "norev";
+    pub const GET_ATTACHMENT: &str = "getAttachment";
+    pub const PROVE_ATTACHMENT: &str = "proveAttachment";
+    /// Of the extension between peers of our kind.
+    pub const REVS: &str = "revs";
+}
+
+/// The full name under which a collection is compared: the default one has two.
+pub fn canonical_name(name: &str) -> &str {
+    if name == DEFAULT_COLLECTION_LONG { DEFAULT_COLLECTION } else { name }
+}
+
+/// Errors that a passive peer answers with. Domains and codes are those of the original.
+pub mod refuse {
+    use super::*;
+
+    /// A `collection` property where none belongs, or none where one does.
+    pub fn collection_property() -> ErrorReply {
+        ErrorReply::http(400, "collection property missing or out of place")
+    }
+
+    /// A collection index beyond the list.
+    pub fn collection_index() -> ErrorReply {
+        ErrorReply::http(400, "collection index out of range")
+    }
+
+    /// `getCollections` that makes no sense.
+    pub fn collections(reason: &str) -> ErrorReply {
+        ErrorReply::blip(400, format!("getCollections: {reason}"))
+    }
+
+    /// A body that is not the JSON that belongs there.
+    pub fn body() -> ErrorReply {
+        ErrorReply::blip(400, "malformed body")
+    }
+
+    /// A checkpoint request without ID.
+    pub fn no_client() -> ErrorReply {
+        ErrorReply::blip(400, "no checkpoint ID")
+    }
+
+    /// The peer may not push.
+    pub fn push() -> ErrorReply {
+        ErrorReply::http(403, "this peer only sends")
+    }
+
+    /// The peer may not pull.
+    pub fn pull() -> ErrorReply {
+        ErrorReply::http(403, "this peer only receives")
+    }
+
+    /// Another generation of revision IDs.
+    pub fn versioning() -> ErrorReply {
+        ErrorReply::new("LiteCore", 501, "another kind of revision IDs is in use here")
+    }
+
+    /// `subChanges` with a filter.
+    pub fn filter() -> ErrorReply {
+        ErrorReply::new("LiteCore", 19, "no filters here")
+    }
+
+    /// An entry of a change list that names no document or no revision.
+    pub fn list_entry(id: &str, revision: &str) -> ErrorReply {
+        let clip = |text: &str| text.chars().take(80).collect::<String>();
+        ErrorReply::new("LiteCore", 26, format!("change list names {:?} {:?}", clip(id), clip(revision)))
+    }
+
+    /// A revision that is not a descendant of the one here.
+    pub fn conflict() -> ErrorReply {
+        ErrorReply::new("LiteCore", 8, "conflicts with the revision here")
+    }
+
+    /// A revision that the application does not want.
+    pub fn filtered() -> ErrorReply {
+        ErrorReply::http(403, "refused by a filter")
+    }
+
+    /// A delta on a revision that is not here: none is, for deltas are not announced.
+    pub fn delta() -> ErrorReply {
+        ErrorReply::http(422, "no base revision for this delta")
+    }
+
+    /// No such blob: none is stored.
+    pub fn no_blob() -> ErrorReply {
+        ErrorReply::new("LiteCore", 7, "no such blob")
+    }
+
+    /// Not a digest.
+    pub fn digest() -> ErrorReply {
+        ErrorReply::new("LiteCore", 9, "missing or malformed digest")
+    }
+}
+
+/// The error reply for a revision that the store refused.
+pub fn rejection_error(rejection: &Rejection) -> ErrorReply {
+    let (domain, code) = match rejection {
+        Rejection::BadBody(_) => ("LiteCore", 5),
+        Rejection::BadId(_) => ("LiteCore", 29),
+        Rejection::TooLarge { .. } => ("HTTP", 413),
+        Rejection::Resolver(_) => ("HTTP", 500),
+    };
+    ErrorReply::new(domain, code, rejection.to_string())
+}
+
+/// Whether `id` may name a document.
+pub fn is_valid_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= DOCUMENT_ID_MAX && !id.starts_with('_')
+}
+
+/// An entry of `changes`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangeEntry {
+    /// Its place in the peer's feed.
+    pub sequence: RemoteSequence,
+    /// The document's ID; not checked.
+    pub id: String,
+    /// The revision; of a server possibly the current version alone.
+    pub vector: VersionVector,
+    /// 1 deleted, 2 access revoked, 4 removed from all channels.
+    pub flags: u64,
+}
+
+/// An entry of `proposeChanges`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProposedEntry {
+    /// The document's ID; not checked.
+    pub id: String,
+    /// The revision, mostly the current version alone.
+    pub vector: VersionVector,
+    /// The newest revision the proposer knows the receiver had.
+    pub known: Option<VersionVector>,
+}
+
+/// Reads a JSON array of arrays within the limits.
+fn parse_list(body: &[u8]) -> Result<Vec<Vec<Value>>, ErrorReply> {
+    if body.len() > LIST_BYTES_MAX {
+        return Err(ErrorReply::http(413, "list too long"));
+    }
+    let list: Vec<Vec<Value>> = serde_json::from_slice(body).map_err(|_| refuse::body())?;
+    if list.len() > LIST_ENTRIES_MAX {
+        return Err(ErrorReply::http(413, "list too long"));
+    }
+    Ok(list)
+}
+
+fn text(value: Option<&Value>) -> &str {
+    value.and_then(Value::as_str).unwrap_or_default()
+}
+
+fn entry_vector(id: &str, revision: &str) -> Result<VersionVector, ErrorReply> {
+    if id.is_empty() {
+        return Err(refuse::list_entry(id, revision));
+    }
+    revision.parse().map_err(|_| refuse::list_entry(id, revision))
+}
+
+/// Reads the body of `changes`.
+///
+/// # Errors
+/// The error reply that is due.
+pub fn parse_changes(body: &[u8]) -> Result<Vec<ChangeEntry>, ErrorReply> {
+    if body.is_empty() || body == b"[]" {
+        return Ok(Vec::new());
+    }
+    let entry = |item: Vec<Value>| {
+        let (id, revision) = (text(item.get(1)), text(item.get(2)));
+        let flags = match item.get(3) {
+            Some(Value::Bool(deleted)) => u64::from(*deleted),
+            Some(value) => value.as_u64().unwrap_or(0),
+            None => 0,
+        };
+        Ok(ChangeEntry {
+            sequence: RemoteSequence::from_json(&item.first().unwrap_or(&Value::Null).to_string()),
+            vector: entry_vector(id, revision)?,
+            id: id.to_owned(),
+            flags,
+        })
+    };
+    parse_list(body)?.into_iter().map(entry).collect()
+}
+
+/// Reads the body of `proposeChanges`.
+///
+/// # Errors
+/// The error reply that is due.
+pub fn parse_proposals(body: &[u8]) -> Result<Vec<ProposedEntry>, ErrorReply> {
+    let entry = |item: Vec<Value>| {
+        let (id, revision, known) = (text(item.first()), text(item.get(1)), text(item.get(2)));
+        let vector = entry_vector(id, revision)?;
+        let known = if known.is_empty() { None } else { known.parse().ok() };
+        Ok(ProposedEntry { vector, id: id.to_owned(), known })
+    };
+    parse_list(body)?.into_iter().map(entry).collect()
+}
+
+/// What a peer answers about one entry of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ListAnswer {
+    /// Send it.
+    Wanted {
+        /// Versions of the document that the peer has, as bases for a delta.
+        ancestors: Vec<Version>,
+    },
+    /// The peer has it, or does not want it.
+    Unwanted,
+    /// It conflicts with what the peer has.
+    Conflict {
+        /// The peer's revision, if it says which.
+        rev: Option<VersionVector>,
+    },
+    /// Refused with a status.
+    Refused(i32),
+}
+
+/// Reads the reply to `changes`; entries left out at the end are unwanted. `None` if it is malformed.
+pub fn parse_changes_reply(body: &[u8], entries: usize) -> Option<Vec<ListAnswer>> {
+    let items = parse_answers(body, entries)?;
+    let answer = |item: &Value| match item {
+        Value::Array(ancestors) => ListAnswer::Wanted {
+            ancestors: ancestors.iter().take(16).filter_map(|a| a.as_str()?.parse().ok()).collect(),
+        },
+        _ => ListAnswer::Unwanted,
+    };
+    let mut answers: Vec<ListAnswer> = items.iter().map(answer).collect();
+    answers.resize(entries, ListAnswer::Unwanted);
+    Some(answers)
+}
+
+/// Reads the reply to `proposeChanges`; entries left out at the end are wanted. `None` if it is malformed.
+pub fn parse_proposals_reply(body: &[u8], entries: usize) -> Option<Vec<ListAnswer>> {
+    let items = parse_answers(body, entries)?;
+    let wanted = || ListAnswer::Wanted { ancestors: Vec::new() };
+    let status = |status: i64, rev: Option<VersionVector>| match status {
+        0 => wanted(),
+        304 => ListAnswer::Unwanted,
+        409 => ListAnswer::Conflict { rev },
+        other => ListAnswer::Refused(i32::try_from(other).unwrap_or(500)),
+    };
+    let answer = |item: &Value| match item {
+        Value::Object(object) => status(
+            object.get("status").and_then(Value::as_i64).unwrap_or(0),
+            object.get("rev").and_then(Value::as_str).and_then(|rev| rev.parse().ok()),
+        ),
+        item => status(item.as_i64().unwrap_or(0), None),
+    };
+    let mut answers: Vec<ListAnswer> = items.iter().map(answer).collect();
+    answers.resize_with(entries, wanted);
+    Some(answers)
+}
+
+fn parse_answers(body: &[u8], entries: usize) -> Option<Vec<Value>> {
+    if body.is_empty() {
+        return Some(Vec::new());
+    }
+    if body.len() > LIST_BYTES_MAX {
+        return None;
+    }
+    let items: Vec<Value> = serde_json::from_slice(body).ok()?;
+    (items.len() <= entries).then_some(items)
+}
+
+/// Writes the reply to `changes` or `proposeChanges`: what is at the end and equal to `tail` is cut off.
+pub fn write_answers(answers: &[String], tail: &str) -> String {
+    let count = answers.iter().rposition(|answer| answer != tail).map_or(0, |last| last + 1);
+    format!("[{}]", answers[..count].join(","))
+}
+
+/// The answer to a list entry that is wanted, with the versions that are here.
+pub fn wanted_answer(ancestors: &[Version]) -> String {
+    let quoted: Vec<String> = ancestors.iter().map(|version| format!("\"{version}\"")).collect();
+    format!("[{}]", quoted.join(","))
+}
+
+/// Appends `text` as a JSON string.
+fn push_json(list: &mut String, text: &str) {
+    list.push_str(&Value::from(text).to_string());
+}
+
+/// The body of `changes`. Tombstones leave the size out.
+pub fn write_changes(changes: &[Change]) -> String {
+    let mut list = String::with_capacity(changes.len() * 72);
+    list.push('[');
+    for change in changes {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&format!("[{},", change.sequence));
+        push_json(&mut list, &change.id);
+        list.push_str(&format!(",\"{}\"", change.vector.current));
+        match change.deleted {
+            true => list.push_str(",1]"),
+            false => list.push_str(&format!(",0,{}]", change.body_size)),
+        }
+    }
+    list.push(']');
+    list
+}
+
+/// The body of `proposeChanges`: each change with the revision that the peer is known to have. Tombstones leave the
+/// size out.
+pub fn write_proposals<'a>(proposals: impl Iterator<Item = (&'a Change, Option<Version>)>) -> String {
+    let mut list = String::from("[");
+    for (change, known) in proposals {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push('[');
+        push_json(&mut list, &change.id);
+        list.push_str(&format!(",\"{}\"", change.vector.current));
+        match (known, change.deleted) {
+            (Some(known), true) => list.push_str(&format!(",\"{known}\"")),
+            (None, true) => {}
+            (Some(known), false) => list.push_str(&format!(",\"{known}\",{}", change.body_size)),
+            (None, false) => list.push_str(&format!(",\"\",{}", change.body_size)),
+        }
+        list.push(']');
+    }
+    list.push(']');
+    list
+}
+
+/// The body of `getCollections`.
+pub fn write_get_collections(checkpoint_ids: &[String], names: &[&str]) -> String {
+    let (ids, names) = (Value::from(checkpoint_ids.to_vec()), Value::from(names.to_vec()));
+    format!("{{\"checkpoint_ids\":{ids},\"collections\":{names}}}")
+}
+
+/// Reads the body of `getCollections`: checkpoint IDs and canonical names, equally many.
+///
+/// # Errors
+/// The error reply that is due.
+pub fn parse_get_collections(body: &[u8]) -> Result<Vec<(String, String)>, ErrorReply> {
+    if body.len() > LIST_BYTES_MAX {
+        return Err(refuse::collections("body too long"));
+    }
+    let value: Value = serde_json::from_slice(body).map_err(|_| refuse::collections("malformed body"))?;
+    let list = |key: &str| -> Option<Vec<String>> {
+        value.get(key)?.as_array()?.iter().map(|item| Some(item.as_str()?.to_owned())).collect()
+    };
+    let missing = || refuse::collections("checkpoint_ids or collections missing");
+    let (ids, names) = (list("checkpoint_ids").ok_or_else(missing)?, list("collections").ok_or_else(missing)?);
+    if ids.is_empty() || ids.len() != names.len() {
+        return Err(refuse::collections("no collections, or lists of different lengths"));
+    }
+    if ids.len() > COLLECTIONS_MAX {
+        return Err(refuse::collections("too many collections"));
+    }
+    let mut pairs: Vec<(String, String)> = Vec::with_capacity(ids.len());
+    for (id, name) in ids.into_iter().zip(names) {
+        let name = canonical_name(&name).to_owned();
+        if pairs.iter().any(|(_, earlier)| *earlier == name) {
+            return Err(refuse::collections("a collection is named twice"));
+        }
+        pairs.push((id, name));
+    }
+    Ok(pairs)
+}
+
+/// Document IDs from the body of `subChanges`; `None` if it names none.
+///
+/// # Errors
+/// The error reply that is due.
+pub fn parse_document_ids(body: &[u8]) -> Result<Option<Vec<String>>, ErrorReply> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    if body.len() > LIST_BYTES_MAX {
+        return Err(ErrorReply::http(413, "body too long"));
+    }
+    let value: Value = serde_json::from_slice(body).map_err(|_| refuse::body())?;
+    let Some(ids) = value.get("docIDs") else { return Ok(None) };
+    let ids = ids.as_array().ok_or_else(refuse::body)?;
+    if ids.len() > DOCUMENT_IDS_MAX {
+        return Err(ErrorReply::http(413, "too many document IDs"));
+    }
+    Ok(Some(ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()))
+}
+
+/// A `rev` request for this change, which carries its body.
+pub fn write_rev(collection: Option<&str>, change: &Change, no_conflicts: bool) -> OutgoingMessage {
+    let mut properties = Properties::of_profile(profile::REV);
+    if let Some(index) = collection {
+        properties.set("collection", index);
+    }
+    properties.set("id", &change.id);
+    properties.set("rev", &change.vector.current.to_string());
+    properties.set("sequence", &change.sequence.to_string());
+    if change.deleted {
+        properties.set("deleted", "1");
+    }
+    let history = change.vector.history_text();
+    if !history.is_empty() {
+        properties.set("history", &history);
+    }
+    if no_conflicts {
+        properties.set("noconflicts", "1");
+    }
+    let body = change.body.clone().unwrap_or_default();
+    // An empty body is fatal to some peers; a tombstone's is an empty object.
+    let body = if body.is_empty() { bytes::Bytes::from_static(b"{}") } else { body };
+    OutgoingMessage { properties, body, compressed: true, urgent: false, no_reply: false }
+}
+
+/// A `norev` request: the revision that the peer asked for is not here any more.
+pub fn write_norev(collection: Option<&str>, id: &str, revision: &str, sequence: u64) -> OutgoingMessage {
+    let mut properties = Properties::of_profile(profile::NOREV);
+    if let Some(index) = collection {
+        properties.set("collection", index);
+    }
+    for (key, value) in [("id", id), ("rev", revision), ("error", "404"), ("reason", "no longer here")] {
+        properties.set(key, value);
+    }
+    properties.set("sequence", &sequence.to_string());
+    OutgoingMessage { properties, no_reply: true, ..OutgoingMessage::default() }
+}

@@ -1,0 +1,38 @@
+//! The resolver that is used when the application brings none.
+
+use std::cmp::Ordering;
+
+use super::store::{Conflict, ConflictResolver, Resolution};
+use crate::database::revision::later;
+
+/// A deletion on either side wins over an edit; otherwise the later clock wins. Both sides of a conflict decide the
+/// same way, whoever resolves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DefaultResolver;
+
+impl ConflictResolver for DefaultResolver {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
+        let local_deleted = conflict.local_body.is_none();
+        let remote_deleted = conflict.remote_body.is_none();
+        Ok(match (local_deleted, remote_deleted) {
+            (true, false) => Resolution::Local,
+            (false, true) => Resolution::Remote,
+            _ => match later(conflict.local.current, conflict.remote.current) {
+                Ordering::Less => Resolution::Remote,
+                Ordering::Equal | Ordering::Greater => Resolution::Local,
+            },
+        })
+    }
+}
+
+/// A resolver made of a function.
+pub struct FnResolver<F>(pub F);
+
+impl<F> ConflictResolver for FnResolver<F>
+where
+    F: Fn(&Conflict<'_>) -> Result<Resolution, String> + Send + Sync,
+{
+    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
+        (self.0)(conflict)
+    }
+}
