@@ -1,6 +1,6 @@
 //! The state of one BLIP connection: numbers, who awaits what, and the way from frames to events and back.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::config::BlipConfig;
 use super::error::BlipError;
@@ -38,8 +38,8 @@ pub struct Connection {
     last_received: u64,
     /// Our requests that await a reply.
     awaiting: HashSet<u64>,
-    /// The peer's requests that await ours.
-    unanswered: HashSet<u64>,
+    /// The peer's requests that await ours, and whether they were urgent.
+    unanswered: HashMap<u64, bool>,
     failure: Option<BlipError>,
     stats: BlipStats,
 }
@@ -56,7 +56,7 @@ impl Connection {
             last_sent: 0,
             last_received: 0,
             awaiting: HashSet::new(),
-            unanswered: HashSet::new(),
+            unanswered: HashMap::new(),
             failure: None,
             stats: BlipStats::default(),
         }
@@ -127,7 +127,7 @@ impl Connection {
     }
 
     /// Queues the reply to a request of the peer. One that wanted no reply, or has had one, gets none: the call then does
-    /// nothing.
+    /// nothing. The reply to an urgent request is urgent.
     ///
     /// # Errors
     /// [`BlipError::NoSuchRequest`] if no such request has arrived; or as for [`Connection::send_request`]. Nothing was
@@ -198,9 +198,8 @@ impl Connection {
         if request.0 == 0 || request.0 > self.last_received {
             return Err(BlipError::NoSuchRequest { number: request.0 });
         }
-        if !self.unanswered.remove(&request.0) {
-            return Ok(());
-        }
+        let Some(urgent) = self.unanswered.remove(&request.0) else { return Ok(()) };
+        let message = OutgoingMessage { urgent: urgent || message.urgent, ..message };
         self.push(MessageKey { number: request.0, is_reply: true }, FrameFlags::new(kind), message);
         Ok(())
     }
@@ -241,7 +240,7 @@ impl Connection {
             if self.unanswered.len() >= max {
                 return Err(BlipError::TooManyUnanswered { max });
             }
-            self.unanswered.insert(number);
+            self.unanswered.insert(number, flags.urgent());
         }
         self.events.push_back(Event::Request(IncomingRequest {
             number: MessageNumber(number),

@@ -1,0 +1,302 @@
+//! Our framing and BLIP codec against the bytes of a real Couchbase Lite core: every recorded frame is read and written
+//! back, and two of our connections say again what the two recorded peers said.
+
+#[path = "support/recording.rs"]
+mod recording;
+
+use std::collections::HashMap;
+
+use gattway::blip::frame::{Frame, FrameHeader};
+use gattway::blip::stream::{StreamDecoder, StreamEncoder};
+use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage};
+use gattway::database::revision::VersionVector;
+use gattway::endpoint::ProtocolType;
+use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use recording::{RecordedMessage, Recording, Sent, Side};
+
+/// How much was compared, so that a test cannot pass on nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    files: usize,
+    web_socket_frames: usize,
+    frames: usize,
+    acks: usize,
+    compressed: usize,
+    messages: usize,
+}
+
+fn role(side: Side) -> FramingRole {
+    if side == Side::Active { FramingRole::Active } else { FramingRole::Passive }
+}
+
+/// The mask of a short or 16-bit long frame, zero if it has none.
+fn mask_of(frame: &[u8]) -> [u8; 4] {
+    if frame[1] & 0x80 == 0 {
+        return [0; 4];
+    }
+    let at = if frame[1] & 0x7f == 126 { 4 } else { 2 };
+    [frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]
+}
+
+/// Takes the WebSocket frames off and writes them again; gives the BLIP frames in them.
+fn unframe(recording: &Recording, count: &mut Count) -> Vec<Sent> {
+    if !recording.is_byte_stream() {
+        return recording.sent.clone();
+    }
+    let framing = |side| (side, Framing::new(role(side), ProtocolType::ByteStream));
+    let mut framings = HashMap::from([framing(Side::Active), framing(Side::Passive)]);
+    let mut frames = Vec::new();
+    for Sent { from, bytes } in &recording.sent {
+        count.web_socket_frames += 1;
+        let receiver = framings.get_mut(&from.other()).expect("both sides");
+        receiver.handle_bytes(bytes).unwrap_or_else(|error| panic!("{}: {error}", recording.name));
+        let event = receiver.poll_event().expect("one event a frame");
+        assert_eq!(receiver.poll_event(), None);
+        let (sender, mask) = (&framings[from], mask_of(bytes));
+        let again = match event {
+            FramingEvent::Frame(frame) => {
+                let again = sender.encode_frame(&frame, mask);
+                frames.push(Sent { from: *from, bytes: frame.to_vec() });
+                Some(again)
+            }
+            FramingEvent::Ping(payload) => sender.encode_ping(&payload, mask),
+            FramingEvent::Pong(payload) => sender.encode_pong(&payload, mask),
+            FramingEvent::Close { code, reason } => sender.encode_close(code, &reason, mask),
+        };
+        assert_eq!(again.as_ref(), Some(bytes), "{}: WebSocket frame written back", recording.name);
+    }
+    frames
+}
+
+/// Reads each frame and writes it back: byte for byte, or by the same content if it is compressed.
+fn read_and_write_back(name: &str, frames: &[Sent], level: u32, count: &mut Count) {
+    let fresh = || (StreamDecoder::new(), StreamEncoder::new(level), StreamDecoder::new());
+    let mut streams = HashMap::from([(Side::Active, fresh()), (Side::Passive, fresh())]);
+    for Sent { from, bytes } in frames {
+        count.frames += 1;
+        let frame = Frame::parse(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut again = Vec::new();
+        frame.emit(&mut again);
+        assert_eq!(&again, bytes, "{name}: frame written back");
+        if frame.checksum.is_none() {
+            count.acks += 1;
+            continue;
+        }
+        let (decoder, encoder, decoder_again) = streams.get_mut(from).expect("both sides");
+        let payload = decoder.decode(&frame, usize::MAX).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut again = Vec::new();
+        FrameHeader { ..frame.header }.emit(&mut again);
+        let compressed = frame.header.flags.compressed();
+        let checksum = encoder.encode(&[payload], compressed, &mut again);
+        again.extend_from_slice(&checksum.to_be_bytes());
+        if compressed {
+            count.compressed += 1;
+        } else {
+            assert_eq!(&again, bytes, "{name}: frame made again");
+        }
+        let frame_again = Frame::parse(&again).expect("our frame");
+        assert_eq!(decoder_again.decode(&frame_again, usize::MAX), Ok(payload), "{name}: decoded again");
+    }
+}
+
+#[test]
+fn every_recorded_frame_is_read_and_written_back() {
+    let mut count = Count::default();
+    for name in recording::conversation_names() {
+        let recording = recording::read(&name);
+        count.files += 1;
+        let frames = unframe(&recording, &mut count);
+        read_and_write_back(&name, &frames, recording.compression(), &mut count);
+        count.messages += recording::messages(&frames).len();
+    }
+    let expected =
+        Count { files: 99, web_socket_frames: 128, frames: 3379, acks: 4, compressed: 50, messages: 3355 };
+    assert_eq!(count, expected);
+}
+
+/// Both sides of a recorded connection, played by our connections.
+struct Replay<'a> {
+    name: &'a str,
+    connections: HashMap<Side, Connection>,
+    /// Acknowledgements: ours, and those recorded.
+    acks: [Vec<(Side, Vec<u8>)>; 2],
+    /// What compressed frames hold: ours, and those recorded.
+    decoders: HashMap<Side, [StreamDecoder; 2]>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(name: &'a str, compression_level: u32) -> Replay<'a> {
+        let fresh = || Connection::new(BlipConfig { compression_level, ..BlipConfig::default() });
+        Replay {
+            name,
+            connections: HashMap::from([(Side::Active, fresh()), (Side::Passive, fresh())]),
+            acks: Default::default(),
+            decoders: HashMap::from([
+                (Side::Active, Default::default()),
+                (Side::Passive, Default::default()),
+            ]),
+        }
+    }
+
+    /// Plays the frames; each side says a message when its first recorded frame is due.
+    fn run(&mut self, frames: &[Sent]) {
+        let messages = recording::messages(frames);
+        for (i, sent) in frames.iter().enumerate() {
+            if Frame::parse(&sent.bytes).expect("recorded frame").checksum.is_none() {
+                self.acks[1].push((sent.from, sent.bytes.clone()));
+            } else {
+                if let Some(message) = messages.iter().find(|message| message.first_frame == i) {
+                    self.say(message);
+                }
+                self.compare_next_frame(sent);
+            }
+            let receiver = self.connections.get_mut(&sent.from.other()).expect("both sides");
+            receiver.handle_frame(&sent.bytes).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+            let event = receiver.poll_event();
+            match (event, messages.iter().find(|message| message.last_frame == i)) {
+                (Some(event), Some(message)) => self.compare_event(event, message),
+                (None, None) => {}
+                (event, message) => panic!("{}: {event:?}, recorded {message:?}", self.name),
+            }
+        }
+        for side in [Side::Active, Side::Passive] {
+            assert_eq!(self.next_frame(side), None, "{}: {side:?} says more than was recorded", self.name);
+        }
+        assert_eq!(self.acks[0], self.acks[1], "{}: acknowledgements", self.name);
+    }
+
+    fn say(&mut self, message: &RecordedMessage) {
+        let connection = self.connections.get_mut(&message.from).expect("both sides");
+        let outgoing = OutgoingMessage {
+            properties: message.properties.clone(),
+            body: message.body.clone().into(),
+            compressed: message.flags.compressed(),
+            // Replies must find out by themselves.
+            urgent: message.is_request() && message.flags.urgent(),
+            no_reply: message.flags.no_reply(),
+        };
+        let number = MessageNumber(message.number);
+        match message.flags.kind().code() {
+            0 => assert_eq!(connection.send_request(outgoing), Ok(number), "{}", self.name),
+            1 => connection.reply(number, outgoing).expect("a reply"),
+            _ => {
+                let error = ErrorReply::from_message(&message.properties, &message.body);
+                connection.reply_error(number, &error).expect("an error reply");
+            }
+        }
+    }
+
+    /// The next frame of our connection, acknowledgements set aside.
+    fn next_frame(&mut self, side: Side) -> Option<Vec<u8>> {
+        loop {
+            let frame = self.connections.get_mut(&side).expect("both sides").poll_frame()?;
+            if Frame::parse(&frame).expect("our frame").checksum.is_some() {
+                return Some(frame);
+            }
+            self.acks[0].push((side, frame));
+        }
+    }
+
+    fn compare_next_frame(&mut self, sent: &Sent) {
+        let ours = self.next_frame(sent.from).unwrap_or_else(|| panic!("{}: nothing to send", self.name));
+        let [our_decoder, recorded_decoder] = self.decoders.get_mut(&sent.from).expect("both sides");
+        let (our_frame, recorded) =
+            (Frame::parse(&ours).expect("ours"), Frame::parse(&sent.bytes).expect("recorded"));
+        assert_eq!(our_frame.header, recorded.header, "{}", self.name);
+        let our_payload = our_decoder.decode(&our_frame, usize::MAX).expect("ours");
+        let recorded_payload = recorded_decoder.decode(&recorded, usize::MAX).expect("recorded");
+        assert_eq!(our_payload, recorded_payload, "{}", self.name);
+        if !recorded.header.flags.compressed() {
+            assert_eq!(ours, sent.bytes, "{}", self.name);
+        }
+    }
+
+    fn compare_event(&self, event: Event, message: &RecordedMessage) {
+        let number = MessageNumber(message.number);
+        match event {
+            Event::Request(request) => {
+                assert!(message.is_request());
+                assert_eq!(
+                    (request.number, &request.properties),
+                    (number, &message.properties),
+                    "{}",
+                    self.name
+                );
+                assert_eq!(request.body, message.body, "{}", self.name);
+            }
+            Event::Reply { number: seen, result } => {
+                assert_eq!(seen, number);
+                match (result, message.flags.kind().code()) {
+                    (Ok(reply), 1) => {
+                        assert_eq!(reply.properties, message.properties, "{}", self.name);
+                        assert_eq!(reply.body, message.body, "{}", self.name);
+                    }
+                    (Err(error), 2) => {
+                        let again = error.to_message();
+                        assert_eq!(again.properties, message.properties, "{}", self.name);
+                        assert_eq!(again.body, message.body, "{}", self.name);
+                    }
+                    (result, code) => panic!("{}: {result:?} of type {code}", self.name),
+                }
+            }
+            event => panic!("{}: {event:?}", self.name),
+        }
+    }
+}
+
+#[test]
+fn two_connections_say_again_what_was_recorded() {
+    let (mut files, mut count) = (0, Count::default());
+    for name in recording::conversation_names() {
+        let recording = recording::read(&name);
+        let frames = unframe(&recording, &mut count);
+        Replay::new(&name, recording.compression()).run(&frames);
+        files += 1;
+    }
+    assert_eq!(files, 99);
+}
+
+#[test]
+fn probes_are_read_and_written_back() {
+    let (mut count, mut probes) = (Count::default(), 0);
+    for line in recording::lines("probes-passive-replies").into_iter().skip(1) {
+        let frames: Vec<Sent> = line["hex"]
+            .as_array()
+            .expect("frames")
+            .iter()
+            .map(|pair| Sent {
+                from: Side::of_direction(pair[0].as_str().expect("direction")),
+                bytes: recording::unhex(pair[1].as_str().expect("hex")),
+            })
+            .collect();
+        let name = line["probe"].as_str().expect("name");
+        read_and_write_back(name, &frames, 0, &mut count);
+        probes += 1;
+    }
+    assert_eq!((probes, count.frames), (145, 850));
+}
+
+#[test]
+fn version_vectors_are_written_as_they_are_read() {
+    let mut texts = Vec::new();
+    for line in recording::lines("vv-encoding") {
+        collect_vectors(&line["after"], &mut texts);
+    }
+    for text in &texts {
+        let vector: VersionVector = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(&vector.to_string(), text);
+        let joined = VersionVector::from_rev_and_history(&vector.current.to_string(), &vector.history_text());
+        assert_eq!(joined.as_ref(), Ok(&vector), "{text} by way of a rev message");
+    }
+    assert_eq!(texts.len(), 79);
+}
+
+fn collect_vectors(value: &serde_json::Value, texts: &mut Vec<String>) {
+    let Some(object) = value.as_object() else { return };
+    for (key, value) in object {
+        match value.as_str() {
+            Some(text) if key == "vector" => texts.push(text.to_owned()),
+            _ => collect_vectors(value, texts),
+        }
+    }
+}
