@@ -2,10 +2,12 @@
 //!
 //! | module | what it carries |
 //! |---|---|
+//! | [`clock`] | the pace of the drivers |
 //! | [`packet`] | the contract of a radio: whole packets, unreliable |
 //! | [`sim`] | a modelled radio that keeps that contract |
 //! | [`stream`] | TCP, Unix sockets, stdio: raw bytes |
 
+pub mod clock;
 pub mod packet;
 pub mod sim;
 pub mod stream;

@@ -8,6 +8,8 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
+use async_trait::async_trait;
+
 use crate::link::PacketSize;
 
 /// Sends packets.
@@ -58,6 +60,17 @@ impl PacketChannel {
     pub async fn recv(&mut self, packet: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.source.poll_recv(cx, packet)).await
     }
+}
+
+/// Connects to one peer, as a central.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// Connects, subscribes to the peer's packets and gives the channel. Called again after each loss; the future is
+    /// dropped when it takes too long.
+    ///
+    /// # Errors
+    /// The peer was not reached. Permission, unsupported and invalid-input errors mean that trying again is no use.
+    async fn connect(&self) -> io::Result<PacketChannel>;
 }
 
 impl fmt::Debug for PacketChannel {

@@ -50,6 +50,8 @@ pub struct Radio {
     connections: BTreeMap<ConnectionId, Connection>,
     next_connection: u32,
     events: VecDeque<RadioEvent>,
+    /// Sum over the connections that have ended.
+    ended: ConnectionCounters,
 }
 
 impl Radio {
@@ -63,6 +65,7 @@ impl Radio {
             connections: BTreeMap::new(),
             next_connection: 0,
             events: VecDeque::new(),
+            ended: ConnectionCounters::default(),
         }
     }
 
@@ -76,6 +79,11 @@ impl Radio {
     /// Counters of a connection that still exists.
     pub fn counters(&self, connection: ConnectionId) -> Option<ConnectionCounters> {
         Some(self.connections.get(&connection)?.counters())
+    }
+
+    /// Sum of the counters of all connections that there ever were.
+    pub fn totals(&self) -> ConnectionCounters {
+        self.connections.values().fold(self.ended, |sum, connection| sum.plus(connection.counters()))
     }
 
     /// The number of the latest connection event, for changes that have to be agreed some events ahead.
@@ -244,14 +252,16 @@ impl Radio {
         let ends = self.connection(connection)?;
         ends.end(side).silent = true;
         if ends.central.silent && ends.peripheral.silent {
-            self.connections.remove(&connection);
+            self.remove(connection);
         }
         Ok(())
     }
 
     /// Ends a connection at both ends at once, without an event: its users have agreed on it. Gives its last counters.
     pub fn remove(&mut self, connection: ConnectionId) -> Option<ConnectionCounters> {
-        Some(self.connections.remove(&connection)?.counters())
+        let counters = self.connections.remove(&connection)?.counters();
+        self.ended = self.ended.plus(counters);
+        Some(counters)
     }
 
     // ---- time
@@ -295,7 +305,7 @@ impl Radio {
             events: &mut self.events,
         };
         if connection.step(surroundings) {
-            self.connections.remove(&id);
+            self.remove(id);
         }
     }
 

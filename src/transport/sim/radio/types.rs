@@ -264,6 +264,16 @@ pub struct ConnectionCounters {
 }
 
 impl ConnectionCounters {
+    /// Sum of two counts.
+    pub fn plus(self, other: ConnectionCounters) -> ConnectionCounters {
+        ConnectionCounters {
+            central: self.central.plus(other.central),
+            peripheral: self.peripheral.plus(other.peripheral),
+            events: self.events + other.events,
+            events_missed: self.events_missed + other.events_missed,
+        }
+    }
+
     /// Both directions together.
     pub fn total(&self) -> EndCounters {
         self.central.plus(self.peripheral)
