@@ -19,6 +19,8 @@ mod message;
 mod outbox;
 mod properties;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 pub mod varint;
 
 pub use config::BlipConfig;

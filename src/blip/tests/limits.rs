@@ -1,0 +1,223 @@
+//! Everything a peer can do wrong ends the connection with the right error, and costs little.
+
+use super::super::config::FRAME_SIZE_ACCEPTED_MAX;
+use super::super::frame::{FrameFlags, FrameHeader, FrameType};
+use super::super::stream::StreamEncoder;
+use super::*;
+
+/// A peer that can say anything with a correct checksum.
+struct Liar {
+    encoder: StreamEncoder,
+}
+
+impl Liar {
+    fn new() -> Liar {
+        Liar { encoder: StreamEncoder::new(9) }
+    }
+
+    fn frame(&mut self, number: u64, flags: FrameFlags, content: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        FrameHeader { number, flags }.emit(&mut frame);
+        let checksum = self.encoder.encode(&[content], flags.compressed(), &mut frame);
+        frame.extend_from_slice(&checksum.to_be_bytes());
+        frame
+    }
+}
+
+fn request() -> FrameFlags {
+    FrameFlags::new(FrameType::Request)
+}
+
+fn open_request() -> FrameFlags {
+    request().with_more_coming(true)
+}
+
+fn reply() -> FrameFlags {
+    FrameFlags::new(FrameType::Reply)
+}
+
+/// What the frames lead to; all but the last must be accepted.
+fn verdict(blip: &mut Connection, frames: &[Vec<u8>]) -> Result<(), BlipError> {
+    let (last, first) = frames.split_last().expect("frames");
+    for frame in first {
+        blip.handle_frame(frame).expect("accepted");
+    }
+    blip.handle_frame(last)
+}
+
+#[test]
+fn violations_have_their_errors() {
+    let one = |number, flags, content: &[u8]| {
+        let frame = Liar::new().frame(number, flags, content);
+        connection().handle_frame(&frame)
+    };
+    assert_eq!(one(1, request(), b"\0body"), Ok(()));
+    assert_eq!(one(2, request(), b"\0"), Err(BlipError::OutOfOrder { expected: 1, actual: 2 }));
+    assert_eq!(one(0, request(), b"\0"), Err(BlipError::OutOfOrder { expected: 1, actual: 0 }));
+    assert_eq!(one(1, reply(), b"\0"), Err(BlipError::UnexpectedReply { number: 1 }));
+    assert_eq!(one(1, request(), b""), Err(BlipError::TruncatedInteger { what: "properties length" }));
+    assert_eq!(one(1, request(), &[0xff; 12]), Err(BlipError::IntegerOverflow { what: "properties length" }));
+    assert_eq!(
+        one(1, open_request(), &[0xff; 12]),
+        Err(BlipError::IntegerOverflow { what: "properties length" })
+    );
+    for malformed in [&b"\x05a\0b"[..], b"\x02a\0", b"\x04\xff\0b\0", b"\x01a"] {
+        assert_eq!(one(1, request(), malformed), Err(BlipError::MalformedProperties { number: 1 }));
+    }
+    let mut blip = connection();
+    assert_eq!(blip.handle_frame(&[]), Err(BlipError::TruncatedInteger { what: "message number" }));
+    assert!(matches!(blip.handle_frame(&[1, 3]), Err(BlipError::Failed(_))), "poisoned");
+    assert!(matches!(blip.send_request(message(0)), Err(BlipError::Failed(_))), "poisoned");
+    assert_eq!(connection().handle_frame(&[1]), Err(BlipError::TruncatedInteger { what: "frame flags" }));
+    assert_eq!(connection().handle_frame(&[1, 0, 9]), Err(BlipError::FrameTooShort { min: 4, actual: 1 }));
+    assert_eq!(
+        connection().handle_frame(&[1, 4]),
+        Err(BlipError::TruncatedInteger { what: "acknowledged bytes" })
+    );
+    assert_eq!(
+        connection().handle_frame(&vec![0; FRAME_SIZE_ACCEPTED_MAX + 1]),
+        Err(BlipError::FrameTooLarge { max: FRAME_SIZE_ACCEPTED_MAX, actual: FRAME_SIZE_ACCEPTED_MAX + 1 })
+    );
+}
+
+#[test]
+fn numbers_are_used_once() {
+    let mut liar = Liar::new();
+    let frames = [liar.frame(1, request(), b"\0"), liar.frame(1, request(), b"\0")];
+    assert_eq!(verdict(&mut connection(), &frames), Err(BlipError::OutOfOrder { expected: 2, actual: 1 }));
+
+    let mut a = connection();
+    a.send_request(message(1)).expect("queued");
+    let early = Liar::new().frame(1, reply(), b"\0");
+    assert_eq!(
+        a.handle_frame(&early),
+        Err(BlipError::UnexpectedReply { number: 1 }),
+        "before the request is sent"
+    );
+
+    let mut a = connection();
+    a.send_request(message(1)).expect("queued");
+    a.send_request(OutgoingMessage { no_reply: true, ..message(1) }).expect("queued");
+    while a.poll_frame().is_some() {}
+    let mut liar = Liar::new();
+    let frames = [liar.frame(1, reply(), b"\0"), liar.frame(1, reply(), b"\0")];
+    assert_eq!(verdict(&mut a, &frames), Err(BlipError::UnexpectedReply { number: 1 }), "a second reply");
+
+    let mut a = connection();
+    a.send_request(OutgoingMessage { no_reply: true, ..message(1) }).expect("queued");
+    while a.poll_frame().is_some() {}
+    let unwanted = Liar::new().frame(1, reply(), b"\0");
+    assert_eq!(a.handle_frame(&unwanted), Err(BlipError::UnexpectedReply { number: 1 }));
+
+    let mut a = connection();
+    a.send_request(message(1)).expect("queued");
+    while a.poll_frame().is_some() {}
+    let mut liar = Liar::new();
+    let frames = [
+        liar.frame(1, reply().with_more_coming(true), b"\0"),
+        liar.frame(1, FrameFlags::new(FrameType::Error), b"text"),
+    ];
+    assert_eq!(verdict(&mut a, &frames), Err(BlipError::MixedTypes { number: 1 }));
+}
+
+#[test]
+fn unfinished_messages_are_limited() {
+    let config = BlipConfig { open_messages_max: 3, open_bytes_max: 1_000, ..BlipConfig::default() };
+    let mut liar = Liar::new();
+    let frames: Vec<_> = (1..=4).map(|number| liar.frame(number, open_request(), b"\0")).collect();
+    let mut blip = Connection::new(config.clone());
+    assert_eq!(verdict(&mut blip, &frames), Err(BlipError::TooManyOpenMessages { max: 3 }));
+
+    let mut liar = Liar::new();
+    let part = [0u8; 400];
+    let frames: Vec<_> = (1..=3).map(|number| liar.frame(number, open_request(), &part)).collect();
+    let mut blip = Connection::new(config.clone());
+    assert_eq!(verdict(&mut blip, &frames), Err(BlipError::TooManyOpenBytes { max: 1_000 }));
+
+    // What is finished does not count any more.
+    let mut liar = Liar::new();
+    let mut blip = Connection::new(config);
+    for number in 1..=100 {
+        for flags in [open_request(), open_request(), request()] {
+            blip.handle_frame(&liar.frame(number, flags, &[0; 300])).expect("within the limits");
+        }
+        assert!(matches!(blip.poll_event(), Some(Event::Request(request)) if request.body.len() == 899));
+    }
+
+    let config = BlipConfig { unanswered_requests_max: 3, ..BlipConfig::default() };
+    let mut liar = Liar::new();
+    let frames: Vec<_> = (1..=4).map(|number| liar.frame(number, request(), b"\0")).collect();
+    assert_eq!(verdict(&mut Connection::new(config), &frames), Err(BlipError::TooManyUnanswered { max: 3 }));
+}
+
+#[test]
+fn sizes_are_limited_in_both_directions() {
+    let config = BlipConfig { message_size_max: 1_000, properties_size_max: 100, ..BlipConfig::default() };
+    let blip = || Connection::new(config.clone());
+    let mut liar = Liar::new();
+    let frames = [liar.frame(1, open_request(), &[0; 600]), liar.frame(1, request(), &[0; 401])];
+    assert_eq!(verdict(&mut blip(), &frames), Err(BlipError::MessageTooLarge { number: 1, max: 1_000 }));
+    let frame = Liar::new().frame(1, request(), &[0; 1_001]);
+    assert_eq!(blip().handle_frame(&frame), Err(BlipError::MessageTooLarge { number: 1, max: 1_000 }));
+    let frame = Liar::new().frame(1, request(), &[0; 1_000]);
+    assert_eq!(blip().handle_frame(&frame), Ok(()));
+    for flags in [request(), open_request()] {
+        let frame = Liar::new().frame(1, flags, &[101, b'a']);
+        let refused = BlipError::PropertiesTooLarge { number: 1, max: 100, actual: 101 };
+        assert_eq!(blip().handle_frame(&frame), Err(refused));
+    }
+
+    let mut sender = blip();
+    let long = OutgoingMessage::default().with("k", &"v".repeat(98));
+    let refused = BlipError::PropertiesTooLarge { number: 0, max: 100, actual: 101 };
+    assert_eq!(sender.send_request(long), Err(refused));
+    let body = |len: usize| OutgoingMessage::default().with_body(vec![0; len]);
+    assert_eq!(sender.send_request(body(1_000)), Err(BlipError::MessageTooLarge { number: 0, max: 1_000 }));
+    assert_eq!(sender.send_request(body(999)), Ok(MessageNumber(1)), "nothing was queued before");
+}
+
+#[test]
+fn bombs_do_not_go_off() {
+    let config = BlipConfig { message_size_max: 100_000, ..BlipConfig::default() };
+    let bomb = Liar::new().frame(1, request().with_compressed(true), &vec![0; 50 << 20]);
+    assert!(bomb.len() < 60_000, "{} bytes", bomb.len());
+    let mut blip = Connection::new(config);
+    assert_eq!(blip.handle_frame(&bomb), Err(BlipError::MessageTooLarge { number: 1, max: 100_000 }));
+}
+
+#[test]
+fn a_deflate_stream_must_go_on() {
+    let compressed = request().with_compressed(true);
+    let bad = BlipError::BadDeflate { number: 1 };
+    let frame_of = |payload: &[u8]| {
+        let mut frame = Vec::new();
+        FrameHeader { number: 1, flags: compressed }.emit(&mut frame);
+        frame.extend_from_slice(payload);
+        frame.extend_from_slice(&[0; 4]);
+        frame
+    };
+    // A reserved block type; a final block (stored, empty).
+    for payload in [&[0x06, 0xff, 0xff][..], &[0x01, 0x00, 0x00, 0xff, 0xff]] {
+        assert_eq!(connection().handle_frame(&frame_of(payload)), Err(bad.clone()), "{payload:?}");
+    }
+    // A stored block that says it is longer than it is swallows the marker; the checksum cannot match.
+    let torn = connection().handle_frame(&frame_of(&[0x00, 0xff, 0x00, 0x00, 0xff, 1, 2, 3]));
+    assert!(matches!(torn, Err(BlipError::BadChecksum { .. } | BlipError::BadDeflate { .. })), "{torn:?}");
+}
+
+#[test]
+fn compressed_frames_fit_whatever_is_in_them() {
+    for level in 1..=9 {
+        let mut a = Connection::new(BlipConfig { compression_level: level, ..BlipConfig::default() });
+        for seed in 0..4 {
+            let body = noise(60_000, seed);
+            // Bytes above 143 have the longest fixed codes.
+            let body: Vec<u8> = if seed < 2 { body } else { body.iter().map(|byte| byte | 0x90).collect() };
+            let message = OutgoingMessage { compressed: true, ..OutgoingMessage::default().with_body(body) };
+            a.send_request(message).expect("queued");
+        }
+        while let Some(frame) = a.poll_frame() {
+            assert!(frame.len() <= 16_384, "{} bytes at level {level}", frame.len());
+        }
+    }
+}
