@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`clock`] | the pace of the drivers |
 //! | [`packet`] | the contract of a radio: whole packets, unreliable |
+//! | [`session`] | a reliable, resumable byte stream over such packets |
 //! | [`sim`] | a modelled radio that keeps that contract |
 //! | [`stream`] | TCP, Unix sockets, stdio: raw bytes |
 
 pub mod clock;
 pub mod packet;
+pub mod session;
 pub mod sim;
 pub mod stream;

@@ -5,13 +5,19 @@
 //! | [`radio`] | the radio: events, PDUs, acknowledgement, loss, range. Sans-IO; virtual controllers use it too |
 //! | `host` | a host's queues, headers and faults at one end of a connection. Sans-IO |
 //! | `world` | radio and hosts in one time line. Sans-IO |
+//! | [`bench`] | goodput of the link on it, in virtual time |
 //! | `connection` | the same for async code: devices, listeners, connectors |
 
+#[deny(clippy::disallowed_methods)] // sans-IO, clippy.toml
+pub mod bench;
 mod connection;
+#[deny(clippy::disallowed_methods)] // sans-IO
 mod host;
+#[deny(clippy::disallowed_methods)] // sans-IO
 pub mod radio;
 #[cfg(test)]
 mod tests;
+#[deny(clippy::disallowed_methods)] // sans-IO
 mod world;
 
 pub use connection::{SimConnector, SimDevice, SimLink, SimListener, SimRadio};

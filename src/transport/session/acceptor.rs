@@ -1,0 +1,151 @@
+//! Where a peripheral's channels come in: each is given to the session that its first packet asks for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout_at;
+use tracing::{debug, warn};
+
+use super::SessionConfig;
+use super::connection::LinkConnection;
+use super::driver::{Arrival, Driver, Supply};
+use super::shared::Shared;
+use crate::link::{LinkRole, PACKET_BYTES_MAX, SessionId, peek_session};
+use crate::transport::packet::PacketChannel;
+
+/// Channels that wait to replace the present one of a session: the newest is what counts.
+const INBOX_CHANNELS: usize = 2;
+
+/// Makes connections of incoming channels, and gives channels of resumed sessions to those that exist.
+/// Clones are the same acceptor.
+#[derive(Clone)]
+pub struct LinkAcceptor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: SessionConfig,
+    sessions: Mutex<HashMap<SessionId, mpsc::Sender<Arrival>>>,
+    /// One permit for each session there may be.
+    room: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    ready: mpsc::Sender<Arc<LinkConnection>>,
+    waiting: tokio::sync::Mutex<mpsc::Receiver<Arc<LinkConnection>>>,
+}
+
+impl LinkAcceptor {
+    /// An acceptor without sessions.
+    pub fn new(config: SessionConfig) -> LinkAcceptor {
+        let (ready, waiting) = mpsc::channel(config.sessions_max.max(1));
+        let inner = Inner {
+            config,
+            sessions: Mutex::default(),
+            room: Arc::new(Semaphore::new(config.sessions_max)),
+            handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+            ready,
+            waiting: tokio::sync::Mutex::new(waiting),
+        };
+        LinkAcceptor { inner: Arc::new(inner) }
+    }
+
+    /// Takes a channel that a central has just made. Returns at once; a channel that leads to nothing within the
+    /// handshake's time limit is dropped.
+    pub fn incoming(&self, channel: PacketChannel) {
+        let Ok(permit) = Arc::clone(&self.inner.handshakes).try_acquire_owned() else {
+            warn!(via = channel.label, "too many connections in a handshake: one more is dropped");
+            return;
+        };
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            if let Some((arrival, wanted)) = inner.first_packet(channel).await {
+                inner.dispatch(arrival, wanted, permit).await;
+            }
+        });
+    }
+
+    /// The next new connection, with an established session; resumed ones do not come here again. May be dropped and
+    /// called again without loss.
+    pub async fn next(&self) -> Option<Arc<LinkConnection>> {
+        self.inner.waiting.lock().await.recv().await
+    }
+
+    /// Sessions that are known, connected or lost.
+    pub fn sessions(&self) -> usize {
+        self.inner.lock().values().filter(|inbox| !inbox.is_closed()).count()
+    }
+}
+
+impl Inner {
+    /// No change under this lock can be left half done.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Arrival>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what a channel is for.
+    async fn first_packet(&self, mut channel: PacketChannel) -> Option<(Arrival, Option<SessionId>)> {
+        let clock = self.config.clock;
+        let limit = clock.to_tokio(clock.now() + self.config.link.handshake_timeout);
+        let mut packet = vec![0; usize::from(PACKET_BYTES_MAX)];
+        match timeout_at(limit, channel.recv(&mut packet)).await {
+            Ok(Ok(length)) if length > 0 => packet.truncate(length),
+            _ => {
+                debug!(via = channel.label, "a channel ended without a packet");
+                return None;
+            }
+        }
+        let Some(wanted) = peek_session(&packet) else {
+            warn!(via = channel.label, first = packet[0], "the first packet is not of a peer of ours");
+            return None;
+        };
+        Some((Arrival { channel, first_packet: Some(packet) }, wanted))
+    }
+
+    /// Gives a channel to the session that it asks for; to a new one if it asks for none, or for one that is not known,
+    /// which the new one refuses.
+    async fn dispatch(
+        self: Arc<Self>,
+        arrival: Arrival,
+        wanted: Option<SessionId>,
+        permit: tokio::sync::OwnedSemaphorePermit,
+    ) {
+        let known = wanted.and_then(|session| self.lock().get(&session).cloned());
+        let Some(arrival) = offer(known, arrival) else { return };
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            let max = self.config.sessions_max;
+            warn!(via = arrival.channel.label, max, "no room for another session");
+            return;
+        };
+        let shared = Arc::new(Shared::new(LinkRole::Peripheral, self.config));
+        let (inbox, receiver) = mpsc::channel(INBOX_CHANNELS);
+        // The inbox is new and has room.
+        let _ = inbox.try_send(arrival);
+        let mut newcomer = Some((LinkConnection::accepted(Arc::clone(&shared)), permit));
+        let acceptor = Arc::clone(&self);
+        let inbox_of_session = inbox.clone();
+        let on_established = Box::new(move |session| {
+            let Some((connection, _permit)) = newcomer.take() else { return };
+            acceptor.lock().insert(session, inbox_of_session.clone());
+            // Never full: it holds as many as there may be sessions. Dropped (closed) if nobody accepts any more.
+            let _ = acceptor.ready.try_send(connection);
+        });
+        Driver { shared: Arc::clone(&shared), supply: Supply::Inbox(receiver), on_established }.run().await;
+        if let Some(session) = shared.stats().session {
+            self.lock().remove(&session);
+        }
+        drop(room);
+    }
+}
+
+/// Hands a channel to a session's inbox; gives it back if the session is none or has ended.
+fn offer(inbox: Option<mpsc::Sender<Arrival>>, arrival: Arrival) -> Option<Arrival> {
+    let Some(inbox) = inbox else { return Some(arrival) };
+    match inbox.try_send(arrival) {
+        Ok(()) => None,
+        Err(mpsc::error::TrySendError::Closed(arrival)) => Some(arrival),
+        Err(mpsc::error::TrySendError::Full(arrival)) => {
+            debug!(via = arrival.channel.label, "a session is given channels faster than it can take them");
+            None
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The task that moves packets: channel to link, link to channel, and from one channel to the next.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Sleep, timeout_at};
+use tracing::debug;
+
+use super::shared::{Core, Progress, Shared};
+use crate::endpoint::MessagingError;
+use crate::link::{PACKET_BYTES_MAX, SessionId};
+use crate::time::Instant;
+use crate::transport::packet::{Connector, PacketChannel};
+
+/// Packets taken from a channel before others get their turn.
+const RECEIVE_BURST: usize = 64;
+/// Time for the last packets to leave and for the peer to disconnect, once the link has reached its end.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Tokio's timers know no shorter time; also keeps a deadline that has just been served from being served again and again.
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
+/// Room for a packet: more than any channel may carry, so that a longer one is noticed rather than cut to a good size.
+const PACKET_ROOM: usize = PACKET_BYTES_MAX as usize + 32;
+
+/// A channel, and the packet that was read from it to see whose it is.
+pub(super) struct Arrival {
+    pub(super) channel: PacketChannel,
+    pub(super) first_packet: Option<Vec<u8>>,
+}
+
+impl Arrival {
+    fn bare(channel: PacketChannel) -> Arrival {
+        Arrival { channel, first_packet: None }
+    }
+}
+
+/// Where channels come from.
+pub(super) enum Supply {
+    /// A central asks for them.
+    Connector(Arc<dyn Connector>),
+    /// A peripheral is given them.
+    Inbox(mpsc::Receiver<Arrival>),
+}
+
+/// Called with each session that is established or resumed.
+pub(super) type OnEstablished = Box<dyn FnMut(SessionId) + Send>;
+
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) supply: Supply,
+    pub(super) on_established: OnEstablished,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Also when the task is dropped with its runtime: nobody may wait for ever.
+        self.shared.end(Err(MessagingError::recoverable("the connection has ended")));
+        self.shared.reach(Progress::Gone);
+    }
+}
+
+impl Driver {
+    /// Runs until the link has reached its end and the last channel is gone.
+    pub(super) async fn run(mut self) {
+        let mut arrival = self.next_channel().await;
+        while let Some(Arrival { channel, first_packet }) = arrival.take() {
+            arrival = self.run_channel(channel, first_packet).await;
+            if self.shared.lock().is_over() {
+                return;
+            }
+            if !self.shared.lock().has_session() {
+                let message = "the connection was lost before the two sides had agreed on a session";
+                return self.shared.end(Err(MessagingError::recoverable(message)));
+            }
+            if arrival.is_none() {
+                arrival = self.next_channel().await;
+            }
+        }
+    }
+
+    /// Runs the link on a channel until that is lost, of no use any more or replaced by the one returned.
+    async fn run_channel(
+        &mut self,
+        channel: PacketChannel,
+        first_packet: Option<Vec<u8>>,
+    ) -> Option<Arrival> {
+        let label = channel.label.clone();
+        let mut run = ChannelRun::start(Arc::clone(&self.shared), channel, first_packet);
+        let on_established = &mut self.on_established;
+        let lost = poll_fn(|cx| run.poll(cx, on_established));
+        let replaced = match &mut self.supply {
+            Supply::Connector(_) => {
+                lost.await;
+                None
+            }
+            Supply::Inbox(inbox) => tokio::select! {
+                () = lost => None,
+                Some(arrival) = inbox.recv() => Some(arrival),
+            },
+        };
+        debug!(via = label, replaced = replaced.is_some(), "channel is over");
+        drop(run);
+        let now = self.shared.now();
+        let mut core = self.shared.lock();
+        core.link.disconnected(now);
+        self.shared.take_events(&mut core);
+        replaced
+    }
+
+    /// The next channel; `None` when the link has reached its end before there was one.
+    async fn next_channel(&mut self) -> Option<Arrival> {
+        let shared = Arc::clone(&self.shared);
+        let next = async {
+            match &mut self.supply {
+                Supply::Connector(connector) => connect(&shared, connector).await,
+                Supply::Inbox(inbox) => inbox.recv().await,
+            }
+        };
+        let shared = &self.shared;
+        tokio::select! {
+            arrival = next => arrival,
+            () = run_idle(shared) => None,
+        }
+    }
+}
+
+/// Asks for a channel: once if there is no session yet, else until the session's time-out ends it.
+async fn connect(shared: &Shared, connector: &Arc<dyn Connector>) -> Option<Arrival> {
+    let config = &shared.config;
+    let resuming = shared.lock().has_session();
+    let mut pause = config.backoff_min;
+    loop {
+        if resuming {
+            config.clock.sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+            pause = (pause * 2).min(config.backoff_max);
+        }
+        let limit = config.clock.to_tokio(config.clock.now() + config.connect_timeout);
+        let error = match timeout_at(limit, connector.connect()).await {
+            Ok(Ok(channel)) => return Some(Arrival::bare(channel)),
+            Ok(Err(error)) => MessagingError::from(error),
+            Err(_) => MessagingError::recoverable(format!(
+                "no connection within {} s: is the peer in range, and running?",
+                config.connect_timeout.as_secs()
+            )),
+        };
+        debug!(%error, resuming, "connecting failed");
+        if !resuming || !error.is_recoverable() {
+            shared.end(Err(error));
+            return None;
+        }
+    }
+}
+
+/// Runs the link's timers while it has no channel, until it has reached its end.
+async fn run_idle(shared: &Shared) {
+    let mut timer = Timer::default();
+    poll_fn(|cx| {
+        loop {
+            let now = shared.now();
+            let mut core = shared.lock();
+            core.driver = Some(cx.waker().clone());
+            core.link.handle_timeout(now);
+            shared.take_events(&mut core);
+            if core.is_over() {
+                return Poll::Ready(());
+            }
+            let due = core.link.poll_at();
+            drop(core);
+            if timer.poll(cx, shared, due).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+}
+
+/// The link on one channel.
+struct ChannelRun {
+    shared: Arc<Shared>,
+    channel: PacketChannel,
+    timer: Timer,
+    incoming: Box<[u8; PACKET_ROOM]>,
+    outgoing: Box<[u8; PACKET_ROOM]>,
+    /// Bytes of `outgoing` that the channel has not taken yet.
+    waiting: usize,
+    /// When the last words must have been said; set once the link has reached its end.
+    farewell: Option<Instant>,
+}
+
+/// What became of a channel in one turn.
+enum Turn {
+    /// All that can be done now is done.
+    Idle,
+    /// There may be more to do.
+    Busy,
+    /// The channel is of no use any more.
+    Over,
+}
+
+impl ChannelRun {
+    fn start(shared: Arc<Shared>, channel: PacketChannel, first_packet: Option<Vec<u8>>) -> ChannelRun {
+        let now = shared.now();
+        let mut core = shared.lock();
+        core.label = channel.label.clone();
+        core.channels += 1;
+        core.link.connected(now, channel.size);
+        if let Some(packet) = first_packet {
+            handle_packet(&mut core, now, &packet);
+        }
+        drop(core);
+        let room = || Box::new([0; PACKET_ROOM]);
+        ChannelRun {
+            shared,
+            channel,
+            timer: Timer::default(),
+            incoming: room(),
+            outgoing: room(),
+            waiting: 0,
+            farewell: None,
+        }
+    }
+
+    /// Ready when the channel is lost or of no use any more.
+    fn poll(&mut self, cx: &mut Context<'_>, on_established: &mut OnEstablished) -> Poll<()> {
+        loop {
+            let now = self.shared.now();
+            let shared = Arc::clone(&self.shared);
+            let mut core = shared.lock();
+            core.driver = Some(cx.waker().clone());
+            if core.abandoned {
+                return Poll::Ready(());
+            }
+            let received = self.receive(cx, &mut core, now);
+            core.link.handle_timeout(now);
+            let sent =
+                if matches!(received, Turn::Over) { Turn::Over } else { self.send(cx, &mut core, now) };
+            let outcome = shared.take_events(&mut core);
+            let due = if core.is_over() {
+                match self.say_farewell(&core, now) {
+                    Some(limit) => Some(limit),
+                    None => return Poll::Ready(()),
+                }
+            } else {
+                core.link.poll_at()
+            };
+            drop(core);
+            if let Some(session) = outcome.established {
+                on_established(session);
+            }
+            if outcome.suspended || matches!(sent, Turn::Over) {
+                return Poll::Ready(());
+            }
+            if matches!(received, Turn::Busy) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.timer.poll(cx, &self.shared, due).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>, core: &mut Core, now: Instant) -> Turn {
+        for _ in 0..RECEIVE_BURST {
+            match self.channel.source.poll_recv(cx, &mut self.incoming[..]) {
+                Poll::Pending => return Turn::Idle,
+                Poll::Ready(Ok(0) | Err(_)) => return Turn::Over,
+                Poll::Ready(Ok(length)) => handle_packet(core, now, &self.incoming[..length]),
+            }
+        }
+        Turn::Busy
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, core: &mut Core, now: Instant) -> Turn {
+        loop {
+            if self.waiting == 0 {
+                match core.link.poll_packet(now, &mut self.outgoing[..]) {
+                    Some(length) => self.waiting = length,
+                    None => return Turn::Idle,
+                }
+            }
+            match self.channel.sink.poll_send(cx, &self.outgoing[..self.waiting]) {
+                Poll::Ready(Ok(())) => self.waiting = 0,
+                Poll::Ready(Err(_)) => return Turn::Over,
+                Poll::Pending => return Turn::Idle,
+            }
+        }
+    }
+
+    /// The link has reached its end: until when to stay for the last words; `None`: they have been said.
+    ///
+    /// Disconnecting can overtake packets that the radio has taken, so the side whose word is the last one waits for the
+    /// other to disconnect.
+    fn say_farewell(&mut self, core: &Core, now: Instant) -> Option<Instant> {
+        let limit = *self.farewell.get_or_insert(now + FAREWELL_TIMEOUT);
+        let said = self.waiting == 0 && core.peer_ended;
+        (!said && now < limit).then_some(limit)
+    }
+}
+
+fn handle_packet(core: &mut Core, now: Instant, packet: &[u8]) {
+    if let Err(error) = core.link.handle_packet(now, packet) {
+        debug!(%error, via = core.label, "the peer broke the link protocol");
+    }
+}
+
+/// A sleep that is set again at each poll.
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    due: Option<Instant>,
+}
+
+impl Timer {
+    /// Ready when `due` has come. What is due now was served in this turn and is looked at again a little later.
+    fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared, due: Option<Instant>) -> Poll<()> {
+        let Some(due) = due else { return Poll::Pending };
+        let due = due.max(shared.now() + TIMER_RESOLUTION);
+        let deadline = shared.config.clock.to_tokio(due);
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if self.due != Some(due) {
+                    sleep.as_mut().reset(deadline);
+                }
+                sleep
+            }
+            empty => empty.insert(Box::pin(tokio::time::sleep_until(deadline))),
+        };
+        self.due = Some(due);
+        sleep.as_mut().poll(cx)
+    }
+}
