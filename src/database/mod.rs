@@ -1,3 +1,211 @@
 //! Documents, revisions and the change feed, on a compact sled store.
+//!
+//! A [`Database`] holds [`Collection`]s of documents; a document is a JSON object with an ID, a version vector
+//! ([`revision`]) and a place in its collection's change feed. Everything here is synchronous; [`Database::watch`] lets
+//! asynchronous code wait for changes. How bytes get to the medium is the business of `store/`:
+//! `firmware-notes/store.md`.
+//!
+//! ```
+//! use gattway::database::{Database, DatabaseConfig};
+//! use serde_json::json;
+//!
+//! # let directory = tempfile::tempdir()?;
+//! let database = Database::open(directory.path().join("station"), DatabaseConfig::default())?;
+//! let readings = database.create_collection("station.readings")?;
+//! readings.put("2010-01-01T01:00", &json!({"temperature": 4.0, "wind": 3.8}))?;
+//! let mut reading = readings.get("2010-01-01T01:00")?.expect("it was put");
+//! reading.body_mut().insert("checked".into(), true.into());
+//! readings.save(&mut reading)?;
+//! assert_eq!(readings.count(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod batch;
+mod clock;
+mod collection;
+pub mod config;
+mod document;
+mod edit;
+mod error;
+mod name;
+mod packed;
+mod replica;
 pub mod revision;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use self::batch::Batch;
+pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
+pub use self::collection::{Change, Collection, Documents};
+pub use self::config::{DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DatabaseConfig, Durability, Versioning};
+pub use self::document::{Blob, Document};
+pub use self::error::DatabaseError;
+pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
+use self::revision::SourceId;
+use self::store::Store;
+
+/// An open database. Clones are handles to the same one; it closes when the last is dropped.
+#[derive(Clone)]
+pub struct Database {
+    store: Arc<Store>,
+}
+
+/// What a database holds and has done since it was opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DatabaseInfo {
+    /// The author ID of this database.
+    pub source: SourceId,
+    /// Version of the stored format.
+    pub format: u32,
+    /// Collections with their count of documents and newest sequence.
+    pub collections: Vec<CollectionInfo>,
+    /// Bytes of all its files.
+    pub disk_bytes: u64,
+    /// Commits since it was opened.
+    pub commits: u64,
+    /// Syncs of the medium since it was opened; several commits can share one.
+    pub syncs: u64,
+}
+
+/// One collection in [`DatabaseInfo`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CollectionInfo {
+    /// Full name.
+    pub name: String,
+    /// Documents, without tombstones.
+    pub documents: u64,
+    /// Newest sequence.
+    pub last_sequence: u64,
+}
+
+impl Database {
+    /// Opens the database in directory `path`, or creates it there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::InUse`] if another handle has it open, [`DatabaseError::NewerFormat`],
+    /// [`DatabaseError::Damaged`], [`DatabaseError::NotADatabase`], [`DatabaseError::Unsupported`], or of input and
+    /// output.
+    pub fn open(path: impl AsRef<Path>, config: DatabaseConfig) -> Result<Database, DatabaseError> {
+        Ok(Database { store: Store::open(path.as_ref(), &config)? })
+    }
+
+    /// Directory of the database.
+    pub fn path(&self) -> &Path {
+        self.store.path()
+    }
+
+    /// The author of this database's own versions.
+    pub fn source(&self) -> SourceId {
+        self.store.source()
+    }
+
+    /// The collection of a name (`name`, `scope.name` or `_default`), if it exists.
+    pub fn collection(&self, name: &str) -> Option<Collection> {
+        let name = canonical_collection_name(name).ok()?;
+        let key = self.store.collection_key(&name)?;
+        Some(Collection::new(Arc::clone(&self.store), key, name))
+    }
+
+    /// The collection of a name, created if it does not exist.
+    ///
+    /// # Errors
+    /// [`DatabaseError::InvalidCollectionName`], [`DatabaseError::TooManyCollections`] or of the store.
+    pub fn create_collection(&self, name: &str) -> Result<Collection, DatabaseError> {
+        let name = canonical_collection_name(name)?;
+        let key = self.store.create_collection(&name)?;
+        Ok(Collection::new(Arc::clone(&self.store), key, name))
+    }
+
+    /// The default collection, created if it was deleted.
+    ///
+    /// # Errors
+    /// Of the store, only if it has to be created.
+    pub fn default_collection(&self) -> Result<Collection, DatabaseError> {
+        self.create_collection(DEFAULT_NAME)
+    }
+
+    /// Full names of all collections, in order.
+    pub fn collections(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.store.collections().into_iter().map(|(_, c)| c.name.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Deletes a collection with all its documents. They are not deleted at peers.
+    ///
+    /// # Errors
+    /// [`DatabaseError::UnknownCollection`] or of the store.
+    pub fn delete_collection(&self, name: &str) -> Result<(), DatabaseError> {
+        let name = canonical_collection_name(name)?;
+        let key = self.store.collection_key(&name).ok_or(DatabaseError::UnknownCollection { name })?;
+        self.store.delete_collection(key)
+    }
+
+    /// Collects operations on any documents in `fill` and applies all of them, or none, as one commit.
+    ///
+    /// # Errors
+    /// What `fill` returns; [`DatabaseError::Conflict`] if a document it saves was changed meanwhile; of the store.
+    /// Nothing was changed then.
+    pub fn batch<T>(
+        &self,
+        fill: impl FnOnce(&mut Batch) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let mut batch = Batch::new(Arc::clone(&self.store));
+        let value = fill(&mut batch)?;
+        batch.commit()?;
+        Ok(value)
+    }
+
+    /// A counter that grows with each change, for asynchronous code to wait on. A slow receiver holds nobody up.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.store.watch()
+    }
+
+    /// Waits until the medium has everything saved so far. Only of use with [`Durability::Relaxed`].
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn sync(&self) -> Result<(), DatabaseError> {
+        self.store.sync(self.store.newest())
+    }
+
+    /// What the database holds.
+    ///
+    /// # Errors
+    /// Of the operating system, when the files are measured.
+    pub fn info(&self) -> Result<DatabaseInfo, DatabaseError> {
+        let counts = self.store.counts();
+        let collection = |state: &store::CollectionState| CollectionInfo {
+            name: state.name.clone(),
+            documents: state.documents(),
+            last_sequence: state.applied(),
+        };
+        Ok(DatabaseInfo {
+            source: self.source(),
+            format: store::FORMAT,
+            collections: self.store.collections().iter().map(|(_, state)| collection(state)).collect(),
+            disk_bytes: self.store.disk_bytes()?,
+            commits: counts.commits,
+            syncs: counts.syncs,
+        })
+    }
+
+    /// Why this handle accepts no more (a full disk, damage), if so. Opening the database again is the way on.
+    pub fn failure(&self) -> Option<&str> {
+        self.store.failure()
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("path", &self.path()).field("source", &self.source()).finish()
+    }
+}

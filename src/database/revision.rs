@@ -170,15 +170,18 @@ impl VersionVector {
         self.time_of(version.source).is_some_and(|time| time >= version.time)
     }
 
-    /// How this revision stands to `other`.
+    /// How this revision stands to `other`: whose current version does the other one contain?
+    ///
+    /// Two revisions that each contain the other's current version were resolved differently by two active peers (one
+    /// kept its own, the other too), so they conflict.
     pub fn compare(&self, other: &VersionVector) -> Causality {
-        let covers = other.versions().all(|v| self.contains(v));
-        let covered = self.versions().all(|v| other.contains(v));
-        match (covers, covered) {
-            (true, true) => Causality::Same,
+        if self.current == other.current {
+            return Causality::Same;
+        }
+        match (self.contains(other.current), other.contains(self.current)) {
             (true, false) => Causality::Newer,
             (false, true) => Causality::Older,
-            (false, false) => Causality::Conflict,
+            _ => Causality::Conflict,
         }
     }
 
@@ -192,17 +195,15 @@ impl VersionVector {
         edited
     }
 
-    /// The vector of a merge of `self` (local) with `remote`, made as `version`.
+    /// The vector of a merge of `self` (local) with `remote`, made as `version`. Both lists have the newest time first.
     pub fn merged_with(&self, remote: &VersionVector, version: Version) -> VersionVector {
         let mut merge = VersionVector::new(version);
         merge.merged = vec![remote.current, self.current];
-        let older = remote.merged.iter().chain(&self.merged).chain(&remote.history).chain(&self.history);
-        for &v in older {
-            if !merge.contains(v) {
-                merge.history.retain(|h| h.source != v.source);
-                merge.history.push(v);
-            }
+        merge.merged.sort_by(|a, b| later(*b, *a));
+        for v in remote.versions().chain(self.versions()) {
+            merge.add_history(v);
         }
+        merge.history.sort_by(|a, b| later(*b, *a));
         merge
     }
 

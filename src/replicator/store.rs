@@ -94,6 +94,9 @@ pub enum Rejection {
         /// What was given, in bytes.
         actual: usize,
     },
+    /// A version that cannot be: this database's own author ID with a time it never gave out.
+    #[error("revision: {0}")]
+    BadRevision(String),
     /// A custom resolver failed.
     #[error("conflict resolver: {0}")]
     Resolver(String),

@@ -1,0 +1,100 @@
+//! The hybrid logical clock that versions are made of.
+//!
+//! A time is wall-clock nanoseconds since 1970 with a counter in the low 16 bits. It never repeats and never goes back:
+//! not when the wall clock does, not across restarts (see [`RESERVE`]), not after a version from another author was seen.
+
+/// The low bits that count instead of measuring.
+const COUNTER_MASK: u64 = 0xffff;
+
+/// How far ahead of the wall clock, in nanoseconds, versions of others may pull this clock: one day. A peer whose clock
+/// runs further ahead still replicates, but it cannot make this database write times of the far future.
+pub const AHEAD_MAX: u64 = 24 * 3600 * 1_000_000_000;
+
+/// The store keeps a limit no time was given out beyond; it moves in steps of this many nanoseconds (1 s), so that a
+/// restart continues above everything ever given out while most commits need not store the clock.
+pub const RESERVE: u64 = 1_000_000_000;
+
+/// The clock of one database. The wall clock is passed in.
+#[derive(Clone, Debug)]
+pub(crate) struct HybridClock {
+    last: u64,
+    /// Every time at or below this may have been given out by an earlier run.
+    reserved: u64,
+}
+
+impl HybridClock {
+    /// Continues above `reserved`, the stored limit of the last run.
+    pub(crate) fn resume(reserved: u64) -> HybridClock {
+        HybridClock { last: reserved, reserved }
+    }
+
+    /// The next time for a version, above all before; `wall` is nanoseconds since 1970.
+    pub(crate) fn next(&mut self, wall: u64) -> u64 {
+        self.last = (wall & !COUNTER_MASK).max(self.last.saturating_add(1));
+        self.last
+    }
+
+    /// Notes a time that another author gave out, so that later local ones are above it, within [`AHEAD_MAX`].
+    pub(crate) fn observe(&mut self, time: u64, wall: u64) {
+        if time > self.last && time <= wall.saturating_add(AHEAD_MAX) {
+            self.last = time;
+        }
+    }
+
+    /// Whether a time of our own making can have come from this database: not beyond [`AHEAD_MAX`] unless it gave it out.
+    pub(crate) fn is_plausible_own(&self, time: u64, wall: u64) -> bool {
+        time <= self.last || time <= wall.saturating_add(AHEAD_MAX)
+    }
+
+    /// If times beyond the stored limit were given out: the new limit to store with the commit that uses them.
+    pub(crate) fn reserve(&mut self) -> Option<u64> {
+        if self.last <= self.reserved {
+            return None;
+        }
+        self.reserved = self.last.saturating_add(RESERVE);
+        Some(self.reserved)
+    }
+}
+
+/// Wall clock in nanoseconds since 1970; 0 if it is set before that.
+pub(crate) fn wall_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX >> 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn never_repeats_or_goes_back(steps in prop::collection::vec((0u64..1u64 << 62, 0u64..1 << 62, any::<bool>()), 1..200)) {
+            let mut clock = HybridClock::resume(0);
+            let (mut last, mut stored) = (0, 0);
+            for (wall, seen, restart) in steps {
+                clock.observe(seen, wall);
+                let time = clock.next(wall);
+                prop_assert!(time > last);
+                last = time;
+                if let Some(limit) = clock.reserve() {
+                    stored = limit;
+                }
+                prop_assert!(stored >= last, "a time beyond the stored limit");
+                if restart {
+                    clock = HybridClock::resume(stored);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_far_future_version_does_not_drag() {
+        let wall = 1_700_000_000_000_000_000;
+        let mut clock = HybridClock::resume(0);
+        clock.observe(wall + AHEAD_MAX + 1, wall);
+        assert!(clock.next(wall) <= wall);
+        clock.observe(wall + AHEAD_MAX, wall);
+        assert_eq!(clock.next(wall), wall + AHEAD_MAX + 1);
+    }
+}

@@ -1,0 +1,239 @@
+//! A collection of documents: reading, saving, the change feed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::document::to_object;
+use super::edit::{Edit, EditKind, Edited, Expects, pack_body, pack_text};
+use super::name::check_document_id;
+use super::packed::Unpacker;
+use super::revision::VersionVector;
+use super::store::{CollectionKey, Store, StoredRevision};
+use super::{DatabaseError, Document};
+
+/// Documents that [`Collection::iter`] reads ahead.
+const PAGE_LEN: usize = 256;
+
+/// One collection of an open database. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Collection {
+    store: Arc<Store>,
+    key: CollectionKey,
+    name: String,
+}
+
+/// One row of the change feed: the newest revision of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Place in the feed, growing with each change.
+    pub sequence: u64,
+    /// The document.
+    pub id: String,
+    /// Its newest revision.
+    pub revision: VersionVector,
+    /// Whether it was deleted.
+    pub deleted: bool,
+}
+
+impl Collection {
+    pub(super) fn new(store: Arc<Store>, key: CollectionKey, name: String) -> Collection {
+        Collection { store, key, name }
+    }
+
+    /// Its number, as long as it exists.
+    pub(super) fn key(&self) -> Result<CollectionKey, DatabaseError> {
+        let unknown = |_| DatabaseError::UnknownCollection { name: self.name.clone() };
+        self.store.collection(self.key).map(|_| self.key).map_err(unknown)
+    }
+
+    /// Full name: `scope.name`, or `_default`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many documents it has, tombstones not counted; 0 if it was deleted.
+    pub fn count(&self) -> u64 {
+        self.store.collection(self.key).map_or(0, |state| state.documents())
+    }
+
+    /// The newest sequence of its change feed, 0 if nothing was ever saved.
+    pub fn last_sequence(&self) -> u64 {
+        self.store.collection(self.key).map_or(0, |state| state.applied())
+    }
+
+    /// A document; `None` if there is none or it is deleted.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Damaged`] or of the store.
+    pub fn get(&self, id: &str) -> Result<Option<Document>, DatabaseError> {
+        let found = self.store.revision(self.key()?, id)?.filter(|r| !r.deleted);
+        found.map(|revision| self.document(revision)).transpose()
+    }
+
+    /// A document's body as any type; `None` if there is none or it is deleted.
+    ///
+    /// # Errors
+    /// [`DatabaseError::BadBody`] if the body does not fit; of the store.
+    pub fn get_as<T: for<'de> Deserialize<'de>>(&self, id: &str) -> Result<Option<T>, DatabaseError> {
+        self.get(id)?.map(|document| document.parse()).transpose()
+    }
+
+    fn document(&self, revision: StoredRevision) -> Result<Document, DatabaseError> {
+        Ok(Document {
+            body: unpack_body(&self.store, &revision)?,
+            id: revision.id.into_string(),
+            revision: Some(revision.vector),
+            sequence: revision.sequence,
+        })
+    }
+
+    /// Makes one change as a commit of its own.
+    fn edit(&self, id: &str, kind: EditKind, expects: Expects) -> Result<Option<Edited>, DatabaseError> {
+        let edit = Edit { collection: self.key()?, id: id.to_owned(), kind, expects };
+        let mut writer = self.store.writer();
+        let edited = edit.stage(&self.store, &mut writer)?;
+        let ticket = writer.commit()?;
+        self.store.finish(ticket)?;
+        Ok(edited)
+    }
+
+    /// Saves a document if the stored one is still at the revision this one was read at, and takes over the new
+    /// revision.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Conflict`] if it was changed since; of ID, body or store. The document in hand stays as it was.
+    pub fn save(&self, document: &mut Document) -> Result<(), DatabaseError> {
+        check_document_id(document.id())?;
+        let body = pack_body(&self.store, &document.id, &document.body)?;
+        let expects = document.revision.as_ref().map_or(Expects::Absent, |r| Expects::At(r.current));
+        if let Some(edited) = self.edit(&document.id, EditKind::Save(body), expects)? {
+            document.revision = Some(edited.vector);
+            document.sequence = edited.sequence;
+        }
+        Ok(())
+    }
+
+    /// Stores a body whatever is there (the last write wins): a map, a [`Value`] or any type that serialises to a JSON
+    /// object. Returns its sequence.
+    ///
+    /// # Errors
+    /// Of ID, body or store.
+    pub fn put(&self, id: &str, body: &impl Serialize) -> Result<u64, DatabaseError> {
+        check_document_id(id)?;
+        let body = pack_body(&self.store, id, &to_object(body)?)?;
+        Ok(self.edit(id, EditKind::Save(body), Expects::Anything)?.map_or(0, |e| e.sequence))
+    }
+
+    /// Stores a body given as JSON text whatever is there. Returns its sequence.
+    ///
+    /// # Errors
+    /// Of ID, body or store.
+    pub fn put_json(&self, id: &str, text: &[u8]) -> Result<u64, DatabaseError> {
+        check_document_id(id)?;
+        let body = pack_text(&self.store, id, text)?;
+        Ok(self.edit(id, EditKind::Save(body), Expects::Anything)?.map_or(0, |e| e.sequence))
+    }
+
+    /// Deletes a document, leaving a tombstone that replicates. `false` if there was none.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn delete(&self, id: &str) -> Result<bool, DatabaseError> {
+        Ok(self.edit(id, EditKind::Delete, Expects::Anything)?.is_some())
+    }
+
+    /// Deletes a document if it is still at the revision it was read at.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Conflict`] if it was changed since; of the store.
+    pub fn delete_document(&self, document: &Document) -> Result<(), DatabaseError> {
+        let id = document.id();
+        let revision = document.revision().ok_or_else(|| DatabaseError::NotFound { id: id.to_owned() })?;
+        self.edit(id, EditKind::Delete, Expects::At(revision.current)).map(drop)
+    }
+
+    /// Removes every trace of a document, tombstone included; peers do not hear of it and may send it again. `false`
+    /// if there was none.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn purge(&self, id: &str) -> Result<bool, DatabaseError> {
+        Ok(self.edit(id, EditKind::Purge, Expects::Anything)?.is_some())
+    }
+
+    /// All documents in order of their IDs' bytes. What is saved meanwhile may or may not be seen.
+    pub fn iter(&self) -> Documents {
+        Documents { collection: self.clone(), page: VecDeque::new(), next: Next::First }
+    }
+
+    /// Changes after sequence `since` in order, at most `limit`; a document appears once, at its newest change.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn changes_since(&self, since: u64, limit: usize) -> Result<Vec<Change>, DatabaseError> {
+        let found = self.store.changes(self.key()?, since, u64::MAX, limit)?;
+        let change = |r: StoredRevision| Change {
+            sequence: r.sequence,
+            id: r.id.into_string(),
+            revision: r.vector,
+            deleted: r.deleted,
+        };
+        Ok(found.into_iter().map(change).collect())
+    }
+}
+
+/// The body of a stored revision; empty for a tombstone without one.
+pub(super) fn unpack_body(store: &Store, revision: &StoredRevision) -> Result<Map<String, Value>, DatabaseError> {
+    if revision.body.is_empty() {
+        return Ok(Map::new());
+    }
+    let names = store.names().read().unwrap_or_else(PoisonError::into_inner);
+    let damaged = || DatabaseError::Damaged { detail: format!("the body of {:?}", revision.id) };
+    Unpacker::new(&names, &revision.id).map(&revision.body).ok_or_else(damaged)
+}
+
+/// Documents of a collection in ID order, see [`Collection::iter`].
+pub struct Documents {
+    collection: Collection,
+    page: VecDeque<StoredRevision>,
+    next: Next,
+}
+
+/// Where the next page of [`Documents`] begins.
+enum Next {
+    First,
+    After(Box<str>),
+    End,
+}
+
+impl Documents {
+    fn fill(&mut self) -> Result<(), DatabaseError> {
+        while self.page.is_empty() {
+            let after = match &self.next {
+                Next::First => None,
+                Next::After(id) => Some(&**id),
+                Next::End => return Ok(()),
+            };
+            let (page, last) = self.collection.store.page(self.collection.key()?, after, PAGE_LEN)?;
+            self.page = page.into();
+            self.next = last.map_or(Next::End, Next::After);
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Documents {
+    type Item = Result<Document, DatabaseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Err(error) = self.fill() {
+            self.next = Next::End;
+            return Some(Err(error));
+        }
+        let revision = self.page.pop_front()?;
+        Some(self.collection.document(revision))
+    }
+}

@@ -1,0 +1,68 @@
+//! Choices made when a database is opened, and the limits of what it holds.
+
+/// Longest document ID, in bytes of UTF-8. The original's limit.
+pub const DOCUMENT_ID_MAX: usize = 250;
+
+/// Largest document body, in bytes of JSON text. The original's limit; larger content belongs into blobs.
+pub const DOCUMENT_BODY_MAX: usize = 20 * 1024 * 1024;
+
+/// Deepest nesting of objects and arrays in a body, so that no stack grows with what a peer sends.
+pub const DOCUMENT_DEPTH_MAX: usize = 100;
+
+/// Most collections in one database: a collection is a table of documents, not a key.
+pub const COLLECTIONS_MAX: usize = 1000;
+
+/// Longest name of a scope or a collection, in bytes. The original's limit.
+pub const COLLECTION_NAME_MAX: usize = 251;
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// A write returns when the medium has it: it survives a power cut. Concurrent writers share one sync.
+    #[default]
+    Synced,
+    /// A write returns at once; the medium has it within [`RELAXED_SYNC_MS`]. A power cut loses what was written since,
+    /// a killed process loses what was not handed to the operating system yet. What is there is always whole commits.
+    Relaxed,
+}
+
+/// Longest time in milliseconds a write of a [`Durability::Relaxed`] database waits for the medium.
+pub const RELAXED_SYNC_MS: u64 = 500;
+
+/// How revisions are identified. A database holds one generation for its whole life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Versioning {
+    /// Generation 4: version vectors.
+    #[default]
+    VersionVectors,
+    /// Generation 3: `generation-digest`. Has its place in the format; opening a database so is refused for now.
+    RevisionTrees,
+}
+
+/// Settings of one open database. The default fits a small device.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// When a write counts as done.
+    pub durability: Durability,
+    /// How revisions are identified; only looked at when the database is created.
+    pub versioning: Versioning,
+    /// Memory for cached pages, bytes. Beyond it pages are read from the file again.
+    pub cache_bytes: u64,
+    /// Whether a missing database is created.
+    pub create: bool,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> DatabaseConfig {
+        DatabaseConfig {
+            durability: Durability::default(),
+            versioning: Versioning::default(),
+            cache_bytes: CACHE_BYTES_DEFAULT,
+            create: true,
+        }
+    }
+}
+
+/// Default page cache: a few MiB, as a device with 64 MiB of memory can spare.
+pub const CACHE_BYTES_DEFAULT: u64 = 4 * 1024 * 1024;

@@ -1,0 +1,93 @@
+//! A document in hand: ID, body and the revision it was read at.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::DatabaseError;
+use super::revision::VersionVector;
+
+/// A JSON object with an ID, and the revision it was read at. Changing it changes nothing stored until it is saved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    pub(super) id: String,
+    pub(super) body: Map<String, Value>,
+    pub(super) revision: Option<VersionVector>,
+    pub(super) sequence: u64,
+}
+
+impl Document {
+    /// A document that is not stored yet.
+    pub fn new(id: impl Into<String>, body: Map<String, Value>) -> Document {
+        Document { id: id.into(), body, revision: None, sequence: 0 }
+    }
+
+    /// A document that is not stored yet, from any type that serialises to a JSON object.
+    ///
+    /// # Errors
+    /// [`DatabaseError::BadBody`] if it does not.
+    pub fn from_value(id: impl Into<String>, value: &impl Serialize) -> Result<Document, DatabaseError> {
+        Ok(Document::new(id, to_object(value)?))
+    }
+
+    /// Its ID.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its body.
+    pub fn body(&self) -> &Map<String, Value> {
+        &self.body
+    }
+
+    /// Its body, to be changed.
+    pub fn body_mut(&mut self) -> &mut Map<String, Value> {
+        &mut self.body
+    }
+
+    /// Its body, owned.
+    pub fn into_body(self) -> Map<String, Value> {
+        self.body
+    }
+
+    /// Its body as any type.
+    ///
+    /// # Errors
+    /// [`DatabaseError::BadBody`] if it does not fit.
+    pub fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, DatabaseError> {
+        T::deserialize(&self.body).map_err(|e| DatabaseError::BadBody { reason: e.to_string() })
+    }
+
+    /// The revision it was read at or saved as; `None` before the first save.
+    pub fn revision(&self) -> Option<&VersionVector> {
+        self.revision.as_ref()
+    }
+
+    /// Its place in the change feed when it was read or saved; 0 before the first save.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+/// A value that has to be a JSON object.
+pub(super) fn to_object(value: &impl Serialize) -> Result<Map<String, Value>, DatabaseError> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(DatabaseError::BadBody { reason: "not a JSON object".into() }),
+        Err(error) => Err(DatabaseError::BadBody { reason: error.to_string() }),
+    }
+}
+
+/// What a document says of an attachment: `{"@type":"blob", ...}`. The content is not stored by this release; such
+/// members are kept as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "@type", rename = "blob")]
+pub struct Blob {
+    /// `sha1-` and the base64 of the content's SHA-1.
+    pub digest: String,
+    /// Length of the content in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub length: Option<u64>,
+    /// Its media type.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub content_type: Option<String>,
+}

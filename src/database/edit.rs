@@ -1,0 +1,129 @@
+//! Local edits: what a save, a deletion or a purge does to version vector and remote ancestor.
+
+use super::DatabaseError;
+use super::config::DOCUMENT_BODY_MAX;
+use super::error::clip;
+use super::packed::{pack_json, pack_map};
+use super::revision::{Version, VersionVector};
+use super::store::{CollectionKey, NewRevision, Store, StoredRevision, Writer};
+
+use serde_json::{Map, Value};
+
+/// Top-level keys that belong to the wire, not to a body.
+const RESERVED_KEYS: [&str; 4] = ["_id", "_rev", "_deleted", "_revisions"];
+
+/// Packs a body of a local edit.
+pub(super) fn pack_body(store: &Store, id: &str, body: &Map<String, Value>) -> Result<Vec<u8>, DatabaseError> {
+    if let Some(key) = RESERVED_KEYS.into_iter().find(|key| body.contains_key(*key)) {
+        return Err(DatabaseError::BadBody { reason: format!("the key {key:?} is reserved") });
+    }
+    let mut packed = Vec::new();
+    pack_map(body, id, store.names(), &mut packed).map_err(|reason| DatabaseError::BadBody { reason })?;
+    check_size(packed.len())?;
+    Ok(packed)
+}
+
+/// Packs a body given as JSON text.
+pub(super) fn pack_text(store: &Store, id: &str, text: &[u8]) -> Result<Vec<u8>, DatabaseError> {
+    check_size(text.len())?;
+    let mut packed = Vec::new();
+    pack_json(text, id, store.names(), &mut packed).map_err(|reason| DatabaseError::BadBody { reason })?;
+    Ok(packed)
+}
+
+fn check_size(actual: usize) -> Result<(), DatabaseError> {
+    match actual {
+        0..=DOCUMENT_BODY_MAX => Ok(()),
+        _ => Err(DatabaseError::TooLarge { max: DOCUMENT_BODY_MAX, actual }),
+    }
+}
+
+/// The revision that some peer is known to have of a document whose stored revision is `before`.
+pub(super) fn remote_ancestor(
+    writer: &Writer<'_>,
+    store: &Store,
+    collection: CollectionKey,
+    before: Option<&StoredRevision>,
+) -> Option<Version> {
+    let before = before?;
+    let is_from_peer = before.vector.current.source != store.source();
+    if is_from_peer || writer.is_pushed(collection, before.sequence) {
+        Some(before.vector.current)
+    } else {
+        before.remote_ancestor
+    }
+}
+
+/// One local change, prepared without the writer's lock.
+#[derive(Debug)]
+pub(super) struct Edit {
+    pub(super) collection: CollectionKey,
+    pub(super) id: String,
+    pub(super) kind: EditKind,
+    pub(super) expects: Expects,
+}
+
+/// What a change does.
+#[derive(Debug)]
+pub(super) enum EditKind {
+    /// Stores this packed body.
+    Save(Vec<u8>),
+    /// Leaves a tombstone.
+    Delete,
+    /// Leaves nothing.
+    Purge,
+}
+
+/// What the document has to be for the change to be made.
+#[derive(Debug)]
+pub(super) enum Expects {
+    /// Anything: the last write wins.
+    Anything,
+    /// Absent or deleted.
+    Absent,
+    /// At this revision.
+    At(Version),
+}
+
+/// What a change did.
+#[derive(Debug)]
+pub(super) struct Edited {
+    pub(super) vector: VersionVector,
+    pub(super) sequence: u64,
+}
+
+impl Edit {
+    /// Stages the change; `Ok(None)` if there was nothing to delete or purge.
+    pub(super) fn stage(self, store: &Store, writer: &mut Writer<'_>) -> Result<Option<Edited>, DatabaseError> {
+        let before = writer.revision(self.collection, &self.id)?;
+        let living = before.as_ref().filter(|b| !b.deleted);
+        let is_expected = match self.expects {
+            Expects::Anything => true,
+            Expects::Absent => living.is_none(),
+            Expects::At(version) => living.is_some_and(|b| b.vector.current == version),
+        };
+        if !is_expected {
+            return Err(DatabaseError::Conflict { id: clip(&self.id) });
+        }
+        let (deleted, body) = match self.kind {
+            EditKind::Save(body) => (false, body),
+            EditKind::Delete if living.is_none() => return Ok(None),
+            EditKind::Delete => (true, Vec::new()),
+            EditKind::Purge => {
+                let Some(before) = before else { return Ok(None) };
+                writer.purge(self.collection, &before)?;
+                return Ok(Some(Edited { vector: before.vector, sequence: 0 }));
+            }
+        };
+        let remote_ancestor = remote_ancestor(writer, store, self.collection, before.as_ref());
+        let version = writer.next_version();
+        let vector = match &before {
+            None => VersionVector::new(version),
+            Some(before) => before.vector.edited(version),
+        };
+        let new =
+            NewRevision { id: self.id.into_boxed_str(), vector: vector.clone(), deleted, remote_ancestor, body };
+        let sequence = writer.put(self.collection, new, before.as_ref())?;
+        Ok(Some(Edited { vector, sequence }))
+    }
+}

@@ -1,0 +1,128 @@
+//! What can go wrong in the database layer.
+
+use std::path::PathBuf;
+
+/// A failure of the database. Unless a variant says otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// Another process, or another handle in this one, has the database open.
+    #[error("database {path} is in use by another process: close it there, or choose another directory", path = path.display())]
+    InUse {
+        /// Directory of the database.
+        path: PathBuf,
+    },
+    /// Written by a newer release.
+    #[error("database {path} has format {found}, this release reads up to {supported}: update gattway", path = path.display())]
+    NewerFormat {
+        /// Directory of the database.
+        path: PathBuf,
+        /// Format version found.
+        found: u32,
+        /// Newest format version this release reads.
+        supported: u32,
+    },
+    /// The directory holds something else.
+    #[error("{path} is not a gattway database: {reason}", path = path.display())]
+    NotADatabase {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The stored bytes contradict themselves. What can still be read may be exported; restore from a peer.
+    #[error("database is damaged: {detail}")]
+    Damaged {
+        /// What was found where.
+        detail: String,
+    },
+    /// The medium is full. What was acknowledged before is safe; free space and open the database again.
+    #[error("no space left for the database: {detail}")]
+    Full {
+        /// The operating system's words.
+        detail: String,
+    },
+    /// The operating system refused a read or a write. After a failed write the handle refuses more; open it again.
+    #[error("database {action}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// An earlier write failed, so this handle accepts no more. What was acknowledged before is safe.
+    #[error("database was closed after an earlier failure ({reason}): open it again")]
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+    /// The document was changed since it was read. Read it again, apply the change, save again.
+    #[error("document {id:?} was changed by somebody else since it was read")]
+    Conflict {
+        /// The document.
+        id: String,
+    },
+    /// No such document, or it is deleted.
+    #[error("no document {id:?}")]
+    NotFound {
+        /// The document.
+        id: String,
+    },
+    /// Empty, longer than [`DOCUMENT_ID_MAX`](super::DOCUMENT_ID_MAX) bytes, or starts with `_`.
+    #[error("{id:?} is not a valid document ID: 1 to {max} bytes, not starting with `_`", max = super::DOCUMENT_ID_MAX)]
+    InvalidId {
+        /// What was given, shortened.
+        id: String,
+    },
+    /// Not `scope.name`, `name` or `_default` of allowed characters.
+    #[error("{name:?} is not a valid collection name: `name` or `scope.name` of A-Z a-z 0-9 _ - %, not starting with `_` or `%`")]
+    InvalidCollectionName {
+        /// What was given, shortened.
+        name: String,
+    },
+    /// No such collection.
+    #[error("no collection {name:?}")]
+    UnknownCollection {
+        /// Full name.
+        name: String,
+    },
+    /// More collections than a database may have.
+    #[error("a database holds at most {max} collections")]
+    TooManyCollections {
+        /// The limit.
+        max: usize,
+    },
+    /// Not a JSON object that can be stored.
+    #[error("document body: {reason}")]
+    BadBody {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Body above the limit.
+    #[error("document body of {actual} bytes, at most {max} are accepted")]
+    TooLarge {
+        /// Limit in bytes.
+        max: usize,
+        /// Size in bytes.
+        actual: usize,
+    },
+    /// A choice of the format that this release knows but does not implement.
+    #[error("{feature} is not supported by this release")]
+    Unsupported {
+        /// What was asked for.
+        feature: &'static str,
+    },
+}
+
+impl DatabaseError {
+    /// Whether the same call can succeed later without repair: a full disk, a conflict.
+    pub fn is_recoverable(&self) -> bool {
+        matches!(self, DatabaseError::Full { .. } | DatabaseError::Conflict { .. } | DatabaseError::InUse { .. })
+    }
+}
+
+/// The start of text given by somebody else, for an error message.
+pub(crate) fn clip(text: &str) -> String {
+    const SHOWN_CHARS_MAX: usize = 80;
+    text.chars().take(SHOWN_CHARS_MAX).collect()
+}

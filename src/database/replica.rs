@@ -1,0 +1,408 @@
+//! The database as replication sees it: [`ReplicaStore`] for [`Database`].
+
+use std::sync::PoisonError;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::collection::unpack_body;
+use super::config::DOCUMENT_BODY_MAX;
+use super::error::clip;
+use super::name::{canonical_collection_name, check_document_id};
+use super::packed::{Unpacker, json_len, pack_json, pack_map};
+use super::revision::{Causality, SourceId, VersionVector};
+use super::store::{CHECKPOINT_BODY_MAX, CollectionKey, NewRevision, Store, StoredRevision, Writer};
+use super::{Database, DatabaseError};
+use crate::replicator::store::{
+    Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision, Rejection,
+    ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
+};
+
+/// Times a conflict is resolved anew because the document changed while the resolver thought.
+const RESOLVE_ATTEMPTS_MAX: usize = 8;
+
+/// Body of a tombstone without one, on the wire.
+const EMPTY_BODY: &[u8] = b"{}";
+
+impl From<DatabaseError> for ReplicaStoreError {
+    fn from(error: DatabaseError) -> ReplicaStoreError {
+        ReplicaStoreError { message: error.to_string(), recoverable: error.is_recoverable() }
+    }
+}
+
+impl ReplicaStore for Database {
+    fn source(&self) -> SourceId {
+        self.store.source()
+    }
+
+    fn collection(&self, name: &str) -> Option<CollectionId> {
+        let key = self.store.collection_key(&canonical_collection_name(name).ok()?)?;
+        Some(CollectionId(key.0.into()))
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.store.watch()
+    }
+
+    fn last_sequence(&self, collection: CollectionId) -> u64 {
+        let state = key_of(collection).and_then(|key| self.store.collection(key));
+        state.map_or(0, |state| state.durable())
+    }
+
+    fn changes(
+        &self,
+        collection: CollectionId,
+        since: u64,
+        limit: usize,
+        with_bodies: bool,
+    ) -> Result<Vec<Change>, ReplicaStoreError> {
+        let key = key_of(collection)?;
+        // What a peer is shown must be on the medium: it would count on a sequence that a power cut takes back.
+        let until = self.store.collection(key)?.durable();
+        let found = self.store.changes(key, since, until, limit)?;
+        found.into_iter().map(|revision| self.change(revision, with_bodies)).collect()
+    }
+
+    fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        let found = self.store.revision(key_of(collection)?, id)?;
+        found.map(|revision| self.change(revision, true)).transpose()
+    }
+
+    fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        let found = self.store.revision(key_of(collection)?, id)?;
+        found.map(|revision| self.change(revision, false)).transpose()
+    }
+
+    fn commit(
+        &self,
+        revisions: &[IncomingRevision],
+        policy: ConflictPolicy<'_>,
+    ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
+        Ok(Commit::new(&self.store, revisions)?.run(policy)?)
+    }
+
+    fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
+        if let Ok(key) = key_of(collection) {
+            self.store.mark_pushed(key, sequence);
+        }
+    }
+
+    fn checkpoint(&self, collection: CollectionId, client: &str) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
+        let Some(bytes) = self.store.checkpoint(key_of(collection)?, client)? else { return Ok(None) };
+        let record: CheckpointRecord<'_> = postcard::from_bytes(&bytes)
+            .map_err(|_| DatabaseError::Damaged { detail: "a checkpoint".into() })?;
+        Ok(Some(StoredCheckpoint { revision: record.revision(), body: Bytes::copy_from_slice(record.body) }))
+    }
+
+    fn set_checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+        expected: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, ReplicaStoreError> {
+        let key = key_of(collection)?;
+        if client.is_empty() || client.len() > CHECKPOINT_CLIENT_MAX || body.len() > CHECKPOINT_BODY_MAX {
+            let message = format!("a checkpoint of {} bytes for client {:?}", body.len(), clip(client));
+            return Err(ReplicaStoreError { message, recoverable: false });
+        }
+        let mut writer = self.store.writer();
+        let stored = self.checkpoint(collection, client)?;
+        if stored.as_ref().map(|c| c.revision.as_str()) != expected {
+            return Ok(None);
+        }
+        let generation = stored.and_then(|c| c.revision.strip_suffix(CHECKPOINT_SUFFIX)?.parse::<u64>().ok());
+        let record = CheckpointRecord { generation: generation.unwrap_or(0) + 1, body: &body };
+        let bytes = postcard::to_stdvec(&record)
+            .map_err(|e| ReplicaStoreError { message: e.to_string(), recoverable: false })?;
+        if !writer.put_checkpoint(key, client, bytes)? {
+            let message = "too many checkpoints in this collection".into();
+            return Err(ReplicaStoreError { message, recoverable: false });
+        }
+        writer.commit()?;
+        self.store.sync_later();
+        Ok(Some(record.revision()))
+    }
+}
+
+/// Longest client ID of a checkpoint, bytes.
+const CHECKPOINT_CLIENT_MAX: usize = 250;
+
+const CHECKPOINT_SUFFIX: &str = "-cc";
+
+#[derive(Serialize, Deserialize)]
+struct CheckpointRecord<'a> {
+    generation: u64,
+    body: &'a [u8],
+}
+
+impl CheckpointRecord<'_> {
+    fn revision(&self) -> String {
+        format!("{}{CHECKPOINT_SUFFIX}", self.generation)
+    }
+}
+
+fn key_of(collection: CollectionId) -> Result<CollectionKey, DatabaseError> {
+    let unknown = |_| DatabaseError::UnknownCollection { name: format!("#{}", collection.0) };
+    u16::try_from(collection.0).map(CollectionKey).map_err(unknown)
+}
+
+impl Database {
+    fn change(&self, revision: StoredRevision, with_body: bool) -> Result<Change, ReplicaStoreError> {
+        let names = self.store.names().read().unwrap_or_else(PoisonError::into_inner);
+        let unpacker = Unpacker::new(&names, &revision.id);
+        let damaged = || DatabaseError::Damaged { detail: format!("the body of {:?}", revision.id) };
+        let (body, body_size) = if revision.body.is_empty() {
+            (Some(Bytes::from_static(EMPTY_BODY)), EMPTY_BODY.len() as u64)
+        } else if with_body {
+            let json = unpacker.json(&revision.body).ok_or_else(damaged)?;
+            let len = json.len() as u64;
+            (Some(Bytes::from(json)), len)
+        } else {
+            (None, json_len(&unpacker, &revision.body).ok_or_else(damaged)?)
+        };
+        Ok(Change {
+            sequence: revision.sequence,
+            id: revision.id.into_string(),
+            vector: revision.vector,
+            deleted: revision.deleted,
+            body_size,
+            remote_ancestor: revision.remote_ancestor,
+            body: body.filter(|_| with_body),
+        })
+    }
+}
+
+/// An incoming revision whose form was checked.
+struct Checked<'r> {
+    incoming: &'r IncomingRevision,
+    key: CollectionKey,
+    /// Packed body; empty for a tombstone without one.
+    body: Vec<u8>,
+}
+
+/// A conflict to be decided outside the writer's lock.
+struct Open {
+    index: usize,
+    local: StoredRevision,
+}
+
+/// A decision, valid while the local revision is still the one it was made on.
+struct Decided {
+    index: usize,
+    local: VersionVector,
+    resolution: Resolved,
+}
+
+/// A resolution with its body packed.
+enum Resolved {
+    Local,
+    Remote,
+    Merge { deleted: bool, body: Vec<u8> },
+}
+
+/// One call of [`ReplicaStore::commit`].
+struct Commit<'s, 'r> {
+    store: &'s std::sync::Arc<Store>,
+    checked: Vec<Option<Checked<'r>>>,
+    outcomes: Vec<Option<CommitOutcome>>,
+}
+
+impl<'s, 'r> Commit<'s, 'r> {
+    /// Checks the form of all revisions; needs no lock.
+    fn new(
+        store: &'s std::sync::Arc<Store>,
+        revisions: &'r [IncomingRevision],
+    ) -> Result<Commit<'s, 'r>, DatabaseError> {
+        let mut commit = Commit { store, checked: Vec::new(), outcomes: Vec::new() };
+        for incoming in revisions {
+            let key = key_of(incoming.collection)?;
+            store.collection(key)?;
+            let (checked, outcome) = match check(store, incoming) {
+                Ok(body) => (Some(Checked { incoming, key, body }), None),
+                Err(rejection) => (None, Some(CommitOutcome::Rejected(rejection))),
+            };
+            commit.checked.push(checked);
+            commit.outcomes.push(outcome);
+        }
+        Ok(commit)
+    }
+
+    fn run(mut self, policy: ConflictPolicy<'_>) -> Result<Vec<CommitOutcome>, DatabaseError> {
+        let mut open = self.apply((0..self.checked.len()).collect(), Vec::new())?;
+        for _ in 0..RESOLVE_ATTEMPTS_MAX {
+            let ConflictPolicy::Resolve(resolver) = policy else { break };
+            if open.is_empty() {
+                break;
+            }
+            let decided = self.decide(std::mem::take(&mut open), resolver)?;
+            open = self.apply(Vec::new(), decided)?;
+        }
+        for Open { index, local } in open {
+            self.outcomes[index] = Some(CommitOutcome::Conflict { local: local.vector });
+        }
+        // Also for what was known already: another writer may still be waiting for the medium.
+        self.store.finish(self.store.newest())?;
+        let missing = || DatabaseError::Damaged { detail: "a revision without an outcome".into() };
+        self.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
+    }
+
+    /// One pass under the writer's lock: new revisions and decisions; returns the conflicts that are open after it.
+    fn apply(&mut self, new: Vec<usize>, decided: Vec<Decided>) -> Result<Vec<Open>, DatabaseError> {
+        let mut open = Vec::new();
+        let mut writer = self.store.writer();
+        for index in new {
+            open.extend(self.insert(&mut writer, index)?);
+        }
+        for decision in decided {
+            open.extend(self.settle(&mut writer, decision)?);
+        }
+        writer.commit()?;
+        Ok(open)
+    }
+
+    /// Stages a revision unless it is known or conflicts.
+    fn insert(&mut self, writer: &mut Writer<'_>, index: usize) -> Result<Option<Open>, DatabaseError> {
+        let Some(checked) = &mut self.checked[index] else { return Ok(None) };
+        let incoming = checked.incoming;
+        if !writer.observe(&incoming.vector) {
+            let reason = format!("{}: a time of this database's own that lies in its future", incoming.vector.current);
+            self.outcomes[index] = Some(CommitOutcome::Rejected(Rejection::BadRevision(reason)));
+            return Ok(None);
+        }
+        let local = writer.revision(checked.key, &incoming.id)?;
+        match local.as_ref().map(|local| incoming.vector.compare(&local.vector)) {
+            None | Some(Causality::Newer) => {
+                let body = std::mem::take(&mut checked.body);
+                let new = from_peer(incoming, incoming.vector.clone(), body);
+                let sequence = writer.put(checked.key, new, local.as_ref())?;
+                self.outcomes[index] = Some(CommitOutcome::Inserted { sequence });
+                Ok(None)
+            }
+            Some(Causality::Same | Causality::Older) => {
+                let sequence = local.map_or(0, |local| local.sequence);
+                self.outcomes[index] = Some(CommitOutcome::AlreadyKnown { sequence });
+                Ok(None)
+            }
+            Some(Causality::Conflict) => Ok(local.map(|local| Open { index, local })),
+        }
+    }
+
+    /// Asks the resolver, without a lock.
+    fn decide(&mut self, open: Vec<Open>, resolver: &dyn ConflictResolver) -> Result<Vec<Decided>, DatabaseError> {
+        let mut decided = Vec::new();
+        for Open { index, local } in open {
+            let Some(checked) = &self.checked[index] else { continue };
+            match resolve(self.store, checked, &local, resolver)? {
+                Ok(resolution) => decided.push(Decided { index, local: local.vector, resolution }),
+                Err(rejection) => self.outcomes[index] = Some(CommitOutcome::Rejected(rejection)),
+            }
+        }
+        Ok(decided)
+    }
+
+    /// Stages what was decided, if the local revision is still the one it was decided on.
+    fn settle(&mut self, writer: &mut Writer<'_>, decision: Decided) -> Result<Option<Open>, DatabaseError> {
+        let index = decision.index;
+        let Some(checked) = &mut self.checked[index] else { return Ok(None) };
+        let local = writer.revision(checked.key, &checked.incoming.id)?;
+        let Some(local) = local.filter(|local| local.vector == decision.local) else {
+            return self.insert(writer, index);
+        };
+        let incoming = checked.incoming;
+        let (new, push) = match decision.resolution {
+            Resolved::Local => {
+                let vector = local.vector.kept_against(&incoming.vector);
+                let new = NewRevision {
+                    id: local.id.clone(),
+                    vector,
+                    deleted: local.deleted,
+                    remote_ancestor: Some(incoming.vector.current),
+                    body: local.body.clone(),
+                };
+                (new, true)
+            }
+            Resolved::Remote => {
+                let vector = incoming.vector.kept_against(&local.vector);
+                (from_peer(incoming, vector, std::mem::take(&mut checked.body)), false)
+            }
+            Resolved::Merge { deleted, body } => {
+                let vector = local.vector.merged_with(&incoming.vector, writer.next_version());
+                let remote_ancestor = Some(incoming.vector.current);
+                (NewRevision { id: local.id.clone(), vector, deleted, remote_ancestor, body }, true)
+            }
+        };
+        let sequence = writer.put(checked.key, new, Some(&local))?;
+        self.outcomes[index] = Some(CommitOutcome::Resolved { sequence, push });
+        Ok(None)
+    }
+}
+
+fn from_peer(incoming: &IncomingRevision, vector: VersionVector, body: Vec<u8>) -> NewRevision {
+    let id = incoming.id.as_str().into();
+    NewRevision { id, vector, deleted: incoming.deleted, remote_ancestor: None, body }
+}
+
+/// Checks the form of a revision from a peer; gives the packed body.
+fn check(store: &Store, incoming: &IncomingRevision) -> Result<Vec<u8>, Rejection> {
+    check_document_id(&incoming.id).map_err(|_| Rejection::BadId(clip(&incoming.id)))?;
+    let actual = incoming.body.len();
+    if actual > DOCUMENT_BODY_MAX {
+        return Err(Rejection::TooLarge { max: DOCUMENT_BODY_MAX, actual });
+    }
+    if incoming.deleted && (incoming.body.is_empty() || &*incoming.body == EMPTY_BODY) {
+        return Ok(Vec::new());
+    }
+    let mut body = Vec::with_capacity(actual / 2);
+    pack_json(&incoming.body, &incoming.id, store.names(), &mut body).map_err(Rejection::BadBody)?;
+    Ok(body)
+}
+
+/// Calls the resolver and packs what it decides.
+fn resolve(
+    store: &Store,
+    checked: &Checked<'_>,
+    local: &StoredRevision,
+    resolver: &dyn ConflictResolver,
+) -> Result<Result<Resolved, Rejection>, DatabaseError> {
+    let incoming = checked.incoming;
+    let state = store.collection(checked.key)?;
+    let local_body = living_body(store, local.deleted, local)?;
+    let remote = StoredRevision {
+        sequence: 0,
+        id: local.id.clone(),
+        vector: incoming.vector.clone(),
+        deleted: incoming.deleted,
+        remote_ancestor: None,
+        body: checked.body.clone(),
+    };
+    let remote_body = living_body(store, incoming.deleted, &remote)?;
+    let conflict = Conflict {
+        collection: &state.name,
+        id: &incoming.id,
+        local: &local.vector,
+        local_body: local_body.as_ref(),
+        remote: &incoming.vector,
+        remote_body: remote_body.as_ref(),
+    };
+    Ok(match resolver.resolve(&conflict) {
+        Ok(Resolution::Local) => Ok(Resolved::Local),
+        Ok(Resolution::Remote) => Ok(Resolved::Remote),
+        Ok(Resolution::Delete) => Ok(Resolved::Merge { deleted: true, body: Vec::new() }),
+        Ok(Resolution::Merge(body)) => {
+            let mut packed = Vec::new();
+            let result = pack_map(&body, &incoming.id, store.names(), &mut packed);
+            result.map(|()| Resolved::Merge { deleted: false, body: packed }).map_err(Rejection::Resolver)
+        }
+        Err(reason) => Err(Rejection::Resolver(reason)),
+    })
+}
+
+fn living_body(
+    store: &Store,
+    deleted: bool,
+    revision: &StoredRevision,
+) -> Result<Option<Map<String, Value>>, DatabaseError> {
+    if deleted { Ok(None) } else { unpack_body(store, revision).map(Some) }
+}

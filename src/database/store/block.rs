@@ -1,0 +1,265 @@
+//! Blocks: the records of consecutive sequences of a collection in one value, so that neither the change feed nor the
+//! medium pays for each document.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | 0 plain, 1 raw deflate |
+//! | varint | length of the records, unpacked |
+//! | ... | records, maybe deflated |
+//!
+//! A record, ordered by sequence; numbers in postcard's varint, signed ones zigzag:
+//!
+//! | field | how |
+//! |---|---|
+//! | flags | 1 byte: 1 tombstone, 2 merged versions, 4 history, 8 remote ancestor |
+//! | sequence | difference to the record before; the first in full |
+//! | ID | bytes shared with the record before, length of the rest, the rest |
+//! | version | time: signed difference to the record before (first: to 0); source number |
+//! | merged, history | count, then versions as signed difference to the current time, source number |
+//! | remote ancestor | one version so |
+//! | body | length, packed bytes ([`crate::database::packed`]) |
+//!
+//! Source number 0 is followed by the 16 bytes themselves.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use crate::database::packed::{Reader, put_text, put_varint, put_zigzag};
+use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+
+const PLAIN: u8 = 0;
+const DEFLATED: u8 = 1;
+
+const TOMBSTONE: u8 = 1;
+const MERGED: u8 = 2;
+const HISTORY: u8 = 4;
+const REMOTE_ANCESTOR: u8 = 8;
+
+/// Blocks shorter than this are not worth deflating, bytes.
+const DEFLATE_MIN: usize = 128;
+
+/// Fast: bodies repeat so much that higher levels gain little and the commit path pays.
+const DEFLATE_LEVEL: u32 = 2;
+
+/// Longest block unpacked, bytes: a document of the largest size with its ID and versions. A damaged length allocates
+/// no more than this.
+const RECORDS_BYTES_MAX: usize = 2 * crate::database::config::DOCUMENT_BODY_MAX + 64 * 1024;
+
+/// One stored revision.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StoredRevision {
+    pub(crate) sequence: u64,
+    pub(crate) id: Box<str>,
+    pub(crate) vector: VersionVector,
+    pub(crate) deleted: bool,
+    pub(crate) remote_ancestor: Option<Version>,
+    /// Packed body.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Numbers for sources and back.
+pub(crate) trait SourceNumbers {
+    /// The number of a source from 1, 0 if it has none.
+    fn number(&self, source: SourceId) -> u32;
+    /// The source of a number from 1.
+    fn source(&self, number: u32) -> Option<SourceId>;
+}
+
+/// Builds the records of a block.
+#[derive(Default)]
+pub(super) struct BlockBuilder {
+    records: Vec<u8>,
+    last_sequence: u64,
+    last_time: u64,
+    last_id: String,
+    count: usize,
+}
+
+impl BlockBuilder {
+    pub(super) fn push(&mut self, revision: &StoredRevision, sources: &impl SourceNumbers) {
+        let out = &mut self.records;
+        let vector = &revision.vector;
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        out.push(
+            flag(revision.deleted, TOMBSTONE)
+                | flag(!vector.merged.is_empty(), MERGED)
+                | flag(!vector.history.is_empty(), HISTORY)
+                | flag(revision.remote_ancestor.is_some(), REMOTE_ANCESTOR),
+        );
+        put_varint(out, revision.sequence.wrapping_sub(self.last_sequence));
+        let shared = shared_prefix(&self.last_id, &revision.id);
+        put_varint(out, shared as u64);
+        put_text(out, &revision.id[shared..]);
+        put_version(out, vector.current, self.last_time, sources);
+        for list in [&vector.merged, &vector.history] {
+            if !list.is_empty() {
+                put_varint(out, list.len() as u64);
+                list.iter().for_each(|&v| put_version(out, v, vector.current.time, sources));
+            }
+        }
+        if let Some(ancestor) = revision.remote_ancestor {
+            put_version(out, ancestor, vector.current.time, sources);
+        }
+        put_varint(out, revision.body.len() as u64);
+        out.extend_from_slice(&revision.body);
+        self.last_sequence = revision.sequence;
+        self.last_time = vector.current.time;
+        self.last_id.replace_range(shared.., &revision.id[shared..]);
+        self.count += 1;
+    }
+
+    /// Bytes of records so far, not deflated.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Sequence of the newest record.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
+    /// The finished value; the builder is empty again.
+    pub(super) fn finish(&mut self, codec: &mut Codec) -> Vec<u8> {
+        let done = std::mem::take(self);
+        let mut value = vec![DEFLATED];
+        put_varint(&mut value, done.records.len() as u64);
+        let head = value.len();
+        if done.records.len() < DEFLATE_MIN || !codec.deflate(&done.records, &mut value) {
+            value.truncate(head);
+            value[0] = PLAIN;
+            value.extend_from_slice(&done.records);
+        }
+        value
+    }
+}
+
+/// Deflate states, kept because each is some 100 KiB to set up.
+#[derive(Default)]
+pub(super) struct Codec {
+    compress: Option<Compress>,
+    decompress: Option<Decompress>,
+}
+
+impl Codec {
+    /// Appends the deflated bytes; `false` if that saves nothing.
+    fn deflate(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        let compress = self.compress.get_or_insert_with(|| Compress::new(Compression::new(DEFLATE_LEVEL), false));
+        compress.reset();
+        out.reserve_exact(bytes.len());
+        matches!(compress.compress_vec(bytes, out, FlushCompress::Finish), Ok(Status::StreamEnd))
+            && (compress.total_out() as usize) < bytes.len()
+    }
+
+    fn inflate(&mut self, bytes: &[u8], len: usize) -> Option<Vec<u8>> {
+        let decompress = self.decompress.get_or_insert_with(|| Decompress::new(false));
+        decompress.reset(false);
+        let mut out = Vec::with_capacity(len);
+        let status = decompress.decompress_vec(bytes, &mut out, FlushDecompress::Finish).ok()?;
+        (status == Status::StreamEnd && out.len() == len).then_some(out)
+    }
+}
+
+fn shared_prefix(a: &str, b: &str) -> usize {
+    let mut shared = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    while !a.is_char_boundary(shared) || !b.is_char_boundary(shared) {
+        shared -= 1;
+    }
+    shared
+}
+
+fn put_version(out: &mut Vec<u8>, version: Version, base: u64, sources: &impl SourceNumbers) {
+    put_zigzag(out, version.time.wrapping_sub(base) as i64);
+    let number = sources.number(version.source);
+    put_varint(out, u64::from(number));
+    if number == 0 {
+        out.extend_from_slice(&version.source.0);
+    }
+}
+
+/// Bytes of a block's records, not deflated; `None` means damage.
+pub(super) fn records_len(value: &[u8]) -> Option<usize> {
+    let mut reader = Reader::new(value);
+    reader.byte()?;
+    reader.length()
+}
+
+/// All records of a block; `None` means damage.
+pub(super) fn read_block(value: &[u8], sources: &impl SourceNumbers, codec: &mut Codec) -> Option<Vec<StoredRevision>> {
+    let mut reader = Reader::new(value);
+    let kind = reader.byte()?;
+    let len = reader.length().filter(|&len| len <= RECORDS_BYTES_MAX)?;
+    let rest = reader.take(reader.remaining())?;
+    let unpacked;
+    let records = match kind {
+        PLAIN if rest.len() == len => rest,
+        DEFLATED => {
+            unpacked = codec.inflate(rest, len)?;
+            &unpacked
+        }
+        _ => return None,
+    };
+    if records.len() != len {
+        return None;
+    }
+    read_records(records, sources)
+}
+
+fn read_records(records: &[u8], sources: &impl SourceNumbers) -> Option<Vec<StoredRevision>> {
+    let mut reader = Reader::new(records);
+    let mut revisions: Vec<StoredRevision> = Vec::new();
+    let (mut sequence, mut time) = (0u64, 0u64);
+    while reader.remaining() > 0 {
+        let flags = reader.byte()?;
+        sequence = sequence.checked_add(reader.varint()?)?;
+        let shared = reader.length()?;
+        let before = revisions.last().map_or("", |r| &r.id);
+        let rest_len = reader.length()?;
+        let rest = std::str::from_utf8(reader.take(rest_len)?).ok()?;
+        let mut id = String::with_capacity(shared.min(before.len()) + rest.len());
+        id.push_str(before.get(..shared)?);
+        id.push_str(rest);
+        let current = read_version(&mut reader, time, sources)?;
+        time = current.time;
+        let merged = read_versions(&mut reader, flags & MERGED != 0, time, sources)?;
+        let history = read_versions(&mut reader, flags & HISTORY != 0, time, sources)?;
+        let remote_ancestor = match flags & REMOTE_ANCESTOR {
+            0 => None,
+            _ => Some(read_version(&mut reader, time, sources)?),
+        };
+        let body_len = reader.length()?;
+        revisions.push(StoredRevision {
+            sequence,
+            id: id.into_boxed_str(),
+            vector: VersionVector { current, merged, history },
+            deleted: flags & TOMBSTONE != 0,
+            remote_ancestor,
+            body: reader.take(body_len)?.to_vec(),
+        });
+    }
+    Some(revisions)
+}
+
+fn read_version(reader: &mut Reader<'_>, base: u64, sources: &impl SourceNumbers) -> Option<Version> {
+    let time = base.wrapping_add(reader.zigzag()? as u64);
+    let source = match reader.number()? {
+        0 => SourceId(reader.take(16)?.try_into().ok()?),
+        number => sources.source(number)?,
+    };
+    Some(Version { time, source })
+}
+
+fn read_versions(
+    reader: &mut Reader<'_>,
+    present: bool,
+    base: u64,
+    sources: &impl SourceNumbers,
+) -> Option<Vec<Version>> {
+    if !present {
+        return Some(Vec::new());
+    }
+    let count = reader.length().filter(|&count| count <= VERSIONS_MAX)?;
+    (0..count).map(|_| read_version(reader, base, sources)).collect()
+}

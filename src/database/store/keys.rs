@@ -1,0 +1,126 @@
+//! Keys of the one sled tree. A single tree, because one sled batch on it is one atomic commit.
+//!
+//! | first byte | then | value |
+//! |---|---|---|
+//! | `m` | – | format, versioning, source ([`super::meta`]) |
+//! | `h` | – | limit of the hybrid clock |
+//! | `n` | name number, 2 bytes | field name |
+//! | `s` | source number, 2 bytes | 16 bytes |
+//! | `c` | collection, 2 bytes | canonical name |
+//! | `t` | collection | counters |
+//! | `k` | collection, client ID | checkpoint |
+//! | `i` | collection, document ID | sequence x 2 + deleted |
+//! | `b` | collection, sequence, piece | block of records ([`super::block`]) |
+//!
+//! Numbers are big-endian, so that keys sort as the numbers do.
+
+/// A collection's number within the database; the default collection is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CollectionKey(pub(crate) u16);
+
+pub(super) const META: &[u8] = b"m";
+pub(super) const CLOCK: &[u8] = b"h";
+pub(super) const NAME: u8 = b'n';
+pub(super) const SOURCE: u8 = b's';
+pub(super) const COLLECTION: u8 = b'c';
+pub(super) const COUNTERS: u8 = b't';
+const CHECKPOINT: u8 = b'k';
+const INDEX: u8 = b'i';
+const BLOCK: u8 = b'b';
+
+/// Key of an entry with a 2-byte number.
+pub(super) fn numbered(kind: u8, number: u16) -> [u8; 3] {
+    let [high, low] = number.to_be_bytes();
+    [kind, high, low]
+}
+
+/// The range of all keys of a kind: from, to (excluded).
+pub(super) fn kind_range(kind: u8) -> ([u8; 1], [u8; 1]) {
+    ([kind], [kind + 1])
+}
+
+fn with_tail(kind: u8, collection: CollectionKey, tail: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(3 + tail.len());
+    key.extend_from_slice(&numbered(kind, collection.0));
+    key.extend_from_slice(tail);
+    key
+}
+
+pub(super) fn index(collection: CollectionKey, id: &str) -> Vec<u8> {
+    with_tail(INDEX, collection, id.as_bytes())
+}
+
+/// The document ID in an index key.
+pub(super) fn index_id(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.get(3..)?).ok()
+}
+
+/// The key after all index keys of a collection.
+pub(super) fn index_end(collection: CollectionKey) -> Vec<u8> {
+    // No UTF-8 text contains 0xff.
+    with_tail(INDEX, collection, &[0xff])
+}
+
+pub(super) fn checkpoint(collection: CollectionKey, client: &str) -> Vec<u8> {
+    with_tail(CHECKPOINT, collection, client.as_bytes())
+}
+
+pub(super) fn checkpoint_end(collection: CollectionKey) -> Vec<u8> {
+    with_tail(CHECKPOINT, collection, &[0xff])
+}
+
+/// Key of the first piece of the block whose last sequence is `sequence`: its length in bytes, then the bytes.
+pub(super) fn block(collection: CollectionKey, sequence: u64) -> Vec<u8> {
+    let bytes = sequence.to_be_bytes();
+    let skipped = (sequence.leading_zeros() / 8) as usize;
+    let mut key = Vec::with_capacity(3 + 1 + bytes.len());
+    key.extend_from_slice(&numbered(BLOCK, collection.0));
+    key.push((bytes.len() - skipped) as u8);
+    key.extend_from_slice(&bytes[skipped..]);
+    key
+}
+
+/// The key after all blocks of a collection.
+pub(super) fn block_end(collection: CollectionKey) -> Vec<u8> {
+    with_tail(BLOCK, collection, &[0xff])
+}
+
+/// Key of a further piece of the value at `first`, from 1.
+pub(super) fn piece(first: &[u8], piece: u16) -> Vec<u8> {
+    let mut key = Vec::with_capacity(first.len() + 2);
+    key.extend_from_slice(first);
+    key.extend_from_slice(&piece.to_be_bytes());
+    key
+}
+
+/// The last sequence of the block whose first piece has this key; `None` for a further piece or damage.
+pub(super) fn block_sequence(key: &[u8]) -> Option<u64> {
+    let (&len, number) = key.get(3..)?.split_first()?;
+    if number.len() != usize::from(len) || number.len() > 8 {
+        return None;
+    }
+    Some(number.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn block_keys_sort_as_their_numbers(a in any::<u64>(), b in any::<u64>(), shift in 0u32..64) {
+            let (a, b) = (a >> shift, b >> shift);
+            let (key_a, key_b) = (block(CollectionKey(1), a), block(CollectionKey(1), b));
+            prop_assert_eq!(key_a.cmp(&key_b), a.cmp(&b));
+            prop_assert_eq!(block_sequence(&key_a), Some(a));
+            // The pieces of a block lie between it and the next one.
+            let piece = piece(&key_a, 1);
+            prop_assert_eq!(block_sequence(&piece), None);
+            prop_assert!(piece > key_a);
+            if a < b {
+                prop_assert!(piece < key_b);
+            }
+        }
+    }
+}

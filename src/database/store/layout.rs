@@ -1,0 +1,175 @@
+//! The database's directory: the lock file, the current log, and what a log says of itself.
+//!
+//! ```text
+//! DIR/lock        held (flock) by the process that has the database open
+//! DIR/current     name of the log that is the database; missing means the first
+//! DIR/log-000001  sled's files
+//! ```
+//! Compaction writes the next log, syncs it and then replaces `current`; any other log found at open is a leftover.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::FORMAT;
+use super::engine::{Engine, Writes, io_error, sync_directory};
+use super::keys;
+use crate::database::DatabaseError;
+use crate::database::config::{DatabaseConfig, Versioning};
+use crate::database::revision::SourceId;
+
+const LOCK_FILE: &str = "lock";
+const CURRENT_FILE: &str = "current";
+const LOG_PREFIX: &str = "log-";
+
+/// What a log says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// Alone in front, so that any release can read it.
+    pub(super) format: u32,
+    /// 4 version vectors, 3 rev-trees.
+    pub(super) generation: u8,
+    pub(super) source: SourceId,
+}
+
+const GENERATION_VECTORS: u8 = 4;
+
+/// Takes the database's lock; it is held as long as the file is open.
+pub(super) fn lock(path: &Path, create: bool) -> Result<File, DatabaseError> {
+    let lock_path = path.join(LOCK_FILE);
+    if !lock_path.exists() {
+        prepare(path, create)?;
+    }
+    let lock = File::options().create(true).truncate(false).write(true).open(lock_path);
+    let lock = lock.map_err(|e| io_error("open", e))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DatabaseError::InUse { path: path.to_owned() }),
+        Err(error) => Err(io_error("lock", error.into())),
+    }
+}
+
+/// Makes the directory of a new database, durably; refuses one with foreign files.
+fn prepare(path: &Path, create: bool) -> Result<(), DatabaseError> {
+    let refuse = |reason: &str| DatabaseError::NotADatabase { path: path.to_owned(), reason: reason.into() };
+    match fs::read_dir(path) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(refuse("the directory holds other files"));
+            }
+            if create {
+                return Ok(());
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+            fs::create_dir_all(path).map_err(|e| io_error("create", e))?;
+            if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
+                // Best effort: the parent may be unreadable.
+                let _ = sync_directory(parent);
+            }
+            return Ok(());
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Err(refuse("not a directory")),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("open", error)),
+        Err(_) => {}
+    }
+    Err(refuse("there is none, and creating it was not asked for"))
+}
+
+/// Directory of the current log, created if there is none; leftovers of an interrupted compaction are removed.
+pub(super) fn current_log(path: &Path) -> Result<PathBuf, DatabaseError> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(path).map_err(|e| io_error("open", e))? {
+        let entry = entry.map_err(|e| io_error("open", e))?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(LOG_PREFIX)) {
+            logs.push(entry.path());
+        }
+    }
+    let current = match fs::read_to_string(path.join(CURRENT_FILE)) {
+        Ok(name) => path.join(name.trim_end()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => log_path(path, 1),
+        Err(error) => return Err(io_error("open", error)),
+    };
+    match logs.iter().position(|log| *log == current) {
+        Some(index) => drop(logs.swap_remove(index)),
+        None if logs.is_empty() => {
+            fs::create_dir(&current).map_err(|e| io_error("create", e))?;
+            sync_directory(path)?;
+        }
+        None => return Err(DatabaseError::Damaged { detail: format!("{} is missing", current.display()) }),
+    }
+    for leftover in logs {
+        tracing::info!(path = %leftover.display(), "removing what an interrupted compaction left");
+        fs::remove_dir_all(leftover).map_err(|e| io_error("remove a leftover of compaction", e))?;
+    }
+    Ok(current)
+}
+
+/// A new, empty log directory beside `current`, for a compaction.
+pub(super) fn next_log(path: &Path, current: &Path) -> Result<PathBuf, DatabaseError> {
+    let number = current.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(LOG_PREFIX));
+    let number: u32 = number.and_then(|n| n.parse().ok()).unwrap_or(1);
+    let next = log_path(path, number.wrapping_add(1));
+    fs::create_dir(&next).map_err(|e| io_error("create", e))?;
+    sync_directory(path)?;
+    Ok(next)
+}
+
+/// Makes a complete and synced log the current one, in one step that a crash cannot split.
+pub(super) fn set_current(path: &Path, log: &Path) -> Result<(), DatabaseError> {
+    let partial = path.join(format!("{CURRENT_FILE}.partial"));
+    let name = log.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(name.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&partial, path.join(CURRENT_FILE))
+    };
+    write().map_err(|e| io_error("switch to the compacted log", e))?;
+    sync_directory(path)
+}
+
+fn log_path(path: &Path, number: u32) -> PathBuf {
+    path.join(format!("{LOG_PREFIX}{number:06}"))
+}
+
+/// Reads what the log says of itself, or writes it into a new one.
+pub(super) fn meta(engine: &Engine, path: &Path, config: &DatabaseConfig) -> Result<Meta, DatabaseError> {
+    let Some(bytes) = engine.get(keys::META)? else {
+        return create_meta(engine, config);
+    };
+    let damaged = || DatabaseError::Damaged { detail: "the format header".into() };
+    let (found, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(|_| damaged())?;
+    if found > FORMAT {
+        return Err(DatabaseError::NewerFormat { path: path.to_owned(), found, supported: FORMAT });
+    }
+    let meta: Meta = postcard::from_bytes(&bytes).map_err(|_| damaged())?;
+    match meta.generation {
+        GENERATION_VECTORS => Ok(meta),
+        _ => Err(REVISION_TREES),
+    }
+}
+
+const REVISION_TREES: DatabaseError = DatabaseError::Unsupported { feature: "a database with revision trees" };
+
+fn create_meta(engine: &Engine, config: &DatabaseConfig) -> Result<Meta, DatabaseError> {
+    if config.versioning != Versioning::VersionVectors {
+        return Err(REVISION_TREES);
+    }
+    if engine.first(&[], &[0xff])?.is_some() {
+        return Err(DatabaseError::Damaged { detail: "no format header".into() });
+    }
+    let mut source = [0; 16];
+    getrandom::fill(&mut source).map_err(|e| io_error("choose an ID", std::io::Error::other(e.to_string())))?;
+    let meta = Meta { format: FORMAT, generation: GENERATION_VECTORS, source: SourceId(source) };
+    let damaged = |_| DatabaseError::Damaged { detail: "the format header".into() };
+    let mut writes = Writes::default();
+    writes.insert(keys::META, postcard::to_stdvec(&meta).map_err(damaged)?);
+    writes.insert(&keys::numbered(keys::SOURCE, 1), &source);
+    let ticket = engine.apply(writes, Default::default())?;
+    engine.sync(ticket, |_| ())?;
+    Ok(meta)
+}

@@ -1,0 +1,245 @@
+//! The store under the database: records in blocks, two indexes, small tables, group commit.
+//!
+//! This folder is the only place that names sled and the durability rule ([`engine`]). What is above knows
+//! [`StoredRevision`]s by collection, ID and sequence.
+
+mod block;
+mod engine;
+mod keys;
+mod layout;
+mod read;
+mod tables;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use self::engine::{Engine, Watermarks};
+use self::read::BlockCache;
+use self::tables::Sources;
+use self::writer::WriterState;
+use super::config::{DatabaseConfig, Durability, RELAXED_SYNC_MS};
+use super::packed::Names;
+use super::revision::SourceId;
+use super::{DatabaseError, clock};
+
+pub(crate) use self::block::StoredRevision;
+pub(crate) use self::engine::{EngineCounts, Ticket};
+pub(crate) use self::keys::CollectionKey;
+pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
+
+/// Version of the stored format. A newer one is refused.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What is known of a collection without asking the medium.
+pub(crate) struct CollectionState {
+    /// Canonical name.
+    pub(crate) name: String,
+    /// Newest sequence given out.
+    applied: AtomicU64,
+    /// Newest sequence on the medium.
+    durable: AtomicU64,
+    /// Documents that are not tombstones.
+    documents: AtomicU64,
+}
+
+/// An open store.
+pub(crate) struct Store {
+    path: PathBuf,
+    source: SourceId,
+    durability: Durability,
+    engine: Arc<Engine>,
+    names: RwLock<Names>,
+    sources: RwLock<Sources>,
+    collections: RwLock<BTreeMap<CollectionKey, Arc<CollectionState>>>,
+    cache: Mutex<BlockCache>,
+    writer: Mutex<WriterState>,
+    changed: watch::Sender<u64>,
+    syncer: Mutex<Option<JoinHandle<()>>>,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens or creates the store in directory `path`.
+    pub(crate) fn open(path: &Path, config: &DatabaseConfig) -> Result<Arc<Store>, DatabaseError> {
+        let lock = layout::lock(path, config.create)?;
+        let log = layout::current_log(path)?;
+        let engine = Arc::new(Engine::open(&log, config.cache_bytes)?);
+        let meta = layout::meta(&engine, path, config)?;
+        let names = tables::load_names(&engine)?;
+        let sources = Sources::load(&engine)?;
+        let mut writer = WriterState::load(&engine, names.len())?;
+        let collections = writer.load_collections(&engine)?;
+        let store = Arc::new(Store {
+            path: path.to_owned(),
+            source: meta.source,
+            durability: config.durability,
+            engine,
+            names: RwLock::new(names),
+            sources: RwLock::new(sources),
+            collections: RwLock::new(collections),
+            cache: Mutex::default(),
+            writer: Mutex::new(writer),
+            changed: watch::Sender::new(0),
+            syncer: Mutex::new(None),
+            _lock: lock,
+        });
+        store.create_default_collection()?;
+        Ok(store)
+    }
+
+    fn create_default_collection(&self) -> Result<(), DatabaseError> {
+        if self.collection_key(super::DEFAULT_NAME).is_none() {
+            self.create_collection(super::DEFAULT_NAME)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn source(&self) -> SourceId {
+        self.source
+    }
+
+    pub(crate) fn names(&self) -> &RwLock<Names> {
+        &self.names
+    }
+
+    /// A counter that grows when something became visible to the change feed.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn counts(&self) -> EngineCounts {
+        self.engine.counts()
+    }
+
+    /// Why the handle accepts nothing more, if so.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.engine.failure()
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn disk_bytes(&self) -> Result<u64, DatabaseError> {
+        engine::directory_bytes(&self.path).map_err(|source| engine::io_error("measure", source))
+    }
+
+    /// The collection of a canonical name.
+    pub(crate) fn collection_key(&self, name: &str) -> Option<CollectionKey> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        collections.iter().find(|(_, state)| state.name == name).map(|(&key, _)| key)
+    }
+
+    pub(crate) fn collections(&self) -> Vec<(CollectionKey, Arc<CollectionState>)> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        collections.iter().map(|(&key, state)| (key, Arc::clone(state))).collect()
+    }
+
+    pub(crate) fn collection(&self, key: CollectionKey) -> Result<Arc<CollectionState>, DatabaseError> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        let unknown = || DatabaseError::UnknownCollection { name: format!("#{}", key.0) };
+        collections.get(&key).cloned().ok_or_else(unknown)
+    }
+
+    /// Waits until the medium has the commit, if this database is so configured; tells listeners.
+    pub(crate) fn finish(self: &Arc<Store>, ticket: Ticket) -> Result<(), DatabaseError> {
+        match self.durability {
+            Durability::Synced => self.sync(ticket),
+            Durability::Relaxed => {
+                self.sync_later();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the medium has the commit, whatever the configuration.
+    pub(crate) fn sync(&self, ticket: Ticket) -> Result<(), DatabaseError> {
+        self.engine.sync(ticket, |durable| publish(&self.collections, &self.changed, durable))
+    }
+
+    /// The newest commit.
+    pub(crate) fn newest(&self) -> Ticket {
+        self.engine.newest()
+    }
+
+    /// Lets a thread of its own sync what is applied within [`RELAXED_SYNC_MS`].
+    pub(crate) fn sync_later(self: &Arc<Store>) {
+        let mut syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner);
+        if syncer.is_some() {
+            return;
+        }
+        let (engine, store) = (Arc::clone(&self.engine), Arc::downgrade(self));
+        let run = move || {
+            while engine.wait_dirty().is_some() {
+                engine.sleep(Duration::from_millis(RELAXED_SYNC_MS / 2));
+                let Some(store) = store.upgrade() else { return };
+                if let Err(error) = store.sync(store.newest()) {
+                    tracing::error!(%error, "background sync failed; the database accepts no more writes");
+                    return;
+                }
+            }
+        };
+        // Without a thread there is no later: sync now.
+        match std::thread::Builder::new().name("gattway-sync".into()).spawn(run) {
+            Ok(thread) => *syncer = Some(thread),
+            Err(_) => drop(self.sync(self.newest())),
+        }
+    }
+}
+
+/// Shows what became durable to readers of the feed and wakes listeners.
+fn publish(
+    collections: &RwLock<BTreeMap<CollectionKey, Arc<CollectionState>>>,
+    changed: &watch::Sender<u64>,
+    durable: Watermarks,
+) {
+    let collections = collections.read().unwrap_or_else(PoisonError::into_inner);
+    for (key, sequence) in durable {
+        if let Some(state) = collections.get(&key) {
+            state.durable.fetch_max(sequence, Ordering::AcqRel);
+        }
+    }
+    drop(collections);
+    changed.send_modify(|count| *count = count.wrapping_add(1));
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.engine.close();
+        let syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The thread itself may be the one that drops the last handle.
+        if let Some(thread) = syncer.filter(|t| t.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+        if let Err(error) = self.engine.sync(self.engine.newest(), |_| ()) {
+            tracing::debug!(%error, "last sync of a closed database");
+        }
+    }
+}
+
+impl CollectionState {
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn documents(&self) -> u64 {
+        self.documents.load(Ordering::Acquire)
+    }
+}
+
+fn wall() -> u64 {
+    clock::wall_now()
+}

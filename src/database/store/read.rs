@@ -1,0 +1,278 @@
+//! Reading: by ID, by sequence, in ID order, the change feed.
+//!
+//! Readers take no lock of the writer. A record is found in two steps (ID to sequence, sequence to block), and a writer
+//! may move it in between; a reader that finds nothing looks again, and at last with the writer held off.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, PoisonError};
+
+use super::block::{Codec, StoredRevision, read_block};
+use super::engine::Engine;
+use super::keys::{self, CollectionKey};
+use super::{Store, engine};
+use crate::database::DatabaseError;
+use crate::database::packed::{Reader, put_varint};
+
+/// Decoded blocks kept; a block is some 4 KiB of records, so this is some 100 KiB.
+const CACHED_BLOCKS_MAX: usize = 16;
+
+/// Blocks with more bytes of bodies than this are not kept: a large document must not stay in memory.
+const CACHED_BLOCK_BYTES_MAX: usize = 64 * 1024;
+
+/// Times a reader looks again without holding off the writer.
+const RETRIES_MAX: usize = 8;
+
+/// The newest blocks that were read, and the inflate state.
+#[derive(Default)]
+pub(super) struct BlockCache {
+    blocks: VecDeque<(CollectionKey, Arc<Vec<StoredRevision>>)>,
+    pub(super) codec: Codec,
+}
+
+impl BlockCache {
+    /// A cached block that has the sequence. A block may be outdated as a whole, but what it has of a sequence is
+    /// right: records do not change.
+    fn find(&mut self, collection: CollectionKey, sequence: u64) -> Option<StoredRevision> {
+        self.blocks.iter().find_map(|(key, records)| {
+            let at = records.binary_search_by_key(&sequence, |r| r.sequence).ok()?;
+            (*key == collection).then(|| records[at].clone())
+        })
+    }
+
+    fn keep(&mut self, collection: CollectionKey, records: &Arc<Vec<StoredRevision>>) {
+        if records.iter().map(|r| r.body.len()).sum::<usize>() > CACHED_BLOCK_BYTES_MAX {
+            return;
+        }
+        if self.blocks.len() >= CACHED_BLOCKS_MAX {
+            self.blocks.pop_back();
+        }
+        self.blocks.push_front((collection, Arc::clone(records)));
+    }
+
+    /// Forgets everything of a collection (its sequences may start again).
+    pub(super) fn forget(&mut self, collection: CollectionKey) {
+        self.blocks.retain(|(key, _)| *key != collection);
+    }
+}
+
+/// A block as found: its last sequence, its first key, its value.
+pub(super) struct FoundBlock {
+    pub(super) sequence: u64,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    /// Values that it is stored in.
+    pub(super) pieces: u16,
+}
+
+/// What the index says of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IndexEntry {
+    pub(super) sequence: u64,
+    pub(super) deleted: bool,
+}
+
+impl IndexEntry {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(4);
+        put_varint(&mut value, self.sequence << 1 | u64::from(self.deleted));
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<IndexEntry> {
+        let number = Reader::new(value).varint()?;
+        Some(IndexEntry { sequence: number >> 1, deleted: number & 1 == 1 })
+    }
+}
+
+pub(super) fn damaged(what: &str) -> DatabaseError {
+    DatabaseError::Damaged { detail: what.to_owned() }
+}
+
+/// What the index says of a document, tombstones included.
+pub(super) fn index_entry(
+    engine: &Engine,
+    collection: CollectionKey,
+    id: &str,
+) -> Result<Option<IndexEntry>, DatabaseError> {
+    let Some(value) = engine.get(&keys::index(collection, id))? else { return Ok(None) };
+    IndexEntry::decode(&value).map(Some).ok_or_else(|| damaged("an index entry"))
+}
+
+/// The first block that ends at or after `sequence`. `Ok(Err(Moved))` if it was taken away while it was read.
+pub(super) fn find_block(
+    engine: &Engine,
+    collection: CollectionKey,
+    sequence: u64,
+) -> Result<Result<Option<FoundBlock>, Moved>, DatabaseError> {
+    let (from, to) = (keys::block(collection, sequence), keys::block_end(collection));
+    let Some((key, value)) = engine.first(&from, &to)? else { return Ok(Ok(None)) };
+    let Some(last) = keys::block_sequence(&key) else { return Ok(Err(Moved)) };
+    let Some((value, pieces)) = read_pieces(engine, &key, &value)? else { return Ok(Err(Moved)) };
+    Ok(Ok(Some(FoundBlock { sequence: last, key: key.to_vec(), value, pieces })))
+}
+
+/// A reader met a writer: look again.
+pub(super) struct Moved;
+
+/// Joins a value that may be stored in pieces; `None` if a piece is missing.
+pub(super) fn read_pieces(
+    engine: &Engine,
+    key: &[u8],
+    first: &[u8],
+) -> Result<Option<(Vec<u8>, u16)>, DatabaseError> {
+    let mut reader = Reader::new(first);
+    let Some(total) = reader.length() else { return Err(damaged("the length of a block")) };
+    let mut value = reader.take(reader.remaining()).unwrap_or_default().to_vec();
+    let mut pieces = 1;
+    while value.len() < total {
+        let Some(piece) = engine.get(&keys::piece(key, pieces))? else { return Ok(None) };
+        value.extend_from_slice(&piece);
+        pieces += 1;
+    }
+    Ok((value.len() == total).then_some((value, pieces)))
+}
+
+/// Adds a value to a commit, in pieces that sled keeps within its log; returns how many.
+pub(super) fn write_pieces(writes: &mut engine::Writes, key: &[u8], value: &[u8]) -> u16 {
+    let mut head = Vec::with_capacity(value.len().min(engine::VALUE_BYTES_MAX) + 5);
+    put_varint(&mut head, value.len() as u64);
+    let (first, rest) = value.split_at(value.len().min(engine::VALUE_BYTES_MAX - head.len()));
+    head.extend_from_slice(first);
+    writes.insert(key, head);
+    let mut pieces = 1;
+    for chunk in rest.chunks(engine::VALUE_BYTES_MAX) {
+        writes.insert(keys::piece(key, pieces), chunk);
+        pieces += 1;
+    }
+    pieces
+}
+
+impl Store {
+    /// Looks until what is found holds together.
+    fn settled<T>(
+        &self,
+        look: impl Fn() -> Result<Result<T, Moved>, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        for _ in 0..RETRIES_MAX {
+            if let Ok(found) = look()? {
+                return Ok(found);
+            }
+        }
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        look()?.map_err(|Moved| damaged("an index entry leads to no record"))
+    }
+
+    /// The newest revision of a document, tombstones included.
+    pub(crate) fn revision(
+        &self,
+        collection: CollectionKey,
+        id: &str,
+    ) -> Result<Option<StoredRevision>, DatabaseError> {
+        self.settled(|| self.look_up(collection, id))
+    }
+
+    /// One attempt of [`Store::revision`]; for the writer the only one needed.
+    pub(super) fn look_up(
+        &self,
+        collection: CollectionKey,
+        id: &str,
+    ) -> Result<Result<Option<StoredRevision>, Moved>, DatabaseError> {
+        let Some(entry) = index_entry(&self.engine, collection, id)? else { return Ok(Ok(None)) };
+        Ok(self.record(collection, entry.sequence)?.filter(|r| *r.id == *id).map(Some).ok_or(Moved))
+    }
+
+    /// The record of a sequence, dead or alive, if its block is where it belongs.
+    fn record(&self, collection: CollectionKey, sequence: u64) -> Result<Option<StoredRevision>, DatabaseError> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = cache.find(collection, sequence) {
+            return Ok(Some(record));
+        }
+        drop(cache);
+        let Ok(Some(found)) = find_block(&self.engine, collection, sequence)? else { return Ok(None) };
+        let records = Arc::new(self.decode(&found.value)?);
+        cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.keep(collection, &records);
+        let at = records.binary_search_by_key(&sequence, |r| r.sequence);
+        Ok(at.ok().map(|at| records[at].clone()))
+    }
+
+    /// The records of a block.
+    pub(super) fn decode(&self, value: &[u8]) -> Result<Vec<StoredRevision>, DatabaseError> {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        read_block(value, &*sources, &mut cache.codec).ok_or_else(|| damaged("a block of records"))
+    }
+
+    /// The newest revisions with sequences after `since` up to `until`, in order, at most `limit`.
+    pub(crate) fn changes(
+        &self,
+        collection: CollectionKey,
+        since: u64,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredRevision>, DatabaseError> {
+        let (mut found, mut after) = (Vec::new(), since);
+        while found.len() < limit && after < until {
+            let block = self.settled(|| find_block(&self.engine, collection, after + 1))?;
+            let Some(block) = block else { break };
+            for record in self.decode(&block.value)? {
+                if record.sequence <= after || record.sequence > until || found.len() >= limit {
+                    continue;
+                }
+                let entry = index_entry(&self.engine, collection, &record.id)?;
+                if entry.is_some_and(|e| e.sequence == record.sequence) {
+                    found.push(record);
+                }
+            }
+            after = block.sequence;
+        }
+        Ok(found)
+    }
+
+    /// IDs after `after` in order (all if `None`), at most `limit`, with what the index says of them.
+    pub(super) fn ids(
+        &self,
+        collection: CollectionKey,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(Box<str>, IndexEntry)>, DatabaseError> {
+        let mut from = keys::index(collection, after.unwrap_or(""));
+        if after.is_some() {
+            // The smallest key after this one.
+            from.push(0);
+        }
+        let mut found = Vec::new();
+        self.engine.scan(&from, &keys::index_end(collection), |key, value| {
+            let entry = keys::index_id(key).zip(IndexEntry::decode(value));
+            let (id, entry) = entry.ok_or_else(|| damaged("an index entry"))?;
+            found.push((id.into(), entry));
+            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(found)
+    }
+
+    /// The newest revisions of the documents after `after` in ID order, tombstones left out; at most `limit` IDs are
+    /// looked at. With them the last ID that was, `None` at the end.
+    pub(crate) fn page(
+        &self,
+        collection: CollectionKey,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<StoredRevision>, Option<Box<str>>), DatabaseError> {
+        let ids = self.ids(collection, after, limit)?;
+        let last = if ids.len() < limit { None } else { ids.last().map(|(id, _)| id.clone()) };
+        // Each block is decoded once if they are visited in order of sequence.
+        let mut order: Vec<usize> = (0..ids.len()).filter(|&i| !ids[i].1.deleted).collect();
+        order.sort_by_key(|&i| ids[i].1.sequence);
+        let mut found = Vec::with_capacity(order.len());
+        for index in order {
+            let (id, entry) = &ids[index];
+            let record = self.record(collection, entry.sequence)?.filter(|r| r.id == *id);
+            let record = record.map_or_else(|| self.revision(collection, id), |r| Ok(Some(r)))?;
+            found.extend(record.filter(|r| !r.deleted).map(|r| (index, r)));
+        }
+        found.sort_by_key(|(index, _)| *index);
+        Ok((found.into_iter().map(|(_, record)| record).collect(), last))
+    }
+}

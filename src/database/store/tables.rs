@@ -1,0 +1,100 @@
+//! Small tables that are read whole at open and kept in memory: field names and sources.
+
+use std::collections::HashMap;
+
+use super::block::SourceNumbers;
+use super::engine::{Engine, Writes};
+use super::keys;
+use crate::database::DatabaseError;
+use crate::database::packed::Names;
+use crate::database::revision::SourceId;
+use std::ops::ControlFlow;
+
+/// Most sources that get a number; versions of further ones carry their 16 bytes, so that no peer can grow the table
+/// without bound.
+pub(super) const SOURCES_MAX: usize = 4096;
+
+/// Authors of versions and their numbers, from 1. Number 1 is this database.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    numbers: HashMap<SourceId, u32>,
+    sources: Vec<SourceId>,
+    /// How many the medium has, or will have with the batch being applied.
+    stored: usize,
+}
+
+impl SourceNumbers for Sources {
+    fn number(&self, source: SourceId) -> u32 {
+        self.numbers.get(&source).copied().unwrap_or(0)
+    }
+
+    fn source(&self, number: u32) -> Option<SourceId> {
+        self.sources.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+    }
+}
+
+impl Sources {
+    pub(super) fn intern(&mut self, source: SourceId) {
+        if self.numbers.contains_key(&source) || self.sources.len() >= SOURCES_MAX {
+            return;
+        }
+        self.sources.push(source);
+        self.numbers.insert(source, self.sources.len() as u32);
+    }
+
+    /// Adds what the medium lacks to a commit.
+    pub(super) fn write_new(&mut self, writes: &mut Writes) {
+        for (index, source) in self.sources.iter().enumerate().skip(self.stored) {
+            writes.insert(&keys::numbered(keys::SOURCE, index as u16 + 1), &source.0);
+        }
+        self.stored = self.sources.len();
+    }
+
+    pub(super) fn load(engine: &Engine) -> Result<Sources, DatabaseError> {
+        let mut sources = Sources::default();
+        load_numbered(engine, keys::SOURCE, |value| {
+            let source = SourceId(value.try_into().ok()?);
+            sources.intern(source);
+            Some(sources.sources.len())
+        })?;
+        sources.stored = sources.sources.len();
+        Ok(sources)
+    }
+}
+
+/// Adds the names that the medium lacks to a commit; `stored` is how many it has.
+pub(super) fn write_new_names(names: &Names, stored: &mut usize, writes: &mut Writes) {
+    for number in *stored + 1..=names.len() {
+        if let Some(name) = names.name(number as u32) {
+            writes.insert(&keys::numbered(keys::NAME, number as u16), name.as_bytes());
+        }
+    }
+    *stored = names.len();
+}
+
+pub(super) fn load_names(engine: &Engine) -> Result<Names, DatabaseError> {
+    let mut names = Names::default();
+    load_numbered(engine, keys::NAME, |value| {
+        Some(names.intern(std::str::from_utf8(value).ok()?) as usize)
+    })?;
+    Ok(names)
+}
+
+/// Feeds a numbered table in order to `add`, which returns the number it gave: it has to be the stored one.
+fn load_numbered(
+    engine: &Engine,
+    kind: u8,
+    mut add: impl FnMut(&[u8]) -> Option<usize>,
+) -> Result<(), DatabaseError> {
+    let (from, to) = keys::kind_range(kind);
+    let mut expected = 0;
+    engine.scan(&from, &to, |key, value| {
+        expected += 1;
+        let number = key.get(1..3).map(|k| usize::from(u16::from_be_bytes([k[0], k[1]])));
+        if number != Some(expected) || add(value) != Some(expected) {
+            let table = char::from(kind);
+            return Err(DatabaseError::Damaged { detail: format!("table {table:?}: entry {expected}") });
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+}

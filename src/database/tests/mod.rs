@@ -1,0 +1,158 @@
+//! Tests of the database as a whole.
+
+mod model;
+
+use serde_json::{Map, Value, json};
+
+use super::{Collection, Database, DatabaseConfig, DatabaseError, Durability};
+
+/// A database in a directory that goes with it.
+pub(super) struct Fixture {
+    pub(super) directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Fixture {
+        Fixture { directory: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    pub(super) fn open(&self) -> Database {
+        self.try_open(DatabaseConfig::default()).expect("open")
+    }
+
+    pub(super) fn try_open(&self, config: DatabaseConfig) -> Result<Database, DatabaseError> {
+        Database::open(self.directory.path().join("db"), config)
+    }
+}
+
+pub(super) fn object(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().expect("an object")
+}
+
+/// All documents of a collection, in the order of iteration.
+pub(super) fn contents(collection: &Collection) -> Vec<(String, Value)> {
+    let document = |d: Result<super::Document, _>| {
+        let d = d.expect("a readable document");
+        (d.id().to_owned(), Value::Object(d.into_body()))
+    };
+    collection.iter().map(document).collect()
+}
+
+#[test]
+fn saves_against_the_revision_read() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let readings = database.create_collection("plant.readings").expect("create");
+    let mut new = super::Document::new("a", object(json!({"n": 1})));
+    readings.save(&mut new).expect("first save");
+    let mut stale = readings.get("a").expect("read").expect("there");
+    new.body_mut().insert("n".into(), json!(2));
+    readings.save(&mut new).expect("second save");
+    assert!(matches!(readings.save(&mut stale), Err(DatabaseError::Conflict { .. })));
+    assert!(matches!(readings.delete_document(&stale), Err(DatabaseError::Conflict { .. })));
+    assert!(matches!(
+        readings.save(&mut super::Document::new("a", Map::new())),
+        Err(DatabaseError::Conflict { .. })
+    ));
+    assert_eq!(contents(&readings), [("a".into(), json!({"n": 2}))]);
+    readings.delete_document(&new).expect("delete");
+    assert_eq!(readings.get("a").expect("read"), None);
+    assert_eq!(readings.count(), 0);
+    let changes = readings.changes_since(0, 10).expect("changes");
+    assert_eq!(changes.len(), 1);
+    assert!(changes[0].deleted && changes[0].sequence == 3);
+    readings.save(&mut super::Document::new("a", Map::new())).expect("a tombstone may be written over");
+}
+
+#[test]
+fn a_batch_is_all_or_nothing() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let one = database.create_collection("one").expect("create");
+    let two = database.create_collection("two").expect("create");
+    let mut document = super::Document::new("x", Map::new());
+    one.save(&mut document).expect("save");
+    one.put("x", &json!({"changed": true})).expect("put");
+    let result = database.batch(|b| {
+        b.put(&two, "y", &json!({"n": 1}))?;
+        b.save(&one, &document)
+    });
+    assert!(matches!(result, Err(DatabaseError::Conflict { .. })));
+    assert_eq!(two.count(), 0);
+    assert_eq!(two.last_sequence(), 0);
+    database
+        .batch(|b| {
+            b.put(&two, "y", &json!({"n": 1}))?;
+            b.put(&two, "y", &json!({"n": 2}))?;
+            b.put(&two, "z", &json!({}))?;
+            b.delete(&two, "z")?;
+            b.purge(&one, "x")
+        })
+        .expect("batch");
+    assert_eq!(contents(&two), [("y".into(), json!({"n": 2}))]);
+    assert_eq!(contents(&one), []);
+    assert_eq!(one.changes_since(0, 10).expect("changes"), []);
+    assert_eq!(two.changes_since(0, 10).expect("changes").len(), 2);
+}
+
+#[test]
+fn a_second_handle_is_refused() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    assert!(matches!(fixture.try_open(DatabaseConfig::default()), Err(DatabaseError::InUse { .. })));
+    drop(database);
+    fixture.open();
+}
+
+#[test]
+fn refuses_what_it_cannot_hold() {
+    let fixture = Fixture::new();
+    let config = DatabaseConfig { versioning: super::Versioning::RevisionTrees, ..DatabaseConfig::default() };
+    assert!(matches!(fixture.try_open(config), Err(DatabaseError::Unsupported { .. })));
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    for id in ["", "_x", &"x".repeat(251)] {
+        assert!(matches!(collection.put(id, &json!({})), Err(DatabaseError::InvalidId { .. })), "{id:.10}");
+    }
+    assert!(matches!(collection.put("a", &json!([])), Err(DatabaseError::BadBody { .. })));
+    assert!(matches!(collection.put("a", &json!({"_id": 1})), Err(DatabaseError::BadBody { .. })));
+    let long = json!({"x": "y".repeat(super::DOCUMENT_BODY_MAX + 1)});
+    assert!(matches!(collection.put("a", &long), Err(DatabaseError::TooLarge { .. })));
+    assert_eq!(collection.last_sequence(), 0);
+}
+
+#[test]
+fn large_documents_stay_in_the_log() {
+    let fixture = Fixture::new();
+    // Text that deflate cannot shorten much.
+    let mut random = fastrand::Rng::with_seed(1);
+    let text: String = (0..3_000_000).map(|_| random.alphanumeric()).collect();
+    let body = json!({"text": text, "n": 1});
+    {
+        let collection = fixture.open().default_collection().expect("default");
+        collection.put("small", &json!({"n": 0})).expect("put");
+        collection.put("large", &body).expect("put");
+        collection.put("small2", &json!({"n": 0})).expect("put");
+    }
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    assert_eq!(collection.get("large").expect("read").map(|d| Value::Object(d.into_body())), Some(body));
+    let blobs = std::fs::read_dir(fixture.directory.path().join("db/log-000001/blobs")).expect("sled's folder");
+    assert_eq!(blobs.count(), 0, "a value left the log that the sync covers");
+    collection.put("large", &json!({})).expect("put");
+    assert_eq!(contents(&collection).len(), 3);
+}
+
+#[test]
+fn relaxed_writes_reach_the_feed_soon() {
+    let fixture = Fixture::new();
+    let config = DatabaseConfig { durability: Durability::Relaxed, ..DatabaseConfig::default() };
+    let database = fixture.try_open(config).expect("open");
+    let collection = database.default_collection().expect("default");
+    collection.put("a", &json!({})).expect("put");
+    database.sync().expect("sync");
+    use crate::replicator::store::ReplicaStore;
+    assert_eq!(ReplicaStore::last_sequence(&database, crate::replicator::store::CollectionId(0)), 1);
+    drop((collection, database));
+    assert_eq!(fixture.open().default_collection().expect("default").count(), 1);
+}
