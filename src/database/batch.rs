@@ -40,7 +40,12 @@ impl Batch {
     ///
     /// # Errors
     /// Of the ID or the body; the batch stays as it was.
-    pub fn put(&mut self, collection: &Collection, id: &str, body: &impl Serialize) -> Result<(), DatabaseError> {
+    pub fn put(
+        &mut self,
+        collection: &Collection,
+        id: &str,
+        body: &impl Serialize,
+    ) -> Result<(), DatabaseError> {
         check_document_id(id)?;
         let body = pack_body(&self.store, id, &to_object(body)?)?;
         self.add(collection.key()?, id, EditKind::Save(body), Expects::Anything);

@@ -186,7 +186,10 @@ impl Collection {
 }
 
 /// The body of a stored revision; empty for a tombstone without one.
-pub(super) fn unpack_body(store: &Store, revision: &StoredRevision) -> Result<Map<String, Value>, DatabaseError> {
+pub(super) fn unpack_body(
+    store: &Store,
+    revision: &StoredRevision,
+) -> Result<Map<String, Value>, DatabaseError> {
     if revision.body.is_empty() {
         return Ok(Map::new());
     }

@@ -13,7 +13,11 @@ use serde_json::{Map, Value};
 const RESERVED_KEYS: [&str; 4] = ["_id", "_rev", "_deleted", "_revisions"];
 
 /// Packs a body of a local edit.
-pub(super) fn pack_body(store: &Store, id: &str, body: &Map<String, Value>) -> Result<Vec<u8>, DatabaseError> {
+pub(super) fn pack_body(
+    store: &Store,
+    id: &str,
+    body: &Map<String, Value>,
+) -> Result<Vec<u8>, DatabaseError> {
     if let Some(key) = RESERVED_KEYS.into_iter().find(|key| body.contains_key(*key)) {
         return Err(DatabaseError::BadBody { reason: format!("the key {key:?} is reserved") });
     }
@@ -94,7 +98,11 @@ pub(super) struct Edited {
 
 impl Edit {
     /// Stages the change; `Ok(None)` if there was nothing to delete or purge.
-    pub(super) fn stage(self, store: &Store, writer: &mut Writer<'_>) -> Result<Option<Edited>, DatabaseError> {
+    pub(super) fn stage(
+        self,
+        store: &Store,
+        writer: &mut Writer<'_>,
+    ) -> Result<Option<Edited>, DatabaseError> {
         let before = writer.revision(self.collection, &self.id)?;
         let living = before.as_ref().filter(|b| !b.deleted);
         let is_expected = match self.expects {
@@ -121,8 +129,13 @@ impl Edit {
             None => VersionVector::new(version),
             Some(before) => before.vector.edited(version),
         };
-        let new =
-            NewRevision { id: self.id.into_boxed_str(), vector: vector.clone(), deleted, remote_ancestor, body };
+        let new = NewRevision {
+            id: self.id.into_boxed_str(),
+            vector: vector.clone(),
+            deleted,
+            remote_ancestor,
+            body,
+        };
         let sequence = writer.put(self.collection, new, before.as_ref())?;
         Ok(Some(Edited { vector, sequence }))
     }

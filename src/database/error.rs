@@ -75,7 +75,9 @@ pub enum DatabaseError {
         id: String,
     },
     /// Not `scope.name`, `name` or `_default` of allowed characters.
-    #[error("{name:?} is not a valid collection name: `name` or `scope.name` of A-Z a-z 0-9 _ - %, not starting with `_` or `%`")]
+    #[error(
+        "{name:?} is not a valid collection name: `name` or `scope.name` of A-Z a-z 0-9 _ - %, not starting with `_` or `%`"
+    )]
     InvalidCollectionName {
         /// What was given, shortened.
         name: String,
@@ -117,7 +119,10 @@ pub enum DatabaseError {
 impl DatabaseError {
     /// Whether the same call can succeed later without repair: a full disk, a conflict.
     pub fn is_recoverable(&self) -> bool {
-        matches!(self, DatabaseError::Full { .. } | DatabaseError::Conflict { .. } | DatabaseError::InUse { .. })
+        matches!(
+            self,
+            DatabaseError::Full { .. } | DatabaseError::Conflict { .. } | DatabaseError::InUse { .. }
+        )
     }
 }
 

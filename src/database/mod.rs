@@ -43,7 +43,9 @@ use tokio::sync::watch;
 pub use self::batch::Batch;
 pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 pub use self::collection::{Change, Collection, Documents};
-pub use self::config::{DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DatabaseConfig, Durability, Versioning};
+pub use self::config::{
+    DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DatabaseConfig, Durability, Versioning,
+};
 pub use self::document::{Blob, Document};
 pub use self::error::DatabaseError;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
@@ -134,7 +136,8 @@ impl Database {
 
     /// Full names of all collections, in order.
     pub fn collections(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.store.collections().into_iter().map(|(_, c)| c.name.clone()).collect();
+        let mut names: Vec<String> =
+            self.store.collections().into_iter().map(|(_, c)| c.name.clone()).collect();
         names.sort_unstable();
         names
     }

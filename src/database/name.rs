@@ -16,7 +16,9 @@ pub fn canonical_collection_name(name: &str) -> Result<String, DatabaseError> {
     let (scope, collection) = name.split_once('.').unwrap_or((DEFAULT_NAME, name));
     match (scope, collection) {
         (DEFAULT_NAME, DEFAULT_NAME) => Ok(DEFAULT_NAME.to_owned()),
-        (scope, collection) if (scope == DEFAULT_NAME || is_plain_name(scope)) && is_plain_name(collection) => {
+        (scope, collection)
+            if (scope == DEFAULT_NAME || is_plain_name(scope)) && is_plain_name(collection) =>
+        {
             Ok(format!("{scope}.{collection}"))
         }
         _ => Err(DatabaseError::InvalidCollectionName { name: clip(name) }),
@@ -25,7 +27,9 @@ pub fn canonical_collection_name(name: &str) -> Result<String, DatabaseError> {
 
 fn is_plain_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'%');
-    (1..=COLLECTION_NAME_MAX).contains(&name.len()) && !name.starts_with(['_', '%']) && name.bytes().all(allowed)
+    (1..=COLLECTION_NAME_MAX).contains(&name.len())
+        && !name.starts_with(['_', '%'])
+        && name.bytes().all(allowed)
 }
 
 /// Checks a document ID.
@@ -54,7 +58,9 @@ mod tests {
         ] {
             assert_eq!(canonical_collection_name(given).expect(given), full);
         }
-        for bad in ["", ".", "a.", ".a", "_x", "a._default", "_x.a", "%a", "a.b.c", "a b", "ä", "plant._default"] {
+        for bad in
+            ["", ".", "a.", ".a", "_x", "a._default", "_x.a", "%a", "a.b.c", "a b", "ä", "plant._default"]
+        {
             assert!(canonical_collection_name(bad).is_err(), "{bad:?} was accepted");
         }
     }

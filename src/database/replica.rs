@@ -15,8 +15,8 @@ use super::revision::{Causality, SourceId, VersionVector};
 use super::store::{CHECKPOINT_BODY_MAX, CollectionKey, NewRevision, Store, StoredRevision, Writer};
 use super::{Database, DatabaseError};
 use crate::replicator::store::{
-    Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision, Rejection,
-    ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
+    Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
+    Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
 };
 
 /// Times a conflict is resolved anew because the document changed while the resolver thought.
@@ -88,7 +88,11 @@ impl ReplicaStore for Database {
         }
     }
 
-    fn checkpoint(&self, collection: CollectionId, client: &str) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
+    fn checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+    ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
         let Some(bytes) = self.store.checkpoint(key_of(collection)?, client)? else { return Ok(None) };
         let record: CheckpointRecord<'_> = postcard::from_bytes(&bytes)
             .map_err(|_| DatabaseError::Damaged { detail: "a checkpoint".into() })?;
@@ -267,7 +271,8 @@ impl<'s, 'r> Commit<'s, 'r> {
         let Some(checked) = &mut self.checked[index] else { return Ok(None) };
         let incoming = checked.incoming;
         if !writer.observe(&incoming.vector) {
-            let reason = format!("{}: a time of this database's own that lies in its future", incoming.vector.current);
+            let reason =
+                format!("{}: a time of this database's own that lies in its future", incoming.vector.current);
             self.outcomes[index] = Some(CommitOutcome::Rejected(Rejection::BadRevision(reason)));
             return Ok(None);
         }
@@ -290,7 +295,11 @@ impl<'s, 'r> Commit<'s, 'r> {
     }
 
     /// Asks the resolver, without a lock.
-    fn decide(&mut self, open: Vec<Open>, resolver: &dyn ConflictResolver) -> Result<Vec<Decided>, DatabaseError> {
+    fn decide(
+        &mut self,
+        open: Vec<Open>,
+        resolver: &dyn ConflictResolver,
+    ) -> Result<Vec<Decided>, DatabaseError> {
         let mut decided = Vec::new();
         for Open { index, local } in open {
             let Some(checked) = &self.checked[index] else { continue };

@@ -131,6 +131,7 @@ pub fn rejection_error(rejection: &Rejection) -> ErrorReply {
         Rejection::BadBody(_) => ("LiteCore", 5),
         Rejection::BadId(_) => ("LiteCore", 29),
         Rejection::TooLarge { .. } => ("HTTP", 413),
+        Rejection::BadRevision(_) => ("HTTP", 400),
         Rejection::Resolver(_) => ("HTTP", 500),
     };
     ErrorReply::new(domain, code, rejection.to_string())

@@ -281,7 +281,10 @@ mod tests {
             (4, Shape::Integer(-3)),
             (5, Shape::Text("x".into())),
             (6, Shape::DocumentId),
-            (7, Shape::Array(vec![Shape::True, Shape::False, Shape::Double(1e300), Shape::Decimal(5, 12345)])),
+            (
+                7,
+                Shape::Array(vec![Shape::True, Shape::False, Shape::Double(1e300), Shape::Decimal(5, 12345)]),
+            ),
             (
                 8,
                 Shape::Object(vec![
@@ -298,7 +301,17 @@ mod tests {
     fn refuses_what_is_no_document() {
         let names = RwLock::new(Names::default());
         let deep = format!("{}1{}", "{\"a\":".repeat(101), "}".repeat(101));
-        for bad in ["", "[]", "1", "{", "{\"a\":1,\"a\":2}", "{\"\":1}", "{\"a\":1} x", "{\"x\":{\"b\":1,\"b\":1}}", &deep] {
+        for bad in [
+            "",
+            "[]",
+            "1",
+            "{",
+            "{\"a\":1,\"a\":2}",
+            "{\"\":1}",
+            "{\"a\":1} x",
+            "{\"x\":{\"b\":1,\"b\":1}}",
+            &deep,
+        ] {
             let result = pack_json(bad.as_bytes(), "id", &names, &mut Vec::new());
             assert!(result.is_err(), "{bad:.40} was accepted");
         }

@@ -29,7 +29,12 @@ const MANTISSA_MAX: f64 = 9_007_199_254_740_992.0;
 ///
 /// # Errors
 /// What is wrong, for people: bad JSON, not an object, empty or duplicate key, nested too deep.
-pub(crate) fn pack_json(text: &[u8], id: &str, names: &RwLock<Names>, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn pack_json(
+    text: &[u8],
+    id: &str,
+    names: &RwLock<Names>,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     let mut packer = Packer { out, id, names };
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let object = ObjectSeed { packer: &mut packer };
@@ -280,7 +285,10 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
         let count_at = self.packer.open(tag::ARRAY);
         let mut count = 0;
         let depth = self.depth + 1;
-        while items.next_element_seed(ValueSeed { packer: &mut *self.packer, depth, only_object: false })?.is_some() {
+        while items
+            .next_element_seed(ValueSeed { packer: &mut *self.packer, depth, only_object: false })?
+            .is_some()
+        {
             count += 1;
         }
         self.packer.close(count_at, count);

@@ -146,7 +146,8 @@ pub(super) struct Codec {
 impl Codec {
     /// Appends the deflated bytes; `false` if that saves nothing.
     fn deflate(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-        let compress = self.compress.get_or_insert_with(|| Compress::new(Compression::new(DEFLATE_LEVEL), false));
+        let compress =
+            self.compress.get_or_insert_with(|| Compress::new(Compression::new(DEFLATE_LEVEL), false));
         compress.reset();
         out.reserve_exact(bytes.len());
         matches!(compress.compress_vec(bytes, out, FlushCompress::Finish), Ok(Status::StreamEnd))
@@ -187,7 +188,11 @@ pub(super) fn records_len(value: &[u8]) -> Option<usize> {
 }
 
 /// All records of a block; `None` means damage.
-pub(super) fn read_block(value: &[u8], sources: &impl SourceNumbers, codec: &mut Codec) -> Option<Vec<StoredRevision>> {
+pub(super) fn read_block(
+    value: &[u8],
+    sources: &impl SourceNumbers,
+    codec: &mut Codec,
+) -> Option<Vec<StoredRevision>> {
     let mut reader = Reader::new(value);
     let kind = reader.byte()?;
     let len = reader.length().filter(|&len| len <= RECORDS_BYTES_MAX)?;

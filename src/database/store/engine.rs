@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::keys::CollectionKey;
 use crate::database::DatabaseError;
@@ -27,6 +28,12 @@ pub(super) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / 4 / 18 - 300;
 
 /// Name of sled's log within its directory.
 const LOG_FILE: &str = "db";
+
+/// How long sled's threads may take to let go of a log that was closed.
+const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Pause between two looks whether they have.
+const CLOSING_POLL: Duration = Duration::from_millis(2);
 
 /// The writes of one commit.
 pub(super) type Writes = sled::Batch;
@@ -77,11 +84,7 @@ impl Engine {
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None);
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => db,
-            Ok(Err(error)) => return Err(translate("open", error, directory)),
-            Err(panic) => return Err(DatabaseError::Damaged { detail: panic_text(&*panic) }),
-        };
+        let db = open_log(&config, directory)?;
         let io = |source| DatabaseError::Io { action: "open", source };
         let log = File::options().read(true).write(true).open(directory.join(LOG_FILE)).map_err(io)?;
         log.sync_all().map_err(io)?;
@@ -124,12 +127,20 @@ impl Engine {
     }
 
     /// The first entry at or after `from` and before `to`.
-    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<(sled::IVec, sled::IVec)>, DatabaseError> {
+    pub(super) fn first(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Option<(sled::IVec, sled::IVec)>, DatabaseError> {
         self.guarded("read", || self.db.range(from..to).next().transpose())
     }
 
     /// The last entry at or after `from` and before `to`.
-    pub(super) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(sled::IVec, sled::IVec)>, DatabaseError> {
+    pub(super) fn last(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Option<(sled::IVec, sled::IVec)>, DatabaseError> {
         self.guarded("read", || self.db.range(from..to).next_back().transpose())
     }
 
@@ -219,7 +230,7 @@ impl Engine {
     }
 
     /// Sleeps for at most `time`, less if the engine is closed.
-    pub(super) fn sleep(&self, time: std::time::Duration) {
+    pub(super) fn sleep(&self, time: Duration) {
         let group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = self.group_changed.wait_timeout_while(group, time, |group| !group.closed);
     }
@@ -243,6 +254,23 @@ impl Engine {
     /// Checks sled's own checksums.
     pub(super) fn verify(&self) -> Result<(), DatabaseError> {
         self.guarded("verify", || self.db.verify_integrity())
+    }
+}
+
+/// Opens sled. The caller holds the database's lock, so if sled's own is taken, it is by a handle that this process
+/// dropped and that sled's threads have not let go of yet.
+fn open_log(config: &sled::Config, directory: &Path) -> Result<sled::Db, DatabaseError> {
+    let give_up = Instant::now() + CLOSING_TIME_MAX;
+    loop {
+        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(error)) => translate("open", error, directory),
+            Err(panic) => DatabaseError::Damaged { detail: panic_text(&*panic) },
+        };
+        if !matches!(error, DatabaseError::InUse { .. }) || Instant::now() >= give_up {
+            return Err(error);
+        }
+        std::thread::sleep(CLOSING_POLL);
     }
 }
 

@@ -72,7 +72,9 @@ fn prepare(path: &Path, create: bool) -> Result<(), DatabaseError> {
             }
             return Ok(());
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Err(refuse("not a directory")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return Err(refuse("not a directory"));
+        }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("open", error)),
         Err(_) => {}
     }
@@ -153,7 +155,8 @@ pub(super) fn meta(engine: &Engine, path: &Path, config: &DatabaseConfig) -> Res
     }
 }
 
-const REVISION_TREES: DatabaseError = DatabaseError::Unsupported { feature: "a database with revision trees" };
+const REVISION_TREES: DatabaseError =
+    DatabaseError::Unsupported { feature: "a database with revision trees" };
 
 fn create_meta(engine: &Engine, config: &DatabaseConfig) -> Result<Meta, DatabaseError> {
     if config.versioning != Versioning::VersionVectors {
@@ -163,7 +166,8 @@ fn create_meta(engine: &Engine, config: &DatabaseConfig) -> Result<Meta, Databas
         return Err(DatabaseError::Damaged { detail: "no format header".into() });
     }
     let mut source = [0; 16];
-    getrandom::fill(&mut source).map_err(|e| io_error("choose an ID", std::io::Error::other(e.to_string())))?;
+    getrandom::fill(&mut source)
+        .map_err(|e| io_error("choose an ID", std::io::Error::other(e.to_string())))?;
     let meta = Meta { format: FORMAT, generation: GENERATION_VECTORS, source: SourceId(source) };
     let damaged = |_| DatabaseError::Damaged { detail: "the format header".into() };
     let mut writes = Writes::default();

@@ -183,7 +183,11 @@ impl Store {
     }
 
     /// The record of a sequence, dead or alive, if its block is where it belongs.
-    fn record(&self, collection: CollectionKey, sequence: u64) -> Result<Option<StoredRevision>, DatabaseError> {
+    fn record(
+        &self,
+        collection: CollectionKey,
+        sequence: u64,
+    ) -> Result<Option<StoredRevision>, DatabaseError> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(record) = cache.find(collection, sequence) {
             return Ok(Some(record));

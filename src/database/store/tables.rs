@@ -74,9 +74,7 @@ pub(super) fn write_new_names(names: &Names, stored: &mut usize, writes: &mut Wr
 
 pub(super) fn load_names(engine: &Engine) -> Result<Names, DatabaseError> {
     let mut names = Names::default();
-    load_numbered(engine, keys::NAME, |value| {
-        Some(names.intern(std::str::from_utf8(value).ok()?) as usize)
-    })?;
+    load_numbered(engine, keys::NAME, |value| Some(names.intern(std::str::from_utf8(value).ok()?) as usize))?;
     Ok(names)
 }
 

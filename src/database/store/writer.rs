@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::block::{BlockBuilder, Codec, StoredRevision};
 use super::engine::{Engine, Ticket, Watermarks, Writes};
 use super::keys::{self, CollectionKey};
-use super::read::{FoundBlock, IndexEntry, Moved, damaged, find_block, index_entry, read_pieces, write_pieces};
+use super::read::{
+    FoundBlock, IndexEntry, Moved, damaged, find_block, index_entry, read_pieces, write_pieces,
+};
 use super::tables::write_new_names;
 use super::{CollectionState, Store, wall};
 use crate::database::DatabaseError;
@@ -111,7 +113,9 @@ impl WriterState {
             let key = CollectionKey(number);
             let counters = match engine.get(&keys::numbered(keys::COUNTERS, number))? {
                 None => Counters::default(),
-                Some(value) => postcard::from_bytes(&value).map_err(|_| damaged("a collection's counters"))?,
+                Some(value) => {
+                    postcard::from_bytes(&value).map_err(|_| damaged("a collection's counters"))?
+                }
             };
             let tail = load_tail(engine, key)?;
             self.add_collection(key, name, counters, tail);
@@ -238,7 +242,11 @@ impl Store {
     }
 
     /// A checkpoint's stored bytes.
-    pub(crate) fn checkpoint(&self, key: CollectionKey, client: &str) -> Result<Option<Vec<u8>>, DatabaseError> {
+    pub(crate) fn checkpoint(
+        &self,
+        key: CollectionKey,
+        client: &str,
+    ) -> Result<Option<Vec<u8>>, DatabaseError> {
         let key = keys::checkpoint(key, client);
         let Some(first) = self.engine.get(&key)? else { return Ok(None) };
         Ok(read_pieces(&self.engine, &key, &first)?.map(|(value, _)| value))
@@ -263,7 +271,8 @@ impl Writer<'_> {
     /// Notes the versions of a revision from a peer; `false` if it claims a time of our own that cannot be.
     pub(crate) fn observe(&mut self, vector: &VersionVector) -> bool {
         let own = self.store.source;
-        if vector.versions().any(|v| v.source == own && !self.state.clock.is_plausible_own(v.time, self.wall)) {
+        if vector.versions().any(|v| v.source == own && !self.state.clock.is_plausible_own(v.time, self.wall))
+        {
             return false;
         }
         for version in vector.versions() {
@@ -309,7 +318,8 @@ impl Writer<'_> {
         staged.forget(&new.id, before);
         staged.counters.last_sequence += 1;
         let sequence = staged.counters.last_sequence;
-        let count = if new.deleted { &mut staged.counters.tombstones } else { &mut staged.counters.documents };
+        let count =
+            if new.deleted { &mut staged.counters.tombstones } else { &mut staged.counters.documents };
         *count += 1;
         staged.newest.insert(new.id.clone(), Some(staged.revisions.len()));
         staged.revisions.push(Some(StoredRevision {

@@ -137,7 +137,8 @@ fn large_documents_stay_in_the_log() {
     let database = fixture.open();
     let collection = database.default_collection().expect("default");
     assert_eq!(collection.get("large").expect("read").map(|d| Value::Object(d.into_body())), Some(body));
-    let blobs = std::fs::read_dir(fixture.directory.path().join("db/log-000001/blobs")).expect("sled's folder");
+    let blobs =
+        std::fs::read_dir(fixture.directory.path().join("db/log-000001/blobs")).expect("sled's folder");
     assert_eq!(blobs.count(), 0, "a value left the log that the sync covers");
     collection.put("large", &json!({})).expect("put");
     assert_eq!(contents(&collection).len(), 3);
