@@ -4,6 +4,8 @@
 //! counts: if either database was replaced or put back to an older state, the replication starts from what is left.
 //! Source: `firmware-notes/replication.md`, checkpoints.
 
+#![deny(clippy::disallowed_methods)]
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -129,7 +131,12 @@ impl RunNote {
 }
 
 /// The ID under which both sides keep the checkpoint: `cp-` and a hash of everything that changes what is replicated.
-pub fn checkpoint_id(source: SourceId, peer_uid: &str, direction: ReplicatorType, collection: &CollectionConfig) -> String {
+pub fn checkpoint_id(
+    source: SourceId,
+    peer_uid: &str,
+    direction: ReplicatorType,
+    collection: &CollectionConfig,
+) -> String {
     let mut hash = Sha1::new();
     let mut field = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_be_bytes());
@@ -165,7 +172,9 @@ mod tests {
         for garbage in ["", "[]", "{oops", r#"{"local":-1,"remote":null,"localCompleted":[1]}"#] {
             assert_eq!(Checkpoint::from_json(garbage.as_bytes()), Checkpoint::default(), "{garbage}");
         }
-        let most = Checkpoint::from_json(br#"{"local":18446744073709551615,"localCompleted":[18446744073709551615,5,7,0]}"#);
+        let most = Checkpoint::from_json(
+            br#"{"local":18446744073709551615,"localCompleted":[18446744073709551615,5,7,0]}"#,
+        );
         assert_eq!(most.local_sequence(), u64::MAX);
         most.to_json();
     }

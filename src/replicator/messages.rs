@@ -2,6 +2,8 @@
 //!
 //! Source: `firmware-notes/replication.md`, messages.
 
+#![deny(clippy::disallowed_methods)]
+
 use serde_json::Value;
 
 use super::config::{COLLECTIONS_MAX, DOCUMENT_ID_MAX, DOCUMENT_IDS_MAX, LIST_ENTRIES_MAX};
@@ -112,6 +114,11 @@ pub mod refuse {
     /// A delta on a revision that is not here: none is, for deltas are not announced.
     pub fn delta() -> ErrorReply {
         ErrorReply::http(422, "no base revision for this delta")
+    }
+
+    /// A document that does not fit into a message.
+    pub fn too_large() -> ErrorReply {
+        ErrorReply::http(413, "document too large to be sent")
     }
 
     /// No such blob: none is stored.
@@ -373,7 +380,8 @@ pub fn parse_get_collections(body: &[u8]) -> Result<Vec<(String, String)>, Error
         value.get(key)?.as_array()?.iter().map(|item| Some(item.as_str()?.to_owned())).collect()
     };
     let missing = || refuse::collections("checkpoint_ids or collections missing");
-    let (ids, names) = (list("checkpoint_ids").ok_or_else(missing)?, list("collections").ok_or_else(missing)?);
+    let (ids, names) =
+        (list("checkpoint_ids").ok_or_else(missing)?, list("collections").ok_or_else(missing)?);
     if ids.is_empty() || ids.len() != names.len() {
         return Err(refuse::collections("no collections, or lists of different lengths"));
     }

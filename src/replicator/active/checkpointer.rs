@@ -1,0 +1,200 @@
+//! Keeps the checkpoint of one collection: reads what both sides remember, saves when it is time.
+
+use serde_json::Value;
+
+use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, OWN_PREFIX, RunNote};
+use super::super::core::{Awaiting, Core};
+use super::super::error::SessionError;
+use super::super::messages::profile;
+use super::super::store::{CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::time::Instant;
+use std::time::Duration;
+
+/// How often a save may meet another revision of the checkpoint at the peer before it is given up for this run.
+const CONFLICTS_MAX: u32 = 2;
+
+/// See the head of the file.
+pub(crate) struct Checkpointer {
+    collection: usize,
+    store_id: CollectionId,
+    /// The name on both sides.
+    pub client: String,
+    /// Revision of the peer's copy; empty if it has none.
+    peer_revision: String,
+    /// Revision of our copy.
+    own_revision: Option<String>,
+    /// What the peer has, as JSON.
+    saved: String,
+    /// Whether a save is under way.
+    saving: bool,
+    conflicts: u32,
+    /// Whether saving is given up: it only costs work in the next run.
+    given_up: bool,
+    next_save: Instant,
+    interval: Duration,
+    note: RunNote,
+    note_revision: Option<String>,
+}
+
+impl Checkpointer {
+    pub fn new(
+        collection: usize,
+        store_id: CollectionId,
+        client: String,
+        now: Instant,
+        interval: Duration,
+    ) -> Checkpointer {
+        Checkpointer {
+            collection,
+            store_id,
+            client,
+            peer_revision: String::new(),
+            own_revision: None,
+            saved: Checkpoint::default().to_json(),
+            saving: false,
+            conflicts: 0,
+            given_up: false,
+            next_save: now + interval,
+            interval,
+            note: RunNote::default(),
+            note_revision: None,
+        }
+    }
+
+    /// Takes the peer's copy (an empty object if it has none) and gives what both sides agree on.
+    pub fn load(
+        &mut self,
+        peer: &Value,
+        store: &dyn ReplicaStore,
+        reset: bool,
+    ) -> Result<Checkpoint, ReplicaStoreError> {
+        let revision = peer.get("rev").or_else(|| peer.get("_rev")).and_then(Value::as_str);
+        self.peer_revision = revision.unwrap_or_default().to_owned();
+        let own = store.checkpoint(self.store_id, &self.own_name())?;
+        let note = store.checkpoint(self.store_id, &self.note_name())?;
+        let agreed = match &own {
+            Some(own) if !reset => Checkpoint::from_json(&own.body).agreed(&Checkpoint::from_value(peer)),
+            _ => Checkpoint::default(),
+        };
+        self.note = match &note {
+            _ if reset => RunNote { sent: u64::MAX, received: u64::MAX },
+            Some(note) => RunNote::from_json(&note.body),
+            None => RunNote::default(),
+        };
+        self.own_revision = own.map(|own| own.revision);
+        self.note_revision = note.map(|note| note.revision);
+        self.saved = agreed.to_json();
+        Ok(agreed)
+    }
+
+    fn own_name(&self) -> String {
+        format!("{OWN_PREFIX}{}", self.client)
+    }
+
+    fn note_name(&self) -> String {
+        format!("{NOTE_PREFIX}{}", self.client)
+    }
+
+    /// What an interrupted run had begun.
+    pub fn note(&self) -> RunNote {
+        self.note
+    }
+
+    /// Notes that local revisions up to `sent` go out, and those of the peer up to `received` are here.
+    pub fn take_note(
+        &mut self,
+        sent: u64,
+        received: u64,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), ReplicaStoreError> {
+        let note = RunNote { sent: self.note.sent.max(sent), received: self.note.received.max(received) };
+        if note == self.note {
+            return Ok(());
+        }
+        self.note = note;
+        let name = self.note_name();
+        let body = bytes::Bytes::from(note.to_json());
+        let revision =
+            store.set_checkpoint(self.store_id, &name, self.note_revision.as_deref(), body.clone())?;
+        self.note_revision = match revision {
+            Some(revision) => Some(revision),
+            // Another session with the same peer writes it too: take its revision for the next time.
+            None => store.checkpoint(self.store_id, &name)?.map(|note| note.revision),
+        };
+        Ok(())
+    }
+
+    /// Whether the peer's copy lags behind.
+    pub fn is_dirty(&self, current: &Checkpoint) -> bool {
+        !self.given_up && current.to_json() != self.saved
+    }
+
+    /// Whether a save awaits its reply.
+    pub fn is_saving(&self) -> bool {
+        self.saving
+    }
+
+    /// When the next save is due.
+    pub fn due_at(&self) -> Instant {
+        self.next_save
+    }
+
+    /// Sends the checkpoint to the peer if it lags behind and no save is under way.
+    pub fn save(&mut self, core: &mut Core, current: &Checkpoint) -> Result<bool, SessionError> {
+        if self.saving || !self.is_dirty(current) {
+            return Ok(false);
+        }
+        self.saving = true;
+        self.next_save = core.now + self.interval;
+        self.send(core, current.to_json())?;
+        Ok(true)
+    }
+
+    fn send(&self, core: &mut Core, body: String) -> Result<(), SessionError> {
+        let message = core
+            .message(profile::SET_CHECKPOINT, self.collection)
+            .with("client", &self.client)
+            .with("rev", &self.peer_revision)
+            .with_body(body.clone());
+        core.request(message, Awaiting::CheckpointSaved { collection: self.collection, body })
+    }
+
+    /// The peer has it: keep our copy.
+    pub fn saved(
+        &mut self,
+        revision: &str,
+        body: String,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), ReplicaStoreError> {
+        self.saving = false;
+        self.peer_revision = revision.to_owned();
+        let name = self.own_name();
+        let copy = bytes::Bytes::from(body.clone());
+        let own = store.set_checkpoint(self.store_id, &name, self.own_revision.as_deref(), copy)?;
+        self.own_revision = match own {
+            Some(revision) => Some(revision),
+            None => store.checkpoint(self.store_id, &name)?.map(|own| own.revision),
+        };
+        self.saved = body;
+        Ok(())
+    }
+
+    /// The peer refused it: with 409 it holds another revision, which is asked for.
+    pub fn refused(&mut self, core: &mut Core, code: i32) -> Result<(), SessionError> {
+        self.saving = false;
+        self.conflicts += 1;
+        if code != 409 || self.conflicts > CONFLICTS_MAX {
+            self.given_up = true;
+            return Ok(());
+        }
+        self.saving = true;
+        let message = core.message(profile::GET_CHECKPOINT, self.collection).with("client", &self.client);
+        core.request(message, Awaiting::Checkpoint { collection: self.collection, after_conflict: true })
+    }
+
+    /// The peer's revision after a refusal; `None` if it has no checkpoint. The next save uses it.
+    pub fn learned(&mut self, revision: Option<&str>) {
+        self.saving = false;
+        self.peer_revision = revision.unwrap_or_default().to_owned();
+    }
+}

@@ -1,0 +1,525 @@
+//! The active side: agrees on collections and checkpoints, pushes and pulls each collection, saves checkpoints, ends.
+
+#![deny(clippy::disallowed_methods)]
+
+pub(super) mod checkpointer;
+pub(super) mod pull;
+pub(super) mod push;
+mod tracker;
+
+use serde_json::Value;
+
+use super::checkpoint::{Checkpoint, checkpoint_id};
+use super::config::{ActiveConfig, COLLECTIONS_MAX, CollectionConfig};
+use super::core::{Answer, Awaiting, Core, Fault, Phase, SessionCollection};
+use super::error::SessionError;
+use super::event::Activity;
+use super::extension;
+use super::extension::answer;
+use super::extension::receiver::RevsReceived;
+use super::extension::sender::{BatchSender, SentRevision};
+use super::feed::Feed;
+use super::messages::{
+    DEFAULT_COLLECTION, canonical_name, parse_proposals_reply, profile, write_get_collections,
+};
+use super::sequences::RemoteSequence;
+use super::store::{CommitOutcome, ReplicaStore};
+use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};
+use crate::time::Instant;
+use checkpointer::Checkpointer;
+use pull::{Pull, Subscribe, is_settled_for_good};
+use push::Push;
+
+/// One collection at work.
+struct Work {
+    push: Option<Push>,
+    pull: Option<Pull>,
+    checkpointer: Checkpointer,
+    /// What the checkpoint was when the run began: the half that does not run keeps its part.
+    loaded: Checkpoint,
+}
+
+/// See the head of the file.
+pub(super) struct Active {
+    config: ActiveConfig,
+    /// One for each collection, once both sides have agreed.
+    works: Vec<Work>,
+    /// Whether they have.
+    agreed: bool,
+    /// Why one half was refused; the run ends with it when the other half is done.
+    refused: Option<SessionError>,
+}
+
+impl Active {
+    pub fn new(config: ActiveConfig) -> Active {
+        Active { config, works: Vec::new(), agreed: false, refused: None }
+    }
+
+    /// The configuration, for the driver.
+    pub fn config(&self) -> &ActiveConfig {
+        &self.config
+    }
+
+    /// Asks the peer for its collections and checkpoints.
+    pub fn start(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        self.check_config()?;
+        for (n, collection) in self.config.collections.iter().enumerate() {
+            let name = canonical_name(&collection.name).to_owned();
+            let missing = || SessionError::LocalCollectionMissing { name: name.clone() };
+            let id = store.collection(&name).ok_or_else(missing)?;
+            let client = checkpoint_id(
+                store.source(),
+                &self.config.peer_uid,
+                self.config.direction,
+                &CollectionConfig { name: name.clone(), ..collection.clone() },
+            );
+            let incoming_filter = collection.pull_filter.clone();
+            core.collections.push(SessionCollection {
+                name,
+                id,
+                index: Some(n.to_string()),
+                incoming_filter,
+            });
+            let checkpointer = Checkpointer::new(n, id, client, core.now, self.config.checkpoint_interval);
+            self.works.push(Work { push: None, pull: None, checkpointer, loaded: Checkpoint::default() });
+        }
+        let clients: Vec<String> = self.works.iter().map(|work| work.checkpointer.client.clone()).collect();
+        let names: Vec<&str> = core.collections.iter().map(|c| c.name.as_str()).collect();
+        let body = write_get_collections(&clients, &names);
+        let mut message = OutgoingMessage::request(profile::GET_COLLECTIONS).with_body(body);
+        if self.config.extension {
+            message = message.with(extension::PROPERTY, extension::VERSION);
+        }
+        core.request(message, Awaiting::Collections)
+    }
+
+    fn check_config(&self) -> Result<(), SessionError> {
+        let names: Vec<&str> = self.config.collections.iter().map(|c| canonical_name(&c.name)).collect();
+        let twice = names.iter().enumerate().any(|(n, name)| names[..n].contains(name));
+        let reason = match () {
+            () if names.is_empty() => "no collections",
+            () if names.len() > COLLECTIONS_MAX => "too many collections",
+            () if twice => "a collection is named twice",
+            () => return Ok(()),
+        };
+        Err(SessionError::Configuration { reason })
+    }
+
+    /// Answers a request of the peer.
+    pub fn handle_request(
+        &mut self,
+        core: &mut Core,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<Answer, Fault> {
+        match request.profile() {
+            profile::CHANGES => self.pull_of(core, request)?.1.handle_changes(core, request, store),
+            // Whoever pushes to an active peer, or pulls from it, is active itself.
+            profile::PROPOSE_CHANGES | profile::SUB_CHANGES | profile::GET_COLLECTIONS => {
+                Err(ErrorReply::http(403, "this peer is active").into())
+            }
+            _ => Err(ErrorReply::no_handler().into()),
+        }
+    }
+
+    /// The collection of a request by which the peer sends, if we pull it.
+    pub fn pull_of(&mut self, core: &Core, request: &IncomingRequest) -> Result<(usize, &mut Pull), Fault> {
+        let collection = core.collection_of(request)?;
+        let pull = self.works.get_mut(collection).and_then(|work| work.pull.as_mut());
+        let pull = pull.ok_or_else(|| ErrorReply::http(403, "not asked for"))?;
+        Ok((collection, pull))
+    }
+
+    /// Takes the reply to one of our requests.
+    pub fn handle_reply(
+        &mut self,
+        core: &mut Core,
+        awaiting: Awaiting,
+        result: Result<IncomingReply, ErrorReply>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        match awaiting {
+            Awaiting::Collections => self.collections_replied(core, result, store),
+            Awaiting::Checkpoint { collection, after_conflict } => {
+                self.checkpoint_replied(core, collection, after_conflict, result, store)
+            }
+            Awaiting::CheckpointSaved { collection, body } => {
+                let checkpointer = &mut self.works[collection].checkpointer;
+                match result {
+                    Ok(reply) => {
+                        let revision = reply.properties.get("rev").unwrap_or_default();
+                        Ok(checkpointer.saved(revision, body, store)?)
+                    }
+                    Err(error) => checkpointer.refused(core, error.code),
+                }
+            }
+            Awaiting::Subscribed { collection } => self.subscribed(collection, result),
+            Awaiting::Proposals { collection, changes } => {
+                self.proposals_replied(core, collection, changes, result)
+            }
+            Awaiting::Rev { collection, rev } => {
+                if let Some(push) = &mut self.works[collection].push {
+                    push.rev_answered(core, rev, result.map(|_| ()));
+                }
+                Ok(())
+            }
+            Awaiting::Revs { collection, revisions, bytes } => {
+                self.revs_replied(core, collection, revisions, bytes, result)
+            }
+            // Only the passive side sends lists.
+            Awaiting::Changes { .. } => Ok(()),
+        }
+    }
+
+    fn collections_replied(
+        &mut self,
+        core: &mut Core,
+        result: Result<IncomingReply, ErrorReply>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let reply = match result {
+            Ok(reply) => reply,
+            Err(error) if is_unknown_profile(&error) && self.is_default_only(core) => {
+                // An older peer: it knows one collection and is asked without naming it.
+                core.collections[0].index = None;
+                let client = self.works[0].checkpointer.client.clone();
+                let message = core.message(profile::GET_CHECKPOINT, 0).with("client", &client);
+                return core.request(message, Awaiting::Checkpoint { collection: 0, after_conflict: false });
+            }
+            Err(error) => return Err(SessionError::Refused { request: profile::GET_COLLECTIONS, error }),
+        };
+        let malformed = || SessionError::Malformed { what: "reply to getCollections" };
+        let checkpoints: Vec<Value> = serde_json::from_slice(&reply.body).map_err(|_| malformed())?;
+        if checkpoints.len() != self.works.len() {
+            return Err(malformed());
+        }
+        if let Some(n) = checkpoints.iter().position(Value::is_null) {
+            return Err(SessionError::RemoteCollectionMissing { name: core.collections[n].name.clone() });
+        }
+        let accepted = reply.properties.get(extension::PROPERTY).filter(|_| self.config.extension);
+        let last = accepted.and_then(|value| extension::parse_acceptance(value, self.works.len()));
+        core.extension = last.is_some();
+        for (n, checkpoint) in checkpoints.iter().enumerate() {
+            self.begin(core, n, checkpoint, last.as_ref().map(|last| last[n]), store)?;
+        }
+        self.agreed = true;
+        Ok(())
+    }
+
+    fn is_default_only(&self, core: &Core) -> bool {
+        core.collections.len() == 1 && core.collections[0].name == DEFAULT_COLLECTION
+    }
+
+    fn checkpoint_replied(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        after_conflict: bool,
+        result: Result<IncomingReply, ErrorReply>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let reply = match result {
+            Ok(reply) => Some(reply),
+            Err(error) if error.code == 404 => None,
+            Err(error) => return Err(SessionError::Refused { request: profile::GET_CHECKPOINT, error }),
+        };
+        let revision = reply.as_ref().and_then(|reply| reply.properties.get("rev"));
+        if after_conflict {
+            self.works[collection].checkpointer.learned(revision);
+            return Ok(());
+        }
+        let body = reply.as_ref().map_or(&b"{}"[..], |reply| &reply.body);
+        let mut checkpoint = serde_json::from_slice::<Value>(body).unwrap_or_else(|_| serde_json::json!({}));
+        if let (Some(object), Some(revision)) = (checkpoint.as_object_mut(), revision) {
+            object.insert("rev".into(), revision.into());
+        }
+        self.begin(core, collection, &checkpoint, None, store)?;
+        self.agreed = true;
+        Ok(())
+    }
+
+    /// Begins both halves of a collection. `peer_last`: the newest sequence of a peer of our kind.
+    fn begin(
+        &mut self,
+        core: &mut Core,
+        n: usize,
+        peer_checkpoint: &Value,
+        peer_last: Option<u64>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let config = &self.config;
+        let collection = &config.collections[n];
+        let work = &mut self.works[n];
+        let (id, name) = (core.collections[n].id, core.collections[n].name.clone());
+        let checkpoint = work.checkpointer.load(peer_checkpoint, store, config.reset)?;
+        let note = work.checkpointer.note();
+        if config.direction.pushes() {
+            let cursor = checkpoint.local_sequence();
+            let target = (!config.continuous).then(|| store.last_sequence(id));
+            let mut feed = Feed::new(id, &name, cursor, target);
+            feed.ids = collection.document_ids.as_ref().map(|ids| ids.iter().cloned().collect());
+            feed.filter = collection.push_filter.clone();
+            feed.skip_all(&checkpoint.local);
+            let batches = core.extension.then(|| BatchSender::new(store.source(), cursor, note.sent));
+            let (pulls, done) = (config.direction.pulls(), checkpoint.local.clone());
+            work.push = Some(Push::new(n, feed, done, batches, pulls, config.continuous));
+        }
+        if config.direction.pulls() {
+            let since = checkpoint.remote.clone();
+            let mut pull = Pull::new(n, since.clone(), core.extension);
+            let nothing_new = peer_last.is_some_and(|last| since.number().is_some_and(|since| since >= last));
+            if nothing_new && !config.continuous {
+                pull.end();
+            } else {
+                let how = Subscribe {
+                    continuous: config.continuous,
+                    active_only: collection.skip_deleted && since == RemoteSequence::START,
+                    document_ids: collection.document_ids.as_deref(),
+                    filter: collection.remote_filter.as_deref(),
+                    offer_until: note.received,
+                };
+                pull.subscribe(core, &how)?;
+            }
+            work.pull = Some(pull);
+        }
+        work.loaded = checkpoint;
+        Ok(())
+    }
+
+    fn subscribed(
+        &mut self,
+        collection: usize,
+        result: Result<IncomingReply, ErrorReply>,
+    ) -> Result<(), SessionError> {
+        let Err(error) = result else { return Ok(()) };
+        if error.domain == "LiteCore" && error.code == 501 {
+            return Err(SessionError::Versioning);
+        }
+        if let Some(pull) = &mut self.works[collection].pull {
+            pull.end();
+        }
+        self.refused.get_or_insert(SessionError::Refused { request: profile::SUB_CHANGES, error });
+        Ok(())
+    }
+
+    fn proposals_replied(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        changes: Vec<super::store::Change>,
+        result: Result<IncomingReply, ErrorReply>,
+    ) -> Result<(), SessionError> {
+        let Some(push) = &mut self.works[collection].push else { return Ok(()) };
+        match result {
+            Ok(reply) => {
+                let answers = parse_proposals_reply(&reply.body, changes.len())
+                    .ok_or(SessionError::Malformed { what: "reply to proposeChanges" })?;
+                push.proposals_answered(core, changes, answers);
+            }
+            Err(error) if error.domain == "LiteCore" && error.code == 26 => {
+                return Err(SessionError::Versioning);
+            }
+            Err(error) => {
+                push.refuse();
+                self.refused
+                    .get_or_insert(SessionError::Refused { request: profile::PROPOSE_CHANGES, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn revs_replied(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        revisions: Vec<SentRevision>,
+        bytes: usize,
+        result: Result<IncomingReply, ErrorReply>,
+    ) -> Result<(), SessionError> {
+        let work = &mut self.works[collection];
+        let Some(push) = &mut work.push else { return Ok(()) };
+        push.revs_answered(bytes);
+        match result {
+            Ok(reply) => {
+                let answers = answer::decode(&reply.body, revisions.len())
+                    .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
+                for (revision, answer) in revisions.into_iter().zip(answers) {
+                    let at_peer = push.revision_answered(core, revision, answer);
+                    if let (Some(sequence), Some(pull)) = (at_peer, &mut work.pull) {
+                        pull.peer_has(sequence);
+                    }
+                }
+            }
+            Err(error) => {
+                push.refuse();
+                self.refused.get_or_insert(SessionError::Refused { request: profile::REVS, error });
+            }
+        }
+        Ok(())
+    }
+
+    /// A revision of the peer is durable, or not.
+    pub fn received(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        ticket: Option<u64>,
+        outcome: &CommitOutcome,
+    ) {
+        let Some(work) = self.works.get_mut(collection) else { return };
+        if let Some(pull) = &mut work.pull {
+            pull.settle(core, ticket, is_settled_for_good(outcome));
+        }
+        core.progress.documents += u64::from(!matches!(outcome, CommitOutcome::Rejected(_)));
+        let Some(push) = &mut work.push else { return };
+        match outcome {
+            CommitOutcome::Inserted { sequence } | CommitOutcome::Resolved { sequence, push: false } => {
+                push.peer_has(*sequence);
+            }
+            CommitOutcome::Resolved { sequence, push: true } => push.resolution_made(core, *sequence),
+            _ => {}
+        }
+    }
+
+    /// A revision of the peer was refused before it came to the store, or will not come.
+    pub fn not_received(&mut self, core: &mut Core, collection: usize, ticket: Option<u64>) {
+        if let Some(pull) = self.works.get_mut(collection).and_then(|work| work.pull.as_mut()) {
+            pull.settle(core, ticket, true);
+        }
+    }
+
+    /// All answers to a `revs` message are there.
+    pub fn received_revs(
+        &mut self,
+        core: &mut Core,
+        received: &RevsReceived,
+        committed: &[bool],
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let Some(work) = self.works.get_mut(received.collection) else { return Ok(()) };
+        core.progress.completed += committed.iter().filter(|committed| **committed).count() as u64;
+        if let Some(pull) = &mut work.pull {
+            pull.settle_revs(received, committed);
+        }
+        work.checkpointer.take_note(0, received.through, store)?;
+        Ok(())
+    }
+
+    /// Adds to what is to be sent.
+    pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        for work in &mut self.works {
+            if let Some(pull) = &mut work.pull {
+                pull.pump(core, store)?;
+            }
+            if let Some(push) = &mut work.push {
+                if let Some(sent) = push.pump(core, store)? {
+                    work.checkpointer.take_note(sent, 0, store)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves checkpoints that are due, says busy or idle, ends the session when all is done.
+    pub fn update(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        if !self.agreed {
+            return self.update_unagreed(core);
+        }
+        let (mut idle, mut complete) = (core.inbox.is_empty(), core.inbox.is_empty());
+        for (n, work) in self.works.iter().enumerate() {
+            if let Some(push) = &work.push {
+                let ceiling = core.feed_ceiling(n, store);
+                idle &= push.is_idle(ceiling);
+                complete &= push.is_complete(ceiling);
+            }
+            if let Some(pull) = &work.pull {
+                idle &= pull.is_complete();
+                complete &= pull.is_complete();
+            }
+        }
+        let stopping = core.phase != Phase::Running;
+        let saving = self.works.iter().filter(|work| work.checkpointer.is_saving()).count();
+        let quiet = core.inbox.is_empty() && core.awaiting_count() == saving;
+        let ending = if stopping { quiet } else { complete && quiet && self.may_end() };
+        let saved = self.save_checkpoints(core, ending, idle, store)?;
+        if ending && saved {
+            core.finish(self.refused.take().map_or(Ok(()), Err));
+            return Ok(());
+        }
+        core.set_activity(if idle && !stopping { Activity::Idle } else { Activity::Busy });
+        Ok(())
+    }
+
+    /// A one-shot run ends by itself; a continuous one if both its halves were refused.
+    fn may_end(&self) -> bool {
+        !self.config.continuous || self.refused.is_some()
+    }
+
+    fn update_unagreed(&mut self, core: &mut Core) -> Result<(), SessionError> {
+        if core.phase != Phase::Running {
+            core.finish(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Saves what is due; `true` if every checkpoint is saved or given up.
+    fn save_checkpoints(
+        &mut self,
+        core: &mut Core,
+        ending: bool,
+        idle: bool,
+        store: &dyn ReplicaStore,
+    ) -> Result<bool, SessionError> {
+        let mut all_saved = true;
+        for work in &mut self.works {
+            let current = work.current();
+            let due = core.now >= work.checkpointer.due_at();
+            if ending || idle || due {
+                if let Some(push) = &mut work.push {
+                    push.mark_pushed(store);
+                }
+            }
+            if ending || due {
+                work.checkpointer.save(core, &current)?;
+            }
+            all_saved &= !work.checkpointer.is_saving() && !work.checkpointer.is_dirty(&current);
+        }
+        Ok(all_saved)
+    }
+
+    /// The next moment at which something is due.
+    pub fn poll_at(&self) -> Option<Instant> {
+        let mut at: Option<Instant> = None;
+        let mut earlier = |candidate: Option<Instant>| {
+            if let Some(candidate) = candidate {
+                at = Some(at.map_or(candidate, |at| at.min(candidate)));
+            }
+        };
+        for work in &self.works {
+            earlier(work.push.as_ref().and_then(Push::due_at));
+            if self.agreed && !work.checkpointer.is_saving() && work.checkpointer.is_dirty(&work.current()) {
+                earlier(Some(work.checkpointer.due_at()));
+            }
+        }
+        at
+    }
+
+    /// Whether the peer owes something beyond replies.
+    pub fn is_owed(&self) -> bool {
+        self.works.iter().any(|work| work.pull.as_ref().is_some_and(Pull::is_owed))
+    }
+}
+
+impl Work {
+    /// The checkpoint as it would be saved now.
+    fn current(&self) -> Checkpoint {
+        Checkpoint {
+            local: self.push.as_ref().map_or_else(|| self.loaded.local.clone(), |push| push.done.clone()),
+            remote: self.pull.as_ref().map_or_else(|| self.loaded.remote.clone(), Pull::position),
+        }
+    }
+}
+
+fn is_unknown_profile(error: &ErrorReply) -> bool {
+    error.domain == "BLIP" && error.code == 404
+}

@@ -1,0 +1,244 @@
+//! The pulling half of one collection: asks for the peer's feed, for what is unknown in it, and keeps the position.
+
+use std::collections::VecDeque;
+
+use super::super::config::{CHANGES_BATCH, EXPECTED_REVS_HIGH, HELD_LISTS_MAX};
+use super::super::core::{Answer, Awaiting, Core, Fault};
+use super::super::error::SessionError;
+use super::super::extension::answer::RevAnswer;
+use super::super::extension::receiver::RevsReceived;
+use super::super::messages::{ChangeEntry, VERSIONING, parse_changes, profile};
+use super::super::passive::lists::{answer_change, changes_reply};
+use super::super::sequences::RemoteSequence;
+use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
+use super::tracker::{ListTracker, UnitTracker};
+use crate::blip::{IncomingRequest, MessageNumber};
+
+/// See the head of the file.
+pub(crate) struct Pull {
+    collection: usize,
+    tracker: Tracker,
+    /// Whether there is nothing to pull: the peer refuses, or said that it has nothing new.
+    over: bool,
+    /// Whether the peer said that its feed ends for now (single revisions only).
+    caught_up: bool,
+    /// Lists whose answer waits until fewer revisions are on their way.
+    held: VecDeque<(MessageNumber, bool, Vec<ChangeEntry>)>,
+}
+
+enum Tracker {
+    Lists(ListTracker),
+    Units(UnitTracker),
+}
+
+/// What `subChanges` says beside the position.
+pub(crate) struct Subscribe<'a> {
+    pub continuous: bool,
+    pub active_only: bool,
+    pub document_ids: Option<&'a [String]>,
+    pub filter: Option<&'a str>,
+    /// Extension: up to here the peer shall offer before it sends.
+    pub offer_until: u64,
+}
+
+impl Pull {
+    pub fn new(collection: usize, since: RemoteSequence, extension: bool) -> Pull {
+        let tracker = match extension {
+            true => Tracker::Units(UnitTracker::new(since.number().unwrap_or(0))),
+            false => Tracker::Lists(ListTracker::new(since)),
+        };
+        Pull { collection, tracker, over: false, caught_up: false, held: VecDeque::new() }
+    }
+
+    /// There is nothing to pull.
+    pub fn end(&mut self) {
+        self.over = true;
+    }
+
+    /// Asks for the feed.
+    pub fn subscribe(&self, core: &mut Core, how: &Subscribe<'_>) -> Result<(), SessionError> {
+        let mut message = core.message(profile::SUB_CHANGES, self.collection);
+        let since = self.position();
+        if since != RemoteSequence::START {
+            message = message.with("since", &since.to_string());
+        }
+        if how.continuous {
+            message = message.with("continuous", "true");
+        }
+        message = message.with("batch", &CHANGES_BATCH.to_string());
+        message = message.with("sendReplacementRevs", "1").with("versioning", VERSIONING);
+        if how.active_only {
+            message = message.with("activeOnly", "true");
+        }
+        message = message.with("revocations", "true");
+        if let Some(filter) = how.filter {
+            message = message.with("filter", filter);
+        }
+        if core.extension && how.offer_until > since.number().unwrap_or(0) {
+            message = message.with("offer", &how.offer_until.to_string());
+        }
+        if let Some(ids) = how.document_ids {
+            message = message.with_body(serde_json::json!({"docIDs": ids}).to_string());
+        }
+        core.request(message, Awaiting::Subscribed { collection: self.collection })
+    }
+
+    /// Answers `changes`.
+    pub fn handle_changes(
+        &mut self,
+        core: &mut Core,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<Answer, Fault> {
+        let Tracker::Lists(tracker) = &mut self.tracker else {
+            return Err(SessionError::Malformed { what: "changes where revs were agreed" }.into());
+        };
+        let entries = parse_changes(&request.body)?;
+        if entries.is_empty() {
+            self.caught_up = true;
+            return Ok(Answer::empty());
+        }
+        core.progress.total += entries.len() as u64;
+        if tracker.expected() >= EXPECTED_REVS_HIGH || !self.held.is_empty() {
+            if self.held.len() >= HELD_LISTS_MAX {
+                return Err(SessionError::TooMany {
+                    what: "lists",
+                    max: HELD_LISTS_MAX,
+                    actual: HELD_LISTS_MAX + 1,
+                }
+                .into());
+            }
+            self.held.push_back((request.number, request.no_reply, entries));
+            return Ok(Answer::Later);
+        }
+        Ok(Answer::Now(answer_list(tracker, core, self.collection, entries, store)?))
+    }
+
+    /// Answers lists that wait, when there is room again.
+    pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        let Tracker::Lists(tracker) = &mut self.tracker else { return Ok(()) };
+        while tracker.expected() < EXPECTED_REVS_HIGH / 2 {
+            let Some((number, no_reply, entries)) = self.held.pop_front() else { return Ok(()) };
+            let reply = answer_list(tracker, core, self.collection, entries, store)?;
+            core.reply(number, no_reply, reply);
+        }
+        Ok(())
+    }
+
+    /// A `rev` or `norev` has come; gives the ticket if it was asked for.
+    pub fn arrived(&mut self, sequence: &str) -> Option<u64> {
+        match &mut self.tracker {
+            Tracker::Lists(tracker) => tracker.arrived(&RemoteSequence::from_json(sequence)),
+            Tracker::Units(_) => None,
+        }
+    }
+
+    /// What was asked for by this ticket is settled.
+    pub fn settle(&mut self, core: &mut Core, ticket: Option<u64>, done: bool) {
+        core.progress.completed += u64::from(ticket.is_some());
+        if let (Some(ticket), Tracker::Lists(tracker)) = (ticket, &mut self.tracker) {
+            tracker.settle(ticket, done);
+        }
+    }
+
+    /// A `revs` message of the feed has come; `outstanding` of its revisions go to the store.
+    pub fn begin_revs(
+        &mut self,
+        received: &RevsReceived,
+        outstanding: usize,
+        last: bool,
+    ) -> Result<(), SessionError> {
+        let Tracker::Units(tracker) = &mut self.tracker else {
+            return Err(SessionError::Malformed { what: "revs that were not agreed" });
+        };
+        if received.asked {
+            return Ok(());
+        }
+        let wanted = |(sequence, answer): &(u64, Option<RevAnswer>)| {
+            matches!(answer, Some(RevAnswer::Wanted)).then_some(*sequence)
+        };
+        let wanted: Vec<u64> = received.answers.iter().filter_map(wanted).collect();
+        if tracker.expected() + wanted.len() > 16 * EXPECTED_REVS_HIGH {
+            let actual = tracker.expected() + wanted.len();
+            return Err(SessionError::TooMany { what: "offers", max: 16 * EXPECTED_REVS_HIGH, actual });
+        }
+        tracker.begin(received.from, received.through, outstanding + wanted.len(), last)?;
+        for sequence in wanted {
+            tracker.want(received.from, sequence);
+        }
+        Ok(())
+    }
+
+    /// All answers to a `revs` message are there; `committed` says of which revisions the store decided.
+    pub fn settle_revs(&mut self, received: &RevsReceived, committed: &[bool]) {
+        let Tracker::Units(tracker) = &mut self.tracker else { return };
+        for ((sequence, answer), committed) in received.answers.iter().zip(committed) {
+            let done = !matches!(answer, Some(RevAnswer::Failed(error)) if error.code == 500);
+            if received.asked {
+                if let Some(unit) = tracker.arrived(*sequence) {
+                    tracker.settle(unit, done);
+                }
+            } else if *committed {
+                tracker.settle(received.from, done);
+            }
+        }
+    }
+
+    /// The peer has something of ours as this sequence of its feed.
+    pub fn peer_has(&mut self, sequence: u64) {
+        if let Tracker::Units(tracker) = &mut self.tracker {
+            tracker.peer_has(sequence);
+        }
+    }
+
+    /// Whether everything the peer had when it was asked is durable here.
+    pub fn is_complete(&self) -> bool {
+        self.over
+            || match &self.tracker {
+                Tracker::Lists(tracker) => self.caught_up && tracker.is_settled() && self.held.is_empty(),
+                Tracker::Units(tracker) => tracker.is_caught_up(),
+            }
+    }
+
+    /// Whether the peer owes something.
+    pub fn is_owed(&self) -> bool {
+        if self.over {
+            return false;
+        }
+        match &self.tracker {
+            Tracker::Lists(tracker) => !self.caught_up || tracker.expected() > 0,
+            Tracker::Units(tracker) => !tracker.is_settled() || !tracker.is_caught_up(),
+        }
+    }
+
+    /// Everything of the peer's feed up to here is durable.
+    pub fn position(&self) -> RemoteSequence {
+        match &self.tracker {
+            Tracker::Lists(tracker) => tracker.position().clone(),
+            Tracker::Units(tracker) => RemoteSequence::Number(tracker.position()),
+        }
+    }
+}
+
+/// Whether a revision need not be tried again.
+pub(crate) fn is_settled_for_good(outcome: &CommitOutcome) -> bool {
+    !matches!(outcome, CommitOutcome::Rejected(Rejection::Resolver(_)))
+}
+
+fn answer_list(
+    tracker: &mut ListTracker,
+    core: &mut Core,
+    collection: usize,
+    entries: Vec<ChangeEntry>,
+    store: &dyn ReplicaStore,
+) -> Result<crate::blip::OutgoingMessage, SessionError> {
+    let id = core.collections[collection].id;
+    let mut answers = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let answer = answer_change(&entry, store.revision(id, &entry.id)?.as_ref());
+        core.progress.completed += u64::from(answer.is_none());
+        tracker.add(entry.sequence, answer.is_some());
+        answers.push(answer);
+    }
+    Ok(changes_reply(&answers))
+}

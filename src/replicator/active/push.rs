@@ -1,0 +1,427 @@
+//! The pushing half of one collection: which local changes the peer lacks, and which of them it has confirmed.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::super::config::{CHANGES_BATCH, LISTS_IN_FLIGHT_MAX, RESOLUTION_PUSH_DELAY, WANTED_REVS_MAX};
+use super::super::core::{Awaiting, Core, Phase};
+use super::super::error::SessionError;
+use super::super::event::Direction;
+use super::super::extension::answer::RevAnswer;
+use super::super::extension::sender::{BatchSender, Sent, SentRevision};
+use super::super::feed::{Feed, Rows};
+use super::super::messages::{ListAnswer, profile, refuse, write_proposals};
+use super::super::outgoing::{RevSender, SentRev, Wanted};
+use super::super::sequences::SequenceSet;
+use super::super::store::{Change, ReplicaStore};
+use crate::blip::ErrorReply;
+use crate::database::revision::Version;
+use crate::time::Instant;
+
+/// Most documents that may be tried a second time in one run.
+const RETRIES_MAX: usize = 10_000;
+
+/// See the head of the file.
+pub(crate) struct Push {
+    collection: usize,
+    pub feed: Feed,
+    /// Local sequences that need not be pushed any more: confirmed, superseded, filtered out, or the peer's own.
+    pub done: SequenceSet,
+    sender: Sender,
+    /// Whether the peer's conflicting revisions will come by the pull.
+    pulls: bool,
+    continuous: bool,
+    /// Not before then: the resolution of a conflict waits.
+    delayed_until: Option<Instant>,
+    /// The peer takes nothing.
+    refused: bool,
+    /// Up to here `mark_pushed` was told.
+    marked: u64,
+}
+
+enum Sender {
+    Single(Box<Single>),
+    Batches(BatchSender),
+}
+
+/// As the original does it.
+#[derive(Default)]
+struct Single {
+    revs: RevSender,
+    lists_in_flight: usize,
+    retries: VecDeque<Retry>,
+    retried: HashSet<u64>,
+    /// Whether anything was proposed in this session, or the empty list was sent.
+    proposed: bool,
+    told_end: bool,
+}
+
+/// A document to be proposed again.
+struct Retry {
+    id: String,
+    sequence: u64,
+    /// The peer's revision, which ours descends from.
+    known: Option<Version>,
+}
+
+impl Push {
+    /// `batches`: the sender of the extension, if both speak it.
+    pub fn new(
+        collection: usize,
+        feed: Feed,
+        done: SequenceSet,
+        batches: Option<BatchSender>,
+        pulls: bool,
+        continuous: bool,
+    ) -> Push {
+        let sender = batches.map_or_else(|| Sender::Single(Box::default()), Sender::Batches);
+        Push {
+            collection,
+            feed,
+            done,
+            sender,
+            pulls,
+            continuous,
+            delayed_until: None,
+            refused: false,
+            marked: 0,
+        }
+    }
+
+    /// When a delayed push is due.
+    pub fn due_at(&self) -> Option<Instant> {
+        self.delayed_until
+    }
+
+    /// Whether everything that is to be pushed is confirmed.
+    pub fn is_idle(&self, ceiling: u64) -> bool {
+        let sent = match &self.sender {
+            Sender::Single(single) => {
+                single.revs.is_idle()
+                    && single.lists_in_flight == 0
+                    && single.retries.is_empty()
+                    && (single.told_end || single.proposed)
+            }
+            Sender::Batches(batches) => batches.is_idle(),
+        };
+        self.refused || (sent && self.feed.is_exhausted(ceiling) && self.delayed_until.is_none())
+    }
+
+    /// Whether a one-shot push is over.
+    pub fn is_complete(&self, ceiling: u64) -> bool {
+        self.refused || (self.is_idle(ceiling) && self.feed.is_complete())
+    }
+
+    /// The peer takes nothing: ends this half.
+    pub fn refuse(&mut self) {
+        self.refused = true;
+        match &mut self.sender {
+            Sender::Single(single) => single.revs.clear(),
+            Sender::Batches(batches) => batches.clear(),
+        }
+    }
+
+    /// The peer has what is now this local sequence: it came from there.
+    pub fn peer_has(&mut self, sequence: u64) {
+        self.feed.skip(sequence);
+        self.done.insert(sequence);
+    }
+
+    /// A conflict was resolved so that the peer lacks the result.
+    pub fn resolution_made(&mut self, core: &Core, sequence: u64) {
+        match &mut self.sender {
+            // Peers of our kind get it within the same run.
+            Sender::Batches(_) => {
+                if let Some(target) = &mut self.feed.target {
+                    *target = sequence.max(*target);
+                }
+            }
+            Sender::Single(_) if self.continuous => {
+                self.delayed_until = Some(core.now + RESOLUTION_PUSH_DELAY)
+            }
+            // The original leaves it to the next run.
+            Sender::Single(_) => {}
+        }
+    }
+
+    /// Tells the store what the peer has by now.
+    pub fn mark_pushed(&mut self, store: &dyn ReplicaStore) {
+        let prefix = self.done.prefix();
+        if prefix > self.marked {
+            self.marked = prefix;
+            store.mark_pushed(self.feed.id, prefix);
+        }
+    }
+
+    /// Adds to what is to be sent. Gives the newest local sequence that went out with its body, if any did.
+    pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<Option<u64>, SessionError> {
+        if self.refused {
+            return Ok(None);
+        }
+        let stopping = core.phase != Phase::Running;
+        if self.delayed_until.is_some_and(|until| core.now >= until) {
+            self.delayed_until = None;
+        }
+        match &mut self.sender {
+            Sender::Single(single) => {
+                if stopping {
+                    single.revs.clear();
+                    single.retries.clear();
+                    return Ok(None);
+                }
+                single.revs.pump(core, self.collection, store, true)?;
+                single.revs.gone.drain(..).for_each(|sequence| self.done.insert(sequence));
+                if self.delayed_until.is_none() {
+                    self.pump_lists(core, store)?;
+                }
+                Ok(None)
+            }
+            Sender::Batches(batches) => {
+                if stopping {
+                    batches.clear();
+                    return Ok(None);
+                }
+                let mut newest = None;
+                batches.pump_wanted(core, self.collection, store)?;
+                while let Some(sending) =
+                    batches.pump_feed(core, self.collection, store, &mut self.feed, false)?
+                {
+                    mark_gaps(
+                        &mut self.done,
+                        sending.from,
+                        sending.through,
+                        sending.sequences.iter().copied(),
+                    );
+                    newest = Some(sending.through);
+                }
+                Ok(newest)
+            }
+        }
+    }
+
+    fn pump_lists(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        loop {
+            let Sender::Single(single) = &mut self.sender else { return Ok(()) };
+            let room = single.lists_in_flight < LISTS_IN_FLIGHT_MAX && single.revs.queued() < WANTED_REVS_MAX;
+            if !core.may_send() || !room {
+                return Ok(());
+            }
+            let ceiling = core.feed_ceiling(self.collection, store);
+            if !self.feed.is_exhausted(ceiling) {
+                let Rows { from, through, changes } = self.feed.read(store, ceiling, CHANGES_BATCH, false)?;
+                mark_gaps(&mut self.done, from, through, changes.iter().map(|change| change.sequence));
+                if !changes.is_empty() {
+                    core.progress.total += changes.len() as u64;
+                    let proposals = changes.into_iter().map(|change| (known_of(&change), change)).collect();
+                    propose(core, self.collection, single, proposals)?;
+                }
+                continue;
+            }
+            let again = take_retries(single, &mut self.done, core, self.collection, store)?;
+            if !again.is_empty() {
+                propose(core, self.collection, single, again)?;
+                continue;
+            }
+            if !single.told_end && (self.continuous || !single.proposed) {
+                single.told_end = true;
+                let mut message = core.message(profile::PROPOSE_CHANGES, self.collection);
+                message = message.with("conflictIncludesRev", "true").with_body("[]");
+                message.urgent = true;
+                core.notify(message)?;
+            }
+            return Ok(());
+        }
+    }
+
+    /// The peer said which proposals it wants.
+    pub fn proposals_answered(&mut self, core: &mut Core, changes: Vec<Change>, answers: Vec<ListAnswer>) {
+        let Sender::Single(single) = &mut self.sender else { return };
+        single.lists_in_flight = single.lists_in_flight.saturating_sub(1);
+        for (change, answer) in changes.into_iter().zip(answers) {
+            match answer {
+                ListAnswer::Wanted { .. } => {
+                    single.revs.want(Wanted::of(change));
+                    continue;
+                }
+                ListAnswer::Unwanted => self.done.insert(change.sequence),
+                ListAnswer::Conflict { rev: Some(rev) }
+                    if change.vector.contains(rev.current) && single.may_retry(change.sequence) =>
+                {
+                    // Ours descends from what the peer has: it only did not see that.
+                    let (id, sequence, known) = (change.id, change.sequence, Some(rev.current));
+                    single.retries.push_back(Retry { id, sequence, known });
+                    continue;
+                }
+                ListAnswer::Conflict { .. } => {
+                    note_conflict(&mut self.done, self.pulls, core, self.collection, &change);
+                }
+                ListAnswer::Refused(status) => {
+                    let error = ErrorReply::http(status, "refused when it was proposed");
+                    core.report(Direction::Sent, self.collection, &change.id, change.deleted, Some(error));
+                }
+            }
+            core.progress.completed += 1;
+        }
+    }
+
+    /// A single revision was answered.
+    pub fn rev_answered(&mut self, core: &mut Core, rev: SentRev, result: Result<(), ErrorReply>) {
+        let Sender::Single(single) = &mut self.sender else { return };
+        single.revs.replied(&rev);
+        match result {
+            Ok(()) => {
+                self.done.insert(rev.sequence);
+                core.progress.documents += 1;
+                core.report(Direction::Sent, self.collection, &rev.id, rev.deleted, None);
+            }
+            Err(error) => {
+                if is_refusal(&error) && single.may_retry(rev.sequence) {
+                    single.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known: None });
+                    return;
+                }
+                self.failed(core, rev.sequence, &rev.id, rev.deleted, error);
+            }
+        }
+        core.progress.completed += 1;
+    }
+
+    /// A revision of a `revs` message was answered. Gives the peer's sequence if it has exactly this revision now.
+    pub fn revision_answered(
+        &mut self,
+        core: &mut Core,
+        revision: SentRevision,
+        answer: RevAnswer,
+    ) -> Option<u64> {
+        let SentRevision { id, sequence, deleted, sent, version } = revision;
+        core.progress.total += u64::from(sent != Sent::Gone);
+        let mut at_peer = None;
+        match answer {
+            RevAnswer::Wanted if sent == Sent::Offer => {
+                core.progress.total -= 1;
+                if let Sender::Batches(batches) = &mut self.sender {
+                    batches.want(Wanted { id, sequence, version });
+                }
+                return None;
+            }
+            RevAnswer::Stored(peer_sequence) => {
+                self.done.insert(sequence);
+                if sent == Sent::Body {
+                    core.progress.documents += 1;
+                    core.report(Direction::Sent, self.collection, &id, deleted, None);
+                }
+                at_peer = Some(peer_sequence);
+            }
+            RevAnswer::Known => self.done.insert(sequence),
+            // It had the body already and knows nothing to do with it: the next run tries again.
+            RevAnswer::Wanted => {}
+            RevAnswer::Conflict(_) => self.failed(core, sequence, &id, deleted, refuse::conflict()),
+            RevAnswer::Failed(error) => self.failed(core, sequence, &id, deleted, error),
+        }
+        core.progress.completed += u64::from(sent != Sent::Gone);
+        at_peer
+    }
+
+    /// The answer to a `revs` message has come.
+    pub fn revs_answered(&mut self, bytes: usize) {
+        if let Sender::Batches(batches) = &mut self.sender {
+            batches.answered(bytes);
+        }
+    }
+
+    /// A revision was not taken. Conflicts come back by the pull; refusals are final; the rest is for the next run.
+    fn failed(&mut self, core: &mut Core, sequence: u64, id: &str, deleted: bool, error: ErrorReply) {
+        if is_conflict(&error) {
+            self.done.insert(sequence);
+            if self.pulls {
+                return;
+            }
+        } else if is_refusal(&error) {
+            self.done.insert(sequence);
+        }
+        core.report(Direction::Sent, self.collection, id, deleted, Some(error));
+    }
+}
+
+impl Single {
+    /// Whether the document of this sequence may be proposed once more; once for each.
+    fn may_retry(&mut self, sequence: u64) -> bool {
+        self.retried.len() < RETRIES_MAX && self.retried.insert(sequence)
+    }
+}
+
+/// The revision that the peer is known to have had.
+fn known_of(change: &Change) -> Option<Version> {
+    change.remote_ancestor.filter(|ancestor| *ancestor != change.vector.current)
+}
+
+fn propose(
+    core: &mut Core,
+    collection: usize,
+    single: &mut Single,
+    proposals: Vec<(Option<Version>, Change)>,
+) -> Result<(), SessionError> {
+    let body = write_proposals(proposals.iter().map(|(known, change)| (change, *known)));
+    let mut message = core
+        .message(profile::PROPOSE_CHANGES, collection)
+        .with("conflictIncludesRev", "true")
+        .with_body(body);
+    message.urgent = true;
+    message.compressed = true;
+    single.proposed = true;
+    single.lists_in_flight += 1;
+    let changes = proposals.into_iter().map(|(_, change)| change).collect();
+    core.request(message, Awaiting::Proposals { collection, changes })
+}
+
+/// Documents to be proposed again, as they are now; those that changed meanwhile are further on in the feed.
+fn take_retries(
+    single: &mut Single,
+    done: &mut SequenceSet,
+    core: &mut Core,
+    collection: usize,
+    store: &dyn ReplicaStore,
+) -> Result<Vec<(Option<Version>, Change)>, SessionError> {
+    let id = core.collections[collection].id;
+    let count = single.retries.len().min(CHANGES_BATCH);
+    let mut again = Vec::with_capacity(count);
+    for retry in single.retries.drain(..count) {
+        match store.revision(id, &retry.id)?.filter(|change| change.sequence == retry.sequence) {
+            Some(change) => again.push((retry.known.or_else(|| known_of(&change)), change)),
+            None => {
+                done.insert(retry.sequence);
+                core.progress.completed += 1;
+            }
+        }
+    }
+    Ok(again)
+}
+
+fn note_conflict(done: &mut SequenceSet, pulls: bool, core: &mut Core, collection: usize, change: &Change) {
+    // The pull brings the peer's revision and makes a new one of both, with a sequence of its own.
+    done.insert(change.sequence);
+    if !pulls {
+        core.report(Direction::Sent, collection, &change.id, change.deleted, Some(refuse::conflict()));
+    }
+}
+
+/// Everything of the range that is not to be sent is done.
+fn mark_gaps(done: &mut SequenceSet, from: u64, through: u64, sent: impl Iterator<Item = u64>) {
+    let mut next = from.saturating_add(1);
+    for sequence in sent {
+        if sequence > next {
+            done.insert_range(next..=sequence - 1);
+        }
+        next = sequence.saturating_add(1);
+    }
+    if next <= through {
+        done.insert_range(next..=through);
+    }
+}
+
+fn is_conflict(error: &ErrorReply) -> bool {
+    matches!((error.domain.as_str(), error.code), ("HTTP", 409) | ("LiteCore", 8))
+}
+
+/// The peer does not want the document, now or later.
+fn is_refusal(error: &ErrorReply) -> bool {
+    error.domain == "HTTP" && error.code == 403
+}

@@ -1,0 +1,336 @@
+//! What both sides of a session share: the BLIP connection, requests that await their reply, revisions on their way to
+//! the store, events and deadlines.
+
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::config::{
+    EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, SEND_QUEUE_LOW, SEND_QUEUE_MAX, STOP_TIMEOUT,
+};
+use super::error::SessionError;
+use super::event::{Activity, Direction, Progress, SessionEvent};
+use super::extension::sender::SentRevision;
+use super::inbox::Inbox;
+use super::outgoing::SentRev;
+use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::blip::{BlipConfig, Connection, ErrorReply, IncomingRequest, MessageNumber, OutgoingMessage};
+use crate::time::Instant;
+
+/// Bytes that a message may need beside a document's body: properties with a long history, columns.
+const MESSAGE_OVERHEAD: usize = 64 << 10;
+
+/// One collection of the session, in the order of `getCollections`.
+#[derive(Clone)]
+pub(super) struct SessionCollection {
+    /// Canonical full name.
+    pub name: String,
+    /// In this store.
+    pub id: CollectionId,
+    /// Its index as a property value; `None` while the peer knows only the default collection.
+    pub index: Option<String>,
+    /// Revisions it refuses are not stored.
+    pub incoming_filter: Option<ReplicationFilter>,
+}
+
+/// What a request of ours awaits.
+#[derive(Debug)]
+pub(super) enum Awaiting {
+    /// The peer's collections and checkpoints.
+    Collections,
+    /// A checkpoint; `after_conflict`: to learn its revision after a refused save.
+    Checkpoint { collection: usize, after_conflict: bool },
+    /// The revision of a saved checkpoint.
+    CheckpointSaved { collection: usize, body: String },
+    /// Whether we may pull.
+    Subscribed { collection: usize },
+    /// Which of these the peer wants (active).
+    Proposals { collection: usize, changes: Vec<Change> },
+    /// Which of these the peer wants (passive).
+    Changes { collection: usize, changes: Vec<Change> },
+    /// Whether a revision is durable there.
+    Rev { collection: usize, rev: SentRev },
+    /// What became of several revisions.
+    Revs { collection: usize, revisions: Vec<SentRevision>, bytes: usize },
+}
+
+/// How a request of the peer ends at once.
+pub(super) enum Fault {
+    /// It is answered with an error; the session goes on.
+    Reply(ErrorReply),
+    /// The session is over.
+    Fatal(SessionError),
+}
+
+impl From<ErrorReply> for Fault {
+    fn from(error: ErrorReply) -> Fault {
+        Fault::Reply(error)
+    }
+}
+
+impl From<SessionError> for Fault {
+    fn from(error: SessionError) -> Fault {
+        Fault::Fatal(error)
+    }
+}
+
+impl From<ReplicaStoreError> for Fault {
+    fn from(error: ReplicaStoreError) -> Fault {
+        Fault::Fatal(error.into())
+    }
+}
+
+/// How a request of the peer is answered.
+pub(super) enum Answer {
+    /// With this.
+    Now(OutgoingMessage),
+    /// Later, or never.
+    Later,
+}
+
+impl Answer {
+    /// An empty reply.
+    pub fn empty() -> Answer {
+        Answer::Now(OutgoingMessage::default())
+    }
+}
+
+/// Where the session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// At work.
+    Running,
+    /// Finishes what is in flight, until the deadline at the latest.
+    Stopping { deadline: Instant },
+    /// Over.
+    Finished,
+}
+
+/// See the head of the file.
+pub(super) struct Core {
+    pub blip: Connection,
+    pub now: Instant,
+    pub inbox: Inbox,
+    pub collections: Vec<SessionCollection>,
+    /// Whether both sides speak the extension.
+    pub extension: bool,
+    pub phase: Phase,
+    pub progress: Progress,
+    pub report_documents: bool,
+    /// Largest body that fits into a message, in bytes.
+    pub body_size_max: usize,
+    events: VecDeque<SessionEvent>,
+    awaiting: BTreeMap<MessageNumber, (Instant, Awaiting)>,
+    activity: Activity,
+    progress_told: Progress,
+    reply_timeout: Duration,
+    /// When a frame last went in either direction.
+    moved: Instant,
+}
+
+impl Core {
+    pub fn new(blip: BlipConfig, extension: bool, report_documents: bool, reply_timeout: Duration) -> Core {
+        Core {
+            body_size_max: blip.message_size_max.saturating_sub(MESSAGE_OVERHEAD),
+            blip: Connection::new(blip),
+            now: Instant::ZERO,
+            inbox: Inbox::default(),
+            collections: Vec::new(),
+            extension,
+            phase: Phase::Running,
+            progress: Progress::default(),
+            report_documents,
+            events: VecDeque::new(),
+            awaiting: BTreeMap::new(),
+            activity: Activity::Busy,
+            progress_told: Progress::default(),
+            reply_timeout,
+            moved: Instant::ZERO,
+        }
+    }
+
+    /// Sends a request and remembers what its reply means.
+    pub fn request(&mut self, message: OutgoingMessage, awaiting: Awaiting) -> Result<(), SessionError> {
+        if self.awaiting.is_empty() && self.blip.queued_bytes() == 0 {
+            // The peer owes nothing until now: its time begins here.
+            self.moved = self.now;
+        }
+        let number = self.blip.send_request(message)?;
+        self.awaiting.insert(number, (self.now, awaiting));
+        Ok(())
+    }
+
+    /// Sends a request that wants no reply.
+    pub fn notify(&mut self, mut message: OutgoingMessage) -> Result<(), SessionError> {
+        message.no_reply = true;
+        self.blip.send_request(message)?;
+        Ok(())
+    }
+
+    /// What the reply of this number means.
+    pub fn take_awaiting(&mut self, number: MessageNumber) -> Option<Awaiting> {
+        self.awaiting.remove(&number).map(|(_, awaiting)| awaiting)
+    }
+
+    /// Requests of ours without a reply.
+    pub fn awaiting_count(&self) -> usize {
+        self.awaiting.len()
+    }
+
+    /// Answers a request, unless it wants no answer.
+    pub fn reply(&mut self, request: MessageNumber, no_reply: bool, message: OutgoingMessage) {
+        if !no_reply {
+            if let Err(error) = self.blip.reply(request, message) {
+                self.finish(Err(error.into()));
+            }
+        }
+    }
+
+    /// Answers a request with an error, unless it wants no answer.
+    pub fn reply_error(&mut self, request: MessageNumber, no_reply: bool, error: ErrorReply) {
+        if !no_reply {
+            if let Err(error) = self.blip.reply_error(request, &error) {
+                self.finish(Err(error.into()));
+            }
+        }
+    }
+
+    /// The collection a request is about.
+    pub fn collection_of(&self, request: &IncomingRequest) -> Result<usize, ErrorReply> {
+        use super::messages::refuse;
+        match request.properties.get("collection") {
+            None if self.collections.len() == 1 && self.collections[0].index.is_none() => Ok(0),
+            Some(index) if self.collections.iter().any(|c| c.index.is_some()) => {
+                let index: usize = index.parse().map_err(|_| refuse::collection_index())?;
+                if index < self.collections.len() { Ok(index) } else { Err(refuse::collection_index()) }
+            }
+            _ => Err(refuse::collection_property()),
+        }
+    }
+
+    /// A request of this profile about a collection.
+    pub fn message(&self, profile: &str, collection: usize) -> OutgoingMessage {
+        let message = OutgoingMessage::request(profile);
+        match self.collections.get(collection).and_then(|c| c.index.as_deref()) {
+            Some(index) => message.with("collection", index),
+            None => message,
+        }
+    }
+
+    /// Whether more may be queued for sending now.
+    pub fn may_send(&self) -> bool {
+        self.blip.queued_bytes() < SEND_QUEUE_LOW
+    }
+
+    /// Whether the peer's input may go on: nothing here has grown too long.
+    pub fn accepts_input(&self) -> bool {
+        self.phase == Phase::Finished
+            || (!self.inbox.is_full()
+                && self.blip.queued_bytes() < SEND_QUEUE_MAX
+                && self.events.len() < EVENTS_MAX)
+    }
+
+    /// Frames move: the peer is alive.
+    pub fn note_moved(&mut self) {
+        self.moved = self.now;
+    }
+
+    /// When the peer's time is up, if it owes something (`owes`: beyond the replies known here).
+    pub fn reply_deadline(&self, owes: bool) -> Option<Instant> {
+        if self.phase == Phase::Finished || !self.inbox.is_empty() {
+            return None;
+        }
+        let oldest = self.awaiting.first_key_value().map(|(_, (since, _))| *since);
+        let unsent = self.blip.queued_bytes() > 0;
+        if oldest.is_none() && !owes && !unsent {
+            return None;
+        }
+        let still = self.moved + self.reply_timeout;
+        let eldest = oldest.map(|since| since + self.reply_timeout * REPLY_TIMEOUT_FACTOR);
+        Some(eldest.map_or(still, |eldest| still.min(eldest)))
+    }
+
+    /// The error when the deadline is over.
+    pub fn timed_out(&self) -> SessionError {
+        SessionError::TimedOut { waited: self.now.since(self.moved).max(self.reply_timeout) }
+    }
+
+    /// Begins to stop; what is in flight may still end.
+    pub fn begin_stop(&mut self) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Stopping { deadline: self.now + STOP_TIMEOUT };
+        }
+    }
+
+    /// Ends the session.
+    pub fn finish(&mut self, result: Result<(), SessionError>) {
+        if self.phase == Phase::Finished {
+            return;
+        }
+        self.tell_progress();
+        self.phase = Phase::Finished;
+        self.awaiting.clear();
+        self.inbox.clear();
+        self.events.push_back(SessionEvent::Finished(result));
+    }
+
+    /// Whether the session is over.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Finished
+    }
+
+    /// Notes busy or idle.
+    pub fn set_activity(&mut self, activity: Activity) {
+        if self.activity != activity && !self.is_finished() {
+            self.activity = activity;
+            self.tell_progress();
+            self.events.push_back(SessionEvent::Activity(activity));
+        }
+    }
+
+    /// Gives the progress as an event if it changed.
+    fn tell_progress(&mut self) {
+        if self.progress != self.progress_told {
+            self.progress_told = self.progress;
+            self.events.push_back(SessionEvent::Progress(self.progress));
+        }
+    }
+
+    /// The next event. Progress comes once for all changes since the last.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        if self.events.is_empty() && !self.is_finished() {
+            self.tell_progress();
+        }
+        self.events.pop_front()
+    }
+
+    /// Reports a document.
+    pub fn report(
+        &mut self,
+        direction: Direction,
+        collection: usize,
+        id: &str,
+        deleted: bool,
+        error: Option<ErrorReply>,
+    ) {
+        if error.is_none() && !self.report_documents {
+            return;
+        }
+        let Some(name) = self.collections.get(collection).map(|c| c.name.clone()) else { return };
+        self.events.push_back(SessionEvent::DocumentReplicated {
+            direction,
+            collection: name,
+            id: id.to_owned(),
+            deleted,
+            error,
+        });
+    }
+
+    /// The newest sequence a feed may read now: while a commit of what the peer sent is under way, what it adds to the
+    /// feed is not known yet and must not be sent back.
+    pub fn feed_ceiling(&mut self, collection: usize, store: &dyn ReplicaStore) -> u64 {
+        let Some(id) = self.collections.get(collection).map(|c| c.id) else { return 0 };
+        self.inbox.feed_ceiling(collection, || store.last_sequence(id))
+    }
+}

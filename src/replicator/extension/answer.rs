@@ -1,0 +1,137 @@
+//! The answer to a `revs` message: what became of each revision, as runs.
+//!
+//! Source: `firmware-notes/replication.md`, extension, byte tables.
+
+use super::codec::{CodecError, get, put, unzigzag, zigzag};
+use crate::blip::ErrorReply;
+use crate::database::revision::VersionVector;
+
+/// Longest text of an error or vector in an answer, in bytes.
+const TEXT_MAX: usize = 16 << 10;
+
+/// What became of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevAnswer {
+    /// Durable, as this sequence of the receiver's feed.
+    Stored(u64),
+    /// The receiver has it, or a descendant of it, or does not want it.
+    Known,
+    /// An offer that the receiver wants to have.
+    Wanted,
+    /// It conflicts with this revision of the receiver.
+    Conflict(VersionVector),
+    /// Refused; asking again may help only if the status says so.
+    Failed(ErrorReply),
+}
+
+impl RevAnswer {
+    fn kind(&self) -> u8 {
+        match self {
+            RevAnswer::Stored(_) => 0,
+            RevAnswer::Known => 1,
+            RevAnswer::Wanted => 2,
+            RevAnswer::Conflict(_) => 3,
+            RevAnswer::Failed(_) => 4,
+        }
+    }
+}
+
+/// Writes the answers to all revisions of a message, in order.
+pub fn encode(answers: &[RevAnswer]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut next = 0u64;
+    let mut at = 0;
+    while let Some(first) = answers.get(at) {
+        let run = run_length(&answers[at..]);
+        put(&mut out, run as u64);
+        out.push(first.kind());
+        match first {
+            RevAnswer::Stored(sequence) => {
+                put(&mut out, zigzag(sequence.wrapping_sub(next) as i64));
+                next = sequence.wrapping_add(run as u64);
+            }
+            RevAnswer::Known | RevAnswer::Wanted => {}
+            RevAnswer::Conflict(vector) => put_text(&mut out, &vector.to_string()),
+            RevAnswer::Failed(error) => {
+                put_text(&mut out, &error.domain);
+                put(&mut out, zigzag(i64::from(error.code)));
+                put_text(&mut out, &error.message);
+            }
+        }
+        at += run;
+    }
+    out
+}
+
+/// How many answers from the first on go into one run.
+fn run_length(answers: &[RevAnswer]) -> usize {
+    let mut run = 1;
+    while let (Some(before), Some(next)) = (answers.get(run - 1), answers.get(run)) {
+        let joins = match (before, next) {
+            (RevAnswer::Stored(a), RevAnswer::Stored(b)) => a.checked_add(1) == Some(*b),
+            (RevAnswer::Known, RevAnswer::Known) | (RevAnswer::Wanted, RevAnswer::Wanted) => true,
+            _ => false,
+        };
+        if !joins {
+            break;
+        }
+        run += 1;
+    }
+    run
+}
+
+/// Reads the answers to `count` revisions.
+///
+/// # Errors
+/// [`CodecError`] if they are malformed, or more or fewer.
+pub fn decode(body: &[u8], count: usize) -> Result<Vec<RevAnswer>, CodecError> {
+    let field = "answer";
+    let error = || CodecError { field };
+    let mut answers = Vec::with_capacity(count);
+    let (mut at, mut next) = (0, 0u64);
+    while at < body.len() {
+        let run = get(body, &mut at).and_then(|run| usize::try_from(run).ok()).ok_or_else(error)?;
+        let kind = *body.get(at).ok_or_else(error)?;
+        at += 1;
+        if run == 0 || run > count - answers.len() || (kind >= 3 && run != 1) {
+            return Err(error());
+        }
+        match kind {
+            0 => {
+                next = next.wrapping_add(unzigzag(get(body, &mut at).ok_or_else(error)?) as u64);
+                let last = next.checked_add(run as u64).ok_or_else(error)?;
+                answers.extend((next..last).map(RevAnswer::Stored));
+                next = last;
+            }
+            1 => answers.resize(answers.len() + run, RevAnswer::Known),
+            2 => answers.resize(answers.len() + run, RevAnswer::Wanted),
+            3 => {
+                let vector = get_text(body, &mut at).ok_or_else(error)?.parse().map_err(|_| error())?;
+                answers.push(RevAnswer::Conflict(vector));
+            }
+            4 => {
+                let domain = get_text(body, &mut at).ok_or_else(error)?;
+                let code = unzigzag(get(body, &mut at).ok_or_else(error)?);
+                let message = get_text(body, &mut at).ok_or_else(error)?;
+                let code = i32::try_from(code).map_err(|_| error())?;
+                answers.push(RevAnswer::Failed(ErrorReply::new(domain, code, message)));
+            }
+            _ => return Err(error()),
+        }
+    }
+    if answers.len() == count { Ok(answers) } else { Err(error()) }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    let length = text.floor_char_boundary(TEXT_MAX);
+    put(out, length as u64);
+    out.extend_from_slice(&text.as_bytes()[..length]);
+}
+
+fn get_text<'a>(body: &'a [u8], at: &mut usize) -> Option<&'a str> {
+    let length = usize::try_from(get(body, at)?).ok().filter(|length| *length <= TEXT_MAX)?;
+    let end = at.checked_add(length)?;
+    let text = std::str::from_utf8(body.get(*at..end)?).ok()?;
+    *at = end;
+    Some(text)
+}

@@ -1,0 +1,54 @@
+//! The extension between peers of our own kind: many revisions in a message, one durable answer for many, no echo of
+//! what was just pushed, and a run with nothing to do that ends after one round trip.
+//!
+//! The active side offers it with the property [`PROPERTY`] in `getCollections`, the passive side accepts it with the
+//! same property in the reply. A peer that knows nothing of it ignores the property, and nothing else changes.
+//! Source: `firmware-notes/replication.md`, extension.
+
+#![deny(clippy::disallowed_methods)]
+
+pub mod answer;
+pub mod codec;
+pub(super) mod receiver;
+pub(super) mod sender;
+
+/// Name of the property that offers and accepts the extension.
+pub const PROPERTY: &str = "gattway";
+
+/// The version that is offered; also the whole value of the offer.
+pub const VERSION: &str = "1";
+
+/// Most revisions in one message.
+pub const REVS_ENTRIES_MAX: usize = 4_096;
+
+/// Revisions a sender puts into one message.
+pub const REVS_ENTRIES: usize = 400;
+
+/// Bytes of one message, before compression, above which a sender begins another.
+pub const REVS_BYTES: usize = 48 << 10;
+
+/// Messages that may await their answer at one time, in each collection.
+pub const REVS_IN_FLIGHT_MAX: usize = 8;
+
+/// Bytes of messages that may await their answer at one time, in each collection, unless one alone has more.
+pub const REVS_BYTES_IN_FLIGHT_MAX: usize = 512 << 10;
+
+/// The value by which the passive side accepts: the version and the newest sequence of each collection.
+pub fn acceptance(last_sequences: &[u64]) -> String {
+    let mut value = VERSION.to_owned();
+    for last in last_sequences {
+        value.push(' ');
+        value.push_str(&last.to_string());
+    }
+    value
+}
+
+/// Reads an acceptance for so many collections; `None` if it is none.
+pub fn parse_acceptance(value: &str, collections: usize) -> Option<Vec<u64>> {
+    let mut parts = value.split(' ');
+    if parts.next() != Some(VERSION) {
+        return None;
+    }
+    let last: Vec<u64> = parts.map_while(|part| part.parse().ok()).take(collections).collect();
+    (last.len() == collections).then_some(last)
+}

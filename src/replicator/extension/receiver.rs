@@ -1,0 +1,148 @@
+//! Receiving by the extension: what a `revs` message asks of the store, and the answer when that is done.
+
+use super::answer::{RevAnswer, encode};
+use super::codec::{Content, RevEntry};
+use crate::blip::{ErrorReply, MessageNumber, OutgoingMessage};
+use crate::database::revision::Causality;
+use crate::replicator::config::FilterInput;
+use crate::replicator::core::Core;
+use crate::replicator::error::SessionError;
+use crate::replicator::event::Direction;
+use crate::replicator::messages::{is_valid_id, refuse, rejection_error};
+use crate::replicator::store::{CommitOutcome, IncomingRevision, Rejection, ReplicaStore};
+
+/// A message whose revisions are on their way.
+#[derive(Debug)]
+pub(in crate::replicator) struct RevsReceived {
+    /// To be answered.
+    pub request: MessageNumber,
+    /// Or not.
+    pub no_reply: bool,
+    /// Index of the collection.
+    pub collection: usize,
+    /// As in the message.
+    pub asked: bool,
+    /// Feed position before it.
+    pub from: u64,
+    /// Feed position after it.
+    pub through: u64,
+    /// For each revision its sequence at the sender, and its answer; `None` while it is being committed.
+    pub answers: Vec<(u64, Option<RevAnswer>)>,
+}
+
+impl RevsReceived {
+    /// The reply, when all answers are there.
+    pub fn to_reply(&self) -> OutgoingMessage {
+        let answers: Vec<RevAnswer> =
+            self.answers.iter().map(|(_, answer)| answer.clone().unwrap_or(RevAnswer::Known)).collect();
+        OutgoingMessage::default().with_body(encode(&answers))
+    }
+}
+
+/// Whether conflicts are refused here (passive) or resolved (active).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::replicator) enum OnConflict {
+    Refuse,
+    Resolve,
+}
+
+/// Sorts the revisions of a message: those that can be answered at once are, the others are for the store.
+pub(in crate::replicator) fn sort(
+    core: &mut Core,
+    mut received: RevsReceived,
+    entries: Vec<RevEntry>,
+    on_conflict: OnConflict,
+    store: &dyn ReplicaStore,
+) -> Result<(RevsReceived, Vec<IncomingRevision>), SessionError> {
+    let collection = received.collection;
+    let mut revisions = Vec::with_capacity(entries.len());
+    received.answers.reserve(entries.len());
+    for entry in entries {
+        let sequence = entry.sequence;
+        let answer = match &entry.content {
+            Content::Gone => Some(RevAnswer::Known),
+            Content::Offer => Some(answer_offer(core, collection, &entry, on_conflict, store)?),
+            Content::Body(_) => check_body(core, collection, &entry),
+        };
+        if answer.is_none() {
+            revisions.push(to_incoming(core, collection, entry));
+        }
+        received.answers.push((sequence, answer));
+    }
+    Ok((received, revisions))
+}
+
+fn answer_offer(
+    core: &Core,
+    collection: usize,
+    entry: &RevEntry,
+    on_conflict: OnConflict,
+    store: &dyn ReplicaStore,
+) -> Result<RevAnswer, SessionError> {
+    let Some(local) = store.revision(core.collections[collection].id, &entry.id)? else {
+        return Ok(RevAnswer::Wanted);
+    };
+    Ok(match (local.vector.compare(&entry.vector), on_conflict) {
+        (Causality::Same, _) => RevAnswer::Stored(local.sequence),
+        (Causality::Newer, _) => RevAnswer::Known,
+        (Causality::Older, _) | (Causality::Conflict, OnConflict::Resolve) => RevAnswer::Wanted,
+        (Causality::Conflict, OnConflict::Refuse) => RevAnswer::Conflict(local.vector),
+    })
+}
+
+/// The answer to a revision that need not be tried.
+fn check_body(core: &mut Core, collection: usize, entry: &RevEntry) -> Option<RevAnswer> {
+    let error = refuse_reason(core, collection, &entry.id, entry.deleted, &entry.content)?;
+    core.report(Direction::Received, collection, &entry.id, entry.deleted, Some(error.clone()));
+    Some(RevAnswer::Failed(error))
+}
+
+fn refuse_reason(
+    core: &Core,
+    collection: usize,
+    id: &str,
+    deleted: bool,
+    content: &Content,
+) -> Option<ErrorReply> {
+    let Content::Body(body) = content else { return None };
+    if !is_valid_id(id) {
+        return Some(rejection_error(&Rejection::BadId(id.to_owned())));
+    }
+    let target = core.collections.get(collection)?;
+    let filter = target.incoming_filter.as_ref()?;
+    let passes = filter(&FilterInput { collection: &target.name, id, deleted, body });
+    (!passes).then(refuse::filtered)
+}
+
+fn to_incoming(core: &Core, collection: usize, entry: RevEntry) -> IncomingRevision {
+    let body = match entry.content {
+        Content::Body(body) => body,
+        Content::Offer | Content::Gone => bytes::Bytes::new(),
+    };
+    IncomingRevision {
+        collection: core.collections[collection].id,
+        id: entry.id,
+        vector: entry.vector,
+        deleted: entry.deleted,
+        body,
+    }
+}
+
+/// Puts the outcomes of a commit into the answers that wait for them.
+pub(in crate::replicator) fn settle(received: &mut RevsReceived, outcomes: &[CommitOutcome]) {
+    let mut outcomes = outcomes.iter();
+    for (_, answer) in received.answers.iter_mut().filter(|(_, answer)| answer.is_none()) {
+        *answer = outcomes.next().map(answer_outcome);
+    }
+}
+
+fn answer_outcome(outcome: &CommitOutcome) -> RevAnswer {
+    match outcome {
+        CommitOutcome::Inserted { sequence } => RevAnswer::Stored(*sequence),
+        CommitOutcome::AlreadyKnown { .. } => RevAnswer::Known,
+        // What the resolver made is a revision of its own here; the sender need not know where it stands.
+        CommitOutcome::Resolved { .. } => RevAnswer::Known,
+        CommitOutcome::Conflict { local } => RevAnswer::Conflict(local.clone()),
+        CommitOutcome::Rejected(rejection) => RevAnswer::Failed(rejection_error(rejection)),
+    }
+}

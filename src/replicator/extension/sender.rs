@@ -1,0 +1,252 @@
+//! Sending by the extension: the feed goes out in `revs` messages. Revisions whose author is this database go with their
+//! body; others, which the peer may have from elsewhere, are offered first and sent when it wants them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::codec::{Content, RevsEncoder};
+use super::{REVS_BYTES, REVS_BYTES_IN_FLIGHT_MAX, REVS_ENTRIES, REVS_IN_FLIGHT_MAX};
+use crate::database::revision::SourceId;
+use crate::replicator::core::{Awaiting, Core};
+use crate::replicator::error::SessionError;
+use crate::replicator::event::Direction;
+use crate::replicator::feed::{Feed, Rows};
+use crate::replicator::messages::{profile, refuse};
+use crate::replicator::outgoing::Wanted;
+use crate::replicator::store::{Change, ReplicaStore};
+
+/// Fewest rows read at a time, however large documents are.
+const READ_MIN: usize = 8;
+
+/// A revision in flight.
+#[derive(Clone, Debug)]
+pub(in crate::replicator) struct SentRevision {
+    pub id: String,
+    pub sequence: u64,
+    pub deleted: bool,
+    /// What went with it.
+    pub sent: Sent,
+    /// For sending it when it is wanted.
+    pub version: crate::database::revision::Version,
+}
+
+/// What went with a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::replicator) enum Sent {
+    Body,
+    Offer,
+    Gone,
+}
+
+/// See the head of the file.
+pub(in crate::replicator) struct BatchSender {
+    source: SourceId,
+    /// Up to here revisions are offered even if they are our own: an interrupted run may have sent them.
+    pub offer_until: u64,
+    wanted: VecDeque<Wanted>,
+    in_flight: usize,
+    bytes_in_flight: usize,
+    /// Mean bytes of a row so far, to read about as much as goes into a message.
+    row_bytes: usize,
+    /// The feed position that the peer knows of.
+    announced: u64,
+    /// Whether the peer was told once that the feed ends.
+    told_end: bool,
+}
+
+/// What one message gave away.
+pub(in crate::replicator) struct Sending {
+    /// The feed position before and after.
+    pub from: u64,
+    pub through: u64,
+    /// The sequences in it, in order.
+    pub sequences: Vec<u64>,
+}
+
+impl BatchSender {
+    /// `position`: where the feed begins.
+    pub fn new(source: SourceId, position: u64, offer_until: u64) -> BatchSender {
+        BatchSender {
+            source,
+            offer_until,
+            wanted: VecDeque::new(),
+            in_flight: 0,
+            bytes_in_flight: 0,
+            row_bytes: 128,
+            announced: position,
+            told_end: false,
+        }
+    }
+
+    /// Notes an offer that the peer wants.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.wanted.push_back(wanted);
+    }
+
+    /// Whether nothing is queued or in flight.
+    pub fn is_idle(&self) -> bool {
+        self.wanted.is_empty() && self.in_flight == 0
+    }
+
+    /// Forgets what is not sent yet.
+    pub fn clear(&mut self) {
+        self.wanted.clear();
+    }
+
+    /// Whether another message may go.
+    fn has_room(&self, core: &Core) -> bool {
+        core.may_send()
+            && self.in_flight < REVS_IN_FLIGHT_MAX
+            && self.bytes_in_flight < REVS_BYTES_IN_FLIGHT_MAX
+    }
+
+    /// Sends what the peer wants, as far as the limits allow.
+    pub fn pump_wanted(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        store: &dyn ReplicaStore,
+    ) -> Result<bool, SessionError> {
+        let mut sent = false;
+        while !self.wanted.is_empty() && self.has_room(core) {
+            let Some(target) = core.collections.get(collection).map(|c| c.id) else { break };
+            let mut encoder = RevsEncoder::new(true, 0);
+            let mut revisions = Vec::new();
+            while let Some(wanted) = self.wanted.pop_front() {
+                let newest =
+                    store.document(target, &wanted.id)?.filter(|c| c.vector.current == wanted.version);
+                let (change, content) = match newest {
+                    Some(change) => {
+                        let content = Content::Body(body_of(&change));
+                        (Change { sequence: wanted.sequence, ..change }, content)
+                    }
+                    None => (gone(&wanted), Content::Gone),
+                };
+                encoder.push(&change, &content);
+                revisions.push(sent_revision(change, &content));
+                if encoder.size() >= REVS_BYTES || encoder.count() >= REVS_ENTRIES || encoder.is_full() {
+                    break;
+                }
+            }
+            self.send(core, collection, encoder.finish(0, false), revisions)?;
+            sent = true;
+        }
+        Ok(sent)
+    }
+
+    /// Sends one message of the feed, if the limits allow and there is anything. `tell_end`: the peer must hear where
+    /// the feed ends.
+    pub fn pump_feed(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        store: &dyn ReplicaStore,
+        feed: &mut Feed,
+        tell_end: bool,
+    ) -> Result<Option<Sending>, SessionError> {
+        if !self.has_room(core) {
+            return Ok(None);
+        }
+        let ceiling = core.feed_ceiling(collection, store);
+        if feed.is_exhausted(ceiling) && (!tell_end || self.told_end) {
+            return Ok(None);
+        }
+        let limit = (REVS_BYTES / self.row_bytes.max(1)).clamp(READ_MIN, REVS_ENTRIES);
+        let Rows { from, mut through, changes } = feed.read(store, ceiling, limit, true)?;
+        let mut encoder = RevsEncoder::new(false, self.announced);
+        let mut revisions = Vec::with_capacity(changes.len());
+        let mut sequences = Vec::with_capacity(changes.len());
+        let rows = changes.len();
+        for change in changes {
+            sequences.push(change.sequence);
+            if change.body.as_ref().is_some_and(|body| body.len() > core.body_size_max) {
+                core.report(Direction::Sent, collection, &change.id, false, Some(refuse::too_large()));
+                continue;
+            }
+            let ours = change.vector.current.source == self.source && change.sequence > self.offer_until;
+            let content = if ours { Content::Body(body_of(&change)) } else { Content::Offer };
+            encoder.push(&change, &content);
+            revisions.push(sent_revision(change, &content));
+            // A document that is large alone goes alone.
+            if encoder.size() >= REVS_BYTES || encoder.is_full() {
+                break;
+            }
+        }
+        if sequences.len() < rows {
+            through = sequences.last().copied().unwrap_or(through);
+            feed.unread_after(through);
+        }
+        if !revisions.is_empty() {
+            self.row_bytes = (self.row_bytes + encoder.size() / revisions.len()) / 2;
+        }
+        let last = tell_end && feed.is_exhausted(ceiling);
+        // What is only left out needs no message of its own: the next one covers it.
+        if !revisions.is_empty() || (last && !self.told_end) {
+            self.told_end |= last;
+            self.announced = through;
+            self.send(core, collection, encoder.finish(through, last), revisions)?;
+        }
+        Ok(Some(Sending { from, through, sequences }))
+    }
+
+    fn send(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        body: Vec<u8>,
+        revisions: Vec<SentRevision>,
+    ) -> Result<(), SessionError> {
+        let bytes = body.len();
+        let mut message = core.message(profile::REVS, collection).with_body(body);
+        message.compressed = true;
+        if revisions.is_empty() {
+            return core.notify(message);
+        }
+        self.in_flight += 1;
+        self.bytes_in_flight += bytes;
+        core.request(message, Awaiting::Revs { collection, revisions, bytes })
+    }
+
+    /// An answer has come.
+    pub fn answered(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.bytes_in_flight = self.bytes_in_flight.saturating_sub(bytes);
+    }
+}
+
+/// The body to send: never empty.
+fn body_of(change: &Change) -> Bytes {
+    match &change.body {
+        Some(body) if !body.is_empty() => body.clone(),
+        _ => Bytes::from_static(b"{}"),
+    }
+}
+
+fn sent_revision(change: Change, content: &Content) -> SentRevision {
+    let sent = match content {
+        Content::Body(_) => Sent::Body,
+        Content::Offer => Sent::Offer,
+        Content::Gone => Sent::Gone,
+    };
+    SentRevision {
+        id: change.id,
+        sequence: change.sequence,
+        deleted: change.deleted,
+        sent,
+        version: change.vector.current,
+    }
+}
+
+/// What stands for a revision that is not here any more.
+fn gone(wanted: &Wanted) -> Change {
+    Change {
+        sequence: wanted.sequence,
+        id: wanted.id.clone(),
+        vector: crate::database::revision::VersionVector::new(wanted.version),
+        deleted: false,
+        body_size: 0,
+        remote_ancestor: None,
+        body: None,
+    }
+}

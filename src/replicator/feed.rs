@@ -1,0 +1,140 @@
+//! Reading the local change feed for a peer: where it stands, where it ends, what is left out.
+
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::config::{FilterInput, ReplicationFilter};
+use super::sequences::SequenceSet;
+use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+
+/// Most rows one call looks at, so that a call stays short when few of them pass.
+const SCANNED_MAX: usize = 2_000;
+
+/// Ranges of sequences that came from the peer itself; beyond that the oldest are forgotten and sent back once.
+const SKIP_RANGES_MAX: usize = 4_096;
+
+/// See the head of the file.
+pub(super) struct Feed {
+    pub id: CollectionId,
+    /// Full name, for the filter.
+    pub name: String,
+    /// All changes up to here have been read.
+    pub cursor: u64,
+    /// Where a one-shot feed ends; `None` for one that goes on.
+    pub target: Option<u64>,
+    /// Only these documents.
+    pub ids: Option<HashSet<String>>,
+    /// Only what it passes.
+    pub filter: Option<ReplicationFilter>,
+    /// No tombstones.
+    pub active_only: bool,
+    /// Sequences that the peer has.
+    skip: SequenceSet,
+}
+
+/// What one read gave.
+pub(super) struct Rows {
+    /// Where the feed stood before.
+    pub from: u64,
+    /// Where it stands now.
+    pub through: u64,
+    /// What passes, in order.
+    pub changes: Vec<Change>,
+}
+
+impl Feed {
+    pub fn new(id: CollectionId, name: &str, cursor: u64, target: Option<u64>) -> Feed {
+        Feed {
+            id,
+            name: name.to_owned(),
+            cursor,
+            target,
+            ids: None,
+            filter: None,
+            active_only: false,
+            skip: SequenceSet::new(),
+        }
+    }
+
+    /// Notes that the peer has this sequence.
+    pub fn skip(&mut self, sequence: u64) {
+        if sequence > self.cursor {
+            self.skip.insert(sequence);
+            self.skip.keep_newest(SKIP_RANGES_MAX);
+        }
+    }
+
+    /// Notes sequences that the peer has from an earlier run.
+    pub fn skip_all(&mut self, sequences: &SequenceSet) {
+        sequences.ranges().for_each(|range| self.skip.insert_range(range));
+        self.skip.keep_newest(SKIP_RANGES_MAX);
+    }
+
+    /// The last sequence to read now, given the newest one that may be read.
+    fn end(&self, ceiling: u64) -> u64 {
+        self.target.map_or(ceiling, |target| target.min(ceiling))
+    }
+
+    /// Whether there is nothing to read now.
+    pub fn is_exhausted(&self, ceiling: u64) -> bool {
+        self.cursor >= self.end(ceiling)
+    }
+
+    /// Whether a one-shot feed has reached its end.
+    pub fn is_complete(&self) -> bool {
+        self.target.is_some_and(|target| self.cursor >= target)
+    }
+
+    /// Reads on, until `limit` changes pass or much was looked at or nothing is left.
+    pub fn read(
+        &mut self,
+        store: &dyn ReplicaStore,
+        ceiling: u64,
+        limit: usize,
+        bodies: bool,
+    ) -> Result<Rows, ReplicaStoreError> {
+        let end = self.end(ceiling);
+        let mut rows = Rows { from: self.cursor, through: self.cursor, changes: Vec::new() };
+        let mut scanned = 0;
+        while rows.changes.len() < limit && self.cursor < end && scanned < SCANNED_MAX {
+            let wanted = limit - rows.changes.len();
+            let changes = store.changes(self.id, self.cursor, wanted, bodies || self.filter.is_some())?;
+            let exhausted = changes.len() < wanted;
+            scanned += changes.len();
+            for change in changes {
+                if change.sequence > end {
+                    self.cursor = end;
+                    break;
+                }
+                self.cursor = self.cursor.max(change.sequence);
+                if self.passes(&change) {
+                    rows.changes.push(change);
+                }
+            }
+            if exhausted {
+                self.cursor = end;
+            }
+        }
+        rows.through = self.cursor;
+        Ok(rows)
+    }
+
+    /// Steps back: only what is up to `sequence` counts as read.
+    pub fn unread_after(&mut self, sequence: u64) {
+        self.cursor = self.cursor.min(sequence);
+    }
+
+    fn passes(&self, change: &Change) -> bool {
+        let empty = Bytes::new();
+        !self.skip.contains(change.sequence)
+            && !(self.active_only && change.deleted)
+            && self.ids.as_ref().is_none_or(|ids| ids.contains(&change.id))
+            && self.filter.as_ref().is_none_or(|filter| {
+                let body = change.body.as_ref().unwrap_or(&empty);
+                filter(&FilterInput { collection: &self.name, id: &change.id, deleted: change.deleted, body })
+            })
+    }
+}

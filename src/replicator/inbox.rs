@@ -1,0 +1,144 @@
+//! Revisions of the peer on their way to the store: they wait while a commit is under way, then go as one.
+
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::config::{
+    COMMIT_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, COMMIT_QUEUE_REVISIONS_MAX, COMMIT_REVISIONS_MAX,
+};
+use super::event::{CommitId, CommitRequest};
+use super::extension::receiver::RevsReceived;
+use super::store::IncomingRevision;
+use crate::blip::MessageNumber;
+
+/// Memory of one revision beside its body, ID and history, in bytes, roughly.
+const REVISION_OVERHEAD: usize = 160;
+
+/// What revisions that wait together came with.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// One `rev`.
+    Rev {
+        /// To be answered.
+        request: MessageNumber,
+        /// Or not.
+        no_reply: bool,
+        /// Index of the collection.
+        collection: usize,
+        /// The place in the pull that it was asked for.
+        ticket: Option<u64>,
+    },
+    /// One `revs`.
+    Revs(Box<RevsReceived>),
+}
+
+/// Revisions of one message.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub origin: Origin,
+    pub revisions: Vec<IncomingRevision>,
+}
+
+/// A commit that is over: which messages it held, and all their revisions in order.
+pub(super) struct Committed {
+    pub origins: Vec<(Origin, usize)>,
+    pub revisions: Arc<Vec<IncomingRevision>>,
+}
+
+/// See the head of the file.
+#[derive(Default)]
+pub(super) struct Inbox {
+    waiting: VecDeque<Batch>,
+    waiting_revisions: usize,
+    waiting_bytes: usize,
+    running: Option<(CommitId, Committed)>,
+    next_id: u64,
+    /// The newest sequence of each collection when no commit was under way.
+    quiet: Vec<u64>,
+}
+
+impl Inbox {
+    /// Adds the revisions of one message; at least one.
+    pub fn push(&mut self, batch: Batch) {
+        self.waiting_revisions += batch.revisions.len();
+        self.waiting_bytes += batch.revisions.iter().map(size).sum::<usize>();
+        self.waiting.push_back(batch);
+    }
+
+    /// Whether the peer must wait.
+    pub fn is_full(&self) -> bool {
+        self.waiting_bytes >= COMMIT_QUEUE_BYTES_MAX || self.waiting_revisions >= COMMIT_QUEUE_REVISIONS_MAX
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_none()
+    }
+
+    /// What waits, as one commit; nothing while another is under way.
+    pub fn poll_commit(&mut self) -> Option<CommitRequest> {
+        if self.running.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        let mut origins = Vec::new();
+        let mut revisions = Vec::with_capacity(self.waiting_revisions.min(COMMIT_REVISIONS_MAX));
+        let mut bytes = 0;
+        while let Some(batch) = self.waiting.front() {
+            let batch_bytes: usize = batch.revisions.iter().map(size).sum();
+            let too_much = revisions.len() + batch.revisions.len() > COMMIT_REVISIONS_MAX
+                || bytes + batch_bytes > COMMIT_BYTES_MAX;
+            if too_much && !revisions.is_empty() {
+                break;
+            }
+            let Some(batch) = self.waiting.pop_front() else { break };
+            bytes += batch_bytes;
+            origins.push((batch.origin, batch.revisions.len()));
+            revisions.extend(batch.revisions);
+        }
+        self.waiting_revisions -= revisions.len();
+        self.waiting_bytes -= bytes;
+        self.next_id += 1;
+        let id = CommitId(self.next_id);
+        let revisions = Arc::new(revisions);
+        self.running = Some((id, Committed { origins, revisions: revisions.clone() }));
+        Some(CommitRequest { id, revisions })
+    }
+
+    /// The commit under way, which is over now; `None` if it is not this one.
+    pub fn take_running(&mut self, id: CommitId) -> Option<Committed> {
+        match self.running.take() {
+            Some((running, committed)) if running == id => Some(committed),
+            other => {
+                self.running = other;
+                None
+            }
+        }
+    }
+
+    /// Forgets what waits; a commit under way goes on without anybody who waits for it.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.waiting_revisions = 0;
+        self.running = None;
+    }
+
+    /// See [`Core::feed_ceiling`](super::core::Core::feed_ceiling).
+    pub fn feed_ceiling(&mut self, collection: usize, last_sequence: impl FnOnce() -> u64) -> u64 {
+        if self.quiet.len() <= collection {
+            self.quiet.resize(collection + 1, 0);
+        }
+        if self.running.is_none() {
+            self.quiet[collection] = last_sequence();
+        }
+        self.quiet[collection]
+    }
+}
+
+/// Roughly the memory of a revision, in bytes.
+fn size(revision: &IncomingRevision) -> usize {
+    let versions = revision.vector.merged.len() + revision.vector.history.len();
+    REVISION_OVERHEAD + revision.id.len() + revision.body.len() + 24 * versions
+}

@@ -1,0 +1,110 @@
+//! Answers to lists of changes: what is wanted, what is known, what conflicts. Both sides answer `changes`.
+
+use super::super::config::LIST_ENTRIES_MAX;
+use super::super::core::{Answer, Core, Fault};
+use super::super::messages::{
+    ChangeEntry, ProposedEntry, parse_changes, parse_proposals, wanted_answer, write_answers,
+};
+use super::super::store::{Change, ReplicaStore};
+use crate::blip::OutgoingMessage;
+use crate::database::revision::{Causality, Version};
+
+/// What is unwanted in a reply to `changes`.
+const UNWANTED: &str = "0";
+
+/// What is wanted in a reply to `proposeChanges`.
+const ACCEPTED: &str = "0";
+
+/// Answers `proposeChanges`.
+pub(crate) fn answer_proposals(
+    core: &Core,
+    collection: usize,
+    body: &[u8],
+    conflict_includes_rev: bool,
+    store: &dyn ReplicaStore,
+) -> Result<Answer, Fault> {
+    let entries = parse_proposals(body)?;
+    debug_assert!(entries.len() <= LIST_ENTRIES_MAX);
+    let id = core.collections[collection].id;
+    let mut answers = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let local = store.revision(id, &entry.id)?;
+        answers.push(answer_proposal(entry, local.as_ref(), conflict_includes_rev));
+    }
+    Ok(Answer::Now(list_reply(write_answers(&answers, ACCEPTED))))
+}
+
+fn answer_proposal(entry: &ProposedEntry, local: Option<&Change>, conflict_includes_rev: bool) -> String {
+    let Some(local) = local else { return ACCEPTED.into() };
+    if local.vector.contains(entry.vector.current) && local.vector.compare(&entry.vector) != Causality::Older
+    {
+        return "304".into();
+    }
+    // The proposed revision descends from ours if it, or the revision that the proposer knows of, includes ours.
+    let includes = |vector: &crate::database::revision::VersionVector| vector.contains(local.vector.current);
+    let descends = includes(&entry.vector) || entry.known.as_ref().is_some_and(includes);
+    // A new document may take the place of a tombstone.
+    if descends || (local.deleted && entry.known.is_none()) {
+        return ACCEPTED.into();
+    }
+    match conflict_includes_rev {
+        true => format!("{{\"status\":409,\"rev\":\"{}\"}}", local.vector),
+        false => "409".into(),
+    }
+}
+
+/// Answers `changes` on the passive side, where everything unknown is wanted.
+pub(crate) fn answer_changes(
+    core: &Core,
+    collection: usize,
+    body: &[u8],
+    store: &dyn ReplicaStore,
+) -> Result<Answer, Fault> {
+    let entries = parse_changes(body)?;
+    if entries.is_empty() {
+        return Ok(Answer::empty());
+    }
+    let id = core.collections[collection].id;
+    let mut answers = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        answers.push(
+            answer_change(entry, store.revision(id, &entry.id)?.as_ref()).unwrap_or_else(|| UNWANTED.into()),
+        );
+    }
+    Ok(Answer::Now(list_reply(write_answers(&answers, UNWANTED))))
+}
+
+/// The answer to one entry of `changes` if it is wanted.
+pub(crate) fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Option<String> {
+    /// Access revoked, or removed from all channels: nothing to be had.
+    const NOT_FOR_US: u64 = 2 | 4;
+    if entry.flags & NOT_FOR_US != 0 {
+        return None;
+    }
+    let Some(local) = local else { return Some(wanted_answer(&[])) };
+    if local.vector.contains(entry.vector.current) && local.vector.compare(&entry.vector) != Causality::Older
+    {
+        return None;
+    }
+    let mut ancestors: Vec<Version> = Vec::new();
+    if !local.deleted {
+        ancestors.push(local.vector.current);
+    }
+    ancestors.extend(local.remote_ancestor.filter(|ancestor| *ancestor != local.vector.current));
+    Some(wanted_answer(&ancestors))
+}
+
+/// The reply to `changes` from its items.
+pub(crate) fn changes_reply(answers: &[Option<String>]) -> OutgoingMessage {
+    let texts: Vec<String> = answers.iter().map(|a| a.clone().unwrap_or_else(|| UNWANTED.into())).collect();
+    list_reply(write_answers(&texts, UNWANTED))
+}
+
+/// A reply to a list. `blobs` says that we know blobs, so that no stubs of the older kind come.
+fn list_reply(body: String) -> OutgoingMessage {
+    let mut reply =
+        OutgoingMessage::default().with("blobs", "true").with("sendReplacementRevs", "1").with_body(body);
+    reply.compressed = true;
+    reply.urgent = true;
+    reply
+}

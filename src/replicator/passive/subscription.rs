@@ -1,0 +1,228 @@
+//! One collection that the peer pulls: the change feed on its way out, as lists and revisions of the original or as the
+//! messages of the extension.
+
+use super::super::config::{
+    CHANGES_BATCH, CHANGES_BATCH_MAX, LISTS_IN_FLIGHT_MAX, ReplicationFilter, WANTED_REVS_MAX,
+};
+use super::super::core::{Awaiting, Core, Fault};
+use super::super::error::SessionError;
+use super::super::event::Direction;
+use super::super::extension::answer::{self, RevAnswer};
+use super::super::extension::sender::{BatchSender, Sent, SentRevision};
+use super::super::feed::Feed;
+use super::super::messages::{
+    ListAnswer, VERSIONING, parse_changes_reply, parse_document_ids, profile, refuse, write_changes,
+};
+use super::super::outgoing::{RevSender, Wanted};
+use super::super::store::{Change, ReplicaStore};
+use crate::blip::{ErrorReply, IncomingReply, IncomingRequest};
+
+/// See the head of the file.
+pub(crate) struct Subscription {
+    pub feed: Feed,
+    continuous: bool,
+    batch: usize,
+    lists_in_flight: usize,
+    /// Whether the peer was told that it has everything.
+    caught_up: bool,
+    sender: Sender,
+}
+
+enum Sender {
+    Single(RevSender),
+    Batches(BatchSender),
+}
+
+impl Subscription {
+    /// Reads `subChanges`.
+    pub fn new(
+        core: &Core,
+        collection: usize,
+        request: &IncomingRequest,
+        filter: Option<ReplicationFilter>,
+        store: &dyn ReplicaStore,
+    ) -> Result<Subscription, Fault> {
+        let property = |name| request.properties.get(name);
+        if property("versioning") != Some(VERSIONING) {
+            return Err(refuse::versioning().into());
+        }
+        if property("filter").is_some() || property("channels").is_some() {
+            return Err(refuse::filter().into());
+        }
+        let since = property("since").and_then(|since| since.parse().ok()).unwrap_or(0);
+        let batch = property("batch").and_then(|batch| batch.parse().ok()).unwrap_or(CHANGES_BATCH);
+        let continuous = request.properties.get_bool("continuous");
+        let target = &core.collections[collection];
+        let mut feed = Feed::new(target.id, &target.name, since, None);
+        feed.ids = parse_document_ids(&request.body)?.map(|ids| ids.into_iter().collect());
+        feed.active_only = request.properties.get_bool("activeOnly");
+        feed.filter = filter;
+        let sender = match core.extension {
+            true => {
+                let offer_until = property("offer").and_then(|until| until.parse().ok()).unwrap_or(0);
+                Sender::Batches(BatchSender::new(store.source(), since, offer_until))
+            }
+            false => Sender::Single(RevSender::default()),
+        };
+        let batch = batch.clamp(CHANGES_BATCH, CHANGES_BATCH_MAX);
+        Ok(Subscription { feed, continuous, batch, lists_in_flight: 0, caught_up: false, sender })
+    }
+
+    /// Whether the peer has everything up to the newest change.
+    pub fn is_idle(&self, ceiling: u64) -> bool {
+        let sent = match &self.sender {
+            Sender::Single(revs) => revs.is_idle() && self.lists_in_flight == 0,
+            Sender::Batches(batches) => batches.is_idle(),
+        };
+        let read = self.feed.is_exhausted(ceiling) || (self.caught_up && !self.continuous);
+        sent && read
+    }
+
+    /// Adds to what is to be sent.
+    pub fn pump(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        if !matches!(core.phase, super::super::core::Phase::Running) {
+            return Ok(());
+        }
+        match &mut self.sender {
+            Sender::Single(revs) => {
+                revs.pump(core, collection, store, false)?;
+                revs.gone.clear();
+                self.pump_lists(core, collection, store)
+            }
+            Sender::Batches(batches) => {
+                batches.pump_wanted(core, collection, store)?;
+                while !self.caught_up || self.continuous {
+                    if batches.pump_feed(core, collection, store, &mut self.feed, true)?.is_none() {
+                        break;
+                    }
+                    self.caught_up = self.feed.is_exhausted(core.feed_ceiling(collection, store));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn pump_lists(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        while core.may_send() && self.may_list() {
+            let ceiling = core.feed_ceiling(collection, store);
+            if self.feed.is_exhausted(ceiling) {
+                return self.tell_caught_up(core, collection);
+            }
+            let rows = self.feed.read(store, ceiling, self.batch, false)?;
+            if rows.changes.is_empty() {
+                continue;
+            }
+            let mut message =
+                core.message(profile::CHANGES, collection).with_body(write_changes(&rows.changes));
+            message.urgent = true;
+            message.compressed = true;
+            self.lists_in_flight += 1;
+            core.progress.total += rows.changes.len() as u64;
+            core.request(message, Awaiting::Changes { collection, changes: rows.changes })?;
+        }
+        Ok(())
+    }
+
+    fn may_list(&self) -> bool {
+        let Sender::Single(revs) = &self.sender else { return false };
+        (!self.caught_up || self.continuous)
+            && self.lists_in_flight < LISTS_IN_FLIGHT_MAX
+            && revs.queued() < WANTED_REVS_MAX
+    }
+
+    /// Sends the empty list, once.
+    fn tell_caught_up(&mut self, core: &mut Core, collection: usize) -> Result<(), SessionError> {
+        if self.caught_up {
+            return Ok(());
+        }
+        self.caught_up = true;
+        let mut message = core.message(profile::CHANGES, collection).with_body("[]");
+        message.urgent = true;
+        core.notify(message)
+    }
+
+    /// Takes a reply to a list or a revision.
+    pub fn handle_reply(
+        &mut self,
+        core: &mut Core,
+        collection: usize,
+        awaiting: Awaiting,
+        result: Result<IncomingReply, ErrorReply>,
+    ) -> Result<(), SessionError> {
+        match (awaiting, &mut self.sender) {
+            (Awaiting::Changes { changes, .. }, Sender::Single(revs)) => {
+                self.lists_in_flight = self.lists_in_flight.saturating_sub(1);
+                list_replied(core, revs, changes, result)
+            }
+            (Awaiting::Rev { rev, .. }, Sender::Single(revs)) => {
+                revs.replied(&rev);
+                core.progress.completed += 1;
+                core.progress.documents += u64::from(result.is_ok());
+                core.report(Direction::Sent, collection, &rev.id, rev.deleted, result.err());
+                Ok(())
+            }
+            (Awaiting::Revs { revisions, bytes, .. }, Sender::Batches(batches)) => {
+                batches.answered(bytes);
+                let reply =
+                    result.map_err(|error| SessionError::Refused { request: profile::REVS, error })?;
+                let answers = answer::decode(&reply.body, revisions.len())
+                    .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
+                for (revision, answer) in revisions.into_iter().zip(answers) {
+                    revision_answered(core, collection, batches, revision, answer);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn list_replied(
+    core: &mut Core,
+    revs: &mut RevSender,
+    changes: Vec<Change>,
+    result: Result<IncomingReply, ErrorReply>,
+) -> Result<(), SessionError> {
+    let reply = result.map_err(|error| SessionError::Refused { request: profile::CHANGES, error })?;
+    let answers = parse_changes_reply(&reply.body, changes.len())
+        .ok_or(SessionError::Malformed { what: "reply to changes" })?;
+    for (change, answer) in changes.into_iter().zip(answers) {
+        match answer {
+            ListAnswer::Wanted { .. } => revs.want(Wanted::of(change)),
+            _ => core.progress.completed += 1,
+        }
+    }
+    Ok(())
+}
+
+fn revision_answered(
+    core: &mut Core,
+    collection: usize,
+    batches: &mut BatchSender,
+    revision: SentRevision,
+    answer: RevAnswer,
+) {
+    let SentRevision { id, sequence, deleted, sent, version } = revision;
+    match answer {
+        RevAnswer::Wanted if sent == Sent::Offer => batches.want(Wanted { id, sequence, version }),
+        RevAnswer::Stored(_) | RevAnswer::Known | RevAnswer::Wanted | RevAnswer::Conflict(_) => {
+            if sent == Sent::Body {
+                core.progress.total += 1;
+                core.progress.completed += 1;
+                core.progress.documents += 1;
+                core.report(Direction::Sent, collection, &id, deleted, None);
+            }
+        }
+        RevAnswer::Failed(error) => core.report(Direction::Sent, collection, &id, deleted, Some(error)),
+    }
+}

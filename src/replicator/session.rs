@@ -1,0 +1,475 @@
+//! One connection: BLIP and replication together, as seen by its driver. Sans-IO.
+//!
+//! The driver gives frames ([`Session::handle_frame`]), results of commits ([`Session::handle_commit`]), news of the
+//! store ([`Session::handle_store_changed`]) and time ([`Session::handle_timeout`], due at [`Session::poll_at`]); after
+//! each of them it takes what there is: frames ([`Session::poll_frame`], only while the transport takes them), a commit
+//! ([`Session::poll_commit`]) and events ([`Session::poll_event`]). While [`Session::accepts_input`] says no, it leaves
+//! frames in the transport. After [`SessionEvent::Finished`] it sends the frames that are left and closes.
+//!
+//! Nothing of a revision is acknowledged before `handle_commit` said that it is durable.
+//! Source: `firmware-notes/replication.md`.
+
+#![deny(clippy::disallowed_methods)]
+
+use std::sync::Arc;
+
+use super::active::Active;
+use super::config::{ActiveConfig, PassiveConfig};
+use super::core::{Answer, Core, Fault, Phase};
+use super::error::SessionError;
+use super::event::{CommitId, CommitRequest, CommitResult, Direction, SessionEvent};
+use super::extension::codec;
+use super::extension::receiver::{self, OnConflict, RevsReceived};
+use super::inbox::{Batch, Origin};
+use super::incoming::parse_rev;
+use super::messages::{profile, refuse, rejection_error};
+use super::passive::Passive;
+use super::store::{
+    CommitOutcome, ConflictPolicy, ConflictResolver, IncomingRevision, ReplicaStore, ReplicaStoreError,
+};
+use crate::blip::ErrorReply;
+use crate::blip::{BlipStats, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage};
+use crate::time::Instant;
+
+/// See the head of the file.
+pub struct Session {
+    core: Core,
+    role: Role,
+}
+
+enum Role {
+    Active(Box<Active>),
+    Passive(Box<Passive>),
+}
+
+impl Session {
+    /// The active side of a connection on which nothing has been sent.
+    pub fn active(config: ActiveConfig) -> Session {
+        let core = Core::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
+        Session { core, role: Role::Active(Box::new(Active::new(config))) }
+    }
+
+    /// The passive side of a connection on which nothing has been sent.
+    pub fn passive(config: PassiveConfig) -> Session {
+        let core = Core::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
+        Session { core, role: Role::Passive(Box::new(Passive::new(config))) }
+    }
+
+    /// The connection is open. The active side speaks first; the passive side waits.
+    pub fn start(&mut self, now: Instant, store: &dyn ReplicaStore) {
+        self.core.now = now;
+        self.core.note_moved();
+        if let Role::Active(active) = &mut self.role {
+            let result = active.start(&mut self.core, store);
+            self.end_on_error(result);
+        }
+    }
+
+    /// Takes one whole BLIP frame of the peer.
+    ///
+    /// # Errors
+    /// Why the session ended; [`SessionEvent::Finished`] says the same. Frames after the end are ignored.
+    pub fn handle_frame(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        if self.core.is_finished() {
+            return Ok(());
+        }
+        self.core.now = now;
+        self.core.note_moved();
+        let result = self.take_frame(frame, store);
+        self.end_on_error(result.clone());
+        self.update(store);
+        result
+    }
+
+    fn take_frame(&mut self, frame: &[u8], store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        let result = self.core.blip.handle_frame(frame);
+        while let Some(event) = self.core.blip.poll_event() {
+            match event {
+                Event::Request(request) => self.handle_request(&request, store)?,
+                Event::Reply { number, result } => self.handle_reply(number, result, store)?,
+            }
+        }
+        Ok(result?)
+    }
+
+    fn handle_request(
+        &mut self,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let answer = match request.profile() {
+            profile::REV => self.handle_rev(request, store),
+            profile::NOREV => self.handle_norev(request, store),
+            profile::REVS if self.core.extension => self.handle_revs(request, store),
+            profile::GET_ATTACHMENT | profile::PROVE_ATTACHMENT => Err(refuse_blob(request).into()),
+            _ => match &mut self.role {
+                Role::Active(active) => active.handle_request(&mut self.core, request, store),
+                Role::Passive(passive) => passive.handle_request(&mut self.core, request, store),
+            },
+        };
+        match answer {
+            Ok(Answer::Now(reply)) => self.core.reply(request.number, request.no_reply, reply),
+            Ok(Answer::Later) => {}
+            Err(Fault::Reply(error)) => self.core.reply_error(request.number, request.no_reply, error),
+            Err(Fault::Fatal(error)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn handle_reply(
+        &mut self,
+        number: MessageNumber,
+        result: Result<IncomingReply, ErrorReply>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let Some(awaiting) = self.core.take_awaiting(number) else { return Ok(()) };
+        match &mut self.role {
+            Role::Active(active) => active.handle_reply(&mut self.core, awaiting, result, store),
+            Role::Passive(passive) => passive.handle_reply(&mut self.core, awaiting, result),
+        }
+    }
+
+    /// The collection of a request that brings revisions, if they may come, and the ticket of the one it names.
+    fn revision_target(
+        &mut self,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<(usize, Option<u64>), Fault> {
+        match &mut self.role {
+            Role::Active(active) => {
+                let (collection, pull) = active.pull_of(&self.core, request)?;
+                Ok((collection, request.properties.get("sequence").and_then(|s| pull.arrived(s))))
+            }
+            Role::Passive(passive) => {
+                Ok((passive.collection_for_push(&mut self.core, request, store)?, None))
+            }
+        }
+    }
+
+    fn handle_rev(&mut self, request: &IncomingRequest, store: &dyn ReplicaStore) -> Result<Answer, Fault> {
+        let (collection, ticket) = self.revision_target(request, store)?;
+        match parse_rev(&self.core, collection, request) {
+            Ok(revision) => {
+                if matches!(self.role, Role::Passive(_)) {
+                    self.core.progress.total += 1;
+                }
+                let (request, no_reply) = (request.number, request.no_reply);
+                let origin = Origin::Rev { request, no_reply, collection, ticket };
+                self.core.inbox.push(Batch { origin, revisions: vec![revision] });
+                Ok(Answer::Later)
+            }
+            Err(error) => {
+                let id: String = request.properties.get("id").unwrap_or_default().chars().take(250).collect();
+                let deleted = request.properties.get_bool("deleted");
+                self.core.report(Direction::Received, collection, &id, deleted, Some(error.clone()));
+                if let Role::Active(active) = &mut self.role {
+                    active.not_received(&mut self.core, collection, ticket);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The peer does not have a revision any more that we asked for; a newer one is further on in its feed.
+    fn handle_norev(&mut self, request: &IncomingRequest, store: &dyn ReplicaStore) -> Result<Answer, Fault> {
+        let (collection, ticket) = self.revision_target(request, store)?;
+        if let Role::Active(active) = &mut self.role {
+            active.not_received(&mut self.core, collection, ticket);
+        }
+        Ok(Answer::empty())
+    }
+
+    fn handle_revs(&mut self, request: &IncomingRequest, store: &dyn ReplicaStore) -> Result<Answer, Fault> {
+        let (collection, _) = self.revision_target(request, store)?;
+        let message = codec::decode(&request.body).map_err(|_| SessionError::Malformed { what: "revs" })?;
+        let (last, asked) = (message.last, message.asked);
+        let on_conflict = match self.role {
+            Role::Active(_) => OnConflict::Resolve,
+            Role::Passive(_) => OnConflict::Refuse,
+        };
+        let head = RevsReceived {
+            request: request.number,
+            no_reply: request.no_reply,
+            collection,
+            asked,
+            from: message.from,
+            through: message.through,
+            answers: Vec::new(),
+        };
+        let (mut received, revisions) =
+            receiver::sort(&mut self.core, head, message.revisions, on_conflict, store)?;
+        if let Role::Active(active) = &mut self.role {
+            let (_, pull) = active.pull_of(&self.core, request)?;
+            pull.begin_revs(&received, revisions.len(), last)?;
+        }
+        self.core.progress.total += revisions.len() as u64;
+        if revisions.is_empty() {
+            self.revs_settled(&mut received, &[], store)?;
+            return Ok(Answer::Now(received.to_reply()));
+        }
+        self.core.inbox.push(Batch { origin: Origin::Revs(Box::new(received)), revisions });
+        Ok(Answer::Later)
+    }
+
+    /// The store has decided about everything in a `revs` message.
+    fn revs_settled(
+        &mut self,
+        received: &mut RevsReceived,
+        outcomes: &[CommitOutcome],
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let committed: Vec<bool> = received.answers.iter().map(|(_, answer)| answer.is_none()).collect();
+        receiver::settle(received, outcomes);
+        match &mut self.role {
+            Role::Active(active) => active.received_revs(&mut self.core, received, &committed, store),
+            Role::Passive(passive) => {
+                passive.received_revs(received);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the result of a commit that [`Session::poll_commit`] gave: what it made durable is acknowledged now. A
+    /// result for another commit is ignored.
+    pub fn handle_commit(
+        &mut self,
+        now: Instant,
+        id: CommitId,
+        result: CommitResult,
+        store: &dyn ReplicaStore,
+    ) {
+        if self.core.is_finished() {
+            return;
+        }
+        self.core.now = now;
+        // While the store works, the peer can do nothing.
+        self.core.note_moved();
+        let result = self.take_commit(id, result, store);
+        self.end_on_error(result);
+        for collection in 0..self.core.collections.len() {
+            self.core.feed_ceiling(collection, store);
+        }
+        self.update(store);
+    }
+
+    fn take_commit(
+        &mut self,
+        id: CommitId,
+        result: CommitResult,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let Some(committed) = self.core.inbox.take_running(id) else { return Ok(()) };
+        let outcomes = result?;
+        if outcomes.len() != committed.revisions.len() {
+            let message = format!("{} outcomes for {} revisions", outcomes.len(), committed.revisions.len());
+            return Err(ReplicaStoreError { message, recoverable: false }.into());
+        }
+        let mut at = 0;
+        for (origin, count) in committed.origins {
+            let (revisions, outcomes) = (&committed.revisions[at..at + count], &outcomes[at..at + count]);
+            at += count;
+            match origin {
+                Origin::Rev { request, no_reply, collection, ticket } => {
+                    self.outcome(collection, ticket, &revisions[0], &outcomes[0]);
+                    match outcome_error(&outcomes[0]) {
+                        None => self.core.reply(request, no_reply, OutgoingMessage::default()),
+                        Some(error) => self.core.reply_error(request, no_reply, error),
+                    }
+                }
+                Origin::Revs(mut received) => {
+                    for (revision, outcome) in revisions.iter().zip(outcomes) {
+                        self.outcome(received.collection, None, revision, outcome);
+                    }
+                    self.revs_settled(&mut received, outcomes, store)?;
+                    self.core.reply(received.request, received.no_reply, received.to_reply());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes and reports what became of a revision.
+    fn outcome(
+        &mut self,
+        collection: usize,
+        ticket: Option<u64>,
+        revision: &IncomingRevision,
+        outcome: &CommitOutcome,
+    ) {
+        match &mut self.role {
+            Role::Active(active) => active.received(&mut self.core, collection, ticket, outcome),
+            Role::Passive(passive) => passive.received(&mut self.core, collection, outcome),
+        }
+        let error = outcome_error(outcome);
+        self.core.report(Direction::Received, collection, &revision.id, revision.deleted, error);
+    }
+
+    /// The store has new changes: call [`Session::poll_frame`] after it.
+    pub fn handle_store_changed(&mut self, now: Instant, store: &dyn ReplicaStore) {
+        if !self.core.is_finished() {
+            self.core.now = now;
+            self.update(store);
+        }
+    }
+
+    /// Something is due.
+    pub fn handle_timeout(&mut self, now: Instant, store: &dyn ReplicaStore) {
+        if self.core.is_finished() {
+            return;
+        }
+        self.core.now = now;
+        if let Phase::Stopping { deadline } = self.core.phase {
+            if now >= deadline {
+                self.core.finish(Ok(()));
+                return;
+            }
+        }
+        if self.core.reply_deadline(self.is_owed()).is_some_and(|deadline| now >= deadline) {
+            let error = self.core.timed_out();
+            self.core.finish(Err(error));
+            return;
+        }
+        self.update(store);
+    }
+
+    /// When [`Session::handle_timeout`] is to be called.
+    pub fn poll_at(&self) -> Option<Instant> {
+        let stop = match self.core.phase {
+            Phase::Finished => return None,
+            Phase::Stopping { deadline } => Some(deadline),
+            Phase::Running => None,
+        };
+        let role = match &self.role {
+            Role::Active(active) => active.poll_at(),
+            Role::Passive(_) => None,
+        };
+        [stop, role, self.core.reply_deadline(self.is_owed())].into_iter().flatten().min()
+    }
+
+    fn is_owed(&self) -> bool {
+        match &self.role {
+            Role::Active(active) => active.is_owed(),
+            Role::Passive(_) => false,
+        }
+    }
+
+    /// Ends the session in good order: the active side finishes what is in flight and saves its checkpoints, within
+    /// [`STOP_TIMEOUT`](super::config::STOP_TIMEOUT); the passive side ends at once.
+    pub fn stop(&mut self, now: Instant) {
+        if self.core.is_finished() {
+            return;
+        }
+        self.core.now = now;
+        match &self.role {
+            Role::Active(_) => self.core.begin_stop(),
+            Role::Passive(_) => self.core.finish(Ok(())),
+        }
+    }
+
+    /// The next frame to send; `None` when there is none for now. Call it only while the transport takes frames: more
+    /// is read from the store as frames leave.
+    pub fn poll_frame(&mut self, now: Instant, store: &dyn ReplicaStore) -> Option<Vec<u8>> {
+        self.core.now = now;
+        if !self.core.is_finished() && self.core.may_send() {
+            let result = match &mut self.role {
+                Role::Active(active) => active.pump(&mut self.core, store),
+                Role::Passive(passive) => passive.pump(&mut self.core, store),
+            };
+            self.end_on_error(result);
+            self.update(store);
+        }
+        let frame = self.core.blip.poll_frame()?;
+        self.core.note_moved();
+        Some(frame)
+    }
+
+    /// Revisions to be committed; `None` while none wait or another commit is under way.
+    pub fn poll_commit(&mut self) -> Option<CommitRequest> {
+        self.core.inbox.poll_commit()
+    }
+
+    /// What commits do with conflicts.
+    pub fn conflict_policy(&self) -> ConflictPolicy<'_> {
+        match &self.role {
+            Role::Active(active) => ConflictPolicy::Resolve(&*active.config().resolver),
+            Role::Passive(_) => ConflictPolicy::Refuse,
+        }
+    }
+
+    /// The resolver of the active side, for a driver that commits on another thread; `None`: conflicts are refused.
+    pub fn resolver(&self) -> Option<Arc<dyn ConflictResolver>> {
+        match &self.role {
+            Role::Active(active) => Some(active.config().resolver.clone()),
+            Role::Passive(_) => None,
+        }
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.core.poll_event()
+    }
+
+    /// Whether the driver may give another frame. While it may not, it leaves bytes in the transport.
+    pub fn accepts_input(&self) -> bool {
+        self.core.accepts_input()
+    }
+
+    /// Whether the session is over.
+    pub fn is_finished(&self) -> bool {
+        self.core.is_finished()
+    }
+
+    /// Whether both sides speak the extension; known after the first round trip.
+    pub fn uses_extension(&self) -> bool {
+        self.core.extension
+    }
+
+    /// Counters of the connection below.
+    pub fn blip_stats(&self) -> BlipStats {
+        self.core.blip.stats()
+    }
+
+    fn update(&mut self, store: &dyn ReplicaStore) {
+        if self.core.is_finished() {
+            return;
+        }
+        let result = match &mut self.role {
+            Role::Active(active) => active.update(&mut self.core, store),
+            Role::Passive(passive) => {
+                passive.update(&mut self.core, store);
+                Ok(())
+            }
+        };
+        self.end_on_error(result);
+    }
+
+    fn end_on_error(&mut self, result: Result<(), SessionError>) {
+        if let Err(error) = result {
+            self.core.finish(Err(error));
+        }
+    }
+}
+
+/// The error reply for what became of a single revision, if it was not taken.
+fn outcome_error(outcome: &CommitOutcome) -> Option<ErrorReply> {
+    match outcome {
+        CommitOutcome::Inserted { .. }
+        | CommitOutcome::AlreadyKnown { .. }
+        | CommitOutcome::Resolved { .. } => None,
+        CommitOutcome::Conflict { .. } => Some(refuse::conflict()),
+        CommitOutcome::Rejected(rejection) => Some(rejection_error(rejection)),
+    }
+}
+
+/// Blobs are not kept here: none is ever found.
+fn refuse_blob(request: &IncomingRequest) -> ErrorReply {
+    match request.properties.get("digest") {
+        Some(digest) if digest.starts_with("sha1-") => refuse::no_blob(),
+        _ => refuse::digest(),
+    }
+}
