@@ -1,6 +1,30 @@
-//! Arguments and output of the `gattway` command.
+//! Arguments and output of the `gattway` command; one file a command.
+//!
+//! Results go to standard output, everything else (progress, logs, errors) to standard error. A reader that closes the
+//! pipe early ends the command quietly.
+
+mod args;
+mod db;
+mod documents;
+mod error;
+mod logging;
+mod output;
+mod progress;
+mod records;
+mod store;
+
+use args::Cli;
+pub use error::{CliError, Exit};
+
+use clap::Parser;
+use std::process::ExitCode;
 
 /// Runs the command with the process's arguments.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(&cli.global);
+    match args::run(&cli) {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => error.report(),
+    }
 }

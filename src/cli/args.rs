@@ -1,0 +1,93 @@
+//! The command line: global options, the list of commands, and which file runs which.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::{CliError, Exit, db};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done (a reader that closes the pipe early is no error)
+  1    the answer is bad: databases differ, damage found, a benchmark missed its target
+  2    wrong arguments
+  3    no such document or collection
+  4    input that cannot be taken: malformed, over a limit, or in conflict with the stored revision
+  5    the database cannot be opened, read or written
+  6    the peer cannot be reached, refused, or failed
+  130  ended by Ctrl-C before it was done
+
+Examples:
+  gattway demo
+  gattway --db gateway.db serve --listen tcp:0.0.0.0:4985
+  gattway --db sensor.db db import readings.csv --id-from date
+  gattway --db sensor.db sync tcp:gateway.local:4985";
+
+/// Document sync between nearby devices, over Bluetooth LE, TCP, Unix sockets or a pipe.
+#[derive(Debug, Parser)]
+#[command(name = "gattway", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options that every command knows.
+#[derive(Debug, Args)]
+pub(super) struct GlobalArgs {
+    /// The database's directory; made if it does not exist
+    #[arg(long, global = true, env = "GATTWAY_DB", value_name = "DIR")]
+    pub(super) db: Option<PathBuf>,
+
+    /// Log more to standard error: -v what happens, -vv details, -vvv everything. RUST_LOG wins over it
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+
+    /// How log lines are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(super) log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the command can do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    #[command(subcommand)]
+    Db(db::DbCommand),
+}
+
+/// Runs the command that was given.
+pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
+    match &cli.command {
+        Command::Db(command) => db::run(&cli.global, command),
+    }
+}
+
+impl GlobalArgs {
+    /// Where the database is.
+    pub(super) fn db_path(&self) -> Result<&PathBuf, CliError> {
+        self.db.as_ref().ok_or_else(|| {
+            CliError::new(Exit::Usage, "no database was named")
+                .help("give --db DIR, or set GATTWAY_DB; the directory is made if it does not exist")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

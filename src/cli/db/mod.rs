@@ -1,0 +1,57 @@
+//! `gattway db`: one file a subcommand; what they share is here.
+
+mod changes;
+mod collections;
+mod export;
+mod get;
+mod import;
+mod ls;
+mod maintain;
+mod put;
+mod rm;
+
+use clap::{Args, Subcommand};
+
+use super::args::GlobalArgs;
+use super::{CliError, store};
+
+/// What can be done with a database.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum DbCommand {
+    Put(put::PutArgs),
+    Get(get::GetArgs),
+    Ls(ls::LsArgs),
+    Rm(rm::RmArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
+    Changes(changes::ChangesArgs),
+    Collections(collections::CollectionsArgs),
+    Info(maintain::InfoArgs),
+}
+
+/// Which collection a command works on.
+#[derive(Debug, Args)]
+pub(super) struct CollectionArg {
+    /// The collection: `name`, or `scope.name`
+    #[arg(short, long, default_value = "_default", value_name = "NAME")]
+    pub(super) collection: String,
+}
+
+/// Runs one subcommand on the database.
+pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliError> {
+    if let DbCommand::Changes(args) = command {
+        return changes::run(global, args);
+    }
+    let db = store::open(global.db_path()?)?;
+    match command {
+        DbCommand::Put(args) => put::run(&db, args),
+        DbCommand::Get(args) => get::run(&db, args),
+        DbCommand::Ls(args) => ls::run(&db, args),
+        DbCommand::Rm(args) => rm::run(&db, args),
+        DbCommand::Import(args) => import::run(&db, args),
+        DbCommand::Export(args) => export::run(&db, args),
+        DbCommand::Changes(_) => Ok(()),
+        DbCommand::Collections(args) => collections::run(&db, args),
+        DbCommand::Info(args) => maintain::info(&db, args),
+    }
+}

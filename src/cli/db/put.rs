@@ -1,0 +1,83 @@
+//! `gattway db put`: saves one document.
+
+use std::io::{self, Read};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::CollectionArg;
+use crate::cli::output::Output;
+use crate::cli::{CliError, Exit, store};
+use crate::database::Database;
+
+/// Save a document.
+///
+/// Prints the new revision. Without --if-revision it replaces whatever is there.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway --db my.db db put valve-7 '{\"open\": true}'
+  sensors | gattway --db my.db db put latest -
+  gattway --db my.db db put valve-7 '{\"open\": false}' --if-revision 18c9…@sA0…   # fails if somebody was faster
+  gattway --db my.db db put valve-8 '{}' --if-revision none                      # fails if it exists")]
+pub(in crate::cli) struct PutArgs {
+    /// The document's ID
+    id: String,
+
+    /// A JSON object; `-` reads it from standard input
+    #[arg(value_name = "JSON", default_value = "-")]
+    body: String,
+
+    /// Save only if this is the stored revision (`none`: only if there is no document)
+    #[arg(long, value_name = "REVISION")]
+    if_revision: Option<String>,
+
+    #[command(flatten)]
+    collection: CollectionArg,
+
+    /// Create the collection if it does not exist
+    #[arg(long)]
+    create_collection: bool,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(db: &Database, args: &PutArgs) -> Result<(), CliError> {
+    let body = read_body(&args.id, &args.body)?;
+    let collection = if args.create_collection {
+        store::create_collection(db, &args.collection.collection)?
+    } else {
+        store::collection(db, &args.collection.collection)?
+    };
+    let (revision, sequence) = store::put(&collection, &args.id, body, args.if_revision.as_deref())?;
+    let mut out = Output::new();
+    if args.json {
+        out.json(&json!({"_id": args.id, "_rev": revision, "sequence": sequence}))?;
+    } else {
+        out.line(revision)?;
+    }
+    out.flush()
+}
+
+fn read_body(id: &str, text: &str) -> Result<Map<String, Value>, CliError> {
+    let mut input = Vec::new();
+    let bytes = if text == "-" {
+        io::stdin()
+            .lock()
+            .read_to_end(&mut input)
+            .map_err(|error| CliError::new(Exit::Input, format!("standard input cannot be read: {error}")))?;
+        input.as_slice()
+    } else {
+        text.as_bytes()
+    };
+    let mut body: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
+        CliError::new(Exit::Input, format!("document {id:?} was not saved: {error}"))
+            .help("a document is a JSON object, such as '{\"open\": true}'")
+    })?;
+    // What `db get` prints can be saved again.
+    body.remove("_id");
+    body.remove("_rev");
+    Ok(body)
+}

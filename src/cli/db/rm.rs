@@ -1,0 +1,39 @@
+//! `gattway db rm`: deletes documents.
+
+use clap::Args;
+
+use super::CollectionArg;
+use crate::cli::output::Output;
+use crate::cli::{CliError, store};
+use crate::database::Database;
+
+/// Delete documents. The deletion is a revision of its own, which peers learn of.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway --db my.db db rm valve-7 valve-8
+  gattway --db my.db db rm valve-7 --purge   # here only: peers keep it, and may bring it back")]
+pub(in crate::cli) struct RmArgs {
+    /// IDs of the documents
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+
+    /// Remove the document from this database without telling anybody
+    #[arg(long)]
+    purge: bool,
+
+    #[command(flatten)]
+    collection: CollectionArg,
+}
+
+pub(super) fn run(db: &Database, args: &RmArgs) -> Result<(), CliError> {
+    let collection = store::collection(db, &args.collection.collection)?;
+    let mut out = Output::new();
+    for (done, id) in args.ids.iter().enumerate() {
+        let removed = if args.purge { store::purge(&collection, id) } else { store::delete(&collection, id) };
+        let after = if done == 0 { String::new() } else { format!("; the {done} before it are deleted") };
+        removed.map_err(|error| error.context("", &after))?;
+        out.line(id)?;
+    }
+    out.flush()
+}

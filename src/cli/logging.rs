@@ -1,0 +1,27 @@
+//! Logs: to standard error, as text or as JSON lines, at the level of `-v` or of `RUST_LOG`.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+use super::args::{GlobalArgs, LogFormat};
+
+/// Starts logging for the rest of the process. `RUST_LOG` wins over `-v`.
+pub(super) fn start(global: &GlobalArgs) {
+    let level = match global.verbose {
+        0 => "warn",
+        1 => "gattway=info,warn",
+        2 => "gattway=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    // Fails only if a subscriber is set already, which then serves as well.
+    let _ = match global.log_format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}

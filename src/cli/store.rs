@@ -1,0 +1,221 @@
+//! What commands do with a database, with errors that say what to do.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::documents::Edit;
+use super::{CliError, Exit};
+use crate::database::{
+    Collection, DOCUMENT_BODY_MAX, Database, DatabaseConfig, DatabaseError, Document, check_document_id,
+};
+
+/// How long a command waits for another process that has the database open: a short command ends soon, a `serve`
+/// does not.
+const IN_USE_WAIT: Duration = Duration::from_secs(2);
+
+/// Pause between two attempts to open.
+const IN_USE_RETRY: Duration = Duration::from_millis(50);
+
+/// Opens the database, waiting for a short command of another process to end.
+pub(super) fn open(path: &Path) -> Result<Database, CliError> {
+    open_within(path, IN_USE_WAIT)
+}
+
+/// Opens the database unless another process has it.
+pub(super) fn open_if_free(path: &Path) -> Result<Option<Database>, CliError> {
+    match Database::open(path, DatabaseConfig::default()) {
+        Err(DatabaseError::InUse { .. }) => Ok(None),
+        opened => opened.map(Some).map_err(failed),
+    }
+}
+
+fn open_within(path: &Path, wait: Duration) -> Result<Database, CliError> {
+    let until = Instant::now() + wait;
+    loop {
+        match Database::open(path, DatabaseConfig::default()) {
+            Err(DatabaseError::InUse { .. }) if Instant::now() < until => thread::sleep(IN_USE_RETRY),
+            opened => return opened.map_err(failed),
+        }
+    }
+}
+
+/// A collection that exists.
+pub(super) fn collection(db: &Database, name: &str) -> Result<Collection, CliError> {
+    if let Some(collection) = db.collection(name) {
+        return Ok(collection);
+    }
+    let known = db.collections().join(", ");
+    Err(CliError::new(Exit::NotFound, format!("no collection {name:?} in this database; it has: {known}"))
+        .help(format!("create it with `gattway db collections --create {name}`")))
+}
+
+/// A collection, made if it does not exist.
+pub(super) fn create_collection(db: &Database, name: &str) -> Result<Collection, CliError> {
+    db.create_collection(name).map_err(failed)
+}
+
+/// The collections a replication is about: those that were named, else all there are.
+pub(super) fn choose_collections(
+    db: &Database,
+    named: &[String],
+    create: bool,
+) -> Result<Vec<String>, CliError> {
+    for name in named {
+        if create {
+            create_collection(db, name)?;
+        } else {
+            collection(db, name)?;
+        }
+    }
+    Ok(if named.is_empty() { db.collections() } else { named.to_vec() })
+}
+
+/// A document that exists.
+pub(super) fn get(collection: &Collection, id: &str) -> Result<Document, CliError> {
+    collection.get(id).map_err(failed)?.ok_or_else(|| no_document(collection, id))
+}
+
+/// Saves one document; gives its revision and sequence. `if_revision`: only if this is the stored one (`none`: only if
+/// there is none).
+pub(super) fn put(
+    collection: &Collection,
+    id: &str,
+    body: Map<String, Value>,
+    if_revision: Option<&str>,
+) -> Result<(String, u64), CliError> {
+    check_id(id).map_err(failed)?;
+    let stored = collection.get(id).map_err(failed)?;
+    let current = stored.as_ref().and_then(Document::revision).map(ToString::to_string);
+    if let Some(expected) = if_revision
+        && expected != current.as_deref().unwrap_or("none")
+    {
+        let current = current
+            .map_or("there is none".to_owned(), |revision| format!("the stored revision is {revision}"));
+        return Err(CliError::new(
+            Exit::Input,
+            format!("document {id:?} is not at revision {expected}: {current}"),
+        )
+        .help("read it again, apply the change, and save with the new revision"));
+    }
+    let mut document = match stored {
+        Some(mut document) => {
+            *document.body_mut() = body;
+            document
+        }
+        None => Document::new(id, body),
+    };
+    collection.save(&mut document).map_err(failed)?;
+    let revision = document.revision().map(ToString::to_string).unwrap_or_default();
+    Ok((revision, document.sequence()))
+}
+
+/// Deletes one document that exists.
+pub(super) fn delete(collection: &Collection, id: &str) -> Result<(), CliError> {
+    if collection.delete(id).map_err(failed)? { Ok(()) } else { Err(no_document(collection, id)) }
+}
+
+/// Removes one document without a trace.
+pub(super) fn purge(collection: &Collection, id: &str) -> Result<(), CliError> {
+    if collection.purge(id).map_err(failed)? { Ok(()) } else { Err(no_document(collection, id)) }
+}
+
+/// A document as it is printed: `_id` first, `_rev` if wanted, then the body.
+pub(super) fn with_meta(document: Document, revision: bool) -> Value {
+    let mut fields = Map::new();
+    fields.insert("_id".to_owned(), document.id().into());
+    if revision && let Some(revision) = document.revision() {
+        fields.insert("_rev".to_owned(), revision.to_string().into());
+    }
+    fields.extend(document.into_body());
+    Value::Object(fields)
+}
+
+/// What became of an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SavedKind {
+    /// A new revision is on the medium.
+    Saved,
+    /// It is deleted, on the medium.
+    Deleted,
+    /// It was like this already.
+    Unchanged,
+}
+
+/// Checks what can be checked of an edit without the database; gives the size of its body in bytes.
+pub(super) fn check(edit: &Edit) -> Result<usize, CliError> {
+    let at_line = |error: DatabaseError| failed(error).context(&format!("line {}: ", edit.line), "");
+    check_id(&edit.id).map_err(at_line)?;
+    let Some(body) = &edit.body else { return Ok(0) };
+    let actual = serde_json::to_vec(body).map_or(0, |text| text.len());
+    if actual > DOCUMENT_BODY_MAX {
+        let error = at_line(DatabaseError::TooLarge { max: DOCUMENT_BODY_MAX, actual });
+        return Err(error.context("", &format!(" (document {:?})", edit.id)));
+    }
+    Ok(actual)
+}
+
+fn check_id(id: &str) -> Result<(), DatabaseError> {
+    check_document_id(id)
+}
+
+/// Makes edits durable, all or none. A document that is there with the same content is left alone.
+pub(super) fn save(
+    db: &Database,
+    collection: &Collection,
+    edits: &[Edit],
+) -> Result<Vec<SavedKind>, CliError> {
+    let mut kinds = Vec::with_capacity(edits.len());
+    db.batch(|batch| {
+        // What this batch has made of a document already.
+        let mut pending: std::collections::HashMap<&str, Option<&Map<String, Value>>> = Default::default();
+        for edit in edits {
+            let is_same = match pending.get(edit.id.as_str()) {
+                Some(body) => *body == edit.body.as_ref(),
+                None => collection.get(&edit.id)?.as_ref().map(Document::body) == edit.body.as_ref(),
+            };
+            pending.insert(&edit.id, edit.body.as_ref());
+            kinds.push(match &edit.body {
+                _ if is_same => SavedKind::Unchanged,
+                Some(body) => {
+                    batch.put(collection, &edit.id, body)?;
+                    SavedKind::Saved
+                }
+                None => {
+                    batch.delete(collection, &edit.id)?;
+                    SavedKind::Deleted
+                }
+            });
+        }
+        Ok(())
+    })
+    .map_err(failed)?;
+    Ok(kinds)
+}
+
+/// The current revision of a document as text; empty if it is deleted.
+pub(super) fn revision(collection: &Collection, id: &str) -> Result<String, CliError> {
+    let document = collection.get(id).map_err(failed)?;
+    Ok(document.as_ref().and_then(Document::revision).map(ToString::to_string).unwrap_or_default())
+}
+
+fn no_document(collection: &Collection, id: &str) -> CliError {
+    CliError::new(Exit::NotFound, format!("no document {id:?} in collection {}", collection.name()))
+        .help("`gattway db ls` lists what is there")
+}
+
+/// A failure of the database, with the exit code it has.
+pub(super) fn failed(error: DatabaseError) -> CliError {
+    let exit = match &error {
+        DatabaseError::Conflict { .. }
+        | DatabaseError::InvalidId { .. }
+        | DatabaseError::InvalidCollectionName { .. }
+        | DatabaseError::BadBody { .. }
+        | DatabaseError::TooLarge { .. } => Exit::Input,
+        DatabaseError::NotFound { .. } | DatabaseError::UnknownCollection { .. } => Exit::NotFound,
+        _ => Exit::Database,
+    };
+    CliError::new(exit, error.to_string())
+}
