@@ -2,12 +2,15 @@
 //!
 //! | module | what it carries |
 //! |---|---|
+//! | `bluez` | Bluetooth LE on BlueZ, both roles (feature `bluetooth`) |
 //! | [`clock`] | the pace of the drivers |
 //! | [`packet`] | the contract of a radio: whole packets, unreliable |
 //! | [`session`] | a reliable, resumable byte stream over such packets |
 //! | [`sim`] | a modelled radio that keeps that contract |
 //! | [`stream`] | TCP, Unix sockets, stdio: raw bytes |
 
+#[cfg(feature = "bluetooth")]
+pub mod bluez;
 pub mod clock;
 pub mod packet;
 pub mod session;

@@ -1,0 +1,225 @@
+//! The central role on btleplug: portable, one D-Bus call a packet.
+//!
+//! Selectable beside [`super::central`], which is faster on Linux; it shows that nothing here needs more than writes
+//! without response and notifications.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use btleplug::api::{
+    Central as _, CharPropFlags, Characteristic, Manager as _, Peripheral as _, ScanFilter, WriteType,
+};
+use btleplug::platform::{Manager, Peripheral};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{Stream, StreamExt};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use super::error::BluetoothError;
+use super::packets::{copy, packet_size};
+use super::profile::{AdvertState, FROM_PERIPHERAL, INFORMATION, Information, SERVICE, TO_PERIPHERAL};
+use super::scan::Wanted;
+use crate::link::{ATT_HEADER_BYTES, PacketSize};
+use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
+
+/// How long a peer is looked for.
+const SCAN_LIMIT: Duration = Duration::from_secs(15);
+/// How often the devices seen are looked through.
+const SCAN_PAUSE: Duration = Duration::from_millis(100);
+/// Limit of connecting and of the discovery of services, each.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// Attempts to connect (bleak #1255).
+const CONNECT_ATTEMPTS: u32 = 4;
+/// Pause between two of them.
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Connects to one peripheral with btleplug.
+pub struct BtleplugCentral {
+    adapter: String,
+    wanted: Wanted,
+}
+
+impl BtleplugCentral {
+    /// A central on the adapter named `adapter` (`hci0`) for the peer `wanted`.
+    pub fn new(adapter: impl Into<String>, wanted: Wanted) -> Arc<BtleplugCentral> {
+        Arc::new(BtleplugCentral { adapter: adapter.into(), wanted })
+    }
+
+    async fn open(&self) -> Result<PacketChannel, BluetoothError> {
+        let peripheral = self.find().await?;
+        let guard = Disconnect { peripheral: peripheral.clone() };
+        connect(&peripheral).await?;
+        let peer = peripheral.address().to_string();
+        let characteristics = peripheral.characteristics();
+        let find = |uuid, flags| {
+            let found =
+                characteristics.iter().find(|c| c.uuid == uuid && c.properties.contains(flags)).cloned();
+            found.ok_or_else(|| BluetoothError::NotOurs {
+                peer: peer.clone(),
+                message: format!("characteristic {uuid} is missing"),
+            })
+        };
+        let information = find(INFORMATION, CharPropFlags::READ)?;
+        let value = peripheral.read(&information).await.map_err(failed("read information"))?;
+        let information = Information::decode(&value)
+            .map_err(|message| BluetoothError::NotOurs { peer: peer.clone(), message })?;
+        let notifications = peripheral.notifications().await.map_err(failed("listen to notifications"))?;
+        let from_peripheral = find(FROM_PERIPHERAL, CharPropFlags::NOTIFY)?;
+        peripheral.subscribe(&from_peripheral).await.map_err(failed("subscribe"))?;
+        let to_peripheral = find(TO_PERIPHERAL, CharPropFlags::WRITE_WITHOUT_RESPONSE)?;
+        // A snapshot of service discovery, 23 if BlueZ did not say: the smallest packet then.
+        let size = packet_size(usize::from(peripheral.mtu()).saturating_sub(usize::from(ATT_HEADER_BYTES)))
+            .min(PacketSize::try_new(information.packet_size_max).unwrap_or(PacketSize::MIN));
+        let values = notifications
+            .filter_map(|n| std::future::ready((n.uuid == FROM_PERIPHERAL).then_some(n.value)))
+            .boxed();
+        Ok(PacketChannel {
+            sink: Box::new(Sink {
+                peripheral,
+                characteristic: Arc::new(to_peripheral),
+                writing: None,
+                _guard: guard,
+            }),
+            source: Box::new(Source { values }),
+            size,
+            label: format!("gatt (btleplug) {peer}"),
+        })
+    }
+
+    async fn find(&self) -> Result<Peripheral, BluetoothError> {
+        let manager = Manager::new().await.map_err(failed("reach bluetoothd"))?;
+        let mut adapter = None;
+        for candidate in manager.adapters().await.map_err(failed("list adapters"))? {
+            // The order of the list is not stable; the first word of the information is the name.
+            let info = candidate.adapter_info().await.map_err(failed("read adapter"))?;
+            if info.split_whitespace().next() == Some(self.adapter.as_str()) {
+                adapter = Some(candidate);
+            }
+        }
+        let adapter = adapter.ok_or_else(|| BluetoothError::NoAdapter {
+            wanted: self.adapter.clone(),
+            present: "see `gattway doctor`".to_owned(),
+        })?;
+        adapter.start_scan(ScanFilter::default()).await.map_err(failed("start scan"))?;
+        let deadline = Instant::now() + SCAN_LIMIT;
+        let found = loop {
+            let mut found = None;
+            for peripheral in adapter.peripherals().await.map_err(failed("list devices"))? {
+                if self.fits(&peripheral).await {
+                    found = Some(peripheral);
+                }
+            }
+            if found.is_some() || Instant::now() >= deadline {
+                break found;
+            }
+            sleep(SCAN_PAUSE).await;
+        };
+        adapter.stop_scan().await.map_err(failed("stop scan"))?;
+        found
+            .ok_or_else(|| BluetoothError::NotSeen { peer: format!("{:?}", self.wanted), within: SCAN_LIMIT })
+    }
+
+    async fn fits(&self, peripheral: &Peripheral) -> bool {
+        let Ok(Some(properties)) = peripheral.properties().await else { return false };
+        // No signal strength: BlueZ only remembers it.
+        let ours = properties.rssi.is_some()
+            && properties.service_data.get(&SERVICE).is_some_and(|d| AdvertState::decode(d).is_some());
+        ours && match &self.wanted {
+            Wanted::Any => true,
+            Wanted::Address(address) => peripheral.address().into_inner() == address.0,
+            Wanted::Name(name) => properties.local_name.as_deref() == Some(name),
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for BtleplugCentral {
+    async fn connect(&self) -> io::Result<PacketChannel> {
+        Ok(self.open().await?)
+    }
+}
+
+async fn connect(peripheral: &Peripheral) -> Result<(), BluetoothError> {
+    let mut attempt = 1;
+    loop {
+        let error = match timeout(CONNECT_LIMIT, peripheral.connect()).await {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => error,
+            Err(_) => return Err(BluetoothError::TimedOut { what: "connecting", limit: CONNECT_LIMIT }),
+        };
+        if attempt == CONNECT_ATTEMPTS {
+            return Err(failed("connect")(error));
+        }
+        debug!(peer = %peripheral.address(), %error, attempt, "connect failed, trying again");
+        attempt += 1;
+        sleep(CONNECT_PAUSE).await;
+    }
+    timeout(CONNECT_LIMIT, peripheral.discover_services())
+        .await
+        .map_err(|_| BluetoothError::TimedOut {
+            what: "discovery of the peer's services",
+            limit: CONNECT_LIMIT,
+        })?
+        .map_err(failed("discover services"))
+}
+
+fn failed(what: &'static str) -> impl FnOnce(btleplug::Error) -> BluetoothError {
+    move |source| BluetoothError::Btleplug { what, source }
+}
+
+/// Ends the radio connection when dropped.
+struct Disconnect {
+    peripheral: Peripheral,
+}
+
+impl Drop for Disconnect {
+    fn drop(&mut self) {
+        let peripheral = self.peripheral.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = peripheral.disconnect().await {
+                    debug!(peer = %peripheral.address(), %error, "disconnect");
+                }
+            });
+        }
+    }
+}
+
+struct Sink {
+    peripheral: Peripheral,
+    characteristic: Arc<Characteristic>,
+    /// The write under way; the next packet is taken when it is done, its failure is reported then.
+    writing: Option<BoxFuture<'static, btleplug::Result<()>>>,
+    _guard: Disconnect,
+}
+
+impl PacketSink for Sink {
+    fn poll_send(&mut self, cx: &mut Context<'_>, packet: &[u8]) -> Poll<io::Result<()>> {
+        if let Some(writing) = &mut self.writing {
+            let result = ready!(writing.as_mut().poll(cx));
+            self.writing = None;
+            result.map_err(|source| BluetoothError::Btleplug { what: "write", source })?;
+        }
+        let (peripheral, characteristic) = (self.peripheral.clone(), Arc::clone(&self.characteristic));
+        let packet = packet.to_vec();
+        self.writing = Some(Box::pin(async move {
+            peripheral.write(&characteristic, &packet, WriteType::WithoutResponse).await
+        }));
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Source {
+    values: Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>,
+}
+
+impl PacketSource for Source {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, packet: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Some(value) = ready!(self.values.as_mut().poll_next(cx)) else { return Poll::Ready(Ok(0)) };
+        Poll::Ready(copy(&value, packet))
+    }
+}

@@ -1,0 +1,136 @@
+//! What can go wrong with Bluetooth, said so that a person knows what to do.
+
+use std::io;
+use std::time::Duration;
+
+/// A failure of the Bluetooth transport. Nothing that was acknowledged is affected by any of them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BluetoothError {
+    /// bluetoothd or D-Bus cannot be reached.
+    #[error(
+        "bluetoothd cannot be reached: {message}. Is it installed and running (systemctl start bluetooth)?"
+    )]
+    NoDaemon {
+        /// What D-Bus said.
+        message: String,
+    },
+    /// No adapter, or not the one asked for.
+    #[error("no Bluetooth adapter {wanted}; there are: {present}. Plug one in, or name another")]
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        present: String,
+    },
+    /// The adapter is off and could not be switched on.
+    #[error(
+        "Bluetooth adapter {adapter} is off and cannot be switched on: {message}. Is it blocked (rfkill list)?"
+    )]
+    PoweredOff {
+        /// Its name.
+        adapter: String,
+        /// What BlueZ said.
+        message: String,
+    },
+    /// D-Bus policy forbids it.
+    #[error("no permission to use Bluetooth: {message}. Run as root or join the group `bluetooth`")]
+    NotPermitted {
+        /// What BlueZ said.
+        message: String,
+    },
+    /// The peer was not seen.
+    #[error("peer {peer} was not seen within {} s: out of range, off, or busy with another central", within.as_secs())]
+    NotSeen {
+        /// Address, name or `any`.
+        peer: String,
+        /// How long was scanned.
+        within: Duration,
+    },
+    /// Connected, but it has not our service or another version of it.
+    #[error("peer {peer} is not a gattway peripheral of this version: {message}")]
+    NotOurs {
+        /// Its address.
+        peer: String,
+        /// What is missing or different.
+        message: String,
+    },
+    /// All connection slots of the adapter are taken.
+    #[error("adapter {adapter} has all its {slots} connection slots in use; wait, or add an adapter")]
+    SlotsFull {
+        /// Its name.
+        adapter: String,
+        /// How many were counted.
+        slots: usize,
+    },
+    /// Something took too long.
+    #[error("{what} took longer than {} s", limit.as_secs())]
+    TimedOut {
+        /// What was under way.
+        what: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// BlueZ said no.
+    #[error("{what}: {source}")]
+    BlueZ {
+        /// What was under way.
+        what: &'static str,
+        /// What BlueZ said.
+        source: bluer::Error,
+    },
+    /// btleplug said no.
+    #[error("{what}: {source}")]
+    Btleplug {
+        /// What was under way.
+        what: &'static str,
+        /// What btleplug said.
+        source: btleplug::Error,
+    },
+    /// A socket failed.
+    #[error("{what}: {source}")]
+    Socket {
+        /// What was under way.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl BluetoothError {
+    /// Wraps BlueZ's error, recognising what a person can mend.
+    pub fn bluez(what: &'static str) -> impl FnOnce(bluer::Error) -> BluetoothError {
+        move |source| match source.kind {
+            bluer::ErrorKind::NotPermitted | bluer::ErrorKind::NotAuthorized => {
+                BluetoothError::NotPermitted { message: source.to_string() }
+            }
+            _ if source.message.contains("org.freedesktop.DBus.Error.AccessDenied") => {
+                BluetoothError::NotPermitted { message: source.to_string() }
+            }
+            _ => BluetoothError::BlueZ { what, source },
+        }
+    }
+
+    /// Wraps a socket's error.
+    pub fn socket(what: &'static str) -> impl FnOnce(io::Error) -> BluetoothError {
+        move |source| BluetoothError::Socket { what, source }
+    }
+
+    /// Whether trying again can help without a person.
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, BluetoothError::NotPermitted { .. } | BluetoothError::NotOurs { .. })
+    }
+}
+
+impl From<BluetoothError> for io::Error {
+    fn from(error: BluetoothError) -> io::Error {
+        let kind = match &error {
+            BluetoothError::NotPermitted { .. } => io::ErrorKind::PermissionDenied,
+            BluetoothError::NotOurs { .. } => io::ErrorKind::InvalidData,
+            BluetoothError::NotSeen { .. } | BluetoothError::NoAdapter { .. } => io::ErrorKind::NotFound,
+            BluetoothError::TimedOut { .. } => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

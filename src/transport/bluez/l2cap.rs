@@ -1,0 +1,134 @@
+//! L2CAP connection-oriented channels on bluer: the same packets without ATT.
+//!
+//! A channel is used when the peripheral's information characteristic names a PSM and connecting works; else GATT.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bluer::l2cap::{PSM_LE_DYN_START, SeqPacket, SeqPacketListener, Socket, SocketAddr};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::adapter::Adapter;
+use super::central::{Connected, open_gatt};
+use super::error::BluetoothError;
+use super::packets::{Guard, L2capHalf};
+use super::scan::Wanted;
+use crate::link::{PACKET_BYTES_MAX, PacketSize};
+use crate::transport::packet::{Connector, PacketChannel};
+
+/// PSM that our peripherals listen on, of the dynamic range.
+pub const PSM: u16 = PSM_LE_DYN_START + 5;
+/// Receive MTU: 65535 stalls the other direction on BlueZ 5.66, this does not (`firmware-notes/bluez.md`).
+const RECEIVE_MTU: u16 = 8192;
+/// `connect` returns before the channel is up, and writing gives ENOTCONN until then.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How often the channel is looked at meanwhile.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Connects over L2CAP where the peer offers it, over GATT otherwise or when L2CAP fails.
+pub struct L2capCentral {
+    adapter: Adapter,
+    wanted: Wanted,
+}
+
+impl L2capCentral {
+    /// A central on `adapter` for the peer `wanted`.
+    pub fn new(adapter: Adapter, wanted: Wanted) -> Arc<L2capCentral> {
+        Arc::new(L2capCentral { adapter, wanted })
+    }
+}
+
+#[async_trait]
+impl Connector for L2capCentral {
+    async fn connect(&self) -> std::io::Result<PacketChannel> {
+        let connected = Connected::open(&self.adapter, &self.wanted).await?;
+        let Some(psm) = connected.information.l2cap_psm else { return Ok(open_gatt(connected).await?) };
+        let limit = connected.information.packet_size_max;
+        match open(&self.adapter, &connected, psm).await {
+            Ok(socket) => {
+                let address = connected.device.address();
+                info!(peer = %address, psm, "connected over L2CAP");
+                Ok(channel(socket, limit, format!("l2cap {address}"), Some(Box::new(connected.into_guard()))))
+            }
+            Err(error) => {
+                warn!(peer = %connected.device.address(), %error, "no L2CAP channel, using GATT");
+                Ok(open_gatt(connected).await?)
+            }
+        }
+    }
+}
+
+async fn open(adapter: &Adapter, connected: &Connected, psm: u16) -> Result<SeqPacket, BluetoothError> {
+    let failed = || BluetoothError::socket("open an L2CAP channel");
+    let bluez = || BluetoothError::bluez("read an address");
+    let local = adapter.bluer();
+    let local_type = local.address_type().await.map_err(bluez())?;
+    let local_address = local.address().await.map_err(bluez())?;
+    let peer_type = connected.device.address_type().await.map_err(bluez())?;
+    let socket = Socket::<SeqPacket>::new_seq_packet().map_err(failed())?;
+    socket.bind(SocketAddr::new(local_address, local_type, 0)).map_err(failed())?;
+    socket.set_recv_mtu(RECEIVE_MTU).map_err(failed())?;
+    let peer = SocketAddr::new(connected.device.address(), peer_type, psm);
+    let socket = timeout(CONNECT_LIMIT, socket.connect(peer))
+        .await
+        .map_err(|_| BluetoothError::TimedOut { what: "opening an L2CAP channel", limit: CONNECT_LIMIT })?
+        .map_err(failed())?;
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    while let Err(source) = socket.peer_addr().and_then(|_| socket.send_mtu()) {
+        if Instant::now() >= deadline {
+            return Err(BluetoothError::Socket { what: "open an L2CAP channel", source });
+        }
+        sleep(CONNECT_PAUSE).await;
+    }
+    Ok(socket)
+}
+
+/// Listens for L2CAP channels; give each to the same acceptor as GATT's.
+pub struct L2capListener {
+    listener: SeqPacketListener,
+}
+
+impl L2capListener {
+    /// Listens on [`PSM`] of `adapter`.
+    ///
+    /// # Errors
+    /// [`BluetoothError`], among them that another process listens there.
+    pub async fn bind(adapter: &Adapter) -> Result<L2capListener, BluetoothError> {
+        let failed = || BluetoothError::socket("listen for L2CAP channels");
+        let bluez = || BluetoothError::bluez("read an address");
+        let local = adapter.bluer();
+        let address = SocketAddr::new(
+            local.address().await.map_err(bluez())?,
+            local.address_type().await.map_err(bluez())?,
+            PSM,
+        );
+        let socket = Socket::<SeqPacket>::new_seq_packet().map_err(failed())?;
+        socket.bind(address).map_err(failed())?;
+        socket.set_recv_mtu(RECEIVE_MTU).map_err(failed())?;
+        Ok(L2capListener { listener: socket.listen(4).map_err(failed())? })
+    }
+
+    /// The next channel.
+    ///
+    /// # Errors
+    /// The listener is gone.
+    pub async fn accept(&self) -> Result<PacketChannel, BluetoothError> {
+        let (socket, peer) =
+            self.listener.accept().await.map_err(BluetoothError::socket("accept an L2CAP channel"))?;
+        Ok(channel(socket, PACKET_BYTES_MAX, format!("l2cap {}", peer.addr), None))
+    }
+}
+
+fn channel(socket: SeqPacket, peer_limit: u16, label: String, guard: Option<Guard>) -> PacketChannel {
+    let sdu = socket.send_mtu().unwrap_or(PacketSize::MIN.bytes());
+    let size = PacketSize::fitting(sdu.min(usize::from(peer_limit))).unwrap_or(PacketSize::MIN);
+    let socket = Arc::new(socket);
+    PacketChannel {
+        sink: Box::new(L2capHalf { socket: Arc::clone(&socket), _guard: guard }),
+        source: Box::new(L2capHalf { socket, _guard: None }),
+        size,
+        label,
+    }
+}

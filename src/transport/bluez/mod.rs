@@ -1,0 +1,29 @@
+//! Bluetooth LE on a stock BlueZ: both roles, as packets for [`crate::link`].
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`profile`] | UUIDs, the information characteristic, the advertised state |
+//! | [`error`] | what can go wrong, said for people |
+//! | [`adapter`] | which adapter, is it usable, one connect at a time |
+//! | [`packets`] | BlueZ's sockets as packet channels |
+//! | [`peripheral`] | the GATT application and the advertisement |
+//! | [`doctor`] | is this machine fit, and what to do if not |
+//! | [`scan`] | neighbours, from fresh adverts only |
+//! | [`central`] | connecting with bluer's AcquireWrite / AcquireNotify |
+//! | [`central_btleplug`] | connecting with btleplug, one D-Bus call a packet |
+//! | [`l2cap`] | the same packets over an L2CAP connection-oriented channel |
+//!
+//! Workarounds name the fact they are for; the facts are in `firmware-notes/bluez.md`.
+
+pub mod adapter;
+pub mod central;
+pub mod central_btleplug;
+pub mod doctor;
+pub mod error;
+pub mod l2cap;
+pub mod packets;
+pub mod peripheral;
+pub mod profile;
+pub mod scan;
+
+pub use error::BluetoothError;

@@ -1,0 +1,99 @@
+//! BlueZ's sockets as packet channels: AcquireWrite / AcquireNotify sockets and L2CAP SEQPACKET sockets.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bluer::gatt::{CharacteristicReader, CharacteristicWriter};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::link::{ATT_HEADER_BYTES, AttMtu, PacketSize};
+use crate::transport::packet::{PacketSink, PacketSource};
+
+/// Room for any ATT value, so that bluer never splits one over two reads.
+const ATT_VALUE_MAX: usize = 520;
+
+/// Something that lives as long as a connection and ends it when dropped: a slot, a device to disconnect.
+pub(super) type Guard = Box<dyn Send + Sync>;
+
+/// The packet size for a socket that takes values of up to `value_max` bytes (bluer's writers say 5 less than the ATT
+/// MTU, its readers the raw MTU: `firmware-notes/bluez.md`, MTU).
+pub(super) fn packet_size(value_max: usize) -> PacketSize {
+    let octets = u16::try_from(value_max).unwrap_or(u16::MAX).saturating_add(ATT_HEADER_BYTES);
+    AttMtu::new(octets).packet_size()
+}
+
+/// Packets out through a characteristic's socket.
+pub(super) struct CharacteristicSink {
+    pub(super) writer: CharacteristicWriter,
+    pub(super) _guard: Option<Guard>,
+}
+
+impl PacketSink for CharacteristicSink {
+    fn poll_send(&mut self, cx: &mut Context<'_>, packet: &[u8]) -> Poll<io::Result<()>> {
+        let sent = ready!(Pin::new(&mut self.writer).poll_write(cx, packet))?;
+        Poll::Ready(whole(sent, packet.len()))
+    }
+}
+
+/// Packets in through a characteristic's socket.
+pub(super) struct CharacteristicSource {
+    reader: CharacteristicReader,
+    value: Box<[u8; ATT_VALUE_MAX]>,
+}
+
+impl CharacteristicSource {
+    pub(super) fn new(reader: CharacteristicReader) -> CharacteristicSource {
+        CharacteristicSource { reader, value: Box::new([0; ATT_VALUE_MAX]) }
+    }
+}
+
+impl PacketSource for CharacteristicSource {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, packet: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut value = ReadBuf::new(&mut self.value[..]);
+        ready!(Pin::new(&mut self.reader).poll_read(cx, &mut value))?;
+        Poll::Ready(copy(value.filled(), packet))
+    }
+}
+
+/// Packets in and out through one L2CAP socket, shared by both halves.
+pub(super) struct L2capHalf {
+    pub(super) socket: std::sync::Arc<bluer::l2cap::SeqPacket>,
+    pub(super) _guard: Option<Guard>,
+}
+
+impl PacketSink for L2capHalf {
+    fn poll_send(&mut self, cx: &mut Context<'_>, packet: &[u8]) -> Poll<io::Result<()>> {
+        let sent = ready!(self.socket.poll_send(cx, packet))?;
+        Poll::Ready(whole(sent, packet.len()))
+    }
+}
+
+impl PacketSource for L2capHalf {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, packet: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut value = ReadBuf::new(packet);
+        ready!(self.socket.poll_recv(cx, &mut value))?;
+        Poll::Ready(Ok(value.filled().len()))
+    }
+}
+
+fn whole(sent: usize, len: usize) -> io::Result<()> {
+    if sent == len {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::WriteZero, format!("{sent} of a packet of {len} bytes were taken")))
+}
+
+pub(super) fn copy(value: &[u8], packet: &mut [u8]) -> io::Result<usize> {
+    let len = value.len();
+    let room = packet.len();
+    match packet.get_mut(..len) {
+        Some(room) => {
+            room.copy_from_slice(value);
+            Ok(len)
+        }
+        None => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("packet of {len} bytes, room for {room}")))
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The GATT profile: UUIDs, the information characteristic and the advertised state, byte for byte.
+//!
+//! Source: `firmware-notes/gatt.md`.
+
+use bluer::Uuid;
+use serde::{Deserialize, Serialize};
+
+/// The service that a peripheral offers.
+pub const SERVICE: Uuid = Uuid::from_u128(0x8f4e_0001_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
+/// Link packets towards the peripheral: write without response.
+pub const TO_PERIPHERAL: Uuid = Uuid::from_u128(0x8f4e_0002_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
+/// Link packets from the peripheral: notify.
+pub const FROM_PERIPHERAL: Uuid = Uuid::from_u128(0x8f4e_0003_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
+/// What the peripheral can do: read, an [`Information`] in postcard.
+pub const INFORMATION: Uuid = Uuid::from_u128(0x8f4e_0004_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
+
+/// Version of the profile; another one has another meaning of the characteristics.
+pub const PROFILE_VERSION: u8 = 1;
+
+/// Value of the information characteristic, in postcard. A reader ignores bytes that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Information {
+    /// [`PROFILE_VERSION`] of the peripheral.
+    pub profile: u8,
+    /// Largest link packet in bytes that it takes, whatever the ATT MTU allows.
+    pub packet_size_max: u16,
+    /// Protocol/service multiplexer of its L2CAP channel, if it offers one.
+    pub l2cap_psm: Option<u16>,
+}
+
+impl Information {
+    /// The characteristic's value.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Reads a peer's value.
+    ///
+    /// # Errors
+    /// Says what is wrong with it; the peer is not one of ours, or of another version.
+    pub fn decode(value: &[u8]) -> Result<Information, String> {
+        match value.first() {
+            None => return Err("empty information characteristic".into()),
+            Some(&PROFILE_VERSION) => {}
+            Some(other) => {
+                return Err(format!("profile version {other}, this side speaks {PROFILE_VERSION}"));
+            }
+        }
+        let (information, _rest) =
+            postcard::take_from_bytes::<Information>(value).map_err(|e| e.to_string())?;
+        Ok(information)
+    }
+}
+
+/// Length in bytes of the state in a legacy advert: 31, less 3 of flags, less 18 of the service data's head.
+pub const ADVERT_STATE_LEN: usize = 10;
+
+/// What an advert tells a neighbour, so that it need not connect when there is nothing new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdvertState {
+    /// Which group of devices this is, a tag.
+    pub group: u16,
+    /// Which device this is, a tag of its database.
+    pub device: u32,
+    /// Low 24 bits of a counter that grows with each change of its database.
+    pub change: u32,
+}
+
+impl AdvertState {
+    /// Largest value of [`AdvertState::change`].
+    pub const CHANGE_MAX: u32 = 0x00ff_ffff;
+
+    /// `version, group (2, LE), device (4, LE), change (3, LE)`.
+    pub fn encode(&self) -> [u8; ADVERT_STATE_LEN] {
+        let (g, d, c) = (self.group.to_le_bytes(), self.device.to_le_bytes(), self.change.to_le_bytes());
+        [PROFILE_VERSION, g[0], g[1], d[0], d[1], d[2], d[3], c[0], c[1], c[2]]
+    }
+
+    /// Reads service data; `None` if it is too short or of another version.
+    pub fn decode(data: &[u8]) -> Option<AdvertState> {
+        let data = data.get(..ADVERT_STATE_LEN)?;
+        (data[0] == PROFILE_VERSION).then(|| AdvertState {
+            group: u16::from_le_bytes([data[1], data[2]]),
+            device: u32::from_le_bytes([data[3], data[4], data[5], data[6]]),
+            change: u32::from_le_bytes([data[7], data[8], data[9], 0]),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn information_and_state_read_back(size in 20u16..=495, psm in proptest::option::of(0x80u16..=0xff),
+            group: u16, device: u32, change in 0..=AdvertState::CHANGE_MAX, tail: Vec<u8>) {
+            let information = Information { profile: PROFILE_VERSION, packet_size_max: size, l2cap_psm: psm };
+            let mut value = information.encode();
+            value.extend(&tail);
+            prop_assert_eq!(Information::decode(&value), Ok(information));
+            let state = AdvertState { group, device, change };
+            prop_assert_eq!(AdvertState::decode(&state.encode()), Some(state));
+        }
+
+        #[test]
+        fn hostile_values_never_panic(value: Vec<u8>) {
+            let _ = Information::decode(&value);
+            let _ = AdvertState::decode(&value);
+        }
+    }
+
+    #[test]
+    fn the_documented_bytes_hold() {
+        let information = Information { profile: 1, packet_size_max: 495, l2cap_psm: Some(0x85) };
+        assert_eq!(information.encode(), [0x01, 0xef, 0x03, 0x01, 0x85, 0x01]);
+        let state = AdvertState { group: 0x1234, device: 0xdead_beef, change: 0x0a_0b_0c };
+        assert_eq!(state.encode(), [0x01, 0x34, 0x12, 0xef, 0xbe, 0xad, 0xde, 0x0c, 0x0b, 0x0a]);
+    }
+}
