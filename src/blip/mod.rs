@@ -10,6 +10,8 @@
 //!
 //! Source: `firmware-notes/blip.md`.
 
+#[cfg(feature = "cli")]
+pub mod bench;
 mod config;
 mod connection;
 mod error;

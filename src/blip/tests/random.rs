@@ -203,21 +203,25 @@ proptest! {
             a.send_request(request.message(i as u64)).expect("queued");
         }
         let mut frames: Vec<Vec<u8>> = std::iter::from_fn(|| a.poll_frame()).collect();
+        let mut twin = connection();
+        frames.iter().for_each(|frame| twin.handle_frame(frame).expect("a frame of ours"));
+        let expected: Vec<Event> = std::iter::from_fn(|| twin.poll_event()).collect();
         let at = at.index(frames.len());
         let header_len = 2;
         let place = header_len + byte.index(frames[at].len() - header_len);
         frames[at][place] ^= 1 << bit;
         let result = frames.iter().try_for_each(|frame| b.handle_frame(frame));
-        // The damage is in payload or checksum, so the running checksum or the deflate stream must break at once.
-        prop_assert!(
-            matches!(
-                result,
-                Err(BlipError::BadChecksum { .. }
-                    | BlipError::BadDeflate { .. }
-                    | BlipError::MessageTooLarge { .. })
-            ),
-            "{:?}", result
-        );
+        // The damage is in payload or checksum, so the running checksum or the deflate stream must break at once; only
+        // the few bits that fill up the last byte of a compressed payload mean nothing.
+        match result {
+            Err(BlipError::BadChecksum { .. } | BlipError::BadDeflate { .. } | BlipError::MessageTooLarge { .. }) => {}
+            Ok(()) => {
+                let unharmed: Vec<Event> = std::iter::from_fn(|| b.poll_event()).collect();
+                prop_assert_eq!(unharmed, expected);
+                return Ok(());
+            }
+            result => prop_assert!(false, "{:?}", result),
+        }
         prop_assert_eq!(b.poll_frame(), None, "a failed connection is silent");
     }
 }
