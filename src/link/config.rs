@@ -42,11 +42,6 @@ pub struct LinkConfig {
     pub retries_max: u8,
 }
 
-impl LinkConfig {
-    /// A new session's wait for the first measurement of the round-trip time.
-    pub(super) const ROUND_TRIP_INITIAL: Duration = Duration::from_millis(500);
-}
-
 impl Default for LinkConfig {
     fn default() -> LinkConfig {
         LinkConfig {

@@ -87,6 +87,12 @@ pub enum LinkError {
         /// The number that is due next.
         expected: u16,
     },
+    /// A data packet without data.
+    #[error("data packet {sequence} is empty")]
+    EmptyData {
+        /// The number of the packet.
+        sequence: u16,
+    },
     /// Data beyond the credit that this side gave.
     #[error("data up to offset {end}, but credit reaches to {limit} only")]
     CreditExceeded {
@@ -138,12 +144,23 @@ pub enum LinkError {
         /// The session of this link.
         ours: SessionId,
     },
-    /// The peer refused the handshake.
-    #[error("the peer refused the handshake: {0}")]
+    /// The peer broke off.
+    #[error("the peer broke off: {0}")]
     Refused(RefuseReason),
     /// The peer began anew on the same connection, so its half of the session is gone.
     #[error("the peer has begun a new session on a connection in use: its half of this one is gone")]
     PeerRestarted,
+    /// The peer closes at another offset than all that arrived.
+    #[error("the peer closes its stream at offset {said}, but {arrived} bytes have arrived")]
+    CloseOffset {
+        /// The length of the stream, as the peer says it, in bytes.
+        said: u64,
+        /// The bytes that arrived in order.
+        arrived: u64,
+    },
+    /// The connection was lost before the handshake was done.
+    #[error("the connection was lost before there was a session")]
+    ConnectionLost,
     /// No handshake within the limit.
     #[error("no handshake within {limit_ms} ms")]
     HandshakeTimeout {

@@ -112,6 +112,8 @@ pub enum RefuseReason {
     ResumeProof,
     /// A number in the handshake is impossible.
     Parameters,
+    /// Something else that the protocol forbids; the session is gone.
+    Violation,
 }
 
 impl fmt::Display for RefuseReason {
@@ -121,6 +123,7 @@ impl fmt::Display for RefuseReason {
             RefuseReason::SessionUnknown => f.write_str("it does not know the session"),
             RefuseReason::ResumeProof => f.write_str("the proof of the resumed session was wrong"),
             RefuseReason::Parameters => f.write_str("a number in the handshake is impossible"),
+            RefuseReason::Violation => f.write_str("this side broke the protocol"),
         }
     }
 }

@@ -17,11 +17,25 @@
 //! No method blocks, allocates or does more work than one window of packets asks for.
 
 mod config;
+mod control;
+mod ending;
 mod error;
 mod event;
-mod link;
+mod handshake;
+mod machine;
 mod mtu;
+mod packet;
 mod prover;
+mod receive;
+mod ring;
+mod round_trip;
+mod send;
+mod sequence;
+mod timers;
+mod traffic;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::{
     LinkConfig, PACKETS_IN_FLIGHT_MAX, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, VERSION_MAX, VERSION_MIN,
@@ -31,7 +45,7 @@ pub use error::LinkError;
 pub use event::{
     CloseReason, LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, RefuseReason, SessionId, SuspendCause,
 };
-pub use link::{Link, peek_session};
+pub use machine::{Link, peek_session};
 pub use mtu::{
     ATT_HEADER_BYTES, ATT_MTU_MAX, ATT_MTU_MIN, AttMtu, PACKET_BYTES_MAX, PACKET_BYTES_MIN,
     PACKET_BYTES_ONE_PDU, PacketSize,

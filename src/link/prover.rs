@@ -56,6 +56,57 @@ impl fmt::Debug for ResumeProver {
     }
 }
 
+/// The provers of a session by generation: 0 is its token, each key that a secure session supplies is the next one.
+///
+/// The two sides learn of a new key at different moments, and the radio may be lost in between; so the one before stays
+/// good until the secure session says that the peer has the new one too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Provers {
+    newest: Option<(u32, ResumeProver)>,
+    before: Option<(u32, ResumeProver)>,
+}
+
+impl Provers {
+    /// The session got its token.
+    pub(super) fn set_token(&mut self, token: [u8; PROOF_BYTES]) {
+        let token = Some((0, ResumeProver::from_token(token)));
+        match self.newest {
+            Some((1.., _)) => self.before = token,
+            _ => self.newest = token,
+        }
+    }
+
+    /// A new key; the one before stays good.
+    pub(super) fn push(&mut self, prover: ResumeProver) {
+        let generation = self.newest.map_or(1, |(generation, _)| generation.saturating_add(1));
+        self.before = self.newest.replace((generation, prover));
+    }
+
+    /// The peer has the newest key: the one before is worth nothing from now on.
+    pub(super) fn confirm(&mut self) {
+        self.before = None;
+    }
+
+    /// The oldest generation that is still good.
+    pub(super) fn oldest(&self) -> u32 {
+        self.before.or(self.newest).map_or(0, |(generation, _)| generation)
+    }
+
+    /// The prover for a peer that takes generations from `oldest` on: the oldest that both sides take.
+    pub(super) fn common(&self, oldest: u32) -> Option<ResumeProver> {
+        self.both().find(|(generation, _)| *generation >= oldest).map(|(_, prover)| prover)
+    }
+
+    /// The prover that made `tag` over `transcript`.
+    pub(super) fn find(&self, transcript: &[u8], tag: &[u8; PROOF_BYTES]) -> Option<ResumeProver> {
+        self.both().map(|(_, prover)| prover).find(|prover| prover.verify(transcript, tag))
+    }
+
+    fn both(&self) -> impl Iterator<Item = (u32, ResumeProver)> + use<> {
+        self.before.into_iter().chain(self.newest)
+    }
+}
+
 fn token_tag(key: &[u8; PROVER_KEY_BYTES], transcript: &[u8]) -> [u8; PROOF_BYTES] {
     let mut token = [0; PROOF_BYTES];
     token.copy_from_slice(&key[..PROOF_BYTES]);

@@ -1,0 +1,423 @@
+//! Control messages: what they hold, in postcard, and how one goes over the air in one packet or in pieces.
+//!
+//! A message that fits into a packet goes whole. Else it goes in pieces of 16 bytes, as many as the smallest packet
+//! holds, so that a resume with its proof works with an ATT MTU of 23 too. Losses are the sender's matter: it sends the
+//! whole message again when no answer comes.
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use super::config::{PACKETS_IN_FLIGHT_MAX, VERSION_MAX, VERSION_MIN, WINDOW_BYTES_MAX};
+use super::error::LinkError;
+use super::event::{CloseReason, RefuseReason, SessionId};
+use super::mtu::PacketSize;
+use super::packet::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, PIECE_BYTES, Packet};
+use super::prover::PROOF_BYTES;
+
+/// Bytes of a control message at most.
+pub(super) const MESSAGE_BYTES_MAX: usize = 4 * PIECE_BYTES;
+/// Bytes of what a proof is computed over: a role, a HELLO, a WELCOME.
+pub(super) const TRANSCRIPT_BYTES_MAX: usize = 1 + 2 * MESSAGE_BYTES_MAX;
+
+/// The bytes of a control message.
+pub(super) type MessageBytes = Vec<u8, MESSAGE_BYTES_MAX>;
+/// A fresh random number of one side.
+pub(super) type Nonce = [u8; 8];
+/// A proof of identity at a resume.
+pub(super) type Proof = [u8; PROOF_BYTES];
+
+/// The kinds of control messages, as the wire numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Hello = 1,
+    Welcome = 2,
+    Confirm = 3,
+    Refuse = 4,
+    Close = 5,
+    CloseAck = 6,
+}
+
+/// What a side can do on this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Parameters {
+    /// The largest packet, in bytes.
+    pub(super) packet_size: u16,
+    /// The receive buffer, in bytes.
+    pub(super) buffer_bytes: u32,
+    /// What is free of it: credit from the offset where the stream begins or goes on.
+    pub(super) window_bytes: u32,
+    /// Packets that may be in flight towards this side.
+    pub(super) window_packets: u8,
+    /// How long an acknowledgement may wait here.
+    pub(super) ack_delay_ms: u16,
+}
+
+impl Parameters {
+    /// Checks the numbers of a peer; the size that both sides can do is the result.
+    pub(super) fn agree(&self, own: PacketSize) -> Result<PacketSize, LinkError> {
+        let size = PacketSize::try_new(self.packet_size)?.min(own);
+        let window = |actual, min, max| LinkError::Window { actual, min, max };
+        let payload = (size.bytes() - DATA_HEADER_BYTES) as u32;
+        if !(payload..=WINDOW_BYTES_MAX).contains(&self.buffer_bytes) {
+            return Err(window(self.buffer_bytes, payload, WINDOW_BYTES_MAX));
+        }
+        if self.window_bytes > self.buffer_bytes {
+            return Err(window(self.window_bytes, 0, self.buffer_bytes));
+        }
+        if !(1..=PACKETS_IN_FLIGHT_MAX).contains(&self.window_packets) {
+            return Err(window(self.window_packets.into(), 1, PACKETS_IN_FLIGHT_MAX.into()));
+        }
+        Ok(size)
+    }
+}
+
+/// The first word of a central. Versions and session stand first in every version of the protocol, so that any side can
+/// refuse another version and find the session; later versions append, and bytes behind what is known are ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) version_min: u8,
+    pub(super) version_max: u8,
+    /// The session to be resumed; none: a new one.
+    pub(super) session: Option<SessionId>,
+    pub(super) nonce: Nonce,
+    pub(super) parameters: Parameters,
+    /// Bytes of the peripheral's stream that have arrived here in order.
+    pub(super) offset: u64,
+    /// The oldest prover that this side still takes proofs from: 0 is the session's token.
+    pub(super) prover: u32,
+}
+
+/// What the peripheral makes of a HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Grant {
+    /// A new session, and its random token.
+    New(Proof),
+    /// The session goes on.
+    Resumed {
+        /// Bytes of the central's stream that have arrived here in order.
+        offset: u64,
+        /// That this is the peripheral of before: over the transcript up to here. It stands last in the message.
+        proof: Proof,
+    },
+}
+
+/// The peripheral's answer to a HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Welcome {
+    pub(super) version: u8,
+    pub(super) session: SessionId,
+    pub(super) nonce: Nonce,
+    pub(super) parameters: Parameters,
+    pub(super) grant: Grant,
+}
+
+/// The central's answer to a WELCOME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Confirm {
+    /// At a resume: that this is the central of before.
+    pub(super) proof: Option<Proof>,
+}
+
+/// The last word of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Close {
+    pub(super) reason: CloseReason,
+    /// Bytes of the stream in all; every one of them was acknowledged.
+    pub(super) offset: u64,
+}
+
+/// A control message of either side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Hello(Hello),
+    Welcome(Welcome),
+    Confirm(Confirm),
+    Refuse(RefuseReason),
+    Close(Close),
+    CloseAck,
+}
+
+impl Message {
+    pub(super) const fn kind(&self) -> Kind {
+        match self {
+            Message::Hello(_) => Kind::Hello,
+            Message::Welcome(_) => Kind::Welcome,
+            Message::Confirm(_) => Kind::Confirm,
+            Message::Refuse(_) => Kind::Refuse,
+            Message::Close(_) => Kind::Close,
+            Message::CloseAck => Kind::CloseAck,
+        }
+    }
+
+    /// The bytes of the message.
+    pub(super) fn encode(&self) -> MessageBytes {
+        let mut room = [0; MESSAGE_BYTES_MAX];
+        let written = match self {
+            Message::Hello(hello) => postcard::to_slice(hello, &mut room),
+            Message::Welcome(welcome) => postcard::to_slice(welcome, &mut room),
+            Message::Confirm(confirm) => postcard::to_slice(confirm, &mut room),
+            Message::Refuse(reason) => postcard::to_slice(reason, &mut room),
+            Message::Close(close) => postcard::to_slice(close, &mut room),
+            Message::CloseAck => Ok(&mut room[..0]),
+        };
+        // The longest, a WELCOME of a resume with all numbers at their largest, has 62 bytes: see the test.
+        debug_assert!(written.is_ok(), "control messages fit by construction");
+        written.ok().and_then(|bytes| MessageBytes::from_slice(bytes).ok()).unwrap_or_default()
+    }
+
+    /// Reads a whole message.
+    ///
+    /// # Errors
+    /// [`LinkError::Version`] from a HELLO or WELCOME of a version that is not spoken here, whatever else it holds;
+    /// [`LinkError::MalformedControl`].
+    pub(super) fn decode(kind: u8, bytes: &[u8]) -> Result<Message, LinkError> {
+        let malformed = LinkError::MalformedControl { kind, length: bytes.len() };
+        let message = match kind {
+            1 => {
+                let &[theirs_min, theirs_max, ..] = bytes else { return Err(malformed) };
+                check_version(theirs_min, theirs_max)?;
+                postcard::take_from_bytes(bytes).map(|(hello, _)| Message::Hello(hello))
+            }
+            2 => {
+                let &[version, ..] = bytes else { return Err(malformed) };
+                check_version(version, version)?;
+                postcard::from_bytes(bytes).map(Message::Welcome)
+            }
+            3 => postcard::from_bytes(bytes).map(Message::Confirm),
+            4 => postcard::from_bytes(bytes).map(Message::Refuse),
+            5 => postcard::from_bytes(bytes).map(Message::Close),
+            6 => Ok(Message::CloseAck),
+            _ => return Err(malformed),
+        };
+        message.map_err(|_| malformed)
+    }
+}
+
+fn check_version(theirs_min: u8, theirs_max: u8) -> Result<(), LinkError> {
+    if theirs_min > VERSION_MAX || theirs_max < VERSION_MIN || theirs_min > theirs_max {
+        return Err(LinkError::Version {
+            ours_min: VERSION_MIN,
+            ours_max: VERSION_MAX,
+            theirs_min,
+            theirs_max,
+        });
+    }
+    Ok(())
+}
+
+/// The session that the HELLO in a first packet asks for; the inner `None`: a new one.
+pub(super) fn peek_hello(packet: &[u8]) -> Option<Option<SessionId>> {
+    match Packet::parse(packet, packet.len()).ok()? {
+        Packet::Control { kind, piece: 0, chunk, .. } if kind == Kind::Hello as u8 => {
+            let (session, _) = postcard::take_from_bytes(chunk.get(2..)?).ok()?;
+            Some(session)
+        }
+        _ => None,
+    }
+}
+
+/// The control message on its way out: one at a time, the newest counts.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    kind: u8,
+    bytes: MessageBytes,
+    /// The next piece to be sent, while there is one.
+    piece: Option<u8>,
+}
+
+impl Outbox {
+    pub(super) fn clear(&mut self) {
+        *self = Outbox::default();
+    }
+
+    /// Puts a message in the place of what was there.
+    pub(super) fn put(&mut self, kind: Kind, bytes: MessageBytes) {
+        *self = Outbox { kind: kind as u8, bytes, piece: Some(0) };
+    }
+
+    /// Sends the message again from its first piece.
+    pub(super) fn again(&mut self) {
+        if self.kind != 0 {
+            self.piece = Some(0);
+        }
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.piece.is_some()
+    }
+
+    /// Writes the next packet of the message.
+    pub(super) fn poll(&mut self, out: &mut [u8], size: usize) -> Option<usize> {
+        let piece = self.piece?;
+        let length = self.bytes.len();
+        let whole = CONTROL_HEADER_BYTES + length <= size;
+        let start = usize::from(piece) * PIECE_BYTES;
+        let end = if whole { length } else { length.min(start + PIECE_BYTES) };
+        self.piece = (end < length).then_some(piece + 1);
+        let chunk = &self.bytes[start..end];
+        Some(Packet::Control { kind: self.kind, piece, length: length as u8, chunk }.emit(out, size))
+    }
+}
+
+/// The control message on its way in.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    kind: u8,
+    length: u8,
+    /// Bit `i`: piece `i` is there.
+    pieces: u8,
+    bytes: [u8; MESSAGE_BYTES_MAX],
+}
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox::of(0, 0)
+    }
+}
+
+impl Inbox {
+    /// Waits for the pieces of a message.
+    const fn of(kind: u8, length: u8) -> Inbox {
+        Inbox { kind, length, pieces: 0, bytes: [0; MESSAGE_BYTES_MAX] }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Inbox::default();
+    }
+
+    /// Takes a piece, as [`Packet::parse`] has checked it; gives the message when it is whole.
+    ///
+    /// # Errors
+    /// [`LinkError::MalformedControl`] for a message that is longer than any.
+    pub(super) fn take(
+        &mut self,
+        kind: u8,
+        piece: u8,
+        length: u8,
+        chunk: &[u8],
+    ) -> Result<Option<(u8, MessageBytes)>, LinkError> {
+        let total = usize::from(length);
+        if total > MESSAGE_BYTES_MAX {
+            return Err(LinkError::MalformedControl { kind, length: total });
+        }
+        if (self.kind, self.length) != (kind, length) {
+            *self = Inbox::of(kind, length);
+        }
+        let start = usize::from(piece) * PIECE_BYTES;
+        self.bytes[start..start + chunk.len()].copy_from_slice(chunk);
+        let all = pieces_mask(total);
+        self.pieces |= if chunk.len() == total { all } else { 1 << piece };
+        if self.pieces != all {
+            return Ok(None);
+        }
+        let bytes = MessageBytes::from_slice(&self.bytes[..total]).unwrap_or_default();
+        self.clear();
+        Ok(Some((kind, bytes)))
+    }
+}
+
+/// One bit for each piece of a message of `length` bytes; an empty one has one piece.
+fn pieces_mask(length: usize) -> u8 {
+    let pieces = length.div_ceil(PIECE_BYTES).max(1);
+    u8::MAX >> (u8::BITS as usize - pieces)
+}
+
+/// What a proof of `role` is computed over: who proves, the HELLO, and the WELCOME up to its own proof.
+pub(super) fn transcript(role: Kind, hello: &[u8], welcome: &[u8]) -> Vec<u8, TRANSCRIPT_BYTES_MAX> {
+    let mut transcript = Vec::new();
+    let welcome = &welcome[..welcome.len().saturating_sub(PROOF_BYTES)];
+    // Cannot overflow: each part is a message, and those are bounded.
+    let parts: [&[u8]; 3] = [&[role as u8], hello, welcome];
+    for part in parts {
+        let fits = transcript.extend_from_slice(part).is_ok();
+        debug_assert!(fits);
+    }
+    transcript
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters() -> Parameters {
+        Parameters {
+            packet_size: u16::MAX,
+            buffer_bytes: u32::MAX,
+            window_bytes: u32::MAX,
+            window_packets: 128,
+            ack_delay_ms: u16::MAX,
+        }
+    }
+
+    fn longest() -> [Message; 3] {
+        let session = SessionId([0xff; 8]);
+        let grant = Grant::Resumed { offset: u64::MAX >> 1, proof: [0xff; 16] };
+        let (nonce, parameters) =
+            ([0xff; 8], Parameters { buffer_bytes: 1 << 24, window_bytes: 1 << 24, ..parameters() });
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            session: Some(session),
+            nonce,
+            parameters,
+            offset: u64::MAX >> 1,
+            prover: 1 << 24,
+        };
+        let welcome = Welcome { version: 1, session, nonce, parameters, grant };
+        [Message::Hello(hello), Message::Welcome(welcome), Message::Confirm(Confirm { proof: Some([1; 16]) })]
+    }
+
+    #[test]
+    fn the_longest_messages_fit_and_come_back_whole_or_in_pieces_of_any_order() {
+        for message in longest() {
+            let bytes = message.encode();
+            assert!(!bytes.is_empty() && bytes.len() <= MESSAGE_BYTES_MAX, "{message:?}: {}", bytes.len());
+            for size in [20usize, 21, 68, 244, 495] {
+                let (mut outbox, mut inbox) = (Outbox::default(), Inbox::default());
+                outbox.put(message.kind(), message.encode());
+                let mut packets = std::vec::Vec::new();
+                let mut out = [0; 495];
+                while let Some(length) = outbox.poll(&mut out, size) {
+                    packets.push(out[..length].to_vec());
+                }
+                packets.reverse();
+                let mut result = None;
+                for packet in &packets {
+                    assert!(result.is_none(), "whole before its last piece");
+                    let Ok(Packet::Control { kind, piece, length, chunk }) = Packet::parse(packet, size)
+                    else {
+                        panic!("{packet:02x?}")
+                    };
+                    result = inbox.take(kind, piece, length, chunk).expect("bounded");
+                }
+                let (kind, bytes) = result.expect("whole");
+                assert_eq!(Message::decode(kind, &bytes), Ok(message));
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_packet_tells_the_session_at_any_size() {
+        for size in [20, 244] {
+            for session in [None, Some(SessionId::new(7))] {
+                let [Message::Hello(hello), ..] = longest() else { unreachable!() };
+                let mut outbox = Outbox::default();
+                outbox.put(Kind::Hello, Message::Hello(Hello { session, ..hello }).encode());
+                let mut out = [0; 244];
+                let length = outbox.poll(&mut out, size).expect("a packet");
+                assert_eq!(peek_hello(&out[..length]), Some(session));
+            }
+        }
+        assert_eq!(peek_hello(b"GW"), None);
+        assert_eq!(peek_hello(b"not ours at all"), None);
+    }
+
+    #[test]
+    fn another_version_is_told_from_garbage() {
+        let version = LinkError::Version { ours_min: 1, ours_max: 1, theirs_min: 9, theirs_max: 12 };
+        assert_eq!(Message::decode(1, &[9, 12, 0xff, 0xff]), Err(version));
+        assert_eq!(Message::decode(1, &[1, 1, 7]), Err(LinkError::MalformedControl { kind: 1, length: 3 }));
+        assert_eq!(Message::decode(9, &[]), Err(LinkError::MalformedControl { kind: 9, length: 0 }));
+    }
+}

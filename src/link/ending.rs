@@ -1,0 +1,159 @@
+//! How a connection or a link ends: lost, broken off, closed in order.
+
+use super::config::{VERSION_MAX, VERSION_MIN};
+use super::control::{Close, Kind, Message};
+use super::error::LinkError;
+use super::event::{CloseReason, LinkEvent, LinkRole, RefuseReason, SuspendCause};
+use super::machine::{Closing, Confirmation, Link, Phase};
+use super::timers::Timer;
+use crate::time::Instant;
+
+/// Connections in a row without any acknowledgement that a session survives.
+const FRUITLESS_MAX: u32 = 4;
+
+impl<const TX: usize, const RX: usize> Link<TX, RX> {
+    fn has_session(&self) -> bool {
+        self.session.is_some_and(|session| session.established)
+    }
+
+    /// The connection is of no use any more; the session waits for another, if there is one to wait for.
+    pub(super) fn suspend(&mut self, now: Instant, cause: SuspendCause) {
+        if let Some(Closing { reason, said: true }) = self.closing {
+            // All had arrived before CLOSE was sent: only the answer is missing.
+            return self.finish(reason, false);
+        }
+        if matches!(self.phase, Phase::Listening) && !self.has_session() {
+            return self.fail(match cause {
+                SuspendCause::Handshake(error) => error,
+                _ => LinkError::ConnectionLost,
+            });
+        }
+        if matches!(cause, SuspendCause::Unacknowledged(_)) {
+            self.fruitless += 1;
+            if self.fruitless >= FRUITLESS_MAX {
+                return self.fail(LinkError::NoProgress { attempts: self.fruitless });
+            }
+        }
+        self.timers.stop_connection();
+        if !self.timers.is_set(Timer::Session) {
+            self.timers.set(Timer::Session, now + self.session_patience());
+        }
+        self.phase = Phase::Suspended;
+        self.push_event(LinkEvent::Suspended(cause));
+    }
+
+    /// How long a session is kept: one that a central may never have heard of not longer than a handshake takes.
+    fn session_patience(&self) -> core::time::Duration {
+        match self.role {
+            LinkRole::Peripheral if !self.has_session() => self.config.handshake_timeout,
+            _ => self.config.session_timeout,
+        }
+    }
+
+    /// The peer broke the protocol, or broke off: the end of the session if it is proven that this peer is a part of it,
+    /// else of this connection only.
+    pub(super) fn break_off(&mut self, now: Instant, error: LinkError) {
+        if let Some(reason) = refusal(&error) {
+            self.say(&Message::Refuse(reason));
+        } else {
+            self.outbox.clear();
+        }
+        let proven = match (&self.phase, error) {
+            (Phase::Established { confirmation: Confirmation::Awaited { resumed: Some(_) }, .. }, error) => {
+                !matches!(error, LinkError::Refused(_))
+            }
+            (Phase::Established { .. }, _) => true,
+            _ => false,
+        };
+        if proven || !self.has_session() {
+            self.fail(error)
+        } else {
+            self.suspend(now, SuspendCause::Handshake(error))
+        }
+    }
+
+    /// Final: broken.
+    pub(super) fn fail(&mut self, error: LinkError) {
+        if self.state().is_final() {
+            return;
+        }
+        self.timers.stop_all();
+        self.phase = Phase::Failed;
+        self.push_event(LinkEvent::Failed(error));
+    }
+
+    /// Final: closed in order.
+    pub(super) fn finish(&mut self, reason: CloseReason, by_peer: bool) {
+        if self.state().is_final() {
+            return;
+        }
+        self.timers.stop_all();
+        self.inbox.clear();
+        self.phase = Phase::Closed;
+        self.push_event(LinkEvent::Closed { reason, by_peer });
+    }
+
+    /// Says CLOSE when a close was asked for and all is flushed.
+    pub(super) fn say_close_when_flushed(&mut self) {
+        let confirmed = matches!(self.phase, Phase::Established { confirmation: Confirmation::Done, .. });
+        if let Some(Closing { reason, said: false }) = self.closing
+            && confirmed
+            && self.is_flushed()
+        {
+            self.say(&Message::Close(Close { reason, offset: self.send.written() }));
+            self.closing = Some(Closing { reason, said: true });
+        }
+    }
+
+    /// A CLOSE has come.
+    pub(super) fn on_close(&mut self, close: Close) -> Result<(), LinkError> {
+        match self.phase {
+            Phase::Established { .. } | Phase::Closed => {}
+            _ => return Err(LinkError::UnexpectedControl { kind: Kind::Close as u8 }),
+        }
+        let arrived = self.receive.arrived();
+        if close.offset != arrived {
+            return Err(LinkError::CloseOffset { said: close.offset, arrived });
+        }
+        self.say(&Message::CloseAck);
+        self.finish(close.reason, true);
+        Ok(())
+    }
+
+    /// The answer to a CLOSE has come.
+    pub(super) fn on_close_ack(&mut self) -> Result<(), LinkError> {
+        match (&self.phase, self.closing) {
+            (Phase::Established { .. }, Some(Closing { reason, said: true })) => self.finish(reason, false),
+            (Phase::Closed, _) => {}
+            _ => return Err(LinkError::UnexpectedControl { kind: Kind::CloseAck as u8 }),
+        }
+        Ok(())
+    }
+
+    /// Closing has taken too long.
+    pub(super) fn force_close(&mut self) {
+        let Some(Closing { reason, .. }) = self.closing else { return };
+        match self.send.unacknowledged() {
+            0 => self.finish(reason, false),
+            unacknowledged => self.fail(LinkError::CloseTimeout {
+                limit_ms: self.config.close_timeout.as_millis() as u64,
+                unacknowledged,
+            }),
+        }
+    }
+}
+
+/// What to tell a peer about an error, if it can make use of it.
+fn refusal(error: &LinkError) -> Option<RefuseReason> {
+    Some(match error {
+        LinkError::NotOurs { .. } | LinkError::Refused(_) | LinkError::PeerRestarted => return None,
+        LinkError::Version { .. } => RefuseReason::Version { min: VERSION_MIN, max: VERSION_MAX },
+        LinkError::SessionMismatch { .. } => RefuseReason::SessionUnknown,
+        LinkError::ResumeProof => RefuseReason::ResumeProof,
+        LinkError::PacketSize { .. }
+        | LinkError::Window { .. }
+        | LinkError::ResumeOffset { .. }
+        | LinkError::CreditWithdrawn { .. } => RefuseReason::Parameters,
+        _ => RefuseReason::Violation,
+    })
+}

@@ -1,0 +1,10 @@
+//! Two links against each other over a channel that does its worst, stepped by a virtual clock; each failure prints the
+//! seed that brings it back.
+
+mod closing;
+mod goodput;
+mod hostile;
+mod notes;
+mod pair;
+mod resume;
+mod storm;
