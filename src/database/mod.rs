@@ -21,6 +21,8 @@
 //! ```
 
 mod batch;
+#[cfg(feature = "cli")]
+pub mod bench;
 mod clock;
 mod collection;
 pub mod config;

@@ -280,7 +280,7 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), DatabaseError> {
 }
 
 /// Bytes in all files of a directory.
-pub(super) fn directory_bytes(directory: &Path) -> std::io::Result<u64> {
+pub(crate) fn directory_bytes(directory: &Path) -> std::io::Result<u64> {
     let mut total = 0;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

@@ -9,7 +9,7 @@
 //! | `c` | collection, 2 bytes | canonical name |
 //! | `t` | collection | counters |
 //! | `k` | collection, client ID | checkpoint |
-//! | `i` | collection, document ID | sequence x 2 + deleted |
+//! | `i` | collection, fence | page of document IDs ([`super::index`]) |
 //! | `b` | collection, sequence, piece | block of records ([`super::block`]) |
 //!
 //! Numbers are big-endian, so that keys sort as the numbers do.
@@ -50,15 +50,14 @@ pub(super) fn index(collection: CollectionKey, id: &str) -> Vec<u8> {
     with_tail(INDEX, collection, id.as_bytes())
 }
 
-/// The document ID in an index key.
-pub(super) fn index_id(key: &[u8]) -> Option<&str> {
-    std::str::from_utf8(key.get(3..)?).ok()
+/// Fence of a collection's last index page, above all IDs: no UTF-8 text contains 0xff.
+pub(super) fn index_last(collection: CollectionKey) -> Vec<u8> {
+    with_tail(INDEX, collection, &[0xff])
 }
 
 /// The key after all index keys of a collection.
 pub(super) fn index_end(collection: CollectionKey) -> Vec<u8> {
-    // No UTF-8 text contains 0xff.
-    with_tail(INDEX, collection, &[0xff])
+    with_tail(INDEX, collection, &[0xff, 0])
 }
 
 pub(super) fn checkpoint(collection: CollectionKey, client: &str) -> Vec<u8> {

@@ -5,6 +5,7 @@
 
 mod block;
 mod engine;
+mod index;
 mod keys;
 mod layout;
 mod read;
@@ -31,6 +32,8 @@ use super::revision::SourceId;
 use super::{DatabaseError, clock};
 
 pub(crate) use self::block::StoredRevision;
+#[cfg(feature = "cli")]
+pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
 pub(crate) use self::keys::CollectionKey;
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};

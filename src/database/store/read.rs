@@ -4,11 +4,11 @@
 //! may move it in between; a reader that finds nothing looks again, and at last with the writer held off.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
 use super::block::{Codec, StoredRevision, read_block};
 use super::engine::Engine;
+use super::index::{self, IndexEntry};
 use super::keys::{self, CollectionKey};
 use super::{Store, engine};
 use crate::database::DatabaseError;
@@ -65,38 +65,8 @@ pub(super) struct FoundBlock {
     pub(super) pieces: u16,
 }
 
-/// What the index says of a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct IndexEntry {
-    pub(super) sequence: u64,
-    pub(super) deleted: bool,
-}
-
-impl IndexEntry {
-    pub(super) fn encode(self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(4);
-        put_varint(&mut value, self.sequence << 1 | u64::from(self.deleted));
-        value
-    }
-
-    pub(super) fn decode(value: &[u8]) -> Option<IndexEntry> {
-        let number = Reader::new(value).varint()?;
-        Some(IndexEntry { sequence: number >> 1, deleted: number & 1 == 1 })
-    }
-}
-
 pub(super) fn damaged(what: &str) -> DatabaseError {
     DatabaseError::Damaged { detail: what.to_owned() }
-}
-
-/// What the index says of a document, tombstones included.
-pub(super) fn index_entry(
-    engine: &Engine,
-    collection: CollectionKey,
-    id: &str,
-) -> Result<Option<IndexEntry>, DatabaseError> {
-    let Some(value) = engine.get(&keys::index(collection, id))? else { return Ok(None) };
-    IndexEntry::decode(&value).map(Some).ok_or_else(|| damaged("an index entry"))
 }
 
 /// The first block that ends at or after `sequence`. `Ok(Err(Moved))` if it was taken away while it was read.
@@ -172,18 +142,18 @@ impl Store {
         self.settled(|| self.look_up(collection, id))
     }
 
-    /// One attempt of [`Store::revision`]; for the writer the only one needed.
-    pub(super) fn look_up(
+    /// One attempt of [`Store::revision`].
+    fn look_up(
         &self,
         collection: CollectionKey,
         id: &str,
     ) -> Result<Result<Option<StoredRevision>, Moved>, DatabaseError> {
-        let Some(entry) = index_entry(&self.engine, collection, id)? else { return Ok(Ok(None)) };
+        let Some(entry) = index::find(&self.engine, collection, id)? else { return Ok(Ok(None)) };
         Ok(self.record(collection, entry.sequence)?.filter(|r| *r.id == *id).map(Some).ok_or(Moved))
     }
 
     /// The record of a sequence, dead or alive, if its block is where it belongs.
-    fn record(
+    pub(super) fn record(
         &self,
         collection: CollectionKey,
         sequence: u64,
@@ -224,7 +194,7 @@ impl Store {
                 if record.sequence <= after || record.sequence > until || found.len() >= limit {
                     continue;
                 }
-                let entry = index_entry(&self.engine, collection, &record.id)?;
+                let entry = index::find(&self.engine, collection, &record.id)?;
                 if entry.is_some_and(|e| e.sequence == record.sequence) {
                     found.push(record);
                 }
@@ -234,29 +204,27 @@ impl Store {
         Ok(found)
     }
 
-    /// IDs after `after` in order (all if `None`), at most `limit`, with what the index says of them.
-    pub(super) fn ids(
+    /// IDs after `after` in order (all if `None`), at least `limit` unless there are fewer, with what the index says of
+    /// them.
+    fn ids(
         &self,
         collection: CollectionKey,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(Box<str>, IndexEntry)>, DatabaseError> {
-        let mut from = keys::index(collection, after.unwrap_or(""));
-        if after.is_some() {
-            // The smallest key after this one.
-            from.push(0);
-        }
         let mut found = Vec::new();
-        self.engine.scan(&from, &keys::index_end(collection), |key, value| {
-            let entry = keys::index_id(key).zip(IndexEntry::decode(value));
-            let (id, entry) = entry.ok_or_else(|| damaged("an index entry"))?;
-            found.push((id.into(), entry));
-            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
+        let mut page = index::page_from(&self.engine, collection, after.unwrap_or(""))?;
+        while let Some((fence, entries)) = page {
+            found.extend(entries.into_iter().filter(|(id, _)| after.is_none_or(|after| **id > *after)));
+            if found.len() >= limit {
+                break;
+            }
+            page = index::page_after(&self.engine, collection, &fence)?;
+        }
         Ok(found)
     }
 
-    /// The newest revisions of the documents after `after` in ID order, tombstones left out; at most `limit` IDs are
+    /// The newest revisions of the documents after `after` in ID order, tombstones left out; about `limit` IDs are
     /// looked at. With them the last ID that was, `None` at the end.
     pub(crate) fn page(
         &self,

@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::block::{BlockBuilder, Codec, StoredRevision};
 use super::engine::{Engine, Ticket, Watermarks, Writes};
+use super::index::{IndexEdit, IndexEntry};
 use super::keys::{self, CollectionKey};
-use super::read::{
-    FoundBlock, IndexEntry, Moved, damaged, find_block, index_entry, read_pieces, write_pieces,
-};
+use super::read::{FoundBlock, Moved, damaged, find_block, read_pieces, write_pieces};
 use super::tables::write_new_names;
 use super::{CollectionState, Store, wall};
 use crate::database::DatabaseError;
@@ -171,8 +170,9 @@ struct Staged {
     /// By ID; `None` is a purge.
     newest: HashMap<Box<str>, Option<usize>>,
     revisions: Vec<Option<StoredRevision>>,
-    /// Index entries of the documents before this commit.
-    before: HashMap<Box<str>, IndexEntry>,
+    /// Sequences of stored records that this commit replaces.
+    dead: Vec<u64>,
+    index: IndexEdit,
     counters: Counters,
 }
 
@@ -293,13 +293,16 @@ impl Writer<'_> {
         key: CollectionKey,
         id: &str,
     ) -> Result<Option<StoredRevision>, DatabaseError> {
+        let store = self.store;
         let staged = self.stage(key)?;
         match staged.newest.get(id) {
             Some(Some(at)) => return Ok(staged.revisions[*at].clone()),
             Some(None) => return Ok(None),
             None => {}
         }
-        self.store.look_up(key, id)?.map_err(|Moved| damaged("an index entry leads to no record"))
+        let Some(entry) = staged.index.find(&store.engine, key, id)? else { return Ok(None) };
+        let record = store.record(key, entry.sequence)?.filter(|record| *record.id == *id);
+        record.map(Some).ok_or_else(|| damaged("an index entry leads to no record"))
     }
 
     /// Whether a peer is known to have the collection's changes up to `sequence`.
@@ -416,7 +419,7 @@ impl Writer<'_> {
     fn commit_collection(
         &mut self,
         key: CollectionKey,
-        staged: Staged,
+        mut staged: Staged,
         writes: &mut Writes,
     ) -> Result<Option<Pass>, DatabaseError> {
         let counters = postcard::to_stdvec(&staged.counters).unwrap_or_default();
@@ -424,17 +427,12 @@ impl Writer<'_> {
         if staged.newest.is_empty() {
             return Ok(None);
         }
-        let mut dead: Vec<u64> = staged.before.values().map(|entry| entry.sequence).collect();
-        dead.sort_unstable();
-        for (id, at) in &staged.newest {
-            match at.and_then(|at| staged.revisions[at].as_ref()) {
-                Some(r) => {
-                    let entry = IndexEntry { sequence: r.sequence, deleted: r.deleted };
-                    writes.insert(keys::index(key, id), entry.encode());
-                }
-                None => writes.remove(keys::index(key, id)),
-            }
-        }
+        staged.dead.sort_unstable();
+        let place = |r: &Option<StoredRevision>| {
+            let (sequence, deleted) = r.as_ref().map_or((0, false), |r| (r.sequence, r.deleted));
+            IndexEntry { sequence, deleted }
+        };
+        let places: Vec<IndexEntry> = staged.revisions.iter().map(place).collect();
         let mut revisions: Vec<StoredRevision> = staged.revisions.into_iter().flatten().collect();
         let mut sources = self.store.sources.write().unwrap_or_else(PoisonError::into_inner);
         for revision in &revisions {
@@ -442,10 +440,22 @@ impl Writer<'_> {
         }
         drop(sources);
         let tail = self.state.collections.get(&key).map(|c| c.tail.clone()).unwrap_or_default();
-        let mut pass = Pass { counters: staged.counters, tail, ..Pass::default() };
-        self.join_tail(key, &mut pass, &mut dead, &mut revisions, writes)?;
-        self.collect_garbage(key, &mut pass, &dead, writes)?;
+        let mut pass = Pass {
+            counters: staged.counters,
+            tail,
+            dead: staged.dead,
+            index: staged.index,
+            ..Pass::default()
+        };
+        self.join_tail(key, &mut pass, &mut revisions, writes)?;
+        self.collect_garbage(key, &mut pass, writes)?;
         self.write_blocks(key, &mut pass, &revisions, writes);
+        let mut index = std::mem::take(&mut pass.index);
+        for (id, at) in staged.newest {
+            let place = at.map(|at| places[at]);
+            index.set(&self.store.engine, key, &id, place)?;
+        }
+        index.write(key, writes);
         Ok(Some(pass))
     }
 
@@ -454,7 +464,6 @@ impl Writer<'_> {
         &mut self,
         key: CollectionKey,
         pass: &mut Pass,
-        dead: &mut Vec<u64>,
         revisions: &mut Vec<StoredRevision>,
         writes: &mut Writes,
     ) -> Result<(), DatabaseError> {
@@ -468,11 +477,11 @@ impl Writer<'_> {
         for block in std::mem::take(&mut pass.tail) {
             let Some(found) = self.block_at(key, block.sequence)? else { continue };
             first = first.min(self.store.decode(&found.value)?.first().map_or(u64::MAX, |r| r.sequence));
-            joined.extend(self.living(key, &found, dead)?);
+            joined.extend(self.living(key, &found, pass)?);
             pass.remove(&found, writes);
         }
         // The tail is the end of the feed: what died at or after its first record died in it.
-        dead.retain(|&sequence| sequence < first);
+        pass.dead.retain(|&sequence| sequence < first);
         joined.append(revisions);
         *revisions = joined;
         Ok(())
@@ -490,13 +499,13 @@ impl Writer<'_> {
         &self,
         key: CollectionKey,
         block: &FoundBlock,
-        dead: &[u64],
+        pass: &mut Pass,
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
         let mut living = Vec::new();
         for record in self.store.decode(&block.value)? {
-            let entry = index_entry(&self.store.engine, key, &record.id)?;
+            let entry = pass.index.find(&self.store.engine, key, &record.id)?;
             let is_newest = entry.is_some_and(|e| e.sequence == record.sequence);
-            if is_newest && dead.binary_search(&record.sequence).is_err() {
+            if is_newest && pass.dead.binary_search(&record.sequence).is_err() {
                 living.push(record);
             }
         }
@@ -508,17 +517,16 @@ impl Writer<'_> {
         &mut self,
         key: CollectionKey,
         pass: &mut Pass,
-        mut dead: &[u64],
         writes: &mut Writes,
     ) -> Result<(), DatabaseError> {
-        while let Some(&first) = dead.first() {
+        let mut at = 0;
+        while let Some(&first) = pass.dead.get(at) {
             let found = find_block(&self.store.engine, key, first)?;
             let found = found.map_err(|Moved| damaged("a piece of a block is missing"))?;
             let Some(block) = found else { return Err(damaged("a record is missing")) };
-            let here = dead.partition_point(|&sequence| sequence <= block.sequence);
-            let (lost, rest) = dead.split_at(here);
-            dead = rest;
-            self.shrink(key, pass, &block, lost, writes)?;
+            let end = pass.dead.partition_point(|&sequence| sequence <= block.sequence);
+            self.shrink(key, pass, &block, end - at, writes)?;
+            at = end;
         }
         Ok(())
     }
@@ -528,17 +536,17 @@ impl Writer<'_> {
         key: CollectionKey,
         pass: &mut Pass,
         block: &FoundBlock,
-        lost: &[u64],
+        lost: usize,
         writes: &mut Writes,
     ) -> Result<(), DatabaseError> {
         let known = self.state.census.get(&(key, block.sequence)).copied();
-        if let Some(census) = known.map(|c| Census { living: c.living.saturating_sub(lost.len()), ..c })
+        if let Some(census) = known.map(|c| Census { living: c.living.saturating_sub(lost), ..c })
             && census.living * 2 > census.records
         {
             pass.census.insert(block.sequence, census);
             return Ok(());
         }
-        let living = self.living(key, block, lost)?;
+        let living = self.living(key, block, pass)?;
         if known.is_none() {
             let records = self.store.decode(&block.value)?.len();
             if living.len() * 2 > records {
@@ -599,6 +607,9 @@ impl Writer<'_> {
 #[derive(Default)]
 struct Pass {
     counters: Counters,
+    /// Sequences of stored records that this commit replaces, in order.
+    dead: Vec<u64>,
+    index: IndexEdit,
     tail: Vec<TailBlock>,
     census: BTreeMap<u64, Census>,
     gone: Vec<u64>,
@@ -624,10 +635,7 @@ impl Staged {
         match self.newest.get(id) {
             Some(Some(at)) => self.revisions[*at] = None,
             Some(None) => {}
-            None => {
-                let entry = IndexEntry { sequence: before.sequence, deleted: before.deleted };
-                self.before.insert(id.into(), entry);
-            }
+            None => self.dead.push(before.sequence),
         }
     }
 }

@@ -1,0 +1,245 @@
+//! The index from document ID to sequence: pages of IDs, so that neighbours share their prefixes and an import pays for
+//! a page, not for each document.
+//!
+//! A page is responsible for the IDs up to its *fence*, which is its key, and after the fence of the page before. The
+//! last page's fence is above all IDs. A page that outgrows [`PAGE_BYTES_MAX`] is split; one that empties goes, and its
+//! range falls to the next.
+//!
+//! | field of an entry | how |
+//! |---|---|
+//! | ID | bytes shared with the entry before, length of the rest, the rest |
+//! | place | varint: sequence x 2, + 1 for a tombstone |
+
+use std::collections::BTreeMap;
+
+use super::engine::{Engine, Writes};
+use super::keys::{self, CollectionKey};
+use super::read::damaged;
+use crate::database::DatabaseError;
+use crate::database::packed::{Reader, put_text, put_varint};
+
+/// Bytes of a page above which it is split. A single save writes one page, so it is a compromise between what that
+/// costs and how often a prefix is stored.
+const PAGE_BYTES_MAX: usize = 400;
+
+/// What the index says of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IndexEntry {
+    pub(super) sequence: u64,
+    pub(super) deleted: bool,
+}
+
+type Entries = Vec<(Box<str>, IndexEntry)>;
+
+/// What the index says of a document, tombstones included.
+pub(super) fn find(
+    engine: &Engine,
+    collection: CollectionKey,
+    id: &str,
+) -> Result<Option<IndexEntry>, DatabaseError> {
+    let (from, to) = (keys::index(collection, id), keys::index_end(collection));
+    let Some((_, value)) = engine.first(&from, &to)? else { return Ok(None) };
+    let mut page = PageReader::new(&value);
+    while let Some(entry) = page.next()? {
+        if *page.id >= *id.as_bytes() {
+            return Ok((*page.id == *id.as_bytes()).then_some(entry));
+        }
+    }
+    Ok(None)
+}
+
+/// The entries of the page that is responsible for the IDs from `id` on, with its fence; `None` at the end.
+pub(super) fn page_from(
+    engine: &Engine,
+    collection: CollectionKey,
+    id: &str,
+) -> Result<Option<(Vec<u8>, Entries)>, DatabaseError> {
+    let from = keys::index(collection, id);
+    let found = engine.first(&from, &keys::index_end(collection))?;
+    found.map(|(fence, value)| Ok((fence.to_vec(), read_page(&value)?))).transpose()
+}
+
+/// The entries of the page after the one with this fence, with its fence; `None` at the end.
+pub(super) fn page_after(
+    engine: &Engine,
+    collection: CollectionKey,
+    fence: &[u8],
+) -> Result<Option<(Vec<u8>, Entries)>, DatabaseError> {
+    let mut from = fence.to_vec();
+    from.push(0);
+    let found = engine.first(&from, &keys::index_end(collection))?;
+    found.map(|(fence, value)| Ok((fence.to_vec(), read_page(&value)?))).transpose()
+}
+
+fn read_page(value: &[u8]) -> Result<Entries, DatabaseError> {
+    let mut page = PageReader::new(value);
+    let mut entries = Vec::new();
+    while let Some(entry) = page.next()? {
+        let id = std::str::from_utf8(&page.id).map_err(|_| damaged("an ID in the index"))?;
+        entries.push((id.into(), entry));
+    }
+    Ok(entries)
+}
+
+/// Reads the entries of a page one after the other; `id` is that of the entry last read.
+struct PageReader<'a> {
+    reader: Reader<'a>,
+    id: Vec<u8>,
+}
+
+impl<'a> PageReader<'a> {
+    fn new(value: &'a [u8]) -> PageReader<'a> {
+        PageReader { reader: Reader::new(value), id: Vec::with_capacity(64) }
+    }
+
+    fn next(&mut self) -> Result<Option<IndexEntry>, DatabaseError> {
+        if self.reader.remaining() == 0 {
+            return Ok(None);
+        }
+        self.entry().map(Some).ok_or_else(|| damaged("a page of the index"))
+    }
+
+    fn entry(&mut self) -> Option<IndexEntry> {
+        let shared = self.reader.length().filter(|&shared| shared <= self.id.len())?;
+        let rest = self.reader.length()?;
+        self.id.truncate(shared);
+        self.id.extend_from_slice(self.reader.take(rest)?);
+        let place = self.reader.varint()?;
+        Some(IndexEntry { sequence: place >> 1, deleted: place & 1 == 1 })
+    }
+}
+
+/// Builds the value of a page.
+#[derive(Default)]
+struct PageBuilder {
+    value: Vec<u8>,
+    last: String,
+}
+
+impl PageBuilder {
+    fn push(&mut self, id: &str, entry: IndexEntry) {
+        let mut shared = self.last.bytes().zip(id.bytes()).take_while(|(a, b)| a == b).count();
+        while !id.is_char_boundary(shared) {
+            shared -= 1;
+        }
+        put_varint(&mut self.value, shared as u64);
+        put_text(&mut self.value, &id[shared..]);
+        put_varint(&mut self.value, entry.sequence << 1 | u64::from(entry.deleted));
+        self.last.clear();
+        self.last.push_str(id);
+    }
+}
+
+/// The pages that one commit looks at and changes.
+#[derive(Default)]
+pub(super) struct IndexEdit {
+    pages: BTreeMap<Vec<u8>, EditedPage>,
+}
+
+#[derive(Default)]
+struct EditedPage {
+    entries: Entries,
+    changed: bool,
+}
+
+impl IndexEdit {
+    /// The page responsible for `id`; an empty last one if there is none at all.
+    fn page(
+        &mut self,
+        engine: &Engine,
+        collection: CollectionKey,
+        id: &str,
+    ) -> Result<&mut EditedPage, DatabaseError> {
+        let key = keys::index(collection, id);
+        // A page read before is the right one if the ID is not below its first: nothing can lie between.
+        let fence = self.pages.range(key.clone()..).next().and_then(|(fence, page)| {
+            let reaches = page.entries.first().is_some_and(|(first, _)| **first <= *id);
+            (reaches || *fence == key).then(|| fence.clone())
+        });
+        let fence = match fence {
+            Some(fence) => fence,
+            None => {
+                let found = page_from(engine, collection, id)?;
+                let (fence, entries) = found.unwrap_or_else(|| (keys::index_last(collection), Vec::new()));
+                self.pages.entry(fence.clone()).or_insert(EditedPage { entries, changed: false });
+                fence
+            }
+        };
+        Ok(self.pages.entry(fence).or_default())
+    }
+
+    /// What the index says of a document before this commit.
+    pub(super) fn find(
+        &mut self,
+        engine: &Engine,
+        collection: CollectionKey,
+        id: &str,
+    ) -> Result<Option<IndexEntry>, DatabaseError> {
+        let page = self.page(engine, collection, id)?;
+        let at = page.entries.binary_search_by(|(other, _)| (**other).cmp(id));
+        Ok(at.ok().map(|at| page.entries[at].1))
+    }
+
+    /// Sets or removes an entry.
+    pub(super) fn set(
+        &mut self,
+        engine: &Engine,
+        collection: CollectionKey,
+        id: &str,
+        entry: Option<IndexEntry>,
+    ) -> Result<(), DatabaseError> {
+        let page = self.page(engine, collection, id)?;
+        page.changed = true;
+        match (page.entries.binary_search_by(|(other, _)| (**other).cmp(id)), entry) {
+            (Ok(at), Some(entry)) => page.entries[at].1 = entry,
+            (Ok(at), None) => drop(page.entries.remove(at)),
+            (Err(at), Some(entry)) => page.entries.insert(at, (id.into(), entry)),
+            (Err(_), None) => {}
+        }
+        Ok(())
+    }
+
+    /// Adds the changed pages to a commit.
+    pub(super) fn write(self, collection: CollectionKey, writes: &mut Writes) {
+        for (fence, page) in self.pages.into_iter().filter(|(_, page)| page.changed) {
+            if page.entries.is_empty() {
+                writes.remove(fence);
+            } else {
+                write_page(collection, fence, &page.entries, writes);
+            }
+        }
+    }
+}
+
+/// Writes a page, split where it outgrew the limit. The last page is split so that the left parts are full, since IDs
+/// often grow; any other one in halves.
+fn write_page(
+    collection: CollectionKey,
+    fence: Vec<u8>,
+    entries: &[(Box<str>, IndexEntry)],
+    writes: &mut Writes,
+) {
+    let is_last = fence == keys::index_last(collection);
+    let whole = build(entries).value;
+    if whole.len() <= PAGE_BYTES_MAX {
+        writes.insert(fence, whole);
+        return;
+    }
+    let parts = whole.len().div_ceil(PAGE_BYTES_MAX);
+    let target = if is_last { PAGE_BYTES_MAX } else { whole.len().div_ceil(parts) };
+    let mut builder = PageBuilder::default();
+    let mut rest = entries.iter().peekable();
+    while let Some((id, entry)) = rest.next() {
+        builder.push(id, *entry);
+        if rest.peek().is_some() && builder.value.len() >= target {
+            writes.insert(keys::index(collection, id), std::mem::take(&mut builder).value);
+        }
+    }
+    writes.insert(fence, builder.value);
+}
+
+fn build(entries: &[(Box<str>, IndexEntry)]) -> PageBuilder {
+    let mut builder = PageBuilder::default();
+    entries.iter().for_each(|(id, entry)| builder.push(id, *entry));
+    builder
+}
