@@ -20,3 +20,6 @@ pub mod resolver;
 pub mod sequences;
 pub mod session;
 pub mod store;
+
+#[cfg(test)]
+mod tests;

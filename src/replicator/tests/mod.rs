@@ -1,0 +1,7 @@
+//! Two sessions back to back over a modelled pipe, each with a store in memory.
+
+mod convergence;
+mod cost;
+mod exchange;
+mod memory_store;
+mod pair;
