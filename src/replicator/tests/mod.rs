@@ -3,5 +3,6 @@
 mod convergence;
 mod cost;
 mod exchange;
+mod hostile;
 mod memory_store;
 mod pair;
