@@ -20,6 +20,3 @@ pub mod resolver;
 pub mod sequences;
 pub mod session;
 pub mod store;
-
-#[cfg(test)]
-mod tests;

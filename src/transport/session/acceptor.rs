@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout_at;
 use tracing::{debug, warn};
 
 use super::SessionConfig;
 use super::connection::LinkConnection;
-use super::driver::{Arrival, Driver, Supply};
+use super::driver::{Arrival, Driver, Observer, Supply};
 use super::shared::Shared;
 use crate::link::{LinkRole, PACKET_BYTES_MAX, SessionId, peek_session};
 use crate::transport::packet::PacketChannel;
@@ -82,6 +82,14 @@ impl Inner {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A session has ended. Its name may be another's by now.
+    fn forget(&self, session: SessionId, inbox: &mpsc::Sender<Arrival>) {
+        let mut sessions = self.lock();
+        if sessions.get(&session).is_some_and(|known| known.same_channel(inbox)) {
+            sessions.remove(&session);
+        }
+    }
+
     /// Reads what a channel is for.
     async fn first_packet(&self, mut channel: PacketChannel) -> Option<(Arrival, Option<SessionId>)> {
         let clock = self.config.clock;
@@ -107,7 +115,7 @@ impl Inner {
         self: Arc<Self>,
         arrival: Arrival,
         wanted: Option<SessionId>,
-        permit: tokio::sync::OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) {
         let known = wanted.and_then(|session| self.lock().get(&session).cloned());
         let Some(arrival) = offer(known, arrival) else { return };
@@ -120,20 +128,38 @@ impl Inner {
         let (inbox, receiver) = mpsc::channel(INBOX_CHANNELS);
         // The inbox is new and has room.
         let _ = inbox.try_send(arrival);
-        let mut newcomer = Some((LinkConnection::accepted(Arc::clone(&shared)), permit));
-        let acceptor = Arc::clone(&self);
-        let inbox_of_session = inbox.clone();
-        let on_established = Box::new(move |session| {
-            let Some((connection, _permit)) = newcomer.take() else { return };
-            acceptor.lock().insert(session, inbox_of_session.clone());
-            // Never full: it holds as many as there may be sessions. Dropped (closed) if nobody accepts any more.
-            let _ = acceptor.ready.try_send(connection);
-        });
-        Driver { shared: Arc::clone(&shared), supply: Supply::Inbox(receiver), on_established }.run().await;
+        let connection = LinkConnection::accepted(Arc::clone(&shared));
+        let newcomer = Newcomer {
+            acceptor: Arc::clone(&self),
+            inbox: inbox.clone(),
+            waiting: Some((connection, permit)),
+        };
+        let supply = Supply::Inbox(receiver);
+        Driver { shared: Arc::clone(&shared), supply, observer: Box::new(newcomer) }.run().await;
         if let Some(session) = shared.stats().session {
-            self.lock().remove(&session);
+            self.forget(session, &inbox);
         }
         drop(room);
+    }
+}
+
+/// A session that is not known to the acceptor's user yet.
+struct Newcomer {
+    acceptor: Arc<Inner>,
+    inbox: mpsc::Sender<Arrival>,
+    waiting: Option<(Arc<LinkConnection>, OwnedSemaphorePermit)>,
+}
+
+impl Observer for Newcomer {
+    fn session(&mut self, session: SessionId) {
+        self.acceptor.lock().insert(session, self.inbox.clone());
+    }
+
+    fn established(&mut self) {
+        if let Some((connection, _permit)) = self.waiting.take() {
+            // Never full: it holds as many as there may be sessions. Dropped (closed) if nobody accepts any more.
+            let _ = self.acceptor.ready.try_send(connection);
+        }
     }
 }
 

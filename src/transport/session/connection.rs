@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
-use super::driver::{Driver, Supply};
+use super::driver::{Driver, Supply, Unobserved};
 use super::shared::{Progress, Shared};
 use super::{SessionConfig, SessionStats};
 use crate::endpoint::{Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
@@ -96,7 +96,7 @@ impl MessageEndpointConnection for LinkConnection {
             let deliver = tokio::spawn(deliver(Arc::clone(&self.shared), connection));
             if let Stage::New(connector) = std::mem::replace(&mut *stage, Stage::Open(deliver)) {
                 let (shared, supply) = (Arc::clone(&self.shared), Supply::Connector(connector));
-                tokio::spawn(Driver { shared, supply, on_established: Box::new(|_| ()) }.run());
+                tokio::spawn(Driver { shared, supply, observer: Box::new(Unobserved) }.run());
             }
         }
         self.reached(Progress::Established).await;
@@ -114,7 +114,7 @@ impl MessageEndpointConnection for LinkConnection {
             let over = self.shared.act(|core| {
                 let written = core.link.write(rest);
                 rest = &rest[written..];
-                core.is_over() || !core.has_session()
+                core.is_over() || !core.established
             });
             if rest.is_empty() {
                 return Ok(());
@@ -144,7 +144,7 @@ impl MessageEndpointConnection for LinkConnection {
         let now = self.shared.now();
         let orderly = self.shared.act(|core| {
             core.link.close(now, reason);
-            core.abandoned |= !core.has_session();
+            core.abandoned |= !core.established;
             !core.abandoned
         });
         if orderly {
@@ -169,7 +169,7 @@ impl Drop for LinkConnection {
             let now = self.shared.now();
             self.shared.act(|core| {
                 core.link.close(now, CloseReason::Finished);
-                core.abandoned |= !core.has_session();
+                core.abandoned |= !core.established;
             });
         }
     }

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::shared::{Core, Progress, Shared};
 use crate::endpoint::MessagingError;
-use crate::link::{PACKET_BYTES_MAX, SessionId};
+use crate::link::{LinkState, PACKET_BYTES_MAX, SessionId};
 use crate::time::Instant;
 use crate::transport::packet::{Connector, PacketChannel};
 
@@ -45,13 +45,26 @@ pub(super) enum Supply {
     Inbox(mpsc::Receiver<Arrival>),
 }
 
-/// Called with each session that is established or resumed.
-pub(super) type OnEstablished = Box<dyn FnMut(SessionId) + Send>;
+/// What the owner of a driver wants to know.
+pub(super) trait Observer: Send {
+    /// The link has this session, which a peer may ask for from now on. Called again when it is so still.
+    fn session(&mut self, session: SessionId);
+    /// The session is established, or resumed.
+    fn established(&mut self);
+}
+
+/// For a driver whose owner wants to know nothing.
+pub(super) struct Unobserved;
+
+impl Observer for Unobserved {
+    fn session(&mut self, _: SessionId) {}
+    fn established(&mut self) {}
+}
 
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) supply: Supply,
-    pub(super) on_established: OnEstablished,
+    pub(super) observer: Box<dyn Observer>,
 }
 
 impl Drop for Driver {
@@ -71,7 +84,7 @@ impl Driver {
             if self.shared.lock().is_over() {
                 return;
             }
-            if !self.shared.lock().has_session() {
+            if !self.may_go_on() {
                 let message = "the connection was lost before the two sides had agreed on a session";
                 return self.shared.end(Err(MessagingError::recoverable(message)));
             }
@@ -79,6 +92,13 @@ impl Driver {
                 arrival = self.next_channel().await;
             }
         }
+    }
+
+    /// Whether another channel is of use: there is a session, or a central may believe so.
+    fn may_go_on(&self) -> bool {
+        let core = self.shared.lock();
+        core.established
+            || (matches!(self.supply, Supply::Inbox(_)) && core.link.state() == LinkState::Suspended)
     }
 
     /// Runs the link on a channel until that is lost, of no use any more or replaced by the one returned.
@@ -89,8 +109,8 @@ impl Driver {
     ) -> Option<Arrival> {
         let label = channel.label.clone();
         let mut run = ChannelRun::start(Arc::clone(&self.shared), channel, first_packet);
-        let on_established = &mut self.on_established;
-        let lost = poll_fn(|cx| run.poll(cx, on_established));
+        let observer = &mut *self.observer;
+        let lost = poll_fn(|cx| run.poll(cx, observer));
         let replaced = match &mut self.supply {
             Supply::Connector(_) => {
                 lost.await;
@@ -130,7 +150,7 @@ impl Driver {
 /// Asks for a channel: once if there is no session yet, else until the session's time-out ends it.
 async fn connect(shared: &Shared, connector: &Arc<dyn Connector>) -> Option<Arrival> {
     let config = &shared.config;
-    let resuming = shared.lock().has_session();
+    let resuming = shared.lock().established;
     let mut pause = config.backoff_min;
     loop {
         if resuming {
@@ -186,6 +206,10 @@ struct ChannelRun {
     outgoing: Box<[u8; PACKET_ROOM]>,
     /// Bytes of `outgoing` that the channel has not taken yet.
     waiting: usize,
+    /// The session that the observer knows.
+    session: Option<SessionId>,
+    /// The link had something to say after its end.
+    last_words: bool,
     /// When the last words must have been said; set once the link has reached its end.
     farewell: Option<Instant>,
 }
@@ -219,12 +243,14 @@ impl ChannelRun {
             incoming: room(),
             outgoing: room(),
             waiting: 0,
+            session: None,
+            last_words: false,
             farewell: None,
         }
     }
 
     /// Ready when the channel is lost or of no use any more.
-    fn poll(&mut self, cx: &mut Context<'_>, on_established: &mut OnEstablished) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, observer: &mut dyn Observer) -> Poll<()> {
         loop {
             let now = self.shared.now();
             let shared = Arc::clone(&self.shared);
@@ -238,8 +264,9 @@ impl ChannelRun {
             let sent =
                 if matches!(received, Turn::Over) { Turn::Over } else { self.send(cx, &mut core, now) };
             let outcome = shared.take_events(&mut core);
+            let session = core.link.session_id().filter(|session| self.session != Some(*session));
             let due = if core.is_over() {
-                match self.say_farewell(&core, now) {
+                match self.say_farewell(now) {
                     Some(limit) => Some(limit),
                     None => return Poll::Ready(()),
                 }
@@ -247,8 +274,12 @@ impl ChannelRun {
                 core.link.poll_at()
             };
             drop(core);
-            if let Some(session) = outcome.established {
-                on_established(session);
+            if let Some(session) = session {
+                self.session = Some(session);
+                observer.session(session);
+            }
+            if outcome.established {
+                observer.established();
             }
             if outcome.suspended || matches!(sent, Turn::Over) {
                 return Poll::Ready(());
@@ -278,7 +309,10 @@ impl ChannelRun {
         loop {
             if self.waiting == 0 {
                 match core.link.poll_packet(now, &mut self.outgoing[..]) {
-                    Some(length) => self.waiting = length,
+                    Some(length) => {
+                        self.waiting = length;
+                        self.last_words |= core.link.state().is_final();
+                    }
                     None => return Turn::Idle,
                 }
             }
@@ -290,14 +324,13 @@ impl ChannelRun {
         }
     }
 
-    /// The link has reached its end: until when to stay for the last words; `None`: they have been said.
+    /// The link has reached its end: until when to stay for the last words; `None`: there are none.
     ///
     /// Disconnecting can overtake packets that the radio has taken, so the side whose word is the last one waits for the
     /// other to disconnect.
-    fn say_farewell(&mut self, core: &Core, now: Instant) -> Option<Instant> {
+    fn say_farewell(&mut self, now: Instant) -> Option<Instant> {
         let limit = *self.farewell.get_or_insert(now + FAREWELL_TIMEOUT);
-        let said = self.waiting == 0 && core.peer_ended;
-        (!said && now < limit).then_some(limit)
+        (self.last_words && now < limit).then_some(limit)
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::{DeviceLink, SessionConfig, SessionStats};
 use crate::endpoint::MessagingError;
-use crate::link::{CloseReason, LinkError, LinkEvent, LinkRole, LinkState, RefuseReason, SessionId};
+use crate::link::{CloseReason, LinkError, LinkEvent, LinkRole, RefuseReason};
 
 /// Bytes given to the library in one message at most.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
@@ -44,8 +44,8 @@ pub(super) struct Core {
     pub(super) abandoned: bool,
     /// How it ended: `Ok` if in order.
     pub(super) end: Option<Result<(), MessagingError>>,
-    /// The peer had the last word, or there was none: whoever has not waits for the other to disconnect.
-    pub(super) peer_ended: bool,
+    /// There was a session: it can be resumed, and it has to be closed.
+    pub(super) established: bool,
     pub(super) channels: u32,
     pub(super) label: String,
 }
@@ -53,7 +53,7 @@ pub(super) struct Core {
 /// What the link's events mean for the channel in use.
 #[derive(Default)]
 pub(super) struct Outcome {
-    pub(super) established: Option<SessionId>,
+    pub(super) established: bool,
     pub(super) suspended: bool,
 }
 
@@ -64,7 +64,7 @@ impl Shared {
             driver: None,
             abandoned: false,
             end: None,
-            peer_ended: false,
+            established: false,
             channels: 0,
             label: String::new(),
         };
@@ -129,7 +129,8 @@ impl Shared {
                 LinkEvent::Established { session, resumed, peer } => {
                     let packet_bytes = peer.packet_size.bytes();
                     info!(%session, resumed, packet_bytes, window = peer.window_packets, via = core.label, "link established");
-                    outcome.established = Some(session);
+                    core.established = true;
+                    outcome.established = true;
                     self.reach(Progress::Established);
                 }
                 LinkEvent::Suspended(cause) => {
@@ -138,7 +139,6 @@ impl Shared {
                 }
                 LinkEvent::Closed { reason, by_peer } => {
                     debug!(%reason, by_peer, via = core.label, "link closed");
-                    core.peer_ended = !by_peer;
                     core.end.get_or_insert(closed(reason, by_peer));
                     self.announce_end();
                 }
@@ -185,12 +185,6 @@ impl Core {
     /// Nothing more happens on the link.
     pub(super) fn is_over(&self) -> bool {
         self.abandoned || self.end.is_some() || self.link.state().is_final()
-    }
-
-    /// Whether there was ever a session.
-    pub(super) fn has_session(&self) -> bool {
-        self.link.session_id().is_some()
-            && !matches!(self.link.state(), LinkState::Idle | LinkState::Handshaking)
     }
 }
 

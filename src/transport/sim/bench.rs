@@ -179,3 +179,47 @@ pub fn link_goodput(bench: &LinkBench) -> Result<LinkGoodput, LinkBenchError> {
         packets: world.counters().packets(),
     })
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::sim::radio::{ConnectionParameters, Phy};
+
+    const INTERVALS_US: [u64; 3] = [7_500, 30_000, 50_000];
+
+    fn bench(interval_us: u64, drop: f64, from: Side) -> LinkBench {
+        let parameters = ConnectionParameters {
+            interval: Duration::from_micros(interval_us),
+            ..ConnectionParameters::default()
+        };
+        LinkBench {
+            setup: ConnectionSetup { parameters, phy: Phy::Le2M, ..ConnectionSetup::default() },
+            host: HostConfig { drop, ..HostConfig::default() },
+            from,
+            ..LinkBench::default()
+        }
+    }
+
+    fn holds(drop: f64, ratio_min: f64) {
+        for interval_us in INTERVALS_US {
+            for from in [Side::Central, Side::Peripheral] {
+                let result = link_goodput(&bench(interval_us, drop, from)).expect("a run");
+                let ratio = result.ratio;
+                println!("interval {interval_us} us, drop {drop}, from {from:?}: {ratio:.4}");
+                assert!(
+                    ratio >= ratio_min,
+                    "interval {interval_us} us, drop {drop}, from {from:?}: {result:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn goodput_without_loss_is_near_the_ceiling() {
+        holds(0.0, 0.95);
+    }
+
+    #[test]
+    fn goodput_with_dropping_hosts() {
+        holds(0.02, 0.85);
+    }
+}

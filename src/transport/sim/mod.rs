@@ -5,7 +5,7 @@
 //! | [`radio`] | the radio: events, PDUs, acknowledgement, loss, range. Sans-IO; virtual controllers use it too |
 //! | `host` | a host's queues, headers and faults at one end of a connection. Sans-IO |
 //! | `world` | radio and hosts in one time line. Sans-IO |
-//! | [`bench`] | goodput of the link on it, in virtual time |
+//! | [`mod@bench`] | goodput of the link on it, in virtual time |
 //! | `connection` | the same for async code: devices, listeners, connectors |
 
 #[deny(clippy::disallowed_methods)] // sans-IO, clippy.toml
