@@ -61,6 +61,7 @@ impl ReplicatorConnection {
             room: Semaphore::new(limit),
             limit,
             readable: Notify::new(),
+            closing: Notify::new(),
         });
         let inbound = Inbound { shared: Arc::clone(&shared) };
         (ReplicatorConnection { handle: Arc::new(Handle { shared }) }, inbound)
@@ -166,6 +167,17 @@ impl Inbound {
         Some(message)
     }
 
+    /// Completes when the transport has closed, whatever is still queued.
+    pub async fn wait_closed(&self) {
+        loop {
+            let closing = self.shared.closing.notified();
+            if self.shared.lock().closed.is_some() {
+                return;
+            }
+            closing.await;
+        }
+    }
+
     /// Whether the transport has closed, and with which error.
     pub fn closed(&self) -> Option<Option<MessagingError>> {
         self.shared.lock().closed.clone()
@@ -198,6 +210,7 @@ struct Shared {
     room: Semaphore,
     limit: usize,
     readable: Notify,
+    closing: Notify,
 }
 
 impl Shared {
@@ -231,6 +244,7 @@ impl Shared {
             drop(queue);
             self.room.close();
             self.readable.notify_one();
+            self.closing.notify_one();
         }
     }
 }

@@ -22,6 +22,7 @@
 mod connection;
 mod error;
 pub mod framing;
+mod listener;
 
 use std::any::Any;
 use std::fmt;
@@ -31,6 +32,10 @@ use bytes::Bytes;
 
 pub use self::connection::{INBOUND_BYTES_MAX, Inbound, MessageEndpointConnection, ReplicatorConnection};
 pub use self::error::MessagingError;
+pub use self::listener::{
+    CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
+    MessageEndpointListenerConfiguration,
+};
 
 /// What a transport keeps of the bytes it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,3 +180,6 @@ impl fmt::Debug for MessageEndpoint {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

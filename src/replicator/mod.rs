@@ -7,10 +7,12 @@ mod active;
 pub mod checkpoint;
 pub mod config;
 mod core;
+pub(crate) mod driver;
 pub mod error;
 pub mod event;
 pub mod extension;
 mod feed;
+pub mod handle;
 mod inbox;
 mod incoming;
 pub mod messages;
@@ -20,3 +22,12 @@ pub mod resolver;
 pub mod sequences;
 pub mod session;
 pub mod store;
+
+pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};
+pub use self::driver::ConnectionLimits;
+pub use self::event::Direction;
+pub use self::handle::{
+    DocumentReplication, ListenerToken, Replicator, ReplicatorActivity, ReplicatorConfiguration,
+    ReplicatorError, ReplicatorProgress, ReplicatorStatus,
+};
+pub use self::resolver::{DefaultResolver, FnResolver};

@@ -1,0 +1,360 @@
+//! The passive side: what a peer that has connected to us may do, and one task for each such connection.
+//!
+//! The connections know nothing of each other: garbage, silence or a failing transport ends one and leaves the others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use tracing::{Instrument, info_span};
+
+use super::framing::FramingRole;
+use super::{MessageEndpointConnection, ProtocolType};
+use crate::blip::BlipConfig;
+use crate::replicator::config::{PassiveConfig, ReplicationFilter};
+use crate::replicator::driver::{self, ConnectionLimits, DriverEvent, Setup, StopSignal};
+use crate::replicator::event::SessionEvent;
+use crate::replicator::handle::status::{Listeners, lock};
+use crate::replicator::handle::{ListenerToken, ReplicatorActivity, ReplicatorError, ReplicatorStatus};
+use crate::replicator::session::Session;
+use crate::replicator::store::ReplicaStore;
+
+/// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// What a [`MessageEndpointListener`] is made of. Make one with [`new`](Self::new) and change what differs.
+#[derive(Clone)]
+pub struct MessageEndpointListenerConfiguration {
+    /// The local database.
+    pub store: Arc<dyn ReplicaStore>,
+    /// Full names of the collections that peers may reach. The default collection alone, unless changed.
+    pub collections: Vec<String>,
+    /// What the transport keeps of the bytes.
+    pub protocol_type: ProtocolType,
+    /// Whether peers may push to us.
+    pub accept_push: bool,
+    /// Whether peers may pull from us.
+    pub accept_pull: bool,
+    /// Revisions it refuses are not stored.
+    pub incoming_filter: Option<ReplicationFilter>,
+    /// Revisions it refuses are not offered.
+    pub outgoing_filter: Option<ReplicationFilter>,
+    /// Connections at one time.
+    pub connections_max: usize,
+    /// Time and size limits of each connection.
+    pub limits: ConnectionLimits,
+    /// Limits and compression of messages.
+    pub blip: BlipConfig,
+    /// Whether to accept the extension that saves bytes between two peers of this library.
+    pub extension: bool,
+}
+
+impl MessageEndpointListenerConfiguration {
+    /// Offers the default collection for push and pull.
+    pub fn new(
+        store: Arc<dyn ReplicaStore>,
+        protocol_type: ProtocolType,
+    ) -> MessageEndpointListenerConfiguration {
+        let defaults = PassiveConfig::default();
+        MessageEndpointListenerConfiguration {
+            store,
+            collections: defaults.collections,
+            protocol_type,
+            accept_push: defaults.accept_push,
+            accept_pull: defaults.accept_pull,
+            incoming_filter: None,
+            outgoing_filter: None,
+            connections_max: CONNECTIONS_MAX,
+            limits: ConnectionLimits::default(),
+            blip: defaults.blip,
+            extension: defaults.extension,
+        }
+    }
+
+    /// Replaces the list of collections, by full names (`scope.name`, or `_default`).
+    pub fn with_collections<T: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = T>,
+    ) -> MessageEndpointListenerConfiguration {
+        self.collections = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    fn session(&self) -> PassiveConfig {
+        PassiveConfig {
+            collections: self.collections.clone(),
+            accept_push: self.accept_push,
+            accept_pull: self.accept_pull,
+            incoming_filter: self.incoming_filter.clone(),
+            outgoing_filter: self.outgoing_filter.clone(),
+            blip: self.blip.clone(),
+            extension: self.extension,
+            report_documents: false,
+            ..PassiveConfig::default()
+        }
+    }
+}
+
+impl fmt::Debug for MessageEndpointListenerConfiguration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageEndpointListenerConfiguration")
+            .field("collections", &self.collections)
+            .field("protocol_type", &self.protocol_type)
+            .field("connections_max", &self.connections_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a connection was not accepted. It was not opened and belongs to the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenerError {
+    /// As many as are allowed.
+    #[error("{max} connections are open, which is the limit")]
+    TooManyConnections {
+        /// The limit.
+        max: usize,
+    },
+    /// The same object again.
+    #[error("the connection has been accepted before")]
+    AlreadyAccepted,
+}
+
+/// A change of the status of one connection.
+#[derive(Clone)]
+pub struct MessageEndpointListenerChange {
+    /// Which connection.
+    pub connection: Arc<dyn MessageEndpointConnection>,
+    /// Its status now; [`ReplicatorActivity::Stopped`] is the last.
+    pub status: ReplicatorStatus,
+}
+
+impl fmt::Debug for MessageEndpointListenerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageEndpointListenerChange").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// The passive side of replication. Dropping it equals [`close_all`](Self::close_all).
+pub struct MessageEndpointListener {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: MessageEndpointListenerConfiguration,
+    connections: Mutex<Connections>,
+    changes: Listeners<MessageEndpointListenerChange>,
+    /// How many connections there are, to wait on.
+    open: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Connections {
+    last: u64,
+    open: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    connection: Arc<dyn MessageEndpointConnection>,
+    status: ReplicatorStatus,
+    /// 0: run; anything else: end.
+    wanted: watch::Sender<u64>,
+}
+
+impl MessageEndpointListener {
+    /// A listener without connections.
+    pub fn new(config: MessageEndpointListenerConfiguration) -> MessageEndpointListener {
+        let inner = Inner {
+            config,
+            connections: Mutex::default(),
+            changes: Listeners::new(),
+            open: watch::Sender::new(0),
+        };
+        MessageEndpointListener { inner: Arc::new(inner) }
+    }
+
+    /// Takes a connection that a peer has made: opens it and answers the peer until either side ends it.
+    ///
+    /// # Errors
+    /// There are as many as allowed, or this object was accepted before; it was not opened.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn accept(&self, connection: Arc<dyn MessageEndpointConnection>) -> Result<(), ListenerError> {
+        let (id, stop) = {
+            let mut connections = lock(&self.inner.connections);
+            let max = self.inner.config.connections_max;
+            if connections.open.len() >= max {
+                return Err(ListenerError::TooManyConnections { max });
+            }
+            if connections.open.values().any(|entry| is_same(&entry.connection, &connection)) {
+                return Err(ListenerError::AlreadyAccepted);
+            }
+            connections.last += 1;
+            let id = connections.last;
+            let wanted = watch::Sender::new(0);
+            let stop = StopSignal::new(wanted.subscribe(), 0);
+            let status = ReplicatorStatus::new(ReplicatorActivity::Connecting);
+            connections.open.insert(id, Entry { connection: Arc::clone(&connection), status, wanted });
+            self.inner.open.send_replace(connections.open.len());
+            (id, stop)
+        };
+        let span = info_span!("listener", connection = id);
+        tokio::spawn(serve(Arc::clone(&self.inner), id, connection, stop).instrument(span));
+        Ok(())
+    }
+
+    /// Ends one connection in order; does nothing if it has ended. Returns at once.
+    pub fn close(&self, connection: &Arc<dyn MessageEndpointConnection>) {
+        for entry in lock(&self.inner.connections).open.values() {
+            if is_same(&entry.connection, connection) {
+                entry.wanted.send_replace(1);
+            }
+        }
+    }
+
+    /// Ends all connections in order. Returns at once; see [`wait_until_closed`](Self::wait_until_closed).
+    pub fn close_all(&self) {
+        self.inner.close_all();
+    }
+
+    /// Waits until no connection is open.
+    pub async fn wait_until_closed(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.inner.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+
+    /// The open connections, oldest first.
+    pub fn connections(&self) -> Vec<Arc<dyn MessageEndpointConnection>> {
+        lock(&self.inner.connections).open.values().map(|entry| Arc::clone(&entry.connection)).collect()
+    }
+
+    /// The status of an open connection.
+    pub fn status(&self, connection: &Arc<dyn MessageEndpointConnection>) -> Option<ReplicatorStatus> {
+        let connections = lock(&self.inner.connections);
+        connections
+            .open
+            .values()
+            .find(|entry| is_same(&entry.connection, connection))
+            .map(|entry| entry.status.clone())
+    }
+
+    /// Calls back with each change of any connection's status, from that connection's task; the callback must not
+    /// block.
+    pub fn add_change_listener(
+        &self,
+        callback: impl Fn(&MessageEndpointListenerChange) + Send + Sync + 'static,
+    ) -> ListenerToken {
+        self.inner.changes.add(callback)
+    }
+
+    /// What it is made of.
+    pub fn configuration(&self) -> &MessageEndpointListenerConfiguration {
+        &self.inner.config
+    }
+}
+
+impl Drop for MessageEndpointListener {
+    fn drop(&mut self) {
+        self.close_all();
+    }
+}
+
+impl fmt::Debug for MessageEndpointListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = lock(&self.inner.connections).open.len();
+        f.debug_struct("MessageEndpointListener")
+            .field("config", &self.inner.config)
+            .field("open", &open)
+            .finish()
+    }
+}
+
+/// Whether two handles are of the same object. Metadata is left out: one object may have several tables.
+fn is_same(a: &Arc<dyn MessageEndpointConnection>, b: &Arc<dyn MessageEndpointConnection>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}
+
+/// Takes the connection off the list when its task ends, however that comes.
+struct Registration {
+    inner: Arc<Inner>,
+    id: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut connections = lock(&self.inner.connections);
+        connections.open.remove(&self.id);
+        self.inner.open.send_replace(connections.open.len());
+    }
+}
+
+/// The life of one connection.
+async fn serve(inner: Arc<Inner>, id: u64, connection: Arc<dyn MessageEndpointConnection>, stop: StopSignal) {
+    let registration = Registration { inner: Arc::clone(&inner), id };
+    let config = &inner.config;
+    let setup = Setup {
+        connection: Arc::clone(&connection),
+        session: Session::passive(config.session()),
+        store: Arc::clone(&config.store),
+        role: FramingRole::Passive,
+        protocol_type: config.protocol_type,
+        limits: config.limits.clone(),
+        stop,
+    };
+    let mut status = ReplicatorStatus::new(ReplicatorActivity::Connecting);
+    inner.tell(id, &connection, &status);
+    let result = driver::run(setup, &mut |event| {
+        let changed = match event {
+            DriverEvent::Opened => {
+                std::mem::replace(&mut status.activity, ReplicatorActivity::Busy) != ReplicatorActivity::Busy
+            }
+            DriverEvent::Session(SessionEvent::Activity(activity)) => {
+                let activity = activity.into();
+                std::mem::replace(&mut status.activity, activity) != activity
+            }
+            DriverEvent::Session(SessionEvent::Progress(progress)) => {
+                status.progress = progress.into();
+                true
+            }
+            DriverEvent::Session(_) => false,
+        };
+        if changed {
+            inner.tell(id, &connection, &status);
+        }
+    })
+    .await;
+    log_end(result.as_ref().err());
+    status.activity = ReplicatorActivity::Stopped;
+    status.error = result.err();
+    lock(&inner.connections).open.remove(&id);
+    inner.changes.notify(&MessageEndpointListenerChange { connection, status });
+    drop(registration);
+}
+
+fn log_end(error: Option<&ReplicatorError>) {
+    match error {
+        Some(error) if error.is_recoverable() => tracing::info!(%error, "connection ended"),
+        Some(error) => tracing::warn!(%error, "connection ended"),
+        None => tracing::debug!("connection ended in order"),
+    }
+}
+
+impl Inner {
+    fn close_all(&self) {
+        for entry in lock(&self.connections).open.values() {
+            entry.wanted.send_replace(1);
+        }
+    }
+
+    fn tell(&self, id: u64, connection: &Arc<dyn MessageEndpointConnection>, status: &ReplicatorStatus) {
+        if let Some(entry) = lock(&self.connections).open.get_mut(&id) {
+            entry.status.clone_from(status);
+        }
+        if !self.changes.is_empty() {
+            let connection = Arc::clone(connection);
+            self.changes.notify(&MessageEndpointListenerChange { connection, status: status.clone() });
+        }
+    }
+}

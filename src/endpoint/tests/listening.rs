@@ -1,0 +1,174 @@
+//! The passive side: connections that misbehave, and their neighbours.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::scripted::{Does, EmptyStore, Script, Scripted};
+use crate::endpoint::framing::{Framing, FramingRole};
+use crate::endpoint::{
+    ListenerError, MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerConfiguration,
+    MessagingError, ProtocolType,
+};
+use crate::replicator::handle::status::lock;
+use crate::replicator::{ReplicatorActivity, ReplicatorError, ReplicatorStatus};
+
+use ProtocolType::{ByteStream, MessageStream};
+
+type Log = Arc<Mutex<Vec<(Arc<dyn MessageEndpointConnection>, ReplicatorStatus)>>>;
+
+fn listener(
+    protocol: ProtocolType,
+    change: impl FnOnce(&mut MessageEndpointListenerConfiguration),
+) -> (MessageEndpointListener, Log) {
+    let mut config = MessageEndpointListenerConfiguration::new(Arc::new(EmptyStore::default()), protocol);
+    change(&mut config);
+    let listener = MessageEndpointListener::new(config);
+    let log = Log::default();
+    let writer = Arc::clone(&log);
+    let _ = listener.add_change_listener(move |change| {
+        lock(&writer).push((Arc::clone(&change.connection), change.status.clone()));
+    });
+    (listener, log)
+}
+
+/// The error of a connection that has ended.
+fn end_of(log: &Log, connection: &Arc<Scripted>) -> Option<ReplicatorError> {
+    let connection: Arc<dyn MessageEndpointConnection> = connection.clone();
+    let log = lock(log);
+    let (_, status) = log.iter().rev().find(|(other, _)| Arc::ptr_eq(other, &connection)).expect("told of");
+    assert_eq!(status.activity, ReplicatorActivity::Stopped);
+    status.error.clone()
+}
+
+async fn closed(listener: &MessageEndpointListener) {
+    timeout(Duration::from_secs(60), listener.wait_until_closed()).await.expect("all end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_ends_one_connection_and_leaves_the_others() {
+    for garbage in
+        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 5000], vec![0; 40], b"\x82\x05hello".to_vec()]
+    {
+        let (listener, log) = listener(ByteStream, |_| {});
+        let (bad, good) = (Scripted::new(Script::default()), Scripted::new(Script::default()));
+        listener.accept(bad.clone()).expect("accepted");
+        listener.accept(good.clone()).expect("accepted");
+        sleep(Duration::from_millis(1)).await;
+        bad.handle().receive(garbage.into()).await;
+        sleep(Duration::from_secs(2)).await;
+        assert!(matches!(end_of(&log, &bad), Some(ReplicatorError::Framing(_))), "{:?}", end_of(&log, &bad));
+        bad.assert_closed_once();
+        assert!(lock(&bad.calls).closed[0].as_ref().is_some_and(|error| !error.is_recoverable()));
+        assert_eq!(bad.sent_bytes()[..4], [0x88, bad.sent_bytes()[1], 0x03, 0xea], "closed with 1002");
+        assert_eq!((good.closes(), listener.connections().len()), (0, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blip_frame_that_is_none_ends_the_connection() {
+    for (protocol, bytes) in [
+        (MessageStream, vec![0xff; 30]),
+        (ByteStream, Framing::new(FramingRole::Active, ByteStream).encode_frame(&[0xff; 30], [1, 2, 3, 4])),
+    ] {
+        let (listener, log) = listener(protocol, |_| {});
+        let connection = Scripted::new(Script::default());
+        listener.accept(connection.clone()).expect("accepted");
+        sleep(Duration::from_millis(1)).await;
+        connection.handle().receive(bytes.into()).await;
+        closed(&listener).await;
+        assert!(matches!(end_of(&log, &connection), Some(ReplicatorError::Session(_))));
+        connection.assert_closed_once();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_is_closed() {
+    for protocol in [ByteStream, MessageStream] {
+        let (listener, log) = listener(protocol, |_| {});
+        let connection = Scripted::new(Script::default());
+        listener.accept(connection.clone()).expect("accepted");
+        // Half a frame head is nothing.
+        sleep(Duration::from_secs(5)).await;
+        if protocol == ByteStream {
+            connection.handle().receive(vec![0x82].into()).await;
+        }
+        closed(&listener).await;
+        assert!(matches!(end_of(&log, &connection), Some(ReplicatorError::HandshakeTimeout { .. })));
+        connection.assert_closed_once();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_limited_and_none_is_accepted_twice() {
+    let (listener, _) = listener(ByteStream, |config| config.connections_max = 2);
+    let all: Vec<_> = (0..3).map(|_| Scripted::new(Script::default())).collect();
+    assert_eq!(listener.accept(all[0].clone()), Ok(()));
+    assert_eq!(listener.accept(all[0].clone()), Err(ListenerError::AlreadyAccepted));
+    assert_eq!(listener.accept(all[1].clone()), Ok(()));
+    assert_eq!(listener.accept(all[2].clone()), Err(ListenerError::TooManyConnections { max: 2 }));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(lock(&all[2].calls).opened, 0);
+    let first: Arc<dyn MessageEndpointConnection> = all[0].clone();
+    assert_eq!(listener.status(&first).expect("open").activity, ReplicatorActivity::Busy);
+    listener.close(&first);
+    sleep(Duration::from_secs(11)).await;
+    all[0].assert_closed_once();
+    assert_eq!(all[0].sent_bytes(), [0x88, 0x02, 0x03, 0xe8], "an orderly end");
+    assert!(listener.status(&first).is_none());
+    assert_eq!(all[1].closes(), 0);
+    assert_eq!(listener.accept(all[2].clone()), Ok(()), "there is room again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_all_and_drop_close_every_connection_whatever_the_transport_does() {
+    let hopeless =
+        &[Does::Works, Does::Never, Does::Panics, Does::Fails(MessagingError::recoverable("test"))];
+    for dropped in [false, true] {
+        let (listener, _) = listener(ByteStream, |_| {});
+        let scripts = hopeless.iter().flat_map(|open| {
+            hopeless.iter().flat_map(move |send| {
+                hopeless.iter().map(move |close| Script {
+                    open: open.clone(),
+                    send: send.clone(),
+                    close: close.clone(),
+                    drops_handle: false,
+                })
+            })
+        });
+        let all: Vec<_> = scripts.map(Scripted::new).collect();
+        for connection in &all {
+            listener.accept(connection.clone()).expect("accepted");
+        }
+        sleep(Duration::from_millis(1)).await;
+        if dropped {
+            drop(listener);
+            sleep(Duration::from_secs(60)).await;
+        } else {
+            listener.close_all();
+            closed(&listener).await;
+            assert!(listener.connections().is_empty());
+        }
+        all.iter().for_each(|connection| connection.assert_closed_once());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callbacks_may_call_the_listener() {
+    let (listener, _) = listener(MessageStream, |_| {});
+    let listener = Arc::new(listener);
+    let weak = Arc::downgrade(&listener);
+    let _ = listener.add_change_listener(move |change| {
+        if let Some(listener) = weak.upgrade() {
+            assert!(listener.connections().len() <= 1);
+            let _ = listener.status(&change.connection);
+            listener.close(&change.connection);
+            listener.close_all();
+        }
+    });
+    let connection = Scripted::new(Script::default());
+    listener.accept(connection.clone()).expect("accepted");
+    closed(&listener).await;
+    connection.assert_closed_once();
+}

@@ -1,0 +1,119 @@
+//! A transport in memory between a replicator and a listener, which can be cut or fall silent after some bytes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::endpoint::{
+    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessageEndpointListener,
+    MessagingError, ProtocolType, ReplicatorConnection,
+};
+use crate::replicator::handle::status::lock;
+
+/// What happens to a connection after so many bytes, both directions together.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    None,
+    /// Both ends lose it.
+    Cut(u64),
+    /// Nothing arrives any more and nobody is told.
+    Silence(u64),
+}
+
+struct Pipe {
+    ends: [watch::Sender<Option<ReplicatorConnection>>; 2],
+    protocol: ProtocolType,
+    fault: Fault,
+    bytes: AtomicU64,
+}
+
+/// One end of a pipe.
+pub struct End {
+    pipe: Arc<Pipe>,
+    side: usize,
+}
+
+fn pipe(protocol: ProtocolType, fault: Fault) -> [Arc<End>; 2] {
+    let ends = [watch::Sender::new(None), watch::Sender::new(None)];
+    let pipe = Arc::new(Pipe { ends, protocol, fault, bytes: AtomicU64::new(0) });
+    [0, 1].map(|side| Arc::new(End { pipe: Arc::clone(&pipe), side }))
+}
+
+impl End {
+    fn peer(&self) -> Option<ReplicatorConnection> {
+        self.pipe.ends[1 - self.side].borrow().clone()
+    }
+}
+
+#[async_trait]
+impl MessageEndpointConnection for End {
+    async fn open(&self, connection: ReplicatorConnection) -> Result<(), MessagingError> {
+        self.pipe.ends[self.side].send_replace(Some(connection));
+        let mut peer = self.pipe.ends[1 - self.side].subscribe();
+        let opened = peer.wait_for(Option::is_some).await;
+        opened.map(|_| ()).map_err(|_| MessagingError::recoverable("the other end is gone"))
+    }
+
+    async fn send(&self, message: Message) -> Result<(), MessagingError> {
+        let pipe = &self.pipe;
+        let peer = self.peer().ok_or_else(|| MessagingError::recoverable("the other end is closed"))?;
+        let bytes = pipe.bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+        match pipe.fault {
+            Fault::Cut(after) if bytes >= after => {
+                let lost = MessagingError::recoverable("cut");
+                pipe.ends
+                    .iter()
+                    .filter_map(|end| end.borrow().clone())
+                    .for_each(|end| end.close(Some(lost.clone())));
+                return Err(lost);
+            }
+            Fault::Silence(after) if bytes >= after => return Ok(()),
+            _ => {}
+        }
+        if pipe.protocol == ProtocolType::MessageStream {
+            peer.receive(message).await;
+            return Ok(());
+        }
+        // Any split is allowed.
+        let mut rest = message.to_bytes();
+        while !rest.is_empty() {
+            let part = rest.split_to(fastrand::usize(1..=rest.len().min(3000)));
+            peer.receive(part.into()).await;
+        }
+        Ok(())
+    }
+
+    async fn close(&self, _: Option<MessagingError>) -> Result<(), MessagingError> {
+        self.pipe.ends[self.side].send_replace(None);
+        if let Some(peer) = self.peer()
+            && !matches!(self.pipe.fault, Fault::Silence(_))
+        {
+            peer.close(None);
+        }
+        Ok(())
+    }
+}
+
+/// Connects straight to a listener; the n-th connection has the n-th fault, later ones have none.
+pub struct ToListener {
+    pub listener: Arc<MessageEndpointListener>,
+    faults: Mutex<Vec<Fault>>,
+}
+
+impl ToListener {
+    pub fn new(listener: &Arc<MessageEndpointListener>, faults: &[Fault]) -> Arc<ToListener> {
+        let faults = Mutex::new(faults.iter().rev().copied().collect());
+        Arc::new(ToListener { listener: Arc::clone(listener), faults })
+    }
+}
+
+impl MessageEndpointDelegate for ToListener {
+    fn create_connection(&self, endpoint: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
+        let fault = lock(&self.faults).pop().unwrap_or(Fault::None);
+        let [active, passive] = pipe(endpoint.protocol_type(), fault);
+        self.listener.accept(passive).expect("room for another");
+        active
+    }
+}

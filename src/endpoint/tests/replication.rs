@@ -1,0 +1,306 @@
+//! Both sides together with real databases, over both protocol types.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::pipe::{Fault, ToListener};
+use crate::database::{Database, DatabaseConfig};
+use crate::endpoint::{
+    MessageEndpoint, MessageEndpointListener, MessageEndpointListenerChange,
+    MessageEndpointListenerConfiguration, ProtocolType,
+};
+use crate::replicator::error::SessionError;
+use crate::replicator::handle::status::lock;
+use crate::replicator::{
+    Direction, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError, ReplicatorStatus,
+    ReplicatorType,
+};
+
+use ProtocolType::{ByteStream, MessageStream};
+use ReplicatorActivity::{Busy, Idle, Offline, Stopped};
+
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Two databases, a listener on the second, and everything its connections said.
+struct Pair {
+    _directory: TempDir,
+    field: Database,
+    hub: Database,
+    listener: Arc<MessageEndpointListener>,
+    changes: Arc<Mutex<Vec<MessageEndpointListenerChange>>>,
+    protocol: ProtocolType,
+}
+
+impl Pair {
+    fn new(protocol: ProtocolType, change: impl FnOnce(&mut MessageEndpointListenerConfiguration)) -> Pair {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open =
+            |name| Database::open(directory.path().join(name), DatabaseConfig::default()).expect("opens");
+        let (field, hub) = (open("field"), open("hub"));
+        field.default_collection().expect("is made");
+        hub.default_collection().expect("is made");
+        let mut config = MessageEndpointListenerConfiguration::new(Arc::new(hub.clone()), protocol);
+        change(&mut config);
+        let listener = Arc::new(MessageEndpointListener::new(config));
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&changes);
+        let _ = listener.add_change_listener(move |change| lock(&log).push(change.clone()));
+        Pair { _directory: directory, field, hub, listener, changes, protocol }
+    }
+
+    fn replicator(&self, faults: &[Fault], change: impl FnOnce(&mut ReplicatorConfiguration)) -> Replicator {
+        let delegate = ToListener::new(&self.listener, faults);
+        let endpoint = MessageEndpoint::new("hub", Arc::new(()), self.protocol, delegate);
+        let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(self.field.clone()));
+        change(&mut config);
+        Replicator::new(config)
+    }
+
+    /// Runs a one-shot replication to its end.
+    async fn sync(&self) -> ReplicatorStatus {
+        let replicator = self.replicator(&[], |_| {});
+        replicator.start();
+        timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops")
+    }
+
+    fn assert_equal(&self) {
+        let (field, hub) = (contents(&self.field), contents(&self.hub));
+        assert_eq!(field.len(), hub.len());
+        assert!(field == hub, "same number of documents, but not the same");
+    }
+
+    async fn last_error(&self) -> Option<ReplicatorError> {
+        timeout(LIMIT, self.listener.wait_until_closed()).await.expect("the listener's side ends too");
+        let changes = lock(&self.changes);
+        let last = changes.last().expect("it was told");
+        assert_eq!(last.status.activity, Stopped);
+        last.status.error.clone()
+    }
+}
+
+fn fill(db: &Database, prefix: &str, count: usize, size: usize) {
+    let collection = db.default_collection().expect("it exists");
+    db.batch(|batch| {
+        for n in 0..count {
+            let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(size).collect();
+            batch.put(&collection, &format!("{prefix}-{n:05}"), &json!({ "n": n, "text": text }))?;
+        }
+        Ok(())
+    })
+    .expect("saved");
+}
+
+fn put(db: &Database, id: &str, value: Value) {
+    db.default_collection().expect("exists").put(id, &value).expect("saved");
+}
+
+fn contents(db: &Database) -> Vec<(String, Value)> {
+    let all = db.default_collection().expect("exists").iter();
+    all.map(|document| document.expect("reads"))
+        .map(|document| (document.id().to_owned(), Value::Object(document.body().clone())))
+        .collect()
+}
+
+async fn arrives(db: &Database, id: &str, value: &Value) {
+    let mut changes = db.watch();
+    let arrived = async {
+        while db
+            .default_collection()
+            .expect("exists")
+            .get(id)
+            .expect("reads")
+            .map(|d| Value::Object(d.into_body()))
+            != Some(value.clone())
+        {
+            changes.changed().await.expect("the database is open");
+        }
+    };
+    timeout(LIMIT, arrived).await.expect("it arrives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_shot_exchanges_everything_and_the_next_has_nothing_to_do() {
+    for protocol in [ByteStream, MessageStream] {
+        let pair = Pair::new(protocol, |_| {});
+        fill(&pair.field, "field", 500, 100);
+        fill(&pair.hub, "hub", 300, 100);
+        let seen = Arc::new(Mutex::new((0, 0)));
+        let replicator = pair.replicator(&[], |_| {});
+        let count = Arc::clone(&seen);
+        replicator.add_document_listener(move |document| {
+            assert_eq!(document.error, None);
+            let mut count = lock(&count);
+            match document.direction {
+                Direction::Sent => count.0 += 1,
+                Direction::Received => count.1 += 1,
+            }
+        });
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{protocol:?} {status:?}");
+        assert_eq!(*lock(&seen), (500, 300), "{protocol:?}");
+        assert_eq!((status.progress.documents, status.progress.completed), (800, status.progress.total));
+        pair.assert_equal();
+        assert!(pair.last_error().await.is_none());
+
+        let again = pair.sync().await;
+        assert!(again.error.is_none() && again.progress.documents == 0, "{protocol:?} {again:?}");
+        // The same object can run again.
+        put(&pair.field, "one-more", json!({ "n": 1 }));
+        replicator.start();
+        let third = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(third.error.is_none() && third.progress.documents == 1, "{protocol:?} {third:?}");
+        pair.assert_equal();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn continuous_carries_a_change_each_way_and_stops_in_order() {
+    for protocol in [ByteStream, MessageStream] {
+        let pair = Pair::new(protocol, |_| {});
+        let replicator = pair.replicator(&[], |config| config.continuous = true);
+        replicator.start();
+        timeout(LIMIT, replicator.wait_until(|status| status.activity == Idle)).await.expect("it gets idle");
+        for n in 0..5 {
+            let value = json!({ "n": n });
+            put(&pair.field, "from-field", value.clone());
+            arrives(&pair.hub, "from-field", &value).await;
+            put(&pair.hub, "from-hub", value.clone());
+            arrives(&pair.field, "from-hub", &value).await;
+        }
+        pair.field.default_collection().expect("exists").delete("from-hub").expect("deleted");
+        let mut changes = pair.hub.watch();
+        while pair.hub.default_collection().expect("exists").get("from-hub").expect("reads").is_some() {
+            timeout(LIMIT, changes.changed()).await.expect("the deletion arrives").expect("open");
+        }
+        timeout(LIMIT, replicator.wait_until(|status| status.activity == Idle))
+            .await
+            .expect("it gets idle again");
+        replicator.stop();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{status:?}");
+        pair.assert_equal();
+        assert!(pair.last_error().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_passive_side_may_end_it_first() {
+    for (protocol, continuous) in [(ByteStream, true), (ByteStream, false), (MessageStream, true)] {
+        let pair = Pair::new(protocol, |_| {});
+        fill(&pair.field, "field", 2000, 400);
+        // At the first sign of the first connection, so that even a one-shot run is still at it.
+        let (weak, first) = (Arc::downgrade(&pair.listener), AtomicBool::new(true));
+        pair.listener.add_change_listener(move |change| {
+            if change.status.activity == Busy
+                && first.swap(false, Ordering::Relaxed)
+                && let Some(listener) = weak.upgrade()
+            {
+                listener.close_all();
+            }
+        });
+        let replicator = pair.replicator(&[], |config| config.continuous = continuous);
+        replicator.start();
+        let end = if continuous { Offline } else { Stopped };
+        let status = timeout(LIMIT, replicator.wait_until(|status| status.activity == end))
+            .await
+            .expect("it hears of it");
+        // A transport that is closed before it was open is lost; only the closing frame tells otherwise.
+        let told = matches!(status.error, Some(ReplicatorError::GoingAway))
+            || protocol == MessageStream && matches!(status.error, Some(ReplicatorError::Lost));
+        assert!(told, "{protocol:?} {continuous} {status:?}");
+        if continuous {
+            timeout(LIMIT, replicator.wait_until(|status| status.activity == Idle))
+                .await
+                .expect("it comes back");
+            pair.assert_equal();
+        }
+        replicator.stop();
+        timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cuts_are_recovered_without_sending_again_what_was_confirmed() {
+    for protocol in [ByteStream, MessageStream] {
+        let pair = Pair::new(protocol, |_| {});
+        fill(&pair.field, "field", 3000, 200);
+        fill(&pair.hub, "hub", 500, 200);
+        let faults = [Fault::Cut(0), Fault::Cut(200), Fault::Cut(100_000), Fault::Cut(150_000)];
+        let replicator = pair.replicator(&faults, |_| {});
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{protocol:?} {status:?}");
+        pair.assert_equal();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_in_the_middle_is_given_up_by_both() {
+    for protocol in [ByteStream, MessageStream] {
+        let pair = Pair::new(protocol, |config| config.limits.idle = Some(Duration::from_secs(600)));
+        fill(&pair.field, "field", 2000, 200);
+        let replicator = pair.replicator(&[Fault::Silence(50_000)], |config| config.max_attempts = Some(1));
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        let error = status.error.expect("an error");
+        assert!(error.is_recoverable(), "{error:?}");
+        assert!(pair.last_error().await.expect("an error there too").is_recoverable());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn back_pressure_on_both_sides_is_no_deadlock() {
+    for protocol in [ByteStream, MessageStream] {
+        let pair = Pair::new(protocol, |config| config.limits.inbound_bytes = 1024);
+        fill(&pair.field, "field", 1500, 300);
+        fill(&pair.hub, "hub", 1500, 300);
+        fill(&pair.field, "large", 2, 700_000);
+        fill(&pair.hub, "big", 2, 700_000);
+        let replicator = pair.replicator(&[], |config| config.limits.inbound_bytes = 1024);
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{protocol:?} {status:?}");
+        pair.assert_equal();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_collection_stops_the_active_side() {
+    let pair = Pair::new(ByteStream, |_| {});
+    pair.field.create_collection("plant.readings").expect("made");
+    let endpoint = |pair: &Pair| {
+        MessageEndpoint::new("hub", Arc::new(()), pair.protocol, ToListener::new(&pair.listener, &[]))
+    };
+    for (name, local) in [("plant.readings", false), ("plant.nothing", true)] {
+        let config = ReplicatorConfiguration::new(endpoint(&pair), Arc::new(pair.field.clone()));
+        let replicator = Replicator::new(config.with_collections([name]));
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        match status.error {
+            Some(ReplicatorError::Session(SessionError::RemoteCollectionMissing { .. })) => assert!(!local),
+            Some(ReplicatorError::Session(SessionError::LocalCollectionMissing { .. })) => assert!(local),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn push_alone_and_pull_alone_move_one_way() {
+    for (kind, sent, received) in [(ReplicatorType::Push, 10, 0), (ReplicatorType::Pull, 0, 5)] {
+        let pair = Pair::new(ByteStream, |_| {});
+        fill(&pair.field, "field", 10, 10);
+        fill(&pair.hub, "hub", 5, 10);
+        let replicator = pair.replicator(&[], |config| config.replicator_type = kind);
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{status:?}");
+        assert_eq!(contents(&pair.hub).len(), 5 + sent);
+        assert_eq!(contents(&pair.field).len(), 10 + received);
+    }
+}

@@ -1,0 +1,398 @@
+//! The loop of one open connection: bytes in, frames to the session, revisions to the store, frames out.
+//!
+//! One task. Sending never holds up receiving: the transport's `send` is one branch of a single select. Commits run on
+//! threads that may block, so that reading goes on while an fsync runs; the session says when it has enough.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+
+use super::{Clock, DriverEvent, Setup, closed_error, guard, panicked_send};
+use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use crate::endpoint::{Inbound, Message, MessagingError, ProtocolType};
+use crate::replicator::error::SessionError;
+use crate::replicator::event::{CommitId, CommitRequest, CommitResult, Progress, SessionEvent};
+use crate::replicator::handle::error::ReplicatorError;
+use crate::replicator::store::{ConflictPolicy, ReplicaStoreError};
+use crate::time::Instant;
+
+/// Commits of one connection at a time: one prepares while another waits for the medium.
+const COMMITS_IN_FLIGHT_MAX: usize = 2;
+
+/// Bytes from the transport that are handled before the session is asked for output.
+const TURN_BYTES: usize = 64 * 1024;
+
+/// Turns after which other tasks of this thread get theirs.
+const TURNS_BEFORE_YIELD: u32 = 16;
+
+/// Progress is reported no more often than this, unless something else changes too.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A call of the transport's `send`.
+pub(super) type Sending = Pin<Box<dyn Future<Output = Option<Result<(), MessagingError>>> + Send>>;
+type Observer<'a> = &'a mut (dyn FnMut(DriverEvent) + Send);
+
+/// What the loop waits for.
+enum Wake {
+    Stop,
+    Sent(Result<(), MessagingError>),
+    Received(Option<Message>),
+    Committed(CommitId, CommitResult),
+    Changed,
+    Timer,
+}
+
+/// A `send` that has begun.
+pub(super) struct InFlight {
+    pub(super) future: Sending,
+    pub(super) began: Instant,
+}
+
+/// A connection that is open.
+pub(super) struct Exchange {
+    pub(super) setup: Setup,
+    pub(super) framing: Framing,
+    pub(super) inbound: Inbound,
+    pub(super) changes: Option<watch::Receiver<u64>>,
+    pub(super) clock: Clock,
+    pub(super) now: Instant,
+    pub(super) sending: Option<InFlight>,
+    /// Frames that wait for the transport.
+    pub(super) out: Vec<u8>,
+    pub(super) commits: JoinSet<(CommitId, CommitResult)>,
+    pub(super) timer: Pin<Box<Sleep>>,
+    /// When `timer` goes off, which may be earlier than needed; `None` once it has.
+    pub(super) timer_at: Option<Instant>,
+    pub(super) opened: Instant,
+    pub(super) last_received: Instant,
+    /// Whether the peer has sent a frame that the session took.
+    pub(super) handshaken: bool,
+    /// When the PING that waits for an answer was sent.
+    pub(super) pinged: Option<Instant>,
+    /// When the end was asked for.
+    pub(super) stopping: Option<Instant>,
+    /// The session's result, and when it came.
+    pub(super) finished: Option<(Result<(), ReplicatorError>, Instant)>,
+    /// The peer's closing frame.
+    pub(super) peer_close: Option<(u16, String)>,
+    /// Why the transport can carry nothing more.
+    pub(super) broken: Option<ReplicatorError>,
+    pub(super) progress: Option<Progress>,
+    pub(super) progress_told: Instant,
+}
+
+impl Exchange {
+    pub(super) fn new(setup: Setup, inbound: Inbound) -> Exchange {
+        let clock = Clock::start();
+        let now = clock.now();
+        Exchange {
+            framing: Framing::new(setup.role, setup.protocol_type),
+            changes: Some(setup.store.watch()),
+            inbound,
+            clock,
+            now,
+            sending: None,
+            out: Vec::new(),
+            commits: JoinSet::new(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: None,
+            opened: now,
+            last_received: now,
+            handshaken: false,
+            pinged: None,
+            stopping: None,
+            finished: None,
+            peer_close: None,
+            broken: None,
+            progress: None,
+            progress_told: now,
+            setup,
+        }
+    }
+
+    /// Runs until replication is done, fails, or is told to stop; then ends the byte stream in order.
+    pub(super) async fn run(mut self, observer: Observer<'_>) -> Result<(), ReplicatorError> {
+        self.setup.session.start(self.now, &*self.setup.store);
+        let result = self.replicate(observer).await;
+        self.drain_session(observer);
+        self.tell_progress(observer);
+        self.end_stream(&result).await;
+        self.settle_commits().await;
+        result
+    }
+
+    async fn replicate(&mut self, observer: Observer<'_>) -> Result<(), ReplicatorError> {
+        let mut turns = 0;
+        loop {
+            self.drain_session(observer);
+            if let Some(result) = self.ended_by_peer() {
+                return result;
+            }
+            self.start_commits();
+            self.pack();
+            if let Some((result, _)) = &self.finished
+                && self.out.is_empty()
+                && self.sending.is_none()
+            {
+                return result.clone();
+            }
+            if self.check_limits()? {
+                return Ok(());
+            }
+            turns += 1;
+            if turns % TURNS_BEFORE_YIELD == 0 {
+                tokio::task::yield_now().await;
+            }
+            let wake = self.wait().await;
+            self.now = self.clock.now();
+            self.wake(wake)?;
+            self.keep_time();
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn wait(&mut self) -> Wake {
+        // After the session's end the rest is read too: it may hold the peer's closing frame.
+        let reading = self.finished.is_some() || self.setup.session.accepts_input();
+        if !reading {
+            // The peer may well be talking.
+            self.last_received = self.now;
+            self.pinged = None;
+        }
+        self.arm_timer();
+        tokio::select! {
+            biased;
+            () = self.setup.stop.stopped(), if self.stopping.is_none() => Wake::Stop,
+            sent = sent(&mut self.sending), if self.sending.is_some() => Wake::Sent(sent),
+            Some(Ok((id, result))) = self.commits.join_next(), if !self.commits.is_empty() => Wake::Committed(id, result),
+            message = self.inbound.next(), if reading => Wake::Received(message),
+            () = changed(&mut self.changes), if self.changes.is_some() => Wake::Changed,
+            () = self.timer.as_mut(), if self.timer_at.is_some() => Wake::Timer,
+        }
+    }
+
+    fn wake(&mut self, wake: Wake) -> Result<(), ReplicatorError> {
+        let store = &*self.setup.store;
+        match wake {
+            Wake::Stop => {
+                self.stopping = Some(self.now);
+                match self.setup.role {
+                    FramingRole::Active => self.setup.session.stop(self.now),
+                    FramingRole::Passive => self.finish(Ok(())),
+                }
+            }
+            Wake::Sent(Ok(())) => self.sending = None,
+            Wake::Sent(Err(error)) => {
+                self.sending = None;
+                self.transport_failed(error.into());
+            }
+            Wake::Received(Some(message)) => self.receive(message)?,
+            Wake::Received(None) => self.transport_failed(closed_error(&self.inbound)),
+            Wake::Committed(id, result) => self.setup.session.handle_commit(self.now, id, result, store),
+            Wake::Changed => self.setup.session.handle_store_changed(self.now, store),
+            Wake::Timer => self.timer_at = None,
+        }
+        Ok(())
+    }
+
+    /// What is due by the clock or the store, although input never pauses.
+    fn keep_time(&mut self) {
+        let store = &*self.setup.store;
+        if self.setup.session.poll_at().is_some_and(|at| at <= self.now) {
+            self.setup.session.handle_timeout(self.now, store);
+        }
+        if let Some(changes) = &mut self.changes
+            && changes.has_changed().unwrap_or(false)
+        {
+            changes.mark_unchanged();
+            self.setup.session.handle_store_changed(self.now, store);
+        }
+    }
+
+    /// Handles a message and what else has arrived, for one turn.
+    fn receive(&mut self, first: Message) -> Result<(), ReplicatorError> {
+        self.last_received = self.now;
+        self.pinged = None;
+        let mut next = Some(first);
+        let mut handled = 0;
+        while let Some(message) = next {
+            handled += message.len();
+            self.handle_bytes(&message)?;
+            let more =
+                handled < TURN_BYTES && self.peer_close.is_none() && self.setup.session.accepts_input();
+            next = if more { self.inbound.try_next() } else { None };
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_bytes(&mut self, message: &Message) -> Result<(), ReplicatorError> {
+        let parsed = self.framing.handle_bytes(message.as_slice());
+        while let Some(event) = self.framing.poll_event() {
+            match event {
+                FramingEvent::Frame(frame) => self.handle_frame(&frame),
+                FramingEvent::Ping(payload) => self.pong(&payload),
+                FramingEvent::Pong(_) => {}
+                FramingEvent::Close { code, reason } => {
+                    self.peer_close = Some((code, reason));
+                    return Ok(());
+                }
+            }
+        }
+        Ok(parsed?)
+    }
+
+    /// The transport carries nothing more. What it had received before may hold the peer's reason, or the last answer.
+    fn transport_failed(&mut self, error: ReplicatorError) {
+        while self.peer_close.is_none()
+            && let Some(message) = self.inbound.try_next()
+        {
+            if self.handle_bytes(&message).is_err() {
+                break;
+            }
+        }
+        self.broken = Some(error);
+    }
+
+    fn handle_frame(&mut self, frame: &Bytes) {
+        if self.finished.is_some() {
+            return;
+        }
+        match self.setup.session.handle_frame(self.now, frame, &*self.setup.store) {
+            Ok(()) => self.handshaken = true,
+            Err(error) => self.finish(Err(error)),
+        }
+    }
+
+    /// Answers a PING, unless so many answers wait already that the peer cannot be reading them.
+    fn pong(&mut self, payload: &[u8]) {
+        if self.out.len() < self.setup.limits.send_bytes {
+            self.out.extend(self.framing.encode_pong(payload, new_mask()).unwrap_or_default());
+        }
+    }
+
+    fn finish(&mut self, result: Result<(), SessionError>) {
+        if self.finished.is_none() {
+            self.finished = Some((result.map_err(ReplicatorError::from), self.now));
+        }
+    }
+
+    /// Gives the session's news to the owner.
+    fn drain_session(&mut self, observer: Observer<'_>) {
+        while let Some(event) = self.setup.session.poll_event() {
+            match event {
+                SessionEvent::Progress(progress) => self.progress = Some(progress),
+                SessionEvent::Finished(result) => self.finish(result),
+                SessionEvent::Activity(_) => {
+                    self.tell_progress(observer);
+                    observer(DriverEvent::Session(event));
+                }
+                other => observer(DriverEvent::Session(other)),
+            }
+        }
+        if self.progress.is_some() && self.now.since(self.progress_told) >= PROGRESS_INTERVAL {
+            self.tell_progress(observer);
+        }
+    }
+
+    /// When progress that waits is to be told.
+    pub(super) fn progress_at(&self) -> Option<Instant> {
+        self.progress.as_ref().map(|_| self.progress_told + PROGRESS_INTERVAL)
+    }
+
+    /// Sets the timer to the next deadline. A timer that is set too early is left as it is: it costs one wakeup.
+    fn arm_timer(&mut self) {
+        if let Some(at) = self.next_deadline()
+            && self.timer_at.is_none_or(|set| at < set)
+        {
+            self.timer_at = Some(at);
+            self.timer.as_mut().reset(self.clock.to_tokio(at));
+        }
+    }
+
+    pub(super) fn tell_progress(&mut self, observer: Observer<'_>) {
+        if let Some(progress) = self.progress.take() {
+            self.progress_told = self.now;
+            observer(DriverEvent::Session(SessionEvent::Progress(progress)));
+        }
+    }
+
+    /// Gives waiting revisions to threads that may block.
+    fn start_commits(&mut self) {
+        while self.commits.len() < COMMITS_IN_FLIGHT_MAX {
+            let Some(CommitRequest { id, revisions }) = self.setup.session.poll_commit() else { return };
+            let store = Arc::clone(&self.setup.store);
+            let resolver = self.setup.session.resolver();
+            self.commits.spawn_blocking(move || {
+                let policy = match &resolver {
+                    Some(resolver) => ConflictPolicy::Resolve(&**resolver),
+                    None => ConflictPolicy::Refuse,
+                };
+                let result = catch_unwind(AssertUnwindSafe(|| store.commit(&revisions, policy)));
+                let panicked =
+                    |_| ReplicaStoreError { message: "commit panicked".into(), recoverable: false };
+                (id, result.map_err(panicked).and_then(|result| result))
+            });
+        }
+    }
+
+    /// Gives the transport the next message, if it can take one.
+    fn pack(&mut self) {
+        if self.sending.is_some() {
+            return;
+        }
+        let limit = match self.setup.protocol_type {
+            ProtocolType::ByteStream => self.setup.limits.send_bytes,
+            // One frame a message.
+            ProtocolType::MessageStream => 1,
+        };
+        // A listener that closes a connection does not first tell all it knows.
+        let cut_short = self.stopping.is_some() && self.setup.role == FramingRole::Passive;
+        while self.out.len() < limit && !cut_short {
+            match self.setup.session.poll_frame(self.now, &*self.setup.store) {
+                Some(frame) => self.framing.encode_frame_into(&frame, new_mask(), &mut self.out),
+                None => break,
+            }
+        }
+        self.send_out();
+    }
+
+    /// Starts to send what is in `out`.
+    pub(super) fn send_out(&mut self) {
+        if self.out.is_empty() || self.sending.is_some() {
+            return;
+        }
+        let message = Message::from_bytes(std::mem::take(&mut self.out));
+        let connection = Arc::clone(&self.setup.connection);
+        let future = Box::pin(guard(async move { connection.send(message).await }));
+        self.sending = Some(InFlight { future, began: self.now });
+    }
+}
+
+async fn sent(sending: &mut Option<InFlight>) -> Result<(), MessagingError> {
+    match sending {
+        Some(sending) => sending.future.as_mut().await.unwrap_or_else(|| Err(panicked_send())),
+        None => std::future::pending().await,
+    }
+}
+
+/// Completes when the store has changed; forgets a store that tells no more.
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *changes = None;
+}
+
+/// A masking key. It only has to be unlike the last one; nothing secret depends on it.
+pub(super) fn new_mask() -> [u8; 4] {
+    fastrand::u32(..).to_ne_bytes()
+}

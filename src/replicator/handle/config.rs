@@ -1,0 +1,102 @@
+//! What a replicator is made of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::retry::{ONE_SHOT_ATTEMPTS_MAX, RETRY_WAIT_MAX};
+use crate::blip::BlipConfig;
+use crate::endpoint::MessageEndpoint;
+use crate::replicator::config::{ActiveConfig, CollectionConfig, ReplicatorType};
+use crate::replicator::driver::ConnectionLimits;
+use crate::replicator::resolver::DefaultResolver;
+use crate::replicator::store::{ConflictResolver, ReplicaStore};
+
+/// Settings of a [`Replicator`](super::Replicator). Make one with [`new`](Self::new) and change what differs.
+#[derive(Clone)]
+pub struct ReplicatorConfiguration {
+    /// The remote peer.
+    pub endpoint: MessageEndpoint,
+    /// The local database.
+    pub store: Arc<dyn ReplicaStore>,
+    /// What is replicated. The default collection alone, unless changed.
+    pub collections: Vec<CollectionConfig>,
+    /// In which direction. Both, unless changed.
+    pub replicator_type: ReplicatorType,
+    /// Whether to stay connected and go on with every change. Off, unless changed.
+    pub continuous: bool,
+    /// Decides conflicts. Unless changed: a deletion wins, otherwise the later clock.
+    pub resolver: Arc<dyn ConflictResolver>,
+    /// Attempts until it gives up, the first included, counted again after each success. Unless changed:
+    /// [`ONE_SHOT_ATTEMPTS_MAX`] for a one-shot replicator, no limit for a continuous one.
+    pub max_attempts: Option<u32>,
+    /// The longest wait between two attempts.
+    pub max_attempt_wait: Duration,
+    /// Time and size limits of each connection, heartbeat included.
+    pub limits: ConnectionLimits,
+    /// Limits and compression of messages.
+    pub blip: BlipConfig,
+    /// Whether to offer the extension that saves bytes between two peers of this library.
+    pub extension: bool,
+}
+
+impl ReplicatorConfiguration {
+    /// Push and pull of the default collection, once.
+    pub fn new(endpoint: MessageEndpoint, store: Arc<dyn ReplicaStore>) -> ReplicatorConfiguration {
+        let defaults = ActiveConfig::default();
+        ReplicatorConfiguration {
+            endpoint,
+            store,
+            collections: defaults.collections,
+            replicator_type: ReplicatorType::PushAndPull,
+            continuous: false,
+            resolver: Arc::new(DefaultResolver),
+            max_attempts: None,
+            max_attempt_wait: RETRY_WAIT_MAX,
+            limits: ConnectionLimits::default(),
+            blip: defaults.blip,
+            extension: defaults.extension,
+        }
+    }
+
+    /// Replaces the list of collections, by full names (`scope.name`, or `_default`).
+    pub fn with_collections<T: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = T>,
+    ) -> ReplicatorConfiguration {
+        self.collections = names.into_iter().map(CollectionConfig::new).collect();
+        self
+    }
+
+    /// Attempts until it gives up.
+    pub(super) fn attempts_max(&self) -> Option<u32> {
+        self.max_attempts.or((!self.continuous).then_some(ONE_SHOT_ATTEMPTS_MAX))
+    }
+
+    /// Settings of the session of one connection.
+    pub(super) fn session(&self, reset: bool, report_documents: bool) -> ActiveConfig {
+        ActiveConfig {
+            collections: self.collections.clone(),
+            direction: self.replicator_type,
+            continuous: self.continuous,
+            reset,
+            peer_uid: self.endpoint.uid().to_owned(),
+            blip: self.blip.clone(),
+            extension: self.extension,
+            resolver: Arc::clone(&self.resolver),
+            report_documents,
+            ..ActiveConfig::default()
+        }
+    }
+}
+
+impl fmt::Debug for ReplicatorConfiguration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicatorConfiguration")
+            .field("endpoint", &self.endpoint)
+            .field("collections", &self.collections)
+            .field("replicator_type", &self.replicator_type)
+            .field("continuous", &self.continuous)
+            .finish_non_exhaustive()
+    }
+}

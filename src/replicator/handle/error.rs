@@ -1,0 +1,164 @@
+//! Why a replicator stopped or went offline.
+
+use std::time::Duration;
+
+use crate::endpoint::MessagingError;
+use crate::endpoint::framing::FramingError;
+use crate::replicator::error::SessionError;
+
+/// Close codes of ByteStream that replication knows.
+/// Source: `firmware-notes/message-endpoint.md`, close codes.
+pub mod close_code {
+    /// Orderly end.
+    pub const NORMAL: u16 = 1000;
+    /// The peer is shutting down or has been told to close.
+    pub const GOING_AWAY: u16 = 1001;
+    /// The other side broke the protocol.
+    pub const PROTOCOL_ERROR: u16 = 1002;
+    /// The peer restarts.
+    pub const SERVICE_RESTART: u16 = 1012;
+    /// The peer is overloaded.
+    pub const TRY_AGAIN_LATER: u16 = 1013;
+    /// Replication failed; a new connection may do better.
+    pub const TRANSIENT: u16 = 4001;
+    /// Replication failed and would fail again.
+    pub const PERMANENT: u16 = 4002;
+}
+
+/// The call of a transport that took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportCall {
+    /// `MessageEndpointConnection::open`.
+    Open,
+    /// `MessageEndpointConnection::send`.
+    Send,
+}
+
+impl std::fmt::Display for TransportCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            TransportCall::Open => "open",
+            TransportCall::Send => "send",
+        })
+    }
+}
+
+/// What ended a connection before replication had finished. The connection is closed; what was confirmed stays.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicatorError {
+    /// The transport reported an error.
+    #[error("transport: {0}")]
+    Messaging(#[from] MessagingError),
+    /// A call of the transport did not complete in time.
+    #[error("transport did not complete `{call}` within {limit:?}")]
+    TransportTimeout {
+        /// Which call.
+        call: TransportCall,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The peer sent bytes that are not the framing of a byte stream.
+    #[error("peer broke the framing: {0}")]
+    Framing(#[from] FramingError),
+    /// Replication failed.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The peer closed normally while this side had more to do (close code 1001).
+    #[error("peer is going away")]
+    GoingAway,
+    /// The peer closed the connection with an error.
+    #[error("peer closed the connection with code {code}: {reason}")]
+    ClosedByPeer {
+        /// The close code.
+        code: u16,
+        /// What the peer says about it.
+        reason: String,
+    },
+    /// The connection ended without a word from the peer.
+    #[error("connection to the peer was lost")]
+    Lost,
+    /// The peer does not answer heartbeats.
+    #[error("peer has not answered a heartbeat for {limit:?}")]
+    PeerSilent {
+        /// The limit.
+        limit: Duration,
+    },
+    /// A peer connected and did not begin replication.
+    #[error("peer has not begun to replicate within {limit:?}")]
+    HandshakeTimeout {
+        /// The limit.
+        limit: Duration,
+    },
+    /// A peer has sent nothing at all for too long.
+    #[error("peer has sent nothing for {limit:?}")]
+    IdleTimeout {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Code of the application or of this library panicked.
+    #[error("{what} panicked")]
+    Panicked {
+        /// Where.
+        what: &'static str,
+    },
+}
+
+impl ReplicatorError {
+    /// Whether a new connection may do better.
+    pub fn is_recoverable(&self) -> bool {
+        use close_code::{GOING_AWAY, SERVICE_RESTART, TRANSIENT, TRY_AGAIN_LATER};
+        match self {
+            ReplicatorError::Messaging(error) => error.is_recoverable(),
+            ReplicatorError::Session(error) => error.recoverable(),
+            ReplicatorError::ClosedByPeer { code, .. } => {
+                matches!(*code, GOING_AWAY | SERVICE_RESTART | TRANSIENT | TRY_AGAIN_LATER)
+            }
+            ReplicatorError::TransportTimeout { .. }
+            | ReplicatorError::GoingAway
+            | ReplicatorError::Lost
+            | ReplicatorError::PeerSilent { .. }
+            | ReplicatorError::HandshakeTimeout { .. }
+            | ReplicatorError::IdleTimeout { .. } => true,
+            ReplicatorError::Framing(_) | ReplicatorError::Panicked { .. } => false,
+        }
+    }
+
+    /// Whether a replicator tries again. A peer that goes away stops a one-shot one.
+    pub(crate) fn is_worth_retry(&self, continuous: bool) -> bool {
+        self.is_recoverable() && (continuous || !matches!(self, ReplicatorError::GoingAway))
+    }
+
+    /// The code that tells the peer, or `None` if the connection is past telling.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        match self {
+            ReplicatorError::Framing(_)
+            | ReplicatorError::Session(
+                SessionError::Blip(_) | SessionError::Malformed { .. } | SessionError::TooMany { .. },
+            ) => Some(close_code::PROTOCOL_ERROR),
+            ReplicatorError::Session(error) if error.recoverable() => Some(close_code::TRANSIENT),
+            ReplicatorError::Session(_) | ReplicatorError::Panicked { .. } => Some(close_code::PERMANENT),
+            ReplicatorError::HandshakeTimeout { .. } | ReplicatorError::IdleTimeout { .. } => {
+                Some(close_code::TRANSIENT)
+            }
+            // Answers the peer's own.
+            ReplicatorError::GoingAway => Some(close_code::NORMAL),
+            ReplicatorError::ClosedByPeer { code, .. } => Some(*code),
+            ReplicatorError::Messaging(_)
+            | ReplicatorError::TransportTimeout { .. }
+            | ReplicatorError::Lost
+            | ReplicatorError::PeerSilent { .. } => None,
+        }
+    }
+
+    /// What the transport is told when its connection is closed for this.
+    pub(crate) fn to_messaging(&self) -> MessagingError {
+        match self {
+            ReplicatorError::Messaging(error) => error.clone(),
+            other if other.is_recoverable() => {
+                MessagingError::recoverable(other.to_string()).with_source(other.clone())
+            }
+            other => MessagingError::permanent(other.to_string()).with_source(other.clone()),
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The active side as an application sees it: start, stop, status, listeners, and a new connection after each failure.
+//!
+//! One task for each running replicator asks the delegate for a connection, gives it to the driver, and waits before
+//! the next attempt. All callbacks come from that task, in order, with no lock held.
+
+pub mod config;
+pub mod error;
+pub mod retry;
+pub mod status;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Notify, watch};
+use tracing::{Instrument, info_span};
+
+pub use self::config::ReplicatorConfiguration;
+pub use self::error::ReplicatorError;
+pub use self::status::{ListenerToken, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus};
+
+use self::retry::RetryPolicy;
+use self::status::{Listeners, lock};
+use super::driver::{self, DriverEvent, Setup, StopSignal};
+use super::event::{Activity, Direction, SessionEvent};
+use super::session::Session;
+use crate::blip::ErrorReply;
+use crate::endpoint::framing::FramingRole;
+
+/// One document that was replicated, or failed to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentReplication {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Full name of its collection.
+    pub collection: String,
+    /// Its ID.
+    pub id: String,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+    /// Why it failed.
+    pub error: Option<ErrorReply>,
+}
+
+/// The active side of a replication. Dropping it equals [`stop`](Self::stop).
+pub struct Replicator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ReplicatorConfiguration,
+    status: watch::Sender<ReplicatorStatus>,
+    changes: Listeners<ReplicatorStatus>,
+    documents: Listeners<DocumentReplication>,
+    control: Mutex<Control>,
+    /// Follows `Control::run`.
+    wanted: watch::Sender<u64>,
+    retry_now: Notify,
+}
+
+/// What the application wants.
+struct Control {
+    /// Odd: it is to run. Each start and each stop adds one.
+    run: u64,
+    /// Whether the task lives.
+    alive: bool,
+    /// Whether the checkpoints are to be forgotten.
+    reset: bool,
+}
+
+impl Replicator {
+    /// A replicator that is stopped.
+    pub fn new(config: ReplicatorConfiguration) -> Replicator {
+        let control = Control { run: 0, alive: false, reset: false };
+        let inner = Inner {
+            config,
+            status: watch::Sender::new(ReplicatorStatus::new(ReplicatorActivity::Stopped)),
+            changes: Listeners::new(),
+            documents: Listeners::new(),
+            control: Mutex::new(control),
+            wanted: watch::Sender::new(0),
+            retry_now: Notify::new(),
+        };
+        Replicator { inner: Arc::new(inner) }
+    }
+
+    /// Starts, or starts again. Does nothing if it runs already; if it is just stopping, it starts as soon as it has.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn start(&self) {
+        self.start_with(false);
+    }
+
+    /// As [`start`](Self::start), but forgets how far it was: both sides compare everything again.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn start_with_reset(&self) {
+        self.start_with(true);
+    }
+
+    fn start_with(&self, reset: bool) {
+        let inner = &self.inner;
+        let mut control = lock(&inner.control);
+        if control.wants_run() {
+            return;
+        }
+        control.run += 1;
+        control.reset |= reset;
+        inner.wanted.send_replace(control.run);
+        if inner.status.borrow().activity == ReplicatorActivity::Stopped {
+            // Before anybody can wait for it to stop.
+            inner.status.send_replace(CONNECTING);
+        }
+        if !control.alive {
+            control.alive = true;
+            tokio::spawn(Arc::clone(inner).live());
+        }
+    }
+
+    /// Asks it to stop, which it always does: what is in flight may finish, within the limits of the configuration.
+    /// Returns at once; see [`wait_until_stopped`](Self::wait_until_stopped).
+    pub fn stop(&self) {
+        let mut control = lock(&self.inner.control);
+        if control.wants_run() {
+            control.run += 1;
+            self.inner.wanted.send_replace(control.run);
+        }
+    }
+
+    /// If it is offline, tries again now: a transport knows when the peer is near again.
+    pub fn retry_now(&self) {
+        self.inner.retry_now.notify_waiters();
+    }
+
+    /// What it is made of.
+    pub fn configuration(&self) -> &ReplicatorConfiguration {
+        &self.inner.config
+    }
+
+    /// Its state now.
+    pub fn status(&self) -> ReplicatorStatus {
+        self.inner.status.borrow().clone()
+    }
+
+    /// Calls back with each change of the status, from the replicator's task; the callback must not block.
+    pub fn add_change_listener(
+        &self,
+        callback: impl Fn(&ReplicatorStatus) + Send + Sync + 'static,
+    ) -> ListenerToken {
+        self.inner.changes.add(callback)
+    }
+
+    /// Calls back with each document that was replicated or failed. To hear of all, add it before `start`.
+    pub fn add_document_listener(
+        &self,
+        callback: impl Fn(&DocumentReplication) + Send + Sync + 'static,
+    ) -> ListenerToken {
+        self.inner.documents.add(callback)
+    }
+
+    /// Waits until the status is as wanted, and gives it. Returns at once if it is so already. A state that passes
+    /// quickly may be missed.
+    pub async fn wait_until(&self, wanted: impl FnMut(&ReplicatorStatus) -> bool) -> ReplicatorStatus {
+        let mut status = self.inner.status.subscribe();
+        match status.wait_for(wanted).await {
+            Ok(status) => status.clone(),
+            // Cannot be: the sender lives as long as `self`.
+            Err(_) => self.status(),
+        }
+    }
+
+    /// Waits until it has stopped, by itself or because it was told to.
+    pub async fn wait_until_stopped(&self) -> ReplicatorStatus {
+        self.wait_until(|status| status.activity == ReplicatorActivity::Stopped).await
+    }
+}
+
+impl Drop for Replicator {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Replicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicator")
+            .field("config", &self.inner.config)
+            .field("status", &self.status())
+            .finish()
+    }
+}
+
+impl Control {
+    fn wants_run(&self) -> bool {
+        self.run % 2 == 1
+    }
+}
+
+/// Says that the task has ended if it does not reach its end: the runtime is shut down, or we have a bug.
+struct Life(Option<Arc<Inner>>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let Some(inner) = self.0.take() else { return };
+        let mut control = lock(&inner.control);
+        control.alive = false;
+        control.run += control.run % 2;
+        inner.wanted.send_replace(control.run);
+        inner.status.send_modify(|status| {
+            status.activity = ReplicatorActivity::Stopped;
+            status.error.get_or_insert(ReplicatorError::Panicked { what: "the replicator's task" });
+        });
+    }
+}
+
+impl Inner {
+    /// The life of the task: runs until nobody wants it any more.
+    async fn live(self: Arc<Inner>) {
+        let mut life = Life(Some(Arc::clone(&self)));
+        loop {
+            let (run, reset) = {
+                let mut control = lock(&self.control);
+                (control.run, std::mem::take(&mut control.reset))
+            };
+            let stop = StopSignal::new(self.wanted.subscribe(), run);
+            let span = info_span!("replicator", peer = self.config.endpoint.uid());
+            let result =
+                if stop.is_stopped() { Ok(()) } else { self.attempts(stop, reset).instrument(span).await };
+            if self.end_run(run, result.err()) {
+                break;
+            }
+        }
+        life.0 = None;
+    }
+
+    /// Ends a run. `false` if another has been asked for meanwhile.
+    fn end_run(&self, run: u64, error: Option<ReplicatorError>) -> bool {
+        let status = {
+            let mut control = lock(&self.control);
+            if control.run == run {
+                control.run += 1;
+                self.wanted.send_replace(control.run);
+            }
+            if control.wants_run() {
+                return false;
+            }
+            // Under the lock, so that it cannot hide the state that a new start sets.
+            self.status.send_modify(|status| {
+                status.activity = ReplicatorActivity::Stopped;
+                status.error = error;
+            });
+            self.status.borrow().clone()
+        };
+        self.changes.notify(&status);
+        let mut control = lock(&self.control);
+        // From here on a start makes a new task.
+        control.alive = control.wants_run();
+        !control.alive
+    }
+
+    /// Connects until replication is done, is told to stop, or cannot be done.
+    async fn attempts(&self, mut stop: StopSignal, mut reset: bool) -> Result<(), ReplicatorError> {
+        let mut retry = RetryPolicy::new(self.config.attempts_max(), self.config.max_attempt_wait);
+        let mut attempt = 0u64;
+        loop {
+            attempt += 1;
+            self.set_status(|status| *status = ReplicatorStatus { error: status.error.take(), ..CONNECTING });
+            let span = info_span!("connection", attempt);
+            let (worked, result) = self.attempt(stop.clone(), reset).instrument(span).await;
+            let Err(error) = result else { return Ok(()) };
+            if stop.is_stopped() {
+                tracing::debug!(%error, "ended by an error while stopping");
+                return Ok(());
+            }
+            if worked {
+                retry.succeeded();
+                reset = false;
+            }
+            let wait = if error.is_worth_retry(self.config.continuous) {
+                retry.failed(fastrand::u32(..))
+            } else {
+                None
+            };
+            let Some(wait) = wait else {
+                tracing::warn!(%error, attempt, "stopped");
+                return Err(error);
+            };
+            tracing::info!(%error, attempt, ?wait, "offline");
+            self.set_status(|status| {
+                status.activity = ReplicatorActivity::Offline;
+                status.error = Some(error);
+            });
+            tokio::select! {
+                () = stop.stopped() => return Ok(()),
+                () = self.retry_now.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One connection from beginning to end. Also says whether it has done any work.
+    async fn attempt(&self, stop: StopSignal, reset: bool) -> (bool, Result<(), ReplicatorError>) {
+        let config = &self.config;
+        let create = || config.endpoint.delegate().create_connection(&config.endpoint);
+        let Ok(connection) = catch_unwind(AssertUnwindSafe(create)) else {
+            return (false, Err(ReplicatorError::Panicked { what: "the endpoint's delegate" }));
+        };
+        let setup = Setup {
+            connection,
+            session: Session::active(config.session(reset, !self.documents.is_empty())),
+            store: Arc::clone(&config.store),
+            role: FramingRole::Active,
+            protocol_type: config.endpoint.protocol_type(),
+            limits: config.limits.clone(),
+            stop,
+        };
+        let mut worked = false;
+        let result = driver::run(setup, &mut |event| worked |= self.observe(event)).await;
+        (worked, result)
+    }
+
+    /// Takes in what the driver tells; `true` if it shows that the connection works.
+    fn observe(&self, event: DriverEvent) -> bool {
+        match event {
+            DriverEvent::Opened => {
+                tracing::debug!("connected");
+                self.set_status(|status| {
+                    status.activity = ReplicatorActivity::Busy;
+                    status.error = None;
+                });
+                false
+            }
+            DriverEvent::Session(SessionEvent::Activity(activity)) => {
+                let activity = activity.into();
+                if self.status.borrow().activity != activity {
+                    self.set_status(|status| status.activity = activity);
+                }
+                activity == ReplicatorActivity::Idle
+            }
+            DriverEvent::Session(SessionEvent::Progress(progress)) => {
+                self.set_status(|status| status.progress = progress.into());
+                progress.completed > 0
+            }
+            DriverEvent::Session(SessionEvent::DocumentReplicated {
+                direction,
+                collection,
+                id,
+                deleted,
+                error,
+            }) => {
+                self.documents.notify(&DocumentReplication { direction, collection, id, deleted, error });
+                false
+            }
+            DriverEvent::Session(_) => false,
+        }
+    }
+
+    fn set_status(&self, change: impl FnOnce(&mut ReplicatorStatus)) {
+        self.status.send_modify(change);
+        if !self.changes.is_empty() {
+            let status = self.status.borrow().clone();
+            self.changes.notify(&status);
+        }
+    }
+}
+
+const CONNECTING: ReplicatorStatus = ReplicatorStatus {
+    activity: ReplicatorActivity::Connecting,
+    progress: ReplicatorProgress { completed: 0, total: 0, documents: 0 },
+    error: None,
+};
+
+impl From<Activity> for ReplicatorActivity {
+    fn from(activity: Activity) -> ReplicatorActivity {
+        match activity {
+            Activity::Busy => ReplicatorActivity::Busy,
+            Activity::Idle => ReplicatorActivity::Idle,
+        }
+    }
+}
+
+impl From<super::event::Progress> for ReplicatorProgress {
+    fn from(progress: super::event::Progress) -> ReplicatorProgress {
+        let super::event::Progress { completed, total, documents } = progress;
+        ReplicatorProgress { completed, total, documents }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a replicator or a listener's connection is doing, and the callbacks that are told.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::error::ReplicatorError;
+
+/// What a replicator is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReplicatorActivity {
+    /// Not running, or finished.
+    Stopped,
+    /// Waiting to try again after a recoverable error.
+    Offline,
+    /// A connection is being opened.
+    Connecting,
+    /// Connected; both sides have what the other has.
+    Idle,
+    /// Connected and exchanging documents.
+    Busy,
+}
+
+/// How far the current connection has come. Grows; both numbers start again with a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicatorProgress {
+    /// Units done, out of `total`. A unit is one revision to move.
+    pub completed: u64,
+    /// Units known of so far; grows as more are found.
+    pub total: u64,
+    /// Documents that were really transferred.
+    pub documents: u64,
+}
+
+/// A replicator's state at one moment.
+#[derive(Clone, Debug)]
+pub struct ReplicatorStatus {
+    /// What it is doing.
+    pub activity: ReplicatorActivity,
+    /// How far it has come.
+    pub progress: ReplicatorProgress,
+    /// The error it stopped by or is offline for; `None` once a connection stands again.
+    pub error: Option<ReplicatorError>,
+}
+
+impl ReplicatorStatus {
+    /// The state of a replicator that was never started.
+    pub(crate) fn new(activity: ReplicatorActivity) -> ReplicatorStatus {
+        ReplicatorStatus { activity, progress: ReplicatorProgress::default(), error: None }
+    }
+}
+
+type Callback<T> = Arc<dyn Fn(&T) + Send + Sync>;
+type Callbacks<T> = Arc<Vec<(u64, Callback<T>)>>;
+
+/// Callbacks for values of one kind. Called one after the other, with no lock held.
+pub(crate) struct Listeners<T> {
+    list: Arc<Mutex<(u64, Callbacks<T>)>>,
+}
+
+impl<T: 'static> Listeners<T> {
+    pub(crate) fn new() -> Listeners<T> {
+        Listeners { list: Arc::new(Mutex::new((0, Arc::default()))) }
+    }
+
+    pub(crate) fn add(&self, callback: impl Fn(&T) + Send + Sync + 'static) -> ListenerToken {
+        let mut list = lock(&self.list);
+        list.0 += 1;
+        let id = list.0;
+        Arc::make_mut(&mut list.1).push((id, Arc::new(callback)));
+        let list: Weak<dyn Removable> = Arc::downgrade(&self.list) as _;
+        ListenerToken { list, id }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.list).1.is_empty()
+    }
+
+    /// Tells every callback. One that panics is logged and does not disturb the others or the caller.
+    pub(crate) fn notify(&self, value: &T) {
+        let callbacks = Arc::clone(&lock(&self.list).1);
+        for (_, callback) in callbacks.iter() {
+            if catch_unwind(AssertUnwindSafe(|| callback(value))).is_err() {
+                tracing::error!("a listener's callback panicked");
+            }
+        }
+    }
+}
+
+/// A registered callback. Dropping the token leaves it registered.
+#[derive(Clone)]
+pub struct ListenerToken {
+    list: Weak<dyn Removable>,
+    id: u64,
+}
+
+impl ListenerToken {
+    /// Ends the calls; one that is running now may still finish.
+    pub fn remove(self) {
+        if let Some(list) = self.list.upgrade() {
+            list.remove(self.id);
+        }
+    }
+}
+
+impl fmt::Debug for ListenerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ListenerToken({})", self.id)
+    }
+}
+
+trait Removable: Send + Sync {
+    fn remove(&self, id: u64);
+}
+
+impl<T> Removable for Mutex<(u64, Callbacks<T>)> {
+    fn remove(&self, id: u64) {
+        let mut list = lock(self);
+        Arc::make_mut(&mut list.1).retain(|(other, _)| *other != id);
+    }
+}
+
+/// No callback and no user code runs under these locks, so a poisoned one is as good as another.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
