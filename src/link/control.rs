@@ -11,7 +11,7 @@ use super::config::{PACKETS_IN_FLIGHT_MAX, VERSION_MAX, VERSION_MIN, WINDOW_BYTE
 use super::error::LinkError;
 use super::event::{CloseReason, RefuseReason, SessionId};
 use super::mtu::PacketSize;
-use super::packet::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, PIECE_BYTES, Packet};
+use super::packet::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, PIECE_BYTES, Packet, WHOLE};
 use super::prover::PROOF_BYTES;
 
 /// Bytes of a control message at most.
@@ -209,7 +209,7 @@ fn check_version(theirs_min: u8, theirs_max: u8) -> Result<(), LinkError> {
 /// The session that the HELLO in a first packet asks for; the inner `None`: a new one.
 pub(super) fn peek_hello(packet: &[u8]) -> Option<Option<SessionId>> {
     match Packet::parse(packet, packet.len()).ok()? {
-        Packet::Control { kind, piece: 0, chunk, .. } if kind == Kind::Hello as u8 => {
+        Packet::Control { kind, piece: 0 | WHOLE, chunk, .. } if kind == Kind::Hello as u8 => {
             let (session, _) = postcard::take_from_bytes(chunk.get(2..)?).ok()?;
             Some(session)
         }
@@ -249,13 +249,17 @@ impl Outbox {
 
     /// Writes the next packet of the message.
     pub(super) fn poll(&mut self, out: &mut [u8], size: usize) -> Option<usize> {
-        let piece = self.piece?;
+        let number = self.piece?;
         let length = self.bytes.len();
-        let whole = CONTROL_HEADER_BYTES + length <= size;
-        let start = usize::from(piece) * PIECE_BYTES;
-        let end = if whole { length } else { length.min(start + PIECE_BYTES) };
-        self.piece = (end < length).then_some(piece + 1);
-        let chunk = &self.bytes[start..end];
+        let (piece, chunk) = if CONTROL_HEADER_BYTES + length <= size {
+            self.piece = None;
+            (WHOLE, &self.bytes[..])
+        } else {
+            let start = usize::from(number) * PIECE_BYTES;
+            let end = length.min(start + PIECE_BYTES);
+            self.piece = (end < length).then_some(number + 1);
+            (number, &self.bytes[start..end])
+        };
         Some(Packet::Control { kind: self.kind, piece, length: length as u8, chunk }.emit(out, size))
     }
 }
@@ -304,11 +308,13 @@ impl Inbox {
         if (self.kind, self.length) != (kind, length) {
             *self = Inbox::of(kind, length);
         }
-        let start = usize::from(piece) * PIECE_BYTES;
+        let (start, arrived) = match piece {
+            WHOLE => (0, pieces_mask(total)),
+            piece => (usize::from(piece) * PIECE_BYTES, 1 << piece),
+        };
         self.bytes[start..start + chunk.len()].copy_from_slice(chunk);
-        let all = pieces_mask(total);
-        self.pieces |= if chunk.len() == total { all } else { 1 << piece };
-        if self.pieces != all {
+        self.pieces |= arrived;
+        if self.pieces != pieces_mask(total) {
             return Ok(None);
         }
         let bytes = MessageBytes::from_slice(&self.bytes[..total]).unwrap_or_default();

@@ -4,7 +4,7 @@
 //! data, full:   00 sssssssssss aaaaaaaaaaa                    payload: all the rest, up to the packet size exactly
 //! data, short:  1h sssssssssss aaaaaaaaaaa llllllll           payload: hl bytes exactly
 //! acknowledge:  0x40, or 0x41 to ask for an answer at once; u16 next expected; u32 credit; u8 n; n bytes of bitmap
-//! control:      'G' 'W', kind << 4 | piece, u8 length of the message; one piece of it (see control.rs)
+//! control:      'G' 'W', kind << 4 | piece, u8 length of the message; piece 15: all of it, else 16 bytes or the rest
 //! ```
 //! s: number of this packet, a: number that the sender expects next, both 11 bits, most significant bit first. Numbers of
 //! several bytes in an acknowledgement have the least significant first.
@@ -28,6 +28,8 @@ pub(super) const MAGIC: [u8; 2] = *b"GW";
 pub(super) const CONTROL_HEADER_BYTES: usize = 4;
 /// Bytes of a control message in each piece but the last, if it does not fit whole: what the smallest packet holds.
 pub(super) const PIECE_BYTES: usize = PacketSize::MIN.bytes() - CONTROL_HEADER_BYTES;
+/// In the place of a piece's number: the packet holds the whole message.
+pub(super) const WHOLE: u8 = 0x0f;
 
 const KIND_SHIFT: u32 = 6;
 const KIND_FULL: u8 = 0b00;
@@ -135,11 +137,13 @@ impl<'a> Packet<'a> {
             return Err(damaged(CONTROL_HEADER_BYTES));
         };
         let piece = kind_and_piece & 0x0f;
-        let start = usize::from(piece) * PIECE_BYTES;
-        let rest = usize::from(length).saturating_sub(start);
-        let whole = piece == 0 && chunk.len() == usize::from(length);
-        if !whole && (rest == 0 || chunk.len() != rest.min(PIECE_BYTES)) {
-            return Err(damaged(CONTROL_HEADER_BYTES + rest.min(PIECE_BYTES)));
+        let expected = if piece == WHOLE {
+            usize::from(length)
+        } else {
+            usize::from(length).saturating_sub(usize::from(piece) * PIECE_BYTES).min(PIECE_BYTES)
+        };
+        if chunk.len() != expected || (expected == 0 && piece != WHOLE) {
+            return Err(damaged(CONTROL_HEADER_BYTES + expected));
         }
         Ok(Packet::Control { kind: kind_and_piece >> 4, piece, length, chunk })
     }
@@ -230,18 +234,9 @@ mod tests {
             let length = packet.emit(&mut out, size);
             prop_assert!(length <= size);
             prop_assert_eq!(Packet::parse(&out[..length], size), Ok(packet));
-            match Packet::parse(&out[..cut % length], size) {
-                Err(PacketError::Length { .. }) => {}
-                // The first piece of a message cut to a piece's length is that piece, bytes and all.
-                Ok(Packet::Control { piece: 0, chunk, .. }) => prop_assert_eq!(chunk.len(), PIECE_BYTES),
-                other => prop_assert!(false, "cut to {}: {:?}", cut % length, other),
-            }
-            let whole_message = matches!(packet, Packet::Control { piece: 0, length, chunk, .. }
-                if chunk.len() + grown == usize::from(length));
-            if !whole_message {
-                let grown = Packet::parse(&out[..length + grown], size);
-                let is_length = matches!(grown, Err(PacketError::Length { .. }));
-                prop_assert!(is_length, "grown: {:?}", grown);
+            for changed in [cut % length, length + grown] {
+                let is_damage = matches!(Packet::parse(&out[..changed], size), Err(PacketError::Length { .. }));
+                prop_assert!(is_damage, "{} bytes changed to {}", length, changed);
             }
         }
 

@@ -66,10 +66,11 @@ impl RoundTrip {
         once.saturating_mul(1 << u32::from(doubled).min(16)).min(PATIENCE_MAX)
     }
 
-    /// After this time a packet that others have overtaken counts as lost.
-    pub(super) fn late(&self) -> Duration {
+    /// After this time a packet that others have overtaken counts as lost. The peer's delay is in it because a gap that
+    /// closes at once is told of only that much later.
+    pub(super) fn late(&self, peer_delay: Duration) -> Duration {
         let round_trip = self.smoothed.max(self.latest);
-        (round_trip + round_trip / (1 << LATE_SHIFT)).max(VARIANCE_MIN)
+        round_trip + round_trip / (1 << LATE_SHIFT) + peer_delay.max(VARIANCE_MIN)
     }
 }
 

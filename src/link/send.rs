@@ -2,7 +2,9 @@
 //!
 //! Losses are told by what overtook them, in the manner of RACK (RFC 8985): every transmission has a number in the order of
 //! sending, and a packet counts as lost when one that was sent well after it has arrived: eight transmissions later (more
-//! once this turns out too strict, since BlueZ can reorder), or an eighth of a round trip later.
+//! once this turns out too strict, since BlueZ can reorder), or clearly more than a round trip ago.
+
+use core::time::Duration;
 
 use super::error::LinkError;
 use super::ring::ByteRing;
@@ -373,15 +375,16 @@ impl<const N: usize> SendWindow<N> {
         Ok(growth > 0)
     }
 
-    /// Marks as lost what was overtaken, and tells when the next packet counts as too late.
-    pub(super) fn detect_losses(&mut self, now: Instant, round_trip: &RoundTrip) -> Option<Instant> {
+    /// Marks as lost what was overtaken by enough others, or was overtaken and sent `late` ago; tells when the next packet
+    /// counts as too late.
+    pub(super) fn detect_losses(&mut self, now: Instant, late: Duration) -> Option<Instant> {
         let mut next = None;
         for sequence in self.sequences() {
             let sent = &mut self.packets[sequence.slot()];
             if sent.fate != Fate::InFlight || sent.order > self.arrived_order {
                 continue;
             }
-            let late_at = sent.at + round_trip.late();
+            let late_at = sent.at + late;
             if self.arrived_order - sent.order >= u64::from(self.reorder_threshold) || late_at <= now {
                 sent.fate = Fate::Lost;
                 self.in_flight -= 1;

@@ -162,10 +162,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         if outcome.packets > 0 {
             self.pulse.probes = 0;
             self.fruitless = 0;
-            match self.send.detect_losses(now, &self.round_trip) {
-                Some(late) => self.timers.set(Timer::Late, late),
-                None => self.timers.stop(Timer::Late),
-            }
+            self.detect_losses(now);
             self.timers.stop(Timer::Probe);
         }
         self.stats.retransmissions_needless += u64::from(outcome.needless);
@@ -174,6 +171,13 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             self.writable_event = true;
         }
         self.watch(now);
+    }
+
+    fn detect_losses(&mut self, now: Instant) {
+        match self.send.detect_losses(now, self.round_trip.late(self.pulse.peer_delay)) {
+            Some(next) => self.timers.set(Timer::Late, next),
+            None => self.timers.stop(Timer::Late),
+        }
     }
 
     /// Keeps the probe timer running while something is awaited from the peer.
@@ -288,9 +292,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
                 self.outbox.again();
             }
             Timer::Late => {
-                if let Some(late) = self.send.detect_losses(now, &self.round_trip) {
-                    self.timers.set(Timer::Late, late);
-                }
+                self.detect_losses(now);
                 self.watch(now);
             }
             Timer::Probe => self.probe(now),

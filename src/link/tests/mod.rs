@@ -2,6 +2,7 @@
 //! seed that brings it back.
 
 mod closing;
+#[cfg(feature = "std")]
 mod goodput;
 mod hostile;
 mod notes;

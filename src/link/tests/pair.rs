@@ -136,6 +136,8 @@ pub struct Pair<const TX: usize = 65536, const RX: usize = 65536> {
     pub ends: [End<TX, RX>; 2],
     wires: [Wire; 2],
     pub now: Instant,
+    /// When something was done last; `now` is when something will be due.
+    pub last: Instant,
     config: LinkConfig,
     pub random: Random,
     pub faults: Faults,
@@ -144,8 +146,15 @@ pub struct Pair<const TX: usize = 65536, const RX: usize = 65536> {
     /// When the connection comes back by itself after it was lost.
     pub reconnect_after: Option<Duration>,
     reconnect_at: Option<Instant>,
+    /// When a connection that an end has given up is cut.
+    cut_at: Option<Instant>,
     /// The most data packets seen in one direction of the channel.
     pub most_in_channel: usize,
+    /// Sees, and may change, each packet that the end of this number sends; `false`: it vanishes.
+    pub tap: fn(usize, &mut Vec<u8>) -> bool,
+    /// What the ends said about packets; an error fails the test unless it is expected.
+    pub errors: Vec<(usize, LinkError)>,
+    pub expect_errors: bool,
 }
 
 impl<const TX: usize, const RX: usize> fmt::Debug for Pair<TX, RX> {
@@ -165,6 +174,9 @@ impl<const TX: usize, const RX: usize> fmt::Debug for Pair<TX, RX> {
     }
 }
 
+/// Time for the last words of an end that gives up a connection.
+const FAREWELL: Duration = Duration::from_millis(100);
+const START: Instant = Instant::from_micros(1_000_000);
 pub const CENTRAL: usize = 0;
 pub const PERIPHERAL: usize = 1;
 
@@ -185,7 +197,8 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         let mut pair = Pair {
             ends: [end(LinkRole::Central), end(LinkRole::Peripheral)],
             wires: Default::default(),
-            now: Instant::from_micros(1_000_000),
+            now: START,
+            last: START,
             config,
             random: Random(seed),
             faults,
@@ -193,7 +206,11 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
             connected: false,
             reconnect_after: Some(Duration::from_millis(300)),
             reconnect_at: None,
+            cut_at: None,
             most_in_channel: 0,
+            tap: |_, _| true,
+            errors: Vec::new(),
+            expect_errors: false,
         };
         pair.connect();
         pair
@@ -201,6 +218,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
 
     /// A transport appears on both sides; nothing of an earlier one is left in it.
     pub fn connect(&mut self) {
+        self.cut_at = None;
         self.wires = Default::default();
         self.connected = true;
         self.reconnect_at = None;
@@ -216,8 +234,17 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         }
     }
 
+    /// The central loses the radio and comes back, and the peripheral notices nothing.
+    pub fn reconnect_central_alone(&mut self) {
+        self.wires = Default::default();
+        let now = self.now;
+        self.ends[CENTRAL].link.disconnected(now);
+        self.ends[CENTRAL].link.connected(now, self.size);
+    }
+
     /// The radio is lost: both sides notice.
     pub fn cut(&mut self) {
+        self.cut_at = None;
         self.wires = Default::default();
         self.connected = false;
         for end in &mut self.ends {
@@ -232,6 +259,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
 
     /// Does all that is due now, then moves the clock to what is due next. `false` when nothing ever will be.
     pub fn step(&mut self) -> bool {
+        self.last = self.now;
         for end in [CENTRAL, PERIPHERAL] {
             self.deliver(end);
             let now = self.now;
@@ -252,13 +280,16 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
             });
             self.transmit(end);
             self.ends[end].use_stream(end, now);
-            if lost && self.connected {
-                self.cut();
+            if lost && self.connected && self.cut_at.is_none() {
+                self.cut_at = Some(self.now + FAREWELL);
             }
         }
         match self.next_at() {
             Some(at) => self.now = at.max(self.now + Duration::from_micros(1)),
             None => return false,
+        }
+        if self.cut_at.is_some_and(|at| at <= self.now) {
+            self.cut();
         }
         if self.reconnect_at.is_some_and(|at| at <= self.now) {
             self.connect();
@@ -271,7 +302,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         let stalls = self.ends.iter().map(|end| end.stalled_until).filter(|until| *until > self.now);
         let arrivals = self.wires.iter().filter_map(|wire| wire.packets.front().map(|(at, _)| *at));
         let free = self.wires.iter().filter(|wire| wire.waits).map(|wire| wire.free_at);
-        timers.chain(stalls).chain(arrivals).chain(free).chain(self.reconnect_at).min()
+        timers.chain(stalls).chain(arrivals).chain(free).chain(self.reconnect_at).chain(self.cut_at).min()
     }
 
     /// What has arrived for `end`.
@@ -282,7 +313,8 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
             let Some((_, packet)) = self.wires[1 - end].packets.pop_front() else { return };
             let now = self.now;
             if let Err(error) = self.ends[end].link.handle_packet(now, &packet) {
-                panic!("end {end} at {now}: an honest peer is blamed: {error}");
+                assert!(self.expect_errors, "end {end} at {now}: an honest peer is blamed: {error}");
+                self.errors.push((end, error));
             }
         }
     }
@@ -308,6 +340,9 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
     fn put(&mut self, end: usize, mut packet: Vec<u8>) {
         let faults = self.faults;
         self.wires[end].free_at = self.now + faults.packet_time;
+        if !(self.tap)(end, &mut packet) {
+            return;
+        }
         if self.random.chance(faults.loss) {
             return;
         }
@@ -336,7 +371,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         while !done(self) {
             let goes_on = self.step();
             assert!(goes_on || done(self), "nothing is ever going to happen, but not yet: {what}: {self:#?}");
-            assert!(self.now < end, "not within {limit:?}: {what}: {self:#?}");
+            assert!(self.last < end, "not within {limit:?}: {what}: {self:#?}");
         }
     }
 

@@ -55,7 +55,7 @@ fn storm<const TX: usize, const RX: usize>(seed: u64) {
         if steps < next {
             continue;
         }
-        next = steps + random.below(2000);
+        next = steps + random.below(700);
         if random.chance(500) && cuts > 0 {
             cuts -= 1;
             pair.reconnect_after = Some(Duration::from_millis(random.below(3000)));
@@ -88,7 +88,7 @@ fn storm<const TX: usize, const RX: usize>(seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn streams_survive_the_storm_with_large_buffers(seed: u64) {
