@@ -1,0 +1,164 @@
+//! A database in the state that a recording begins with.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use gattway::database::revision::{SourceId, Version};
+use gattway::database::{Database, DatabaseConfig};
+use gattway::replicator::store::{
+    Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
+    StoredCheckpoint,
+};
+
+use crate::scenario::RecordedDocument;
+
+/// Document that takes the sequences the recorded database had used up already.
+const FILLER: &str = "filler";
+
+/// A real database that also knows what the recorded one remembered of its peer: which version of a document the peer
+/// had. That cannot be put in from outside, only arise by replicating and editing.
+pub struct Replica {
+    database: Database,
+    ancestors: HashMap<(String, String), String>,
+    filler_versions: u64,
+    _directory: tempfile::TempDir,
+}
+
+impl Replica {
+    pub fn new(collections: &[String], ancestors: HashMap<(String, String), String>) -> Replica {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let database =
+            Database::open(directory.path().join("db"), DatabaseConfig::default()).expect("database");
+        for name in collections {
+            database.create_collection(name).expect("collection");
+        }
+        Replica { database, ancestors, filler_versions: 0, _directory: directory }
+    }
+
+    /// Puts documents in, each at its recorded sequence; they come in the order of their sequences.
+    pub fn load(&mut self, documents: &[RecordedDocument]) {
+        for document in documents {
+            let collection = self.id_of(&document.collection);
+            while self.database.last_sequence(collection) + 1 < document.sequence {
+                self.filler_versions += 1;
+                let source = SourceId([0xfe; 16]);
+                let vector = Version { time: self.filler_versions, source }.to_string();
+                let filler = RecordedDocument { id: FILLER.into(), vector, ..document.clone() };
+                self.insert(&RecordedDocument { deleted: false, body: serde_json::json!({}), ..filler });
+            }
+            assert_eq!(self.insert(document), document.sequence, "{document:?}");
+        }
+        for name in self.database.collections() {
+            if let Some(collection) = self.database.collection(&name) {
+                collection.purge(FILLER).expect("purged");
+            }
+        }
+    }
+
+    /// Saves a revision with the vector it had and gives its sequence.
+    pub fn insert(&self, document: &RecordedDocument) -> u64 {
+        let revision = IncomingRevision {
+            collection: self.id_of(&document.collection),
+            id: document.id.clone(),
+            vector: document.vector.parse().expect("a vector"),
+            deleted: document.deleted,
+            body: document.body.to_string().into(),
+        };
+        let outcomes = self.database.commit(&[revision], ConflictPolicy::Refuse).expect("committed");
+        match outcomes.as_slice() {
+            [CommitOutcome::Inserted { sequence }] => *sequence,
+            other => panic!("{document:?}: {other:?}"),
+        }
+    }
+
+    /// Writes a checkpoint so often that it has the revision it had, `N-cc`.
+    pub fn load_checkpoint(&self, collection: &str, client: &str, revision: &str, body: &str) {
+        let collection = self.id_of(collection);
+        let mut current = None;
+        while current.as_deref() != Some(revision) {
+            let next =
+                self.database.set_checkpoint(collection, client, current.as_deref(), body.to_owned().into());
+            current = next.expect("written");
+            assert!(current.is_some(), "{client} at {revision}");
+        }
+    }
+
+    pub fn id_of(&self, collection: &str) -> CollectionId {
+        ReplicaStore::collection(&self.database, collection).expect("collection")
+    }
+
+    fn remember(&self, mut change: Change) -> Change {
+        let key = (change.id.clone(), change.vector.current.to_string());
+        if let Some(ancestor) = self.ancestors.get(&key) {
+            change.remote_ancestor = Some(ancestor.parse().expect("a version"));
+        }
+        change
+    }
+}
+
+impl ReplicaStore for Replica {
+    fn source(&self) -> SourceId {
+        self.database.source()
+    }
+
+    fn collection(&self, name: &str) -> Option<CollectionId> {
+        ReplicaStore::collection(&self.database, name)
+    }
+
+    fn last_sequence(&self, collection: CollectionId) -> u64 {
+        self.database.last_sequence(collection)
+    }
+
+    fn changes(
+        &self,
+        collection: CollectionId,
+        since: u64,
+        limit: usize,
+        with_bodies: bool,
+    ) -> Result<Vec<Change>, ReplicaStoreError> {
+        let changes = self.database.changes(collection, since, limit, with_bodies)?;
+        Ok(changes.into_iter().map(|change| self.remember(change)).collect())
+    }
+
+    fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        Ok(self.database.document(collection, id)?.map(|change| self.remember(change)))
+    }
+
+    fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        Ok(self.database.revision(collection, id)?.map(|change| self.remember(change)))
+    }
+
+    fn commit(
+        &self,
+        revisions: &[IncomingRevision],
+        policy: ConflictPolicy<'_>,
+    ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
+        self.database.commit(revisions, policy)
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.database.watch()
+    }
+
+    fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
+        self.database.mark_pushed(collection, sequence);
+    }
+
+    fn checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+    ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
+        self.database.checkpoint(collection, client)
+    }
+
+    fn set_checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+        expected: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, ReplicaStoreError> {
+        self.database.set_checkpoint(collection, client, expected, body)
+    }
+}
