@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::{CliError, Exit, db};
+use super::{CliError, Exit, bench, db, demo, serve, sync};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -61,14 +61,22 @@ pub(super) enum LogFormat {
 /// What the command can do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    Demo(demo::DemoArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
+    Serve(serve::ServeArgs),
+    Sync(sync::SyncArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command that was given.
 pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
     match &cli.command {
+        Command::Demo(args) => demo::run(args),
         Command::Db(command) => db::run(&cli.global, command),
+        Command::Serve(args) => serve::run(&cli.global, args),
+        Command::Sync(args) => sync::run(&cli.global, args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

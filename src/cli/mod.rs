@@ -3,15 +3,24 @@
 //! Results go to standard output, everything else (progress, logs, errors) to standard error. A reader that closes the
 //! pipe early ends the command quietly.
 
+mod air;
 mod args;
+mod bench;
 mod db;
+mod demo;
 mod documents;
 mod error;
+mod events;
+mod feed;
 mod logging;
 mod output;
+mod place;
 mod progress;
 mod records;
+mod runtime;
+mod serve;
 mod store;
+mod sync;
 
 use args::Cli;
 pub use error::{CliError, Exit};

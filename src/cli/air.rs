@@ -1,0 +1,328 @@
+//! Two devices on a modelled radio, as the demo and the benchmarks use them: a gateway that listens as peripheral, and a
+//! field device that connects as central and is the active side of replication. Every layer is the real one; only the
+//! radio below the packets is a model.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{CliError, Exit};
+use crate::database::Database;
+use crate::endpoint::{
+    MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessageEndpointListener,
+    MessageEndpointListenerConfiguration, ProtocolType,
+};
+use crate::link::{AttMtu, LinkStats};
+use crate::replicator::{Replicator, ReplicatorConfiguration, ReplicatorStatus};
+use crate::time::Instant;
+use crate::transport::clock::Clock;
+use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use crate::transport::sim::radio::{Path, Phy, Side};
+use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio, WorldCounters};
+
+/// How often a run is looked at while it goes on.
+const WATCH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The radio connection that is modelled.
+#[derive(Clone, Debug, Args)]
+pub(super) struct AirArgs {
+    /// PHY of the connection
+    #[arg(long, value_enum, default_value_t = PhyArg::TwoM)]
+    pub(super) phy: PhyArg,
+
+    /// ATT MTU in bytes; a packet has three less
+    #[arg(long, value_name = "BYTES", default_value_t = 247, value_parser = clap::value_parser!(u16).range(23..=517))]
+    pub(super) mtu: u16,
+
+    /// Connection interval in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30.0, value_parser = parse_interval)]
+    pub(super) interval_ms: f64,
+
+    /// Share of radio PDUs that interference destroys, in percent (the radio sends them again)
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = parse_percent)]
+    pub(super) loss: f64,
+
+    /// Share of packets that full host buffers drop, in percent (the link protocol sends them again)
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = parse_percent)]
+    pub(super) drop: f64,
+
+    /// Decides every loss: the same seed, the same losses
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) seed: u64,
+}
+
+/// PHY as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PhyArg {
+    /// 1 Mbit/s.
+    #[value(name = "1m")]
+    OneM,
+    /// 2 Mbit/s.
+    #[value(name = "2m")]
+    TwoM,
+    /// Coded, 500 kbit/s.
+    #[value(name = "coded-s2")]
+    CodedS2,
+    /// Coded, 125 kbit/s.
+    #[value(name = "coded-s8")]
+    CodedS8,
+}
+
+impl From<PhyArg> for Phy {
+    fn from(phy: PhyArg) -> Phy {
+        match phy {
+            PhyArg::OneM => Phy::Le1M,
+            PhyArg::TwoM => Phy::Le2M,
+            PhyArg::CodedS2 => Phy::LeCodedS2,
+            PhyArg::CodedS8 => Phy::LeCodedS8,
+        }
+    }
+}
+
+impl std::fmt::Display for PhyArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            PhyArg::OneM => "1M",
+            PhyArg::TwoM => "2M",
+            PhyArg::CodedS2 => "coded (S=2)",
+            PhyArg::CodedS8 => "coded (S=8)",
+        })
+    }
+}
+
+fn parse_interval(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ms) if (7.5..=4000.0).contains(&ms) => Ok(ms),
+        _ => Err("a connection interval is 7.5 to 4000 ms".to_owned()),
+    }
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if (0.0..=90.0).contains(&percent) => Ok(percent),
+        _ => Err("a share is 0 to 90 percent".to_owned()),
+    }
+}
+
+impl AirArgs {
+    /// The connection that the devices make.
+    fn link(&self) -> SimLink {
+        let mut link = SimLink::new(AttMtu::new(self.mtu));
+        link.setup.phy = self.phy.into();
+        link.setup.parameters.interval = Duration::from_secs_f64(self.interval_ms / 1000.0);
+        link
+    }
+
+    fn path(&self) -> Path {
+        Path { loss: self.loss / 100.0, ..Path::default() }
+    }
+
+    fn host(&self) -> HostConfig {
+        HostConfig { drop: self.drop / 100.0, ..HostConfig::default() }
+    }
+
+    /// The most that raw packets carry from the field device to the gateway, bytes per second.
+    pub(super) fn ceiling_bytes_per_s(&self) -> Result<f64, CliError> {
+        self.link()
+            .ceiling(self.path(), Side::Central)
+            .map_err(|error| CliError::new(Exit::Usage, format!("no such radio connection: {error}")))
+    }
+}
+
+/// The radio with both devices; the gateway listens as long as this lives.
+pub(super) struct Air {
+    radio: SimRadio,
+    field: SimDevice,
+    gateway: SimDevice,
+    path: Path,
+    connector: Arc<SimConnector>,
+    session: SessionConfig,
+    listener: Arc<MessageEndpointListener>,
+}
+
+/// A look at a run while it goes on.
+pub(super) struct Moment<'a> {
+    /// The field device's replicator.
+    pub(super) status: ReplicatorStatus,
+    /// The radio and both devices.
+    pub(super) air: &'a Air,
+    /// How often the session went on over a new connection so far.
+    pub(super) resumes: u32,
+    /// Time of the radio's clock.
+    pub(super) now: Instant,
+}
+
+/// What the radio and the link did in one run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    /// Packets of both directions.
+    pub(super) packets: u64,
+    /// Their bytes: ATT values, with everything that the link adds.
+    pub(super) bytes: u64,
+    /// Octets from preamble to CRC, with every header of the radio.
+    pub(super) radio_octets: u64,
+    /// Time on air, seconds.
+    pub(super) air_time_s: f64,
+    /// PDUs that the radio sent again, and packets that the link sent again.
+    pub(super) retransmissions: u64,
+    /// Bytes of the byte stream above the link, both directions, each counted once.
+    pub(super) stream_bytes: u64,
+    /// How often the session went on over a new connection.
+    pub(super) resumes: u32,
+    /// Time of the radio's clock, seconds.
+    pub(super) seconds: f64,
+    /// Of that: without a connection after a cut, until the session went on.
+    pub(super) outage_s: f64,
+}
+
+impl Traffic {
+    /// Sum of two runs.
+    pub(super) fn plus(self, other: Traffic) -> Traffic {
+        Traffic {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            radio_octets: self.radio_octets + other.radio_octets,
+            air_time_s: self.air_time_s + other.air_time_s,
+            retransmissions: self.retransmissions + other.retransmissions,
+            stream_bytes: self.stream_bytes + other.stream_bytes,
+            resumes: self.resumes + other.resumes,
+            seconds: self.seconds + other.seconds,
+            outage_s: self.outage_s + other.outage_s,
+        }
+    }
+
+    /// Bytes of the stream by time with a connection, bytes per second.
+    pub(super) fn goodput_bytes_per_s(&self) -> f64 {
+        let connected_s = self.seconds - self.outage_s;
+        if connected_s > 0.0 { self.stream_bytes as f64 / connected_s } else { 0.0 }
+    }
+}
+
+impl Air {
+    /// Switches both devices on. Needs a tokio runtime; `clock` may be scaled.
+    pub(super) fn start(args: &AirArgs, gateway_db: &Database, clock: Clock) -> Air {
+        let radio = SimRadio::new(args.seed, clock);
+        let field = radio.add_device("field device", args.host());
+        let gateway = radio.add_device("gateway", args.host());
+        radio.set_path(&field, &gateway, args.path());
+        let connector = field.connector(&gateway, args.link());
+        let mut session = SessionConfig::on(clock);
+        session.seed = Some(args.seed);
+        let mut config =
+            MessageEndpointListenerConfiguration::new(Arc::new(gateway_db.clone()), ProtocolType::ByteStream);
+        config.collections = gateway_db.collections();
+        let listener = Arc::new(MessageEndpointListener::new(config));
+        tokio::spawn(accept(gateway.clone(), session, Arc::clone(&listener)));
+        Air { radio, field, gateway, path: args.path(), connector, session, listener }
+    }
+
+    /// Runs one replication of the field device's database with the gateway to its end. `watch` is called again and
+    /// again while it runs.
+    pub(super) async fn sync(
+        &self,
+        field_db: &Database,
+        watch: &mut dyn FnMut(&Moment<'_>),
+    ) -> Result<(ReplicatorStatus, Traffic), CliError> {
+        let before = self.radio.counters();
+        let began = self.radio.clock().now();
+        let dial = Arc::new(Dial {
+            connector: Arc::clone(&self.connector),
+            session: self.session,
+            connections: Mutex::default(),
+        });
+        let delegate: Arc<dyn MessageEndpointDelegate> = Arc::clone(&dial) as _;
+        let endpoint = MessageEndpoint::new("gateway", Arc::new(()), ProtocolType::ByteStream, delegate);
+        let config = ReplicatorConfiguration::new(endpoint, Arc::new(field_db.clone()))
+            .with_collections(field_db.collections());
+        let replicator = Replicator::new(config);
+        replicator.start();
+        let status = loop {
+            tokio::select! {
+                status = replicator.wait_until_stopped() => break status,
+                () = tokio::time::sleep(WATCH_INTERVAL) => {
+                    let resumes = dial.stats().iter().map(|link| link.resumes).sum();
+                    watch(&Moment { status: replicator.status(), air: self, resumes, now: self.radio.clock().now() });
+                }
+            }
+        };
+        let seconds = self.radio.clock().now().since(began).as_secs_f64();
+        self.listener.wait_until_closed().await;
+        if let Some(error) = &status.error {
+            return Err(CliError::new(Exit::Peer, format!("sync with the gateway stopped: {error}")));
+        }
+        Ok((status, traffic(&before, &self.radio.counters(), &dial.stats(), seconds)))
+    }
+
+    /// Breaks the radio connection and keeps the devices apart for `duration`.
+    pub(super) fn cut(&self, duration: Duration) {
+        let (radio, field, gateway, path) =
+            (self.radio.clone(), self.field.clone(), self.gateway.clone(), self.path);
+        radio.set_path(&field, &gateway, Path { reachable: false, ..path });
+        radio.cut(&field, &gateway);
+        tokio::spawn(async move {
+            radio.clock().sleep(duration).await;
+            radio.set_path(&field, &gateway, path);
+        });
+    }
+}
+
+/// The gateway: takes connections until the radio is switched off.
+async fn accept(gateway: SimDevice, session: SessionConfig, listener: Arc<MessageEndpointListener>) {
+    let mut channels = gateway.listen();
+    let acceptor = LinkAcceptor::new(session);
+    loop {
+        tokio::select! {
+            channel = channels.accept() => match channel {
+                Some(channel) => acceptor.incoming(channel),
+                None => return,
+            },
+            connection = acceptor.next() => {
+                let Some(connection) = connection else { return };
+                if let Err(error) = listener.accept(connection) {
+                    tracing::warn!(%error, "the gateway refused a connection");
+                }
+            }
+        }
+    }
+}
+
+/// Makes a new session for each attempt of the replicator, and remembers them for their counters.
+struct Dial {
+    connector: Arc<SimConnector>,
+    session: SessionConfig,
+    connections: Mutex<Vec<Arc<LinkConnection>>>,
+}
+
+impl Dial {
+    fn stats(&self) -> Vec<LinkStats> {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().map(|connection| connection.stats().link).collect()
+    }
+}
+
+impl MessageEndpointDelegate for Dial {
+    fn create_connection(&self, _: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
+        let connector: Arc<SimConnector> = Arc::clone(&self.connector);
+        let connection = LinkConnection::central(connector, self.session);
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&connection));
+        connection
+    }
+}
+
+fn traffic(before: &WorldCounters, after: &WorldCounters, links: &[LinkStats], seconds: f64) -> Traffic {
+    let packets = (after.packets(), before.packets());
+    let air = (after.on_air(), before.on_air());
+    let again_on_air = air.0.retransmissions - air.1.retransmissions;
+    Traffic {
+        packets: packets.0.packets - packets.1.packets,
+        bytes: packets.0.bytes - packets.1.bytes,
+        radio_octets: air.0.air_octets - air.1.air_octets,
+        air_time_s: (air.0.air_time_us - air.1.air_time_us) as f64 / 1e6,
+        retransmissions: again_on_air + links.iter().map(|link| link.retransmissions).sum::<u64>(),
+        stream_bytes: links.iter().map(|link| link.bytes_sent + link.bytes_received).sum(),
+        resumes: links.iter().map(|link| link.resumes).sum(),
+        seconds,
+        outage_s: 0.0,
+    }
+}

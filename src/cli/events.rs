@@ -1,0 +1,132 @@
+//! What long-running commands tell while they run: lines for people on standard error, or (`--json`) one JSON object a
+//! line on standard output, each with the name of its kind in `event`.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use super::{CliError, output};
+use crate::database::bench::process_cpu;
+
+/// Something that happened. The field names are a promise to scripts.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum Event<'a> {
+    /// Peers can connect now; for TCP with the real port.
+    Listening { address: String },
+    /// A connection or a replicator changed its state.
+    Status {
+        peer: &'a str,
+        activity: &'a str,
+        completed: u64,
+        total: u64,
+        documents: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// One document went over, or failed to.
+    Document {
+        direction: &'a str,
+        collection: &'a str,
+        #[serde(rename = "_id")]
+        id: &'a str,
+        deleted: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A record of `--import` is on the medium.
+    Saved {
+        line: u64,
+        collection: &'a str,
+        #[serde(rename = "_id")]
+        id: &'a str,
+        #[serde(rename = "_rev")]
+        revision: String,
+    },
+    /// A record of `--import` was not taken.
+    Rejected { line: u64, error: String },
+    /// All records of `--import` were read.
+    ImportEnded { saved: u64, rejected: u64 },
+    /// The last event.
+    Finished {
+        ok: bool,
+        documents: u64,
+        seconds: f64,
+        /// CPU time of the whole process, user and system.
+        cpu_seconds: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+}
+
+/// Where events go. Clones share it.
+#[derive(Clone)]
+pub(super) struct Events {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    json: bool,
+    gone: AtomicBool,
+    reader_gone: Notify,
+}
+
+impl Events {
+    /// Events for a script if `json`, else none.
+    pub(super) fn new(json: bool) -> Events {
+        let shared = Shared { json, gone: AtomicBool::new(false), reader_gone: Notify::new() };
+        Events { shared: Arc::new(shared) }
+    }
+
+    /// Whether a script reads events, so that people's lines are not wanted.
+    pub(super) fn json(&self) -> bool {
+        self.shared.json
+    }
+
+    /// Hands one event to the script, whole and at once.
+    pub(super) fn emit(&self, event: &Event<'_>) {
+        if !self.shared.json || self.shared.gone.load(Ordering::Relaxed) {
+            return;
+        }
+        if write_line(event).is_err() {
+            self.shared.gone.store(true, Ordering::Relaxed);
+            self.shared.reader_gone.notify_one();
+        }
+    }
+
+    /// Tells how it ended, as the last event.
+    pub(super) fn finish(&self, began: Instant, result: &Result<u64, CliError>) {
+        self.emit(&Event::Finished {
+            ok: result.is_ok(),
+            documents: *result.as_ref().unwrap_or(&0),
+            seconds: began.elapsed().as_secs_f64(),
+            cpu_seconds: process_cpu().as_secs_f64(),
+            error: result.as_ref().err().map(ToString::to_string),
+        });
+    }
+
+    /// A line for people; nothing if a script reads events.
+    pub(super) fn say(&self, line: &str) {
+        if !self.shared.json {
+            output::note(line);
+        }
+    }
+
+    /// Completes when the script does not read any more.
+    pub(super) async fn reader_gone(&self) {
+        self.shared.reader_gone.notified().await;
+    }
+}
+
+fn write_line(event: &Event<'_>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}

@@ -1,0 +1,257 @@
+//! `gattway serve`: the passive side; accepts peers on any number of addresses.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Args;
+use tokio::task::JoinSet;
+
+use super::args::GlobalArgs;
+use super::events::{Event, Events};
+use super::feed::{Feed, FeedArgs};
+use super::output::counted;
+use super::runtime::{self, Signals};
+use super::sync::{activity_name, check_stdio};
+use super::{CliError, Exit, store};
+use crate::database::Database;
+use crate::endpoint::{
+    MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
+    MessageEndpointListenerConfiguration, ProtocolType,
+};
+use crate::replicator::ReplicatorActivity;
+use crate::transport::stream::{Address, StreamConnection, StreamListener};
+
+/// Be the passive side: accept peers and sync with each, until Ctrl-C.
+///
+/// A peer that sends garbage or falls silent loses its connection; the others go on. A Unix socket is open to its owner
+/// alone; whoever reaches a TCP port may read and write the collections that are offered.
+///
+/// With --json, standard output has one event a line: `listening` (the address, with the real port), `status` of each
+/// connection, `saved` and `rejected` (of --import), and last `finished`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway --db gateway.db serve --listen tcp:127.0.0.1:4985
+  gattway --db gateway.db serve --listen unix:/run/gateway.sock --listen tcp:[::1]:0 --collection plant.readings
+  ssh gateway gattway --db gateway.db serve --listen stdio   # the bytes go over standard input and output
+  my-sensor | gattway --db sensor.db serve --listen tcp:0.0.0.0:4985 --import - --id-from time --json")]
+pub(super) struct ServeArgs {
+    /// Where peers connect, again for more: tcp:HOST:PORT (port 0: any), unix:PATH or stdio
+    #[arg(long, required = true, value_name = "ADDRESS")]
+    listen: Vec<Address>,
+
+    /// A collection that peers may reach, again for more; all of the database's unless given
+    #[arg(long = "collection", short, value_name = "NAME")]
+    collections: Vec<String>,
+
+    /// Create the collections that do not exist here
+    #[arg(long)]
+    create_collections: bool,
+
+    /// Peers may only get documents
+    #[arg(long)]
+    read_only: bool,
+
+    /// Connections at one time
+    #[arg(long, value_name = "N", default_value_t = crate::endpoint::CONNECTIONS_MAX)]
+    connections: usize,
+
+    #[command(flatten)]
+    feed: FeedArgs,
+
+    /// Events for scripts on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError> {
+    if args.listen.contains(&Address::Stdio) {
+        check_stdio(args.json, args.feed.import.as_deref())?;
+    }
+    let db = store::open(global.db_path()?)?;
+    let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
+    let events = Events::new(args.json);
+    let began = std::time::Instant::now();
+    let result = runtime::block_on(serve(&db, collections, args, &events));
+    events.finish(began, &result);
+    result.map(|_| ())
+}
+
+/// Accepts until a signal comes or no address is left; gives the number of documents that went over.
+async fn serve(
+    db: &Database,
+    collections: Vec<String>,
+    args: &ServeArgs,
+    events: &Events,
+) -> Result<u64, CliError> {
+    let mut signals = Signals::listen()?;
+    let mut config =
+        MessageEndpointListenerConfiguration::new(Arc::new(db.clone()), ProtocolType::ByteStream)
+            .with_collections(collections);
+    config.accept_push = !args.read_only;
+    config.connections_max = args.connections;
+    let listener = Arc::new(MessageEndpointListener::new(config));
+    let peers = Arc::new(Peers::new(events));
+    let observer = Arc::clone(&peers);
+    listener.add_change_listener(move |change| observer.observe(change));
+    let mut accepting = JoinSet::new();
+    for address in &args.listen {
+        let stream = bind(address).await?;
+        let address = stream.local_address().to_string();
+        events.emit(&Event::Listening { address: address.clone() });
+        events.say(&format!("listening on {address}"));
+        accepting.spawn(accept(stream, Arc::clone(&listener), Arc::clone(&peers)));
+    }
+    let feed = Feed::start(db, &args.feed, events)?;
+    let result = until_told(&mut accepting, feed, &mut signals, events).await;
+    accepting.abort_all();
+    listener.close_all();
+    tokio::select! {
+        () = listener.wait_until_closed() => {}
+        () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end")),
+    }
+    result.map(|()| peers.documents())
+}
+
+async fn bind(address: &Address) -> Result<StreamListener, CliError> {
+    StreamListener::bind(address.clone()).await.map_err(|error| {
+        let help = "choose another address, or end the process that uses it";
+        CliError::new(Exit::Peer, format!("cannot listen on {address}: {error}")).help(help)
+    })
+}
+
+async fn until_told(
+    accepting: &mut JoinSet<Result<(), CliError>>,
+    mut feed: Option<Feed>,
+    signals: &mut Signals,
+    events: &Events,
+) -> Result<(), CliError> {
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            () = signals.next() => {
+                events.say("stopping");
+                return Ok(());
+            }
+            () = events.reader_gone() => return Ok(()),
+            ended = accepting.join_next() => match ended {
+                None => return Ok(()),
+                Some(Ok(result)) => result?,
+                Some(Err(_)) => return Err(CliError::new(Exit::Failure, "accepting connections panicked")),
+            },
+            _ = tick.tick(), if feed.is_some() => {
+                if let Some(done) = feed.take_if(|feed| feed.is_finished()) {
+                    super::sync::finish_feed(done, events).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Gives each connection of one address to the listener.
+async fn accept(
+    stream: StreamListener,
+    listener: Arc<MessageEndpointListener>,
+    peers: Arc<Peers>,
+) -> Result<(), CliError> {
+    loop {
+        let accepted = stream.accept().await;
+        let connection = accepted.map_err(|error| {
+            CliError::new(Exit::Peer, format!("cannot accept on {}: {error}", stream.local_address()))
+        })?;
+        let Some(connection) = connection else { return Ok(()) };
+        let name = connection.peer().to_owned();
+        let connection: Arc<StreamConnection> = Arc::new(connection);
+        let connection: Arc<dyn MessageEndpointConnection> = connection;
+        peers.add(&connection, &name);
+        if let Err(error) = listener.accept(Arc::clone(&connection)) {
+            peers.refuse(&connection, &error.to_string());
+        }
+    }
+}
+
+/// Who is connected, for the display.
+struct Peers {
+    events: Events,
+    state: Mutex<PeersState>,
+}
+
+#[derive(Default)]
+struct PeersState {
+    by_connection: HashMap<usize, Peer>,
+    /// Documents of connections that have ended.
+    documents: u64,
+}
+
+struct Peer {
+    name: String,
+    activity: ReplicatorActivity,
+}
+
+impl Peers {
+    fn new(events: &Events) -> Peers {
+        Peers { events: events.clone(), state: Mutex::default() }
+    }
+
+    fn add(&self, connection: &Arc<dyn MessageEndpointConnection>, name: &str) {
+        let peer = Peer { name: name.to_owned(), activity: ReplicatorActivity::Connecting };
+        self.lock().by_connection.insert(key(connection), peer);
+        self.events.say(&format!("{name}: connected"));
+    }
+
+    fn refuse(&self, connection: &Arc<dyn MessageEndpointConnection>, error: &str) {
+        if let Some(peer) = self.lock().by_connection.remove(&key(connection)) {
+            self.events.say(&format!("{}: refused: {error}", peer.name));
+        }
+    }
+
+    fn observe(&self, change: &MessageEndpointListenerChange) {
+        let status = &change.status;
+        let mut state = self.lock();
+        let key = key(&change.connection);
+        let Some(peer) = state.by_connection.get_mut(&key) else { return };
+        let before = std::mem::replace(&mut peer.activity, status.activity);
+        let name = peer.name.clone();
+        if status.activity == ReplicatorActivity::Stopped {
+            state.by_connection.remove(&key);
+            state.documents += status.progress.documents;
+        }
+        drop(state);
+        let error = status.error.as_ref().map(ToString::to_string);
+        let documents = status.progress.documents;
+        match (status.activity, &error) {
+            (ReplicatorActivity::Stopped, None) => {
+                self.events.say(&format!("{name}: done, {}", counted(documents, "document")));
+            }
+            (ReplicatorActivity::Stopped, Some(error)) => {
+                self.events.say(&format!("{name}: ended after {}: {error}", counted(documents, "document")));
+            }
+            (ReplicatorActivity::Idle, _) if before != ReplicatorActivity::Idle => {
+                self.events.say(&format!("{name}: in sync, {} so far", counted(documents, "document")));
+            }
+            _ => {}
+        }
+        self.events.emit(&Event::Status {
+            peer: &name,
+            activity: activity_name(status.activity),
+            completed: status.progress.completed,
+            total: status.progress.total,
+            documents,
+            error,
+        });
+    }
+
+    fn documents(&self) -> u64 {
+        self.lock().documents
+    }
+
+    /// Nothing under this lock can be left half done.
+    fn lock(&self) -> std::sync::MutexGuard<'_, PeersState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells connections apart as long as they live.
+fn key(connection: &Arc<dyn MessageEndpointConnection>) -> usize {
+    Arc::as_ptr(connection).cast::<()>().addr()
+}
