@@ -1,7 +1,9 @@
 //! The rules of the message endpoint, against transports and peers that break them.
 
+mod foreign;
 mod lifecycle;
 mod listening;
+mod pair;
 mod pipe;
 mod replication;
 mod scripted;

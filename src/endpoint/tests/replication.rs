@@ -4,124 +4,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 use tokio::time::timeout;
 
+use super::pair::{LIMIT, Pair, arrives, contents, fill, put};
 use super::pipe::{Fault, ToListener};
-use crate::database::{Database, DatabaseConfig};
-use crate::endpoint::{
-    MessageEndpoint, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use crate::endpoint::{MessageEndpoint, ProtocolType};
 use crate::replicator::error::SessionError;
 use crate::replicator::handle::status::lock;
 use crate::replicator::{
-    Direction, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError, ReplicatorStatus,
-    ReplicatorType,
+    Direction, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError, ReplicatorType,
 };
 
 use ProtocolType::{ByteStream, MessageStream};
 use ReplicatorActivity::{Busy, Idle, Offline, Stopped};
-
-const LIMIT: Duration = Duration::from_secs(3600);
-
-/// Two databases, a listener on the second, and everything its connections said.
-struct Pair {
-    _directory: TempDir,
-    field: Database,
-    hub: Database,
-    listener: Arc<MessageEndpointListener>,
-    changes: Arc<Mutex<Vec<MessageEndpointListenerChange>>>,
-    protocol: ProtocolType,
-}
-
-impl Pair {
-    fn new(protocol: ProtocolType, change: impl FnOnce(&mut MessageEndpointListenerConfiguration)) -> Pair {
-        let directory = tempfile::tempdir().expect("a directory");
-        let open =
-            |name| Database::open(directory.path().join(name), DatabaseConfig::default()).expect("opens");
-        let (field, hub) = (open("field"), open("hub"));
-        field.default_collection().expect("is made");
-        hub.default_collection().expect("is made");
-        let mut config = MessageEndpointListenerConfiguration::new(Arc::new(hub.clone()), protocol);
-        change(&mut config);
-        let listener = Arc::new(MessageEndpointListener::new(config));
-        let changes = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&changes);
-        let _ = listener.add_change_listener(move |change| lock(&log).push(change.clone()));
-        Pair { _directory: directory, field, hub, listener, changes, protocol }
-    }
-
-    fn replicator(&self, faults: &[Fault], change: impl FnOnce(&mut ReplicatorConfiguration)) -> Replicator {
-        let delegate = ToListener::new(&self.listener, faults);
-        let endpoint = MessageEndpoint::new("hub", Arc::new(()), self.protocol, delegate);
-        let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(self.field.clone()));
-        change(&mut config);
-        Replicator::new(config)
-    }
-
-    /// Runs a one-shot replication to its end.
-    async fn sync(&self) -> ReplicatorStatus {
-        let replicator = self.replicator(&[], |_| {});
-        replicator.start();
-        timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops")
-    }
-
-    fn assert_equal(&self) {
-        let (field, hub) = (contents(&self.field), contents(&self.hub));
-        assert_eq!(field.len(), hub.len());
-        assert!(field == hub, "same number of documents, but not the same");
-    }
-
-    async fn last_error(&self) -> Option<ReplicatorError> {
-        timeout(LIMIT, self.listener.wait_until_closed()).await.expect("the listener's side ends too");
-        let changes = lock(&self.changes);
-        let last = changes.last().expect("it was told");
-        assert_eq!(last.status.activity, Stopped);
-        last.status.error.clone()
-    }
-}
-
-fn fill(db: &Database, prefix: &str, count: usize, size: usize) {
-    let collection = db.default_collection().expect("it exists");
-    db.batch(|batch| {
-        for n in 0..count {
-            let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(size).collect();
-            batch.put(&collection, &format!("{prefix}-{n:05}"), &json!({ "n": n, "text": text }))?;
-        }
-        Ok(())
-    })
-    .expect("saved");
-}
-
-fn put(db: &Database, id: &str, value: Value) {
-    db.default_collection().expect("exists").put(id, &value).expect("saved");
-}
-
-fn contents(db: &Database) -> Vec<(String, Value)> {
-    let all = db.default_collection().expect("exists").iter();
-    all.map(|document| document.expect("reads"))
-        .map(|document| (document.id().to_owned(), Value::Object(document.body().clone())))
-        .collect()
-}
-
-async fn arrives(db: &Database, id: &str, value: &Value) {
-    let mut changes = db.watch();
-    let arrived = async {
-        while db
-            .default_collection()
-            .expect("exists")
-            .get(id)
-            .expect("reads")
-            .map(|d| Value::Object(d.into_body()))
-            != Some(value.clone())
-        {
-            changes.changed().await.expect("the database is open");
-        }
-    };
-    timeout(LIMIT, arrived).await.expect("it arrives");
-}
 
 #[tokio::test(start_paused = true)]
 async fn one_shot_exchanges_everything_and_the_next_has_nothing_to_do() {
@@ -302,5 +198,47 @@ async fn push_alone_and_pull_alone_move_one_way() {
         assert!(status.error.is_none(), "{status:?}");
         assert_eq!(contents(&pair.hub).len(), 5 + sent);
         assert_eq!(contents(&pair.field).len(), 10 + received);
+    }
+}
+
+/// Edits and deletions on both sides while connections are cut at random moments: in the end both are the same.
+#[tokio::test(start_paused = true)]
+async fn random_cuts_and_edits_converge() {
+    let seed =
+        std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for protocol in [ByteStream, MessageStream] {
+        let pair = Pair::new(protocol, |_| {});
+        let faults: Vec<Fault> = (0..40).map(|_| Fault::Cut(random.u64(0..60_000))).collect();
+        let replicator = pair.replicator(&faults, |config| {
+            config.continuous = true;
+            config.max_attempt_wait = Duration::from_secs(2);
+        });
+        replicator.start();
+        for round in 0..40 {
+            for db in [&pair.field, &pair.hub] {
+                let collection = db.default_collection().expect("exists");
+                for _ in 0..random.usize(0..30) {
+                    let id = format!("document-{}", random.u32(0..200));
+                    let text: String = (0..random.usize(0..400)).map(|_| random.alphanumeric()).collect();
+                    if random.u8(0..10) == 0 {
+                        collection.delete(&id).expect("deleted");
+                    } else {
+                        collection.put(&id, &json!({ "round": round, "text": text })).expect("saved");
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(random.u64(0..3000))).await;
+        }
+        // Conflicts of the last edits are pushed by the run after the one that resolves them.
+        replicator.stop();
+        timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        for _ in 0..3 {
+            let status = pair.sync().await;
+            assert!(status.error.is_none(), "{protocol:?} {status:?}");
+        }
+        pair.assert_equal();
+        assert_eq!(pair.sync().await.progress.documents, 0, "{protocol:?}: nothing is left to do");
     }
 }
