@@ -31,3 +31,6 @@ pub use self::handle::{
     ReplicatorError, ReplicatorProgress, ReplicatorStatus,
 };
 pub use self::resolver::{DefaultResolver, FnResolver};
+
+#[cfg(test)]
+mod tests;

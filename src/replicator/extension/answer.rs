@@ -135,3 +135,48 @@ fn get_text<'a>(body: &'a [u8], at: &mut usize) -> Option<&'a str> {
     *at = end;
     Some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::revision::{SourceId, Version};
+    use proptest::prelude::*;
+
+    fn answer() -> impl Strategy<Value = RevAnswer> {
+        let version = |time| Version { time, source: SourceId([3; 16]) };
+        prop_oneof![
+            4 => (0u64..40).prop_map(RevAnswer::Stored),
+            1 => any::<u64>().prop_map(RevAnswer::Stored),
+            2 => Just(RevAnswer::Known),
+            2 => Just(RevAnswer::Wanted),
+            1 => (1u64..).prop_map(move |time| RevAnswer::Conflict(VersionVector::new(version(time)))),
+            1 => ("[A-Z]{0,5}", any::<i32>(), ".{0,20}")
+                .prop_map(|(domain, code, message)| RevAnswer::Failed(ErrorReply::new(&domain, code, message))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_went_in_comes_out(answers in prop::collection::vec(answer(), 0..60)) {
+            // A run of sequences ends before the last number there is.
+            let answers: Vec<RevAnswer> =
+                answers.into_iter().filter(|a| *a != RevAnswer::Stored(u64::MAX)).collect();
+            let body = encode(&answers);
+            prop_assert_eq!(decode(&body, answers.len()), Ok(answers.clone()));
+            prop_assert!(decode(&body, answers.len() + 1).is_err());
+        }
+
+        #[test]
+        fn garbage_is_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..60), count in 0usize..50) {
+            if let Ok(answers) = decode(&bytes, count) {
+                prop_assert_eq!(answers.len(), count);
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_answer_takes_a_few_bytes() {
+        let answers: Vec<RevAnswer> = (8_000..8_400).map(RevAnswer::Stored).collect();
+        assert!(encode(&answers).len() <= 6);
+    }
+}

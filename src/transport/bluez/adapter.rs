@@ -70,6 +70,14 @@ impl Adapter {
         Ok(())
     }
 
+    /// How many advertisements are registered; `None` if the adapter is off or gone.
+    pub(super) async fn advertisements(&self) -> Option<u8> {
+        if !self.adapter.is_powered().await.unwrap_or(false) {
+            return None;
+        }
+        self.adapter.active_advertising_instances().await.ok()
+    }
+
     /// bluer's handle.
     pub fn bluer(&self) -> &bluer::Adapter {
         &self.adapter

@@ -8,6 +8,7 @@
 //! | [`packets`] | BlueZ's sockets as packet channels |
 //! | [`peripheral`] | the GATT application and the advertisement |
 //! | [`doctor`] | is this machine fit, and what to do if not |
+//! | [`listener`] | the passive end, kept alive through restarts |
 //! | [`scan`] | neighbours, from fresh adverts only |
 //! | [`central`] | connecting with bluer's AcquireWrite / AcquireNotify |
 //! | [`central_btleplug`] | connecting with btleplug, one D-Bus call a packet |
@@ -21,6 +22,7 @@ pub mod central_btleplug;
 pub mod doctor;
 pub mod error;
 pub mod l2cap;
+pub mod listener;
 pub mod packets;
 pub mod peripheral;
 pub mod profile;

@@ -1,0 +1,318 @@
+//! A store in memory, as simple as the contract of `ReplicaStore` allows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::database::revision::{Causality, SourceId, Version, VersionVector};
+use crate::replicator::store::*;
+
+#[derive(Clone)]
+struct Doc {
+    change: Change,
+    /// Whether a peer is known to have this revision.
+    shared: bool,
+}
+
+#[derive(Default)]
+struct Collection {
+    docs: HashMap<String, Doc>,
+    feed: BTreeMap<u64, String>,
+    last: u64,
+    pushed: u64,
+    checkpoints: HashMap<String, StoredCheckpoint>,
+}
+
+pub struct MemoryStore {
+    source: SourceId,
+    names: Vec<String>,
+    collections: Mutex<Vec<Collection>>,
+    clock: AtomicU64,
+    /// Revisions with a body that came although they were here already.
+    pub needless: AtomicU64,
+    /// Revisions that came.
+    pub received: AtomicU64,
+}
+
+impl MemoryStore {
+    pub fn new(name: u8) -> MemoryStore {
+        MemoryStore::with_collections(name, &["_default"])
+    }
+
+    pub fn with_collections(name: u8, names: &[&str]) -> MemoryStore {
+        let collections = names.iter().map(|_| Collection::default()).collect();
+        MemoryStore {
+            source: SourceId([name; 16]),
+            names: names.iter().map(|n| n.to_string()).collect(),
+            collections: Mutex::new(collections),
+            clock: AtomicU64::new(0x18ea_7b9b_f01b_0000),
+            needless: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
+    }
+
+    fn tick(&self) -> Version {
+        // Steps like those of a hybrid clock under load: mostly its counter, sometimes time itself.
+        let n = self.clock.load(Ordering::Relaxed);
+        let next = if n % 7 == 0 { (n | 0xffff) + 1 } else { n + 1 };
+        self.clock.store(next, Ordering::Relaxed);
+        Version { time: next, source: self.source }
+    }
+
+    /// Moves the clock ahead, so that this side's edits are later than the other's.
+    pub fn advance_clock(&self, by: u64) {
+        self.clock.fetch_add(by << 16, Ordering::Relaxed);
+    }
+
+    fn save(&self, collection: usize, id: &str, deleted: bool, body: Bytes) {
+        let version = self.tick();
+        let mut collections = self.collections.lock().unwrap();
+        let c = &mut collections[collection];
+        let old = c.docs.get(id).cloned();
+        let (vector, ancestor) = match &old {
+            None => (VersionVector::new(version), None),
+            Some(old) => {
+                let shared = old.shared || old.change.sequence <= c.pushed;
+                let ancestor =
+                    if shared { Some(old.change.vector.current) } else { old.change.remote_ancestor };
+                (old.change.vector.edited(version), ancestor)
+            }
+        };
+        insert(c, id, vector, deleted, body, ancestor, false);
+    }
+
+    pub fn put(&self, id: &str, body: &str) {
+        self.put_in(0, id, body);
+    }
+
+    pub fn put_in(&self, collection: usize, id: &str, body: &str) {
+        self.save(collection, id, false, Bytes::copy_from_slice(body.as_bytes()));
+    }
+
+    pub fn delete(&self, id: &str) {
+        self.save(0, id, true, Bytes::from_static(b"{}"));
+    }
+
+    pub fn purge(&self, id: &str) {
+        let c = &mut self.collections.lock().unwrap()[0];
+        if let Some(doc) = c.docs.remove(id) {
+            c.feed.remove(&doc.change.sequence);
+        }
+    }
+
+    /// All documents: ID to (deleted, body, all versions).
+    pub fn dump(&self, collection: usize) -> BTreeMap<String, (bool, Value, String)> {
+        let collections = self.collections.lock().unwrap();
+        let docs = collections[collection].docs.values();
+        docs.map(|doc| {
+            let change = &doc.change;
+            let body = serde_json::from_slice(change.body.as_ref().unwrap()).unwrap();
+            (change.id.clone(), (change.deleted, body, change.vector.current.to_string()))
+        })
+        .collect()
+    }
+
+    pub fn body(&self, id: &str) -> Option<String> {
+        let collections = self.collections.lock().unwrap();
+        let doc = collections[0].docs.get(id).filter(|doc| !doc.change.deleted)?;
+        Some(String::from_utf8(doc.change.body.as_ref().unwrap().to_vec()).unwrap())
+    }
+
+    pub fn vector(&self, id: &str) -> Option<VersionVector> {
+        self.collections.lock().unwrap()[0].docs.get(id).map(|doc| doc.change.vector.clone())
+    }
+
+    pub fn count(&self) -> usize {
+        self.collections.lock().unwrap()[0].docs.len()
+    }
+
+    pub fn checkpoint_names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.collections.lock().unwrap()[0].checkpoints.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    fn commit_one(
+        &self,
+        c: &mut Collection,
+        revision: &IncomingRevision,
+        policy: ConflictPolicy<'_>,
+        name: &str,
+    ) -> CommitOutcome {
+        self.received.fetch_add(1, Ordering::Relaxed);
+        let newest = revision.vector.versions().map(|v| v.time).max().unwrap_or(0);
+        self.clock.fetch_max(newest, Ordering::Relaxed);
+        let body: Map<String, Value> = match serde_json::from_slice(&revision.body) {
+            Ok(body) => body,
+            Err(error) => return CommitOutcome::Rejected(Rejection::BadBody(error.to_string())),
+        };
+        let (id, body_text) = (&revision.id, revision.body.clone());
+        let current = revision.vector.current;
+        let Some(local) = c.docs.get(id).cloned() else {
+            let sequence = insert(c, id, revision.vector.clone(), revision.deleted, body_text, None, true);
+            return CommitOutcome::Inserted { sequence };
+        };
+        match local.change.vector.compare(&revision.vector) {
+            Causality::Same | Causality::Newer => {
+                self.needless.fetch_add(1, Ordering::Relaxed);
+                return CommitOutcome::AlreadyKnown { sequence: local.change.sequence };
+            }
+            Causality::Older => {
+                let sequence =
+                    insert(c, id, revision.vector.clone(), revision.deleted, body_text, None, true);
+                return CommitOutcome::Inserted { sequence };
+            }
+            Causality::Conflict => {}
+        }
+        let ConflictPolicy::Resolve(resolver) = policy else {
+            return CommitOutcome::Conflict { local: local.change.vector };
+        };
+        let local_body: Map<String, Value> =
+            serde_json::from_slice(local.change.body.as_ref().unwrap()).unwrap();
+        let conflict = Conflict {
+            collection: name,
+            id,
+            local: &local.change.vector,
+            local_body: (!local.change.deleted).then_some(&local_body),
+            remote: &revision.vector,
+            remote_body: (!revision.deleted).then_some(&body),
+        };
+        let text = |map: &Map<String, Value>| Bytes::from(Value::Object(map.clone()).to_string());
+        let both = (local.change.vector.clone(), revision.vector.clone());
+        let (vector, deleted, body, push) = match resolver.resolve(&conflict) {
+            Err(error) => return CommitOutcome::Rejected(Rejection::Resolver(error)),
+            Ok(Resolution::Local) => {
+                (both.0.kept_against(&both.1), local.change.deleted, local.change.body.clone().unwrap(), true)
+            }
+            Ok(Resolution::Remote) => (revision.vector.clone(), revision.deleted, body_text, false),
+            Ok(Resolution::Merge(merged)) => {
+                (both.0.merged_with(&both.1, self.tick()), false, text(&merged), true)
+            }
+            Ok(Resolution::Delete) => {
+                (both.0.merged_with(&both.1, self.tick()), true, Bytes::from_static(b"{}"), true)
+            }
+        };
+        let sequence = insert(c, id, vector, deleted, body, Some(current), !push);
+        CommitOutcome::Resolved { sequence, push }
+    }
+}
+
+fn insert(
+    c: &mut Collection,
+    id: &str,
+    vector: VersionVector,
+    deleted: bool,
+    body: Bytes,
+    remote_ancestor: Option<Version>,
+    shared: bool,
+) -> u64 {
+    if let Some(old) = c.docs.get(id) {
+        c.feed.remove(&old.change.sequence);
+    }
+    c.last += 1;
+    let change = Change {
+        sequence: c.last,
+        id: id.to_owned(),
+        vector,
+        deleted,
+        body_size: body.len() as u64,
+        remote_ancestor,
+        body: Some(body),
+    };
+    c.feed.insert(c.last, id.to_owned());
+    c.docs.insert(id.to_owned(), Doc { change, shared });
+    c.last
+}
+
+impl ReplicaStore for MemoryStore {
+    fn source(&self) -> SourceId {
+        self.source
+    }
+
+    fn collection(&self, name: &str) -> Option<CollectionId> {
+        let name = crate::replicator::messages::canonical_name(name);
+        self.names.iter().position(|n| n == name).map(|n| CollectionId(n as u32))
+    }
+
+    fn last_sequence(&self, collection: CollectionId) -> u64 {
+        self.collections.lock().unwrap()[collection.0 as usize].last
+    }
+
+    fn changes(
+        &self,
+        collection: CollectionId,
+        since: u64,
+        limit: usize,
+        bodies: bool,
+    ) -> Result<Vec<Change>, ReplicaStoreError> {
+        let collections = self.collections.lock().unwrap();
+        let c = &collections[collection.0 as usize];
+        let rows = c.feed.range(since.saturating_add(1)..).take(limit).map(|(_, id)| {
+            let mut change = c.docs[id].change.clone();
+            if !bodies {
+                change.body = None;
+            }
+            change
+        });
+        Ok(rows.collect())
+    }
+
+    fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        Ok(self.collections.lock().unwrap()[collection.0 as usize].docs.get(id).map(|doc| doc.change.clone()))
+    }
+
+    fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        Ok(self.document(collection, id)?.map(|change| Change { body: None, ..change }))
+    }
+
+    fn commit(
+        &self,
+        revisions: &[IncomingRevision],
+        policy: ConflictPolicy<'_>,
+    ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
+        let mut collections = self.collections.lock().unwrap();
+        let one = |revision: &IncomingRevision| {
+            let n = revision.collection.0 as usize;
+            self.commit_one(&mut collections[n], revision, policy, &self.names[n])
+        };
+        Ok(revisions.iter().map(one).collect())
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::channel(0).1
+    }
+
+    fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
+        self.collections.lock().unwrap()[collection.0 as usize].pushed = sequence;
+    }
+
+    fn checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+    ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
+        Ok(self.collections.lock().unwrap()[collection.0 as usize].checkpoints.get(client).cloned())
+    }
+
+    fn set_checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+        expected: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, ReplicaStoreError> {
+        let checkpoints = &mut self.collections.lock().unwrap()[collection.0 as usize].checkpoints;
+        let held = checkpoints.get(client).map(|c| c.revision.as_str());
+        if held != expected {
+            return Ok(None);
+        }
+        let n: u64 = held.and_then(|r| r.split('-').next()?.parse().ok()).unwrap_or(0);
+        let revision = format!("{}-cc", n + 1);
+        checkpoints.insert(client.to_owned(), StoredCheckpoint { revision: revision.clone(), body });
+        Ok(Some(revision))
+    }
+}

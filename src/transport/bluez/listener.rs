@@ -1,0 +1,208 @@
+//! The passive end, kept alive: whatever happens to the adapter or to bluetoothd, it comes back and sessions resume.
+//!
+//! A restart of bluetoothd drops the GATT application, the advertisement and all sockets without telling anybody
+//! (SignalK #3057); an adapter may be switched off, blocked or unplugged. A watch looks every [`WATCH_INTERVAL`] and
+//! registers everything anew when something is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bluer::SessionEvent;
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{info, warn};
+
+use super::adapter::Adapter;
+use super::error::BluetoothError;
+use super::l2cap::{L2capListener, PSM};
+use super::peripheral::Peripheral;
+use super::profile::{AdvertState, Information, PROFILE_VERSION};
+use crate::link::PACKET_BYTES_MAX;
+use crate::transport::packet::PacketChannel;
+use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+
+/// How often adapter and registration are looked at.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// Shortest time between two new registrations of the advertisement; each costs some D-Bus calls and HCI commands.
+const ADVERTISE_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause before a failed start is tried again; doubles up to [`RESTART_PAUSE_MAX`].
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between two tries.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Settings of a [`BluetoothListener`].
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Adapter by name (`hci0`) or address; `None`: the first.
+    pub adapter: Option<String>,
+    /// Name in the scan response; `None`: no name.
+    pub name: Option<String>,
+    /// Offer L2CAP channels beside GATT.
+    pub l2cap: bool,
+    /// What is advertised at first.
+    pub state: AdvertState,
+    /// Settings of the sessions.
+    pub session: SessionConfig,
+}
+
+/// Accepts centrals over GATT and L2CAP; gives resumable connections.
+pub struct BluetoothListener {
+    acceptor: Arc<LinkAcceptor>,
+    state: watch::Sender<AdvertState>,
+    task: JoinHandle<()>,
+    adapter: String,
+}
+
+impl BluetoothListener {
+    /// Registers everything and keeps it registered.
+    ///
+    /// # Errors
+    /// [`BluetoothError`] if the first start fails; nothing runs then. Later failures are repaired and logged.
+    pub async fn start(config: ListenerConfig) -> Result<BluetoothListener, BluetoothError> {
+        let acceptor = Arc::new(LinkAcceptor::new(config.session));
+        let (state, states) = watch::channel(config.state);
+        let running = Running::start(&config, config.state).await?;
+        let adapter = running.adapter.name().to_owned();
+        let task = tokio::spawn(supervise(config, running, Arc::clone(&acceptor), states));
+        Ok(BluetoothListener { acceptor, state, task, adapter })
+    }
+
+    /// The next new session; a resumed one goes on where it was and is not reported again.
+    pub async fn accept(&self) -> Option<Arc<LinkConnection>> {
+        self.acceptor.next().await
+    }
+
+    /// Advertises another state, soon.
+    pub fn set_state(&self, state: AdvertState) {
+        self.state.send_if_modified(|old| std::mem::replace(old, state) != state);
+    }
+
+    /// Name of the adapter in use.
+    pub fn adapter(&self) -> &str {
+        &self.adapter
+    }
+}
+
+impl Drop for BluetoothListener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Everything that is registered at one time.
+struct Running {
+    adapter: Adapter,
+    peripheral: Peripheral,
+    l2cap: mpsc::Receiver<PacketChannel>,
+    events: std::pin::Pin<Box<dyn futures_util::Stream<Item = SessionEvent> + Send>>,
+}
+
+impl Running {
+    async fn start(config: &ListenerConfig, state: AdvertState) -> Result<Running, BluetoothError> {
+        let adapter = Adapter::open(config.adapter.as_deref()).await?;
+        let events = adapter.session().events().await.map_err(BluetoothError::bluez("watch adapters"))?;
+        let (sender, l2cap) = mpsc::channel(4);
+        let offered = if config.l2cap { listen_l2cap(&adapter, sender).await } else { None };
+        let information =
+            Information { profile: PROFILE_VERSION, packet_size_max: PACKET_BYTES_MAX, l2cap_psm: offered };
+        let peripheral = Peripheral::start(&adapter, information, config.name.clone(), state).await?;
+        info!(adapter = adapter.name(), l2cap = offered.is_some(), "advertising");
+        Ok(Running { adapter, peripheral, l2cap, events: Box::pin(events) })
+    }
+}
+
+/// Listens for L2CAP channels until nobody wants them; GATT alone is offered where it cannot.
+async fn listen_l2cap(adapter: &Adapter, sender: mpsc::Sender<PacketChannel>) -> Option<u16> {
+    let listener = match L2capListener::bind(adapter).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(%error, "no L2CAP, GATT only");
+            return None;
+        }
+    };
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok(channel) => if sender.send(channel).await.is_err() { return },
+                    Err(error) => {
+                        warn!(%error, "L2CAP channel");
+                        sleep(RESTART_PAUSE_MIN).await;
+                    }
+                },
+                () = sender.closed() => return,
+            }
+        }
+    });
+    Some(PSM)
+}
+
+async fn supervise(
+    config: ListenerConfig,
+    mut running: Running,
+    acceptor: Arc<LinkAcceptor>,
+    mut states: watch::Receiver<AdvertState>,
+) {
+    let mut pause = RESTART_PAUSE_MIN;
+    loop {
+        serve(&mut running, &acceptor, &mut states).await;
+        drop(running);
+        warn!("Bluetooth was lost, registering again");
+        running = loop {
+            sleep(pause).await;
+            let state = *states.borrow_and_update();
+            match Running::start(&config, state).await {
+                Ok(running) => break running,
+                Err(error) => {
+                    warn!(%error, "Bluetooth is not back yet");
+                    pause = (pause * 2).min(RESTART_PAUSE_MAX);
+                }
+            }
+        };
+        pause = RESTART_PAUSE_MIN;
+    }
+}
+
+/// Serves until something is gone.
+async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watch::Receiver<AdvertState>) {
+    let mut watch = interval(WATCH_INTERVAL);
+    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut advertise = interval(ADVERTISE_INTERVAL);
+    advertise.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A controller stops a connectable advertisement when a central connects.
+    let mut stale = false;
+    loop {
+        tokio::select! {
+            channel = running.peripheral.accept() => match channel {
+                Some(channel) => {
+                    acceptor.incoming(channel);
+                    stale = true;
+                }
+                None => return,
+            },
+            Some(channel) = running.l2cap.recv() => acceptor.incoming(channel),
+            _ = advertise.tick(), if stale || states.has_changed().unwrap_or(false) => {
+                stale = false;
+                let state = *states.borrow_and_update();
+                if let Err(error) = running.peripheral.advertise(state).await {
+                    warn!(%error, "cannot advertise");
+                    return;
+                }
+            }
+            event = running.events.next() => match event {
+                // bluetoothd is new, or the adapter is.
+                Some(SessionEvent::AdapterAdded(name)) if name == running.adapter.name() => return,
+                Some(SessionEvent::AdapterRemoved(name)) if name == running.adapter.name() => return,
+                Some(_) => {}
+                None => return,
+            },
+            _ = watch.tick() => match running.adapter.advertisements().await {
+                Some(0) => stale = true,
+                Some(_) => {}
+                None => return,
+            },
+        }
+    }
+}
