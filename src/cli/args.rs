@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::{CliError, Exit, bench, db, demo, serve, sync};
+#[cfg(feature = "bluetooth")]
+use super::{ble, doctor};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -66,6 +68,10 @@ pub(super) enum Command {
     Db(db::DbCommand),
     Serve(serve::ServeArgs),
     Sync(sync::SyncArgs),
+    #[cfg(feature = "bluetooth")]
+    Scan(ble::ScanArgs),
+    #[cfg(feature = "bluetooth")]
+    Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -76,6 +82,10 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Db(command) => db::run(&cli.global, command),
         Command::Serve(args) => serve::run(&cli.global, args),
         Command::Sync(args) => sync::run(&cli.global, args),
+        #[cfg(feature = "bluetooth")]
+        Command::Scan(args) => ble::scan(args),
+        #[cfg(feature = "bluetooth")]
+        Command::Doctor(args) => doctor::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

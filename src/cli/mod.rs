@@ -3,11 +3,16 @@
 //! Results go to standard output, everything else (progress, logs, errors) to standard error. A reader that closes the
 //! pipe early ends the command quietly.
 
+mod address;
 mod air;
 mod args;
 mod bench;
+#[cfg(feature = "bluetooth")]
+mod ble;
 mod db;
 mod demo;
+#[cfg(feature = "bluetooth")]
+mod doctor;
 mod documents;
 mod error;
 mod events;

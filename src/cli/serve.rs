@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Args;
 use tokio::task::JoinSet;
 
+use super::address::PlaceAddress;
 use super::args::GlobalArgs;
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
@@ -31,14 +32,15 @@ use crate::transport::stream::{Address, StreamConnection, StreamListener};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  gattway --db gateway.db serve --listen ble
   gattway --db gateway.db serve --listen tcp:127.0.0.1:4985
   gattway --db gateway.db serve --listen unix:/run/gateway.sock --listen tcp:[::1]:0 --collection plant.readings
   ssh gateway gattway --db gateway.db serve --listen stdio   # the bytes go over standard input and output
   my-sensor | gattway --db sensor.db serve --listen tcp:0.0.0.0:4985 --import - --id-from time --json")]
 pub(super) struct ServeArgs {
-    /// Where peers connect, again for more: tcp:HOST:PORT (port 0: any), unix:PATH or stdio
+    /// Where peers connect, again for more: ble[:ADAPTER], tcp:HOST:PORT (port 0: any), unix:PATH or stdio
     #[arg(long, required = true, value_name = "ADDRESS")]
-    listen: Vec<Address>,
+    listen: Vec<PlaceAddress>,
 
     /// A collection that peers may reach, again for more; all of the database's unless given
     #[arg(long = "collection", short, value_name = "NAME")]
@@ -65,7 +67,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError> {
-    if args.listen.contains(&Address::Stdio) {
+    if args.listen.contains(&PlaceAddress::Stream(Address::Stdio)) {
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
     let db = store::open(global.db_path()?)?;
@@ -96,11 +98,26 @@ async fn serve(
     listener.add_change_listener(move |change| observer.observe(change));
     let mut accepting = JoinSet::new();
     for address in &args.listen {
-        let stream = bind(address).await?;
-        let address = stream.local_address().to_string();
+        let (listener, peers) = (Arc::clone(&listener), Arc::clone(&peers));
+        let address = match address {
+            PlaceAddress::Stream(address) => {
+                let stream = bind(address).await?;
+                let address = stream.local_address().to_string();
+                accepting.spawn(accept(stream, listener, peers));
+                address
+            }
+            #[cfg(feature = "bluetooth")]
+            PlaceAddress::Ble(adapter) => {
+                let bluetooth = super::ble::listen(adapter, db).await?;
+                let address = format!("ble:{}", bluetooth.adapter());
+                accepting.spawn(accept_bluetooth(bluetooth, db.clone(), listener, peers));
+                address
+            }
+            #[cfg(not(feature = "bluetooth"))]
+            PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
+        };
         events.emit(&Event::Listening { address: address.clone() });
         events.say(&format!("listening on {address}"));
-        accepting.spawn(accept(stream, Arc::clone(&listener), Arc::clone(&peers)));
     }
     let feed = Feed::start(db, &args.feed, events)?;
     let result = until_told(&mut accepting, feed, &mut signals, events).await;
@@ -166,6 +183,33 @@ async fn accept(
         peers.add(&connection, &name);
         if let Err(error) = listener.accept(Arc::clone(&connection)) {
             peers.refuse(&connection, &error.to_string());
+        }
+    }
+}
+
+/// Gives each central's session to the listener, and advertises each change of the database.
+#[cfg(feature = "bluetooth")]
+async fn accept_bluetooth(
+    bluetooth: crate::transport::bluez::listener::BluetoothListener,
+    db: Database,
+    listener: Arc<MessageEndpointListener>,
+    peers: Arc<Peers>,
+) -> Result<(), CliError> {
+    let mut changes = db.watch();
+    loop {
+        tokio::select! {
+            connection = bluetooth.accept() => {
+                let Some(connection) = connection else { return Ok(()) };
+                let connection: Arc<dyn MessageEndpointConnection> = connection;
+                peers.add(&connection, "Bluetooth central");
+                if let Err(error) = listener.accept(Arc::clone(&connection)) {
+                    peers.refuse(&connection, &error.to_string());
+                }
+            }
+            Ok(()) = changes.changed() => {
+                let change = *changes.borrow_and_update();
+                bluetooth.set_state(super::ble::advert_state(&db, change));
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::address::PlaceAddress;
 use super::args::GlobalArgs;
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
@@ -37,13 +38,18 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  gattway --db sensor.db sync ble:any
   gattway --db sensor.db sync tcp:gateway.local:4985
   gattway --db sensor.db sync tcp:gateway.local:4985 --push --collection plant.readings
   my-sensor | gattway --db sensor.db sync unix:/run/gateway.sock --continuous --import - --id-from time --json")]
 pub(super) struct SyncArgs {
-    /// The peer: tcp:HOST:PORT, unix:PATH or stdio
+    /// The peer: ble:ADDRESS, ble:NAME or ble:any, tcp:HOST:PORT, unix:PATH or stdio
     #[arg(value_name = "ADDRESS")]
-    address: Address,
+    address: PlaceAddress,
+
+    #[cfg(feature = "bluetooth")]
+    #[command(flatten)]
+    ble: super::ble::BleArgs,
 
     /// Send documents to the peer
     #[arg(long)]
@@ -94,7 +100,7 @@ pub(super) struct SyncArgs {
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> {
-    if args.address == Address::Stdio {
+    if args.address == PlaceAddress::Stream(Address::Stdio) {
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
     let db = store::open(global.db_path()?)?;
@@ -156,7 +162,12 @@ fn configuration(db: &Database, collections: Vec<String>, args: &SyncArgs) -> Re
     let address = args.address.clone();
     let uid = args.peer.clone().unwrap_or_else(|| address.to_string());
     let target = Arc::new(address.clone());
-    let endpoint = MessageEndpoint::new(uid, target, ProtocolType::ByteStream, Arc::new(Dial(address)));
+    let dial = Dial {
+        address,
+        #[cfg(feature = "bluetooth")]
+        ble: args.ble.clone(),
+    };
+    let endpoint = MessageEndpoint::new(uid, target, ProtocolType::ByteStream, Arc::new(dial));
     let mut config =
         ReplicatorConfiguration::new(endpoint, Arc::new(db.clone())).with_collections(collections);
     config.replicator_type = match (args.push, args.pull) {
@@ -175,12 +186,22 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Makes a new stream for each attempt.
-struct Dial(Address);
+/// Makes a new connection for each attempt.
+struct Dial {
+    address: PlaceAddress,
+    #[cfg(feature = "bluetooth")]
+    ble: super::ble::BleArgs,
+}
 
 impl MessageEndpointDelegate for Dial {
     fn create_connection(&self, _: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
-        Arc::new(StreamConnection::connect(self.0.clone()))
+        match &self.address {
+            PlaceAddress::Stream(address) => Arc::new(StreamConnection::connect(address.clone())),
+            #[cfg(feature = "bluetooth")]
+            PlaceAddress::Ble(peer) => super::ble::dial(peer, &self.ble),
+            #[cfg(not(feature = "bluetooth"))]
+            PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
+        }
     }
 }
 

@@ -1,0 +1,240 @@
+//! Bluetooth in the commands: how `sync` dials, how `serve` listens, and `gattway scan`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::output::{Output, note, stdout_is_terminal};
+use super::runtime::{self, Signals};
+use super::{CliError, Exit};
+use crate::database::Database;
+use crate::endpoint::MessageEndpointConnection;
+use crate::transport::bluez::BluetoothError;
+use crate::transport::bluez::adapter::Adapter;
+use crate::transport::bluez::central::BluerCentral;
+use crate::transport::bluez::central_btleplug::BtleplugCentral;
+use crate::transport::bluez::l2cap::L2capCentral;
+use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
+use crate::transport::bluez::profile::AdvertState;
+use crate::transport::bluez::scan::{Neighbour, Scan, Wanted};
+use crate::transport::packet::{Connector, PacketChannel};
+use crate::transport::session::{LinkConnection, SessionConfig};
+
+/// How a central gets at the peer's characteristics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Central {
+    /// bluer: an L2CAP channel where the peer offers one, else sockets for both characteristics
+    #[default]
+    Auto,
+    /// bluer, never L2CAP
+    Gatt,
+    /// btleplug: one D-Bus call a packet, for comparison
+    Btleplug,
+}
+
+/// Options of commands that use Bluetooth.
+#[derive(Clone, Debug, Args)]
+pub(super) struct BleArgs {
+    /// Bluetooth: the adapter, by name (hci0) or address [default: the first]
+    #[arg(long, value_name = "ADAPTER")]
+    pub(super) adapter: Option<String>,
+
+    /// Bluetooth: how packets are sent
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub(super) central: Central,
+}
+
+/// Opens the adapter anew for each connection, so that nothing of a bluetoothd that was restarted stays in use.
+struct Dial {
+    args: BleArgs,
+    wanted: Wanted,
+}
+
+#[async_trait]
+impl Connector for Dial {
+    async fn connect(&self) -> std::io::Result<PacketChannel> {
+        let adapter = Adapter::open(self.args.adapter.as_deref()).await?;
+        let wanted = self.wanted.clone();
+        let central: Arc<dyn Connector> = match self.args.central {
+            Central::Auto => L2capCentral::new(adapter, wanted),
+            Central::Gatt => BluerCentral::new(adapter, wanted),
+            Central::Btleplug => BtleplugCentral::new(adapter.name(), wanted),
+        };
+        central.connect().await
+    }
+}
+
+/// A connection to the peripheral `peer`: its address, its name, or `any`.
+pub(super) fn dial(peer: &str, args: &BleArgs) -> Arc<dyn MessageEndpointConnection> {
+    let wanted = if peer.is_empty() { Wanted::Any } else { Wanted::parse(peer) };
+    LinkConnection::central(Arc::new(Dial { args: args.clone(), wanted }), SessionConfig::default())
+}
+
+/// Listens on the adapter named in the address.
+pub(super) async fn listen(adapter: &str, db: &Database) -> Result<BluetoothListener, CliError> {
+    let config = ListenerConfig {
+        adapter: (!adapter.is_empty()).then(|| adapter.to_owned()),
+        name: Some(host_name()),
+        l2cap: true,
+        state: advert_state(db, 0),
+        session: SessionConfig::default(),
+    };
+    BluetoothListener::start(config).await.map_err(cli_error)
+}
+
+/// What is advertised of a database that has changed `change` times since the start.
+pub(super) fn advert_state(db: &Database, change: u64) -> AdvertState {
+    let source = db.source().0;
+    let device = u32::from_le_bytes([source[0], source[1], source[2], source[3]]);
+    let change = u32::try_from(change % u64::from(AdvertState::CHANGE_MAX)).unwrap_or_default();
+    AdvertState { group: 0, device, change }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+fn cli_error(error: BluetoothError) -> CliError {
+    CliError::new(Exit::Peer, error.to_string()).help("`gattway doctor` says what is missing on this machine")
+}
+
+/// Show the gattway devices nearby, live.
+///
+/// Only adverts that are received now count. On a terminal the table follows until Ctrl-C; otherwise, and with --json, a
+/// line is printed for each device when it is first seen and when it changes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway scan
+  gattway scan --seconds 5 --json
+  gattway scan --adapter hci1")]
+pub(super) struct ScanArgs {
+    /// The adapter, by name (hci0) or address [default: the first]
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<String>,
+
+    /// Stop after this time [default: at Ctrl-C]
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A neighbour as scripts read it.
+#[derive(Serialize)]
+struct Row<'a> {
+    address: String,
+    name: Option<&'a str>,
+    rssi_dbm: Option<i16>,
+    group: u16,
+    device: String,
+    change: u32,
+}
+
+impl Row<'_> {
+    fn of(neighbour: &Neighbour) -> Row<'_> {
+        Row {
+            address: neighbour.address.to_string(),
+            name: neighbour.name.as_deref(),
+            rssi_dbm: neighbour.rssi,
+            group: neighbour.state.group,
+            device: format!("{:08x}", neighbour.state.device),
+            change: neighbour.state.change,
+        }
+    }
+}
+
+pub(super) fn scan(args: &ScanArgs) -> Result<(), CliError> {
+    runtime::block_on(async {
+        let mut signals = Signals::listen()?;
+        let adapter = Adapter::open(args.adapter.as_deref()).await.map_err(cli_error)?;
+        let mut scan = Scan::start(&adapter).await.map_err(cli_error)?;
+        let end = args.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
+        let mut table =
+            Table { live: !args.json && stdout_is_terminal(), json: args.json, ..Table::default() };
+        loop {
+            let over = async {
+                match end {
+                    Some(end) => tokio::time::sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                neighbour = scan.next() => match neighbour {
+                    Some(neighbour) => table.seen(neighbour)?,
+                    None => return Err(CliError::new(Exit::Peer, "the scan was ended by bluetoothd")),
+                },
+                () = over => break,
+                () = signals.next() => break,
+            }
+        }
+        if table.seen.is_empty() {
+            note("no gattway device was seen");
+        }
+        Ok(())
+    })
+}
+
+/// Who was seen, and when last.
+#[derive(Default)]
+struct Table {
+    live: bool,
+    json: bool,
+    seen: BTreeMap<String, (Neighbour, Option<Instant>)>,
+    lines: usize,
+}
+
+impl Table {
+    fn seen(&mut self, neighbour: Neighbour) -> Result<(), CliError> {
+        let key = neighbour.address.to_string();
+        let old = self.seen.insert(key, (neighbour.clone(), Some(Instant::now())));
+        let changed = old.is_none_or(|(old, _)| old.state != neighbour.state || old.name != neighbour.name);
+        if self.live {
+            return self.draw();
+        }
+        if !changed {
+            return Ok(());
+        }
+        let mut out = Output::new();
+        if self.json {
+            out.json(&Row::of(&neighbour))?;
+        } else {
+            out.line(line(&neighbour, None))?;
+        }
+        out.flush()
+    }
+
+    fn draw(&mut self) -> Result<(), CliError> {
+        let mut out = Output::new();
+        if self.lines > 0 {
+            // Up to the table's first line, and clear from there.
+            out.line(format!("\x1b[{}A\x1b[J\x1b[1A", self.lines))?;
+        }
+        out.line("ADDRESS            RSSI      NAME                 GROUP  DEVICE    CHANGE    SEEN")?;
+        for (neighbour, at) in self.seen.values() {
+            out.line(line(neighbour, *at))?;
+        }
+        self.lines = self.seen.len() + 1;
+        out.flush()
+    }
+}
+
+fn line(neighbour: &Neighbour, at: Option<Instant>) -> String {
+    let row = Row::of(neighbour);
+    let rssi = row.rssi_dbm.map_or_else(|| "?".to_owned(), |r| format!("{r} dBm"));
+    let seen = at.map_or_else(String::new, |at| format!("{} s ago", at.elapsed().as_secs()));
+    let name = row.name.unwrap_or("-");
+    format!(
+        "{:<18} {rssi:<9} {name:<20} {:<6} {:<9} {:<9} {seen}",
+        row.address, row.group, row.device, row.change
+    )
+    .trim_end()
+    .to_owned()
+}
