@@ -3,6 +3,7 @@
 
 mod half;
 mod normal;
+mod probes;
 #[path = "../support/recording.rs"]
 #[allow(dead_code)] // other tests use the rest of it
 mod recording;

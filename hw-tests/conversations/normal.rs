@@ -164,8 +164,12 @@ impl Vocabulary {
     }
 }
 
+/// A body as JSON; a blob as text.
 fn json_of(body: &[u8]) -> Value {
-    if body.is_empty() { Value::Null } else { serde_json::from_slice(body).expect("JSON") }
+    if body.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_slice(body).unwrap_or_else(|_| String::from_utf8_lossy(body).into())
 }
 
 /// The current version of a vector, which may stand for all of it in lists.
