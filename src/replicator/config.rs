@@ -83,7 +83,10 @@ pub const HELD_LISTS_MAX: usize = 64;
 /// Longest document ID, in bytes.
 pub const DOCUMENT_ID_MAX: usize = 250;
 
-/// Longest checkpoint ID and checkpoint body a peer may store here, in bytes.
+/// Longest checkpoint ID of a peer, in bytes.
+pub const CHECKPOINT_CLIENT_MAX: usize = 250;
+
+/// Longest checkpoint a peer may store here, in bytes.
 pub const CHECKPOINT_SIZE_MAX: usize = 64 << 10;
 
 /// In which direction documents go, seen from the active side.

@@ -327,6 +327,19 @@ impl Core {
         });
     }
 
+    /// The newest revision of a document, if it is on the medium: only such a one may be called known to the peer. One
+    /// that another writer is just saving counts as not there; the commit of the peer's revision then waits for it.
+    pub fn durable_revision(
+        &self,
+        collection: usize,
+        id: &str,
+        store: &dyn ReplicaStore,
+    ) -> Result<Option<Change>, ReplicaStoreError> {
+        let Some(target) = self.collections.get(collection).map(|c| c.id) else { return Ok(None) };
+        let newest = store.revision(target, id)?;
+        Ok(newest.filter(|change| change.sequence <= store.last_sequence(target)))
+    }
+
     /// The newest sequence a feed may read now: while a commit of what the peer sent is under way, what it adds to the
     /// feed is not known yet and must not be sent back.
     pub fn feed_ceiling(&mut self, collection: usize, store: &dyn ReplicaStore) -> u64 {

@@ -23,10 +23,12 @@ pub(crate) struct Checkpointer {
     peer_revision: String,
     /// Revision of our copy.
     own_revision: Option<String>,
-    /// What the peer has, as JSON.
-    saved: String,
-    /// Whether a save is under way.
-    saving: bool,
+    /// What the peer has.
+    saved: Checkpoint,
+    /// What is being saved.
+    saving: Option<Checkpoint>,
+    /// Whether the peer is asked for the revision of what it holds.
+    asking: bool,
     conflicts: u32,
     /// Whether saving is given up: it only costs work in the next run.
     given_up: bool,
@@ -50,8 +52,9 @@ impl Checkpointer {
             client,
             peer_revision: String::new(),
             own_revision: None,
-            saved: Checkpoint::default().to_json(),
-            saving: false,
+            saved: Checkpoint::default(),
+            saving: None,
+            asking: false,
             conflicts: 0,
             given_up: false,
             next_save: now + interval,
@@ -83,7 +86,7 @@ impl Checkpointer {
         };
         self.own_revision = own.map(|own| own.revision);
         self.note_revision = note.map(|note| note.revision);
-        self.saved = agreed.to_json();
+        self.saved = agreed.clone();
         Ok(agreed)
     }
 
@@ -126,12 +129,12 @@ impl Checkpointer {
 
     /// Whether the peer's copy lags behind.
     pub fn is_dirty(&self, current: &Checkpoint) -> bool {
-        !self.given_up && current.to_json() != self.saved
+        !self.given_up && *current != self.saved
     }
 
     /// Whether a save awaits its reply.
     pub fn is_saving(&self) -> bool {
-        self.saving
+        self.saving.is_some() || self.asking
     }
 
     /// When the next save is due.
@@ -140,14 +143,13 @@ impl Checkpointer {
     }
 
     /// Sends the checkpoint to the peer if it lags behind and no save is under way.
-    pub fn save(&mut self, core: &mut Core, current: &Checkpoint) -> Result<bool, SessionError> {
-        if self.saving || !self.is_dirty(current) {
-            return Ok(false);
+    pub fn save(&mut self, core: &mut Core, current: &Checkpoint) -> Result<(), SessionError> {
+        if self.is_saving() || !self.is_dirty(current) {
+            return Ok(());
         }
-        self.saving = true;
+        self.saving = Some(current.clone());
         self.next_save = core.now + self.interval;
-        self.send(core, current.to_json())?;
-        Ok(true)
+        self.send(core, current.to_json())
     }
 
     fn send(&self, core: &mut Core, body: String) -> Result<(), SessionError> {
@@ -166,35 +168,36 @@ impl Checkpointer {
         body: String,
         store: &dyn ReplicaStore,
     ) -> Result<(), ReplicaStoreError> {
-        self.saving = false;
         self.peer_revision = revision.to_owned();
         let name = self.own_name();
-        let copy = bytes::Bytes::from(body.clone());
+        let copy = bytes::Bytes::from(body);
         let own = store.set_checkpoint(self.store_id, &name, self.own_revision.as_deref(), copy)?;
         self.own_revision = match own {
             Some(revision) => Some(revision),
             None => store.checkpoint(self.store_id, &name)?.map(|own| own.revision),
         };
-        self.saved = body;
+        if let Some(saved) = self.saving.take() {
+            self.saved = saved;
+        }
         Ok(())
     }
 
     /// The peer refused it: with 409 it holds another revision, which is asked for.
     pub fn refused(&mut self, core: &mut Core, code: i32) -> Result<(), SessionError> {
-        self.saving = false;
+        self.saving = None;
         self.conflicts += 1;
         if code != 409 || self.conflicts > CONFLICTS_MAX {
             self.given_up = true;
             return Ok(());
         }
-        self.saving = true;
+        self.asking = true;
         let message = core.message(profile::GET_CHECKPOINT, self.collection).with("client", &self.client);
         core.request(message, Awaiting::Checkpoint { collection: self.collection, after_conflict: true })
     }
 
     /// The peer's revision after a refusal; `None` if it has no checkpoint. The next save uses it.
     pub fn learned(&mut self, revision: Option<&str>) {
-        self.saving = false;
+        self.asking = false;
         self.peer_revision = revision.unwrap_or_default().to_owned();
     }
 }

@@ -462,7 +462,7 @@ impl Active {
         Ok(())
     }
 
-    /// Saves what is due; `true` if every checkpoint is saved or given up.
+    /// Saves what is due; `true` if the end may come: every checkpoint is saved or given up.
     fn save_checkpoints(
         &mut self,
         core: &mut Core,
@@ -472,7 +472,6 @@ impl Active {
     ) -> Result<bool, SessionError> {
         let mut all_saved = true;
         for work in &mut self.works {
-            let current = work.current();
             let due = core.now >= work.checkpointer.due_at();
             if ending || idle || due {
                 if let Some(push) = &mut work.push {
@@ -480,11 +479,12 @@ impl Active {
                 }
             }
             if ending || due {
+                let current = work.current();
                 work.checkpointer.save(core, &current)?;
+                all_saved &= !work.checkpointer.is_saving() && !work.checkpointer.is_dirty(&current);
             }
-            all_saved &= !work.checkpointer.is_saving() && !work.checkpointer.is_dirty(&current);
         }
-        Ok(all_saved)
+        Ok(ending && all_saved)
     }
 
     /// The next moment at which something is due.

@@ -232,10 +232,9 @@ fn answer_list(
     entries: Vec<ChangeEntry>,
     store: &dyn ReplicaStore,
 ) -> Result<crate::blip::OutgoingMessage, SessionError> {
-    let id = core.collections[collection].id;
     let mut answers = Vec::with_capacity(entries.len());
     for entry in entries {
-        let answer = answer_change(&entry, store.revision(id, &entry.id)?.as_ref());
+        let answer = answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref());
         core.progress.completed += u64::from(answer.is_none());
         tracker.add(entry.sequence, answer.is_some());
         answers.push(answer);

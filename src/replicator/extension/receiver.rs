@@ -79,7 +79,7 @@ fn answer_offer(
     on_conflict: OnConflict,
     store: &dyn ReplicaStore,
 ) -> Result<RevAnswer, SessionError> {
-    let Some(local) = store.revision(core.collections[collection].id, &entry.id)? else {
+    let Some(local) = core.durable_revision(collection, &entry.id, store)? else {
         return Ok(RevAnswer::Wanted);
     };
     Ok(match (local.vector.compare(&entry.vector), on_conflict) {

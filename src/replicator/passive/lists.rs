@@ -25,10 +25,9 @@ pub(crate) fn answer_proposals(
 ) -> Result<Answer, Fault> {
     let entries = parse_proposals(body)?;
     debug_assert!(entries.len() <= LIST_ENTRIES_MAX);
-    let id = core.collections[collection].id;
     let mut answers = Vec::with_capacity(entries.len());
     for entry in &entries {
-        let local = store.revision(id, &entry.id)?;
+        let local = core.durable_revision(collection, &entry.id, store)?;
         answers.push(answer_proposal(entry, local.as_ref(), conflict_includes_rev));
     }
     Ok(Answer::Now(list_reply(write_answers(&answers, ACCEPTED))))
@@ -64,11 +63,11 @@ pub(crate) fn answer_changes(
     if entries.is_empty() {
         return Ok(Answer::empty());
     }
-    let id = core.collections[collection].id;
     let mut answers = Vec::with_capacity(entries.len());
     for entry in &entries {
         answers.push(
-            answer_change(entry, store.revision(id, &entry.id)?.as_ref()).unwrap_or_else(|| UNWANTED.into()),
+            answer_change(entry, core.durable_revision(collection, &entry.id, store)?.as_ref())
+                .unwrap_or_else(|| UNWANTED.into()),
         );
     }
     Ok(Answer::Now(list_reply(write_answers(&answers, UNWANTED))))

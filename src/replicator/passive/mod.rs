@@ -6,7 +6,7 @@ pub(super) mod lists;
 pub(super) mod subscription;
 
 use super::checkpoint::OWN_PREFIX;
-use super::config::{CHECKPOINT_SIZE_MAX, COLLECTIONS_MAX, PassiveConfig};
+use super::config::{CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, COLLECTIONS_MAX, PassiveConfig};
 use super::core::{Answer, Awaiting, Core, Fault, SessionCollection};
 use super::error::SessionError;
 use super::event::Activity;
@@ -166,9 +166,11 @@ impl Passive {
         }
         let expected = request.properties.get("rev").filter(|rev| !rev.is_empty());
         let id = core.collections[collection].id;
-        match store.set_checkpoint(id, client, expected, request.body.clone())? {
-            Some(revision) => Ok(Answer::Now(OutgoingMessage::default().with("rev", &revision))),
-            None => Err(ErrorReply::http(409, "checkpoint revision does not match").into()),
+        match store.set_checkpoint(id, client, expected, request.body.clone()) {
+            // A checkpoint that cannot be kept only costs work; damage shows with the next document.
+            Err(error) => Err(ErrorReply::http(500, error.message).into()),
+            Ok(Some(revision)) => Ok(Answer::Now(OutgoingMessage::default().with("rev", &revision))),
+            Ok(None) => Err(ErrorReply::http(409, "checkpoint revision does not match").into()),
         }
     }
 
@@ -261,7 +263,7 @@ fn client_of(request: &IncomingRequest) -> Result<&str, ErrorReply> {
     match request.properties.get("client") {
         None | Some("") => Err(refuse::no_client()),
         // What this database keeps for itself is nobody's business.
-        Some(client) if client.starts_with(OWN_PREFIX) || client.len() > CHECKPOINT_SIZE_MAX => {
+        Some(client) if client.starts_with(OWN_PREFIX) || client.len() > CHECKPOINT_CLIENT_MAX => {
             Err(ErrorReply::http(403, "this checkpoint ID is reserved"))
         }
         Some(client) => Ok(client),

@@ -109,7 +109,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
         for direction in
             [crate::replicator::config::ReplicatorType::Push, crate::replicator::config::ReplicatorType::Pull]
         {
-            for cut in (2..60).step_by(3) {
+            for cut in (2..60).step_by(7) {
                 let (a, p) = (Arc::new(MemoryStore::new(1)), Arc::new(MemoryStore::new(2)));
                 let from = if direction.pushes() { &a } else { &p };
                 (0..3_000).for_each(|n| from.put(&format!("d{n:05}"), &format!("{{\"n\":{n}}}")));

@@ -419,3 +419,27 @@ impl CollectionConfig {
         CollectionConfig::new("_default")
     }
 }
+
+#[test]
+fn revisions_that_vanish_before_they_are_sent_do_not_hold_up_the_rest() {
+    for (ours, theirs) in COMBINATIONS {
+        for cut in (4..40).step_by(5) {
+            let (a, p) = stores();
+            // Written by a third peer, so that they are offered before they are sent.
+            let c = Arc::new(MemoryStore::new(0xc3));
+            fill(&c, "c", 400);
+            sync(1, &c, &a, active(ReplicatorType::Push, ours), theirs);
+            sync(1, &c, &p, active(ReplicatorType::Push, ours), theirs);
+            (0..400).for_each(|n| c.put(&format!("c{n:05}"), "{\"new\":true}"));
+            sync(1, &c, &a, active(ReplicatorType::Push, ours), theirs);
+            let mut pair = Pair::new(cut, active(ReplicatorType::PushAndPull, ours), passive(theirs), &a, &p);
+            pair.run_until(cut);
+            (0..400).step_by(3).for_each(|n| a.purge(&format!("c{n:05}")));
+            (1..400).step_by(3).for_each(|n| a.put(&format!("c{n:05}"), "{\"newer\":true}"));
+            pair.run().expect("the rest goes on");
+            sync(2, &a, &p, active(ReplicatorType::PushAndPull, ours), theirs);
+            assert_eq!(p.body("c00001").as_deref(), Some("{\"newer\":true}"));
+            assert_eq!(p.body("c00002").as_deref(), Some("{\"new\":true}"));
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod cost;
+mod database;
 mod exchange;
 mod hostile;
 mod memory_store;

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::memory_store::MemoryStore;
 use crate::replicator::config::{ActiveConfig, PassiveConfig};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::{Activity, CommitRequest, SessionEvent};
@@ -17,7 +16,7 @@ const STEPS_MAX: usize = 2_000_000;
 
 pub struct Side {
     pub session: Session,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<dyn ReplicaStore>,
     commit: Option<(CommitRequest, u32)>,
     pub events: Vec<SessionEvent>,
     pub idle: bool,
@@ -29,7 +28,7 @@ pub struct Side {
 }
 
 impl Side {
-    fn new(session: Session, store: Arc<MemoryStore>) -> Side {
+    fn new(session: Session, store: Arc<dyn ReplicaStore>) -> Side {
         Side {
             session,
             store,
@@ -78,8 +77,8 @@ impl Pair {
         seed: u64,
         active: ActiveConfig,
         passive: PassiveConfig,
-        a: &Arc<MemoryStore>,
-        p: &Arc<MemoryStore>,
+        a: &Arc<impl ReplicaStore + 'static>,
+        p: &Arc<impl ReplicaStore + 'static>,
     ) -> Pair {
         let mut pair = Pair {
             a: Side::new(Session::active(active), a.clone()),
@@ -199,8 +198,8 @@ impl Pair {
         self.a.finished.clone().expect("the active side ends")
     }
 
-    /// Runs until so many frames have gone, then cuts the connection; what the stores are doing then may still happen.
-    pub fn run_and_cut(&mut self, frames: u64) {
+    /// Runs until so many frames have gone.
+    pub fn run_until(&mut self, frames: u64) {
         while self.frames < frames && self.a.finished.is_none() {
             let mut still = 0;
             while !self.step() {
@@ -210,6 +209,11 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// Runs until so many frames have gone, then cuts the connection; what the stores are doing then may still happen.
+    pub fn run_and_cut(&mut self, frames: u64) {
+        self.run_until(frames);
         for side in [&mut self.a, &mut self.p] {
             if let Some((request, _)) = side.commit.take() {
                 if self.rng.bool() {
