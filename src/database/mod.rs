@@ -53,6 +53,7 @@ pub use self::error::DatabaseError;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
 use self::revision::SourceId;
 use self::store::Store;
+pub use self::store::VerifyReport;
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.
 #[derive(Clone)]
@@ -182,6 +183,26 @@ impl Database {
         self.store.sync(self.store.newest())
     }
 
+    /// Writes the database anew without what is no longer needed, and swaps it in by one step that a crash cannot
+    /// split. Needs room for a second copy meanwhile; writers wait, readers do not. Returns the bytes of all files
+    /// before and after.
+    ///
+    /// # Errors
+    /// Of the store; the database is as it was then.
+    pub fn compact(&self) -> Result<(u64, u64), DatabaseError> {
+        let before = self.store.disk_bytes()?;
+        self.store.compact()?;
+        Ok((before, self.store.disk_bytes()?))
+    }
+
+    /// Reads everything and checks that it holds together. Writers wait.
+    ///
+    /// # Errors
+    /// If the medium cannot be read at all. What is damaged stands in the report.
+    pub fn verify(&self) -> Result<VerifyReport, DatabaseError> {
+        self.store.verify()
+    }
+
     /// What the database holds.
     ///
     /// # Errors
@@ -204,7 +225,7 @@ impl Database {
     }
 
     /// Why this handle accepts no more (a full disk, damage), if so. Opening the database again is the way on.
-    pub fn failure(&self) -> Option<&str> {
+    pub fn failure(&self) -> Option<String> {
         self.store.failure()
     }
 }

@@ -3,6 +3,9 @@
 //! - A commit is one sled batch, and sled recovers a batch wholly or not at all.
 //! - sled's own flush ends in `sync_file_range`, which neither empties the device's cache nor writes the file's size.
 //!   So a commit is acknowledged after flush **and** `fdatasync` of the same file through a second descriptor.
+//! - sled trusts its flush: it reuses a segment of the log, and calls it stable in the headers of later ones, when what
+//!   replaced its content was flushed. That holds in a power cut only if less than a segment is written between two real
+//!   syncs; [`SYNC_WINDOW`] sees to it. A commit larger than that goes through a redo list ([`super::redo`]).
 //! - Concurrent writers share syncs: one leads, the others wait for it or lead the next.
 //! - A failed write leaves sled's memory ahead of the medium, so the handle refuses everything afterwards.
 //! - sled panics on some kinds of damage; panics end here as typed errors.
@@ -13,10 +16,14 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::keys::CollectionKey;
+use super::redo;
 use crate::database::DatabaseError;
 
 /// Size of sled's log segments and write buffers, bytes. Small ones keep a small database small.
@@ -35,11 +42,50 @@ const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 /// Pause between two looks whether they have.
 const CLOSING_POLL: Duration = Duration::from_millis(2);
 
-/// The writes of one commit.
-pub(super) type Writes = sled::Batch;
+/// Bytes that may be written to the log between two syncs, as estimated by [`Writes::log_bytes`]: some less than a
+/// segment.
+pub(super) const SYNC_WINDOW: usize = SEGMENT_BYTES * 3 / 4;
+
+/// What sled writes for a byte of ours: the entry itself, and its share of the pages that are written anew.
+const LOG_AMPLIFICATION: usize = 3;
+
+/// Bytes of an entry's header in the log.
+const ENTRY_HEADER_BYTES: usize = 24;
+
+/// How long a flush may take before it is looked after: sled forgets to wake the one who waits when a write fails.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The writes of one commit, in order: of two to one key the later holds.
+#[derive(Default)]
+pub(super) struct Writes {
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A key and its new value, or `None` to remove it.
+pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+impl Writes {
+    pub(super) fn insert(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.entries.push((key.into(), Some(value.into())));
+    }
+
+    pub(super) fn remove(&mut self, key: impl Into<Vec<u8>>) {
+        self.entries.push((key.into(), None));
+    }
+
+    /// Estimate of what the log grows by.
+    pub(super) fn log_bytes(&self) -> usize {
+        self.entries.iter().map(log_bytes).sum()
+    }
+}
+
+/// Estimate of what the log grows by for one entry.
+pub(super) fn log_bytes((key, value): &Entry) -> usize {
+    LOG_AMPLIFICATION * (ENTRY_HEADER_BYTES + key.len() + value.as_ref().map_or(0, Vec::len))
+}
 
 /// Names a commit for waiting on its durability; later ones are larger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
 /// The newest sequence of each collection that a sync made durable.
@@ -57,12 +103,16 @@ pub(crate) struct EngineCounts {
 /// An open sled tree with group commit.
 pub(super) struct Engine {
     db: sled::Db,
+    directory: PathBuf,
     /// The log file, opened a second time for `fdatasync`.
     log: File,
     group: Mutex<Group>,
     group_changed: Condvar,
     failed: OnceLock<String>,
     syncs: AtomicU64,
+    /// Called after each sync, so that a test knows what a power cut would leave.
+    #[cfg(test)]
+    pub(super) synced: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 /// Who waits for which sync.
@@ -73,12 +123,15 @@ struct Group {
     leading: bool,
     /// Sequences applied and not yet given to a sync.
     dirty: Watermarks,
+    /// Bytes of log since the last sync, estimated.
+    unsynced_bytes: usize,
     closed: bool,
 }
 
 impl Engine {
-    /// Opens or creates the log in `directory` (which exists). The caller holds the database's lock.
-    pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Engine, DatabaseError> {
+    /// Opens or creates the log in `directory` (which exists). The caller holds the database's lock. All that `start`
+    /// and earlier tickets name is in it.
+    pub(super) fn open(directory: &Path, cache_bytes: u64, start: Ticket) -> Result<Engine, DatabaseError> {
         let config = sled::Config::new()
             .path(directory)
             .cache_capacity(cache_bytes)
@@ -89,14 +142,19 @@ impl Engine {
         let log = File::options().read(true).write(true).open(directory.join(LOG_FILE)).map_err(io)?;
         log.sync_all().map_err(io)?;
         sync_directory(directory)?;
-        Ok(Engine {
+        let engine = Engine {
             db,
+            directory: directory.to_owned(),
             log,
-            group: Mutex::default(),
+            group: Mutex::new(Group { applied: start.0, synced: start.0, ..Group::default() }),
             group_changed: Condvar::new(),
             failed: OnceLock::new(),
             syncs: AtomicU64::new(0),
-        })
+            #[cfg(test)]
+            synced: Mutex::default(),
+        };
+        redo::recover(&engine)?;
+        Ok(engine)
     }
 
     /// Runs a sled call: refuses after a failure, turns panics into errors.
@@ -116,7 +174,7 @@ impl Engine {
     }
 
     /// Marks the handle as failed, with the first reason.
-    fn fail(&self, error: DatabaseError) -> DatabaseError {
+    pub(super) fn fail(&self, error: DatabaseError) -> DatabaseError {
         let _ = self.failed.set(error.to_string());
         error
     }
@@ -162,8 +220,12 @@ impl Engine {
 
     /// Applies a commit; it becomes visible at once and durable with [`Engine::sync`]. One caller at a time.
     pub(super) fn apply(&self, writes: Writes, sequences: Watermarks) -> Result<Ticket, DatabaseError> {
-        self.guarded("write", || self.db.apply_batch(writes))?;
-        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        if writes.log_bytes() <= SYNC_WINDOW {
+            self.apply_part(writes)?;
+        } else {
+            redo::apply(self, writes)?;
+        }
+        let mut group = self.lock();
         group.applied += 1;
         group.dirty.extend(sequences);
         let ticket = Ticket(group.applied);
@@ -172,15 +234,37 @@ impl Engine {
         Ok(ticket)
     }
 
+    /// Applies writes that fit the sync window as one batch, after a sync if the window is used up.
+    pub(super) fn apply_part(&self, writes: Writes) -> Result<(), DatabaseError> {
+        let bytes = writes.log_bytes();
+        if self.lock().unsynced_bytes + bytes > SYNC_WINDOW {
+            self.sync_medium()?;
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in writes.entries {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.guarded("write", || self.db.apply_batch(batch))?;
+        self.lock().unsynced_bytes += bytes;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Group> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The newest commit.
     pub(super) fn newest(&self) -> Ticket {
-        Ticket(self.group.lock().unwrap_or_else(PoisonError::into_inner).applied)
+        Ticket(self.lock().applied)
     }
 
     /// Waits until the medium has the commit, leading a sync if nobody does. `publish` is called with what became
     /// durable, without a lock held, by the one who led.
     pub(super) fn sync(&self, ticket: Ticket, publish: impl FnOnce(Watermarks)) -> Result<(), DatabaseError> {
-        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut group = self.lock();
         let (target, dirty) = loop {
             if group.synced >= ticket.0 {
                 return Ok(());
@@ -195,8 +279,8 @@ impl Engine {
             group = self.group_changed.wait(group).unwrap_or_else(PoisonError::into_inner);
         };
         drop(group);
-        let result = self.guarded("write", || self.db.flush()).and_then(|_| self.sync_log());
-        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.sync_medium();
+        let mut group = self.lock();
         group.leading = false;
         if result.is_ok() {
             group.synced = target;
@@ -209,15 +293,49 @@ impl Engine {
         result
     }
 
-    fn sync_log(&self) -> Result<(), DatabaseError> {
+    /// Brings everything applied so far to the medium.
+    pub(super) fn sync_medium(&self) -> Result<(), DatabaseError> {
+        let bytes = self.lock().unsynced_bytes;
+        self.guarded("write", || self.flush())?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         // After a failed fdatasync the kernel may have dropped the pages: nothing later may count on them.
-        self.log.sync_data().map_err(|source| self.fail(io_error("sync", source)))
+        self.log.sync_data().map_err(|source| self.fail(io_error("sync", source)))?;
+        #[cfg(test)]
+        if let Some(synced) = &*self.synced.lock().unwrap_or_else(PoisonError::into_inner) {
+            synced();
+        }
+        let mut group = self.lock();
+        group.unsynced_bytes = group.unsynced_bytes.saturating_sub(bytes);
+        Ok(())
+    }
+
+    /// sled's flush, which hands everything to the operating system. When a write fails on one of its threads, sled
+    /// does not wake who waits for it; a second flush does, so one is made now and then.
+    fn flush(&self) -> sled::Result<()> {
+        struct Unpark(Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut flush = pin!(self.db.flush_async());
+        let mut looked = Instant::now();
+        loop {
+            if let Poll::Ready(result) = flush.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return result.map(drop);
+            }
+            std::thread::park_timeout(FLUSH_PATIENCE);
+            if looked.elapsed() >= FLUSH_PATIENCE {
+                self.db.flush()?;
+                looked = Instant::now();
+            }
+        }
     }
 
     /// Blocks until a commit waits for a sync; `None` once the engine is closed.
     pub(super) fn wait_dirty(&self) -> Option<Ticket> {
-        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut group = self.lock();
         loop {
             if group.closed || self.failed.get().is_some() {
                 return None;
@@ -231,29 +349,29 @@ impl Engine {
 
     /// Sleeps for at most `time`, less if the engine is closed.
     pub(super) fn sleep(&self, time: Duration) {
-        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = self.lock();
         let _ = self.group_changed.wait_timeout_while(group, time, |group| !group.closed);
     }
 
     /// Ends [`Engine::wait_dirty`] and [`Engine::sleep`].
     pub(super) fn close(&self) {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.lock().closed = true;
         self.group_changed.notify_all();
     }
 
     /// Why the handle accepts nothing more, if so.
-    pub(super) fn failure(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failed.get().cloned()
+    }
+
+    /// Directory of the log.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(super) fn counts(&self) -> EngineCounts {
-        let commits = self.group.lock().unwrap_or_else(PoisonError::into_inner).applied;
+        let commits = self.lock().applied;
         EngineCounts { commits, syncs: self.syncs.load(Ordering::Relaxed) }
-    }
-
-    /// Checks sled's own checksums.
-    pub(super) fn verify(&self) -> Result<(), DatabaseError> {
-        self.guarded("verify", || self.db.verify_integrity())
     }
 }
 

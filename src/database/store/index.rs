@@ -211,6 +211,34 @@ impl IndexEdit {
     }
 }
 
+/// Writes the index of a collection anew: full pages, in order. The last page has to be finished.
+pub(super) struct IndexWriter {
+    collection: CollectionKey,
+    builder: PageBuilder,
+}
+
+impl IndexWriter {
+    pub(super) fn new(collection: CollectionKey) -> IndexWriter {
+        IndexWriter { collection, builder: PageBuilder::default() }
+    }
+
+    /// Adds the next ID.
+    pub(super) fn push(&mut self, id: &str, entry: IndexEntry, writes: &mut Writes) {
+        if self.builder.value.len() >= PAGE_BYTES_MAX {
+            let full = std::mem::take(&mut self.builder);
+            writes.insert(keys::index(self.collection, &full.last), full.value);
+        }
+        self.builder.push(id, entry);
+    }
+
+    /// Writes what is left as the last page.
+    pub(super) fn finish(self, writes: &mut Writes) {
+        if !self.builder.value.is_empty() {
+            writes.insert(keys::index_last(self.collection), self.builder.value);
+        }
+    }
+}
+
 /// Writes a page, split where it outgrew the limit. The last page is split so that the left parts are full, since IDs
 /// often grow; any other one in halves.
 fn write_page(

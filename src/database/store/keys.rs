@@ -8,6 +8,8 @@
 //! | `s` | source number, 2 bytes | 16 bytes |
 //! | `c` | collection, 2 bytes | canonical name |
 //! | `t` | collection | counters |
+//! | `R` | – | length and checksum of a complete redo list ([`super::redo`]) |
+//! | `r` | number of a piece, 4 bytes | piece of a redo list |
 //! | `k` | collection, client ID | checkpoint |
 //! | `i` | collection, fence | page of document IDs ([`super::index`]) |
 //! | `b` | collection, sequence, piece | block of records ([`super::block`]) |
@@ -20,6 +22,8 @@ pub(crate) struct CollectionKey(pub(crate) u16);
 
 pub(super) const META: &[u8] = b"m";
 pub(super) const CLOCK: &[u8] = b"h";
+pub(super) const REDO_COMPLETE: &[u8] = b"R";
+pub(super) const REDO: u8 = b'r';
 pub(super) const NAME: u8 = b'n';
 pub(super) const SOURCE: u8 = b's';
 pub(super) const COLLECTION: u8 = b'c';
@@ -37,6 +41,12 @@ pub(super) fn numbered(kind: u8, number: u16) -> [u8; 3] {
 /// The range of all keys of a kind: from, to (excluded).
 pub(super) fn kind_range(kind: u8) -> ([u8; 1], [u8; 1]) {
     ([kind], [kind + 1])
+}
+
+/// Key of a piece of a redo list.
+pub(super) fn redo(piece: u32) -> [u8; 5] {
+    let [a, b, c, d] = piece.to_be_bytes();
+    [REDO, a, b, c, d]
 }
 
 fn with_tail(kind: u8, collection: CollectionKey, tail: &[u8]) -> Vec<u8> {

@@ -4,11 +4,14 @@
 //! [`StoredRevision`]s by collection, ID and sequence.
 
 mod block;
+mod check;
+mod compact;
 mod engine;
 mod index;
 mod keys;
 mod layout;
 mod read;
+mod redo;
 mod tables;
 mod writer;
 
@@ -35,6 +38,7 @@ pub(crate) use self::block::StoredRevision;
 #[cfg(feature = "cli")]
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
+pub use self::check::VerifyReport;
 pub(crate) use self::keys::CollectionKey;
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
 
@@ -58,7 +62,9 @@ pub(crate) struct Store {
     path: PathBuf,
     source: SourceId,
     durability: Durability,
-    engine: Arc<Engine>,
+    cache_bytes: u64,
+    /// Replaced as a whole by a compaction, under the writer's lock.
+    engine: RwLock<Arc<Engine>>,
     names: RwLock<Names>,
     sources: RwLock<Sources>,
     collections: RwLock<BTreeMap<CollectionKey, Arc<CollectionState>>>,
@@ -74,7 +80,7 @@ impl Store {
     pub(crate) fn open(path: &Path, config: &DatabaseConfig) -> Result<Arc<Store>, DatabaseError> {
         let lock = layout::lock(path, config.create)?;
         let log = layout::current_log(path)?;
-        let engine = Arc::new(Engine::open(&log, config.cache_bytes)?);
+        let engine = Arc::new(Engine::open(&log, config.cache_bytes, Ticket::default())?);
         let meta = layout::meta(&engine, path, config)?;
         let names = tables::load_names(&engine)?;
         let sources = Sources::load(&engine)?;
@@ -84,7 +90,8 @@ impl Store {
             path: path.to_owned(),
             source: meta.source,
             durability: config.durability,
-            engine,
+            cache_bytes: config.cache_bytes,
+            engine: RwLock::new(engine),
             names: RwLock::new(names),
             sources: RwLock::new(sources),
             collections: RwLock::new(collections),
@@ -105,6 +112,16 @@ impl Store {
         Ok(())
     }
 
+    fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Calls `synced` after each sync of the medium.
+    #[cfg(test)]
+    pub(crate) fn observe_syncs(&self, synced: impl Fn() + Send + 'static) {
+        *self.engine().synced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(synced));
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -123,12 +140,12 @@ impl Store {
     }
 
     pub(crate) fn counts(&self) -> EngineCounts {
-        self.engine.counts()
+        self.engine().counts()
     }
 
     /// Why the handle accepts nothing more, if so.
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.engine.failure()
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.engine().failure()
     }
 
     /// Bytes of all files.
@@ -166,12 +183,12 @@ impl Store {
 
     /// Waits until the medium has the commit, whatever the configuration.
     pub(crate) fn sync(&self, ticket: Ticket) -> Result<(), DatabaseError> {
-        self.engine.sync(ticket, |durable| publish(&self.collections, &self.changed, durable))
+        self.engine().sync(ticket, |durable| publish(&self.collections, &self.changed, durable))
     }
 
     /// The newest commit.
     pub(crate) fn newest(&self) -> Ticket {
-        self.engine.newest()
+        self.engine().newest()
     }
 
     /// Lets a thread of its own sync what is applied within [`RELAXED_SYNC_MS`].
@@ -180,9 +197,16 @@ impl Store {
         if syncer.is_some() {
             return;
         }
-        let (engine, store) = (Arc::clone(&self.engine), Arc::downgrade(self));
+        let store = Arc::downgrade(self);
         let run = move || {
-            while engine.wait_dirty().is_some() {
+            while let Some(engine) = store.upgrade().map(|store| store.engine()) {
+                if engine.wait_dirty().is_none() {
+                    // Closed for good, failed, or replaced by a compaction.
+                    match store.upgrade() {
+                        Some(store) if !Arc::ptr_eq(&store.engine(), &engine) => continue,
+                        _ => return,
+                    }
+                }
                 engine.sleep(Duration::from_millis(RELAXED_SYNC_MS / 2));
                 let Some(store) = store.upgrade() else { return };
                 if let Err(error) = store.sync(store.newest()) {
@@ -217,13 +241,14 @@ fn publish(
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.engine.close();
+        self.engine().close();
         let syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The thread itself may be the one that drops the last handle.
         if let Some(thread) = syncer.filter(|t| t.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
-        if let Err(error) = self.engine.sync(self.engine.newest(), |_| ()) {
+        let engine = self.engine();
+        if let Err(error) = engine.sync(engine.newest(), |_| ()) {
             tracing::debug!(%error, "last sync of a closed database");
         }
     }

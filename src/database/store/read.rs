@@ -148,7 +148,7 @@ impl Store {
         collection: CollectionKey,
         id: &str,
     ) -> Result<Result<Option<StoredRevision>, Moved>, DatabaseError> {
-        let Some(entry) = index::find(&self.engine, collection, id)? else { return Ok(Ok(None)) };
+        let Some(entry) = index::find(&self.engine(), collection, id)? else { return Ok(Ok(None)) };
         Ok(self.record(collection, entry.sequence)?.filter(|r| *r.id == *id).map(Some).ok_or(Moved))
     }
 
@@ -163,7 +163,7 @@ impl Store {
             return Ok(Some(record));
         }
         drop(cache);
-        let Ok(Some(found)) = find_block(&self.engine, collection, sequence)? else { return Ok(None) };
+        let Ok(Some(found)) = find_block(&self.engine(), collection, sequence)? else { return Ok(None) };
         let records = Arc::new(self.decode(&found.value)?);
         cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.keep(collection, &records);
@@ -188,13 +188,13 @@ impl Store {
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
         let (mut found, mut after) = (Vec::new(), since);
         while found.len() < limit && after < until {
-            let block = self.settled(|| find_block(&self.engine, collection, after + 1))?;
+            let block = self.settled(|| find_block(&self.engine(), collection, after + 1))?;
             let Some(block) = block else { break };
             for record in self.decode(&block.value)? {
                 if record.sequence <= after || record.sequence > until || found.len() >= limit {
                     continue;
                 }
-                let entry = index::find(&self.engine, collection, &record.id)?;
+                let entry = index::find(&self.engine(), collection, &record.id)?;
                 if entry.is_some_and(|e| e.sequence == record.sequence) {
                     found.push(record);
                 }
@@ -213,13 +213,13 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(Box<str>, IndexEntry)>, DatabaseError> {
         let mut found = Vec::new();
-        let mut page = index::page_from(&self.engine, collection, after.unwrap_or(""))?;
+        let mut page = index::page_from(&self.engine(), collection, after.unwrap_or(""))?;
         while let Some((fence, entries)) = page {
             found.extend(entries.into_iter().filter(|(id, _)| after.is_none_or(|after| **id > *after)));
             if found.len() >= limit {
                 break;
             }
-            page = index::page_after(&self.engine, collection, &fence)?;
+            page = index::page_after(&self.engine(), collection, &fence)?;
         }
         Ok(found)
     }

@@ -25,13 +25,29 @@ use crate::database::config::COLLECTIONS_MAX;
 use crate::database::revision::{Version, VersionVector};
 
 /// Bytes of records (not deflated) after which a block is closed.
-const BLOCK_BYTES_TARGET: usize = 4096;
+pub(super) const BLOCK_BYTES_TARGET: usize = 4096;
 
 /// Small blocks at the end of a collection's feed before they are joined.
 const TAIL_BLOCKS_MAX: usize = 32;
 
 /// Blocks whose dead records are counted in memory; beyond it all are forgotten, and counted anew when met.
 const COUNTED_BLOCKS_MAX: usize = 8192;
+
+impl WriterState {
+    /// Forgets what it knows of the log's blocks, after a compaction.
+    pub(super) fn relocate(&mut self, engine: &Engine) -> Result<(), DatabaseError> {
+        self.census.clear();
+        for (&key, collection) in &mut self.collections {
+            collection.tail = load_tail(engine, key)?;
+        }
+        Ok(())
+    }
+
+    /// Documents and tombstones that a collection counts.
+    pub(super) fn counted(&self, key: CollectionKey) -> (u64, u64) {
+        self.collections.get(&key).map_or((0, 0), |c| (c.counters.documents, c.counters.tombstones))
+    }
+}
 
 /// Longest checkpoint body, bytes.
 pub(crate) const CHECKPOINT_BODY_MAX: usize = 64 * 1024;
@@ -206,7 +222,7 @@ impl Store {
         let key = CollectionKey(number);
         let mut writes = Writes::default();
         writes.insert(&keys::numbered(keys::COLLECTION, number), name.as_bytes());
-        let ticket = self.engine.apply(writes, Watermarks::new())?;
+        let ticket = self.engine().apply(writes, Watermarks::new())?;
         state.add_collection(key, name.to_owned(), Counters::default(), Vec::new());
         if let Some(added) = state.collections.get(&key) {
             let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +238,7 @@ impl Store {
         let mut state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut writes = Writes::default();
         let remove = |from: &[u8], to: &[u8], writes: &mut Writes| {
-            self.engine.scan(from, to, |key, _| {
+            self.engine().scan(from, to, |key, _| {
                 writes.remove(key);
                 Ok(ControlFlow::Continue(()))
             })
@@ -232,7 +248,7 @@ impl Store {
         remove(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), &mut writes)?;
         writes.remove(&keys::numbered(keys::COLLECTION, key.0));
         writes.remove(&keys::numbered(keys::COUNTERS, key.0));
-        let ticket = self.engine.apply(writes, Watermarks::new())?;
+        let ticket = self.engine().apply(writes, Watermarks::new())?;
         state.collections.remove(&key);
         state.census.retain(|(k, _), _| *k != key);
         self.collections.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -248,8 +264,8 @@ impl Store {
         client: &str,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
         let key = keys::checkpoint(key, client);
-        let Some(first) = self.engine.get(&key)? else { return Ok(None) };
-        Ok(read_pieces(&self.engine, &key, &first)?.map(|(value, _)| value))
+        let Some(first) = self.engine().get(&key)? else { return Ok(None) };
+        Ok(read_pieces(&self.engine(), &key, &first)?.map(|(value, _)| value))
     }
 
     /// Remembers that a peer has all changes up to `sequence`; stored with the next commit to the collection.
@@ -300,7 +316,7 @@ impl Writer<'_> {
             Some(None) => return Ok(None),
             None => {}
         }
-        let Some(entry) = staged.index.find(&store.engine, key, id)? else { return Ok(None) };
+        let Some(entry) = staged.index.find(&store.engine(), key, id)? else { return Ok(None) };
         let record = store.record(key, entry.sequence)?.filter(|record| *record.id == *id);
         record.map(Some).ok_or_else(|| damaged("an index entry leads to no record"))
     }
@@ -353,9 +369,9 @@ impl Writer<'_> {
     ) -> Result<bool, DatabaseError> {
         let stored_key = keys::checkpoint(key, client);
         self.stage(key)?;
-        if self.store.engine.get(&stored_key)?.is_none() {
+        if self.store.engine().get(&stored_key)?.is_none() {
             let mut count = 0;
-            self.store.engine.scan(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), |_, _| {
+            self.store.engine().scan(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), |_, _| {
                 count += 1;
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -391,7 +407,7 @@ impl Writer<'_> {
         write_new_names(&names, &mut self.state.names_stored, &mut writes);
         drop(names);
         self.store.sources.write().unwrap_or_else(PoisonError::into_inner).write_new(&mut writes);
-        let ticket = self.store.engine.apply(writes, sequences)?;
+        let ticket = self.store.engine().apply(writes, sequences)?;
         for (key, pass) in done {
             self.accept(key, pass);
         }
@@ -453,7 +469,7 @@ impl Writer<'_> {
         let mut index = std::mem::take(&mut pass.index);
         for (id, at) in staged.newest {
             let place = at.map(|at| places[at]);
-            index.set(&self.store.engine, key, &id, place)?;
+            index.set(&self.store.engine(), key, &id, place)?;
         }
         index.write(key, writes);
         Ok(Some(pass))
@@ -489,7 +505,7 @@ impl Writer<'_> {
 
     /// The block that ends exactly at `sequence`.
     fn block_at(&self, key: CollectionKey, sequence: u64) -> Result<Option<FoundBlock>, DatabaseError> {
-        let found = find_block(&self.store.engine, key, sequence)?;
+        let found = find_block(&self.store.engine(), key, sequence)?;
         let found = found.map_err(|Moved| damaged("a piece of a block is missing"))?;
         Ok(found.filter(|block| block.sequence == sequence))
     }
@@ -503,7 +519,7 @@ impl Writer<'_> {
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
         let mut living = Vec::new();
         for record in self.store.decode(&block.value)? {
-            let entry = pass.index.find(&self.store.engine, key, &record.id)?;
+            let entry = pass.index.find(&self.store.engine(), key, &record.id)?;
             let is_newest = entry.is_some_and(|e| e.sequence == record.sequence);
             if is_newest && pass.dead.binary_search(&record.sequence).is_err() {
                 living.push(record);
@@ -521,7 +537,7 @@ impl Writer<'_> {
     ) -> Result<(), DatabaseError> {
         let mut at = 0;
         while let Some(&first) = pass.dead.get(at) {
-            let found = find_block(&self.store.engine, key, first)?;
+            let found = find_block(&self.store.engine(), key, first)?;
             let found = found.map_err(|Moved| damaged("a piece of a block is missing"))?;
             let Some(block) = found else { return Err(damaged("a record is missing")) };
             let end = pass.dead.partition_point(|&sequence| sequence <= block.sequence);

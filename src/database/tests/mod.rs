@@ -1,6 +1,10 @@
 //! Tests of the database as a whole.
 
+mod crash;
+mod damage;
+mod group;
 mod model;
+mod replica;
 
 use serde_json::{Map, Value, json};
 

@@ -17,6 +17,7 @@ enum Operation {
     Batch(Vec<(u8, Option<u16>)>),
     Fill { from: u16, count: u16 },
     Reopen,
+    Compact,
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
@@ -28,6 +29,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         3 => prop::collection::vec((any::<u8>(), any::<Option<u16>>()), 0..60).prop_map(Operation::Batch),
         1 => (any::<u16>(), 0u16..600).prop_map(|(from, count)| Operation::Fill { from, count }),
         1 => Just(Operation::Reopen),
+        1 => Just(Operation::Compact),
     ];
     prop::collection::vec(operation, 1..60)
 }
@@ -98,6 +100,7 @@ proptest! {
                     database.batch(|b| ids.iter().try_for_each(|(id, body)| b.put(&collection, id, body))).expect("fill");
                     model.extend(ids);
                 }
+                Operation::Compact => drop(database.compact().expect("compact")),
                 Operation::Reopen => {
                     drop((collection, database));
                     database = fixture.open();
@@ -109,6 +112,9 @@ proptest! {
         prop_assert_eq!(contents(&collection), expected);
         prop_assert_eq!(collection.count(), model.len() as u64);
         check_feed(&collection, &model)?;
+        let report = database.verify().expect("verify");
+        prop_assert!(report.is_sound(), "{:?}", report);
+        prop_assert_eq!(report.documents, model.len() as u64);
     }
 }
 

@@ -1,0 +1,159 @@
+//! Verification: reads everything and checks that it holds together.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::PoisonError;
+
+use super::block::StoredRevision;
+use super::engine::Engine;
+use super::index;
+use super::keys::{self, CollectionKey};
+use super::read::find_block;
+use super::{CollectionState, Store};
+use crate::database::DatabaseError;
+use crate::database::packed::Unpacker;
+
+/// Problems listed in a report; further ones are only counted.
+const PROBLEMS_LISTED_MAX: usize = 100;
+
+/// What a verification found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Documents found, tombstones not counted.
+    pub documents: u64,
+    /// Tombstones found.
+    pub tombstones: u64,
+    /// Blocks of records read.
+    pub blocks: u64,
+    /// Records in them that newer ones replaced; compaction removes them.
+    pub dead_records: u64,
+    /// How many problems there are. The database is sound if there is none.
+    pub problems: u64,
+    /// The first of them, for people.
+    pub listed: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Whether everything holds together.
+    pub fn is_sound(&self) -> bool {
+        self.problems == 0
+    }
+
+    fn problem(&mut self, text: String) {
+        self.problems += 1;
+        if self.listed.len() < PROBLEMS_LISTED_MAX {
+            self.listed.push(text);
+        }
+    }
+}
+
+impl Store {
+    /// Reads everything and checks that it holds together, with writers held off.
+    pub(crate) fn verify(&self) -> Result<VerifyReport, DatabaseError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.engine();
+        let mut report = VerifyReport::default();
+        // sled checks the checksum of each page it reads.
+        engine.scan(&[], &[0xff], |_, _| Ok(ControlFlow::Continue(())))?;
+        for (key, state) in self.collections() {
+            let before = (report.documents, report.tombstones);
+            let mut places = index_places(&engine, key, &mut report);
+            self.check_blocks(&engine, key, &state, &mut places, &mut report);
+            for id in places.into_values() {
+                report.problem(format!("{}: {id:?} is in the index, its record is missing", state.name));
+            }
+            let found = (report.documents - before.0, report.tombstones - before.1);
+            let counted = writer.counted(key);
+            if found != counted {
+                let text = format!("{}: counts {counted:?} documents and tombstones, has {found:?}", state.name);
+                report.problem(text);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Takes each record found out of `places`.
+    fn check_blocks(
+        &self,
+        engine: &Engine,
+        key: CollectionKey,
+        state: &CollectionState,
+        places: &mut BTreeMap<u64, Box<str>>,
+        report: &mut VerifyReport,
+    ) {
+        let mut after = 0;
+        loop {
+            let block = match find_block(engine, key, after + 1) {
+                Ok(Ok(Some(block))) => block,
+                Ok(Ok(None)) => return,
+                Ok(Err(_)) => return report.problem(format!("{}: a block after {after} is torn", state.name)),
+                Err(error) => return report.problem(format!("{}: {error}", state.name)),
+            };
+            report.blocks += 1;
+            let records = self.decode(&block.value);
+            let records = records.unwrap_or_else(|error| {
+                report.problem(format!("{}: block {}: {error}", state.name, block.sequence));
+                Vec::new()
+            });
+            for record in &records {
+                if record.sequence <= after || record.sequence > block.sequence {
+                    report.problem(format!("{}: record {} is out of order", state.name, record.sequence));
+                }
+                self.check_record(state, record, places, report);
+            }
+            after = block.sequence;
+        }
+    }
+
+    fn check_record(
+        &self,
+        state: &CollectionState,
+        record: &StoredRevision,
+        places: &mut BTreeMap<u64, Box<str>>,
+        report: &mut VerifyReport,
+    ) {
+        if places.get(&record.sequence).is_none_or(|id| *id != record.id) {
+            report.dead_records += 1;
+            return;
+        }
+        places.remove(&record.sequence);
+        *if record.deleted { &mut report.tombstones } else { &mut report.documents } += 1;
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let is_readable = Unpacker::new(&names, &record.id).map(&record.body).is_some();
+        if !is_readable && !(record.deleted && record.body.is_empty()) {
+            report.problem(format!("{}: the body of {:?} is damaged", state.name, record.id));
+        }
+        if record.sequence > state.applied() {
+            report.problem(format!("{}: {:?} has a sequence from the future", state.name, record.id));
+        }
+    }
+}
+
+/// Sequences and IDs of the index, in order of sequence.
+fn index_places(engine: &Engine, key: CollectionKey, report: &mut VerifyReport) -> BTreeMap<u64, Box<str>> {
+    let mut places = BTreeMap::new();
+    let mut last: Option<Box<str>> = None;
+    let mut page = index::page_from(engine, key, "");
+    loop {
+        match page {
+            Ok(None) => return places,
+            Err(error) => {
+                report.problem(error.to_string());
+                return places;
+            }
+            Ok(Some((fence, entries))) => {
+                for (id, entry) in entries {
+                    if last.as_ref().is_some_and(|last| *last >= id) || *keys::index(key, &id) > *fence {
+                        report.problem(format!("{id:?} is out of order in the index"));
+                    }
+                    if places.insert(entry.sequence, id.clone()).is_some() {
+                        report.problem(format!("{id:?} shares its sequence with another document"));
+                    }
+                    last = Some(id);
+                }
+                page = index::page_after(engine, key, &fence);
+            }
+        }
+    }
+}

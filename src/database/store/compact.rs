@@ -1,0 +1,152 @@
+//! Compaction: the living records written anew into a second log, which then takes the place of the first.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, PoisonError};
+
+use super::block::{BlockBuilder, Codec, StoredRevision};
+use super::engine::{Engine, Watermarks, Writes};
+use super::index::{self, IndexWriter};
+use super::keys::{self, CollectionKey};
+use super::read::write_pieces;
+use super::writer::BLOCK_BYTES_TARGET;
+use super::{Store, layout};
+use crate::database::DatabaseError;
+
+/// Records read from the old log at a time.
+const RECORDS_AT_ONCE: usize = 512;
+
+/// Entries of one batch into the new log.
+const BATCH_ENTRIES_MAX: usize = 256;
+
+/// The first bytes of keys that are copied as they are: all but index and blocks.
+const COPIED_KINDS: &[u8] = b"chkmnst";
+
+impl Store {
+    /// Writes the store anew and swaps it in; see [`Database::compact`](crate::database::Database::compact).
+    pub(crate) fn compact(&self) -> Result<(), DatabaseError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.engine();
+        let newest = old.newest();
+        self.sync(newest)?;
+        let directory = layout::next_log(&self.path, old.directory())?;
+        let fill = || -> Result<Engine, DatabaseError> {
+            let new = Engine::open(&directory, self.cache_bytes, newest)?;
+            let mut copy = Copy { store: self, old: &old, new: &new, writes: Writes::default(), entries: 0 };
+            copy.run()?;
+            copy.flush()?;
+            new.sync(new.newest(), |_| ())?;
+            Ok(new)
+        };
+        let new = match fill() {
+            Ok(new) => Arc::new(new),
+            Err(error) => {
+                // The next open would remove it as well.
+                let _ = std::fs::remove_dir_all(&directory);
+                return Err(error);
+            }
+        };
+        if let Err(error) = layout::set_current(&self.path, &directory) {
+            // Which log is current after a crash is unknown, so both stay and nothing more may be written.
+            return Err(old.fail(error));
+        }
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        old.close();
+        writer.relocate(&new)?;
+        let leftover = old.directory().to_owned();
+        drop(old);
+        if let Err(error) = std::fs::remove_dir_all(&leftover) {
+            tracing::warn!(path = %leftover.display(), %error, "the log before compaction stays until the next open");
+        }
+        Ok(())
+    }
+}
+
+/// One copy from log to log.
+struct Copy<'s> {
+    store: &'s Store,
+    old: &'s Engine,
+    new: &'s Engine,
+    writes: Writes,
+    entries: usize,
+}
+
+impl Copy<'_> {
+    fn run(&mut self) -> Result<(), DatabaseError> {
+        let mut copied = Vec::new();
+        for &kind in COPIED_KINDS {
+            let (from, to) = keys::kind_range(kind);
+            self.old.scan(&from, &to, |key, value| {
+                copied.push((key.to_vec(), value.to_vec()));
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        for (key, value) in copied {
+            self.writes.insert(key, value);
+            self.wrote(1)?;
+        }
+        for (key, state) in self.store.collections() {
+            self.blocks(key, state.applied())?;
+            self.index(key)?;
+        }
+        Ok(())
+    }
+
+    /// Counts entries added, and applies them when they are many.
+    fn wrote(&mut self, entries: usize) -> Result<(), DatabaseError> {
+        self.entries += entries;
+        if self.entries >= BATCH_ENTRIES_MAX { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), DatabaseError> {
+        self.entries = 0;
+        self.new.apply(std::mem::take(&mut self.writes), Watermarks::new()).map(drop)
+    }
+
+    fn blocks(&mut self, key: CollectionKey, until: u64) -> Result<(), DatabaseError> {
+        let (mut builder, mut codec, mut after) = (BlockBuilder::default(), Codec::default(), 0);
+        loop {
+            let records = self.store.changes(key, after, until, RECORDS_AT_ONCE)?;
+            let Some(last) = records.last() else { break };
+            after = last.sequence;
+            for record in records {
+                if record.body.len() > BLOCK_BYTES_TARGET || builder.len() >= BLOCK_BYTES_TARGET {
+                    self.block(key, &mut builder, &mut codec)?;
+                }
+                self.push(&mut builder, &record);
+            }
+        }
+        self.block(key, &mut builder, &mut codec)
+    }
+
+    fn push(&self, builder: &mut BlockBuilder, record: &StoredRevision) {
+        builder.push(record, &*self.store.sources.read().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn block(
+        &mut self,
+        key: CollectionKey,
+        builder: &mut BlockBuilder,
+        codec: &mut Codec,
+    ) -> Result<(), DatabaseError> {
+        if builder.count() == 0 {
+            return Ok(());
+        }
+        let block_key = keys::block(key, builder.last_sequence());
+        let pieces = write_pieces(&mut self.writes, &block_key, &builder.finish(codec));
+        self.wrote(usize::from(pieces))
+    }
+
+    fn index(&mut self, key: CollectionKey) -> Result<(), DatabaseError> {
+        let mut writer = IndexWriter::new(key);
+        let mut page = index::page_from(self.old, key, "")?;
+        while let Some((fence, entries)) = page {
+            for (id, entry) in entries {
+                writer.push(&id, entry, &mut self.writes);
+            }
+            self.wrote(1)?;
+            page = index::page_after(self.old, key, &fence)?;
+        }
+        writer.finish(&mut self.writes);
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Commits that are larger than the log may grow between two syncs: atomic all the same.
+//!
+//! The writes are first stored as a list, in as many synced steps as it takes; then one small batch declares the list
+//! complete, which is the moment of the commit; then the writes are made, again in synced steps, and the list goes. A
+//! crash before that moment leaves a list without a declaration, which is removed at open; after it, the writes are
+//! made at open once more.
+
+use std::ops::ControlFlow;
+
+use super::engine::{Engine, Entry, SYNC_WINDOW, VALUE_BYTES_MAX, Writes, log_bytes};
+use super::keys;
+use super::read::damaged;
+use crate::database::DatabaseError;
+
+/// What a complete list says of itself.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Complete {
+    bytes: u64,
+    crc32: u32,
+}
+
+/// Makes a large commit.
+pub(super) fn apply(engine: &Engine, writes: Writes) -> Result<(), DatabaseError> {
+    let list = postcard::to_stdvec(&writes.entries).map_err(|_| damaged("a list of writes"))?;
+    let complete = Complete { bytes: list.len() as u64, crc32: crc32fast::hash(&list) };
+    let pieces = list.chunks(VALUE_BYTES_MAX).zip(0u32..);
+    apply_in_steps(engine, pieces.map(|(piece, number)| (keys::redo(number).to_vec(), Some(piece.to_vec()))))?;
+    drop(list);
+    engine.sync_medium()?;
+    let mut declare = Writes::default();
+    declare.insert(keys::REDO_COMPLETE, postcard::to_stdvec(&complete).map_err(|_| damaged("a list of writes"))?);
+    engine.apply_part(declare)?;
+    engine.sync_medium()?;
+    finish(engine, writes.entries)
+}
+
+/// Completes or removes what a crash left.
+pub(super) fn recover(engine: &Engine) -> Result<(), DatabaseError> {
+    let Some(declared) = engine.get(keys::REDO_COMPLETE)? else { return remove(engine) };
+    let mut list = Vec::new();
+    let (from, to) = keys::kind_range(keys::REDO);
+    engine.scan(&from, &to, |_, piece| {
+        list.extend_from_slice(piece);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let complete: Option<Complete> = postcard::from_bytes(&declared).ok();
+    let is_whole = complete.is_some_and(|c| c.bytes == list.len() as u64 && c.crc32 == crc32fast::hash(&list));
+    let entries: Option<Vec<Entry>> = postcard::from_bytes(&list).ok().filter(|_| is_whole);
+    finish(engine, entries.ok_or_else(|| damaged("a list of writes"))?)
+}
+
+/// Makes the writes of a complete list, then removes it.
+fn finish(engine: &Engine, entries: Vec<Entry>) -> Result<(), DatabaseError> {
+    apply_in_steps(engine, entries.into_iter())?;
+    engine.sync_medium()?;
+    let mut done = Writes::default();
+    done.remove(keys::REDO_COMPLETE);
+    engine.apply_part(done)?;
+    engine.sync_medium()?;
+    remove(engine)
+}
+
+fn remove(engine: &Engine) -> Result<(), DatabaseError> {
+    let mut pieces = Vec::new();
+    let (from, to) = keys::kind_range(keys::REDO);
+    engine.scan(&from, &to, |key, _| {
+        pieces.push((key.to_vec(), None));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    apply_in_steps(engine, pieces.into_iter())
+}
+
+/// Applies entries as batches that each leave room in the sync window.
+fn apply_in_steps(engine: &Engine, entries: impl Iterator<Item = Entry>) -> Result<(), DatabaseError> {
+    const STEP_BYTES_MAX: usize = SYNC_WINDOW / 2;
+    let (mut step, mut bytes) = (Writes::default(), 0);
+    for entry in entries {
+        bytes += log_bytes(&entry);
+        step.entries.push(entry);
+        if bytes >= STEP_BYTES_MAX {
+            engine.apply_part(std::mem::take(&mut step))?;
+            bytes = 0;
+        }
+    }
+    engine.apply_part(step)
+}

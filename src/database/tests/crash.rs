@@ -1,0 +1,243 @@
+//! What was acknowledged is there after SIGKILL, after a power cut, after a full disk.
+//!
+//! A test starts itself again as the process that writes; the environment tells it so.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Fixture;
+use crate::database::{Collection, Database, DatabaseConfig, DatabaseError, Durability};
+
+/// Tells the child where its database is.
+const DIRECTORY_VARIABLE: &str = "GATTWAY_TEST_CRASH_DIRECTORY";
+
+/// Tells the child with which random numbers to write.
+const SEED_VARIABLE: &str = "GATTWAY_TEST_CRASH_SEED";
+
+const KILLS: u64 = 20;
+
+fn child(test: &str, directory: &Path, seed: u64, shell_prefix: &str) -> Child {
+    let program = std::env::current_exe().expect("the test program");
+    let command = format!("{shell_prefix} exec \"$0\" --exact {test} --nocapture --test-threads 1");
+    Command::new("sh")
+        .args(["-c", &command])
+        .arg(program)
+        .env(DIRECTORY_VARIABLE, directory)
+        .env(SEED_VARIABLE, seed.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start the child")
+}
+
+/// What the child said: per document the newest number that was acknowledged, and the newest version time.
+#[derive(Default)]
+struct Acknowledged {
+    numbers: HashMap<String, u64>,
+    time: u64,
+}
+
+impl Acknowledged {
+    fn read(&mut self, line: &str) {
+        // The test harness writes to standard output as well.
+        let Some(("ack", rest)) = line.rsplit_once("ack ").map(|(_, rest)| ("ack", rest)) else { return };
+        let words: Vec<&str> = rest.split(' ').collect();
+        let [id, number, time, "."] = words[..] else { return };
+        self.numbers.insert(id.to_owned(), number.parse().expect("a number"));
+        self.time = self.time.max(time.parse().expect("a time"));
+    }
+
+    fn check(&self, collection: &Collection) {
+        for (id, number) in &self.numbers {
+            let document = collection.get(id).expect("readable").unwrap_or_else(|| panic!("{id} is lost"));
+            let found = document.body()["number"].as_u64().expect("a number");
+            assert!(found >= *number, "{id}: acknowledged {number}, found {found}");
+        }
+    }
+}
+
+fn environment() -> Option<(String, u64)> {
+    let directory = std::env::var(DIRECTORY_VARIABLE).ok()?;
+    Some((directory, std::env::var(SEED_VARIABLE).ok()?.parse().ok()?))
+}
+
+/// Saves single documents and batches until it is killed or a write fails; says what was acknowledged.
+fn write_forever(directory: &str, seed: u64) -> DatabaseError {
+    let database = match Database::open(directory, DatabaseConfig::default()) {
+        Ok(database) => database,
+        Err(error) => return error,
+    };
+    let collection = database.default_collection().expect("default");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut number = seed << 32;
+    loop {
+        let count = if random.bool() { 1 } else { random.usize(1..80) };
+        number += 1;
+        let ids: Vec<String> = (0..count).map(|_| format!("document-{}", random.u32(0..2000))).collect();
+        let body = json!({"number": number, "text": "x".repeat(random.usize(0..200))});
+        if let Err(error) = database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body))) {
+            return error;
+        }
+        let last = collection.get(&ids[0]).expect("read").expect("just saved");
+        let time = last.revision().expect("saved").current.time;
+        for id in ids {
+            println!("ack {id} {number} {time} .");
+        }
+    }
+}
+
+#[test]
+fn kill_child() {
+    if let Some((directory, seed)) = environment() {
+        write_forever(&directory, seed);
+    }
+}
+
+#[test]
+fn survives_kills() {
+    if environment().is_some() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let directory = fixture.directory.path().join("db");
+    let mut acknowledged = Acknowledged::default();
+    for seed in 1..=KILLS {
+        let mut child = child("database::tests::crash::kill_child", &directory, seed, "");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(60 + fastrand::Rng::with_seed(seed).u64(0..150)));
+            child.kill().expect("kill");
+            child.wait().expect("wait");
+        });
+        let before = acknowledged.time;
+        let mut times = Vec::new();
+        for line in output.lines().map_while(Result::ok) {
+            let mut one = Acknowledged::default();
+            one.read(&line);
+            times.extend((one.time > 0).then_some(one.time));
+            acknowledged.read(&line);
+        }
+        killer.join().expect("the killer");
+        assert!(times.iter().all(|&time| time > before), "seed {seed}: the clock went back");
+        let database = fixture.open();
+        acknowledged.check(&database.default_collection().expect("default"));
+        let report = database.verify().expect("verify");
+        assert!(report.is_sound(), "seed {seed}: {report:?}");
+    }
+    assert!(acknowledged.numbers.len() > 100, "only {} documents were written", acknowledged.numbers.len());
+}
+
+#[test]
+fn full_child() {
+    if let Some((directory, seed)) = environment() {
+        let error = write_forever(&directory, seed);
+        println!("failed with {error:?}");
+    }
+}
+
+/// A file-size limit stands for the full disk: the write fails in the middle of sled.
+#[test]
+fn a_full_disk_loses_nothing() {
+    if environment().is_some() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let directory = fixture.directory.path().join("db");
+    let mut acknowledged = Acknowledged::default();
+    // The limit is in units of 512 or 1024 bytes, as the shell pleases.
+    for (seed, limit) in [(1, 1200), (2, 2400)] {
+        let limit = format!("trap '' XFSZ; ulimit -f {limit};");
+        let mut child = child("database::tests::crash::full_child", &directory, seed, &limit);
+        let mut output = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut output).expect("text");
+        child.wait().expect("wait");
+        output.lines().for_each(|line| acknowledged.read(line));
+        assert!(output.contains("failed with Full") || output.contains("failed with Failed"), "{output:.400}");
+        let database = fixture.open();
+        acknowledged.check(&database.default_collection().expect("default"));
+        assert!(database.verify().expect("verify").is_sound());
+        database.default_collection().expect("default").put("more", &json!({})).expect("there is room again");
+    }
+    assert!(acknowledged.numbers.len() > 100);
+}
+
+/// A power cut: of what was written since the last sync, any page of the file may be old or new.
+#[test]
+fn survives_power_cuts() {
+    for seed in 1..=24u64 {
+        let fixture = Fixture::new();
+        let config = DatabaseConfig { durability: Durability::Relaxed, ..DatabaseConfig::default() };
+        let log = fixture.directory.path().join("db/log-000001");
+        let (expected, torn) = cut_power(&fixture, config.clone(), &log.join("db"), seed);
+        std::fs::write(log.join("db"), torn).expect("write the torn log");
+        remove_snapshots(&log);
+        let database = fixture.try_open(config).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let collection = database.default_collection().expect("default");
+        for (id, body) in expected {
+            let found = collection.get(&id).expect("readable").unwrap_or_else(|| panic!("seed {seed}: {id} is lost"));
+            assert!(found.body()["number"].as_u64() >= body["number"].as_u64(), "seed {seed}: {id} is old");
+        }
+        // Large batches are atomic: of each there is all or nothing.
+        let numbers = super::contents(&collection).into_iter().filter(|(id, _)| id.starts_with("atomic"));
+        let numbers: Vec<_> = numbers.map(|(_, body)| body["number"].clone()).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}: half a batch");
+        let report = database.verify().expect("verify");
+        assert!(report.is_sound(), "seed {seed}: {report:?}");
+    }
+}
+
+/// Writes until a random moment; gives what was acknowledged and what the medium would hold.
+fn cut_power(
+    fixture: &Fixture,
+    config: DatabaseConfig,
+    log: &Path,
+    seed: u64,
+) -> (Vec<(String, serde_json::Value)>, Vec<u8>) {
+    const PAGE: usize = 4096;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let database = fixture.try_open(config).expect("open");
+    let collection = database.default_collection().expect("default");
+    let synced = Arc::new(Mutex::new(std::fs::read(log).expect("the log")));
+    let (image, path) = (Arc::clone(&synced), log.to_owned());
+    database.store.observe_syncs(move || *image.lock().expect("lock") = std::fs::read(&path).expect("the log"));
+    let mut expected = Vec::new();
+    for number in 0..random.u64(100..400) {
+        let text: String = (0..random.usize(0..300)).map(|_| random.alphanumeric()).collect();
+        let body = json!({"number": number, "text": text});
+        let ids: Vec<String> = if random.u8(..) < 8 {
+            (0..400).map(|n| format!("atomic-{n}")).collect()
+        } else {
+            (0..random.usize(1..60)).map(|_| format!("document-{}", random.u32(0..3000))).collect()
+        };
+        database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body))).expect("batch");
+        if random.u8(..) < 20 {
+            database.sync().expect("sync");
+            expected = super::contents(&collection);
+        }
+    }
+    let (later, mut torn) = (std::fs::read(log).expect("the log"), synced.lock().expect("lock").clone());
+    torn.resize(random.usize(torn.len()..=later.len().max(torn.len())), 0);
+    for at in (0..torn.len().min(later.len())).step_by(PAGE) {
+        let end = (at + PAGE).min(torn.len()).min(later.len());
+        if random.bool() {
+            torn[at..end].copy_from_slice(&later[at..end]);
+        }
+    }
+    (expected, torn)
+}
+
+/// sled's snapshot is newer than the torn log when the handle was closed in between.
+fn remove_snapshots(log: &Path) {
+    for entry in std::fs::read_dir(log).expect("the folder") {
+        let entry = entry.expect("an entry");
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            std::fs::remove_file(entry.path()).expect("remove");
+        }
+    }
+}
