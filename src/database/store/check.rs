@@ -66,7 +66,8 @@ impl Store {
             let found = (report.documents - before.0, report.tombstones - before.1);
             let counted = writer.counted(key);
             if found != counted {
-                let text = format!("{}: counts {counted:?} documents and tombstones, has {found:?}", state.name);
+                let text =
+                    format!("{}: counts {counted:?} documents and tombstones, has {found:?}", state.name);
                 report.problem(text);
             }
         }
@@ -87,7 +88,9 @@ impl Store {
             let block = match find_block(engine, key, after + 1) {
                 Ok(Ok(Some(block))) => block,
                 Ok(Ok(None)) => return,
-                Ok(Err(_)) => return report.problem(format!("{}: a block after {after} is torn", state.name)),
+                Ok(Err(_)) => {
+                    return report.problem(format!("{}: a block after {after} is torn", state.name));
+                }
                 Err(error) => return report.problem(format!("{}: {error}", state.name)),
             };
             report.blocks += 1;

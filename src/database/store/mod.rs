@@ -35,10 +35,10 @@ use super::revision::SourceId;
 use super::{DatabaseError, clock};
 
 pub(crate) use self::block::StoredRevision;
+pub use self::check::VerifyReport;
 #[cfg(feature = "cli")]
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
-pub use self::check::VerifyReport;
 pub(crate) use self::keys::CollectionKey;
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
 

@@ -24,11 +24,17 @@ pub(super) fn apply(engine: &Engine, writes: Writes) -> Result<(), DatabaseError
     let list = postcard::to_stdvec(&writes.entries).map_err(|_| damaged("a list of writes"))?;
     let complete = Complete { bytes: list.len() as u64, crc32: crc32fast::hash(&list) };
     let pieces = list.chunks(VALUE_BYTES_MAX).zip(0u32..);
-    apply_in_steps(engine, pieces.map(|(piece, number)| (keys::redo(number).to_vec(), Some(piece.to_vec()))))?;
+    apply_in_steps(
+        engine,
+        pieces.map(|(piece, number)| (keys::redo(number).to_vec(), Some(piece.to_vec()))),
+    )?;
     drop(list);
     engine.sync_medium()?;
     let mut declare = Writes::default();
-    declare.insert(keys::REDO_COMPLETE, postcard::to_stdvec(&complete).map_err(|_| damaged("a list of writes"))?);
+    declare.insert(
+        keys::REDO_COMPLETE,
+        postcard::to_stdvec(&complete).map_err(|_| damaged("a list of writes"))?,
+    );
     engine.apply_part(declare)?;
     engine.sync_medium()?;
     finish(engine, writes.entries)
@@ -44,7 +50,8 @@ pub(super) fn recover(engine: &Engine) -> Result<(), DatabaseError> {
         Ok(ControlFlow::Continue(()))
     })?;
     let complete: Option<Complete> = postcard::from_bytes(&declared).ok();
-    let is_whole = complete.is_some_and(|c| c.bytes == list.len() as u64 && c.crc32 == crc32fast::hash(&list));
+    let is_whole =
+        complete.is_some_and(|c| c.bytes == list.len() as u64 && c.crc32 == crc32fast::hash(&list));
     let entries: Option<Vec<Entry>> = postcard::from_bytes(&list).ok().filter(|_| is_whole);
     finish(engine, entries.ok_or_else(|| damaged("a list of writes"))?)
 }

@@ -17,7 +17,9 @@ fn damage_is_an_error() {
             for part in 0..30 {
                 let text: String = (0..100).map(|_| random.alphanumeric()).collect();
                 let ids: Vec<String> = (0..50).map(|n| format!("document-{part}-{n}")).collect();
-                let put = |id: &String, b: &mut crate::database::Batch| b.put(&collection, id, &json!({"text": text}));
+                let put = |id: &String, b: &mut crate::database::Batch| {
+                    b.put(&collection, id, &json!({"text": text}))
+                };
                 database.batch(|b| ids.iter().try_for_each(|id| put(id, b))).expect("batch");
             }
         }
@@ -58,7 +60,11 @@ fn a_newer_format_and_foreign_files_are_told_apart() {
     assert!(matches!(fixture.try_open(missing), Err(DatabaseError::NotADatabase { .. })));
     drop(fixture.open());
     let set_format = |format: u32| {
-        let log = sled::Config::new().path(directory.join("log-000001")).segment_size(128 * 1024).open().expect("sled");
+        let log = sled::Config::new()
+            .path(directory.join("log-000001"))
+            .segment_size(128 * 1024)
+            .open()
+            .expect("sled");
         let mut meta = log.get(b"m").expect("read").expect("there").to_vec();
         meta[0] = u8::try_from(format).expect("a small number");
         log.insert(b"m", meta).expect("write");

@@ -36,7 +36,9 @@ fn a_batch_is_seen_whole_and_readers_never_miss() {
     let collection = database.default_collection().expect("default");
     let ids: Vec<String> = (0..50).map(|n| format!("d{n}")).collect();
     let put_all = |round: u64| {
-        database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &json!({"round": round})))).expect("batch");
+        database
+            .batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &json!({"round": round}))))
+            .expect("batch");
     };
     put_all(0);
     let done = std::sync::atomic::AtomicBool::new(false);
