@@ -82,7 +82,7 @@ impl<'a> Packet<'a> {
         let damaged = |expected| PacketError::Length { expected, actual: bytes.len() };
         let first = *bytes.first().ok_or(damaged(1))?;
         match first >> KIND_SHIFT {
-            KIND_FULL if bytes.len() == size => Ok(Packet::data(bytes, DATA_HEADER_BYTES)),
+            KIND_FULL if bytes.len() == size => Packet::data(bytes, DATA_HEADER_BYTES).ok_or(damaged(size)),
             KIND_FULL => Err(damaged(size)),
             KIND_OTHER if first == ACK || first == ACK_REQUEST => Packet::parse_ack(bytes),
             KIND_OTHER => Packet::parse_control(bytes),
@@ -93,19 +93,19 @@ impl<'a> Packet<'a> {
                 if bytes.len() != expected || expected > size {
                     return Err(damaged(expected.min(size)));
                 }
-                Ok(Packet::data(bytes, SHORT_HEADER_BYTES))
+                Packet::data(bytes, SHORT_HEADER_BYTES).ok_or(damaged(expected))
             }
         }
     }
 
-    /// `bytes` has the header: checked by the caller.
-    fn data(bytes: &'a [u8], header: usize) -> Packet<'a> {
-        let numbers = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]);
-        Packet::Data {
+    fn data(bytes: &'a [u8], header: usize) -> Option<Packet<'a>> {
+        let [high, middle, low] = *bytes.first_chunk::<DATA_HEADER_BYTES>()?;
+        let numbers = u32::from_be_bytes([0, high, middle, low]);
+        Some(Packet::Data {
             sequence: Sequence::new((numbers >> 11) as u16),
             ack: Sequence::new(numbers as u16),
-            payload: &bytes[header..],
-        }
+            payload: bytes.get(header..)?,
+        })
     }
 
     fn parse_ack(bytes: &'a [u8]) -> Result<Packet<'a>, PacketError> {
@@ -211,7 +211,7 @@ mod tests {
                 Packet::Ack(Ack { answer, next, credit, bitmap: &bytes[..n] })
             });
         let whole = (0u8..16, 0..=size.min(64) - CONTROL_HEADER_BYTES).prop_map(|(kind, length)| {
-            Packet::Control { kind, piece: 0, length: length as u8, chunk: &bytes[..length] }
+            Packet::Control { kind, piece: WHOLE, length: length as u8, chunk: &bytes[..length] }
         });
         let piece = (0u8..16, 0u8..4, 17u8..=64).prop_filter_map("no such piece", |(kind, piece, length)| {
             let rest = usize::from(length).checked_sub(usize::from(piece) * PIECE_BYTES)?;
