@@ -1,7 +1,9 @@
 //! Where a peripheral's channels come in: each is given to the session that its first packet asks for.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout_at;
@@ -11,11 +13,14 @@ use super::SessionConfig;
 use super::connection::LinkConnection;
 use super::driver::{Arrival, Driver, Observer, Supply};
 use super::shared::Shared;
+use crate::endpoint::MessagingError;
 use crate::link::{LinkRole, PACKET_BYTES_MAX, SessionId, peek_session};
 use crate::transport::packet::PacketChannel;
 
 /// Channels that wait to replace the present one of a session: the newest is what counts.
 const INBOX_CHANNELS: usize = 2;
+/// Time for a session that gives way to end.
+const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes connections of incoming channels, and gives channels of resumed sessions to those that exist.
 /// Clones are the same acceptor.
@@ -26,12 +31,20 @@ pub struct LinkAcceptor {
 
 struct Inner {
     config: SessionConfig,
-    sessions: Mutex<HashMap<SessionId, mpsc::Sender<Arrival>>>,
+    sessions: Mutex<HashMap<SessionId, Known>>,
+    accepted: AtomicU64,
     /// One permit for each session there may be.
     room: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     ready: mpsc::Sender<Arc<LinkConnection>>,
     waiting: tokio::sync::Mutex<mpsc::Receiver<Arc<LinkConnection>>>,
+}
+
+/// A session that can be asked for.
+#[derive(Clone)]
+struct Known {
+    inbox: mpsc::Sender<Arrival>,
+    shared: Weak<Shared>,
 }
 
 impl LinkAcceptor {
@@ -41,6 +54,7 @@ impl LinkAcceptor {
         let inner = Inner {
             config,
             sessions: Mutex::default(),
+            accepted: AtomicU64::new(0),
             room: Arc::new(Semaphore::new(config.sessions_max)),
             handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
             ready,
@@ -72,22 +86,43 @@ impl LinkAcceptor {
 
     /// Sessions that are known, connected or lost.
     pub fn sessions(&self) -> usize {
-        self.inner.lock().values().filter(|inbox| !inbox.is_closed()).count()
+        self.inner.lock().values().filter(|known| !known.inbox.is_closed()).count()
     }
 }
 
 impl Inner {
     /// No change under this lock can be left half done.
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Arrival>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Known>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for one more session. If there is none, the session that has been without a connection for longest gives way:
+    /// its peer may well have begun anew.
+    async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
+            return Some(room);
+        }
+        let known: Vec<Arc<Shared>> =
+            self.lock().values().filter_map(|known| known.shared.upgrade()).collect();
+        let lost = known.iter().filter_map(|shared| Some((shared.lock().lost_since?, shared)));
+        let (_, oldest) = lost.min_by_key(|(since, _)| *since)?;
+        oldest.evict(MessagingError::recoverable("the lost connection gave way to that of another peer"));
+        let limit = self.config.clock.to_tokio(self.config.clock.now() + EVICTION_TIMEOUT);
+        timeout_at(limit, Arc::clone(&self.room).acquire_owned()).await.ok()?.ok()
     }
 
     /// A session has ended. Its name may be another's by now.
     fn forget(&self, session: SessionId, inbox: &mpsc::Sender<Arrival>) {
         let mut sessions = self.lock();
-        if sessions.get(&session).is_some_and(|known| known.same_channel(inbox)) {
+        if sessions.get(&session).is_some_and(|known| known.inbox.same_channel(inbox)) {
             sessions.remove(&session);
         }
+    }
+
+    /// The settings of the next session: with a seed of its own, or repeatable sessions would share a name.
+    fn next_config(&self) -> SessionConfig {
+        let count = self.accepted.fetch_add(1, Ordering::Relaxed);
+        SessionConfig { seed: self.config.seed.map(|seed| seed.wrapping_add(count)), ..self.config }
     }
 
     /// Reads what a channel is for.
@@ -117,23 +152,20 @@ impl Inner {
         wanted: Option<SessionId>,
         permit: OwnedSemaphorePermit,
     ) {
-        let known = wanted.and_then(|session| self.lock().get(&session).cloned());
+        let known = wanted.and_then(|session| self.lock().get(&session).map(|known| known.inbox.clone()));
         let Some(arrival) = offer(known, arrival) else { return };
-        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+        let Some(room) = self.make_room().await else {
             let max = self.config.sessions_max;
             warn!(via = arrival.channel.label, max, "no room for another session");
             return;
         };
-        let shared = Arc::new(Shared::new(LinkRole::Peripheral, self.config));
+        let shared = Arc::new(Shared::new(LinkRole::Peripheral, self.next_config()));
         let (inbox, receiver) = mpsc::channel(INBOX_CHANNELS);
         // The inbox is new and has room.
         let _ = inbox.try_send(arrival);
         let connection = LinkConnection::accepted(Arc::clone(&shared));
-        let newcomer = Newcomer {
-            acceptor: Arc::clone(&self),
-            inbox: inbox.clone(),
-            waiting: Some((connection, permit)),
-        };
+        let known = Known { inbox: inbox.clone(), shared: Arc::downgrade(&shared) };
+        let newcomer = Newcomer { acceptor: Arc::clone(&self), known, waiting: Some((connection, permit)) };
         let supply = Supply::Inbox(receiver);
         Driver { shared: Arc::clone(&shared), supply, observer: Box::new(newcomer) }.run().await;
         if let Some(session) = shared.stats().session {
@@ -146,13 +178,13 @@ impl Inner {
 /// A session that is not known to the acceptor's user yet.
 struct Newcomer {
     acceptor: Arc<Inner>,
-    inbox: mpsc::Sender<Arrival>,
+    known: Known,
     waiting: Option<(Arc<LinkConnection>, OwnedSemaphorePermit)>,
 }
 
 impl Observer for Newcomer {
     fn session(&mut self, session: SessionId) {
-        self.acceptor.lock().insert(session, self.inbox.clone());
+        self.acceptor.lock().insert(session, self.known.clone());
     }
 
     fn established(&mut self) {

@@ -126,6 +126,7 @@ impl Driver {
         let now = self.shared.now();
         let mut core = self.shared.lock();
         core.link.disconnected(now);
+        core.lost_since = Some(now);
         self.shared.take_events(&mut core);
         replaced
     }
@@ -230,6 +231,7 @@ impl ChannelRun {
         let mut core = shared.lock();
         core.label = channel.label.clone();
         core.channels += 1;
+        core.lost_since = None;
         core.link.connected(now, channel.size);
         if let Some(packet) = first_packet {
             handle_packet(&mut core, now, &packet);

@@ -42,7 +42,8 @@ pub struct SessionConfig {
     pub backoff_min: Duration,
     /// Longest pause between two attempts.
     pub backoff_max: Duration,
-    /// Sessions that an acceptor keeps, connected or lost; more are refused. Each takes about 130 KiB.
+    /// Sessions that an acceptor keeps, connected or lost. For one more, the one that was lost first gives way; when all are
+    /// connected, it is refused. Each takes about 130 KiB.
     pub sessions_max: usize,
     /// Connections in a handshake that an acceptor keeps; more are dropped.
     pub handshakes_max: usize,

@@ -10,6 +10,7 @@ use tracing::{debug, info};
 use super::{DeviceLink, SessionConfig, SessionStats};
 use crate::endpoint::MessagingError;
 use crate::link::{CloseReason, LinkError, LinkEvent, LinkRole, RefuseReason};
+use crate::time::Instant;
 
 /// Bytes given to the library in one message at most.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
@@ -46,6 +47,8 @@ pub(super) struct Core {
     pub(super) end: Option<Result<(), MessagingError>>,
     /// There was a session: it can be resumed, and it has to be closed.
     pub(super) established: bool,
+    /// Since when the session has no connection.
+    pub(super) lost_since: Option<Instant>,
     pub(super) channels: u32,
     pub(super) label: String,
 }
@@ -65,6 +68,7 @@ impl Shared {
             abandoned: false,
             end: None,
             established: false,
+            lost_since: None,
             channels: 0,
             label: String::new(),
         };
@@ -82,7 +86,7 @@ impl Shared {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn now(&self) -> crate::time::Instant {
+    pub(super) fn now(&self) -> Instant {
         self.config.clock.now()
     }
 
@@ -111,6 +115,12 @@ impl Shared {
     pub(super) fn end(&self, result: Result<(), MessagingError>) {
         self.lock().end.get_or_insert(result);
         self.announce_end();
+    }
+
+    /// Ends a connection at once, without a word to the peer.
+    pub(super) fn evict(&self, error: MessagingError) {
+        self.end(Err(error));
+        self.act(|core| core.abandoned = true);
     }
 
     fn announce_end(&self) {

@@ -8,9 +8,14 @@ use proptest::prelude::*;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use crate::database::{Database, DatabaseConfig};
+use crate::endpoint::{
+    Inbound, Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
+    MessageEndpointListenerConfiguration, MessagingError, ProtocolType, ReplicatorConnection,
+};
 use crate::link::AttMtu;
-use crate::transport::packet::Connector;
+use crate::replicator::{Replicator, ReplicatorConfiguration};
+use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::sim::radio::Path;
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio};
 
@@ -341,6 +346,34 @@ async fn sessions_are_bounded() {
     drop(second);
 }
 
+/// A central that never comes back after its first connection.
+struct Once(Arc<SimConnector>, std::sync::atomic::AtomicBool);
+
+#[async_trait::async_trait]
+impl Connector for Once {
+    async fn connect(&self) -> std::io::Result<PacketChannel> {
+        if self.1.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.0.connect().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_lost_first_gives_way() {
+    let setting = setting(14, HostConfig::default(), |config| config.sessions_max = 2);
+    let once = Arc::new(Once(setting.connector.clone(), false.into()));
+    let _first = open(LinkConnection::central(once, setting.config)).await;
+    let mut peripheral_of_first = open(setting.acceptor.next().await.expect("a session")).await;
+    let (mut second, mut peripheral_of_second) = setting.pair().await;
+    setting.cut();
+    exchange(&mut second, &mut peripheral_of_second, 1_000, 1).await;
+    setting.pair().await;
+    let (_, error) = timeout(Duration::from_secs(1), peripheral_of_first.end()).await.expect("gave way");
+    assert!(error.expect("an error").is_recoverable());
+    exchange(&mut second, &mut peripheral_of_second, 1_000, 2).await;
+}
+
 /// A course of faults drawn from a seed, while bytes flow both ways.
 async fn storm(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -392,6 +425,74 @@ proptest! {
     fn bytes_in_are_bytes_out_across_random_faults(seed in any::<u64>()) {
         in_virtual_time(storm(seed));
     }
+}
+
+fn database(folder: &std::path::Path, name: &str, documents: usize) -> Database {
+    let db = Database::open(folder.join(name), DatabaseConfig::default()).expect("opens");
+    let collection = db.default_collection().expect("is made");
+    db.batch(|batch| {
+        for n in 0..documents {
+            batch.put(
+                &collection,
+                &format!("{name}-{n:05}"),
+                &serde_json::json!({"n": n, "unit": "degree Celsius"}),
+            )?;
+        }
+        Ok(())
+    })
+    .expect("saved");
+    db
+}
+
+fn ids(db: &Database) -> Vec<String> {
+    let collection = db.default_collection().expect("exists");
+    collection.iter().map(|document| document.expect("reads").id().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn databases_replicate_across_cuts_without_the_replicator_noticing() {
+    let setting = setting(15, HostConfig { drop: 0.02, ..HostConfig::default() }, |_| ());
+    let folder = tempfile::tempdir().expect("folder");
+    let (field, hub) = (database(folder.path(), "field", 3_000), database(folder.path(), "hub", 1_000));
+    let listening =
+        MessageEndpointListenerConfiguration::new(Arc::new(hub.clone()), ProtocolType::ByteStream);
+    let listener = Arc::new(MessageEndpointListener::new(listening));
+    tokio::spawn({
+        let (acceptor, listener) = (setting.acceptor.clone(), Arc::clone(&listener));
+        async move {
+            while let Some(connection) = acceptor.next().await {
+                listener.accept(connection).expect("accepted");
+            }
+        }
+    });
+    let connections = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let delegate = {
+        let (connector, config, connections) =
+            (setting.connector.clone(), setting.config, connections.clone());
+        move |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> {
+            let connection = LinkConnection::central(connector.clone(), config);
+            connections.lock().expect("lock").push(connection.clone());
+            connection
+        }
+    };
+    let endpoint = MessageEndpoint::new("hub", Arc::new(()), ProtocolType::ByteStream, Arc::new(delegate));
+    let replicator = Replicator::new(ReplicatorConfiguration::new(endpoint, Arc::new(field.clone())));
+    replicator.start();
+    let cuts = async {
+        loop {
+            sleep(Duration::from_millis(300)).await;
+            setting.cut();
+        }
+    };
+    let status = tokio::select! {
+        () = cuts => unreachable!("cuts for ever"),
+        status = timeout(Duration::from_secs(600), replicator.wait_until_stopped()) => status.expect("it stops"),
+    };
+    assert!(status.error.is_none(), "{status:?}");
+    assert_eq!((ids(&field).len(), ids(&field)), (4_000, ids(&hub)));
+    let connections = connections.lock().expect("lock");
+    assert_eq!(connections.len(), 1, "one connection for all");
+    assert!(connections[0].stats().link.resumes >= 1, "{:?}", connections[0].stats());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

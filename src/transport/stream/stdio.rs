@@ -55,3 +55,31 @@ fn kind(fd: &OwnedFd) -> io::Result<Kind> {
         Kind::Other
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What is written at one end comes out of the other, then the end.
+    async fn carries(input: OwnedFd, output: OwnedFd) {
+        let (mut reader, mut writer) = (reader(input).expect("reader"), writer(output).expect("writer"));
+        let bytes = vec![7u8; 300_000];
+        let write = async {
+            writer.write_all(&bytes).await.expect("write");
+            writer.shutdown().await.expect("shutdown");
+            drop(writer);
+        };
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(write, reader.read_to_end(&mut received));
+        assert!(read.is_ok() && received == bytes);
+    }
+
+    #[tokio::test]
+    async fn pipes_and_sockets_do_not_block() {
+        let (input, output) = std::io::pipe().expect("pipe");
+        carries(input.into(), output.into()).await;
+        let (input, output) = StdUnixStream::pair().expect("pair");
+        carries(input.into(), output.into()).await;
+    }
+}
