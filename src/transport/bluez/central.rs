@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::adapter::Adapter;
 use super::error::BluetoothError;
 use super::packets::{CharacteristicSink, CharacteristicSource, packet_size};
-use super::profile::{FROM_PERIPHERAL, INFORMATION, Information, SERVICE, TO_PERIPHERAL};
+use super::profile::{INFORMATION, Information, SERVICE, from_peripheral, to_peripheral};
 use super::scan::{Wanted, find};
 use crate::link::PacketSize;
 use crate::transport::packet::{Connector, PacketChannel};
@@ -89,7 +89,8 @@ impl Connected {
         let value = find(INFORMATION)?.read().await.map_err(BluetoothError::bluez("read information"))?;
         let information = Information::decode(&value)
             .map_err(|message| BluetoothError::NotOurs { peer: peer.clone(), message })?;
-        let (to_peripheral, from_peripheral) = (find(TO_PERIPHERAL)?, find(FROM_PERIPHERAL)?);
+        let lane = information.lane.ok_or_else(|| BluetoothError::Busy { peer: peer.clone() })?;
+        let (to_peripheral, from_peripheral) = (find(to_peripheral(lane))?, find(from_peripheral(lane))?);
         Ok(Connected { device, information, to_peripheral, from_peripheral, guard })
     }
 

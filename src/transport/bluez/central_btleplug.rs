@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::error::BluetoothError;
 use super::packets::{copy, packet_size};
-use super::profile::{AdvertState, FROM_PERIPHERAL, INFORMATION, Information, SERVICE, TO_PERIPHERAL};
+use super::profile::{AdvertState, INFORMATION, Information, SERVICE, from_peripheral, to_peripheral};
 use super::scan::Wanted;
 use crate::link::{ATT_HEADER_BYTES, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
@@ -68,14 +68,16 @@ impl BtleplugCentral {
         let information = Information::decode(&value)
             .map_err(|message| BluetoothError::NotOurs { peer: peer.clone(), message })?;
         let notifications = peripheral.notifications().await.map_err(failed("listen to notifications"))?;
-        let from_peripheral = find(FROM_PERIPHERAL, CharPropFlags::NOTIFY)?;
+        let lane = information.lane.ok_or_else(|| BluetoothError::Busy { peer: peer.clone() })?;
+        let from_peripheral = find(from_peripheral(lane), CharPropFlags::NOTIFY)?;
         peripheral.subscribe(&from_peripheral).await.map_err(failed("subscribe"))?;
-        let to_peripheral = find(TO_PERIPHERAL, CharPropFlags::WRITE_WITHOUT_RESPONSE)?;
+        let to_peripheral = find(to_peripheral(lane), CharPropFlags::WRITE_WITHOUT_RESPONSE)?;
         // A snapshot of service discovery, 23 if BlueZ did not say: the smallest packet then.
         let size = packet_size(usize::from(peripheral.mtu()).saturating_sub(usize::from(ATT_HEADER_BYTES)))
             .min(PacketSize::try_new(information.packet_size_max).unwrap_or(PacketSize::MIN));
+        let uuid = from_peripheral.uuid;
         let values = notifications
-            .filter_map(|n| std::future::ready((n.uuid == FROM_PERIPHERAL).then_some(n.value)))
+            .filter_map(move |n| std::future::ready((n.uuid == uuid).then_some(n.value)))
             .boxed();
         Ok(PacketChannel {
             sink: Box::new(Sink {

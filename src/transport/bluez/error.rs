@@ -55,6 +55,12 @@ pub enum BluetoothError {
         /// What is missing or different.
         message: String,
     },
+    /// The peer serves as many centrals as it can.
+    #[error("peer {peer} serves as many centrals as it can; try again later")]
+    Busy {
+        /// Its address.
+        peer: String,
+    },
     /// All connection slots of the adapter are taken.
     #[error("adapter {adapter} has all its {slots} connection slots in use; wait, or add an adapter")]
     SlotsFull {

@@ -5,6 +5,7 @@
 //! | [`profile`] | UUIDs, the information characteristic, the advertised state |
 //! | [`error`] | what can go wrong, said for people |
 //! | [`adapter`] | which adapter, is it usable, one connect at a time |
+//! | `lane` | a pair of characteristics for each central, and its channel |
 //! | [`packets`] | BlueZ's sockets as packet channels |
 //! | [`peripheral`] | the GATT application and the advertisement |
 //! | [`doctor`] | is this machine fit, and what to do if not |
@@ -22,6 +23,7 @@ pub mod central_btleplug;
 pub mod doctor;
 pub mod error;
 pub mod l2cap;
+mod lane;
 pub mod listener;
 pub mod packets;
 pub mod peripheral;

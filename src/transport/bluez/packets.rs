@@ -2,10 +2,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bluer::gatt::{CharacteristicReader, CharacteristicWriter};
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 
 use crate::link::{ATT_HEADER_BYTES, AttMtu, PacketSize};
 use crate::transport::packet::{PacketSink, PacketSource};
@@ -53,6 +56,50 @@ impl PacketSource for CharacteristicSource {
         let mut value = ReadBuf::new(&mut self.value[..]);
         ready!(Pin::new(&mut self.reader).poll_read(cx, &mut value))?;
         Poll::Ready(copy(value.filled(), packet))
+    }
+}
+
+/// Packets out through a characteristic's socket that is watched elsewhere for its end.
+pub(super) struct SharedSink {
+    writer: Arc<CharacteristicWriter>,
+    wait: Option<BoxFuture<'static, io::Result<()>>>,
+}
+
+impl SharedSink {
+    pub(super) fn new(writer: Arc<CharacteristicWriter>) -> SharedSink {
+        SharedSink { writer, wait: None }
+    }
+}
+
+impl PacketSink for SharedSink {
+    fn poll_send(&mut self, cx: &mut Context<'_>, packet: &[u8]) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(wait) = &mut self.wait {
+                let writable = ready!(wait.as_mut().poll(cx));
+                self.wait = None;
+                writable?;
+            }
+            match self.writer.try_send(packet) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let writer = Arc::clone(&self.writer);
+                    self.wait = Some(Box::pin(async move { writer.sendable().await }));
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+/// Packets in through a queue that a task fills from sockets.
+pub(super) struct QueueSource {
+    pub(super) queue: mpsc::Receiver<Vec<u8>>,
+    pub(super) _guard: Guard,
+}
+
+impl PacketSource for QueueSource {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, packet: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Some(value) = ready!(self.queue.poll_recv(cx)) else { return Poll::Ready(Ok(0)) };
+        Poll::Ready(copy(&value, packet))
     }
 }
 

@@ -4,36 +4,32 @@
 //! notifications sent flat out (`firmware-notes/bluez.md`). BlueZ's end of the write socket blocks, so whoever takes a
 //! channel must always drain it; the link refuses credit instead.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bluer::Address;
 use bluer::adv::{Advertisement, AdvertisementHandle};
 use bluer::gatt::local::{
-    Application, ApplicationHandle, Characteristic, CharacteristicControl, CharacteristicControlEvent,
-    CharacteristicControlHandle, CharacteristicNotify, CharacteristicNotifyMethod, CharacteristicRead,
+    Application, ApplicationHandle, Characteristic, CharacteristicControlHandle, CharacteristicNotify, CharacteristicNotifyMethod, CharacteristicRead,
     CharacteristicWrite, CharacteristicWriteMethod, Service, characteristic_control,
 };
-use bluer::gatt::{CharacteristicReader, CharacteristicWriter};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::adapter::Adapter;
 use super::error::BluetoothError;
-use super::packets::{CharacteristicSink, CharacteristicSource, packet_size};
-use super::profile::{AdvertState, FROM_PERIPHERAL, INFORMATION, Information, SERVICE, TO_PERIPHERAL};
+use super::lane::{LaneTask, Lanes};
+use super::profile::{AdvertState, INFORMATION, Information, LANES, SERVICE, from_peripheral, to_peripheral};
 use crate::transport::packet::PacketChannel;
 
 /// Channels that wait to be taken; more centrals than that are turned away.
 const INCOMING_MAX: usize = 8;
-/// Halves of channels that wait for their other half; one goes when there is no room for another.
-const HALVES_MAX: usize = 16;
 /// Registering an advertisement can fail right after a disconnect (bluez #644).
 const ADVERTISE_ATTEMPTS: u32 = 5;
 /// Pause between two attempts to advertise.
 const ADVERTISE_PAUSE: Duration = Duration::from_millis(500);
-/// Advertising interval: short enough to be found within a scan window or two.
+/// Advertising interval: short enough to be found within a scan window or two. BlueZ 5.66 ignores it and takes
+/// `[LE] MinAdvertisementInterval` of main.conf, else 1.28 s.
 const ADVERTISING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A running peripheral; dropping it takes the application and the advertisement away.
@@ -56,19 +52,29 @@ impl Peripheral {
         name: Option<String>,
         state: AdvertState,
     ) -> Result<Peripheral, BluetoothError> {
-        let (writes, writes_handle) = characteristic_control();
-        let (notifies, notifies_handle) = characteristic_control();
-        let application = Application {
-            services: vec![service(information, writes_handle, notifies_handle)],
-            ..Default::default()
-        };
+        let lanes = Arc::new(Lanes::default());
+        let mut characteristics = vec![information_characteristic(information, Arc::clone(&lanes))];
+        let mut controls = Vec::new();
+        for lane in 0..LANES {
+            let (writes, writes_handle) = characteristic_control();
+            let (notifies, notifies_handle) = characteristic_control();
+            characteristics.extend([write_characteristic(lane, writes_handle), notify_characteristic(lane, notifies_handle)]);
+            controls.push((lane, writes, notifies));
+        }
+        let service = Service { uuid: SERVICE, primary: true, characteristics, ..Default::default() };
+        let application = Application { services: vec![service], ..Default::default() };
         let application = adapter
             .bluer()
             .serve_gatt_application(application)
             .await
             .map_err(BluetoothError::bluez("register GATT application"))?;
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
-        tokio::spawn(pair_halves(writes, notifies, sender));
+        for (lane, writes, notifies) in controls {
+            let (adapter, lanes, channels) = (adapter.bluer().clone(), Arc::clone(&lanes), sender.clone());
+            let task = LaneTask { lane, adapter, lanes, channels };
+            tokio::spawn(task.run(Box::pin(writes), Box::pin(notifies)));
+        }
+        drop(sender); // the lanes have theirs: when all have ended, so has the service
         let mut peripheral = Peripheral {
             adapter: adapter.clone(),
             incoming,
@@ -122,120 +128,31 @@ fn advertisement(name: Option<String>, state: AdvertState) -> Advertisement {
     }
 }
 
-fn service(
-    information: Information,
-    writes: CharacteristicControlHandle,
-    notifies: CharacteristicControlHandle,
-) -> Service {
-    let value = information.encode();
-    Service {
-        uuid: SERVICE,
-        primary: true,
-        characteristics: vec![
-            Characteristic {
-                uuid: TO_PERIPHERAL,
-                write: Some(CharacteristicWrite {
-                    write_without_response: true,
-                    method: CharacteristicWriteMethod::Io,
-                    ..Default::default()
-                }),
-                control_handle: writes,
-                ..Default::default()
-            },
-            Characteristic {
-                uuid: FROM_PERIPHERAL,
-                notify: Some(CharacteristicNotify {
-                    notify: true,
-                    method: CharacteristicNotifyMethod::Io,
-                    ..Default::default()
-                }),
-                control_handle: notifies,
-                ..Default::default()
-            },
-            Characteristic {
-                uuid: INFORMATION,
-                read: Some(CharacteristicRead {
-                    read: true,
-                    fun: Box::new(move |_request| {
-                        let value = value.clone();
-                        async move { Ok(value) }.boxed()
-                    }),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            },
-        ],
+/// Tells what is offered, and gives the central that reads it a lane.
+fn information_characteristic(information: Information, lanes: Arc<Lanes>) -> Characteristic {
+    let read = CharacteristicRead {
+        read: true,
+        fun: Box::new(move |request| {
+            let lane = lanes.reserve(request.device_address);
+            debug!(peer = %request.device_address, ?lane, mtu = request.mtu, "information read");
+            async move { Ok(Information { lane, ..information }.encode()) }.boxed()
+        }),
         ..Default::default()
-    }
+    };
+    Characteristic { uuid: INFORMATION, read: Some(read), ..Default::default() }
 }
 
-/// What has come of a central's channel so far.
-#[derive(Default)]
-struct Halves {
-    reader: Option<CharacteristicReader>,
-    writer: Option<CharacteristicWriter>,
+fn write_characteristic(lane: u8, control_handle: CharacteristicControlHandle) -> Characteristic {
+    let write = CharacteristicWrite {
+        write_without_response: true,
+        method: CharacteristicWriteMethod::Io,
+        ..Default::default()
+    };
+    Characteristic { uuid: to_peripheral(lane), write: Some(write), control_handle, ..Default::default() }
 }
 
-/// Joins each central's two sockets to a channel, whichever comes first.
-async fn pair_halves(
-    mut writes: CharacteristicControl,
-    mut notifies: CharacteristicControl,
-    sender: mpsc::Sender<PacketChannel>,
-) {
-    let mut halves: HashMap<Address, Halves> = HashMap::new();
-    loop {
-        let address = tokio::select! {
-            event = writes.next() => match event {
-                Some(CharacteristicControlEvent::Write(request)) => {
-                    let address = request.device_address();
-                    match request.accept() {
-                        Ok(reader) => entry(&mut halves, address).reader = Some(reader),
-                        Err(error) => warn!(%address, %error, "no socket for a central's writes"),
-                    }
-                    address
-                }
-                Some(_) => continue,
-                None => return,
-            },
-            event = notifies.next() => match event {
-                Some(CharacteristicControlEvent::Notify(writer)) => {
-                    let address = writer.device_address();
-                    entry(&mut halves, address).writer = Some(writer);
-                    address
-                }
-                Some(_) => continue,
-                None => return,
-            },
-            () = sender.closed() => return,
-        };
-        let complete = halves.get(&address).is_some_and(|h| h.reader.is_some() && h.writer.is_some());
-        if !complete {
-            continue;
-        }
-        if let Some(Halves { reader: Some(reader), writer: Some(writer) }) = halves.remove(&address) {
-            let channel = channel(address, reader, writer);
-            info!(peer = %address, packet = channel.size.bytes(), "central connected");
-            if sender.try_send(channel).is_err() {
-                warn!(peer = %address, "too many centrals at once, turned away");
-            }
-        }
-    }
-}
-
-fn entry(halves: &mut HashMap<Address, Halves>, address: Address) -> &mut Halves {
-    let full = halves.len() >= HALVES_MAX && !halves.contains_key(&address);
-    if full && let Some(other) = halves.keys().next().copied() {
-        halves.remove(&other);
-    }
-    halves.entry(address).or_default()
-}
-
-fn channel(address: Address, reader: CharacteristicReader, writer: CharacteristicWriter) -> PacketChannel {
-    let size = packet_size(writer.mtu());
-    PacketChannel {
-        sink: Box::new(CharacteristicSink { writer, _guard: None }),
-        source: Box::new(CharacteristicSource::new(reader)),
-        size,
-        label: format!("gatt {address}"),
-    }
+fn notify_characteristic(lane: u8, control_handle: CharacteristicControlHandle) -> Characteristic {
+    let notify =
+        CharacteristicNotify { notify: true, method: CharacteristicNotifyMethod::Io, ..Default::default() };
+    Characteristic { uuid: from_peripheral(lane), notify: Some(notify), control_handle, ..Default::default() }
 }

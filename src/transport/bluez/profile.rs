@@ -7,12 +7,27 @@ use serde::{Deserialize, Serialize};
 
 /// The service that a peripheral offers.
 pub const SERVICE: Uuid = Uuid::from_u128(0x8f4e_0001_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
-/// Link packets towards the peripheral: write without response.
-pub const TO_PERIPHERAL: Uuid = Uuid::from_u128(0x8f4e_0002_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
-/// Link packets from the peripheral: notify.
-pub const FROM_PERIPHERAL: Uuid = Uuid::from_u128(0x8f4e_0003_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
 /// What the peripheral can do: read, an [`Information`] in postcard.
 pub const INFORMATION: Uuid = Uuid::from_u128(0x8f4e_0004_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
+
+/// Lanes of a peripheral, each a pair of characteristics for one central: as many centrals at once. BlueZ mixes what several
+/// centrals write to one characteristic and notifies all of them. More lanes make the first service discovery longer.
+pub const LANES: u8 = 4;
+
+const TO_PERIPHERAL: u128 = 0x8f4e_0100_c2d7_4b1a_9d63_5e0a_7b21_f8c4;
+const FROM_PERIPHERAL: u128 = 0x8f4e_0200_c2d7_4b1a_9d63_5e0a_7b21_f8c4;
+/// Where the lane's number is in the UUIDs.
+const LANE_SHIFT: u32 = 96;
+
+/// Link packets towards the peripheral on `lane`: write without response.
+pub const fn to_peripheral(lane: u8) -> Uuid {
+    Uuid::from_u128(TO_PERIPHERAL + ((lane as u128) << LANE_SHIFT))
+}
+
+/// Link packets from the peripheral on `lane`: notify.
+pub const fn from_peripheral(lane: u8) -> Uuid {
+    Uuid::from_u128(FROM_PERIPHERAL + ((lane as u128) << LANE_SHIFT))
+}
 
 /// Version of the profile; another one has another meaning of the characteristics.
 pub const PROFILE_VERSION: u8 = 1;
@@ -26,6 +41,8 @@ pub struct Information {
     pub packet_size_max: u16,
     /// Protocol/service multiplexer of its L2CAP channel, if it offers one.
     pub l2cap_psm: Option<u16>,
+    /// The lane kept for the central that reads this, for 10 s; `None`: all are taken.
+    pub lane: Option<u8>,
 }
 
 impl Information {
@@ -95,8 +112,9 @@ mod tests {
     proptest! {
         #[test]
         fn information_and_state_read_back(size in 20u16..=495, psm in proptest::option::of(0x80u16..=0xff),
+            lane in proptest::option::of(0..LANES),
             group: u16, device: u32, change in 0..=AdvertState::CHANGE_MAX, tail: Vec<u8>) {
-            let information = Information { profile: PROFILE_VERSION, packet_size_max: size, l2cap_psm: psm };
+            let information = Information { profile: PROFILE_VERSION, packet_size_max: size, l2cap_psm: psm, lane };
             let mut value = information.encode();
             value.extend(&tail);
             prop_assert_eq!(Information::decode(&value), Ok(information));
@@ -113,8 +131,10 @@ mod tests {
 
     #[test]
     fn the_documented_bytes_hold() {
-        let information = Information { profile: 1, packet_size_max: 495, l2cap_psm: Some(0x85) };
-        assert_eq!(information.encode(), [0x01, 0xef, 0x03, 0x01, 0x85, 0x01]);
+        let information = Information { profile: 1, packet_size_max: 495, l2cap_psm: Some(0x85), lane: Some(2) };
+        assert_eq!(information.encode(), [0x01, 0xef, 0x03, 0x01, 0x85, 0x01, 0x01, 0x02]);
+        assert_eq!(to_peripheral(3).to_string(), "8f4e0103-c2d7-4b1a-9d63-5e0a7b21f8c4");
+        assert_eq!(from_peripheral(0).to_string(), "8f4e0200-c2d7-4b1a-9d63-5e0a7b21f8c4");
         let state = AdvertState { group: 0x1234, device: 0xdead_beef, change: 0x0a_0b_0c };
         assert_eq!(state.encode(), [0x01, 0x34, 0x12, 0xef, 0xbe, 0xad, 0xde, 0x0c, 0x0b, 0x0a]);
     }
