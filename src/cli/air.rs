@@ -14,7 +14,7 @@ use crate::endpoint::{
     MessageEndpointListenerConfiguration, ProtocolType,
 };
 use crate::link::{AttMtu, LinkStats};
-use crate::replicator::{Replicator, ReplicatorConfiguration, ReplicatorStatus};
+use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorStatus};
 use crate::time::Instant;
 use crate::transport::clock::Clock;
 use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
@@ -164,14 +164,20 @@ pub(super) struct Traffic {
     pub(super) radio_octets: u64,
     /// Time on air, seconds.
     pub(super) air_time_s: f64,
-    /// PDUs that the radio sent again, and packets that the link sent again.
-    pub(super) retransmissions: u64,
+    /// PDUs that the radio sent again.
+    pub(super) radio_retransmissions: u64,
+    /// Packets that the link of the field device sent again.
+    pub(super) link_retransmissions: u64,
+    /// Bytes of the stream that went over more than once.
+    pub(super) bytes_retransmitted: u64,
     /// Bytes of the byte stream above the link, both directions, each counted once.
     pub(super) stream_bytes: u64,
     /// How often the session went on over a new connection.
     pub(super) resumes: u32,
     /// Time of the radio's clock, seconds.
     pub(super) seconds: f64,
+    /// Of that: until the connection stood, finding the device and connecting included.
+    pub(super) setup_s: f64,
     /// Of that: without a connection after a cut, until the session went on.
     pub(super) outage_s: f64,
 }
@@ -184,18 +190,26 @@ impl Traffic {
             bytes: self.bytes + other.bytes,
             radio_octets: self.radio_octets + other.radio_octets,
             air_time_s: self.air_time_s + other.air_time_s,
-            retransmissions: self.retransmissions + other.retransmissions,
+            radio_retransmissions: self.radio_retransmissions + other.radio_retransmissions,
+            link_retransmissions: self.link_retransmissions + other.link_retransmissions,
+            bytes_retransmitted: self.bytes_retransmitted + other.bytes_retransmitted,
             stream_bytes: self.stream_bytes + other.stream_bytes,
             resumes: self.resumes + other.resumes,
             seconds: self.seconds + other.seconds,
+            setup_s: self.setup_s + other.setup_s,
             outage_s: self.outage_s + other.outage_s,
         }
     }
 
-    /// Bytes of the stream by time with a connection, bytes per second.
+    /// Time with a connection, seconds: from the first look at a moving stream to the end, without the outage.
+    pub(super) fn streaming_s(&self) -> f64 {
+        (self.seconds - self.setup_s - self.outage_s).max(0.0)
+    }
+
+    /// Bytes of the stream by that time, bytes per second.
     pub(super) fn goodput_bytes_per_s(&self) -> f64 {
-        let connected_s = self.seconds - self.outage_s;
-        if connected_s > 0.0 { self.stream_bytes as f64 / connected_s } else { 0.0 }
+        let streaming_s = self.streaming_s();
+        if streaming_s > 0.0 { self.stream_bytes as f64 / streaming_s } else { 0.0 }
     }
 }
 
@@ -237,6 +251,9 @@ impl Air {
             .with_collections(field_db.collections());
         let replicator = Replicator::new(config);
         replicator.start();
+        let is_connected = |status: &ReplicatorStatus| status.activity != ReplicatorActivity::Connecting;
+        replicator.wait_until(is_connected).await;
+        let setup_s = self.radio.clock().now().since(began).as_secs_f64();
         let status = loop {
             tokio::select! {
                 status = replicator.wait_until_stopped() => break status,
@@ -251,7 +268,8 @@ impl Air {
         if let Some(error) = &status.error {
             return Err(CliError::new(Exit::Peer, format!("sync with the gateway stopped: {error}")));
         }
-        Ok((status, traffic(&before, &self.radio.counters(), &dial.stats(), seconds)))
+        let traffic = traffic(&before, &self.radio.counters(), &dial.stats());
+        Ok((status, Traffic { seconds, setup_s, ..traffic }))
     }
 
     /// Breaks the radio connection and keeps the devices apart for `duration`.
@@ -310,19 +328,19 @@ impl MessageEndpointDelegate for Dial {
     }
 }
 
-fn traffic(before: &WorldCounters, after: &WorldCounters, links: &[LinkStats], seconds: f64) -> Traffic {
+fn traffic(before: &WorldCounters, after: &WorldCounters, links: &[LinkStats]) -> Traffic {
     let packets = (after.packets(), before.packets());
     let air = (after.on_air(), before.on_air());
-    let again_on_air = air.0.retransmissions - air.1.retransmissions;
     Traffic {
         packets: packets.0.packets - packets.1.packets,
         bytes: packets.0.bytes - packets.1.bytes,
         radio_octets: air.0.air_octets - air.1.air_octets,
         air_time_s: (air.0.air_time_us - air.1.air_time_us) as f64 / 1e6,
-        retransmissions: again_on_air + links.iter().map(|link| link.retransmissions).sum::<u64>(),
+        radio_retransmissions: air.0.retransmissions - air.1.retransmissions,
+        link_retransmissions: links.iter().map(|link| link.retransmissions).sum(),
+        bytes_retransmitted: links.iter().map(|link| link.bytes_retransmitted).sum(),
         stream_bytes: links.iter().map(|link| link.bytes_sent + link.bytes_received).sum(),
         resumes: links.iter().map(|link| link.resumes).sum(),
-        seconds,
-        outage_s: 0.0,
+        ..Traffic::default()
     }
 }

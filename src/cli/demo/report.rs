@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::super::air::Traffic;
 use super::super::output::thousands;
 use super::compare::Comparison;
 use super::scenes::Scene;
+
+/// A scene with fewer documents says nothing about speed.
+const FEW: u64 = 1000;
 
 /// The result of a demo. The field names are a promise to scripts.
 #[derive(Clone, Debug, Serialize)]
@@ -31,12 +34,17 @@ pub(super) struct Report {
     packets: u64,
     /// PDUs that the radio sent again, and packets that the link sent again, in the first sync.
     retransmissions: u64,
-    /// Bytes of the byte stream above the link by time with a connection, first sync.
+    /// Bytes of the stream that went over twice because of the cut, first sync.
+    bytes_sent_twice: u64,
+    /// Bytes of the byte stream above the link (compressed documents) by the time between the first and the last byte
+    /// of it, without the outage, first sync.
     goodput_bytes_per_s: f64,
     /// What raw packets carry on the same connection.
     ceiling_bytes_per_s: f64,
     /// Goodput by ceiling.
     goodput_ratio: f64,
+    /// Bytes of JSON by the same time.
+    json_bytes_per_s: f64,
     /// Whether the first sync was cut and the same session went on.
     resumed: bool,
     /// Radio time of the first sync, the cut included, seconds.
@@ -59,7 +67,7 @@ impl Report {
         ceiling_bytes_per_s: f64,
         elapsed: Duration,
     ) -> Report {
-        let empty = Scene { name: "", documents: 0, traffic: Traffic::default() };
+        let empty = Scene { title: "", documents: 0, traffic: Traffic::default() };
         let first = scenes.first().unwrap_or(&empty);
         let last = scenes.last().unwrap_or(&empty);
         let traffic = first.traffic;
@@ -73,9 +81,11 @@ impl Report {
             radio_octets: traffic.radio_octets,
             air_time_s: round(traffic.air_time_s, 3),
             packets: traffic.packets,
-            retransmissions: traffic.retransmissions,
+            retransmissions: traffic.radio_retransmissions + traffic.link_retransmissions,
+            bytes_sent_twice: traffic.bytes_retransmitted,
             goodput_bytes_per_s: round(goodput, 0),
             ceiling_bytes_per_s: round(ceiling_bytes_per_s, 0),
+            json_bytes_per_s: round(json_bytes as f64 / traffic.streaming_s().max(f64::MIN_POSITIVE), 0),
             goodput_ratio: round(goodput / ceiling_bytes_per_s, 3),
             resumed: traffic.resumes > 0,
             first_sync_s: round(traffic.seconds, 3),
@@ -89,28 +99,31 @@ impl Report {
     /// One column a scene.
     pub(super) fn table(&self, scenes: &[Scene]) -> String {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(std::iter::once("").chain(scenes.iter().map(|scene| scene.name)));
-        let json = |scene: &Scene| {
-            if scene.name == scenes[0].name { thousands(self.json_bytes) } else { String::new() }
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        table.set_header(std::iter::once("").chain(scenes.iter().map(|scene| scene.title)));
+        let only_first = |cell: String| {
+            move |scene: &Scene| if scene.documents < FEW { String::new() } else { cell.clone() }
         };
-        let rows: [(&str, &dyn Fn(&Scene) -> String); 10] = [
+        let json = only_first(thousands(self.json_bytes));
+        let goodput = only_first(self.goodput_text());
+        let documents_rate = only_first(self.json_rate_text());
+        let rows: [(&str, &dyn Fn(&Scene) -> String); 11] = [
             ("documents over the air", &|scene| thousands(scene.documents)),
             ("bytes of JSON", &json),
-            ("bytes on air (ATT values)", &|scene| thousands(scene.traffic.bytes)),
+            ("bytes on air (ATT values, both ways)", &|scene| thousands(scene.traffic.bytes)),
             ("  per document", &|scene| match scene.documents {
                 0 => String::new(),
                 n => format!("{:.1}", scene.traffic.bytes as f64 / n as f64),
             }),
-            ("octets on air (all of the radio)", &|scene| thousands(scene.traffic.radio_octets)),
+            ("  with all headers of the radio", &|scene| thousands(scene.traffic.radio_octets)),
             ("packets", &|scene| thousands(scene.traffic.packets)),
-            ("retransmissions", &|scene| thousands(scene.traffic.retransmissions)),
-            ("time on air", &|scene| format!("{:.2} s", scene.traffic.air_time_s)),
-            ("time in all", &|scene| format!("{:.2} s", scene.traffic.seconds)),
-            ("goodput / ceiling", &|scene| match scene.documents {
-                0..1000 => String::new(),
-                _ => self.goodput_text(),
+            ("retransmissions (radio, link)", &|scene| retransmissions(&scene.traffic)),
+            ("time on air / in all", &|scene| {
+                format!("{:.2} s / {:.2} s", scene.traffic.air_time_s, scene.traffic.seconds)
             }),
+            ("goodput of the link, bytes/s", &goodput),
+            ("  ceiling of raw packets", &only_first(thousands(self.ceiling_bytes_per_s as u64))),
+            ("JSON carried, bytes/s", &documents_rate),
         ];
         for (label, cell) in rows {
             table.add_row(std::iter::once(label.to_owned()).chain(scenes.iter().map(cell)));
@@ -122,8 +135,12 @@ impl Report {
     }
 
     fn goodput_text(&self) -> String {
-        let (goodput, ceiling) = (self.goodput_bytes_per_s as u64, self.ceiling_bytes_per_s as u64);
-        format!("{} / {} B/s = {:.0} %", thousands(goodput), thousands(ceiling), self.goodput_ratio * 100.0)
+        format!("{} = {:.0} %", thousands(self.goodput_bytes_per_s as u64), self.goodput_ratio * 100.0)
+    }
+
+    fn json_rate_text(&self) -> String {
+        let ratio = self.json_bytes_per_s / self.ceiling_bytes_per_s;
+        format!("{} = {ratio:.1} x the ceiling", thousands(self.json_bytes_per_s as u64))
     }
 
     /// The last line.
@@ -138,6 +155,10 @@ impl Report {
             Some(difference) => format!("NOT equal: {difference}"),
         }
     }
+}
+
+fn retransmissions(traffic: &Traffic) -> String {
+    format!("{}, {}", thousands(traffic.radio_retransmissions), thousands(traffic.link_retransmissions))
 }
 
 fn round(value: f64, digits: i32) -> f64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::air::{Air, Moment, Traffic};
-use super::super::output::thousands;
+use super::super::output::{note, thousands};
 use super::super::progress::Progress;
 use super::super::{CliError, Exit, store};
 use crate::database::{Collection, Database};
@@ -25,8 +25,8 @@ const DELETED_ID: &str = "2010-12-24T18:00:00";
 /// One sync of the demo.
 #[derive(Clone, Debug)]
 pub(super) struct Scene {
-    /// What it shows.
-    pub(super) name: &'static str,
+    /// What it shows; the head of its column.
+    pub(super) title: &'static str,
     /// Documents that went over the air.
     pub(super) documents: u64,
     /// What the radio and the link did.
@@ -42,22 +42,42 @@ pub(super) async fn play(
 ) -> Result<Vec<Scene>, CliError> {
     let mut scenes = vec![first_sync(air, field, quiet).await?];
     edit(field, gateway)?;
-    let mut edits = Scene {
-        name: "edits on both sides, a conflict, a deletion",
-        documents: 0,
-        traffic: Traffic::default(),
-    };
+    let mut edits = Scene { title: "edits", documents: 0, traffic: Traffic::default() };
     for _ in 0..EDIT_SYNCS_MAX {
-        let scene = sync(air, field, quiet, "second sync").await?;
+        let scene = sync(air, field).await?;
+        let (documents, traffic) = (thousands(scene.documents), scene.traffic);
         if scene.documents == 0 {
+            say(
+                quiet,
+                &format!("sync again    nothing to do: {} bytes, {:.2} s", traffic.bytes, traffic.seconds),
+            );
             scenes.push(edits);
-            scenes.push(Scene { name: "nothing to do", ..scene });
+            scenes.push(scene);
             return Ok(scenes);
         }
+        say(quiet, &format!("sync edits    {documents} documents in {:.2} s", traffic.seconds));
+        say_conflict(field, quiet)?;
         edits.documents += scene.documents;
-        edits.traffic = edits.traffic.plus(scene.traffic);
+        edits.traffic = edits.traffic.plus(traffic);
     }
     Err(CliError::new(Exit::Failure, "the devices do not come to rest after the edits"))
+}
+
+fn say(quiet: bool, line: &str) {
+    if !quiet {
+        note(line);
+    }
+}
+
+/// What became of the document that both sides edited.
+fn say_conflict(field: &Database, quiet: bool) -> Result<(), CliError> {
+    let document = store::get(&field.default_collection().map_err(store::failed)?, CONFLICT_ID)?;
+    let winner = if document.body().contains_key("reviewed") { "gateway" } else { "field device" };
+    say(
+        quiet,
+        &format!("conflict      both edited {CONFLICT_ID:?}: the later edit, of the {winner}, was kept"),
+    );
+    Ok(())
 }
 
 /// The whole year, with a cut in the middle.
@@ -87,28 +107,20 @@ async fn first_sync(air: &Air, field: &Database, quiet: bool) -> Result<Scene, C
         traffic.outage_s = resumed.since(cut).as_secs_f64();
     }
     if traffic.resumes > 0 {
-        progress
-            .say("resumed       the same session went on at the byte where it was; no layer above noticed");
+        progress.say(&format!(
+            "resumed       after {:.2} s the session went on where it was; {} bytes went over twice",
+            traffic.outage_s,
+            thousands(traffic.bytes_retransmitted)
+        ));
     }
-    progress.finish(&format!(
-        "first sync    {} documents in {:.1} s of radio time",
-        thousands(status.progress.documents),
-        traffic.seconds
-    ));
-    Ok(Scene { name: "first sync, with a cut", documents: status.progress.documents, traffic })
+    let documents = status.progress.documents;
+    progress.finish(&format!("first sync    {} documents in {:.1} s", thousands(documents), traffic.seconds));
+    Ok(Scene { title: "first sync", documents, traffic })
 }
 
-async fn sync(air: &Air, field: &Database, quiet: bool, name: &'static str) -> Result<Scene, CliError> {
-    let mut progress = Progress::start(name, 0, quiet);
-    let (status, traffic) = air
-        .sync(field, &mut |moment: &Moment<'_>| {
-            let done = moment.status.progress;
-            progress.update(done.completed, done.total, "");
-        })
-        .await?;
-    let documents = status.progress.documents;
-    progress.finish(&format!("{name:<13} {} documents in {:.2} s", thousands(documents), traffic.seconds));
-    Ok(Scene { name, documents, traffic })
+async fn sync(air: &Air, field: &Database) -> Result<Scene, CliError> {
+    let (status, traffic) = air.sync(field, &mut |_| ()).await?;
+    Ok(Scene { title: "nothing to do", documents: status.progress.documents, traffic })
 }
 
 /// Both sides edit while they are apart.
