@@ -21,6 +21,7 @@
 
 mod connection;
 mod error;
+#[deny(clippy::disallowed_methods)] // sans-IO
 pub mod framing;
 mod listener;
 

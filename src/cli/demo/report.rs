@@ -10,6 +10,9 @@ use super::super::output::thousands;
 use super::compare::Comparison;
 use super::scenes::Scene;
 
+/// What one row says of a scene.
+type Cell<'a> = &'a dyn Fn(&Scene) -> String;
+
 /// A scene with fewer documents says nothing about speed.
 const FEW: u64 = 1000;
 
@@ -107,7 +110,7 @@ impl Report {
         let json = only_first(thousands(self.json_bytes));
         let goodput = only_first(self.goodput_text());
         let documents_rate = only_first(self.json_rate_text());
-        let rows: [(&str, &dyn Fn(&Scene) -> String); 11] = [
+        let rows: [(&str, Cell<'_>); 11] = [
             ("documents over the air", &|scene| thousands(scene.documents)),
             ("bytes of JSON", &json),
             ("bytes on air (ATT values, both ways)", &|scene| thousands(scene.traffic.bytes)),
