@@ -80,6 +80,9 @@ fn imports_come_out_as_they_went_in_and_can_be_repeated() {
         &["db", "import", PENGUINS, "--id-prefix", "p", "--collection", "field.birds", "--create-collection"],
     );
     assert_eq!(ok(&copy, &["db", "ls", "-c", "field.birds"]).lines().count(), 344);
+    ok(&copy, &["db", "compact"]);
+    assert!(ok(&copy, &["db", "verify"]).contains("0 problems"));
+    assert_eq!(ok(&copy, &["db", "export"]), exported);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(in crate::cli) enum DbCommand {
     Changes(changes::ChangesArgs),
     Collections(collections::CollectionsArgs),
     Info(maintain::InfoArgs),
+    Compact(maintain::CompactArgs),
+    Verify(maintain::VerifyArgs),
 }
 
 /// Which collection a command works on.
@@ -53,5 +55,7 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Changes(_) => Ok(()),
         DbCommand::Collections(args) => collections::run(&db, args),
         DbCommand::Info(args) => maintain::info(&db, args),
+        DbCommand::Compact(args) => maintain::compact(&db, args),
+        DbCommand::Verify(args) => maintain::verify(&db, args),
     }
 }

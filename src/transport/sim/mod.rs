@@ -12,14 +12,11 @@
 pub mod bench;
 mod connection;
 #[deny(clippy::disallowed_methods)] // sans-IO
-#[deny(clippy::disallowed_methods)] // sans-IO
 mod host;
-#[deny(clippy::disallowed_methods)] // sans-IO
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod radio;
 #[cfg(test)]
 mod tests;
-#[deny(clippy::disallowed_methods)] // sans-IO
 #[deny(clippy::disallowed_methods)] // sans-IO
 mod world;
 
