@@ -1,1 +1,276 @@
+//! The database as replication uses it, and version vectors against recorded ones.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{Fixture, contents, object};
+use crate::database::revision::{SourceId, Version, VersionVector};
+use crate::database::{Collection, Database};
+use crate::replicator::store::{
+    Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
+    Rejection, ReplicaStore, Resolution,
+};
+
+const DEFAULT: CollectionId = CollectionId(0);
+
+fn open() -> (Fixture, Database, Collection) {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    (fixture, database, collection)
+}
+
+fn incoming(change: &Change) -> IncomingRevision {
+    IncomingRevision {
+        collection: DEFAULT,
+        id: change.id.clone(),
+        vector: change.vector.clone(),
+        deleted: change.deleted,
+        body: change.body.clone().expect("asked for"),
+    }
+}
+
+fn changes(database: &Database, since: u64) -> Vec<Change> {
+    database.changes(DEFAULT, since, usize::MAX, true).expect("changes")
+}
+
+fn push(from: &Database, to: &Database, since: u64, policy: ConflictPolicy<'_>) -> Vec<CommitOutcome> {
+    let revisions: Vec<IncomingRevision> = changes(from, since).iter().map(incoming).collect();
+    to.commit(&revisions, policy).expect("commit")
+}
+
+/// Decides always the same.
+struct Always(Resolution);
+
+impl ConflictResolver for Always {
+    fn resolve(&self, _: &Conflict<'_>) -> Result<Resolution, String> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn revisions_travel_whole() {
+    let (_one, a, in_a) = open();
+    let (_two, b, in_b) = open();
+    in_a.put("x", &json!({"n": 1, "self": "x", "list": [1.5, "ä", null, {"deep": true}]})).expect("put");
+    in_a.put("y", &json!({})).expect("put");
+    in_a.delete("y").expect("delete");
+    let outcomes = push(&a, &b, 0, ConflictPolicy::Refuse);
+    assert_eq!(outcomes, [CommitOutcome::Inserted { sequence: 1 }, CommitOutcome::Inserted { sequence: 2 }]);
+    assert_eq!(contents(&in_a), contents(&in_b));
+    let [one, two]: [Vec<Change>; 2] = [changes(&a, 0), changes(&b, 0)];
+    for (sent, stored) in one.iter().zip(&two) {
+        assert_eq!((&sent.id, &sent.vector, sent.deleted), (&stored.id, &stored.vector, stored.deleted));
+        assert_eq!(sent.body_size, sent.body.as_ref().map_or(0, |b| b.len() as u64));
+    }
+    let again = push(&a, &b, 0, ConflictPolicy::Refuse);
+    assert_eq!(
+        again,
+        [CommitOutcome::AlreadyKnown { sequence: 1 }, CommitOutcome::AlreadyKnown { sequence: 2 }]
+    );
+}
+
+#[test]
+fn conflicts_are_refused_or_resolved() {
+    for (resolution, body, is_pushed) in [
+        (Resolution::Local, Some(json!({"by": "b"})), true),
+        (Resolution::Remote, Some(json!({"by": "a"})), false),
+        (Resolution::Merge(object(json!({"by": "both"}))), Some(json!({"by": "both"})), true),
+        (Resolution::Delete, None, true),
+    ] {
+        let (_one, a, in_a) = open();
+        let (_two, b, in_b) = open();
+        in_a.put("x", &json!({"by": "a"})).expect("put");
+        in_b.put("x", &json!({"by": "b"})).expect("put");
+        let refused = push(&a, &b, 0, ConflictPolicy::Refuse);
+        let local = b.revision(DEFAULT, "x").expect("read").expect("there").vector;
+        assert_eq!(refused, [CommitOutcome::Conflict { local }]);
+        let resolver = Always(resolution.clone());
+        let outcomes = push(&a, &b, 0, ConflictPolicy::Resolve(&resolver));
+        assert!(matches!(outcomes[..], [CommitOutcome::Resolved { sequence: 2, push }] if push == is_pushed));
+        let found = in_b.get("x").expect("read").map(|d| Value::Object(d.into_body()));
+        assert_eq!(found, body, "{resolution:?}");
+        // What came of it is news for the other side, and no conflict any more.
+        let back = push(&b, &a, 0, ConflictPolicy::Refuse);
+        assert!(!matches!(back[0], CommitOutcome::Conflict { .. }), "{resolution:?}: {back:?}");
+        assert_eq!(contents(&in_a), contents(&in_b), "{resolution:?}");
+    }
+}
+
+#[test]
+fn bad_revisions_are_rejected_alone() {
+    let (_fixture, b, in_b) = open();
+    let other = SourceId([7; 16]);
+    let one = |id: &str, body: &str, source: SourceId, time: u64| IncomingRevision {
+        collection: DEFAULT,
+        id: id.into(),
+        vector: VersionVector::new(Version { time, source }),
+        deleted: false,
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    };
+    let revisions = [
+        one("_no", "{}", other, 1),
+        one("list", "[]", other, 1),
+        one("twice", r#"{"a":1,"a":2}"#, other, 1),
+        one("mine", "{}", b.source(), u64::MAX),
+        one("good", r#"{"a":1}"#, other, u64::MAX),
+    ];
+    let outcomes = b.commit(&revisions, ConflictPolicy::Refuse).expect("commit");
+    assert!(matches!(outcomes[0], CommitOutcome::Rejected(Rejection::BadId(_))));
+    assert!(matches!(outcomes[1], CommitOutcome::Rejected(Rejection::BadBody(_))));
+    assert!(matches!(outcomes[2], CommitOutcome::Rejected(Rejection::BadBody(_))));
+    assert!(matches!(outcomes[3], CommitOutcome::Rejected(Rejection::BadRevision(_))));
+    assert_eq!(outcomes[4], CommitOutcome::Inserted { sequence: 1 });
+    // The far future of another author does not become ours.
+    in_b.put("good", &json!({"a": 2})).expect("put");
+    let stored = b.revision(DEFAULT, "good").expect("read").expect("there");
+    assert!(stored.vector.current.time < u64::MAX / 2);
+    assert_eq!(stored.remote_ancestor, Some(Version { time: u64::MAX, source: other }));
+}
+
+#[test]
+fn remembers_what_a_peer_had() {
+    let (_fixture, database, collection) = open();
+    let ancestor = |id: &str| database.revision(DEFAULT, id).expect("read").expect("there").remote_ancestor;
+    let current = |id: &str| database.revision(DEFAULT, id).expect("read").expect("there").vector.current;
+    collection.put("x", &json!({"n": 1})).expect("put");
+    let first = current("x");
+    assert_eq!(ancestor("x"), None);
+    database.mark_pushed(DEFAULT, 1);
+    collection.put("x", &json!({"n": 2})).expect("put");
+    assert_eq!(ancestor("x"), Some(first));
+    collection.put("x", &json!({"n": 3})).expect("put");
+    assert_eq!(ancestor("x"), Some(first), "an edit on an edit inherits it");
+    collection.put("new", &json!({})).expect("put");
+    assert_eq!(ancestor("new"), None);
+}
+
+#[test]
+fn checkpoints_compare_and_set() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let set = |database: &Database, expected: Option<&str>, body: &'static str| {
+        database
+            .set_checkpoint(DEFAULT, "client", expected, Bytes::from_static(body.as_bytes()))
+            .expect("set")
+    };
+    assert_eq!(database.checkpoint(DEFAULT, "client").expect("read"), None);
+    assert_eq!(set(&database, Some("1-cc"), "{}"), None);
+    assert_eq!(set(&database, None, "{\"local\":1}").as_deref(), Some("1-cc"));
+    assert_eq!(set(&database, None, "{}"), None);
+    assert_eq!(set(&database, Some("1-cc"), "{\"local\":2}").as_deref(), Some("2-cc"));
+    drop(database);
+    let stored = fixture.open().checkpoint(DEFAULT, "client").expect("read").expect("there");
+    assert_eq!((stored.revision.as_str(), &*stored.body), ("2-cc", &b"{\"local\":2}"[..]));
+}
+
+#[test]
+fn the_feed_shows_only_what_is_on_the_medium() {
+    let (_fixture, database, collection) = open();
+    let seen = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let mut watch = database.watch();
+        let (database, seen) = (&database, &seen);
+        scope.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+            while seen.load(Ordering::Relaxed) < 50 {
+                runtime.block_on(watch.changed()).expect("open");
+                let last = database.last_sequence(DEFAULT);
+                assert!(changes(database, 0).iter().all(|c| c.sequence <= database.last_sequence(DEFAULT)));
+                seen.store(last, Ordering::Relaxed);
+            }
+        });
+        for n in 0..50 {
+            collection.put(&format!("d{n}"), &json!({})).expect("put");
+            assert!(database.last_sequence(DEFAULT) > n, "acknowledged and not in the feed");
+        }
+    });
+}
+
+#[test]
+fn vectors_evolve_as_recorded() {
+    let text = include_str!("../../../hw-tests/vectors/vv-encoding.jsonl");
+    let mut databases: HashMap<String, HashMap<String, VersionVector>> = HashMap::new();
+    let mut checked = 0;
+    for line in text.lines().skip(1) {
+        let step: Value = serde_json::from_str(line).expect("JSON");
+        let name = step["step"].as_str().expect("a name");
+        let Some(after) = step["after"].as_object() else { continue };
+        match step["sync"].as_str() {
+            None => {
+                let database = databases.entry(step["db"].as_str().expect("a database").into()).or_default();
+                for (id, document) in after {
+                    checked += usize::from(check_edit(database, id, document, name));
+                }
+            }
+            Some(sync) => {
+                let (active, passive) = (&sync[..1], &sync[sync.len() - "X (passive)".len()..][..1]);
+                checked += check_sync(&mut databases, active, passive, after, name);
+            }
+        }
+    }
+    assert!(checked > 25, "only {checked} vectors were compared");
+}
+
+fn vector_of(document: &Value) -> VersionVector {
+    let text = document["vector"].as_str().expect("a vector");
+    let vector: VersionVector = text.parse().expect("a vector");
+    assert_eq!(vector.to_string(), text);
+    let history = vector.history_text();
+    assert_eq!(
+        VersionVector::from_rev_and_history(&vector.current.to_string(), &history).expect("a vector"),
+        vector
+    );
+    vector
+}
+
+fn check_edit(database: &mut HashMap<String, VersionVector>, id: &str, document: &Value, step: &str) -> bool {
+    let vector = vector_of(document);
+    let before = database.insert(id.into(), vector.clone());
+    if before.as_ref() == Some(&vector) {
+        return false;
+    }
+    let edited = before.map_or_else(|| VersionVector::new(vector.current), |b| b.edited(vector.current));
+    assert_eq!(edited, vector, "{step}");
+    true
+}
+
+fn check_sync(
+    databases: &mut HashMap<String, HashMap<String, VersionVector>>,
+    active: &str,
+    passive: &str,
+    after: &serde_json::Map<String, Value>,
+    step: &str,
+) -> usize {
+    let mut checked = 0;
+    for (id, document) in after[active].as_object().expect("documents") {
+        let vector = vector_of(document);
+        let local = databases.entry(active.into()).or_default().insert(id.clone(), vector.clone());
+        let remote = databases.entry(passive.into()).or_default().get(id).cloned();
+        let (Some(local), Some(remote)) = (local, remote) else { continue };
+        if local == vector || remote == vector {
+            continue;
+        }
+        let expected = if vector.current == local.current {
+            local.kept_against(&remote)
+        } else if vector.current == remote.current {
+            remote.kept_against(&local)
+        } else {
+            local.merged_with(&remote, vector.current)
+        };
+        assert_eq!(expected, vector, "{step}");
+        checked += 1;
+    }
+    for (id, document) in after[passive].as_object().expect("documents") {
+        let vector = vector_of(document);
+        let before = databases.entry(passive.into()).or_default().insert(id.clone(), vector.clone());
+        if before.as_ref() != Some(&vector) {
+            assert_eq!(databases[active].get(id), Some(&vector), "{step}");
+            checked += 1;
+        }
+    }
+    checked
+}
