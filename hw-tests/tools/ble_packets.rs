@@ -33,10 +33,12 @@ async fn main() -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let way = arguments.iter().position(|a| a.starts_with("--")).map_or(Way::Bluer, |at| match &*arguments.remove(at) {
-        "--plug" => Way::Btleplug,
-        "--l2cap" => Way::L2cap,
-        _ => Way::Bluer,
+    let way = arguments.iter().position(|a| a.starts_with("--")).map_or(Way::Bluer, |at| {
+        match &*arguments.remove(at) {
+            "--plug" => Way::Btleplug,
+            "--l2cap" => Way::L2cap,
+            _ => Way::Bluer,
+        }
     });
     let text = |i: usize| arguments.get(i).cloned().unwrap_or_default();
     let number = |i: usize, default: usize| arguments.get(i).map_or(Ok(default), |a| a.parse::<usize>());

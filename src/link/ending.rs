@@ -3,7 +3,7 @@
 use super::config::{VERSION_MAX, VERSION_MIN};
 use super::control::{Close, Kind, Message};
 use super::error::LinkError;
-use super::event::{CloseReason, LinkEvent, LinkRole, RefuseReason, SuspendCause};
+use super::event::{CloseReason, LinkEvent, RefuseReason, SuspendCause};
 use super::machine::{Closing, Confirmation, Link, Phase};
 use super::timers::Timer;
 use crate::time::Instant;
@@ -12,17 +12,13 @@ use crate::time::Instant;
 const FRUITLESS_MAX: u32 = 4;
 
 impl<const TX: usize, const RX: usize> Link<TX, RX> {
-    fn has_session(&self) -> bool {
-        self.session.is_some_and(|session| session.established)
-    }
-
     /// The connection is of no use any more; the session waits for another, if there is one to wait for.
     pub(super) fn suspend(&mut self, now: Instant, cause: SuspendCause) {
         if let Some(Closing { reason, said: true }) = self.closing {
             // All had arrived before CLOSE was sent: only the answer is missing.
             return self.finish(reason, false);
         }
-        if matches!(self.phase, Phase::Listening) && !self.has_session() {
+        if matches!(self.phase, Phase::Listening) && self.session.is_none() {
             return self.fail(match cause {
                 SuspendCause::Handshake(error) => error,
                 _ => LinkError::ConnectionLost,
@@ -36,18 +32,10 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         }
         self.timers.stop_connection();
         if !self.timers.is_set(Timer::Session) {
-            self.timers.set(Timer::Session, now + self.session_patience());
+            self.timers.set(Timer::Session, now + self.config.session_timeout);
         }
         self.phase = Phase::Suspended;
         self.push_event(LinkEvent::Suspended(cause));
-    }
-
-    /// How long a session is kept: one that a central may never have heard of not longer than a handshake takes.
-    fn session_patience(&self) -> core::time::Duration {
-        match self.role {
-            LinkRole::Peripheral if !self.has_session() => self.config.handshake_timeout,
-            _ => self.config.session_timeout,
-        }
     }
 
     /// The peer broke the protocol, or broke off: the end of the session if it is proven that this peer is a part of it,
@@ -65,7 +53,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             (Phase::Established { .. }, _) => true,
             _ => false,
         };
-        if proven || !self.has_session() {
+        if proven || self.session.is_none() {
             self.fail(error)
         } else {
             self.suspend(now, SuspendCause::Handshake(error))

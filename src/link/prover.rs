@@ -141,3 +141,26 @@ impl Nonces {
         eight
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_proof_is_siphash_as_published() {
+        // Source: vectors.h of the reference implementation, SipHash-2-4-128, key 00 to 0f.
+        let key: [u8; PROVER_KEY_BYTES] = core::array::from_fn(|i| i as u8);
+        let empty =
+            [0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6, 0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55, 0x02, 0x93];
+        assert_eq!(token_tag(&key, &[]), empty);
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_transcript_and_key_alone() {
+        let prover = ResumeProver::from_token([7; 16]);
+        let tag = prover.prove(b"transcript");
+        assert!(prover.verify(b"transcript", &tag));
+        assert!(!prover.verify(b"transcripT", &tag));
+        assert!(!ResumeProver::from_token([8; 16]).verify(b"transcript", &tag));
+    }
+}

@@ -107,11 +107,13 @@ proptest! {
 }
 
 #[test]
-fn seeds_that_once_failed() {
+fn seeds_that_failed_once_and_others() {
     for seed in 0..40 {
         storm::<65536, 65536>(seed);
         storm::<1500, 700>(seed);
     }
+    // The peripheral loses its second connection before the CONFIRM of its first session ever came.
+    storm::<700, 1500>(14110249870809015814);
 }
 
 #[test]
