@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::pair::{LIMIT, Pair, arrives, contents, fill, put};
 use super::pipe::{Fault, ToListener};
+use super::scripted::EmptyStore;
 use crate::endpoint::{MessageEndpoint, ProtocolType};
 use crate::replicator::error::SessionError;
 use crate::replicator::handle::status::lock;
@@ -241,4 +242,37 @@ async fn random_cuts_and_edits_converge() {
         pair.assert_equal();
         assert_eq!(pair.sync().await.progress.documents, 0, "{protocol:?}: nothing is left to do");
     }
+}
+
+/// In real time: a thread that hangs in the operating system stops the virtual clock.
+#[tokio::test]
+async fn a_medium_that_hangs_does_not_hold_up_stop() {
+    let pair = Pair::new(ByteStream, |_| {});
+    put(&pair.hub, "document", json!({}));
+    let store = EmptyStore { hangs: Duration::from_secs(2), ..EmptyStore::default() };
+    let replicator = pair.replicator(&[], |config| {
+        config.store = Arc::new(store);
+        config.continuous = true;
+        config.limits.stop = Duration::from_millis(100);
+        config.limits.close = Duration::from_millis(100);
+    });
+    replicator.start();
+    timeout(LIMIT, replicator.wait_until(|status| status.activity == Busy)).await.expect("it connects");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let began = std::time::Instant::now();
+    replicator.stop();
+    timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_for_good_stops_and_tells_the_peer() {
+    let pair = Pair::new(ByteStream, |_| {});
+    put(&pair.hub, "document", json!({}));
+    let replicator = pair.replicator(&[], |config| config.store = Arc::new(EmptyStore::default()));
+    replicator.start();
+    let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+    assert!(matches!(status.error, Some(ReplicatorError::Session(SessionError::Store(_)))), "{status:?}");
+    let told = pair.last_error().await;
+    assert!(matches!(told, Some(ReplicatorError::ClosedByPeer { code: 4002, .. })), "{told:?}");
 }

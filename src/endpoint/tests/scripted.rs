@@ -1,6 +1,7 @@
 //! A transport that does what a test tells it to, and an empty store.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -154,12 +155,14 @@ impl Delegate {
 
 /// A store with one collection and nothing in it, that takes nothing.
 pub struct EmptyStore {
-    changes: watch::Sender<u64>,
+    /// How long a commit hangs before it fails.
+    pub hangs: Duration,
+    pub changes: watch::Sender<u64>,
 }
 
 impl Default for EmptyStore {
     fn default() -> EmptyStore {
-        EmptyStore { changes: watch::Sender::new(0) }
+        EmptyStore { hangs: Duration::ZERO, changes: watch::Sender::new(0) }
     }
 }
 
@@ -193,6 +196,7 @@ impl ReplicaStore for EmptyStore {
         _: &[IncomingRevision],
         _: ConflictPolicy<'_>,
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
+        std::thread::sleep(self.hangs);
         Err(ReplicaStoreError { message: "takes nothing".into(), recoverable: false })
     }
 

@@ -131,9 +131,10 @@ impl Exchange {
         if self.setup.protocol_type == ProtocolType::MessageStream || self.inbound.closed().is_some() {
             return;
         }
-        let (code, reason) = match result {
-            Ok(()) => (close_code::NORMAL, String::new()),
-            Err(error) => match error.close_code() {
+        let (code, reason) = match (&self.peer_close, result) {
+            (Some((code, _)), _) => (answer_to(*code), String::new()),
+            (None, Ok(())) => (close_code::NORMAL, String::new()),
+            (None, Err(error)) => match error.close_code() {
                 Some(code) => (code, error.to_string()),
                 None => return,
             },
@@ -170,5 +171,13 @@ impl Exchange {
         if timeout(self.setup.limits.close, settled).await.is_err() {
             tracing::warn!("a commit still runs after its connection has ended");
         }
+    }
+}
+
+/// The code that answers a peer's: the same, unless it is one of those that never stand in a frame.
+fn answer_to(code: u16) -> u16 {
+    match code {
+        close_code::NONE | close_code::ABNORMAL => close_code::NORMAL,
+        code => code,
     }
 }

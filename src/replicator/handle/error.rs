@@ -15,6 +15,10 @@ pub mod close_code {
     pub const GOING_AWAY: u16 = 1001;
     /// The other side broke the protocol.
     pub const PROTOCOL_ERROR: u16 = 1002;
+    /// Stands for a closing frame without a code.
+    pub const NONE: u16 = 1005;
+    /// Stands for an end without a closing frame.
+    pub const ABNORMAL: u16 = 1006;
     /// The peer restarts.
     pub const SERVICE_RESTART: u16 = 1012;
     /// The peer is overloaded.
@@ -141,10 +145,10 @@ impl ReplicatorError {
             ReplicatorError::HandshakeTimeout { .. } | ReplicatorError::IdleTimeout { .. } => {
                 Some(close_code::TRANSIENT)
             }
-            // Answers the peer's own.
-            ReplicatorError::GoingAway => Some(close_code::NORMAL),
-            ReplicatorError::ClosedByPeer { code, .. } => Some(*code),
-            ReplicatorError::Messaging(_)
+            // The peer has closed already, or the transport cannot tell it.
+            ReplicatorError::GoingAway
+            | ReplicatorError::ClosedByPeer { .. }
+            | ReplicatorError::Messaging(_)
             | ReplicatorError::TransportTimeout { .. }
             | ReplicatorError::Lost
             | ReplicatorError::PeerSilent { .. } => None,
