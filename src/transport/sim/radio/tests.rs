@@ -210,3 +210,32 @@ fn changes_come_at_their_instant() {
     assert_eq!(pair.radio.poll_event(), Some(RadioEvent::Changed { connection: pair.connection, change }));
     assert_eq!(pair.radio.event_counter(pair.connection), Some(6));
 }
+
+#[test]
+fn an_idle_peripheral_sleeps_through_its_latency_and_wakes_to_speak() {
+    let mut setup = setup(Phy::Le2M, 251, Duration::from_millis(30));
+    setup.parameters.peripheral_latency = 4;
+    let mut pair = pair(1, &setup, Path::default());
+    pair.radio.handle_timeout(Instant::from_micros(15_000_000));
+    let counters = pair.radio.counters(pair.connection).unwrap();
+    assert_eq!(counters.events, 500);
+    assert!((95..=105).contains(&counters.peripheral.pdus), "{counters:?}");
+    let now = Instant::from_micros(15_000_000);
+    pair.radio.send(pair.connection, Side::Peripheral, true, Bytes::from_static(b"now")).unwrap();
+    pair.radio.handle_timeout(now + Duration::from_millis(35));
+    assert!(matches!(pair.radio.poll_event(), Some(RadioEvent::Data { side: Side::Central, .. })));
+}
+
+#[test]
+fn events_end_by_their_own_limits() {
+    let octets = 251;
+    let unlimited = setup(Phy::Le2M, octets, Duration::from_millis(30));
+    let rate =
+        |setup: &ConnectionSetup| packets_per_second(setup, Path::default(), Side::Central, 251).unwrap();
+    let counted = ConnectionSetup { exchanges_per_event_max: Some(6), ..unlimited };
+    assert!((rate(&counted) - 6.0 / 0.03).abs() < 1.0, "{}", rate(&counted));
+    let timed = ConnectionSetup { event_length_max: Some(Duration::from_millis(10)), ..unlimited };
+    // 7 exchanges of 1,392 us fit.
+    assert!((rate(&timed) - 7.0 / 0.03).abs() < 1.0, "{}", rate(&timed));
+    assert!(rate(&unlimited) > 20.0 / 0.03);
+}

@@ -1,20 +1,17 @@
 //! Both ends of resumable connections over the modelled radio, in virtual time: bytes in are bytes out, once, in order,
 //! whatever becomes of the connections below; and everything comes to an end.
 
+mod replication;
+mod storm;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::database::{Database, DatabaseConfig};
-use crate::endpoint::{
-    Inbound, Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, MessagingError, ProtocolType, ReplicatorConnection,
-};
+use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::link::AttMtu;
-use crate::replicator::{Replicator, ReplicatorConfiguration};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::sim::radio::Path;
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio};
@@ -372,127 +369,6 @@ async fn who_was_lost_first_gives_way() {
     let (_, error) = timeout(Duration::from_secs(1), peripheral_of_first.end()).await.expect("gave way");
     assert!(error.expect("an error").is_recoverable());
     exchange(&mut second, &mut peripheral_of_second, 1_000, 2).await;
-}
-
-/// A course of faults drawn from a seed, while bytes flow both ways.
-async fn storm(seed: u64) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let host = HostConfig {
-        drop: rng.f64() * 0.05,
-        reorder: rng.f64() * 0.1,
-        receive_queue_packets: rng.usize(8..=167),
-        ..HostConfig::default()
-    };
-    let setting = setting(seed, host, |_| ());
-    let (mut central, mut peripheral) = setting.pair().await;
-    let faults = async {
-        loop {
-            sleep(Duration::from_millis(rng.u64(50..3_000))).await;
-            setting.connector.set_link(SimLink::new(AttMtu::new(rng.u16(23..=517))));
-            match rng.u8(..4) {
-                0 | 1 => setting.cut(),
-                2 => {
-                    setting.set_path(OUT_OF_RANGE);
-                    sleep(Duration::from_millis(rng.u64(100..20_000))).await;
-                    setting.set_path(Path::default());
-                }
-                _ => setting.set_path(Path { loss: rng.f64() * 0.3, ..Path::default() }),
-            }
-        }
-    };
-    let traffic = async {
-        exchange(&mut central, &mut peripheral, 150_000, seed).await;
-    };
-    tokio::select! {
-        () = faults => {}
-        ended = timeout(Duration::from_secs(3_600), traffic) => ended.expect("all bytes within an hour"),
-    }
-    setting.set_path(Path::default());
-    let (closed, (rest, error)) = tokio::join!(central.connection.close(None), peripheral.end());
-    closed.expect("close");
-    assert!(rest.is_empty() && error.is_none(), "seed {seed}: {} bytes too many, {error:?}", rest.len());
-}
-
-fn in_virtual_time(test: impl Future<Output = ()>) {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_time().start_paused(true).build().expect("runtime").block_on(test);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-
-    #[test]
-    fn bytes_in_are_bytes_out_across_random_faults(seed in any::<u64>()) {
-        in_virtual_time(storm(seed));
-    }
-}
-
-fn database(folder: &std::path::Path, name: &str, documents: usize) -> Database {
-    let db = Database::open(folder.join(name), DatabaseConfig::default()).expect("opens");
-    let collection = db.default_collection().expect("is made");
-    db.batch(|batch| {
-        for n in 0..documents {
-            batch.put(
-                &collection,
-                &format!("{name}-{n:05}"),
-                &serde_json::json!({"n": n, "unit": "degree Celsius"}),
-            )?;
-        }
-        Ok(())
-    })
-    .expect("saved");
-    db
-}
-
-fn ids(db: &Database) -> Vec<String> {
-    let collection = db.default_collection().expect("exists");
-    collection.iter().map(|document| document.expect("reads").id().to_owned()).collect()
-}
-
-#[tokio::test(start_paused = true)]
-async fn databases_replicate_across_cuts_without_the_replicator_noticing() {
-    let setting = setting(15, HostConfig { drop: 0.02, ..HostConfig::default() }, |_| ());
-    let folder = tempfile::tempdir().expect("folder");
-    let (field, hub) = (database(folder.path(), "field", 3_000), database(folder.path(), "hub", 1_000));
-    let listening =
-        MessageEndpointListenerConfiguration::new(Arc::new(hub.clone()), ProtocolType::ByteStream);
-    let listener = Arc::new(MessageEndpointListener::new(listening));
-    tokio::spawn({
-        let (acceptor, listener) = (setting.acceptor.clone(), Arc::clone(&listener));
-        async move {
-            while let Some(connection) = acceptor.next().await {
-                listener.accept(connection).expect("accepted");
-            }
-        }
-    });
-    let connections = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let delegate = {
-        let (connector, config, connections) =
-            (setting.connector.clone(), setting.config, connections.clone());
-        move |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> {
-            let connection = LinkConnection::central(connector.clone(), config);
-            connections.lock().expect("lock").push(connection.clone());
-            connection
-        }
-    };
-    let endpoint = MessageEndpoint::new("hub", Arc::new(()), ProtocolType::ByteStream, Arc::new(delegate));
-    let replicator = Replicator::new(ReplicatorConfiguration::new(endpoint, Arc::new(field.clone())));
-    replicator.start();
-    let cuts = async {
-        loop {
-            sleep(Duration::from_millis(300)).await;
-            setting.cut();
-        }
-    };
-    let status = tokio::select! {
-        () = cuts => unreachable!("cuts for ever"),
-        status = timeout(Duration::from_secs(600), replicator.wait_until_stopped()) => status.expect("it stops"),
-    };
-    assert!(status.error.is_none(), "{status:?}");
-    assert_eq!((ids(&field).len(), ids(&field)), (4_000, ids(&hub)));
-    let connections = connections.lock().expect("lock");
-    assert_eq!(connections.len(), 1, "one connection for all");
-    assert!(connections[0].stats().link.resumes >= 1, "{:?}", connections[0].stats());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
