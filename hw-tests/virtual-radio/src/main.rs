@@ -1,5 +1,7 @@
 //! `virtual-radio`: virtual Bluetooth LE controllers for guests and other host stacks, in real time.
 
+#![allow(clippy::disallowed_methods, reason = "a program with a clock around the sans-IO core")]
+
 mod ports;
 mod server;
 

@@ -299,7 +299,7 @@ impl World {
     fn handle_radio_event(&mut self, radio_event: RadioEvent) {
         match radio_event {
             RadioEvent::Data { connection, side, start, payload } => {
-                self.to_end(connection, side, |end| event::acl(end.handle, start, &payload));
+                self.tell_end(connection, side, |end| event::acl(end.handle, start, &payload));
             }
             RadioEvent::Control { connection, side, payload } => {
                 if let Some(pdu) = pdu::Pdu::decode(&payload) {
@@ -307,7 +307,7 @@ impl World {
                 }
             }
             RadioEvent::Completed { connection, side, fragments } => {
-                self.to_end(connection, side, |end| event::completed_packets(end.handle, fragments));
+                self.tell_end(connection, side, |end| event::completed_packets(end.handle, fragments));
             }
             RadioEvent::Changed { connection, change } => self.handle_change(connection, change),
             RadioEvent::Lost { connection, side, cause } => {
@@ -321,7 +321,7 @@ impl World {
     }
 
     /// Sends the host of one end a packet, unless its controller has forgotten the connection.
-    fn to_end(&mut self, connection: ConnectionId, side: Side, packet: impl FnOnce(&End) -> Vec<u8>) {
+    fn tell_end(&mut self, connection: ConnectionId, side: Side, packet: impl FnOnce(&End) -> Vec<u8>) {
         let Some(end) = self.links.get(&connection).map(|link| link.end(side)).filter(|end| !end.gone) else {
             return;
         };
@@ -331,7 +331,7 @@ impl World {
 
     /// One end has lost its connection. The link goes when both have.
     fn end_of_link(&mut self, connection: ConnectionId, side: Side, reason: u8) {
-        self.to_end(connection, side, |end| event::disconnection_complete(end.handle, reason));
+        self.tell_end(connection, side, |end| event::disconnection_complete(end.handle, reason));
         let Some(link) = self.links.get_mut(&connection) else { return };
         link.end_mut(side).gone = true;
         if link.central.gone && link.peripheral.gone {

@@ -261,7 +261,7 @@ impl World {
         let refresh = std::mem::replace(&mut link.encrypted, true);
         let _ = self.radio.set_encrypted(id, true);
         for side in [Side::Central, Side::Peripheral] {
-            self.to_end(id, side, |end| match refresh {
+            self.tell_end(id, side, |end| match refresh {
                 true => event::encryption_key_refresh(end.handle),
                 false => event::encryption_change(SUCCESS, end.handle),
             });
