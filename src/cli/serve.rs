@@ -38,7 +38,7 @@ Examples:
   ssh gateway gattway --db gateway.db serve --listen stdio   # the bytes go over standard input and output
   my-sensor | gattway --db sensor.db serve --listen tcp:0.0.0.0:4985 --import - --id-from time --json")]
 pub(super) struct ServeArgs {
-    /// Where peers connect, again for more: ble[:ADAPTER], tcp:HOST:PORT (port 0: any), unix:PATH or stdio
+    /// Where peers connect, again for more: ble or ble:ADAPTER, tcp:HOST:PORT (port 0: any), unix:PATH or stdio
     #[arg(long, required = true, value_name = "ADDRESS")]
     listen: Vec<PlaceAddress>,
 

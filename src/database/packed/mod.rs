@@ -1,6 +1,6 @@
 //! Document bodies as stored: JSON in postcard's wire format with field names replaced by numbers.
 //!
-//! The bytes are what postcard gives for [`Shape`]; packing and unpacking walk them directly, without building a tree,
+//! The bytes are what postcard gives for `Shape`; packing and unpacking walk them directly, without building a tree,
 //! because they are on the path of every replicated document. Names live in the database's [`Names`] table.
 
 mod pack;
@@ -18,7 +18,7 @@ pub(crate) const NAMES_MAX: usize = 4096;
 /// Longest field name that gets a number, in bytes.
 pub(crate) const NAME_LEN_MAX: usize = 64;
 
-/// Tags of values: the postcard discriminants of [`Shape`].
+/// Tags of values: the postcard discriminants of `Shape`.
 mod tag {
     pub(super) const NULL: u8 = 0;
     pub(super) const FALSE: u8 = 1;

@@ -2,7 +2,7 @@
 //!
 //! | first byte | then | value |
 //! |---|---|---|
-//! | `m` | – | format, versioning, source ([`super::meta`]) |
+//! | `m` | – | format, versioning, source (`layout.rs`) |
 //! | `h` | – | limit of the hybrid clock |
 //! | `n` | name number, 2 bytes | field name |
 //! | `s` | source number, 2 bytes | 16 bytes |
