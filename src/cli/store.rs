@@ -88,7 +88,7 @@ pub(super) fn put(
 ) -> Result<(String, u64), CliError> {
     check_id(id).map_err(failed)?;
     let stored = collection.get(id).map_err(failed)?;
-    let current = stored.as_ref().and_then(Document::revision).map(ToString::to_string);
+    let current = stored.as_ref().and_then(revision_of);
     if let Some(expected) = if_revision
         && expected != current.as_deref().unwrap_or("none")
     {
@@ -108,7 +108,7 @@ pub(super) fn put(
         None => Document::new(id, body),
     };
     collection.save(&mut document).map_err(failed)?;
-    let revision = document.revision().map(ToString::to_string).unwrap_or_default();
+    let revision = revision_of(&document).unwrap_or_default();
     Ok((revision, document.sequence()))
 }
 
@@ -122,12 +122,18 @@ pub(super) fn purge(collection: &Collection, id: &str) -> Result<(), CliError> {
     if collection.purge(id).map_err(failed)? { Ok(()) } else { Err(no_document(collection, id)) }
 }
 
+/// What names a revision in output: its current version, which no other revision has. What it descends from may be known
+/// better on one side than on the other.
+pub(super) fn revision_of(document: &Document) -> Option<String> {
+    document.revision().map(|vector| vector.current.to_string())
+}
+
 /// A document as it is printed: `_id` first, `_rev` if wanted, then the body.
 pub(super) fn with_meta(document: Document, revision: bool) -> Value {
     let mut fields = Map::new();
     fields.insert("_id".to_owned(), document.id().into());
-    if revision && let Some(revision) = document.revision() {
-        fields.insert("_rev".to_owned(), revision.to_string().into());
+    if revision && let Some(revision) = revision_of(&document) {
+        fields.insert("_rev".to_owned(), revision.into());
     }
     fields.extend(document.into_body());
     Value::Object(fields)
@@ -198,7 +204,7 @@ pub(super) fn save(
 /// The current revision of a document as text; empty if it is deleted.
 pub(super) fn revision(collection: &Collection, id: &str) -> Result<String, CliError> {
     let document = collection.get(id).map_err(failed)?;
-    Ok(document.as_ref().and_then(Document::revision).map(ToString::to_string).unwrap_or_default())
+    Ok(document.as_ref().and_then(revision_of).unwrap_or_default())
 }
 
 fn no_document(collection: &Collection, id: &str) -> CliError {

@@ -87,7 +87,7 @@ pub(super) fn object(figures: &[Figure]) -> Value {
 /// All figures for people.
 pub(super) fn table(figures: &[Figure]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "figure", "value", "unit", "target", ""]);
     for figure in figures {
         let met = match figure.met() {

@@ -95,7 +95,6 @@ fn blip() -> Result<Vec<Figure>, CliError> {
                 |what: &str| format!("{} messages, deflate {}: {what}", row.workload, row.compression_level);
             [
                 Figure::new("blip", name("messages"), row.messages_per_second, "1/s"),
-                Figure::new("blip", name("content"), row.megabytes_per_second, "MB/s"),
                 Figure::new("blip", name("plain deflate / ours"), row.ratio_to_plain, "ratio"),
             ]
         })

@@ -33,6 +33,7 @@ pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
     let mut figures = two_processes(&place)?;
     figures.extend(on_air(&place)?);
     figures.extend(nothing_to_do(&place)?);
+    figures.extend(plain_messages(&place)?);
     Ok(figures)
 }
 
@@ -119,13 +120,10 @@ fn nothing_to_do(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let record = Record::default();
     runtime::block_on(async {
         // Over this endpoint nothing was synced yet: the first run makes the checkpoint.
-        sync_recorded(&field, &gateway, &Record::default()).await?;
-        sync_recorded(&field, &gateway, &record).await
+        sync_recorded(&field, &gateway, &Record::default(), Extension::Offered).await?;
+        sync_recorded(&field, &gateway, &record, Extension::Offered).await
     })?;
     let record = record.lock().unwrap_or_else(PoisonError::into_inner);
-    let bytes = |from_active| {
-        record.iter().filter(|sent| sent.0 == from_active).map(|sent| sent.1).sum::<usize>() as f64
-    };
     let turns = record.iter().zip(record.iter().skip(1)).filter(|(a, b)| a.0 && !b.0).count();
     // The last of them is the closing handshake of the byte stream.
     let round_trips = turns.saturating_sub(1) as f64;
@@ -138,19 +136,52 @@ fn nothing_to_do(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
         )
         .at_most(2.0)
         .aim(1.0),
-        Figure::new("replication", "nothing to do: bytes of the stream there", bytes(true), "bytes"),
-        Figure::new("replication", "nothing to do: bytes of the stream back", bytes(false), "bytes"),
+        Figure::new("replication", "nothing to do: bytes of the stream there", bytes(&record, true), "bytes"),
+        Figure::new("replication", "nothing to do: bytes of the stream back", bytes(&record, false), "bytes"),
     ])
 }
 
-async fn sync_recorded(field: &Database, gateway: &Database, record: &Record) -> Result<(), CliError> {
+/// The first sync with the messages that a stock peer knows, without our extension.
+fn plain_messages(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
+    let field = store::open(&place.path().join("field"))?;
+    let gateway = store::open(&place.path().join("plain"))?;
+    let record = Record::default();
+    runtime::block_on(sync_recorded(&field, &gateway, &record, Extension::Withheld))?;
+    let record = record.lock().unwrap_or_else(PoisonError::into_inner);
+    let documents = gateway.default_collection().map_err(store::failed)?.count() as f64;
+    let both = (bytes(&record, true) + bytes(&record, false)) / documents;
+    let name = "with a stock peer's messages: bytes of the stream per document, both ways";
+    Ok(vec![Figure::new("replication", name, both, "bytes").at_most(54.0)])
+}
+
+/// Whether the messages between our own peers are used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extension {
+    Offered,
+    Withheld,
+}
+
+fn bytes(record: &[(bool, usize)], from_active: bool) -> f64 {
+    record.iter().filter(|sent| sent.0 == from_active).map(|sent| sent.1).sum::<usize>() as f64
+}
+
+async fn sync_recorded(
+    field: &Database,
+    gateway: &Database,
+    record: &Record,
+    extension: Extension,
+) -> Result<(), CliError> {
     let config =
         MessageEndpointListenerConfiguration::new(Arc::new(gateway.clone()), ProtocolType::ByteStream);
     let listener = MessageEndpointListener::new(config);
+    // A peer of another name starts from nothing.
+    let uid = if extension == Extension::Offered { "recorded" } else { "plain" };
     let delegate = Arc::new(Pipe { record: Arc::clone(record), far: Mutex::default() });
     let endpoint =
-        MessageEndpoint::new("recorded", Arc::new(()), ProtocolType::ByteStream, Arc::clone(&delegate) as _);
-    let replicator = Replicator::new(ReplicatorConfiguration::new(endpoint, Arc::new(field.clone())));
+        MessageEndpoint::new(uid, Arc::new(()), ProtocolType::ByteStream, Arc::clone(&delegate) as _);
+    let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(field.clone()));
+    config.extension = extension == Extension::Offered;
+    let replicator = Replicator::new(config);
     let (near, far) = recorded_pipe(record);
     *delegate.far.lock().unwrap_or_else(PoisonError::into_inner) = Some(near);
     let (reader, writer) = split(far);

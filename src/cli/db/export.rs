@@ -9,7 +9,7 @@ use crate::database::Database;
 
 /// Print all documents as NDJSON, in ID order, each with its `_id`.
 ///
-/// Two databases with the same documents give the same text; with --revisions, only if their histories agree too.
+/// Two databases with the same documents give the same text; with --revisions, two that are in sync.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

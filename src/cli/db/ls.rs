@@ -46,7 +46,7 @@ pub(super) fn run(db: &Database, args: &LsArgs) -> Result<(), CliError> {
         }
         left -= 1;
         if args.json {
-            let revision = document.revision().map(ToString::to_string);
+            let revision = store::revision_of(&document);
             out.json(&json!({"_id": document.id(), "_rev": revision, "sequence": document.sequence()}))?;
         } else {
             out.line(document.id())?;
