@@ -57,10 +57,10 @@ impl Checkpoint {
         let mut local = SequenceSet::up_to(value.get("local").and_then(Value::as_u64).unwrap_or(0));
         let completed = value.get("localCompleted").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         for pair in completed.chunks_exact(2).take(COMPLETED_RANGES_MAX) {
-            if let (Some(first), Some(count)) = (pair[0].as_u64(), pair[1].as_u64()) {
-                if count > 0 {
-                    local.insert_range(first..=first.saturating_add(count - 1));
-                }
+            if let (Some(first), Some(count)) = (pair[0].as_u64(), pair[1].as_u64())
+                && count > 0
+            {
+                local.insert_range(first..=first.saturating_add(count - 1));
             }
         }
         let remote = match value.get("remote") {

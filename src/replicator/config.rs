@@ -56,6 +56,9 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 4 << 20;
 /// Revisions that may wait for their commit before input is no longer accepted.
 pub const COMMIT_QUEUE_REVISIONS_MAX: usize = 16_384;
 
+/// Commits of one session under way at one time: one prepares while the other waits for the medium.
+pub const COMMITS_IN_FLIGHT_MAX: usize = 2;
+
 /// Most revisions in one commit, so that a commit stays short and the peer soon has its answers.
 pub const COMMIT_REVISIONS_MAX: usize = 4_096;
 

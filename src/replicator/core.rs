@@ -117,6 +117,8 @@ pub(super) struct Core {
     pub extension: bool,
     pub phase: Phase,
     pub progress: Progress,
+    /// Changes that are known to be there and are not read yet; part of the total.
+    pub unread: u64,
     pub report_documents: bool,
     /// Largest body that fits into a message, in bytes.
     pub body_size_max: usize,
@@ -140,6 +142,7 @@ impl Core {
             extension,
             phase: Phase::Running,
             progress: Progress::default(),
+            unread: 0,
             report_documents,
             events: VecDeque::new(),
             awaiting: BTreeMap::new(),
@@ -180,19 +183,15 @@ impl Core {
 
     /// Answers a request, unless it wants no answer.
     pub fn reply(&mut self, request: MessageNumber, no_reply: bool, message: OutgoingMessage) {
-        if !no_reply {
-            if let Err(error) = self.blip.reply(request, message) {
-                self.finish(Err(error.into()));
-            }
+        if !no_reply && let Err(error) = self.blip.reply(request, message) {
+            self.finish(Err(error.into()));
         }
     }
 
     /// Answers a request with an error, unless it wants no answer.
     pub fn reply_error(&mut self, request: MessageNumber, no_reply: bool, error: ErrorReply) {
-        if !no_reply {
-            if let Err(error) = self.blip.reply_error(request, &error) {
-                self.finish(Err(error.into()));
-            }
+        if !no_reply && let Err(error) = self.blip.reply_error(request, &error) {
+            self.finish(Err(error.into()));
         }
     }
 
@@ -291,9 +290,10 @@ impl Core {
 
     /// Gives the progress as an event if it changed.
     fn tell_progress(&mut self) {
-        if self.progress != self.progress_told {
-            self.progress_told = self.progress;
-            self.events.push_back(SessionEvent::Progress(self.progress));
+        let progress = Progress { total: self.progress.total + self.unread, ..self.progress };
+        if progress != self.progress_told {
+            self.progress_told = progress;
+            self.events.push_back(SessionEvent::Progress(progress));
         }
     }
 

@@ -18,7 +18,7 @@ pub enum Activity {
 pub struct Progress {
     /// Revisions dealt with: sent and confirmed, received and durable, or found to be known already.
     pub completed: u64,
-    /// Revisions known to be dealt with.
+    /// Revisions that are to be dealt with; what is not read yet is estimated from sequences, so that it may shrink.
     pub total: u64,
     /// Revisions whose body really went over the connection.
     pub documents: u64,

@@ -78,6 +78,11 @@ impl Feed {
         self.target.map_or(ceiling, |target| target.min(ceiling))
     }
 
+    /// Sequences up to the last that may be read now.
+    pub fn unread(&self, ceiling: u64) -> u64 {
+        self.end(ceiling).saturating_sub(self.cursor)
+    }
+
     /// Whether there is nothing to read now.
     pub fn is_exhausted(&self, ceiling: u64) -> bool {
         self.cursor >= self.end(ceiling)

@@ -1,4 +1,4 @@
-//! Revisions of the peer on their way to the store: they wait while a commit is under way, then go as one.
+//! Revisions of the peer on their way to the store: they wait while commits are under way, then go as one.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::config::{
     COMMIT_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, COMMIT_QUEUE_REVISIONS_MAX, COMMIT_REVISIONS_MAX,
+    COMMITS_IN_FLIGHT_MAX,
 };
 use super::event::{CommitId, CommitRequest};
 use super::extension::receiver::RevsReceived;
@@ -47,16 +48,24 @@ pub(super) struct Committed {
     pub revisions: Arc<Vec<IncomingRevision>>,
 }
 
+/// A commit under way.
+struct Running {
+    id: CommitId,
+    committed: Committed,
+    /// Sequences of each collection that were there before it began, at least.
+    floors: Vec<u64>,
+}
+
 /// See the head of the file.
 #[derive(Default)]
 pub(super) struct Inbox {
     waiting: VecDeque<Batch>,
     waiting_revisions: usize,
     waiting_bytes: usize,
-    running: Option<(CommitId, Committed)>,
+    running: Vec<Running>,
     next_id: u64,
-    /// The newest sequence of each collection when no commit was under way.
-    quiet: Vec<u64>,
+    /// The newest sequence of each collection when it was last looked at.
+    observed: Vec<u64>,
 }
 
 impl Inbox {
@@ -74,12 +83,12 @@ impl Inbox {
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_none()
+        self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// What waits, as one commit; nothing while another is under way.
+    /// What waits, as one commit; nothing while enough are under way.
     pub fn poll_commit(&mut self) -> Option<CommitRequest> {
-        if self.running.is_some() || self.waiting.is_empty() {
+        if self.running.len() >= COMMITS_IN_FLIGHT_MAX || self.waiting.is_empty() {
             return None;
         }
         let mut origins = Vec::new();
@@ -102,38 +111,34 @@ impl Inbox {
         self.next_id += 1;
         let id = CommitId(self.next_id);
         let revisions = Arc::new(revisions);
-        self.running = Some((id, Committed { origins, revisions: revisions.clone() }));
+        let committed = Committed { origins, revisions: revisions.clone() };
+        self.running.push(Running { id, committed, floors: self.observed.clone() });
         Some(CommitRequest { id, revisions })
     }
 
-    /// The commit under way, which is over now; `None` if it is not this one.
+    /// A commit under way, which is over now; `None` if there is no such one.
     pub fn take_running(&mut self, id: CommitId) -> Option<Committed> {
-        match self.running.take() {
-            Some((running, committed)) if running == id => Some(committed),
-            other => {
-                self.running = other;
-                None
-            }
-        }
+        let at = self.running.iter().position(|running| running.id == id)?;
+        Some(self.running.remove(at).committed)
     }
 
-    /// Forgets what waits; a commit under way goes on without anybody who waits for it.
+    /// Forgets what waits; commits under way go on without anybody who waits for them.
     pub fn clear(&mut self) {
         self.waiting.clear();
         self.waiting_bytes = 0;
         self.waiting_revisions = 0;
-        self.running = None;
+        self.running.clear();
     }
 
     /// See [`Core::feed_ceiling`](super::core::Core::feed_ceiling).
     pub fn feed_ceiling(&mut self, collection: usize, last_sequence: impl FnOnce() -> u64) -> u64 {
-        if self.quiet.len() <= collection {
-            self.quiet.resize(collection + 1, 0);
+        if self.observed.len() <= collection {
+            self.observed.resize(collection + 1, 0);
         }
-        if self.running.is_none() {
-            self.quiet[collection] = last_sequence();
-        }
-        self.quiet[collection]
+        let last = last_sequence();
+        self.observed[collection] = last;
+        let floors = self.running.iter().map(|running| running.floors.get(collection).copied().unwrap_or(0));
+        floors.min().map_or(last, |floor| floor.min(last))
     }
 }
 

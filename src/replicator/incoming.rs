@@ -42,10 +42,10 @@ pub(super) fn parse_rev(
     let deleted = request.properties.get_bool("deleted");
     let body = without_meta(&request.body)?;
     let target = &core.collections[collection];
-    if let Some(filter) = &target.incoming_filter {
-        if !filter(&FilterInput { collection: &target.name, id, deleted, body: &body }) {
-            return Err(refuse::filtered());
-        }
+    if let Some(filter) = &target.incoming_filter
+        && !filter(&FilterInput { collection: &target.name, id, deleted, body: &body })
+    {
+        return Err(refuse::filtered());
     }
     Ok(IncomingRevision { collection: target.id, id: id.to_owned(), vector, deleted, body })
 }

@@ -323,11 +323,11 @@ impl Session {
             return;
         }
         self.core.now = now;
-        if let Phase::Stopping { deadline } = self.core.phase {
-            if now >= deadline {
-                self.core.finish(Ok(()));
-                return;
-            }
+        if let Phase::Stopping { deadline } = self.core.phase
+            && now >= deadline
+        {
+            self.core.finish(Ok(()));
+            return;
         }
         if self.core.reply_deadline(self.is_owed()).is_some_and(|deadline| now >= deadline) {
             let error = self.core.timed_out();
@@ -388,7 +388,7 @@ impl Session {
         Some(frame)
     }
 
-    /// Revisions to be committed; `None` while none wait or another commit is under way.
+    /// Revisions to be committed; `None` while none wait or enough commits are under way.
     pub fn poll_commit(&mut self) -> Option<CommitRequest> {
         self.core.inbox.poll_commit()
     }

@@ -5,6 +5,7 @@
 pub(super) mod checkpointer;
 pub(super) mod pull;
 pub(super) mod push;
+mod replies;
 mod tracker;
 
 use serde_json::Value;
@@ -15,16 +16,13 @@ use super::core::{Answer, Awaiting, Core, Fault, Phase, SessionCollection};
 use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
-use super::extension::answer;
 use super::extension::receiver::RevsReceived;
-use super::extension::sender::{BatchSender, SentRevision};
+use super::extension::sender::BatchSender;
 use super::feed::Feed;
-use super::messages::{
-    DEFAULT_COLLECTION, canonical_name, parse_proposals_reply, profile, write_get_collections,
-};
+use super::messages::{canonical_name, profile, write_get_collections};
 use super::sequences::RemoteSequence;
 use super::store::{CommitOutcome, ReplicaStore};
-use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};
+use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
 use crate::time::Instant;
 use checkpointer::Checkpointer;
 use pull::{Pull, Subscribe, is_settled_for_good};
@@ -130,114 +128,6 @@ impl Active {
         Ok((collection, pull))
     }
 
-    /// Takes the reply to one of our requests.
-    pub fn handle_reply(
-        &mut self,
-        core: &mut Core,
-        awaiting: Awaiting,
-        result: Result<IncomingReply, ErrorReply>,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        match awaiting {
-            Awaiting::Collections => self.collections_replied(core, result, store),
-            Awaiting::Checkpoint { collection, after_conflict } => {
-                self.checkpoint_replied(core, collection, after_conflict, result, store)
-            }
-            Awaiting::CheckpointSaved { collection, body } => {
-                let checkpointer = &mut self.works[collection].checkpointer;
-                match result {
-                    Ok(reply) => {
-                        let revision = reply.properties.get("rev").unwrap_or_default();
-                        Ok(checkpointer.saved(revision, body, store)?)
-                    }
-                    Err(error) => checkpointer.refused(core, error.code),
-                }
-            }
-            Awaiting::Subscribed { collection } => self.subscribed(collection, result),
-            Awaiting::Proposals { collection, changes } => {
-                self.proposals_replied(core, collection, changes, result)
-            }
-            Awaiting::Rev { collection, rev } => {
-                if let Some(push) = &mut self.works[collection].push {
-                    push.rev_answered(core, rev, result.map(|_| ()));
-                }
-                Ok(())
-            }
-            Awaiting::Revs { collection, revisions, bytes } => {
-                self.revs_replied(core, collection, revisions, bytes, result)
-            }
-            // Only the passive side sends lists.
-            Awaiting::Changes { .. } => Ok(()),
-        }
-    }
-
-    fn collections_replied(
-        &mut self,
-        core: &mut Core,
-        result: Result<IncomingReply, ErrorReply>,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(error) if is_unknown_profile(&error) && self.is_default_only(core) => {
-                // An older peer: it knows one collection and is asked without naming it.
-                core.collections[0].index = None;
-                let client = self.works[0].checkpointer.client.clone();
-                let message = core.message(profile::GET_CHECKPOINT, 0).with("client", &client);
-                return core.request(message, Awaiting::Checkpoint { collection: 0, after_conflict: false });
-            }
-            Err(error) => return Err(SessionError::Refused { request: profile::GET_COLLECTIONS, error }),
-        };
-        let malformed = || SessionError::Malformed { what: "reply to getCollections" };
-        let checkpoints: Vec<Value> = serde_json::from_slice(&reply.body).map_err(|_| malformed())?;
-        if checkpoints.len() != self.works.len() {
-            return Err(malformed());
-        }
-        if let Some(n) = checkpoints.iter().position(Value::is_null) {
-            return Err(SessionError::RemoteCollectionMissing { name: core.collections[n].name.clone() });
-        }
-        let accepted = reply.properties.get(extension::PROPERTY).filter(|_| self.config.extension);
-        let last = accepted.and_then(|value| extension::parse_acceptance(value, self.works.len()));
-        core.extension = last.is_some();
-        for (n, checkpoint) in checkpoints.iter().enumerate() {
-            self.begin(core, n, checkpoint, last.as_ref().map(|last| last[n]), store)?;
-        }
-        self.agreed = true;
-        Ok(())
-    }
-
-    fn is_default_only(&self, core: &Core) -> bool {
-        core.collections.len() == 1 && core.collections[0].name == DEFAULT_COLLECTION
-    }
-
-    fn checkpoint_replied(
-        &mut self,
-        core: &mut Core,
-        collection: usize,
-        after_conflict: bool,
-        result: Result<IncomingReply, ErrorReply>,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let reply = match result {
-            Ok(reply) => Some(reply),
-            Err(error) if error.code == 404 => None,
-            Err(error) => return Err(SessionError::Refused { request: profile::GET_CHECKPOINT, error }),
-        };
-        let revision = reply.as_ref().and_then(|reply| reply.properties.get("rev"));
-        if after_conflict {
-            self.works[collection].checkpointer.learned(revision);
-            return Ok(());
-        }
-        let body = reply.as_ref().map_or(&b"{}"[..], |reply| &reply.body);
-        let mut checkpoint = serde_json::from_slice::<Value>(body).unwrap_or_else(|_| serde_json::json!({}));
-        if let (Some(object), Some(revision)) = (checkpoint.as_object_mut(), revision) {
-            object.insert("rev".into(), revision.into());
-        }
-        self.begin(core, collection, &checkpoint, None, store)?;
-        self.agreed = true;
-        Ok(())
-    }
-
     /// Begins both halves of a collection. `peer_last`: the newest sequence of a peer of our kind.
     fn begin(
         &mut self,
@@ -266,7 +156,7 @@ impl Active {
         }
         if config.direction.pulls() {
             let since = checkpoint.remote.clone();
-            let mut pull = Pull::new(n, since.clone(), core.extension);
+            let mut pull = Pull::new(n, since.clone(), peer_last, core.extension);
             let nothing_new = peer_last.is_some_and(|last| since.number().is_some_and(|since| since >= last));
             if nothing_new && !config.continuous {
                 pull.end();
@@ -283,78 +173,6 @@ impl Active {
             work.pull = Some(pull);
         }
         work.loaded = checkpoint;
-        Ok(())
-    }
-
-    fn subscribed(
-        &mut self,
-        collection: usize,
-        result: Result<IncomingReply, ErrorReply>,
-    ) -> Result<(), SessionError> {
-        let Err(error) = result else { return Ok(()) };
-        if error.domain == "LiteCore" && error.code == 501 {
-            return Err(SessionError::Versioning);
-        }
-        if let Some(pull) = &mut self.works[collection].pull {
-            pull.end();
-        }
-        self.refused.get_or_insert(SessionError::Refused { request: profile::SUB_CHANGES, error });
-        Ok(())
-    }
-
-    fn proposals_replied(
-        &mut self,
-        core: &mut Core,
-        collection: usize,
-        changes: Vec<super::store::Change>,
-        result: Result<IncomingReply, ErrorReply>,
-    ) -> Result<(), SessionError> {
-        let Some(push) = &mut self.works[collection].push else { return Ok(()) };
-        match result {
-            Ok(reply) => {
-                let answers = parse_proposals_reply(&reply.body, changes.len())
-                    .ok_or(SessionError::Malformed { what: "reply to proposeChanges" })?;
-                push.proposals_answered(core, changes, answers);
-            }
-            Err(error) if error.domain == "LiteCore" && error.code == 26 => {
-                return Err(SessionError::Versioning);
-            }
-            Err(error) => {
-                push.refuse();
-                self.refused
-                    .get_or_insert(SessionError::Refused { request: profile::PROPOSE_CHANGES, error });
-            }
-        }
-        Ok(())
-    }
-
-    fn revs_replied(
-        &mut self,
-        core: &mut Core,
-        collection: usize,
-        revisions: Vec<SentRevision>,
-        bytes: usize,
-        result: Result<IncomingReply, ErrorReply>,
-    ) -> Result<(), SessionError> {
-        let work = &mut self.works[collection];
-        let Some(push) = &mut work.push else { return Ok(()) };
-        push.revs_answered(bytes);
-        match result {
-            Ok(reply) => {
-                let answers = answer::decode(&reply.body, revisions.len())
-                    .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
-                for (revision, answer) in revisions.into_iter().zip(answers) {
-                    let at_peer = push.revision_answered(core, revision, answer);
-                    if let (Some(sequence), Some(pull)) = (at_peer, &mut work.pull) {
-                        pull.peer_has(sequence);
-                    }
-                }
-            }
-            Err(error) => {
-                push.refuse();
-                self.refused.get_or_insert(SessionError::Refused { request: profile::REVS, error });
-            }
-        }
         Ok(())
     }
 
@@ -411,10 +229,10 @@ impl Active {
             if let Some(pull) = &mut work.pull {
                 pull.pump(core, store)?;
             }
-            if let Some(push) = &mut work.push {
-                if let Some(sent) = push.pump(core, store)? {
-                    work.checkpointer.take_note(sent, 0, store)?;
-                }
+            if let Some(push) = &mut work.push
+                && let Some(sent) = push.pump(core, store)?
+            {
+                work.checkpointer.take_note(sent, 0, store)?;
             }
         }
         Ok(())
@@ -426,9 +244,12 @@ impl Active {
             return self.update_unagreed(core);
         }
         let (mut idle, mut complete) = (core.inbox.is_empty(), core.inbox.is_empty());
+        let mut unread = 0;
         for (n, work) in self.works.iter().enumerate() {
+            unread += work.pull.as_ref().map_or(0, Pull::unread);
             if let Some(push) = &work.push {
                 let ceiling = core.feed_ceiling(n, store);
+                unread += push.unread(ceiling);
                 idle &= push.is_idle(ceiling);
                 complete &= push.is_complete(ceiling);
             }
@@ -437,6 +258,7 @@ impl Active {
                 complete &= pull.is_complete();
             }
         }
+        core.unread = unread;
         let stopping = core.phase != Phase::Running;
         let saving = self.works.iter().filter(|work| work.checkpointer.is_saving()).count();
         let quiet = core.inbox.is_empty() && core.awaiting_count() == saving;
@@ -473,10 +295,10 @@ impl Active {
         let mut all_saved = true;
         for work in &mut self.works {
             let due = core.now >= work.checkpointer.due_at();
-            if ending || idle || due {
-                if let Some(push) = &mut work.push {
-                    push.mark_pushed(store);
-                }
+            if (ending || idle || due)
+                && let Some(push) = &mut work.push
+            {
+                push.mark_pushed(store);
             }
             if ending || due {
                 let current = work.current();
@@ -518,8 +340,4 @@ impl Work {
             remote: self.pull.as_ref().map_or_else(|| self.loaded.remote.clone(), Pull::position),
         }
     }
-}
-
-fn is_unknown_profile(error: &ErrorReply) -> bool {
-    error.domain == "BLIP" && error.code == 404
 }

@@ -22,6 +22,8 @@ pub(crate) struct Pull {
     over: bool,
     /// Whether the peer said that its feed ends for now (single revisions only).
     caught_up: bool,
+    /// Where the feed of a peer of our kind ended when the session began.
+    peer_last: u64,
     /// Lists whose answer waits until fewer revisions are on their way.
     held: VecDeque<(MessageNumber, bool, Vec<ChangeEntry>)>,
 }
@@ -42,12 +44,19 @@ pub(crate) struct Subscribe<'a> {
 }
 
 impl Pull {
-    pub fn new(collection: usize, since: RemoteSequence, extension: bool) -> Pull {
+    pub fn new(collection: usize, since: RemoteSequence, peer_last: Option<u64>, extension: bool) -> Pull {
         let tracker = match extension {
             true => Tracker::Units(UnitTracker::new(since.number().unwrap_or(0))),
             false => Tracker::Lists(ListTracker::new(since)),
         };
-        Pull { collection, tracker, over: false, caught_up: false, held: VecDeque::new() }
+        Pull {
+            collection,
+            tracker,
+            over: false,
+            caught_up: false,
+            peer_last: peer_last.unwrap_or(0),
+            held: VecDeque::new(),
+        }
     }
 
     /// There is nothing to pull.
@@ -198,6 +207,14 @@ impl Pull {
                 Tracker::Lists(tracker) => self.caught_up && tracker.is_settled() && self.held.is_empty(),
                 Tracker::Units(tracker) => tracker.is_caught_up(),
             }
+    }
+
+    /// Changes of the peer that have not come yet, as far as that is known.
+    pub fn unread(&self) -> u64 {
+        match &self.tracker {
+            Tracker::Units(tracker) if !self.over => self.peer_last.saturating_sub(tracker.announced()),
+            _ => 0,
+        }
     }
 
     /// Whether the peer owes something.

@@ -106,6 +106,11 @@ impl Push {
         self.refused || (sent && self.feed.is_exhausted(ceiling) && self.delayed_until.is_none())
     }
 
+    /// Local changes that are not read yet.
+    pub fn unread(&self, ceiling: u64) -> u64 {
+        if self.refused { 0 } else { self.feed.unread(ceiling) }
+    }
+
     /// Whether a one-shot push is over.
     pub fn is_complete(&self, ceiling: u64) -> bool {
         self.refused || (self.is_idle(ceiling) && self.feed.is_complete())
@@ -191,6 +196,7 @@ impl Push {
                         sending.through,
                         sending.sequences.iter().copied(),
                     );
+                    core.progress.total += sending.sequences.len() as u64;
                     newest = Some(sending.through);
                 }
                 Ok(newest)
@@ -292,11 +298,9 @@ impl Push {
         answer: RevAnswer,
     ) -> Option<u64> {
         let SentRevision { id, sequence, deleted, sent, version } = revision;
-        core.progress.total += u64::from(sent != Sent::Gone);
         let mut at_peer = None;
         match answer {
             RevAnswer::Wanted if sent == Sent::Offer => {
-                core.progress.total -= 1;
                 if let Sender::Batches(batches) = &mut self.sender {
                     batches.want(Wanted { id, sequence, version });
                 }
@@ -316,7 +320,7 @@ impl Push {
             RevAnswer::Conflict(_) => self.failed(core, sequence, &id, deleted, refuse::conflict()),
             RevAnswer::Failed(error) => self.failed(core, sequence, &id, deleted, error),
         }
-        core.progress.completed += u64::from(sent != Sent::Gone);
+        core.progress.completed += 1;
         at_peer
     }
 

@@ -64,11 +64,11 @@ impl ListTracker {
 
     fn set(&mut self, ticket: u64, state: EntryState) {
         let Some(at) = ticket.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) else { return };
-        if let Some(entry) = self.entries.get_mut(at) {
-            if entry.1 == EntryState::Pending {
-                self.pending -= 1;
-                entry.1 = state;
-            }
+        if let Some(entry) = self.entries.get_mut(at)
+            && entry.1 == EntryState::Pending
+        {
+            self.pending -= 1;
+            entry.1 = state;
         }
     }
 
@@ -112,6 +112,8 @@ pub(crate) struct UnitTracker {
     wanted: HashMap<u64, u64>,
     /// Where the peer said its feed ends.
     end: Option<u64>,
+    /// How far messages have come.
+    announced: u64,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl UnitTracker {
             units: BTreeMap::new(),
             wanted: HashMap::new(),
             end: None,
+            announced: since,
         }
     }
 
@@ -147,6 +150,7 @@ impl UnitTracker {
                 actual: UNITS_MAX + 1,
             });
         }
+        self.announced = self.announced.max(through);
         if last {
             // An earlier end that comes late says nothing new.
             self.end = self.end.max(Some(through));
@@ -209,6 +213,11 @@ impl UnitTracker {
     /// Whether the feed has come to its end and every message is settled.
     pub fn is_caught_up(&self) -> bool {
         self.end.is_some_and(|end| self.settled.prefix() >= end) && self.units.is_empty()
+    }
+
+    /// How far in the feed messages have come, durable or not.
+    pub fn announced(&self) -> u64 {
+        self.announced
     }
 
     /// Whether every message that has come is settled.

@@ -97,9 +97,9 @@ impl Subscription {
             Sender::Batches(batches) => {
                 batches.pump_wanted(core, collection, store)?;
                 while !self.caught_up || self.continuous {
-                    if batches.pump_feed(core, collection, store, &mut self.feed, true)?.is_none() {
-                        break;
-                    }
+                    let sending = batches.pump_feed(core, collection, store, &mut self.feed, true)?;
+                    let Some(sending) = sending else { break };
+                    core.progress.total += sending.sequences.len() as u64;
                     self.caught_up = self.feed.is_exhausted(core.feed_ceiling(collection, store));
                 }
                 Ok(())
@@ -216,13 +216,15 @@ fn revision_answered(
     match answer {
         RevAnswer::Wanted if sent == Sent::Offer => batches.want(Wanted { id, sequence, version }),
         RevAnswer::Stored(_) | RevAnswer::Known | RevAnswer::Wanted | RevAnswer::Conflict(_) => {
+            core.progress.completed += 1;
             if sent == Sent::Body {
-                core.progress.total += 1;
-                core.progress.completed += 1;
                 core.progress.documents += 1;
                 core.report(Direction::Sent, collection, &id, deleted, None);
             }
         }
-        RevAnswer::Failed(error) => core.report(Direction::Sent, collection, &id, deleted, Some(error)),
+        RevAnswer::Failed(error) => {
+            core.progress.completed += 1;
+            core.report(Direction::Sent, collection, &id, deleted, Some(error));
+        }
     }
 }

@@ -57,7 +57,7 @@ impl MemoryStore {
     fn tick(&self) -> Version {
         // Steps like those of a hybrid clock under load: mostly its counter, sometimes time itself.
         let n = self.clock.load(Ordering::Relaxed);
-        let next = if n % 7 == 0 { (n | 0xffff) + 1 } else { n + 1 };
+        let next = if n.is_multiple_of(7) { (n | 0xffff) + 1 } else { n + 1 };
         self.clock.store(next, Ordering::Relaxed);
         Version { time: next, source: self.source }
     }

@@ -17,7 +17,7 @@ const STEPS_MAX: usize = 2_000_000;
 pub struct Side {
     pub session: Session,
     pub store: Arc<dyn ReplicaStore>,
-    commit: Option<(CommitRequest, u32)>,
+    commits: Vec<(CommitRequest, u32)>,
     pub events: Vec<SessionEvent>,
     pub idle: bool,
     pub finished: Option<Result<(), SessionError>>,
@@ -32,7 +32,7 @@ impl Side {
         Side {
             session,
             store,
-            commit: None,
+            commits: Vec::new(),
             events: Vec::new(),
             idle: false,
             finished: None,
@@ -119,17 +119,19 @@ impl Pair {
                 assert_eq!(result.is_err(), matches!(side.finished, Some(Err(_))) && result.is_err());
                 moved = true;
             }
-            if let Some((request, steps)) = side.commit.take() {
+            // Commits end in any order.
+            for (request, steps) in std::mem::take(&mut side.commits) {
                 moved = true;
-                if steps == 0 {
-                    let result = side.store.commit(&request.revisions, side.session.conflict_policy());
-                    side.session.handle_commit(self.now, request.id, result, &*side.store);
-                } else {
-                    side.commit = Some((request, steps - 1));
+                if steps > 0 {
+                    side.commits.push((request, steps - 1));
+                    continue;
                 }
-            } else if let Some(request) = side.session.poll_commit() {
+                let result = side.store.commit(&request.revisions, side.session.conflict_policy());
+                side.session.handle_commit(self.now, request.id, result, &*side.store);
+            }
+            while let Some(request) = side.session.poll_commit() {
                 moved = true;
-                side.commit = Some((request, self.rng.u32(0..=self.commit_steps)));
+                side.commits.push((request, self.rng.u32(0..=self.commit_steps)));
             }
             let last = side.store.last_sequence(crate::replicator::store::CollectionId(0));
             if last != side.seen_last {
@@ -215,7 +217,7 @@ impl Pair {
     pub fn run_and_cut(&mut self, frames: u64) {
         self.run_until(frames);
         for side in [&mut self.a, &mut self.p] {
-            if let Some((request, _)) = side.commit.take() {
+            for (request, _) in std::mem::take(&mut side.commits) {
                 if self.rng.bool() {
                     let _ = side.store.commit(&request.revisions, side.session.conflict_policy());
                 }

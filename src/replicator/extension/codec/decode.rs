@@ -1,0 +1,194 @@
+//! Reading a `revs` message of a peer. Every number in it is checked.
+
+use bytes::Bytes;
+
+use super::{
+    COARSE, CodecError, Content, HISTORY_VERSIONS_MAX, RevEntry, RevsMessage, SOURCES_MAX, flag, get, head,
+    unzigzag,
+};
+use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+use crate::replicator::config::DOCUMENT_ID_MAX;
+use crate::replicator::extension::REVS_ENTRIES_MAX;
+
+/// Reads a message. Bodies are slices of `body`.
+///
+/// # Errors
+/// [`CodecError`]; nothing of it may be used.
+pub fn decode(body: &Bytes) -> Result<RevsMessage, CodecError> {
+    let mut reader = Reader { bytes: body, at: 0 };
+    let flags = reader.take(1, "head")?[0];
+    let from = reader.number("feed position")?;
+    let through =
+        from.checked_add(reader.number("feed position")?).ok_or(CodecError { field: "feed position" })?;
+    let count = reader.size(REVS_ENTRIES_MAX, "number of revisions")?;
+    let sources = reader.size(SOURCES_MAX, "number of authors")?;
+    let sources: Vec<SourceId> = reader
+        .take(16 * sources, "authors")?
+        .chunks_exact(16)
+        .map(|chunk| {
+            let mut id = [0; 16];
+            id.copy_from_slice(chunk);
+            SourceId(id)
+        })
+        .collect();
+    let flags_at = reader.at;
+    reader.take(count, "flags")?;
+    let flag_of = |n: usize| body[flags_at + n];
+
+    let mut revisions = Vec::with_capacity(count);
+    let sequences = read_sequences(&mut reader, count, from, flag_of)?;
+    let ids = read_ids(&mut reader, count)?;
+    let vectors = read_vectors(&mut reader, count, &sources, flag_of)?;
+    let lengths = read_lengths(&mut reader, count, flag_of)?;
+    let mut at = reader.at;
+    let parts = sequences.into_iter().zip(ids).zip(vectors).zip(lengths);
+    for (n, (((sequence, id), vector), length)) in parts.enumerate() {
+        let flags = flag_of(n);
+        let content = match length {
+            Some(length) => {
+                let end = at
+                    .checked_add(length)
+                    .filter(|end| *end <= body.len())
+                    .ok_or(CodecError { field: "bodies" })?;
+                let content = Content::Body(body.slice(at..end));
+                at = end;
+                content
+            }
+            None if flags & flag::GONE != 0 => Content::Gone,
+            None => Content::Offer,
+        };
+        revisions.push(RevEntry { sequence, id, vector, deleted: flags & flag::DELETED != 0, content });
+    }
+    if at != body.len() {
+        return Err(CodecError { field: "end" });
+    }
+    Ok(RevsMessage {
+        asked: flags & head::ASKED != 0,
+        last: flags & head::LAST != 0,
+        from,
+        through,
+        revisions,
+    })
+}
+
+fn read_sequences(
+    reader: &mut Reader<'_>,
+    count: usize,
+    from: u64,
+    flag_of: impl Fn(usize) -> u8,
+) -> Result<Vec<u64>, CodecError> {
+    let mut last = from;
+    let one = |n: usize| {
+        let step = if flag_of(n) & flag::SEQUENCE != 0 { unzigzag(reader.number("sequence")?) } else { 1 };
+        last = last.wrapping_add(step as u64);
+        Ok(last)
+    };
+    (0..count).map(one).collect()
+}
+
+fn read_ids(reader: &mut Reader<'_>, count: usize) -> Result<Vec<String>, CodecError> {
+    let field = "document ID";
+    let mut last: Vec<u8> = Vec::with_capacity(DOCUMENT_ID_MAX);
+    let one = |_| {
+        let shared = reader.size(last.len(), field)?;
+        let rest = reader.size(DOCUMENT_ID_MAX - shared, field)?;
+        last.truncate(shared);
+        last.extend_from_slice(reader.take(rest, field)?);
+        let id = std::str::from_utf8(&last).map_err(|_| CodecError { field })?;
+        if id.is_empty() { Err(CodecError { field }) } else { Ok(id.to_owned()) }
+    };
+    (0..count).map(one).collect()
+}
+
+fn read_vectors(
+    reader: &mut Reader<'_>,
+    count: usize,
+    sources: &[SourceId],
+    flag_of: impl Fn(usize) -> u8,
+) -> Result<Vec<VersionVector>, CodecError> {
+    let field = "version";
+    let malformed = CodecError { field };
+    let (mut last_time, mut last_source, mut history_versions) = (0u64, None, 0usize);
+    let mut vectors = Vec::with_capacity(count);
+    for n in 0..count {
+        let flags = flag_of(n);
+        if flags & flag::AUTHOR != 0 {
+            last_source = Some(reader.source(sources)?);
+        }
+        let source = last_source.ok_or(malformed)?;
+        let step = unzigzag(reader.number(field)?);
+        let step = if flags & flag::COARSE != 0 { step.wrapping_mul(COARSE) } else { step };
+        last_time = last_time.wrapping_add(step as u64);
+        if last_time == 0 {
+            return Err(malformed);
+        }
+        let mut vector = VersionVector::new(Version { time: last_time, source });
+        if flags & flag::HISTORY != 0 {
+            let merged = reader.size(VERSIONS_MAX - 1, field)?;
+            let history = reader.size(VERSIONS_MAX - 1 - merged, field)?;
+            history_versions += merged + history;
+            if history_versions > HISTORY_VERSIONS_MAX {
+                return Err(malformed);
+            }
+            for _ in 0..merged {
+                vector.merged.push(reader.version(sources, last_time)?);
+            }
+            for _ in 0..history {
+                vector.history.push(reader.version(sources, last_time)?);
+            }
+        }
+        vectors.push(vector);
+    }
+    Ok(vectors)
+}
+
+fn read_lengths(
+    reader: &mut Reader<'_>,
+    count: usize,
+    flag_of: impl Fn(usize) -> u8,
+) -> Result<Vec<Option<usize>>, CodecError> {
+    let one = |n: usize| {
+        let body = flag_of(n) & flag::BODY != 0;
+        if body { reader.size(reader.bytes.len(), "body length").map(Some) } else { Ok(None) }
+    };
+    (0..count).map(one).collect()
+}
+
+/// Reads integers and slices, never beyond the end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], CodecError> {
+        let end =
+            self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(CodecError { field })?;
+        let slice = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(slice)
+    }
+
+    fn number(&mut self, field: &'static str) -> Result<u64, CodecError> {
+        get(self.bytes, &mut self.at).ok_or(CodecError { field })
+    }
+
+    /// A number of at most `max`.
+    fn size(&mut self, max: usize, field: &'static str) -> Result<usize, CodecError> {
+        let number = self.number(field)?;
+        usize::try_from(number).ok().filter(|n| *n <= max).ok_or(CodecError { field })
+    }
+
+    fn source(&mut self, sources: &[SourceId]) -> Result<SourceId, CodecError> {
+        let field = "author";
+        let number = self.size(SOURCES_MAX, field)?;
+        sources.get(number).copied().ok_or(CodecError { field })
+    }
+
+    fn version(&mut self, sources: &[SourceId], base: u64) -> Result<Version, CodecError> {
+        let field = "history";
+        let source = self.source(sources)?;
+        let time = base.wrapping_add(unzigzag(self.number(field)?) as u64);
+        if time == 0 { Err(CodecError { field }) } else { Ok(Version { time, source }) }
+    }
+}
