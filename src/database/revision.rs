@@ -125,19 +125,16 @@ impl VersionVector {
     /// # Errors
     /// [`RevisionError`] if either is malformed or the two hold more than [`VERSIONS_MAX`] versions.
     pub fn from_rev_and_history(rev: &str, history: &str) -> Result<VersionVector, RevisionError> {
-        let history = history.trim();
-        if history.is_empty() {
-            return rev.parse();
+        let mut vector: VersionVector = rev.parse()?;
+        // A history with a `;` begins with the merge list, one without is plain history.
+        let (merged, older) = history.split_once(';').unwrap_or(("", history));
+        vector.merged.extend(parse_list(merged)?);
+        for version in parse_list(older)? {
+            if !vector.history.contains(&version) {
+                vector.history.push(version);
+            }
         }
-        // A history with a `;` continues the merge list, one without is plain history.
-        let joined = if history.contains(';') && !rev.contains(';') {
-            format!("{rev}, {history}")
-        } else if rev.contains(';') {
-            format!("{rev}, {history}")
-        } else {
-            format!("{rev}; {history}")
-        };
-        joined.parse()
+        vector.check_len()
     }
 
     /// Everything but the current version, as the `history` property of a `rev` message; empty if there is nothing.
@@ -216,6 +213,13 @@ impl VersionVector {
         kept
     }
 
+    fn check_len(self) -> Result<VersionVector, RevisionError> {
+        match 1 + self.merged.len() + self.history.len() {
+            ..=VERSIONS_MAX => Ok(self),
+            actual => Err(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual }),
+        }
+    }
+
     /// Adds `v` to the history unless this vector contains it; one entry an author stays.
     fn add_history(&mut self, v: Version) {
         if v.source == self.current.source && v.time <= self.current.time || self.contains(v) {
@@ -254,12 +258,7 @@ impl FromStr for VersionVector {
         let (front, back) = text.split_once(';').unwrap_or((text, ""));
         let mut front = parse_list(front)?.into_iter();
         let current = front.next().ok_or_else(|| RevisionError::Malformed { text: clip(text) })?;
-        let vector = VersionVector { current, merged: front.collect(), history: parse_list(back)? };
-        let actual = vector.versions().count();
-        if actual > VERSIONS_MAX {
-            return Err(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual });
-        }
-        Ok(vector)
+        VersionVector { current, merged: front.collect(), history: parse_list(back)? }.check_len()
     }
 }
 

@@ -124,7 +124,7 @@ impl Store {
         *if record.deleted { &mut report.tombstones } else { &mut report.documents } += 1;
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let is_readable = Unpacker::new(&names, &record.id).map(&record.body).is_some();
-        if !is_readable && !(record.deleted && record.body.is_empty()) {
+        if !(is_readable || record.deleted && record.body.is_empty()) {
             report.problem(format!("{}: the body of {:?} is damaged", state.name, record.id));
         }
         if record.sequence > state.applied() {

@@ -172,7 +172,7 @@ fn create_meta(engine: &Engine, config: &DatabaseConfig) -> Result<Meta, Databas
     let damaged = |_| DatabaseError::Damaged { detail: "the format header".into() };
     let mut writes = Writes::default();
     writes.insert(keys::META, postcard::to_stdvec(&meta).map_err(damaged)?);
-    writes.insert(&keys::numbered(keys::SOURCE, 1), &source);
+    writes.insert(keys::numbered(keys::SOURCE, 1), source);
     let ticket = engine.apply(writes, Default::default())?;
     engine.sync(ticket, |_| ())?;
     Ok(meta)

@@ -45,7 +45,7 @@ impl Sources {
     /// Adds what the medium lacks to a commit.
     pub(super) fn write_new(&mut self, writes: &mut Writes) {
         for (index, source) in self.sources.iter().enumerate().skip(self.stored) {
-            writes.insert(&keys::numbered(keys::SOURCE, index as u16 + 1), &source.0);
+            writes.insert(keys::numbered(keys::SOURCE, index as u16 + 1), source.0);
         }
         self.stored = self.sources.len();
     }
@@ -66,7 +66,7 @@ impl Sources {
 pub(super) fn write_new_names(names: &Names, stored: &mut usize, writes: &mut Writes) {
     for number in *stored + 1..=names.len() {
         if let Some(name) = names.name(number as u32) {
-            writes.insert(&keys::numbered(keys::NAME, number as u16), name.as_bytes());
+            writes.insert(keys::numbered(keys::NAME, number as u16), name.as_bytes());
         }
     }
     *stored = names.len();

@@ -5,23 +5,25 @@
 //! block that is dead by half is written again without its dead, one that is dead wholly goes. So at most about half
 //! of what the blocks hold is garbage, and no pass over the whole database is ever needed.
 
+mod blocks;
+mod state;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::block::{BlockBuilder, Codec, StoredRevision};
-use super::engine::{Engine, Ticket, Watermarks, Writes};
+use super::block::{Codec, StoredRevision};
+use super::engine::{Ticket, Watermarks, Writes};
 use super::index::{IndexEdit, IndexEntry};
 use super::keys::{self, CollectionKey};
-use super::read::{FoundBlock, Moved, damaged, find_block, read_pieces, write_pieces};
+use super::read::{damaged, write_pieces};
 use super::tables::write_new_names;
 use super::{CollectionState, Store, wall};
 use crate::database::DatabaseError;
 use crate::database::clock::HybridClock;
-use crate::database::config::COLLECTIONS_MAX;
 use crate::database::revision::{Version, VersionVector};
 
 /// Bytes of records (not deflated) after which a block is closed.
@@ -32,22 +34,6 @@ const TAIL_BLOCKS_MAX: usize = 32;
 
 /// Blocks whose dead records are counted in memory; beyond it all are forgotten, and counted anew when met.
 const COUNTED_BLOCKS_MAX: usize = 8192;
-
-impl WriterState {
-    /// Forgets what it knows of the log's blocks, after a compaction.
-    pub(super) fn relocate(&mut self, engine: &Engine) -> Result<(), DatabaseError> {
-        self.census.clear();
-        for (&key, collection) in &mut self.collections {
-            collection.tail = load_tail(engine, key)?;
-        }
-        Ok(())
-    }
-
-    /// Documents and tombstones that a collection counts.
-    pub(super) fn counted(&self, key: CollectionKey) -> (u64, u64) {
-        self.collections.get(&key).map_or((0, 0), |c| (c.counters.documents, c.counters.tombstones))
-    }
-}
 
 /// Longest checkpoint body, bytes.
 pub(crate) const CHECKPOINT_BODY_MAX: usize = 64 * 1024;
@@ -96,80 +82,6 @@ pub(super) struct WriterState {
     codec: Codec,
 }
 
-impl WriterState {
-    pub(super) fn load(engine: &Engine, names_stored: usize) -> Result<WriterState, DatabaseError> {
-        let reserved = match engine.get(keys::CLOCK)? {
-            None => 0,
-            Some(value) => postcard::from_bytes(&value).map_err(|_| damaged("the clock"))?,
-        };
-        Ok(WriterState {
-            clock: HybridClock::resume(reserved),
-            names_stored,
-            next_collection: 0,
-            collections: BTreeMap::new(),
-            census: HashMap::new(),
-            codec: Codec::default(),
-        })
-    }
-
-    pub(super) fn load_collections(
-        &mut self,
-        engine: &Engine,
-    ) -> Result<BTreeMap<CollectionKey, Arc<CollectionState>>, DatabaseError> {
-        let (from, to) = keys::kind_range(keys::COLLECTION);
-        let mut names = Vec::new();
-        engine.scan(&from, &to, |key, value| {
-            let number = key.get(1..3).and_then(|k| k.try_into().ok()).map(u16::from_be_bytes);
-            let name = String::from_utf8(value.to_vec()).ok();
-            names.push(number.zip(name).ok_or_else(|| damaged("the collections"))?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for (number, name) in names {
-            let key = CollectionKey(number);
-            let counters = match engine.get(&keys::numbered(keys::COUNTERS, number))? {
-                None => Counters::default(),
-                Some(value) => {
-                    postcard::from_bytes(&value).map_err(|_| damaged("a collection's counters"))?
-                }
-            };
-            let tail = load_tail(engine, key)?;
-            self.add_collection(key, name, counters, tail);
-        }
-        Ok(self.collections.iter().map(|(&key, c)| (key, Arc::clone(&c.state))).collect())
-    }
-
-    fn add_collection(&mut self, key: CollectionKey, name: String, counters: Counters, tail: Vec<TailBlock>) {
-        let state = Arc::new(CollectionState {
-            name,
-            applied: AtomicU64::new(counters.last_sequence),
-            durable: AtomicU64::new(counters.last_sequence),
-            documents: AtomicU64::new(counters.documents),
-        });
-        self.collections.insert(key, CollectionWriter { state, counters, tail });
-        self.next_collection = self.next_collection.max(key.0.saturating_add(1));
-    }
-}
-
-/// The small blocks that an earlier run left at the end of a feed.
-fn load_tail(engine: &Engine, key: CollectionKey) -> Result<Vec<TailBlock>, DatabaseError> {
-    let (from, mut to) = (keys::block(key, 0), keys::block_end(key));
-    let mut tail = Vec::new();
-    while tail.len() < TAIL_BLOCKS_MAX {
-        let Some((block_key, value)) = engine.last(&from, &to)? else { break };
-        // The last entry is a further piece if the block is large; that ends the tail as well.
-        let Some(sequence) = keys::block_sequence(&block_key) else { break };
-        let Some((value, _)) = read_pieces(engine, &block_key, &value)? else { break };
-        let bytes = super::block::records_len(&value).ok_or_else(|| damaged("a block of records"))?;
-        if bytes >= BLOCK_BYTES_TARGET / 2 {
-            break;
-        }
-        tail.push(TailBlock { sequence, bytes });
-        to = block_key.to_vec();
-    }
-    tail.reverse();
-    Ok(tail)
-}
-
 /// A revision to store.
 pub(crate) struct NewRevision {
     pub(crate) id: Box<str>,
@@ -206,75 +118,6 @@ impl Store {
     pub(crate) fn writer(&self) -> Writer<'_> {
         let state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         Writer { store: self, state, staged: BTreeMap::new(), checkpoints: Vec::new(), wall: wall() }
-    }
-
-    /// Adds a collection; the existing one if there is one of this canonical name.
-    pub(crate) fn create_collection(&self, name: &str) -> Result<CollectionKey, DatabaseError> {
-        let mut state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = self.collection_key(name) {
-            return Ok(key);
-        }
-        if state.collections.len() >= COLLECTIONS_MAX {
-            return Err(DatabaseError::TooManyCollections { max: COLLECTIONS_MAX });
-        }
-        // Handles of a collection deleted meanwhile must not find another one.
-        let number = state.next_collection;
-        let key = CollectionKey(number);
-        let mut writes = Writes::default();
-        writes.insert(&keys::numbered(keys::COLLECTION, number), name.as_bytes());
-        let ticket = self.engine().apply(writes, Watermarks::new())?;
-        state.add_collection(key, name.to_owned(), Counters::default(), Vec::new());
-        if let Some(added) = state.collections.get(&key) {
-            let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-            collections.insert(key, Arc::clone(&added.state));
-        }
-        drop(state);
-        self.sync(ticket)?;
-        Ok(key)
-    }
-
-    /// Removes a collection with all it holds.
-    pub(crate) fn delete_collection(&self, key: CollectionKey) -> Result<(), DatabaseError> {
-        let mut state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut writes = Writes::default();
-        let remove = |from: &[u8], to: &[u8], writes: &mut Writes| {
-            self.engine().scan(from, to, |key, _| {
-                writes.remove(key);
-                Ok(ControlFlow::Continue(()))
-            })
-        };
-        remove(&keys::index(key, ""), &keys::index_end(key), &mut writes)?;
-        remove(&keys::block(key, 0)[..3], &keys::block_end(key), &mut writes)?;
-        remove(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), &mut writes)?;
-        writes.remove(&keys::numbered(keys::COLLECTION, key.0));
-        writes.remove(&keys::numbered(keys::COUNTERS, key.0));
-        let ticket = self.engine().apply(writes, Watermarks::new())?;
-        state.collections.remove(&key);
-        state.census.retain(|(k, _), _| *k != key);
-        self.collections.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).forget(key);
-        drop(state);
-        self.sync(ticket)
-    }
-
-    /// A checkpoint's stored bytes.
-    pub(crate) fn checkpoint(
-        &self,
-        key: CollectionKey,
-        client: &str,
-    ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        let key = keys::checkpoint(key, client);
-        let Some(first) = self.engine().get(&key)? else { return Ok(None) };
-        Ok(read_pieces(&self.engine(), &key, &first)?.map(|(value, _)| value))
-    }
-
-    /// Remembers that a peer has all changes up to `sequence`; stored with the next commit to the collection.
-    pub(crate) fn mark_pushed(&self, key: CollectionKey, sequence: u64) {
-        let mut state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(collection) = state.collections.get_mut(&key) {
-            let known = sequence.min(collection.counters.last_sequence);
-            collection.counters.pushed = collection.counters.pushed.max(known);
-        }
     }
 }
 
@@ -439,7 +282,7 @@ impl Writer<'_> {
         writes: &mut Writes,
     ) -> Result<Option<Pass>, DatabaseError> {
         let counters = postcard::to_stdvec(&staged.counters).unwrap_or_default();
-        writes.insert(&keys::numbered(keys::COUNTERS, key.0), counters);
+        writes.insert(keys::numbered(keys::COUNTERS, key.0), counters);
         if staged.newest.is_empty() {
             return Ok(None);
         }
@@ -474,149 +317,6 @@ impl Writer<'_> {
         index.write(key, writes);
         Ok(Some(pass))
     }
-
-    /// If too many small blocks have gathered, takes their living records in front of the new ones.
-    fn join_tail(
-        &mut self,
-        key: CollectionKey,
-        pass: &mut Pass,
-        revisions: &mut Vec<StoredRevision>,
-        writes: &mut Writes,
-    ) -> Result<(), DatabaseError> {
-        let tail_bytes: usize = pass.tail.iter().map(|block| block.bytes).sum();
-        let new_bytes: usize = revisions.iter().map(|r| r.body.len() + r.id.len()).sum();
-        let is_long = pass.tail.len() >= TAIL_BLOCKS_MAX || tail_bytes >= 2 * BLOCK_BYTES_TARGET;
-        if pass.tail.is_empty() || revisions.is_empty() || !(is_long || new_bytes >= BLOCK_BYTES_TARGET / 2) {
-            return Ok(());
-        }
-        let (mut joined, mut first) = (Vec::new(), u64::MAX);
-        for block in std::mem::take(&mut pass.tail) {
-            let Some(found) = self.block_at(key, block.sequence)? else { continue };
-            first = first.min(self.store.decode(&found.value)?.first().map_or(u64::MAX, |r| r.sequence));
-            joined.extend(self.living(key, &found, pass)?);
-            pass.remove(&found, writes);
-        }
-        // The tail is the end of the feed: what died at or after its first record died in it.
-        pass.dead.retain(|&sequence| sequence < first);
-        joined.append(revisions);
-        *revisions = joined;
-        Ok(())
-    }
-
-    /// The block that ends exactly at `sequence`.
-    fn block_at(&self, key: CollectionKey, sequence: u64) -> Result<Option<FoundBlock>, DatabaseError> {
-        let found = find_block(&self.store.engine(), key, sequence)?;
-        let found = found.map_err(|Moved| damaged("a piece of a block is missing"))?;
-        Ok(found.filter(|block| block.sequence == sequence))
-    }
-
-    /// The records of a block that are alive and will be after this commit.
-    fn living(
-        &self,
-        key: CollectionKey,
-        block: &FoundBlock,
-        pass: &mut Pass,
-    ) -> Result<Vec<StoredRevision>, DatabaseError> {
-        let mut living = Vec::new();
-        for record in self.store.decode(&block.value)? {
-            let entry = pass.index.find(&self.store.engine(), key, &record.id)?;
-            let is_newest = entry.is_some_and(|e| e.sequence == record.sequence);
-            if is_newest && pass.dead.binary_search(&record.sequence).is_err() {
-                living.push(record);
-            }
-        }
-        Ok(living)
-    }
-
-    /// Removes or rewrites the blocks that lost records to this commit.
-    fn collect_garbage(
-        &mut self,
-        key: CollectionKey,
-        pass: &mut Pass,
-        writes: &mut Writes,
-    ) -> Result<(), DatabaseError> {
-        let mut at = 0;
-        while let Some(&first) = pass.dead.get(at) {
-            let found = find_block(&self.store.engine(), key, first)?;
-            let found = found.map_err(|Moved| damaged("a piece of a block is missing"))?;
-            let Some(block) = found else { return Err(damaged("a record is missing")) };
-            let end = pass.dead.partition_point(|&sequence| sequence <= block.sequence);
-            self.shrink(key, pass, &block, end - at, writes)?;
-            at = end;
-        }
-        Ok(())
-    }
-
-    fn shrink(
-        &mut self,
-        key: CollectionKey,
-        pass: &mut Pass,
-        block: &FoundBlock,
-        lost: usize,
-        writes: &mut Writes,
-    ) -> Result<(), DatabaseError> {
-        let known = self.state.census.get(&(key, block.sequence)).copied();
-        if let Some(census) = known.map(|c| Census { living: c.living.saturating_sub(lost), ..c })
-            && census.living * 2 > census.records
-        {
-            pass.census.insert(block.sequence, census);
-            return Ok(());
-        }
-        let living = self.living(key, block, pass)?;
-        if known.is_none() {
-            let records = self.store.decode(&block.value)?.len();
-            if living.len() * 2 > records {
-                pass.census.insert(block.sequence, Census { records, living: living.len() });
-                return Ok(());
-            }
-        }
-        let small = pass.tail.iter().position(|b| b.sequence == block.sequence);
-        if let Some(at) = small {
-            pass.tail.remove(at);
-        }
-        pass.remove(block, writes);
-        let mut builder = BlockBuilder::default();
-        let sources = self.store.sources.read().unwrap_or_else(PoisonError::into_inner);
-        living.iter().for_each(|record| builder.push(record, &*sources));
-        if builder.count() > 0 {
-            let (sequence, bytes) = (builder.last_sequence(), builder.len());
-            write_pieces(writes, &keys::block(key, sequence), &builder.finish(&mut self.state.codec));
-            pass.census.insert(sequence, Census { records: living.len(), living: living.len() });
-            if let Some(at) = small {
-                pass.tail.insert(at, TailBlock { sequence, bytes });
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes records as blocks; a small last one joins the tail.
-    fn write_blocks(
-        &mut self,
-        key: CollectionKey,
-        pass: &mut Pass,
-        revisions: &[StoredRevision],
-        writes: &mut Writes,
-    ) {
-        let sources = self.store.sources.read().unwrap_or_else(PoisonError::into_inner);
-        let mut builder = BlockBuilder::default();
-        for (at, revision) in revisions.iter().enumerate() {
-            builder.push(revision, &*sources);
-            // A large document gets a block of its own, so that its neighbours stay cheap to read.
-            let next_is_large = revisions.get(at + 1).is_none_or(|next| next.body.len() > BLOCK_BYTES_TARGET);
-            if builder.len() < BLOCK_BYTES_TARGET && !next_is_large {
-                continue;
-            }
-            let (sequence, bytes, records) = (builder.last_sequence(), builder.len(), builder.count());
-            write_pieces(writes, &keys::block(key, sequence), &builder.finish(&mut self.state.codec));
-            pass.census.insert(sequence, Census { records, living: records });
-            if bytes < BLOCK_BYTES_TARGET / 2 {
-                pass.tail.push(TailBlock { sequence, bytes });
-            } else {
-                // Joining is for neighbours only.
-                pass.tail.clear();
-            }
-        }
-    }
 }
 
 /// What a commit changes of a collection, taken over once it is applied.
@@ -629,17 +329,6 @@ struct Pass {
     tail: Vec<TailBlock>,
     census: BTreeMap<u64, Census>,
     gone: Vec<u64>,
-}
-
-impl Pass {
-    /// Removes all pieces of a block.
-    fn remove(&mut self, block: &FoundBlock, writes: &mut Writes) {
-        writes.remove(block.key.as_slice());
-        for piece in 1..block.pieces {
-            writes.remove(keys::piece(&block.key, piece));
-        }
-        self.gone.push(block.sequence);
-    }
 }
 
 impl Staged {
