@@ -92,8 +92,12 @@ fn numbered(number: u32, size: usize) -> Vec<u8> {
 async fn serve(adapter: &str) -> Result<()> {
     let adapter = Adapter::open(Some(adapter)).await?;
     let listener = L2capListener::bind(&adapter).await?;
-    let information =
-        Information { profile: PROFILE_VERSION, packet_size_max: PACKET_BYTES_MAX, l2cap_psm: Some(PSM), lane: None };
+    let information = Information {
+        profile: PROFILE_VERSION,
+        packet_size_max: PACKET_BYTES_MAX,
+        l2cap_psm: Some(PSM),
+        lane: None,
+    };
     let state = AdvertState { group: 0, device: 0, change: 0 };
     let mut peripheral = Peripheral::start(&adapter, information, Some("packets".to_owned()), state).await?;
     loop {

@@ -34,7 +34,7 @@ pub struct LinkConfig {
     pub dead_after: Duration,
     /// How long an acknowledgement may wait for data to ride on. The peer adds the same to its patience.
     pub ack_delay: Duration,
-    /// An acknowledgement is due after this many data packets, at the latest.
+    /// An acknowledgement is due after this many data packets, at the latest; sooner where buffers are small.
     pub ack_every_packets: u8,
     /// Packets that this side lets the peer have in flight: 1 to 128.
     pub window_packets: u8,

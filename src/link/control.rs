@@ -47,6 +47,8 @@ pub(super) struct Parameters {
     pub(super) buffer_bytes: u32,
     /// What is free of it: credit from the offset where the stream begins or goes on.
     pub(super) window_bytes: u32,
+    /// The send buffer: what this side can have unacknowledged, so that the peer acknowledges often enough.
+    pub(super) send_bytes: u32,
     /// Packets that may be in flight towards this side.
     pub(super) window_packets: u8,
     /// How long an acknowledgement may wait here.
@@ -161,7 +163,7 @@ impl Message {
             Message::Close(close) => postcard::to_slice(close, &mut room),
             Message::CloseAck => Ok(&mut room[..0]),
         };
-        // The longest, a WELCOME of a resume with all numbers at their largest, has 62 bytes: see the test.
+        // The longest, a WELCOME of a resume with all numbers at their largest, has 63 bytes: see the test.
         debug_assert!(written.is_ok(), "control messages fit by construction");
         written.ok().and_then(|bytes| MessageBytes::from_slice(bytes).ok()).unwrap_or_default()
     }
@@ -351,6 +353,7 @@ mod tests {
             packet_size: u16::MAX,
             buffer_bytes: u32::MAX,
             window_bytes: u32::MAX,
+            send_bytes: u32::MAX,
             window_packets: 128,
             ack_delay_ms: u16::MAX,
         }
@@ -359,8 +362,10 @@ mod tests {
     fn longest() -> [Message; 3] {
         let session = SessionId([0xff; 8]);
         let grant = Grant::Resumed { offset: u64::MAX >> 1, proof: [0xff; 16] };
-        let (nonce, parameters) =
-            ([0xff; 8], Parameters { buffer_bytes: 1 << 24, window_bytes: 1 << 24, ..parameters() });
+        let (nonce, parameters) = (
+            [0xff; 8],
+            Parameters { buffer_bytes: 1 << 24, window_bytes: 1 << 24, send_bytes: 1 << 24, ..parameters() },
+        );
         let hello = Hello {
             version_min: 1,
             version_max: 1,

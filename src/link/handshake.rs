@@ -51,6 +51,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             packet_size: self.transport.own.unwrap_or(PacketSize::MIN).bytes_u16(),
             buffer_bytes: RX as u32,
             window_bytes: window,
+            send_bytes: TX as u32,
             window_packets: self.config.window_packets.clamp(1, super::config::PACKETS_IN_FLIGHT_MAX),
             ack_delay_ms: u16::try_from(self.config.ack_delay.as_millis()).unwrap_or(u16::MAX),
         };
@@ -286,10 +287,18 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     ) -> Result<(), LinkError> {
         let payload = size.bytes() - DATA_HEADER_BYTES;
         self.send.begin(payload, arrived, peer.window_bytes, peer.buffer_bytes, peer.window_packets)?;
-        self.receive.begin(payload, credit);
+        self.receive.begin(payload, credit, self.ack_every(payload, peer));
         self.transport.size = size.bytes();
         self.pulse.peer_delay = Duration::from_millis(peer.ack_delay_ms.into()).min(PEER_ACK_DELAY_MAX);
         Ok(())
+    }
+
+    /// Data packets without an acknowledgement: as configured, but not more than half of what either side can have on its
+    /// way, so that the peer never waits for the delay.
+    fn ack_every(&self, payload: usize, peer: &Parameters) -> u16 {
+        let buffers = RX.min(peer.send_bytes as usize) / payload;
+        let most = buffers.min(self.config.window_packets.into()) / 2;
+        u16::from(self.config.ack_every_packets).min(most as u16).max(1)
     }
 
     /// The handshake is the first measurement of the round trip, unless something of it was repeated.

@@ -171,7 +171,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             send: SendWindow::new(),
-            receive: ReceiveWindow::new(config.ack_every_packets),
+            receive: ReceiveWindow::new(),
             round_trip: RoundTrip::default(),
             timers: Timers::default(),
             pulse: Pulse::default(),

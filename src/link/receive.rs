@@ -67,7 +67,7 @@ pub(super) struct ReceiveWindow<const N: usize> {
 }
 
 impl<const N: usize> ReceiveWindow<N> {
-    pub(super) fn new(ack_every: u8) -> ReceiveWindow<N> {
+    pub(super) fn new() -> ReceiveWindow<N> {
         ReceiveWindow {
             ring: ByteRing::new(),
             read: 0,
@@ -81,14 +81,16 @@ impl<const N: usize> ReceiveWindow<N> {
             credit: 0,
             due: AckDue::Never,
             unacknowledged: 0,
-            ack_every: u16::from(ack_every).max(1),
+            ack_every: 1,
         }
     }
 
-    /// Begins a connection with full packets of `payload` bytes, after the peer was given `credit` in the handshake. Early
-    /// packets of the connection before are forgotten: the peer cuts the stream anew.
-    pub(super) fn begin(&mut self, payload: usize, credit: u64) {
+    /// Begins a connection with full packets of `payload` bytes, after the peer was given `credit` in the handshake; an
+    /// acknowledgement is due after `ack_every` packets. Early packets of the connection before are forgotten: the peer
+    /// cuts the stream anew.
+    pub(super) fn begin(&mut self, payload: usize, credit: u64, ack_every: u16) {
         self.payload = payload;
+        self.ack_every = ack_every;
         self.next = Sequence::ZERO;
         self.stored = [0; BITMAP_WORDS];
         self.stored_count = 0;
@@ -273,8 +275,8 @@ mod tests {
     const N: usize = 512;
 
     fn window() -> ReceiveWindow<N> {
-        let mut window = ReceiveWindow::new(16);
-        window.begin(PAYLOAD, N as u64);
+        let mut window = ReceiveWindow::new();
+        window.begin(PAYLOAD, N as u64, 16);
         window
     }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use super::pair::{CENTRAL, Faults, PERIPHERAL, Pair, Random};
-use crate::link::{CloseReason, LinkEvent, LinkState, PacketSize};
+use crate::link::{CloseReason, Link, LinkEvent, LinkState, PacketSize};
 
 /// A run may take this long in virtual time: with a tenth of the packets lost and all else.
 const RUN_MAX: Duration = Duration::from_secs(1000);
@@ -129,4 +129,23 @@ fn all_is_well_without_faults() {
     }
     assert!(pair.most_in_channel <= 128);
     assert!(pair.both(LinkState::Established));
+}
+
+#[test]
+fn a_small_send_buffer_does_not_wait_for_delayed_acknowledgements() {
+    let mut pair = Pair::<2048, 65536>::new(1, Faults::NONE, 244);
+    pair.establish();
+    let start = pair.now;
+    pair.ends[CENTRAL].to_write = 100_000;
+    pair.run_until(Duration::from_secs(20), "across", Pair::all_across);
+    // 49 buffers, each a round trip of 33 ms and the time on the channel of 9 packets: with 40 ms more it would be 4 s.
+    let took = pair.last.since(start);
+    assert!(took < Duration::from_millis(2600), "{took:?}");
+}
+
+#[test]
+fn a_link_is_its_buffers_and_a_table_of_packets() {
+    let table = size_of::<Link<2048, 1024>>() - 2048 - 1024;
+    assert!(table < 12 * 1024, "{table} bytes besides the buffers");
+    assert_eq!(size_of::<Link<65536, 65536>>(), table + 2 * 65536);
 }

@@ -231,7 +231,10 @@ mod tests {
         assert!(lanes.take(0, central(0)));
         assert!(!lanes.take(0, central(1)), "it belongs to another");
         tokio::time::advance(RESERVATION).await;
-        assert!(lanes.reserve(central(99)).is_some_and(|lane| lane != 0), "only the taken lane is still taken");
+        assert!(
+            lanes.reserve(central(99)).is_some_and(|lane| lane != 0),
+            "only the taken lane is still taken"
+        );
         lanes.free(0);
         assert_eq!(lanes.reserve(central(98)), Some(0));
     }

@@ -105,8 +105,12 @@ impl Running {
         let events = adapter.session().events().await.map_err(BluetoothError::bluez("watch adapters"))?;
         let (sender, l2cap) = mpsc::channel(4);
         let offered = if config.l2cap { listen_l2cap(&adapter, sender).await } else { None };
-        let information =
-            Information { profile: PROFILE_VERSION, packet_size_max: PACKET_BYTES_MAX, l2cap_psm: offered, lane: None };
+        let information = Information {
+            profile: PROFILE_VERSION,
+            packet_size_max: PACKET_BYTES_MAX,
+            l2cap_psm: offered,
+            lane: None,
+        };
         let peripheral = Peripheral::start(&adapter, information, config.name.clone(), state).await?;
         info!(adapter = adapter.name(), l2cap = offered.is_some(), "advertising");
         Ok(Running { adapter, peripheral, l2cap, events: Box::pin(events) })

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bluer::adv::{Advertisement, AdvertisementHandle};
 use bluer::gatt::local::{
-    Application, ApplicationHandle, Characteristic, CharacteristicControlHandle, CharacteristicNotify, CharacteristicNotifyMethod, CharacteristicRead,
-    CharacteristicWrite, CharacteristicWriteMethod, Service, characteristic_control,
+    Application, ApplicationHandle, Characteristic, CharacteristicControlHandle, CharacteristicNotify,
+    CharacteristicNotifyMethod, CharacteristicRead, CharacteristicWrite, CharacteristicWriteMethod, Service,
+    characteristic_control,
 };
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
@@ -58,7 +59,10 @@ impl Peripheral {
         for lane in 0..LANES {
             let (writes, writes_handle) = characteristic_control();
             let (notifies, notifies_handle) = characteristic_control();
-            characteristics.extend([write_characteristic(lane, writes_handle), notify_characteristic(lane, notifies_handle)]);
+            characteristics.extend([
+                write_characteristic(lane, writes_handle),
+                notify_characteristic(lane, notifies_handle),
+            ]);
             controls.push((lane, writes, notifies));
         }
         let service = Service { uuid: SERVICE, primary: true, characteristics, ..Default::default() };

@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn the_documented_bytes_hold() {
-        let information = Information { profile: 1, packet_size_max: 495, l2cap_psm: Some(0x85), lane: Some(2) };
+        let information =
+            Information { profile: 1, packet_size_max: 495, l2cap_psm: Some(0x85), lane: Some(2) };
         assert_eq!(information.encode(), [0x01, 0xef, 0x03, 0x01, 0x85, 0x01, 0x01, 0x02]);
         assert_eq!(to_peripheral(3).to_string(), "8f4e0103-c2d7-4b1a-9d63-5e0a7b21f8c4");
         assert_eq!(from_peripheral(0).to_string(), "8f4e0200-c2d7-4b1a-9d63-5e0a7b21f8c4");
