@@ -22,8 +22,11 @@ use ReplicatorActivity::{Busy, Idle, Offline, Stopped};
 
 #[tokio::test(start_paused = true)]
 async fn one_shot_exchanges_everything_and_the_next_has_nothing_to_do() {
-    for protocol in [ByteStream, MessageStream] {
-        let pair = Pair::new(protocol, |_| {});
+    // With and without the extension between peers of our own kind.
+    for (protocol, extension) in
+        [(ByteStream, true), (MessageStream, true), (ByteStream, false), (MessageStream, false)]
+    {
+        let pair = Pair::new(protocol, |config| config.extension = extension);
         fill(&pair.field, "field", 500, 100);
         fill(&pair.hub, "hub", 300, 100);
         let seen = Arc::new(Mutex::new((0, 0)));
@@ -209,15 +212,15 @@ async fn random_cuts_and_edits_converge() {
         std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    for protocol in [ByteStream, MessageStream] {
-        let pair = Pair::new(protocol, |_| {});
+    for (protocol, extension) in [(ByteStream, true), (MessageStream, true), (ByteStream, false)] {
+        let pair = Pair::new(protocol, |config| config.extension = extension);
         let faults: Vec<Fault> = (0..40).map(|_| Fault::Cut(random.u64(0..60_000))).collect();
         let replicator = pair.replicator(&faults, |config| {
             config.continuous = true;
             config.max_attempt_wait = Duration::from_secs(2);
         });
         replicator.start();
-        for round in 0..40 {
+        for round in 0..30 {
             for db in [&pair.field, &pair.hub] {
                 let collection = db.default_collection().expect("exists");
                 for _ in 0..random.usize(0..30) {
