@@ -252,7 +252,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read_all(text: &str, format: Format) -> Result<Vec<(u64, Value)>, (Vec<u64>, String)> {
+    /// The records with their lines, or the lines of those before an error.
+    type ReadAll = Result<Vec<(u64, Value)>, (Vec<u64>, String)>;
+
+    fn read_all(text: &str, format: Format) -> ReadAll {
         let mut records = Vec::new();
         let result = read(text.as_bytes(), format, &mut |record| {
             records.push((record.line, Value::Object(record.fields)));

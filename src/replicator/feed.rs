@@ -134,8 +134,8 @@ impl Feed {
 
     fn passes(&self, change: &Change) -> bool {
         let empty = Bytes::new();
-        !self.skip.contains(change.sequence)
-            && !(self.active_only && change.deleted)
+        let is_left_out = self.skip.contains(change.sequence) || self.active_only && change.deleted;
+        !is_left_out
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&change.id))
             && self.filter.as_ref().is_none_or(|filter| {
                 let body = change.body.as_ref().unwrap_or(&empty);

@@ -123,7 +123,10 @@ pub fn decode(body: &[u8], count: usize) -> Result<Vec<RevAnswer>, CodecError> {
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    let length = text.floor_char_boundary(TEXT_MAX);
+    let mut length = text.len().min(TEXT_MAX);
+    while !text.is_char_boundary(length) {
+        length -= 1;
+    }
     put(out, length as u64);
     out.extend_from_slice(&text.as_bytes()[..length]);
 }

@@ -186,7 +186,10 @@ impl Pair {
             }
             if still > 40 {
                 still = 0;
-                if self.now >= until || !self.pass_time(until) && self.now >= until {
+                if self.now >= until {
+                    return;
+                }
+                if !self.pass_time(until) && self.now >= until {
                     return;
                 }
             }
