@@ -113,6 +113,30 @@ fn an_unknown_session_is_refused_so_that_the_central_begins_anew() {
     pair.establish();
 }
 
+/// A pair that is the same, names and token too, but for what its central has sent.
+fn twin(sent: u64) -> Pair {
+    let mut pair = Pair::new(9, Faults::NONE, 64);
+    pair.establish();
+    pair.ends[CENTRAL].to_write = sent;
+    pair.run_for(Duration::from_millis(500));
+    pair.cut();
+    pair
+}
+
+#[test]
+fn a_peripheral_with_the_right_proof_and_an_impossible_offset_is_refused() {
+    for (central, peripheral) in [(0, 500), (500, 0)] {
+        let (mut pair, other) = (twin(central), twin(peripheral));
+        let [_, other] = other.ends;
+        pair.ends[PERIPHERAL].link = other.link;
+        pair.expect_errors = true;
+        pair.run_until(LIMIT, "refused", |pair| !pair.errors.is_empty());
+        let error = LinkError::ResumeOffset { claimed: peripheral, acknowledged: central, sent: central };
+        assert_eq!(pair.errors[0], (CENTRAL, error));
+        assert_eq!(pair.ends[CENTRAL].link.stats().resumes, 0);
+    }
+}
+
 /// A tag that depends on key and transcript; good enough to be told from another.
 fn toy_tag(key: &[u8; 32], transcript: &[u8]) -> [u8; 16] {
     let mut tag = [key[0]; 16];
