@@ -14,8 +14,12 @@ use super::revision::VersionVector;
 use super::store::{CollectionKey, Store, StoredRevision};
 use super::{DatabaseError, Document};
 
-/// Documents that [`Collection::iter`] reads ahead.
-const PAGE_LEN: usize = 256;
+/// Documents that [`Collection::iter`] reads ahead: first, and at most.
+const PAGE_LEN_FIRST: usize = 64;
+const PAGE_LEN_MAX: usize = 1024;
+
+/// Bytes of packed bodies that it aims to read ahead.
+const PAGE_BYTES_AIM: usize = 256 * 1024;
 
 /// One collection of an open database. Clones are handles to the same one.
 #[derive(Clone)]
@@ -166,7 +170,12 @@ impl Collection {
 
     /// All documents in order of their IDs' bytes. What is saved meanwhile may or may not be seen.
     pub fn iter(&self) -> Documents {
-        Documents { collection: self.clone(), page: VecDeque::new(), next: Next::First }
+        Documents {
+            collection: self.clone(),
+            page: VecDeque::new(),
+            page_len: PAGE_LEN_FIRST,
+            next: Next::First,
+        }
     }
 
     /// Changes after sequence `since` in order, at most `limit`; a document appears once, at its newest change.
@@ -202,6 +211,8 @@ pub(super) fn unpack_body(
 pub struct Documents {
     collection: Collection,
     page: VecDeque<StoredRevision>,
+    /// Documents to read ahead, by the size of those read last.
+    page_len: usize,
     next: Next,
 }
 
@@ -220,7 +231,10 @@ impl Documents {
                 Next::After(id) => Some(&**id),
                 Next::End => return Ok(()),
             };
-            let (page, last) = self.collection.store.page(self.collection.key()?, after, PAGE_LEN)?;
+            let (page, last) = self.collection.store.page(self.collection.key()?, after, self.page_len)?;
+            let bytes: usize = page.iter().map(|revision| revision.body.len()).sum();
+            self.page_len = (page.len() * PAGE_BYTES_AIM).checked_div(bytes).unwrap_or(PAGE_LEN_MAX);
+            self.page_len = self.page_len.clamp(1, PAGE_LEN_MAX);
             self.page = page.into();
             self.next = last.map_or(Next::End, Next::After);
         }

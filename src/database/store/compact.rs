@@ -4,19 +4,19 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
 use super::block::{BlockBuilder, Codec, StoredRevision};
-use super::engine::{Engine, Watermarks, Writes};
+use super::engine::{Engine, Writes};
 use super::index::{self, IndexWriter};
 use super::keys::{self, CollectionKey};
 use super::read::write_pieces;
 use super::writer::BLOCK_BYTES_TARGET;
-use super::{Store, layout};
+use super::{Store, layout, redo};
 use crate::database::DatabaseError;
 
 /// Records read from the old log at a time.
 const RECORDS_AT_ONCE: usize = 512;
 
-/// Entries of one batch into the new log.
-const BATCH_ENTRIES_MAX: usize = 256;
+/// Entries gathered before they are written into the new log.
+const ENTRIES_AT_ONCE: usize = 64;
 
 /// The first bytes of keys that are copied as they are: all but index and blocks.
 const COPIED_KINDS: &[u8] = b"chkmnst";
@@ -31,10 +31,10 @@ impl Store {
         let directory = layout::next_log(&self.path, old.directory())?;
         let fill = || -> Result<Engine, DatabaseError> {
             let new = Engine::open(&directory, self.cache_bytes, newest)?;
-            let mut copy = Copy { store: self, old: &old, new: &new, writes: Writes::default(), entries: 0 };
+            let mut copy = Copy { store: self, old: &old, new: &new, writes: Writes::default() };
             copy.run()?;
             copy.flush()?;
-            new.sync(new.newest(), |_| ())?;
+            new.sync_medium()?;
             Ok(new)
         };
         let new = match fill() {
@@ -67,7 +67,6 @@ struct Copy<'s> {
     old: &'s Engine,
     new: &'s Engine,
     writes: Writes,
-    entries: usize,
 }
 
 impl Copy<'_> {
@@ -82,7 +81,7 @@ impl Copy<'_> {
         }
         for (key, value) in copied {
             self.writes.insert(key, value);
-            self.wrote(1)?;
+            self.wrote()?;
         }
         for (key, state) in self.store.collections() {
             self.blocks(key, state.applied())?;
@@ -91,15 +90,13 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Counts entries added, and applies them when they are many.
-    fn wrote(&mut self, entries: usize) -> Result<(), DatabaseError> {
-        self.entries += entries;
-        if self.entries >= BATCH_ENTRIES_MAX { self.flush() } else { Ok(()) }
+    /// Applies the entries added when they are many. Nothing has to be atomic: nobody knows of the new log yet.
+    fn wrote(&mut self) -> Result<(), DatabaseError> {
+        if self.writes.entries.len() >= ENTRIES_AT_ONCE { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), DatabaseError> {
-        self.entries = 0;
-        self.new.apply(std::mem::take(&mut self.writes), Watermarks::new()).map(drop)
+        redo::apply_in_steps(self.new, std::mem::take(&mut self.writes.entries).into_iter())
     }
 
     fn blocks(&mut self, key: CollectionKey, until: u64) -> Result<(), DatabaseError> {
@@ -132,8 +129,8 @@ impl Copy<'_> {
             return Ok(());
         }
         let block_key = keys::block(key, builder.last_sequence());
-        let pieces = write_pieces(&mut self.writes, &block_key, &builder.finish(codec));
-        self.wrote(usize::from(pieces))
+        write_pieces(&mut self.writes, &block_key, &builder.finish(codec));
+        self.wrote()
     }
 
     fn index(&mut self, key: CollectionKey) -> Result<(), DatabaseError> {
@@ -143,7 +140,7 @@ impl Copy<'_> {
             for (id, entry) in entries {
                 writer.push(&id, entry, &mut self.writes);
             }
-            self.wrote(1)?;
+            self.wrote()?;
             page = index::page_after(self.old, key, &fence)?;
         }
         writer.finish(&mut self.writes);

@@ -78,7 +78,10 @@ fn remove(engine: &Engine) -> Result<(), DatabaseError> {
 }
 
 /// Applies entries as batches that each leave room in the sync window.
-fn apply_in_steps(engine: &Engine, entries: impl Iterator<Item = Entry>) -> Result<(), DatabaseError> {
+pub(super) fn apply_in_steps(
+    engine: &Engine,
+    entries: impl Iterator<Item = Entry>,
+) -> Result<(), DatabaseError> {
     const STEP_BYTES_MAX: usize = SYNC_WINDOW / 2;
     let (mut step, mut bytes) = (Writes::default(), 0);
     for entry in entries {

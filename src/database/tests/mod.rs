@@ -161,3 +161,28 @@ fn relaxed_writes_reach_the_feed_soon() {
     drop((collection, database));
     assert_eq!(fixture.open().default_collection().expect("default").count(), 1);
 }
+
+#[cfg(feature = "cli")]
+#[test]
+fn weather_records_stay_small() {
+    use crate::database::bench::{BenchDocument, measure};
+    let csv = include_str!("../../../hw-tests/data/seattle-weather-hourly-normals.csv");
+    let document = |line: &str| {
+        let [date, pressure, temperature, wind] = line.split(',').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}")
+        };
+        let json =
+            format!(r#"{{"date":"{date}","pressure":{pressure},"temperature":{temperature},"wind":{wind}}}"#);
+        BenchDocument { id: date.into(), json: json.into_bytes() }
+    };
+    let documents: Vec<BenchDocument> = csv.lines().skip(1).map(document).collect();
+    let fixture = Fixture::new();
+    let figures = measure(&fixture.directory.path().join("db"), &documents, 3).expect("measure");
+    assert!(figures.import_disk_bytes < figures.json_bytes, "{figures:?}");
+    assert!(figures.update_disk_bytes < 2 * figures.json_bytes, "{figures:?}");
+    let database = fixture.open();
+    let (before, after) = database.compact().expect("compact");
+    assert!(after <= before && after < figures.json_bytes, "{before} to {after}");
+    assert_eq!(database.default_collection().expect("default").count(), documents.len() as u64);
+    assert!(database.verify().expect("verify").is_sound());
+}
