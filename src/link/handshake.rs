@@ -193,24 +193,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             _ => return Err(unexpected),
         };
         let size = welcome.parameters.agree(self.transport.own.unwrap_or(PacketSize::MIN))?;
-        let (peer_offset, proof) = match (welcome.grant, resume) {
-            (Grant::New(token), false) => {
-                self.provers.set_token(token);
-                (0, None)
-            }
-            (Grant::Resumed { offset, proof }, true) if self.session_id() == Some(welcome.session) => {
-                let theirs = transcript(Kind::Welcome, &hello, bytes);
-                let prover = self.provers.find(&theirs, &proof).ok_or(LinkError::ResumeProof)?;
-                (offset, Some(prover.prove(&transcript(Kind::Confirm, &hello, bytes))))
-            }
-            (Grant::New(_), true) | (Grant::Resumed { .. }, true) => {
-                return Err(match self.session_id() {
-                    Some(ours) => LinkError::SessionMismatch { ours },
-                    None => unexpected,
-                });
-            }
-            (Grant::Resumed { .. }, false) => return Err(unexpected),
-        };
+        let (peer_offset, proof) = self.check_grant(&welcome, bytes, &hello, resume)?;
         self.begin(&welcome.parameters, size, peer_offset, credit)?;
         self.measure_control(now);
         self.session = Some(Session { id: welcome.session, established: true });
@@ -224,6 +207,31 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         }
         self.heard(now);
         Ok(())
+    }
+
+    /// Central: what the peripheral grants must be what was asked for; gives where the stream goes on there, and the own
+    /// proof of a resume.
+    fn check_grant(
+        &mut self,
+        welcome: &Welcome,
+        bytes: &[u8],
+        hello: &[u8],
+        resume: bool,
+    ) -> Result<(u64, Option<Proof>), LinkError> {
+        let unexpected = LinkError::UnexpectedControl { kind: Kind::Welcome as u8 };
+        match (welcome.grant, self.session.filter(|_| resume)) {
+            (Grant::New(token), None) => {
+                self.provers.set_token(token);
+                Ok((0, None))
+            }
+            (Grant::Resumed { offset, proof }, Some(session)) if session.id == welcome.session => {
+                let theirs = transcript(Kind::Welcome, hello, bytes);
+                let prover = self.provers.find(&theirs, &proof).ok_or(LinkError::ResumeProof)?;
+                Ok((offset, Some(prover.prove(&transcript(Kind::Confirm, hello, bytes)))))
+            }
+            (_, Some(session)) => Err(LinkError::SessionMismatch { ours: session.id }),
+            (Grant::Resumed { .. }, None) => Err(unexpected),
+        }
     }
 
     /// Peripheral: a CONFIRM has come.

@@ -57,6 +57,12 @@ impl LinkConnection {
         self.shared.lock().link.set_resume_prover(prover);
     }
 
+    /// The peer is known to have the newest prover too; see
+    /// [`Link::confirm_resume_prover`](crate::link::Link::confirm_resume_prover).
+    pub fn confirm_resume_prover(&self) {
+        self.shared.lock().link.confirm_resume_prover();
+    }
+
     /// No change under this lock can be left half done.
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
