@@ -443,3 +443,63 @@ fn revisions_that_vanish_before_they_are_sent_do_not_hold_up_the_rest() {
         }
     }
 }
+
+#[test]
+fn a_continuous_peer_does_not_send_back_what_it_is_sent() {
+    for (ours, theirs) in COMBINATIONS {
+        let (a, p) = stores();
+        let config = ActiveConfig { continuous: true, ..active(ReplicatorType::PushAndPull, ours) };
+        let mut pair = Pair::new(11, config, passive(theirs), &a, &p);
+        pair.commit_steps = 30;
+        for burst in 0..10 {
+            fill(&a, &format!("b{burst}-"), 300);
+            pair.run_for(Duration::from_millis(100));
+        }
+        assert_eq!(p.count(), 3_000);
+        // A stock peer answers each revision; nobody offers one back, which takes 60 bytes or more.
+        let each = pair.p.bytes_out as f64 / 3_000.0;
+        assert!(
+            each < if ours && theirs { 0.5 } else { 12.0 },
+            "{each} bytes a document from the passive side"
+        );
+        assert_eq!(a.needless.load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn superseded_changes_leave_no_gaps_in_the_checkpoint() {
+    for (ours, theirs) in COMBINATIONS {
+        let (a, p) = stores();
+        for round in 0..3 {
+            (0..20).for_each(|n| a.put(&format!("a{n:05}"), "{\"soon\":\"replaced\"}"));
+            fill(&a, "a", 50 * (round + 1));
+            fill(&p, "p", 70 * (round + 1));
+            sync(round as u64, &a, &p, active(ReplicatorType::PushAndPull, ours), theirs);
+        }
+        let name = p.checkpoint_names().pop().expect("one");
+        let id = crate::replicator::store::CollectionId(0);
+        let held = crate::replicator::store::ReplicaStore::checkpoint(&*p, id, &name)
+            .expect("in memory")
+            .expect("there");
+        let body: Value = serde_json::from_slice(&held.body).expect("JSON");
+        assert_eq!(body.get("localCompleted"), None, "{body}");
+        assert_eq!(body["local"], crate::replicator::store::ReplicaStore::last_sequence(&*a, id), "{body}");
+    }
+}
+
+#[test]
+fn what_the_peer_has_in_a_newer_revision_is_not_pushed_again_and_again() {
+    for (ours, theirs) in COMBINATIONS {
+        let (a, p) = stores();
+        a.put("d", "{}");
+        sync(1, &a, &p, active(ReplicatorType::PushAndPull, ours), theirs);
+        p.put("d", "{\"newer\":true}");
+        let push = || ActiveConfig { peer_uid: "other".into(), ..active(ReplicatorType::Push, ours) };
+        sync(2, &a, &p, push(), theirs);
+        let pair = sync(3, &a, &p, push(), theirs);
+        assert_eq!(errors(&pair), Vec::<String>::new());
+        if ours && theirs {
+            assert_eq!(pair.frames, 2);
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::replicator::config::{ActiveConfig, PassiveConfig};
 use crate::replicator::error::SessionError;
-use crate::replicator::event::{Activity, CommitRequest, SessionEvent};
+use crate::replicator::event::{Activity, CommitRequest, CommitResult, SessionEvent};
 use crate::replicator::session::Session;
 use crate::replicator::store::ReplicaStore;
 use crate::time::Instant;
@@ -14,10 +14,17 @@ use crate::time::Instant;
 /// Steps without an end after which a run counts as hung.
 const STEPS_MAX: usize = 2_000_000;
 
+/// A commit under way: what it stores is there for a while before the session hears of it.
+struct Commit {
+    request: CommitRequest,
+    steps: u32,
+    result: Option<CommitResult>,
+}
+
 pub struct Side {
     pub session: Session,
     pub store: Arc<dyn ReplicaStore>,
-    commits: Vec<(CommitRequest, u32)>,
+    commits: Vec<Commit>,
     pub events: Vec<SessionEvent>,
     pub idle: bool,
     pub finished: Option<Result<(), SessionError>>,
@@ -120,18 +127,26 @@ impl Pair {
                 moved = true;
             }
             // Commits end in any order.
-            for (request, steps) in std::mem::take(&mut side.commits) {
+            for mut commit in std::mem::take(&mut side.commits) {
                 moved = true;
-                if steps > 0 {
-                    side.commits.push((request, steps - 1));
-                    continue;
+                if commit.result.is_none() && (commit.steps == 0 || self.rng.u8(0..4) == 0) {
+                    let policy = side.session.conflict_policy();
+                    commit.result = Some(side.store.commit(&commit.request.revisions, policy));
                 }
-                let result = side.store.commit(&request.revisions, side.session.conflict_policy());
-                side.session.handle_commit(self.now, request.id, result, &*side.store);
+                if commit.steps > 0 {
+                    commit.steps -= 1;
+                    side.commits.push(commit);
+                } else if let Some(result) = commit.result {
+                    side.session.handle_commit(self.now, commit.request.id, result, &*side.store);
+                }
             }
             while let Some(request) = side.session.poll_commit() {
                 moved = true;
-                side.commits.push((request, self.rng.u32(0..=self.commit_steps)));
+                side.commits.push(Commit {
+                    request,
+                    steps: self.rng.u32(0..=self.commit_steps),
+                    result: None,
+                });
             }
             let last = side.store.last_sequence(crate::replicator::store::CollectionId(0));
             if last != side.seen_last {
@@ -220,9 +235,9 @@ impl Pair {
     pub fn run_and_cut(&mut self, frames: u64) {
         self.run_until(frames);
         for side in [&mut self.a, &mut self.p] {
-            for (request, _) in std::mem::take(&mut side.commits) {
-                if self.rng.bool() {
-                    let _ = side.store.commit(&request.revisions, side.session.conflict_policy());
+            for commit in std::mem::take(&mut side.commits) {
+                if commit.result.is_none() && self.rng.bool() {
+                    let _ = side.store.commit(&commit.request.revisions, side.session.conflict_policy());
                 }
             }
         }
