@@ -298,6 +298,19 @@ fn garbage_and_silence_on_the_wire_harm_nobody_else() {
 }
 
 #[test]
+fn a_collection_that_the_peer_lacks_is_named_with_what_to_do() {
+    let (_directory, field) = database();
+    let (_directory, gateway) = database();
+    ok(&field, &["db", "put", "x", "{}", "-c", "plant.readings", "--create-collection"]);
+    let mut server = Process::start(&gateway, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
+    let ended = run(&field, &["sync", &server.address()]);
+    assert_eq!(ended.code, Some(6), "{ended:?}");
+    assert!(ended.stderr.contains("peer has no collection \"plant.readings\""), "{ended:?}");
+    assert!(ended.stderr.contains("--collection") && !ended.stderr.contains("WARN"), "{ended:?}");
+    assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
 fn a_peer_that_is_not_there_is_told_soon_and_by_name() {
     let (_directory, db) = database();
     let address = format!("tcp:127.0.0.1:{}", free_port());

@@ -6,10 +6,13 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::{GlobalArgs, LogFormat};
 
+/// Without `-v`: warnings, but not of what commands tell in words of their own.
+const QUIET: &str = "warn,gattway::endpoint::listener=error,gattway::replicator::handle=error";
+
 /// Starts logging for the rest of the process. `RUST_LOG` wins over `-v`.
 pub(super) fn start(global: &GlobalArgs) {
     let level = match global.verbose {
-        0 => "warn",
+        0 => QUIET,
         1 => "gattway=info,warn",
         2 => "gattway=debug,info",
         _ => "trace",

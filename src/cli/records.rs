@@ -323,7 +323,7 @@ mod tests {
                 "{\"a\":1}",
                 Format::Json,
                 0,
-                "line 1: invalid type: map, expected an array of objects (column 0)",
+                "line 1: invalid type: map, expected an array of objects (column 1)",
             ),
             ("a,b\n1,2\n3\n", Format::Csv, 1, "line 3: 1 fields, the header has 2"),
             ("a,a\n1,2\n", Format::Csv, 0, "line 1: two columns are named \"a\" in the header"),

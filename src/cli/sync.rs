@@ -16,8 +16,9 @@ use super::runtime::{self, Signals};
 use super::{CliError, Exit, store};
 use crate::database::Database;
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
+use crate::replicator::error::SessionError;
 use crate::replicator::{
-    Direction, DocumentReplication, Replicator, ReplicatorActivity, ReplicatorConfiguration,
+    Direction, DocumentReplication, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError,
     ReplicatorStatus, ReplicatorType,
 };
 use crate::transport::stream::{Address, StreamConnection};
@@ -309,6 +310,9 @@ impl Display<'_> {
             documents: self.total_documents(),
             error: status.error.as_ref().map(ToString::to_string),
         });
+        if !matches!(status.activity, ReplicatorActivity::Busy | ReplicatorActivity::Idle) {
+            return;
+        }
         let rate = self.total_documents() as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         self.progress.update(
             progress.completed,
@@ -340,7 +344,7 @@ impl Display<'_> {
         let documents = self.total_documents();
         if let Some(error) = &status.error {
             return Err(CliError::new(Exit::Peer, format!("sync with {} stopped: {error}", self.peer))
-                .help("what was confirmed stays; the next sync continues from there"));
+                .help(advice(error)));
         }
         if interrupted && !args.continuous {
             return Err(CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here"));
@@ -352,6 +356,17 @@ impl Display<'_> {
         };
         self.progress.finish(&summary);
         Ok(documents)
+    }
+}
+
+/// What to do about an error that ended a sync.
+fn advice(error: &ReplicatorError) -> &'static str {
+    match error {
+        ReplicatorError::Messaging(_) => "check the address, and that `gattway serve` runs there",
+        ReplicatorError::Session(SessionError::RemoteCollectionMissing { .. }) => {
+            "create it there (`gattway db collections --create`), or name the collections to sync with --collection"
+        }
+        _ => "what was confirmed stays; the next sync continues from there",
     }
 }
 
