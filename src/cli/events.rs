@@ -3,14 +3,14 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use std::time::Instant;
 
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::{CliError, output};
+use super::{CliError, Exit, output};
 use crate::database::bench::process_cpu;
 
 /// Something that happened. The field names are a promise to scripts.
@@ -73,13 +73,20 @@ pub(super) struct Events {
 struct Shared {
     json: bool,
     gone: AtomicBool,
+    /// Lines of an import that were not taken.
+    rejected: AtomicU64,
     reader_gone: Notify,
 }
 
 impl Events {
     /// Events for a script if `json`, else none.
     pub(super) fn new(json: bool) -> Events {
-        let shared = Shared { json, gone: AtomicBool::new(false), reader_gone: Notify::new() };
+        let shared = Shared {
+            json,
+            gone: AtomicBool::new(false),
+            rejected: AtomicU64::new(0),
+            reader_gone: Notify::new(),
+        };
         Events { shared: Arc::new(shared) }
     }
 
@@ -96,6 +103,24 @@ impl Events {
         if write_line(event).is_err() {
             self.shared.gone.store(true, Ordering::Relaxed);
             self.shared.reader_gone.notify_one();
+        }
+    }
+
+    /// Tells that a line of an import was not taken.
+    pub(super) fn reject(&self, line: u64, error: &CliError) {
+        self.shared.rejected.fetch_add(1, Ordering::Relaxed);
+        self.emit(&Event::Rejected { line, error: error.to_string() });
+        self.say(&format!("import: {error}; the line was skipped"));
+    }
+
+    /// Gives `documents`, unless lines of an import were not taken: then the process must not end as if all were well.
+    pub(super) fn all_taken(&self, documents: u64) -> Result<u64, CliError> {
+        match self.shared.rejected.load(Ordering::Relaxed) {
+            0 => Ok(documents),
+            n => Err(CliError::new(
+                Exit::Input,
+                format!("{} of the import not taken", output::counted(n, "line")),
+            )),
         }
     }
 

@@ -140,7 +140,7 @@ impl Writer {
                     Ok(edit) => edits.push(edit),
                     Err((line, error)) => {
                         fed.rejected += 1;
-                        self.reject(line, &error);
+                        self.events.reject(line, &error);
                     }
                 }
             }
@@ -169,10 +169,5 @@ impl Writer {
             });
         }
         Ok(())
-    }
-
-    fn reject(&self, line: u64, error: &CliError) {
-        self.events.emit(&Event::Rejected { line, error: error.to_string() });
-        self.events.say(&format!("import: {error}; the line was skipped"));
     }
 }

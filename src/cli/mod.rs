@@ -11,6 +11,7 @@ mod bench;
 mod ble;
 mod db;
 mod demo;
+mod display;
 #[cfg(feature = "bluetooth")]
 mod doctor;
 mod documents;

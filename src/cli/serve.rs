@@ -8,11 +8,12 @@ use tokio::task::JoinSet;
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
+use super::display::activity_name;
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, Signals};
-use super::sync::{activity_name, check_stdio};
+use super::sync::check_stdio;
 use super::{CliError, Exit, store};
 use crate::database::Database;
 use crate::endpoint::{
@@ -74,7 +75,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     let began = std::time::Instant::now();
-    let result = runtime::block_on(serve(&db, collections, args, &events));
+    let result = runtime::block_on(serve(&db, collections, args, &events)).and_then(|n| events.all_taken(n));
     events.finish(began, &result);
     result.map(|_| ())
 }

@@ -8,19 +8,15 @@ use clap::Args;
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
-use super::events::{Event, Events};
+use super::display::{Display, emit_document, say_failed};
+use super::events::Events;
 use super::feed::{Feed, FeedArgs};
-use super::output::{counted, thousands};
-use super::progress::Progress;
+use super::output::counted;
 use super::runtime::{self, Signals};
 use super::{CliError, Exit, store};
 use crate::database::Database;
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
-use crate::replicator::error::SessionError;
-use crate::replicator::{
-    Direction, DocumentReplication, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError,
-    ReplicatorStatus, ReplicatorType,
-};
+use crate::replicator::{Replicator, ReplicatorConfiguration, ReplicatorType};
 use crate::transport::stream::{Address, StreamConnection};
 
 /// Attempts of a one-shot sync to connect: about six seconds, so that a wrong address is soon told.
@@ -108,7 +104,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     let began = Instant::now();
-    let result = runtime::block_on(sync(&db, collections, args, &events));
+    let result = runtime::block_on(sync(&db, collections, args, &events)).and_then(|n| events.all_taken(n));
     events.finish(began, &result);
     result.map(|_| ())
 }
@@ -214,7 +210,7 @@ async fn follow(
     events: &Events,
     signals: &mut Signals,
 ) -> Result<u64, CliError> {
-    let mut display = Display::new(args, events);
+    let mut display = Display::new(args.address.to_string(), events);
     let mut interrupted = false;
     let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
     loop {
@@ -245,7 +241,7 @@ async fn follow(
             return Err(error);
         }
     }
-    display.finish(&replicator.status(), interrupted, args)
+    display.finish(&replicator.status(), interrupted && !args.continuous)
 }
 
 pub(super) async fn finish_feed(feed: Feed, events: &Events) -> Result<(), CliError> {
@@ -258,149 +254,4 @@ pub(super) async fn finish_feed(feed: Feed, events: &Events) -> Result<(), CliEr
     }
     events.say(&line);
     Ok(())
-}
-
-/// The state of a replicator as people and scripts see it.
-struct Display<'a> {
-    peer: String,
-    events: &'a Events,
-    progress: Progress,
-    began: Instant,
-    last: Option<(ReplicatorActivity, u64, u64)>,
-    /// Documents of earlier connections of this run.
-    earlier_documents: u64,
-    documents: u64,
-}
-
-impl Display<'_> {
-    fn new<'a>(args: &SyncArgs, events: &'a Events) -> Display<'a> {
-        let peer = args.address.to_string();
-        let progress = Progress::start("syncing", 0, args.json);
-        Display {
-            peer,
-            events,
-            progress,
-            began: Instant::now(),
-            last: None,
-            earlier_documents: 0,
-            documents: 0,
-        }
-    }
-
-    fn show(&mut self, status: &ReplicatorStatus) {
-        let progress = status.progress;
-        let now = (status.activity, progress.completed, progress.total);
-        if self.last == Some(now) {
-            return;
-        }
-        if progress.documents < self.documents {
-            // Numbers start again with each connection.
-            self.earlier_documents += self.documents;
-        }
-        self.documents = progress.documents;
-        if self.last.map(|last| last.0) != Some(status.activity) {
-            self.say_activity(status);
-        }
-        self.last = Some(now);
-        self.events.emit(&Event::Status {
-            peer: &self.peer,
-            activity: activity_name(status.activity),
-            completed: progress.completed,
-            total: progress.total,
-            documents: self.total_documents(),
-            error: status.error.as_ref().map(ToString::to_string),
-        });
-        if !matches!(status.activity, ReplicatorActivity::Busy | ReplicatorActivity::Idle) {
-            return;
-        }
-        let rate = self.total_documents() as f64 / self.began.elapsed().as_secs_f64().max(0.001);
-        self.progress.update(
-            progress.completed,
-            progress.total,
-            &format!("{} documents/s", thousands(rate as u64)),
-        );
-    }
-
-    fn total_documents(&self) -> u64 {
-        self.earlier_documents + self.documents
-    }
-
-    fn say_activity(&self, status: &ReplicatorStatus) {
-        match (status.activity, &status.error) {
-            (ReplicatorActivity::Connecting, _) => self.say(&format!("connecting to {}", self.peer)),
-            (ReplicatorActivity::Offline, Some(error)) => {
-                self.say(&format!("offline: {error}; will try again"))
-            }
-            (ReplicatorActivity::Idle, _) => self.say("in sync; waiting for changes"),
-            _ => {}
-        }
-    }
-
-    fn say(&self, line: &str) {
-        self.progress.say(line);
-    }
-
-    fn finish(self, status: &ReplicatorStatus, interrupted: bool, args: &SyncArgs) -> Result<u64, CliError> {
-        let documents = self.total_documents();
-        if let Some(error) = &status.error {
-            return Err(CliError::new(Exit::Peer, format!("sync with {} stopped: {error}", self.peer))
-                .help(advice(error)));
-        }
-        if interrupted && !args.continuous {
-            return Err(CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here"));
-        }
-        let seconds = self.began.elapsed().as_secs_f64();
-        let summary = match documents {
-            0 => format!("in sync with {}: nothing to do ({seconds:.1} s)", self.peer),
-            n => format!("in sync with {}: {} in {seconds:.1} s", self.peer, counted(n, "document")),
-        };
-        self.progress.finish(&summary);
-        Ok(documents)
-    }
-}
-
-/// What to do about an error that ended a sync.
-fn advice(error: &ReplicatorError) -> &'static str {
-    match error {
-        ReplicatorError::Messaging(_) => "check the address, and that `gattway serve` runs there",
-        ReplicatorError::Session(SessionError::RemoteCollectionMissing { .. }) => {
-            "create it there (`gattway db collections --create`), or name the collections to sync with --collection"
-        }
-        _ => "what was confirmed stays; the next sync continues from there",
-    }
-}
-
-/// The names that scripts read.
-pub(super) fn activity_name(activity: ReplicatorActivity) -> &'static str {
-    match activity {
-        ReplicatorActivity::Stopped => "stopped",
-        ReplicatorActivity::Offline => "offline",
-        ReplicatorActivity::Connecting => "connecting",
-        ReplicatorActivity::Idle => "idle",
-        ReplicatorActivity::Busy => "busy",
-    }
-}
-
-pub(super) fn emit_document(events: &Events, document: &DocumentReplication) {
-    events.emit(&Event::Document {
-        direction: direction_name(document.direction),
-        collection: &document.collection,
-        id: &document.id,
-        deleted: document.deleted,
-        error: document.error.as_ref().map(ToString::to_string),
-    });
-}
-
-pub(super) fn say_failed(events: &Events, document: &DocumentReplication) {
-    if let Some(error) = &document.error {
-        let direction = direction_name(document.direction);
-        events.say(&format!("document {:?} was not {direction}: {error}", document.id));
-    }
-}
-
-fn direction_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Sent => "sent",
-        Direction::Received => "received",
-    }
 }
