@@ -10,6 +10,7 @@
 //! | [`database`] | documents, revisions, change feed, on a compact sled store |
 //! | [`replicator`] | push, pull, checkpoints, conflicts; the `Replicator` handle |
 //! | [`endpoint`] | the message-endpoint model: who gives which bytes to whom |
+//! | [`secure`] | identities, trust, the encrypted session |
 //! | [`transport`] | what carries packets or bytes: a modelled radio, TCP, Unix sockets, stdio |
 //! | [`cli`] | the `gattway` command |
 
@@ -28,6 +29,9 @@ pub mod endpoint;
 pub mod link;
 #[cfg(feature = "std")]
 pub mod replicator;
+#[cfg(feature = "std")]
+#[deny(clippy::disallowed_methods)] // sans-IO
+pub mod secure;
 pub mod time;
 #[cfg(feature = "std")]
 pub mod transport;

@@ -1,0 +1,135 @@
+//! The question that a secure session asks about a peer, and the answers.
+//!
+//! The session proves who the peer is; whether it may come in, and what it may do, is said by a [`PeerPolicy`]. Who keeps
+//! the trust list implements it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::PeerId;
+
+/// Bytes of a pre-shared key.
+pub const PSK_BYTES: usize = 32;
+
+/// A pre-shared key of a Noise handshake; wiped when it is dropped, never shown.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Psk(pub [u8; PSK_BYTES]);
+
+impl fmt::Debug for Psk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Psk")
+    }
+}
+
+/// What a peer has proven beside holding its own identity key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Authentication {
+    /// It has the key of our group.
+    Group,
+    /// It is one of [`PeerPolicy::paired`], and knows us as paired too.
+    Paired,
+    /// Nothing: a stranger. Comes only where strangers are let in, or while pairing.
+    Open,
+}
+
+/// What a peer may do with the documents of a collection here. Directions are the peer's: it reads by pulling from us or
+/// by being pushed to, it writes by pushing to us or by being pulled from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Access {
+    /// Nothing; the collection does not exist for the peer.
+    #[default]
+    None,
+    /// Get documents.
+    Read,
+    /// Give documents.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
+impl Access {
+    /// Whether documents may go to the peer.
+    pub fn may_read(self) -> bool {
+        matches!(self, Access::Read | Access::ReadWrite)
+    }
+
+    /// Whether documents of the peer are taken.
+    pub fn may_write(self) -> bool {
+        matches!(self, Access::Write | Access::ReadWrite)
+    }
+}
+
+/// What a peer may do, collection by collection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permissions {
+    /// For collections that are not named.
+    pub others: Access,
+    /// By full name: `scope.name`, or `_default`.
+    pub collections: BTreeMap<String, Access>,
+}
+
+impl Permissions {
+    /// The same for all collections.
+    pub fn all(access: Access) -> Permissions {
+        Permissions { others: access, collections: BTreeMap::new() }
+    }
+
+    /// For one collection, by its full name.
+    pub fn of(&self, collection: &str) -> Access {
+        self.collections.get(collection).copied().unwrap_or(self.others)
+    }
+}
+
+/// A peer may come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The name by which this database knows the peer, if it has one.
+    pub name: Option<String>,
+    /// What it may do.
+    pub permissions: Permissions,
+}
+
+impl Grant {
+    /// Everything, under a name.
+    pub fn full(name: Option<String>) -> Grant {
+        Grant { name, permissions: Permissions::all(Access::ReadWrite) }
+    }
+}
+
+/// Why a peer may not come in, as the peer is told. It tells nothing about the database, nor about other peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The peer was denied by name.
+    Denied,
+    /// The peer is known neither by group nor by pairing.
+    Stranger,
+}
+
+/// Decides who may come in; asked again whenever its answers may have changed.
+///
+/// Called from tasks of connections: must not block.
+pub trait PeerPolicy: Send + Sync {
+    /// The pre-shared key of the group that this database belongs to, if it does.
+    fn group_psk(&self) -> Option<Psk>;
+
+    /// Peers that were paired and are not denied; most wanted first, because only a few are tried at each handshake.
+    fn paired(&self) -> Vec<PeerId>;
+
+    /// Whether peers that prove nothing but their own key are let in at all.
+    fn admits_strangers(&self) -> bool {
+        false
+    }
+
+    /// Whether this peer may come in, by what it has proven. The last word: also members of the group can be refused.
+    ///
+    /// # Errors
+    /// It may not.
+    fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal>;
+
+    /// Changes whenever an answer may have changed. An open connection whose answer differs then is closed.
+    fn watch(&self) -> watch::Receiver<u64>;
+}
