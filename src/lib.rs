@@ -32,6 +32,10 @@ pub mod replicator;
 #[cfg(feature = "std")]
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod secure;
+#[cfg(feature = "simulation")]
+pub mod simulation;
+#[cfg(feature = "std")]
+mod task;
 pub mod time;
 #[cfg(feature = "std")]
 pub mod transport;

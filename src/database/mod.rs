@@ -54,6 +54,8 @@ pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id}
 use self::revision::SourceId;
 use self::store::Store;
 pub use self::store::VerifyReport;
+#[cfg(feature = "simulation")]
+pub use self::store::{DiskCounts, SimulatedDisk};
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.
 #[derive(Clone)]
@@ -100,6 +102,15 @@ impl Database {
     /// output.
     pub fn open(path: impl AsRef<Path>, config: DatabaseConfig) -> Result<Database, DatabaseError> {
         Ok(Database { store: Store::open(path.as_ref(), &config)? })
+    }
+
+    /// Opens the database on a simulated disk, or creates it there. Earlier handles of it are refused from then on.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(disk: &SimulatedDisk, config: DatabaseConfig) -> Result<Database, DatabaseError> {
+        Ok(Database { store: Store::open_simulated(disk, &config)? })
     }
 
     /// Directory of the database.

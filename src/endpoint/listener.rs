@@ -19,6 +19,7 @@ use crate::replicator::handle::status::{Listeners, lock};
 use crate::replicator::handle::{ListenerToken, ReplicatorActivity, ReplicatorError, ReplicatorStatus};
 use crate::replicator::session::Session;
 use crate::replicator::store::ReplicaStore;
+use crate::task;
 
 /// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -201,7 +202,7 @@ impl MessageEndpointListener {
             (id, stop)
         };
         let span = info_span!("listener", connection = id);
-        tokio::spawn(serve(Arc::clone(&self.inner), id, connection, stop).instrument(span));
+        task::spawn(serve(Arc::clone(&self.inner), id, connection, stop).instrument(span));
         Ok(())
     }
 

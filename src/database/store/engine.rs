@@ -1,8 +1,7 @@
-//! sled and the durability rule: the only file that opens sled, applies batches and syncs.
+//! The durability rule: when a commit counts as done. How sled is opened, written and synced is in [`super::log`].
 //!
-//! - A commit is one sled batch, and sled recovers a batch wholly or not at all.
-//! - sled's own flush ends in `sync_file_range`, which neither empties the device's cache nor writes the file's size.
-//!   So a commit is acknowledged after flush **and** `fdatasync` of the same file through a second descriptor.
+//! - A commit is one batch of the log, which recovers a batch wholly or not at all.
+//! - A commit is acknowledged after a sync of the medium.
 //! - sled trusts its flush: it reuses a segment of the log, and calls it stable in the headers of later ones, when what
 //!   replaced its content was flushed. That holds in a power cut only if less than a segment is written between two real
 //!   syncs; [`SYNC_WINDOW`] sees to it. A commit larger than that goes through a redo list ([`super::redo`]).
@@ -15,32 +14,15 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::keys::CollectionKey;
+use super::log::{self, Log, Stored};
+pub(super) use super::log::{SEGMENT_BYTES, VALUE_BYTES_MAX};
 use super::redo;
 use crate::database::DatabaseError;
-
-/// Size of sled's log segments and write buffers, bytes. Small ones keep a small database small.
-pub(super) const SEGMENT_BYTES: usize = 128 * 1024;
-
-/// Largest value given to sled, bytes. sled writes a node that exceeds a quarter of a segment to a file of its own that
-/// no sync of ours covers; a leaf holds up to 18 entries for a moment, and keys and headers need their share.
-pub(super) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / 4 / 18 - 300;
-
-/// Name of sled's log within its directory.
-const LOG_FILE: &str = "db";
-
-/// How long sled's threads may take to let go of a log that was closed.
-const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// Pause between two looks whether they have.
-const CLOSING_POLL: Duration = Duration::from_millis(2);
 
 /// Bytes that may be written to the log between two syncs, as estimated by [`Writes::log_bytes`]: some less than a
 /// segment.
@@ -51,9 +33,6 @@ const LOG_AMPLIFICATION: usize = 3;
 
 /// Bytes of an entry's header in the log.
 const ENTRY_HEADER_BYTES: usize = 24;
-
-/// How long a flush may take before it is looked after: sled forgets to wake the one who waits when a write fails.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The writes of one commit, in order: of two to one key the later holds.
 #[derive(Default)]
@@ -100,12 +79,10 @@ pub(crate) struct EngineCounts {
     pub(crate) syncs: u64,
 }
 
-/// An open sled tree with group commit.
+/// An open log with group commit.
 pub(super) struct Engine {
-    db: sled::Db,
+    log: Log,
     directory: PathBuf,
-    /// The log file, opened a second time for `fdatasync`.
-    log: File,
     group: Mutex<Group>,
     group_changed: Condvar,
     failed: OnceLock<String>,
@@ -132,20 +109,19 @@ impl Engine {
     /// Opens or creates the log in `directory` (which exists). The caller holds the database's lock. All that `start`
     /// and earlier tickets name is in it.
     pub(super) fn open(directory: &Path, cache_bytes: u64, start: Ticket) -> Result<Engine, DatabaseError> {
-        let config = sled::Config::new()
-            .path(directory)
-            .cache_capacity(cache_bytes)
-            .segment_size(SEGMENT_BYTES)
-            .flush_every_ms(None);
-        let db = open_log(&config, directory)?;
-        let io = |source| DatabaseError::Io { action: "open", source };
-        let log = File::options().read(true).write(true).open(directory.join(LOG_FILE)).map_err(io)?;
-        log.sync_all().map_err(io)?;
-        sync_directory(directory)?;
+        Engine::start(Log::open(directory, cache_bytes)?, directory, start)
+    }
+
+    /// Opens or creates the log on a simulated disk.
+    #[cfg(feature = "simulation")]
+    pub(super) fn open_simulated(disk: &super::SimulatedDisk) -> Result<Engine, DatabaseError> {
+        Engine::start(Log::Simulated(disk.open()), Path::new(""), Ticket::default())
+    }
+
+    fn start(log: Log, directory: &Path, start: Ticket) -> Result<Engine, DatabaseError> {
         let engine = Engine {
-            db,
-            directory: directory.to_owned(),
             log,
+            directory: directory.to_owned(),
             group: Mutex::new(Group { applied: start.0, synced: start.0, ..Group::default() }),
             group_changed: Condvar::new(),
             failed: OnceLock::new(),
@@ -157,7 +133,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Runs a sled call: refuses after a failure, turns panics into errors.
+    /// Runs a call of the log: refuses after a failure, turns panics into errors.
     fn guarded<T>(
         &self,
         action: &'static str,
@@ -168,7 +144,7 @@ impl Engine {
         }
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.fail(translate(action, error, Path::new(LOG_FILE)))),
+            Ok(Err(error)) => Err(self.fail(log::translate(action, error, &self.directory))),
             Err(panic) => Err(self.fail(DatabaseError::Damaged { detail: panic_text(&*panic) })),
         }
     }
@@ -181,25 +157,17 @@ impl Engine {
 
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, DatabaseError> {
-        self.guarded("read", || self.db.get(key))
+        self.guarded("read", || self.log.get(key))
     }
 
     /// The first entry at or after `from` and before `to`.
-    pub(super) fn first(
-        &self,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<Option<(sled::IVec, sled::IVec)>, DatabaseError> {
-        self.guarded("read", || self.db.range(from..to).next().transpose())
+    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<Stored>, DatabaseError> {
+        self.guarded("read", || self.log.first(from, to))
     }
 
     /// The last entry at or after `from` and before `to`.
-    pub(super) fn last(
-        &self,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<Option<(sled::IVec, sled::IVec)>, DatabaseError> {
-        self.guarded("read", || self.db.range(from..to).next_back().transpose())
+    pub(super) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Stored>, DatabaseError> {
+        self.guarded("read", || self.log.last(from, to))
     }
 
     /// Shows the entries at or after `from` and before `to` in order until `visit` breaks.
@@ -209,8 +177,8 @@ impl Engine {
         to: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, DatabaseError>,
     ) -> Result<(), DatabaseError> {
-        let mut entries = self.db.range(from..to);
-        while let Some((key, value)) = self.guarded("read", || entries.next().transpose())? {
+        let mut entries = self.guarded("read", || self.log.range(from, to))?;
+        while let Some((key, value)) = self.guarded("read", || entries.next())? {
             if visit(&key, &value)?.is_break() {
                 break;
             }
@@ -240,14 +208,7 @@ impl Engine {
         if self.lock().unsynced_bytes + bytes > SYNC_WINDOW {
             self.sync_medium()?;
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes.entries {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        self.guarded("write", || self.db.apply_batch(batch))?;
+        self.guarded("write", || self.log.apply(writes.entries))?;
         self.lock().unsynced_bytes += bytes;
         Ok(())
     }
@@ -296,7 +257,7 @@ impl Engine {
     /// Brings everything applied so far to the medium.
     pub(super) fn sync_medium(&self) -> Result<(), DatabaseError> {
         let bytes = self.lock().unsynced_bytes;
-        self.guarded("write", || self.flush())?;
+        self.guarded("write", || self.log.flush())?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         // After a failed fdatasync the kernel may have dropped the pages: nothing later may count on them.
         self.log.sync_data().map_err(|source| self.fail(io_error("sync", source)))?;
@@ -307,30 +268,6 @@ impl Engine {
         let mut group = self.lock();
         group.unsynced_bytes = group.unsynced_bytes.saturating_sub(bytes);
         Ok(())
-    }
-
-    /// sled's flush, which hands everything to the operating system. When a write fails on one of its threads, sled
-    /// does not wake who waits for it; a second flush does, so one is made now and then.
-    fn flush(&self) -> sled::Result<()> {
-        struct Unpark(Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut flush = pin!(self.db.flush_async());
-        let mut looked = Instant::now();
-        loop {
-            if let Poll::Ready(result) = flush.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return result.map(drop);
-            }
-            std::thread::park_timeout(FLUSH_PATIENCE);
-            if looked.elapsed() >= FLUSH_PATIENCE {
-                self.db.flush()?;
-                looked = Instant::now();
-            }
-        }
     }
 
     /// Blocks until a commit waits for a sync; `None` once the engine is closed.
@@ -375,23 +312,6 @@ impl Engine {
     }
 }
 
-/// Opens sled. The caller holds the database's lock, so if sled's own is taken, it is by a handle that this process
-/// dropped and that sled's threads have not let go of yet.
-fn open_log(config: &sled::Config, directory: &Path) -> Result<sled::Db, DatabaseError> {
-    let give_up = Instant::now() + CLOSING_TIME_MAX;
-    loop {
-        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => return Ok(db),
-            Ok(Err(error)) => translate("open", error, directory),
-            Err(panic) => DatabaseError::Damaged { detail: panic_text(&*panic) },
-        };
-        if !matches!(error, DatabaseError::InUse { .. }) || Instant::now() >= give_up {
-            return Err(error);
-        }
-        std::thread::sleep(CLOSING_POLL);
-    }
-}
-
 /// Makes the entries of a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), DatabaseError> {
     File::open(directory).and_then(|d| d.sync_all()).map_err(|source| io_error("sync", source))
@@ -417,17 +337,8 @@ pub(super) fn io_error(action: &'static str, source: std::io::Error) -> Database
     }
 }
 
-fn translate(action: &'static str, error: sled::Error, path: &Path) -> DatabaseError {
-    match error {
-        sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
-            DatabaseError::InUse { path: PathBuf::from(path) }
-        }
-        sled::Error::Io(source) => io_error(action, source),
-        other => DatabaseError::Damaged { detail: other.to_string() },
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic says.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the store panicked").to_owned()
 }

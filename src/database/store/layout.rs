@@ -139,9 +139,14 @@ fn log_path(path: &Path, number: u32) -> PathBuf {
 }
 
 /// Reads what the log says of itself, or writes it into a new one.
-pub(super) fn meta(engine: &Engine, path: &Path, config: &DatabaseConfig) -> Result<Meta, DatabaseError> {
+pub(super) fn meta(
+    engine: &Engine,
+    path: &Path,
+    config: &DatabaseConfig,
+    new_source: impl FnOnce() -> Result<SourceId, DatabaseError>,
+) -> Result<Meta, DatabaseError> {
     let Some(bytes) = engine.get(keys::META)? else {
-        return create_meta(engine, config);
+        return create_meta(engine, config, new_source);
     };
     let damaged = || DatabaseError::Damaged { detail: "the format header".into() };
     let (found, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(|_| damaged())?;
@@ -158,21 +163,31 @@ pub(super) fn meta(engine: &Engine, path: &Path, config: &DatabaseConfig) -> Res
 const REVISION_TREES: DatabaseError =
     DatabaseError::Unsupported { feature: "a database with revision trees" };
 
-fn create_meta(engine: &Engine, config: &DatabaseConfig) -> Result<Meta, DatabaseError> {
+/// A random ID for a new database.
+pub(super) fn new_source() -> Result<SourceId, DatabaseError> {
+    let mut source = [0; 16];
+    getrandom::fill(&mut source)
+        .map_err(|e| io_error("choose an ID", std::io::Error::other(e.to_string())))?;
+    Ok(SourceId(source))
+}
+
+fn create_meta(
+    engine: &Engine,
+    config: &DatabaseConfig,
+    new_source: impl FnOnce() -> Result<SourceId, DatabaseError>,
+) -> Result<Meta, DatabaseError> {
     if config.versioning != Versioning::VersionVectors {
         return Err(REVISION_TREES);
     }
     if engine.first(&[], &[0xff])?.is_some() {
         return Err(DatabaseError::Damaged { detail: "no format header".into() });
     }
-    let mut source = [0; 16];
-    getrandom::fill(&mut source)
-        .map_err(|e| io_error("choose an ID", std::io::Error::other(e.to_string())))?;
-    let meta = Meta { format: FORMAT, generation: GENERATION_VECTORS, source: SourceId(source) };
+    let source = new_source()?;
+    let meta = Meta { format: FORMAT, generation: GENERATION_VECTORS, source };
     let damaged = |_| DatabaseError::Damaged { detail: "the format header".into() };
     let mut writes = Writes::default();
     writes.insert(keys::META, postcard::to_stdvec(&meta).map_err(damaged)?);
-    writes.insert(keys::numbered(keys::SOURCE, 1), source);
+    writes.insert(keys::numbered(keys::SOURCE, 1), source.0);
     let ticket = engine.apply(writes, Default::default())?;
     engine.sync(ticket, |_| ())?;
     Ok(meta)

@@ -1,6 +1,6 @@
 //! The store under the database: records in blocks, two indexes, small tables, group commit.
 //!
-//! This folder is the only place that names sled and the durability rule ([`engine`]). What is above knows
+//! This folder is the only place that names sled ([`log`]) and the durability rule ([`engine`]). What is above knows
 //! [`StoredRevision`]s by collection, ID and sequence.
 
 mod block;
@@ -10,8 +10,11 @@ mod engine;
 mod index;
 mod keys;
 mod layout;
+mod log;
 mod read;
 mod redo;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod tables;
 mod writer;
 
@@ -40,6 +43,8 @@ pub use self::check::VerifyReport;
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
 pub(crate) use self::keys::CollectionKey;
+#[cfg(feature = "simulation")]
+pub use self::simulated::{DiskCounts, SimulatedDisk};
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
 
 /// Version of the stored format. A newer one is refused.
@@ -72,7 +77,10 @@ pub(crate) struct Store {
     writer: Mutex<WriterState>,
     changed: watch::Sender<u64>,
     syncer: Mutex<Option<JoinHandle<()>>>,
-    _lock: File,
+    /// `None` in a simulation.
+    _lock: Option<File>,
+    #[cfg(feature = "simulation")]
+    simulated: Option<SimulatedDisk>,
 }
 
 impl Store {
@@ -80,18 +88,29 @@ impl Store {
     pub(crate) fn open(path: &Path, config: &DatabaseConfig) -> Result<Arc<Store>, DatabaseError> {
         let lock = layout::lock(path, config.create)?;
         let log = layout::current_log(path)?;
-        let engine = Arc::new(Engine::open(&log, config.cache_bytes, Ticket::default())?);
-        let meta = layout::meta(&engine, path, config)?;
+        let engine = Engine::open(&log, config.cache_bytes, Ticket::default())?;
+        let meta = layout::meta(&engine, path, config, layout::new_source)?;
+        Ok(Arc::new(Store::load(path, config, engine, meta.source, Some(lock))?))
+    }
+
+    /// Reads what is kept in memory.
+    fn load(
+        path: &Path,
+        config: &DatabaseConfig,
+        engine: Engine,
+        source: SourceId,
+        lock: Option<File>,
+    ) -> Result<Store, DatabaseError> {
         let names = tables::load_names(&engine)?;
         let sources = Sources::load(&engine)?;
         let mut writer = WriterState::load(&engine, names.len())?;
         let collections = writer.load_collections(&engine)?;
-        let store = Arc::new(Store {
+        let store = Store {
             path: path.to_owned(),
-            source: meta.source,
+            source,
             durability: config.durability,
             cache_bytes: config.cache_bytes,
-            engine: RwLock::new(engine),
+            engine: RwLock::new(Arc::new(engine)),
             names: RwLock::new(names),
             sources: RwLock::new(sources),
             collections: RwLock::new(collections),
@@ -100,9 +119,34 @@ impl Store {
             changed: watch::Sender::new(0),
             syncer: Mutex::new(None),
             _lock: lock,
-        });
+            #[cfg(feature = "simulation")]
+            simulated: None,
+        };
         store.create_default_collection()?;
         Ok(store)
+    }
+
+    /// Opens or creates the store on a simulated disk.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn open_simulated(
+        disk: &SimulatedDisk,
+        config: &DatabaseConfig,
+    ) -> Result<Arc<Store>, DatabaseError> {
+        let path = Path::new("");
+        let engine = Engine::open_simulated(disk)?;
+        let meta = layout::meta(&engine, path, config, || Ok(disk.source()))?;
+        let mut store = Store::load(path, config, engine, meta.source, None)?;
+        store.simulated = Some(disk.clone());
+        Ok(Arc::new(store))
+    }
+
+    /// Wall clock in nanoseconds since 1970.
+    fn wall(&self) -> u64 {
+        #[cfg(feature = "simulation")]
+        if let Some(disk) = &self.simulated {
+            return disk.wall();
+        }
+        clock::wall_now()
     }
 
     fn create_default_collection(&self) -> Result<(), DatabaseError> {
@@ -150,6 +194,10 @@ impl Store {
 
     /// Bytes of all files.
     pub(crate) fn disk_bytes(&self) -> Result<u64, DatabaseError> {
+        #[cfg(feature = "simulation")]
+        if let Some(disk) = &self.simulated {
+            return Ok(disk.used_bytes());
+        }
         engine::directory_bytes(&self.path).map_err(|source| engine::io_error("measure", source))
     }
 
@@ -193,6 +241,10 @@ impl Store {
 
     /// Lets a thread of its own sync what is applied within [`RELAXED_SYNC_MS`].
     pub(crate) fn sync_later(self: &Arc<Store>) {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return simulated::sync_later(Arc::downgrade(self));
+        }
         let mut syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner);
         if syncer.is_some() {
             return;
@@ -266,8 +318,4 @@ impl CollectionState {
     pub(crate) fn documents(&self) -> u64 {
         self.documents.load(Ordering::Acquire)
     }
-}
-
-fn wall() -> u64 {
-    clock::wall_now()
 }

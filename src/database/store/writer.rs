@@ -21,7 +21,7 @@ use super::index::{IndexEdit, IndexEntry};
 use super::keys::{self, CollectionKey};
 use super::read::{damaged, write_pieces};
 use super::tables::write_new_names;
-use super::{CollectionState, Store, wall};
+use super::{CollectionState, Store};
 use crate::database::DatabaseError;
 use crate::database::clock::HybridClock;
 use crate::database::revision::{Version, VersionVector};
@@ -117,7 +117,7 @@ impl Store {
     /// Waits for the right to write.
     pub(crate) fn writer(&self) -> Writer<'_> {
         let state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        Writer { store: self, state, staged: BTreeMap::new(), checkpoints: Vec::new(), wall: wall() }
+        Writer { store: self, state, staged: BTreeMap::new(), checkpoints: Vec::new(), wall: self.wall() }
     }
 }
 
@@ -310,7 +310,10 @@ impl Writer<'_> {
         self.collect_garbage(key, &mut pass, writes)?;
         self.write_blocks(key, &mut pass, &revisions, writes);
         let mut index = std::mem::take(&mut pass.index);
-        for (id, at) in staged.newest {
+        // In order: neighbours share an index page, and the same commit gives the same pages.
+        let mut newest: Vec<_> = staged.newest.into_iter().collect();
+        newest.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (id, at) in newest {
             let place = at.map(|at| places[at]);
             index.set(&self.store.engine(), key, &id, place)?;
         }

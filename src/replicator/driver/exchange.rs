@@ -21,6 +21,7 @@ use crate::replicator::error::SessionError;
 use crate::replicator::event::{CommitId, CommitRequest, CommitResult, Progress, SessionEvent};
 use crate::replicator::handle::error::ReplicatorError;
 use crate::replicator::store::{ConflictPolicy, ReplicaStoreError};
+use crate::task;
 use crate::time::Instant;
 
 /// Commits of one connection at a time: one prepares while another waits for the medium.
@@ -329,7 +330,7 @@ impl Exchange {
             let Some(CommitRequest { id, revisions }) = self.setup.session.poll_commit() else { return };
             let store = Arc::clone(&self.setup.store);
             let resolver = self.setup.session.resolver();
-            self.commits.spawn_blocking(move || {
+            task::spawn_blocking(&mut self.commits, move || {
                 let policy = match &resolver {
                     Some(resolver) => ConflictPolicy::Resolve(&**resolver),
                     None => ConflictPolicy::Refuse,

@@ -26,6 +26,7 @@ use super::event::{Activity, Direction, SessionEvent};
 use super::session::Session;
 use crate::blip::ErrorReply;
 use crate::endpoint::framing::FramingRole;
+use crate::task;
 
 /// One document that was replicated, or failed to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl Replicator {
         }
         if !control.alive {
             control.alive = true;
-            tokio::spawn(Arc::clone(inner).live());
+            task::spawn(Arc::clone(inner).live());
         }
     }
 
@@ -293,6 +294,7 @@ impl Inner {
                 status.error = Some(error);
             });
             tokio::select! {
+                biased;
                 () = stop.stopped() => return Ok(()),
                 () = self.retry_now.notified() => {}
                 () = tokio::time::sleep(wait) => {}

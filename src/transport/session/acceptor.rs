@@ -1,6 +1,6 @@
 //! Where a peripheral's channels come in: each is given to the session that its first packet asks for.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::driver::{Arrival, Driver, Observer, Supply};
 use super::shared::Shared;
 use crate::endpoint::MessagingError;
 use crate::link::{LinkRole, PACKET_BYTES_MAX, SessionId, peek_session};
+use crate::task;
 use crate::transport::packet::PacketChannel;
 
 /// Channels that wait to replace the present one of a session: the newest is what counts.
@@ -31,7 +32,7 @@ pub struct LinkAcceptor {
 
 struct Inner {
     config: SessionConfig,
-    sessions: Mutex<HashMap<SessionId, Known>>,
+    sessions: Mutex<BTreeMap<SessionId, Known>>,
     accepted: AtomicU64,
     /// One permit for each session there may be.
     room: Arc<Semaphore>,
@@ -71,7 +72,7 @@ impl LinkAcceptor {
             return;
         };
         let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move {
+        task::spawn(async move {
             if let Some((arrival, wanted)) = inner.first_packet(channel).await {
                 inner.dispatch(arrival, wanted, permit).await;
             }
@@ -92,7 +93,7 @@ impl LinkAcceptor {
 
 impl Inner {
     /// No change under this lock can be left half done.
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Known>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

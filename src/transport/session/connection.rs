@@ -11,6 +11,7 @@ use super::shared::{Progress, Shared};
 use super::{SessionConfig, SessionStats};
 use crate::endpoint::{Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::link::{CloseReason, LinkRole, ResumeProver};
+use crate::task;
 use crate::transport::packet::Connector;
 
 /// Time for the peer to learn of an error before the connection is dropped.
@@ -78,6 +79,7 @@ impl LinkConnection {
     /// As [`LinkConnection::reached`], for at most `limit`.
     async fn reached_within(&self, progress: Progress, limit: Duration) {
         tokio::select! {
+            biased;
             () = self.reached(progress) => {}
             () = self.shared.config.clock.sleep(limit) => {}
         }
@@ -99,10 +101,10 @@ impl MessageEndpointConnection for LinkConnection {
             if matches!(*stage, Stage::Open(_) | Stage::Closed) {
                 return Err(MessagingError::permanent("a connection can be opened only once"));
             }
-            let deliver = tokio::spawn(deliver(Arc::clone(&self.shared), connection));
+            let deliver = task::spawn(deliver(Arc::clone(&self.shared), connection));
             if let Stage::New(connector) = std::mem::replace(&mut *stage, Stage::Open(deliver)) {
                 let (shared, supply) = (Arc::clone(&self.shared), Supply::Connector(connector));
-                tokio::spawn(Driver { shared, supply, observer: Box::new(Unobserved) }.run());
+                task::spawn(Driver { shared, supply, observer: Box::new(Unobserved) }.run());
             }
         }
         self.reached(Progress::Established).await;

@@ -117,6 +117,7 @@ impl Driver {
                 None
             }
             Supply::Inbox(inbox) => tokio::select! {
+                biased;
                 () = lost => None,
                 Some(arrival) = inbox.recv() => Some(arrival),
             },
@@ -142,6 +143,7 @@ impl Driver {
         };
         let shared = &self.shared;
         tokio::select! {
+            biased;
             arrival = next => arrival,
             () = run_idle(shared) => None,
         }

@@ -4,7 +4,7 @@
 //! One task moves the model along; the ends of a connection talk to it under one lock. It runs on a [`Clock`]: real
 //! time, scaled time, or tokio's paused time.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -69,8 +69,8 @@ struct Shared {
 struct State {
     world: World,
     names: Vec<String>,
-    listeners: HashMap<NodeId, mpsc::Sender<PacketChannel>>,
-    wakers: HashMap<(ConnectionId, Side), Wakers>,
+    listeners: BTreeMap<NodeId, mpsc::Sender<PacketChannel>>,
+    wakers: BTreeMap<(ConnectionId, Side), Wakers>,
 }
 
 #[derive(Default)]
@@ -85,8 +85,8 @@ impl SimRadio {
         let state = State {
             world: World::new(seed),
             names: Vec::new(),
-            listeners: HashMap::new(),
-            wakers: HashMap::new(),
+            listeners: BTreeMap::new(),
+            wakers: BTreeMap::new(),
         };
         let changed = Arc::new(Notify::new());
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Arc::clone(&changed), clock });
@@ -349,6 +349,7 @@ async fn run(shared: Weak<Shared>, changed: Arc<Notify>, clock: Clock) {
         drop(strong);
         wakers.into_iter().for_each(Waker::wake);
         tokio::select! {
+            biased;
             () = clock.sleep_until_some(next) => {}
             () = changed.notified() => {}
         }

@@ -1,0 +1,212 @@
+//! The log below the engine: the only file that opens, writes and syncs sled.
+//!
+//! sled's own flush ends in `sync_file_range`, which neither empties the device's cache nor writes the file's size. So
+//! the medium has what was applied after a flush **and** an `fdatasync` of the same file through a second descriptor.
+//! In a simulation a disk in memory stands in sled's place.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::engine::{Entry, io_error, panic_text, sync_directory};
+#[cfg(feature = "simulation")]
+use super::simulated::{DiskHandle, Pair};
+use crate::database::DatabaseError;
+
+/// Size of sled's log segments and write buffers, bytes. Small ones keep a small database small.
+pub(super) const SEGMENT_BYTES: usize = 128 * 1024;
+
+/// Largest value given to sled, bytes. sled writes a node that exceeds a quarter of a segment to a file of its own that
+/// no sync of ours covers; a leaf holds up to 18 entries for a moment, and keys and headers need their share.
+pub(super) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / 4 / 18 - 300;
+
+/// Name of sled's log within its directory.
+const LOG_FILE: &str = "db";
+
+/// How long sled's threads may take to let go of a log that was closed.
+const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Pause between two looks whether they have.
+const CLOSING_POLL: Duration = Duration::from_millis(2);
+
+/// How long a flush may take before it is looked after: sled forgets to wake the one who waits when a write fails.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// An ordered map that applies batches of writes, each wholly or not at all.
+pub(super) enum Log {
+    Sled {
+        db: sled::Db,
+        /// The log file, opened a second time for `fdatasync`.
+        file: File,
+    },
+    #[cfg(feature = "simulation")]
+    Simulated(DiskHandle),
+}
+
+/// Entries in order.
+pub(super) enum Entries {
+    Sled(sled::Iter),
+    #[cfg(feature = "simulation")]
+    Simulated(std::vec::IntoIter<Pair>),
+}
+
+/// A key and its value as stored.
+pub(super) type Stored = (sled::IVec, sled::IVec);
+
+impl Log {
+    /// Opens or creates the log in `directory`, which exists. The caller holds the database's lock.
+    pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Log, DatabaseError> {
+        let config = sled::Config::new()
+            .path(directory)
+            .cache_capacity(cache_bytes)
+            .segment_size(SEGMENT_BYTES)
+            .flush_every_ms(None);
+        let db = open_sled(&config, directory)?;
+        let io = |source| DatabaseError::Io { action: "open", source };
+        let file = File::options().read(true).write(true).open(directory.join(LOG_FILE)).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        sync_directory(directory)?;
+        Ok(Log::Sled { db, file })
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
+        match self {
+            Log::Sled { db, .. } => db.get(key),
+            #[cfg(feature = "simulation")]
+            Log::Simulated(disk) => Ok(disk.get(key)?.map(sled::IVec::from)),
+        }
+    }
+
+    /// The first entry at or after `from` and before `to`.
+    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
+        match self {
+            Log::Sled { db, .. } => db.range(from..to).next().transpose(),
+            #[cfg(feature = "simulation")]
+            Log::Simulated(disk) => Ok(disk.first(from, to)?.map(stored)),
+        }
+    }
+
+    /// The last entry at or after `from` and before `to`.
+    pub(super) fn last(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
+        match self {
+            Log::Sled { db, .. } => db.range(from..to).next_back().transpose(),
+            #[cfg(feature = "simulation")]
+            Log::Simulated(disk) => Ok(disk.last(from, to)?.map(stored)),
+        }
+    }
+
+    /// The entries at or after `from` and before `to`.
+    pub(super) fn range(&self, from: &[u8], to: &[u8]) -> sled::Result<Entries> {
+        match self {
+            Log::Sled { db, .. } => Ok(Entries::Sled(db.range(from..to))),
+            #[cfg(feature = "simulation")]
+            Log::Simulated(disk) => Ok(Entries::Simulated(disk.range(from, to)?.into_iter())),
+        }
+    }
+
+    /// Makes the writes as one batch, visible at once.
+    pub(super) fn apply(&self, entries: Vec<Entry>) -> sled::Result<()> {
+        match self {
+            Log::Sled { db, .. } => {
+                let mut batch = sled::Batch::default();
+                for (key, value) in entries {
+                    match value {
+                        Some(value) => batch.insert(key, value),
+                        None => batch.remove(key),
+                    }
+                }
+                db.apply_batch(batch)
+            }
+            #[cfg(feature = "simulation")]
+            Log::Simulated(disk) => Ok(disk.apply(entries)?),
+        }
+    }
+
+    /// Hands everything applied so far to the operating system. When a write fails on one of its threads, sled does not
+    /// wake who waits for it; a second flush does, so one is made now and then.
+    pub(super) fn flush(&self) -> sled::Result<()> {
+        struct Unpark(Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let db = match self {
+            Log::Sled { db, .. } => db,
+            #[cfg(feature = "simulation")]
+            Log::Simulated(_) => return Ok(()),
+        };
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut flush = pin!(db.flush_async());
+        let mut looked = Instant::now();
+        loop {
+            if let Poll::Ready(result) = flush.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return result.map(drop);
+            }
+            std::thread::park_timeout(FLUSH_PATIENCE);
+            if looked.elapsed() >= FLUSH_PATIENCE {
+                db.flush()?;
+                looked = Instant::now();
+            }
+        }
+    }
+
+    /// Brings what was flushed to the medium.
+    pub(super) fn sync_data(&self) -> io::Result<()> {
+        match self {
+            Log::Sled { file, .. } => file.sync_data(),
+            #[cfg(feature = "simulation")]
+            Log::Simulated(disk) => disk.sync(),
+        }
+    }
+}
+
+impl Entries {
+    /// The next entry. Not an iterator: a panic of sled's ends with the call.
+    pub(super) fn next(&mut self) -> sled::Result<Option<Stored>> {
+        match self {
+            Entries::Sled(entries) => entries.next().transpose(),
+            #[cfg(feature = "simulation")]
+            Entries::Simulated(entries) => Ok(entries.next().map(stored)),
+        }
+    }
+}
+
+#[cfg(feature = "simulation")]
+fn stored((key, value): Pair) -> Stored {
+    (key.into(), value.into())
+}
+
+/// Opens sled. The caller holds the database's lock, so if sled's own is taken, it is by a handle that this process
+/// dropped and that sled's threads have not let go of yet.
+fn open_sled(config: &sled::Config, directory: &Path) -> Result<sled::Db, DatabaseError> {
+    let give_up = Instant::now() + CLOSING_TIME_MAX;
+    loop {
+        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(error)) => translate("open", error, directory),
+            Err(panic) => DatabaseError::Damaged { detail: panic_text(&*panic) },
+        };
+        if !matches!(error, DatabaseError::InUse { .. }) || Instant::now() >= give_up {
+            return Err(error);
+        }
+        std::thread::sleep(CLOSING_POLL);
+    }
+}
+
+/// An error of sled's in the database's terms; `path` is what was opened.
+pub(super) fn translate(action: &'static str, error: sled::Error, path: &Path) -> DatabaseError {
+    match error {
+        sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
+            DatabaseError::InUse { path: PathBuf::from(path) }
+        }
+        sled::Error::Io(source) => io_error(action, source),
+        other => DatabaseError::Damaged { detail: other.to_string() },
+    }
+}

@@ -1,0 +1,29 @@
+//! Where the layers start their tasks: on tokio, and in a simulation as tasks of a process that can be killed.
+
+use std::future::Future;
+
+use tokio::task::{JoinHandle, JoinSet};
+
+/// As [`tokio::spawn`].
+pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    #[cfg(feature = "simulation")]
+    if let Some(process) = crate::simulation::Process::current() {
+        return process.spawn(future);
+    }
+    tokio::spawn(future)
+}
+
+/// Runs work that may block as a task of `set`, as [`JoinSet::spawn_blocking`].
+pub(crate) fn spawn_blocking<T: Send + 'static>(
+    set: &mut JoinSet<T>,
+    work: impl FnOnce() -> T + Send + 'static,
+) {
+    #[cfg(feature = "simulation")]
+    if let Some(process) = crate::simulation::Process::current() {
+        return process.spawn_work(set, work);
+    }
+    set.spawn_blocking(work);
+}
