@@ -29,6 +29,9 @@ pub mod config;
 mod document;
 mod edit;
 mod error;
+#[cfg(feature = "test-faults")]
+#[doc(hidden)]
+pub mod faults;
 mod name;
 mod packed;
 mod replica;
