@@ -109,6 +109,15 @@ pub enum Refusal {
     Stranger,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Denied => "it is denied",
+            Refusal::Stranger => "it is neither in the group nor paired",
+        })
+    }
+}
+
 /// Decides who may come in; asked again whenever its answers may have changed.
 ///
 /// Called from tasks of connections: must not block.
