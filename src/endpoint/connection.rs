@@ -39,6 +39,12 @@ pub trait MessageEndpointConnection: Send + Sync {
     /// # Errors
     /// Logged, no more: the connection counts as closed.
     async fn close(&self, error: Option<MessagingError>) -> Result<(), MessagingError>;
+
+    /// Who the peer has proven to be, in a name that outlives its addresses; asked once `open` has returned. What was
+    /// synced is then remembered under it rather than under [`MessageEndpoint::uid`](super::MessageEndpoint::uid).
+    fn peer_uid(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The library's end of one connection, for the transport to keep.

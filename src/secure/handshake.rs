@@ -348,6 +348,11 @@ impl Accepting {
         Ok(Accepting { half, share })
     }
 
+    /// Whether the peer has shown a key that this side knows.
+    pub(super) fn is_keyed(&self) -> bool {
+        self.half.via != Authentication::Open
+    }
+
     /// Takes PROVE.
     pub(super) fn prove(mut self, body: &[u8]) -> Result<Agreed, SecureError> {
         let payload = self.half.read(body)?;

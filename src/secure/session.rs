@@ -249,6 +249,15 @@ impl SecureSession {
         resume_tag(key, transcript)
     }
 
+    /// Whether the peer has shown a key that this side knows, or was let in without: a stranger cannot come that far.
+    pub fn knows_a_key(&self) -> bool {
+        match &self.phase {
+            Phase::Accepting(accepting) => accepting.is_keyed(),
+            Phase::Open(_) => true,
+            _ => false,
+        }
+    }
+
     /// Counters of what was sent and received.
     pub fn stats(&self) -> Option<(DirectionStats, DirectionStats)> {
         match &self.phase {

@@ -1,0 +1,260 @@
+//! Where newcomers shake hands: beside each other, a bounded number of them, for a bounded time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
+
+use super::connection::Ready;
+use super::shared::{Failure, Shared};
+use super::{Carrier, HALF_OPEN_INBOUND_BYTES, SecureConnection, SecureConnectionConfig};
+use crate::endpoint::framing::{Framing, FramingRole};
+use crate::endpoint::{Message, MessagingError, ProtocolType, ReplicatorConnection};
+use crate::secure::{Established, Keyring, PeerId, Psk, SecureError, SecureSession};
+
+/// WebSocket's code for "not under these conditions" (RFC 6455 section 7.4.1).
+const CLOSE_POLICY: u16 = 1008;
+/// What a plain peer is told.
+const PLAIN_REFUSED: &str = "this side speaks encrypted only; --plain on both sides switches that off";
+/// Results that wait to be taken: more only says who was refused later.
+const RESULTS_MAX: usize = 64;
+
+/// A peer that may come in, with a connection that the listener can open.
+pub struct Accepted {
+    /// Not opened yet.
+    pub connection: Arc<SecureConnection>,
+    /// Who it is, and what it may do.
+    pub established: Established,
+    /// Where it came from, for logs.
+    pub label: String,
+}
+
+/// What became of a newcomer.
+pub enum Incoming {
+    /// It may come in.
+    Accepted(Box<Accepted>),
+    /// It was refused, or failed, and is gone.
+    Refused {
+        /// Where it came from, for logs.
+        label: String,
+        /// Who it is, if it came that far.
+        peer: Option<PeerId>,
+        /// Why.
+        error: MessagingError,
+    },
+}
+
+/// Shakes hands with newcomers. Clones are the same acceptor.
+#[derive(Clone)]
+pub struct SecureAcceptor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: SecureConnectionConfig,
+    keys: Mutex<Option<Keys>>,
+    half_open: Mutex<HalfOpen>,
+    results: mpsc::Sender<Incoming>,
+    waiting: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
+}
+
+/// The keyring, and the state of the policy that it was made of.
+#[derive(Clone)]
+struct Keys {
+    version: u64,
+    ring: Keyring,
+    group: Option<Psk>,
+}
+
+#[derive(Default)]
+struct HalfOpen {
+    last: u64,
+    /// Oldest first.
+    under_way: VecDeque<UnderWay>,
+}
+
+struct UnderWay {
+    id: u64,
+    shared: Option<Arc<Shared>>,
+    task: Option<AbortHandle>,
+}
+
+impl SecureAcceptor {
+    /// An acceptor without newcomers.
+    pub fn new(config: SecureConnectionConfig) -> SecureAcceptor {
+        let (results, waiting) = mpsc::channel(RESULTS_MAX);
+        let inner = Inner {
+            config,
+            keys: Mutex::new(None),
+            half_open: Mutex::default(),
+            results,
+            waiting: tokio::sync::Mutex::new(waiting),
+        };
+        SecureAcceptor { inner: Arc::new(inner) }
+    }
+
+    /// Takes a connection that a peer has made; `label` names it in logs. Returns at once.
+    ///
+    /// When as many handshakes as allowed are under way, the oldest one gives way whose peer has not shown any key of
+    /// ours; if all have, the newcomer is dropped.
+    pub fn incoming(&self, carrier: Carrier, label: impl Into<String>) {
+        let (inner, label) = (Arc::clone(&self.inner), label.into());
+        let Some(id) = self.inner.enter() else {
+            let max = self.inner.config.half_open_max;
+            warn!(label, max, "too many secure handshakes under way: one more is dropped");
+            let error = MessagingError::recoverable("too many handshakes at once");
+            let _ = self.inner.results.try_send(Incoming::Refused { label, peer: None, error });
+            return;
+        };
+        let task = tokio::spawn(async move {
+            let place = Place { inner: Arc::clone(&inner), id };
+            let result = inner.shake_hands(id, carrier, &label).await;
+            drop(place);
+            match result {
+                Ok(accepted) => {
+                    // Nobody accepts any more: dropped, and with it closed.
+                    let _ = inner.results.send(Incoming::Accepted(Box::new(accepted))).await;
+                }
+                Err((peer, error)) => {
+                    info!(label, %error, "a newcomer was refused");
+                    let _ = inner.results.try_send(Incoming::Refused { label, peer, error });
+                }
+            }
+        });
+        self.inner.set_task(id, &task.abort_handle());
+    }
+
+    /// What became of the next newcomer. May be dropped and called again without loss.
+    pub async fn next(&self) -> Option<Incoming> {
+        self.inner.waiting.lock().await.recv().await
+    }
+
+    /// Handshakes under way.
+    pub fn half_open(&self) -> usize {
+        self.inner.half_open().under_way.len()
+    }
+}
+
+/// Frees a handshake's place however its task ends.
+struct Place {
+    inner: Arc<Inner>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.inner.half_open().under_way.retain(|under_way| under_way.id != self.id);
+    }
+}
+
+impl Inner {
+    /// No change under this lock can be left half done.
+    fn half_open(&self) -> MutexGuard<'_, HalfOpen> {
+        self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more handshake.
+    fn enter(&self) -> Option<u64> {
+        let mut half_open = self.half_open();
+        if half_open.under_way.len() >= self.config.half_open_max.max(1) {
+            let is_stranger = |under_way: &UnderWay| {
+                under_way.shared.as_ref().is_none_or(|shared| !shared.session().knows_a_key())
+            };
+            let oldest = half_open.under_way.iter().position(is_stranger)?;
+            let gone = half_open.under_way.remove(oldest)?;
+            debug!("a stranger's handshake gives way to that of another");
+            if let Some(task) = gone.task {
+                task.abort();
+            }
+        }
+        half_open.last += 1;
+        let id = half_open.last;
+        half_open.under_way.push_back(UnderWay { id, shared: None, task: None });
+        Some(id)
+    }
+
+    fn set_task(&self, id: u64, task: &AbortHandle) {
+        let mut half_open = self.half_open();
+        match half_open.under_way.iter_mut().find(|under_way| under_way.id == id) {
+            Some(under_way) => under_way.task = Some(task.clone()),
+            // It has given way already, or has come to its end; then this does nothing.
+            None if !task.is_finished() => {}
+            None => {}
+        }
+    }
+
+    /// The keys as the policy has them now.
+    fn keys(&self) -> Keys {
+        let version = *self.config.policy.watch().borrow();
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*keys {
+            Some(known) if known.version == version => known.clone(),
+            _ => {
+                let ring = Keyring::new(&self.config.identity, &*self.config.policy);
+                let fresh = Keys { version, ring, group: self.config.policy.group_psk() };
+                keys.insert(fresh).clone()
+            }
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        id: u64,
+        carrier: Carrier,
+        label: &str,
+    ) -> Result<Accepted, (Option<PeerId>, MessagingError)> {
+        let config = &self.config;
+        let nobody = |error| (None, error);
+        let (handle, mut inbound) = ReplicatorConnection::detached(HALF_OPEN_INBOUND_BYTES);
+        let Keys { ring, group, .. } = self.keys();
+        let entropy = config.entropy().map_err(nobody)?;
+        let session = SecureSession::passive(config.session(), ring, entropy, config.clock.now());
+        let shared = Shared::new(config.clone(), carrier.clone(), session);
+        if let Some(under_way) = self.half_open().under_way.iter_mut().find(|under_way| under_way.id == id) {
+            under_way.shared = Some(Arc::clone(&shared));
+        }
+        let result = async {
+            // The connection is there already; a transport that takes its time all the same has the same limit.
+            let deadline = shared.session().poll_at();
+            tokio::select! {
+                opened = carrier.connection().open(handle) => opened.map_err(Failure::Carrier)?,
+                () = config.clock.sleep_until_some(deadline) => {
+                    return Err(Failure::Secure(SecureError::Timeout { limit: config.timeout }));
+                }
+            }
+            shared.shake_hands(&mut inbound, None).await
+        }
+        .await;
+        match result {
+            Ok((established, data, ended)) => {
+                info!(label, peer = %established.peer, name = ?established.grant.name, via = ?established.via, "secure session established");
+                let ready = Ready { shared, inbound, data, ended, group };
+                let connection = Arc::new(SecureConnection::accepted(ready, established.clone()));
+                Ok(Accepted { connection, established, label: label.to_owned() })
+            }
+            Err(failure) => {
+                if let Failure::Secure(SecureError::Plain) = failure {
+                    refuse_plain(&carrier).await;
+                }
+                let peer = match &failure {
+                    Failure::Secure(SecureError::NotAdmitted { peer, .. }) => Some(*peer),
+                    _ => None,
+                };
+                let error = failure.to_messaging(config);
+                // In order, so that the peer gets the last word.
+                let _ = carrier.connection().close(None).await;
+                Err((peer, error))
+            }
+        }
+    }
+}
+
+/// Tells a plain peer why, in its own words.
+async fn refuse_plain(carrier: &Carrier) {
+    let framing = Framing::new(FramingRole::Passive, ProtocolType::ByteStream);
+    if let Some(close) = framing.encode_close(CLOSE_POLICY, PLAIN_REFUSED, [0; 4]) {
+        let _ = carrier.connection().send(Message::from_bytes(close)).await;
+    }
+}

@@ -1,0 +1,277 @@
+//! One secure connection as the message endpoint sees it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tracing::{debug, info};
+
+use super::shared::Shared;
+use super::{Carrier, INBOUND_BYTES, SecureConnectionConfig};
+use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use crate::secure::{
+    Authentication, DirectionStats, Established, Keyring, Psk, RefuseReason, SecureError, SecureSession,
+};
+
+/// A connection on which nothing is sent that the other side cannot prove to be entitled to read. Dropping it closes it.
+pub struct SecureConnection {
+    config: SecureConnectionConfig,
+    carrier: Carrier,
+    stage: Mutex<Stage>,
+    established: Mutex<Option<Arc<Established>>>,
+}
+
+enum Stage {
+    /// The active side, not opened.
+    New,
+    /// The passive side after its handshake, not opened.
+    Accepted(Box<Ready>),
+    Opening,
+    Open(Open),
+    Closed,
+}
+
+/// A session that has just been established.
+pub(super) struct Ready {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbound: Inbound,
+    /// What came with the end of the handshake.
+    pub(super) data: Vec<Bytes>,
+    pub(super) ended: bool,
+    /// The group's key that it was made with.
+    pub(super) group: Option<Psk>,
+}
+
+struct Open {
+    shared: Arc<Shared>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl SecureConnection {
+    /// The active side over a connection that was not opened.
+    pub fn active(carrier: Carrier, config: SecureConnectionConfig) -> SecureConnection {
+        SecureConnection { config, carrier, stage: Mutex::new(Stage::New), established: Mutex::new(None) }
+    }
+
+    pub(super) fn accepted(ready: Ready, established: Established) -> SecureConnection {
+        SecureConnection {
+            config: ready.shared.config.clone(),
+            carrier: ready.shared.carrier.clone(),
+            stage: Mutex::new(Stage::Accepted(Box::new(ready))),
+            established: Mutex::new(Some(Arc::new(established))),
+        }
+    }
+
+    /// Who the peer is and what it may do, once that is known.
+    pub fn peer(&self) -> Option<Arc<Established>> {
+        self.established.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is under the session.
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
+    /// Counters of what was sent and received under encryption.
+    pub fn stats(&self) -> Option<(DirectionStats, DirectionStats)> {
+        match &*self.stage() {
+            Stage::Open(open) => open.shared.session().stats(),
+            _ => None,
+        }
+    }
+
+    /// No change under this lock can be left half done.
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(&self) -> Result<Ready, MessagingError> {
+        let config = &self.config;
+        let keyring = Keyring::new(&config.identity, &*config.policy);
+        let group = config.policy.group_psk();
+        // Made first, so that a side with nothing to offer need not connect.
+        let entropy = config.entropy()?;
+        SecureSession::active(config.session(), &keyring, entropy, config.clock.now())
+            .map_err(|error| config.messaging(&error))?;
+        let (handle, mut inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
+        self.carrier.connection().open(handle).await?;
+        let session =
+            SecureSession::active(config.session(), &keyring, config.entropy()?, config.clock.now())
+                .map_err(|error| config.messaging(&error))?;
+        let shared = Shared::new(config.clone(), self.carrier.clone(), session);
+        let shaken = shared.shake_hands(&mut inbound, None).await;
+        let (established, data, ended) = shaken.map_err(|failure| failure.to_messaging(config))?;
+        info!(peer = %established.peer, name = ?established.grant.name, via = ?established.via, "secure session established");
+        if let Some(check) = &config.check
+            && let Err(lack) = check(&established.peer, &established.grant)
+        {
+            shared.session().refuse(RefuseReason::Role);
+            shared.flush_last_word().await;
+            return Err(MessagingError::permanent(lack));
+        }
+        *self.established.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(established));
+        Ok(Ready { shared, inbound, data, ended, group })
+    }
+
+    fn start(&self, ready: Ready, connection: ReplicatorConnection) -> Result<(), MessagingError> {
+        let mut stage = self.stage();
+        if !matches!(*stage, Stage::Opening) {
+            return Err(MessagingError::recoverable("closed while connecting"));
+        }
+        let Ready { shared, inbound, data, ended, group } = ready;
+        let established = self.peer();
+        let guard = Guard { established, group };
+        let control = tokio::spawn(control(Arc::clone(&shared), guard, connection.clone()));
+        let deliver = tokio::spawn(deliver(Arc::clone(&shared), inbound, data, ended, connection));
+        *stage = Stage::Open(Open { shared, tasks: [control, deliver] });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl MessageEndpointConnection for SecureConnection {
+    async fn open(&self, connection: ReplicatorConnection) -> Result<(), MessagingError> {
+        let stage = std::mem::replace(&mut *self.stage(), Stage::Opening);
+        let ready = match stage {
+            Stage::New => self.connect().await?,
+            Stage::Accepted(ready) => *ready,
+            other => {
+                *self.stage() = other;
+                return Err(MessagingError::permanent("a connection can be opened only once"));
+            }
+        };
+        self.start(ready, connection)
+    }
+
+    async fn send(&self, message: Message) -> Result<(), MessagingError> {
+        let shared = match &*self.stage() {
+            Stage::Open(open) => Arc::clone(&open.shared),
+            _ => return Err(MessagingError::recoverable("the connection is not open")),
+        };
+        let (sealed, _) = shared.act(|session| session.seal(message.as_slice()));
+        sealed.map_err(|_| MessagingError::recoverable("the secure session is over"))?;
+        shared.flush().await
+    }
+
+    async fn close(&self, error: Option<MessagingError>) -> Result<(), MessagingError> {
+        let stage = std::mem::replace(&mut *self.stage(), Stage::Closed);
+        match stage {
+            Stage::Closed => return Ok(()),
+            Stage::Open(open) if error.is_none() => {
+                open.shared.session().end();
+                open.shared.flush_last_word().await;
+            }
+            _ => {}
+        }
+        self.carrier.connection().close(error).await
+    }
+
+    fn peer_uid(&self) -> Option<String> {
+        self.peer().map(|established| established.peer.to_text())
+    }
+}
+
+/// Gives the library what arrives, decrypted, until the end or an error.
+async fn deliver(
+    shared: Arc<Shared>,
+    mut inbound: Inbound,
+    data: Vec<Bytes>,
+    mut ended: bool,
+    connection: ReplicatorConnection,
+) {
+    for data in data {
+        connection.receive(Message::from_bytes(data)).await;
+    }
+    loop {
+        if ended {
+            return connection.close(None);
+        }
+        let deadline = shared.session().poll_at();
+        let (result, news) = tokio::select! {
+            message = inbound.next() => match message {
+                Some(message) => shared.act(|session| session.handle_bytes(message.as_slice())),
+                None => return connection.close(Some(end_of(&shared, &inbound))),
+            },
+            () = shared.config.clock.sleep_until_some(deadline) => {
+                let now = shared.config.clock.now();
+                shared.act(|session| session.handle_timeout(now))
+            }
+        };
+        shared.owes.notify_one();
+        for data in news.data {
+            connection.receive(Message::from_bytes(data)).await;
+        }
+        if let Err(error) = result {
+            debug!(%error, "secure session failed");
+            return connection.close(Some(shared.config.messaging(&error)));
+        }
+        ended |= news.ended;
+    }
+}
+
+/// The bytes have ended without the peer's word: whatever the layer below says, a new connection may do better, since what
+/// it says is not proven.
+fn end_of(shared: &Shared, inbound: &Inbound) -> MessagingError {
+    let _ = shared.session().handle_end();
+    let message = match inbound.closed() {
+        Some(Some(error)) => error.message().to_owned(),
+        _ => SecureError::Truncated.to_string(),
+    };
+    MessagingError::recoverable(message)
+}
+
+/// What an open connection rests on.
+struct Guard {
+    established: Option<Arc<Established>>,
+    group: Option<Psk>,
+}
+
+impl Guard {
+    fn holds(&self, config: &SecureConnectionConfig) -> bool {
+        let Some(established) = &self.established else { return false };
+        let answer = config.policy.admit(&established.peer, established.via);
+        let group = established.via != Authentication::Group || config.policy.group_psk() == self.group;
+        group && answer.is_ok_and(|grant| grant == established.grant)
+    }
+}
+
+/// Sends what the session says by itself, and ends it when the policy has changed its mind.
+async fn control(shared: Arc<Shared>, guard: Guard, connection: ReplicatorConnection) {
+    let mut changes = shared.config.policy.watch();
+    let mut watched = true;
+    if !guard.holds(&shared.config) {
+        return retire(&shared, &connection).await;
+    }
+    loop {
+        tokio::select! {
+            () = shared.owes.notified() => {
+                if let Err(error) = shared.flush().await {
+                    debug!(%error, "an answer could not be sent");
+                }
+            }
+            changed = changes.changed(), if watched => {
+                // An error: nobody is left who could change anything.
+                watched = changed.is_ok();
+                if !guard.holds(&shared.config) {
+                    return retire(&shared, &connection).await;
+                }
+            }
+        }
+    }
+}
+
+async fn retire(shared: &Shared, connection: &ReplicatorConnection) {
+    info!("what the peer may do has changed: its connection ends");
+    shared.session().refuse(RefuseReason::PermissionChanged);
+    shared.flush_last_word().await;
+    connection.close(Some(MessagingError::recoverable(SecureError::PermissionChanged.to_string())));
+}
