@@ -108,7 +108,7 @@ impl SecureAcceptor {
             let _ = self.inner.results.try_send(Incoming::Refused { label, peer: None, error });
             return;
         };
-        let task = tokio::spawn(async move {
+        let task = crate::task::spawn(async move {
             let place = Place { inner: Arc::clone(&inner), id };
             let result = inner.shake_hands(id, carrier, &label).await;
             drop(place);
@@ -219,11 +219,12 @@ impl Inner {
             // The connection is there already; a transport that takes its time all the same has the same limit.
             let deadline = shared.session().poll_at();
             tokio::select! {
-                opened = carrier.connection().open(handle) => opened.map_err(Failure::Carrier)?,
-                () = config.clock.sleep_until_some(deadline) => {
-                    return Err(Failure::Secure(SecureError::Timeout { limit: config.timeout }));
-                }
-            }
+            biased;
+                           opened = carrier.connection().open(handle) => opened.map_err(Failure::Carrier)?,
+                           () = config.clock.sleep_until_some(deadline) => {
+                               return Err(Failure::Secure(SecureError::Timeout { limit: config.timeout }));
+                           }
+                       }
             shared.shake_hands(&mut inbound, None).await
         }
         .await;

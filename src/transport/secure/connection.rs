@@ -130,8 +130,8 @@ impl SecureConnection {
         let Ready { shared, inbound, data, ended, group } = ready;
         let established = self.peer();
         let guard = Guard { established, group };
-        let control = tokio::spawn(control(Arc::clone(&shared), guard, connection.clone()));
-        let deliver = tokio::spawn(deliver(Arc::clone(&shared), inbound, data, ended, connection));
+        let control = crate::task::spawn(control(Arc::clone(&shared), guard, connection.clone()));
+        let deliver = crate::task::spawn(deliver(Arc::clone(&shared), inbound, data, ended, connection));
         *stage = Stage::Open(Open { shared, tasks: [control, deliver] });
         Ok(())
     }
@@ -197,15 +197,16 @@ async fn deliver(
         }
         let deadline = shared.session().poll_at();
         let (result, news) = tokio::select! {
-            message = inbound.next() => match message {
-                Some(message) => shared.act(|session| session.handle_bytes(message.as_slice())),
-                None => return connection.close(Some(end_of(&shared, &inbound))),
-            },
-            () = shared.config.clock.sleep_until_some(deadline) => {
-                let now = shared.config.clock.now();
-                shared.act(|session| session.handle_timeout(now))
-            }
-        };
+        biased;
+                   message = inbound.next() => match message {
+                       Some(message) => shared.act(|session| session.handle_bytes(message.as_slice())),
+                       None => return connection.close(Some(end_of(&shared, &inbound))),
+                   },
+                   () = shared.config.clock.sleep_until_some(deadline) => {
+                       let now = shared.config.clock.now();
+                       shared.act(|session| session.handle_timeout(now))
+                   }
+               };
         shared.owes.notify_one();
         for data in news.data {
             connection.receive(Message::from_bytes(data)).await;
@@ -253,19 +254,20 @@ async fn control(shared: Arc<Shared>, guard: Guard, connection: ReplicatorConnec
     }
     loop {
         tokio::select! {
-            () = shared.owes.notified() => {
-                if let Err(error) = shared.flush().await {
-                    debug!(%error, "an answer could not be sent");
-                }
-            }
-            changed = changes.changed(), if watched => {
-                // An error: nobody is left who could change anything.
-                watched = changed.is_ok();
-                if !guard.holds(&shared.config) {
-                    return retire(&shared, &connection).await;
-                }
-            }
-        }
+        biased;
+                   () = shared.owes.notified() => {
+                       if let Err(error) = shared.flush().await {
+                           debug!(%error, "an answer could not be sent");
+                       }
+                   }
+                   changed = changes.changed(), if watched => {
+                       // An error: nobody is left who could change anything.
+                       watched = changed.is_ok();
+                       if !guard.holds(&shared.config) {
+                           return retire(&shared, &connection).await;
+                       }
+                   }
+               }
     }
 }
 

@@ -97,11 +97,12 @@ impl Shared {
     pub(super) async fn flush_last_word(&self) {
         let limit = self.config.clock.sleep(super::LAST_WORD_TIMEOUT);
         tokio::select! {
-            result = self.flush() => if let Err(error) = result {
-                debug!(%error, "the last word did not leave");
-            },
-            () = limit => {}
-        }
+        biased;
+                   result = self.flush() => if let Err(error) = result {
+                       debug!(%error, "the last word did not leave");
+                   },
+                   () = limit => {}
+               }
     }
 
     /// Shakes hands until the peer is known and may come in. `stage` is told when the peer has come further than a
@@ -128,18 +129,19 @@ impl Shared {
             }
             let deadline = self.session().poll_at();
             tokio::select! {
-                message = inbound.next() => match message {
-                    Some(message) => arrived = Some(message),
-                    None => return Err(ended_early(inbound)),
-                },
-                () = self.config.clock.sleep_until_some(deadline) => {
-                    let now = self.config.clock.now();
-                    if let (Err(error), _) = self.act(|session| session.handle_timeout(now)) {
-                        self.flush_last_word().await;
-                        return Err(Failure::Secure(error));
-                    }
-                }
-            }
+            biased;
+                           message = inbound.next() => match message {
+                               Some(message) => arrived = Some(message),
+                               None => return Err(ended_early(inbound)),
+                           },
+                           () = self.config.clock.sleep_until_some(deadline) => {
+                               let now = self.config.clock.now();
+                               if let (Err(error), _) = self.act(|session| session.handle_timeout(now)) {
+                                   self.flush_last_word().await;
+                                   return Err(Failure::Secure(error));
+                               }
+                           }
+                       }
         }
     }
 }
