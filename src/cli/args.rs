@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::{CliError, Exit, bench, db, demo, serve, sync};
+use super::{CliError, Exit, bench, db, demo, group, serve, sync};
 #[cfg(feature = "bluetooth")]
 use super::{ble, doctor};
 
@@ -68,6 +68,8 @@ pub(super) enum Command {
     Db(db::DbCommand),
     Serve(serve::ServeArgs),
     Sync(sync::SyncArgs),
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     #[cfg(feature = "bluetooth")]
     Scan(ble::ScanArgs),
     #[cfg(feature = "bluetooth")]
@@ -82,6 +84,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Db(command) => db::run(&cli.global, command),
         Command::Serve(args) => serve::run(&cli.global, args),
         Command::Sync(args) => sync::run(&cli.global, args),
+        Command::Group(command) => group::run(&cli.global, command),
         #[cfg(feature = "bluetooth")]
         Command::Scan(args) => ble::scan(args),
         #[cfg(feature = "bluetooth")]

@@ -1,6 +1,6 @@
 //! What commands do with a database, with errors that say what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,15 @@ pub(super) fn open_if_free(path: &Path) -> Result<Option<Database>, CliError> {
         Err(DatabaseError::InUse { .. }) => Ok(None),
         opened => opened.map(Some).map_err(failed),
     }
+}
+
+/// The directory of a database, made with an empty database if there is none yet: for commands that change what lies beside
+/// the documents (identity, group, trust list), which they can while another process has the database open.
+pub(super) fn private_directory(path: &Path) -> Result<PathBuf, CliError> {
+    if !Database::exists(path) {
+        open(path)?;
+    }
+    Ok(path.to_owned())
 }
 
 fn open_within(path: &Path, wait: Duration) -> Result<Database, CliError> {

@@ -116,6 +116,11 @@ impl Database {
         Ok(Database { store: Store::open_simulated(disk, &config)? })
     }
 
+    /// Whether there is a database in directory `path`, open or not, whole or damaged.
+    pub fn exists(path: impl AsRef<Path>) -> bool {
+        store::exists(path.as_ref())
+    }
+
     /// Directory of the database.
     pub fn path(&self) -> &Path {
         self.store.path()

@@ -2,6 +2,9 @@
 //!
 //! | module | responsible for |
 //! |---|---|
+//! | [`group`] | the secret that the devices of one owner share, as text and as keys |
+//! | [`advert`] | what an advert tells, sealed |
+//! | [`files`] | files that are the owner's alone |
 //! | `peer` | [`PeerId`]: the public key by which a device is known |
 //! | `identity` | [`Identity`]: the key pair of a database, and its file |
 //! | `policy` | [`PeerPolicy`]: the question to whoever keeps the trust list, and its answer, a [`Grant`] or a [`Refusal`] |
@@ -10,12 +13,17 @@
 //! | `session` | [`SecureSession`]: one connection of either side |
 //! | `crypto` | the primitives under these |
 //!
-//! Sans-IO but for the identity's file, and knows nothing of the other layers: it is given bytes, entropy and answers, and
+//! Sans-IO but for the files in the database's directory, and knows nothing of the other layers: it is given bytes, entropy and answers, and
 //! gives bytes and events. Moving the bytes is left to [`crate::transport::secure`]. What goes over the wire is described in
 //! `firmware-notes/secure.md`.
 
+pub mod advert;
 mod crypto;
+mod derive;
 mod error;
+#[allow(clippy::disallowed_methods)] // waits for another process's lock
+pub mod files;
+pub mod group;
 mod handshake;
 mod identity;
 mod peer;

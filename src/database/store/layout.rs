@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -20,6 +21,9 @@ use super::keys;
 use crate::database::DatabaseError;
 use crate::database::config::{DatabaseConfig, Versioning};
 use crate::database::revision::SourceId;
+
+/// Mode of the directories made here.
+const DIRECTORY_MODE: u32 = 0o700;
 
 const LOCK_FILE: &str = "lock";
 const CURRENT_FILE: &str = "current";
@@ -36,6 +40,11 @@ pub(super) struct Meta {
 }
 
 const GENERATION_VECTORS: u8 = 4;
+
+/// Whether the directory is that of a database.
+pub(crate) fn exists(path: &Path) -> bool {
+    path.join(LOCK_FILE).exists()
+}
 
 /// Takes the database's lock; it is held as long as the file is open.
 pub(super) fn lock(path: &Path, create: bool) -> Result<File, DatabaseError> {
@@ -65,7 +74,16 @@ fn prepare(path: &Path, create: bool) -> Result<(), DatabaseError> {
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
-            fs::create_dir_all(path).map_err(|e| io_error("create", e))?;
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(|e| io_error("create", e))?;
+            }
+            // Another process may be making it at this moment.
+            match create_private_dir(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(io_error("create", error));
+                }
+                _ => {}
+            }
             if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
                 // Best effort: the parent may be unreadable.
                 let _ = sync_directory(parent);
@@ -98,7 +116,7 @@ pub(super) fn current_log(path: &Path) -> Result<PathBuf, DatabaseError> {
     match logs.iter().position(|log| *log == current) {
         Some(index) => drop(logs.swap_remove(index)),
         None if logs.is_empty() => {
-            fs::create_dir(&current).map_err(|e| io_error("create", e))?;
+            create_private_dir(&current).map_err(|e| io_error("create", e))?;
             sync_directory(path)?;
         }
         None => return Err(DatabaseError::Damaged { detail: format!("{} is missing", current.display()) }),
@@ -115,7 +133,7 @@ pub(super) fn next_log(path: &Path, current: &Path) -> Result<PathBuf, DatabaseE
     let number = current.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(LOG_PREFIX));
     let number: u32 = number.and_then(|n| n.parse().ok()).unwrap_or(1);
     let next = log_path(path, number.wrapping_add(1));
-    fs::create_dir(&next).map_err(|e| io_error("create", e))?;
+    create_private_dir(&next).map_err(|e| io_error("create", e))?;
     sync_directory(path)?;
     Ok(next)
 }
@@ -132,6 +150,11 @@ pub(super) fn set_current(path: &Path, log: &Path) -> Result<(), DatabaseError> 
     };
     write().map_err(|e| io_error("switch to the compacted log", e))?;
     sync_directory(path)
+}
+
+/// Documents are their owner's business: others of the same machine cannot enter.
+fn create_private_dir(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path)
 }
 
 fn log_path(path: &Path, number: u32) -> PathBuf {

@@ -43,6 +43,7 @@ pub use self::check::VerifyReport;
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
 pub(crate) use self::keys::CollectionKey;
+pub(crate) use self::layout::exists;
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};

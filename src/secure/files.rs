@@ -1,0 +1,378 @@
+//! Files that hold secrets or decide who may what: the owner's alone, replaced whole, durable, checked when read.
+//!
+//! ```text
+//! magic (4) | version (1) | content | CRC-32 of all before (4, LE)
+//! ```
+//! The sum finds damage, nothing else: whoever can write the file can also write a right sum. Its mode keeps others out.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags};
+use zeroize::Zeroizing;
+
+/// Mode of a new file: the owner reads and writes, nobody else does anything.
+const FILE_MODE: u32 = 0o600;
+/// Bits of a mode that let others in.
+const OTHERS: u32 = 0o077;
+/// Bytes beside the content.
+const OVERHEAD_BYTES: usize = MAGIC_BYTES + 1 + SUM_BYTES;
+const MAGIC_BYTES: usize = 4;
+const SUM_BYTES: usize = 4;
+/// How long [`lock`] waits for another process, which holds it for one read and one write.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Pause between two tries to lock.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Why a private file could not be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrivateFileError {
+    /// Somebody else may read or write it, or it is somebody else's.
+    #[error("{} is not private: mode {mode:03o}, owner {owner}", path.display())]
+    NotPrivate {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// Its owner's user ID.
+        owner: u32,
+    },
+    /// Its content does not hold together.
+    #[error("{} is damaged: {detail}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// It was written by a later version.
+    #[error("{} has version {found}, this program knows {supported}", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
+        /// The newest one known here.
+        supported: u8,
+    },
+    /// Another process keeps it locked.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// The lock's file.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{} cannot be {what}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried, as a participle.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl PrivateFileError {
+    /// What the owner can do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            PrivateFileError::NotPrivate { path, .. } => format!(
+                "make it yours and private (chown, `chmod 600 {}`); if others may have read it, replace what it holds",
+                path.display()
+            ),
+            PrivateFileError::Damaged { path, .. } => {
+                format!("restore it from a backup, or remove {} and set it up again", path.display())
+            }
+            PrivateFileError::Newer { .. } => {
+                "use the version of gattway that wrote it, or a later one".into()
+            }
+            PrivateFileError::InUse { .. } => "try again when the other command has ended".into(),
+            PrivateFileError::Io { .. } => "check the directory, its owner and its free space".into(),
+        }
+    }
+}
+
+/// What kind of private file it is.
+#[derive(Clone, Copy, Debug)]
+pub struct PrivateFile {
+    /// Name in the database's directory.
+    pub name: &'static str,
+    /// First bytes.
+    pub magic: [u8; MAGIC_BYTES],
+    /// Version that is written; older ones are read.
+    pub version: u8,
+    /// Longest content in bytes.
+    pub content_max: usize,
+}
+
+impl PrivateFile {
+    /// Where it is in the database's directory.
+    pub fn path(&self, directory: &Path) -> PathBuf {
+        directory.join(self.name)
+    }
+
+    /// Its version and content; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// [`PrivateFileError`]: also if others can get at it, or it does not hold together.
+    pub fn read(&self, directory: &Path) -> Result<Option<Content>, PrivateFileError> {
+        let path = self.path(directory);
+        let damaged = |detail| PrivateFileError::Damaged { path: path.clone(), detail };
+        let Some(bytes) = read_private(&path, self.content_max + OVERHEAD_BYTES)? else { return Ok(None) };
+        let Some(end) = bytes.len().checked_sub(SUM_BYTES).filter(|_| bytes.len() >= OVERHEAD_BYTES) else {
+            return Err(damaged("too short"));
+        };
+        if bytes[..MAGIC_BYTES] != self.magic {
+            return Err(damaged("not a file of this kind"));
+        }
+        if crc32fast::hash(&bytes[..end]).to_le_bytes() != bytes[end..] {
+            return Err(damaged("its check sum does not fit"));
+        }
+        let found = bytes[MAGIC_BYTES];
+        if found > self.version {
+            return Err(PrivateFileError::Newer { path, found, supported: self.version });
+        }
+        Ok(Some((found, Zeroizing::new(bytes[MAGIC_BYTES + 1..end].to_vec()))))
+    }
+
+    /// Replaces it by `content`, whole, on the medium when this returns.
+    ///
+    /// # Errors
+    /// [`PrivateFileError`]; the old file is in place then, unless only the last sync of the directory failed.
+    pub fn write(&self, directory: &Path, content: &[u8]) -> Result<(), PrivateFileError> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(content.len() + OVERHEAD_BYTES));
+        bytes.extend_from_slice(&self.magic);
+        bytes.push(self.version);
+        bytes.extend_from_slice(content);
+        let sum = crc32fast::hash(&bytes).to_le_bytes();
+        bytes.extend_from_slice(&sum);
+        write_private(&self.path(directory), &bytes)
+    }
+
+    /// Overwrites what it held and removes it. Whether there was one.
+    ///
+    /// A flash medium may keep old blocks all the same.
+    ///
+    /// # Errors
+    /// [`PrivateFileError`].
+    pub fn remove(&self, directory: &Path) -> Result<bool, PrivateFileError> {
+        let path = self.path(directory);
+        let failed = |source| PrivateFileError::Io { path: path.clone(), what: "removed", source };
+        match OpenOptions::new().write(true).custom_flags(no_follow()).open(&path) {
+            Ok(mut file) => {
+                let len = file.metadata().map_err(failed)?.len();
+                io::copy(&mut io::repeat(0).take(len), &mut file).map_err(failed)?;
+                file.sync_all().map_err(failed)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        }
+        fs::remove_file(&path).map_err(failed)?;
+        sync_parent(&path).map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Something that changes whenever the file is replaced, without reading it; `None` if there is none.
+    pub fn stamp(&self, directory: &Path) -> Option<FileStamp> {
+        let metadata = fs::symlink_metadata(self.path(directory)).ok()?;
+        Some(FileStamp {
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            len: metadata.len(),
+        })
+    }
+}
+
+/// Version and content of a private file.
+pub type Content = (u8, Zeroizing<Vec<u8>>);
+
+/// See [`PrivateFile::stamp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    len: u64,
+}
+
+/// Reads a file that nobody else may read; `None` if there is none.
+///
+/// # Errors
+/// [`PrivateFileError`].
+pub fn read_private(path: &Path, max: usize) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateFileError> {
+    let failed = |source| PrivateFileError::Io { path: path.to_owned(), what: "read", source };
+    let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(PrivateFileError::Damaged { path: path.to_owned(), detail: "not a regular file" });
+    }
+    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+    let me = rustix::process::geteuid().as_raw();
+    if mode & OTHERS != 0 || (owner != me && me != 0) {
+        return Err(PrivateFileError::NotPrivate { path: path.to_owned(), mode, owner });
+    }
+    // Room for all of it at once, so that no copy is left behind by growing.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max + 1));
+    file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > max {
+        return Err(PrivateFileError::Damaged { path: path.to_owned(), detail: "too long" });
+    }
+    Ok(Some(bytes))
+}
+
+/// Replaces a file by one that nobody else may read, on the medium when this returns.
+///
+/// # Errors
+/// [`PrivateFileError`]; the old file is in place then, unless only the last sync of the directory failed.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
+    let failed = |source| PrivateFileError::Io { path: path.to_owned(), what: "written", source };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    // What a process that was killed has left; its mode may be any.
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .custom_flags(no_follow())
+            .open(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        sync_parent(path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&partial);
+        failed(error)
+    })
+}
+
+/// Keeps other processes from changing the same private file; ends when dropped.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+/// Locks the file `name` in `directory` for one change. Blocks while another process is at it.
+///
+/// # Errors
+/// [`PrivateFileError::InUse`] after ten seconds, or of the operating system.
+pub fn lock(directory: &Path, name: &str) -> Result<FileLock, PrivateFileError> {
+    let path = directory.join(name);
+    let failed = |source| PrivateFileError::Io { path: path.clone(), what: "locked", source };
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(FILE_MODE).custom_flags(no_follow());
+    let file = options.open(&path).map_err(failed)?;
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(FileLock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(PrivateFileError::InUse { path: path.clone() }),
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+}
+
+/// A symbolic link could lead to another's file.
+fn no_follow() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    const FILE: PrivateFile = PrivateFile { name: "secret", magic: *b"GWts", version: 2, content_max: 64 };
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("temporary directory")
+    }
+
+    #[test]
+    fn a_file_is_the_owners_alone_and_reads_back() {
+        let dir = directory();
+        assert!(FILE.read(dir.path()).expect("none").is_none());
+        FILE.write(dir.path(), b"one").expect("write");
+        let first = FILE.stamp(dir.path());
+        FILE.write(dir.path(), b"two").expect("write");
+        assert_ne!(FILE.stamp(dir.path()), first);
+        let mode = fs::metadata(FILE.path(dir.path())).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let (version, content) = FILE.read(dir.path()).expect("read").expect("some");
+        assert_eq!((version, content.as_slice()), (2, b"two".as_slice()));
+        assert!(FILE.remove(dir.path()).expect("remove") && !FILE.remove(dir.path()).expect("gone"));
+        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_or_a_link_is_refused() {
+        let dir = directory();
+        FILE.write(dir.path(), b"one").expect("write");
+        for mode in [0o640, 0o604, 0o620, 0o666] {
+            fs::set_permissions(FILE.path(dir.path()), fs::Permissions::from_mode(mode)).expect("chmod");
+            assert!(matches!(FILE.read(dir.path()), Err(PrivateFileError::NotPrivate { .. })), "{mode:o}");
+        }
+        fs::rename(FILE.path(dir.path()), dir.path().join("other")).expect("rename");
+        symlink(dir.path().join("other"), FILE.path(dir.path())).expect("link");
+        assert!(FILE.read(dir.path()).is_err());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_found() {
+        let dir = directory();
+        FILE.write(dir.path(), b"content that matters").expect("write");
+        let whole = fs::read(FILE.path(dir.path())).expect("read");
+        let is_refused = |bytes: &[u8]| {
+            write_private(&FILE.path(dir.path()), bytes).expect("write");
+            matches!(
+                FILE.read(dir.path()),
+                Err(PrivateFileError::Damaged { .. } | PrivateFileError::Newer { .. })
+            )
+        };
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(is_refused(&bytes), "bit {bit}");
+        }
+        for len in 0..whole.len() {
+            assert!(is_refused(&whole[..len]), "cut to {len}");
+        }
+        assert!(is_refused(&[0; 200]));
+        assert!(!is_refused(&whole));
+    }
+
+    #[test]
+    fn a_lock_keeps_others_out_until_it_is_dropped() {
+        let dir = directory();
+        let held = lock(dir.path(), "lock").expect("lock");
+        let path = dir.path().to_owned();
+        let other = std::thread::spawn(move || lock(&path, "lock").map(|_| ()));
+        std::thread::sleep(LOCK_RETRY * 3);
+        assert!(!other.is_finished());
+        drop(held);
+        other.join().expect("thread").expect("lock");
+    }
+}
