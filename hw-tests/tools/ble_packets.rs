@@ -14,7 +14,7 @@ use gattway::transport::bluez::central_btleplug::BtleplugCentral;
 use gattway::transport::bluez::l2cap::{L2capCentral, L2capListener, PSM};
 use gattway::transport::bluez::peripheral::Peripheral;
 use gattway::transport::bluez::profile::{AdvertState, Information, PROFILE_VERSION};
-use gattway::transport::bluez::scan::Wanted;
+use gattway::transport::bluez::scan::{Search, Wanted};
 use gattway::transport::packet::{Connector, PacketChannel};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -98,7 +98,7 @@ async fn serve(adapter: &str) -> Result<()> {
         l2cap_psm: Some(PSM),
         lane: None,
     };
-    let state = AdvertState { group: 0, device: 0, change: 0 };
+    let state = AdvertState { group: 0, device: 0, change: 0 }.encode();
     let mut peripheral = Peripheral::start(&adapter, information, Some("packets".to_owned()), state).await?;
     loop {
         let channel = tokio::select! {
@@ -142,11 +142,11 @@ async fn answer(mut channel: PacketChannel) -> Result<()> {
 
 async fn connect(adapter: &str, target: &str, count: usize, size: usize, way: Way) -> Result<()> {
     let adapter = Adapter::open(Some(adapter)).await?;
-    let wanted = Wanted::parse(target);
+    let search = Search::open(Wanted::parse(target));
     let connector: Arc<dyn Connector> = match way {
-        Way::Bluer => BluerCentral::new(adapter, wanted),
-        Way::Btleplug => BtleplugCentral::new(adapter.name(), wanted),
-        Way::L2cap => L2capCentral::new(adapter, wanted),
+        Way::Bluer => BluerCentral::new(adapter, search),
+        Way::Btleplug => BtleplugCentral::new(adapter.name(), search),
+        Way::L2cap => L2capCentral::new(adapter, search),
     };
     let start = Instant::now();
     let mut channel = connector.connect().await?;

@@ -13,14 +13,15 @@ use super::runtime::{self, Signals};
 use super::{CliError, Exit};
 use crate::database::Database;
 use crate::endpoint::MessageEndpointConnection;
+use crate::replicator::store::ReplicaStore;
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::central::BluerCentral;
 use crate::transport::bluez::central_btleplug::BtleplugCentral;
 use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
-use crate::transport::bluez::profile::AdvertState;
-use crate::transport::bluez::scan::{Neighbour, Scan, Wanted};
+use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert};
+use crate::transport::bluez::scan::{Neighbour, Scan, Search, Wanted};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::session::{LinkConnection, SessionConfig};
 
@@ -51,18 +52,18 @@ pub(super) struct BleArgs {
 /// Opens the adapter anew for each connection, so that nothing of a bluetoothd that was restarted stays in use.
 struct Dial {
     args: BleArgs,
-    wanted: Wanted,
+    search: Arc<Search>,
 }
 
 #[async_trait]
 impl Connector for Dial {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
         let adapter = Adapter::open(self.args.adapter.as_deref()).await?;
-        let wanted = self.wanted.clone();
+        let search = Arc::clone(&self.search);
         let central: Arc<dyn Connector> = match self.args.central {
-            Central::Auto => L2capCentral::new(adapter, wanted),
-            Central::Gatt => BluerCentral::new(adapter, wanted),
-            Central::Btleplug => BtleplugCentral::new(adapter.name(), wanted),
+            Central::Auto => L2capCentral::new(adapter, search),
+            Central::Gatt => BluerCentral::new(adapter, search),
+            Central::Btleplug => BtleplugCentral::new(adapter.name(), search),
         };
         central.connect().await
     }
@@ -71,27 +72,38 @@ impl Connector for Dial {
 /// A connection to the peripheral `peer`: its address, its name, or `any`.
 pub(super) fn dial(peer: &str, args: &BleArgs) -> Arc<dyn MessageEndpointConnection> {
     let wanted = if peer.is_empty() { Wanted::Any } else { Wanted::parse(peer) };
-    LinkConnection::central(Arc::new(Dial { args: args.clone(), wanted }), SessionConfig::default())
+    let search = Search::open(wanted);
+    LinkConnection::central(Arc::new(Dial { args: args.clone(), search }), SessionConfig::default())
 }
 
 /// Listens on the adapter named in the address.
-pub(super) async fn listen(adapter: &str, db: &Database) -> Result<BluetoothListener, CliError> {
+pub(super) async fn listen(adapter: &str, state: AdvertBytes) -> Result<BluetoothListener, CliError> {
     let config = ListenerConfig {
         adapter: (!adapter.is_empty()).then(|| adapter.to_owned()),
         name: Some(host_name()),
         l2cap: true,
-        state: advert_state(db, 0),
+        state,
         session: SessionConfig::default(),
     };
     BluetoothListener::start(config).await.map_err(cli_error)
 }
 
-/// What is advertised of a database that has changed `change` times since the start.
-pub(super) fn advert_state(db: &Database, change: u64) -> AdvertState {
+/// How this device's adverts are written, and those of others read.
+pub(super) fn advert_codec(db: &Database) -> Arc<dyn AdvertCodec> {
     let source = db.source().0;
     let device = u32::from_le_bytes([source[0], source[1], source[2], source[3]]);
-    let change = u32::try_from(change % u64::from(AdvertState::CHANGE_MAX)).unwrap_or_default();
-    AdvertState { group: 0, device, change }
+    Arc::new(PlainAdvert { group: 0, device })
+}
+
+/// The counter that is advertised: it grows with each change of `collections`, and comes from the database, so that it outlives
+/// the process. Its low 24 bits are told.
+pub(super) fn change_counter(db: &Database, collections: &[String]) -> u32 {
+    let sequences = collections.iter().filter_map(|name| {
+        let id = ReplicaStore::collection(db, name)?;
+        Some(db.last_sequence(id))
+    });
+    let sum = sequences.fold(0, u64::wrapping_add);
+    (sum & u64::from(AdvertState::CHANGE_MAX)) as u32
 }
 
 fn host_name() -> String {
@@ -133,20 +145,27 @@ struct Row<'a> {
     address: String,
     name: Option<&'a str>,
     rssi_dbm: Option<i16>,
-    group: u16,
-    device: String,
-    change: u32,
+    /// How the state is told: to everybody, or sealed for those who hold a key.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<u32>,
 }
 
 impl Row<'_> {
     fn of(neighbour: &Neighbour) -> Row<'_> {
+        let state = AdvertState::decode(&neighbour.state);
         Row {
             address: neighbour.address.to_string(),
             name: neighbour.name.as_deref(),
             rssi_dbm: neighbour.rssi,
-            group: neighbour.state.group,
-            device: format!("{:08x}", neighbour.state.device),
-            change: neighbour.state.change,
+            state: if state.is_some() { "open" } else { "sealed" },
+            group: state.map(|state| state.group),
+            device: state.map(|state| format!("{:08x}", state.device)),
+            change: state.map(|state| state.change),
         }
     }
 }
@@ -168,8 +187,8 @@ pub(super) fn scan(args: &ScanArgs) -> Result<(), CliError> {
             };
             tokio::select! {
                 neighbour = scan.next() => match neighbour {
-                    Some(neighbour) => table.seen(neighbour)?,
-                    None => return Err(CliError::new(Exit::Peer, "the scan was ended by bluetoothd")),
+                    Ok(neighbour) => table.seen(neighbour)?,
+                    Err(error) => return Err(cli_error(error)),
                 },
                 () = over => break,
                 () = signals.next() => break,
@@ -231,10 +250,11 @@ fn line(neighbour: &Neighbour, at: Option<Instant>) -> String {
     let rssi = row.rssi_dbm.map_or_else(|| "?".to_owned(), |r| format!("{r} dBm"));
     let seen = at.map_or_else(String::new, |at| format!("{} s ago", at.elapsed().as_secs()));
     let name = row.name.unwrap_or("-");
-    format!(
-        "{:<18} {rssi:<9} {name:<20} {:<6} {:<9} {:<9} {seen}",
-        row.address, row.group, row.device, row.change
-    )
-    .trim_end()
-    .to_owned()
+    let (group, device, change) = match (row.group, row.device, row.change) {
+        (Some(group), Some(device), Some(change)) => (group.to_string(), device, change.to_string()),
+        _ => ("sealed".to_owned(), "-".to_owned(), "-".to_owned()),
+    };
+    format!("{:<18} {rssi:<9} {name:<20} {group:<6} {device:<9} {change:<9} {seen}", row.address)
+        .trim_end()
+        .to_owned()
 }

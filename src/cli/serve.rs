@@ -88,6 +88,8 @@ async fn serve(
     events: &Events,
 ) -> Result<u64, CliError> {
     let mut signals = Signals::listen()?;
+    #[cfg(feature = "bluetooth")]
+    let offered = collections.clone();
     let mut config =
         MessageEndpointListenerConfiguration::new(Arc::new(db.clone()), ProtocolType::ByteStream)
             .with_collections(collections);
@@ -109,9 +111,10 @@ async fn serve(
             }
             #[cfg(feature = "bluetooth")]
             PlaceAddress::Ble(adapter) => {
-                let bluetooth = super::ble::listen(adapter, db).await?;
+                let advert = Advert::new(db, &offered);
+                let bluetooth = super::ble::listen(adapter, advert.state()).await?;
                 let address = format!("ble:{}", bluetooth.adapter());
-                accepting.spawn(accept_bluetooth(bluetooth, db.clone(), listener, peers));
+                accepting.spawn(accept_bluetooth(bluetooth, advert, listener, peers));
                 address
             }
             #[cfg(not(feature = "bluetooth"))]
@@ -192,11 +195,11 @@ async fn accept(
 #[cfg(feature = "bluetooth")]
 async fn accept_bluetooth(
     bluetooth: crate::transport::bluez::listener::BluetoothListener,
-    db: Database,
+    advert: Advert,
     listener: Arc<MessageEndpointListener>,
     peers: Arc<Peers>,
 ) -> Result<(), CliError> {
-    let mut changes = db.watch();
+    let mut changes = advert.db.watch();
     loop {
         tokio::select! {
             connection = bluetooth.accept() => {
@@ -208,10 +211,30 @@ async fn accept_bluetooth(
                 }
             }
             Ok(()) = changes.changed() => {
-                let change = *changes.borrow_and_update();
-                bluetooth.set_state(super::ble::advert_state(&db, change));
+                bluetooth.set_state(advert.state());
             }
         }
+    }
+}
+
+/// What is advertised of the database.
+#[cfg(feature = "bluetooth")]
+struct Advert {
+    db: Database,
+    collections: Vec<String>,
+    codec: Arc<dyn crate::transport::bluez::profile::AdvertCodec>,
+}
+
+#[cfg(feature = "bluetooth")]
+impl Advert {
+    fn new(db: &Database, collections: &[String]) -> Advert {
+        let codec = super::ble::advert_codec(db);
+        Advert { db: db.clone(), collections: collections.to_vec(), codec }
+    }
+
+    /// The state to advertise now.
+    fn state(&self) -> crate::transport::bluez::profile::AdvertBytes {
+        self.codec.write(super::ble::change_counter(&self.db, &self.collections))
     }
 }
 

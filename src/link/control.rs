@@ -219,6 +219,18 @@ pub(super) fn peek_hello(packet: &[u8]) -> Option<Option<SessionId>> {
     }
 }
 
+/// Writes the packet that turns a central away because all places are taken, and gives its length; `None` if `out` is shorter
+/// than that.
+pub(super) fn busy_packet(out: &mut [u8]) -> Option<usize> {
+    let mut outbox = Outbox::default();
+    outbox.put(Kind::Refuse, Message::Refuse(RefuseReason::Busy).encode());
+    let size = out.len();
+    if size < CONTROL_HEADER_BYTES + outbox.bytes.len() {
+        return None;
+    }
+    outbox.poll(out, size)
+}
+
 /// The control message on its way out: one at a time, the newest counts.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {

@@ -114,6 +114,8 @@ pub enum RefuseReason {
     Parameters,
     /// Something else that the protocol forbids; the session is gone.
     Violation,
+    /// The peer serves as many as it can; nothing is wrong, another connection may be tried later.
+    Busy,
 }
 
 impl fmt::Display for RefuseReason {
@@ -124,6 +126,7 @@ impl fmt::Display for RefuseReason {
             RefuseReason::ResumeProof => f.write_str("the proof of the resumed session was wrong"),
             RefuseReason::Parameters => f.write_str("a number in the handshake is impossible"),
             RefuseReason::Violation => f.write_str("this side broke the protocol"),
+            RefuseReason::Busy => f.write_str("it serves as many peers as it can, try again later"),
         }
     }
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use heapless::Deque;
 
 use super::config::LinkConfig;
-use super::control::{Inbox, MessageBytes, Nonce, Outbox, Parameters, Proof, peek_hello};
+use super::control::{Inbox, MessageBytes, Nonce, Outbox, Parameters, Proof, busy_packet, peek_hello};
 use super::error::LinkError;
 use super::event::{
     CloseReason, LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, SessionId, SuspendCause,
@@ -373,4 +373,13 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 /// it is not the first packet of a central of ours. A peripheral finds the link to give the connection to by it.
 pub fn peek_session(packet: &[u8]) -> Option<Option<SessionId>> {
     peek_hello(packet)
+}
+
+/// Writes the packet with which a peripheral without room turns a central away, without a link of its own, and gives its
+/// length; `None` if `out` is too short, which no packet size allows. The central hears [`RefuseReason::Busy`], whether it
+/// asked for a new session or for an old one, which it keeps.
+///
+/// [`RefuseReason::Busy`]: super::RefuseReason::Busy
+pub fn busy_refusal(out: &mut [u8]) -> Option<usize> {
+    busy_packet(out)
 }

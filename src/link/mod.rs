@@ -45,7 +45,7 @@ pub use error::LinkError;
 pub use event::{
     CloseReason, LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, RefuseReason, SessionId, SuspendCause,
 };
-pub use machine::{Link, peek_session};
+pub use machine::{Link, busy_refusal, peek_session};
 pub use mtu::{
     ATT_HEADER_BYTES, ATT_MTU_MAX, ATT_MTU_MIN, AttMtu, PACKET_BYTES_MAX, PACKET_BYTES_MIN,
     PACKET_BYTES_ONE_PDU, PacketSize,

@@ -20,7 +20,7 @@ pub enum ControlError {
     #[error("not a JSON object: {0}")]
     Json(#[from] serde_json::Error),
     /// No such command.
-    #[error("unknown command {0:?}; known are list, stats, cut, range, loss, rssi, phy, power-off")]
+    #[error("unknown command {0:?}; known are list, stats, cut, range, loss, rssi, phy, power-off, deaf")]
     Command(String),
     /// A field is missing or has the wrong type.
     #[error("field {0:?} is missing or not {1}")]
@@ -67,6 +67,7 @@ fn handle(world: &mut World, line: &str) -> Result<Map<String, Value>, ControlEr
             world.set_phy(a, two_m)?;
         }
         "power-off" => world.power_off(a.ok_or(ControlError::Field("a", "the number of a controller"))?)?,
+        "deaf" => world.deafen(a.ok_or(ControlError::Field("a", "the number of a controller"))?)?,
         other => return Err(ControlError::Command(other.to_owned())),
     }
     Ok(Map::new())
@@ -132,6 +133,7 @@ mod tests {
             r#"{"command":"rssi","a":1,"dbm":-80}"#,
             r#"{"command":"phy","phy":"2m"}"#,
             r#"{"command":"power-off","a":1}"#,
+            r#"{"command":"deaf","a":2}"#,
         ] {
             assert!(ok(line).0, "{line}");
         }

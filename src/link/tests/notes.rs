@@ -4,7 +4,10 @@ use core::time::Duration;
 use std::string::String;
 use std::vec::Vec;
 
-use crate::link::{CloseReason, Link, LinkConfig, LinkRole, LinkState, PacketSize, ResumeProver};
+use crate::link::{
+    CloseReason, Link, LinkConfig, LinkError, LinkEvent, LinkRole, LinkState, PacketSize, RefuseReason,
+    ResumeProver, SuspendCause, busy_refusal,
+};
 use crate::time::Instant;
 
 const NOTES: &str = include_str!("../../../firmware-notes/link.md");
@@ -117,4 +120,30 @@ fn the_acknowledgement_and_the_proof_of_the_notes_hold() {
     let prover = ResumeProver::from_token(token);
     let proof: [u8; 16] = bytes("proof ").try_into().expect("16 bytes");
     assert!(prover.verify(&bytes("over "), &proof));
+}
+
+#[test]
+fn a_busy_peripheral_says_the_bytes_of_the_notes_and_a_central_keeps_its_session() {
+    let mut packet = [0; 20];
+    let length = busy_refusal(&mut packet).expect("the smallest packet has room");
+    let bytes: Vec<String> = packet[..length].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(NOTES.contains(&format!("REFUSE 5, `{}`", bytes.join(" "))));
+    assert_eq!(busy_refusal(&mut packet[..4]), None);
+
+    let busy = LinkError::Refused(RefuseReason::Busy);
+    let mut central = NotesLink::new(LinkRole::Central, LinkConfig::default(), 1);
+    central.connected(Instant::ZERO, PacketSize::MIN);
+    assert_eq!(central.handle_packet(Instant::ZERO, &packet[..length]), Err(busy));
+    assert_eq!(central.poll_event(), Some(LinkEvent::Failed(busy)));
+
+    let mut talk = Talk::new();
+    talk.connect(244);
+    let [mut central, _] = talk.links;
+    while central.poll_event().is_some() {}
+    central.disconnected(talk.now);
+    central.connected(talk.now, PacketSize::MIN);
+    while central.poll_event().is_some() {}
+    assert_eq!(central.handle_packet(talk.now, &packet[..length]), Err(busy));
+    assert_eq!(central.poll_event(), Some(LinkEvent::Suspended(SuspendCause::Handshake(busy))));
+    assert_eq!(central.state(), LinkState::Suspended);
 }

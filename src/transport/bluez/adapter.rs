@@ -1,20 +1,34 @@
 //! One adapter: found by name or address, switched on, and asked to do one delicate thing at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
 
 use super::BluetoothError;
+use super::daemon::{Daemon, answer};
+use super::stall::StallWatch;
 
 /// Connections one adapter is trusted with; small USB adapters manage about 5, Broadcom's about 7
 /// (`firmware-notes/bluez.md`, connection slots).
 pub const SLOTS_DEFAULT: usize = 5;
+/// Limit of switching an adapter: a controller that is being loaded with firmware takes seconds.
+const POWER_LIMIT: Duration = Duration::from_secs(10);
+/// Pause between off and on of a power cycle.
+const POWER_CYCLE_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses in which an adapter is asked again whether it has come up.
+const POWER_ON_PAUSE: Duration = Duration::from_millis(200);
+/// Attempts to switch an adapter on while BlueZ is busy with it.
+const POWER_ON_ATTEMPTS: u32 = 10;
 
 /// An open adapter that is powered, with its limits.
 #[derive(Clone)]
 pub struct Adapter {
-    session: bluer::Session,
+    daemon: Daemon,
     adapter: bluer::Adapter,
     limits: Arc<Limits>,
 }
@@ -23,59 +37,140 @@ pub struct Adapter {
 struct Limits {
     /// Concurrent connects lose services (bluez #195): one connect-and-resolve at a time.
     connecting: Arc<Semaphore>,
-    /// Connection slots; when all are in use the target just vanishes from the bus (bleak-retry-connector #67).
-    slots: Arc<Semaphore>,
+    /// Connections of this process as a central.
+    centrals: Arc<AtomicUsize>,
+    stall: Mutex<StallWatch>,
 }
 
 static LIMITS: LazyLock<Mutex<HashMap<String, Arc<Limits>>>> = LazyLock::new(Mutex::default);
+/// How many connections each adapter is trusted with.
+static SLOTS: AtomicUsize = AtomicUsize::new(SLOTS_DEFAULT);
+/// Disconnects that are under way: a process that ends at once would leave the peer connected and its slot taken.
+static FAREWELLS: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+
+/// Trusts each adapter with `slots` connections from now on, both roles and other programs included.
+pub fn set_slots(slots: usize) {
+    SLOTS.store(slots.max(1), Ordering::Relaxed);
+}
 
 impl Adapter {
     /// Opens the adapter named `wanted` (`hci0` or its address), or the first one, and switches it on.
     ///
     /// # Errors
-    /// [`BluetoothError::NoDaemon`], [`BluetoothError::NoAdapter`], [`BluetoothError::PoweredOff`].
+    /// [`BluetoothError::NoDaemon`], [`BluetoothError::NoAdapter`], [`BluetoothError::NotPermitted`],
+    /// [`BluetoothError::Blocked`], [`BluetoothError::PoweredOff`], [`BluetoothError::TimedOut`].
     pub async fn open(wanted: Option<&str>) -> Result<Adapter, BluetoothError> {
-        let session =
-            bluer::Session::new().await.map_err(|e| BluetoothError::NoDaemon { message: e.to_string() })?;
-        let names =
-            session.adapter_names().await.map_err(|e| BluetoothError::NoDaemon { message: e.to_string() })?;
-        let mut present = Vec::new();
-        let mut found = None;
-        for name in names {
-            let adapter = session.adapter(&name).map_err(BluetoothError::bluez("open adapter"))?;
-            let address = adapter.address().await.map(|a| a.to_string()).unwrap_or_default();
-            let fits = wanted.is_none_or(|w| w == name || w.eq_ignore_ascii_case(&address));
-            if fits && found.is_none() {
-                found = Some(adapter);
-            }
-            present.push(format!("{name} ({address})"));
-        }
-        let adapter = found.ok_or_else(|| BluetoothError::NoAdapter {
-            wanted: wanted.unwrap_or("at all").to_owned(),
-            present: if present.is_empty() { "none".to_owned() } else { present.join(", ") },
-        })?;
-        let opened = Adapter { session, limits: Limits::of(adapter.name()), adapter };
+        let daemon = Daemon::reach().await?;
+        let adapter = answer("listing the adapters", choose(&daemon, wanted)).await?;
+        let opened = Adapter { limits: Limits::of(adapter.name()), daemon, adapter };
         opened.power_on().await?;
         Ok(opened)
     }
 
     /// Switches the adapter on unless it is.
+    ///
+    /// # Errors
+    /// [`BluetoothError::Blocked`], [`BluetoothError::PoweredOff`], [`BluetoothError::TimedOut`].
     pub async fn power_on(&self) -> Result<(), BluetoothError> {
-        if !self.adapter.is_powered().await.map_err(BluetoothError::bluez("read adapter power"))? {
-            self.adapter.set_powered(true).await.map_err(|e| BluetoothError::PoweredOff {
-                adapter: self.adapter.name().to_owned(),
-                message: e.to_string(),
-            })?;
+        let mut attempt = 1;
+        loop {
+            if answer("reading the adapter's power", self.is_powered()).await? {
+                return Ok(());
+            }
+            let error = match timeout(POWER_LIMIT, self.adapter.set_powered(true)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    return Err(BluetoothError::TimedOut {
+                        what: "switching the adapter on",
+                        limit: POWER_LIMIT,
+                    });
+                }
+            };
+            let text = error.to_string();
+            if text.contains("rfkill") || text.contains("org.bluez.Error.Blocked") {
+                return Err(BluetoothError::Blocked { adapter: self.name().to_owned() });
+            }
+            // BlueZ is just switching it itself, as after it was plugged in (AutoEnable).
+            let busy = matches!(error.kind, bluer::ErrorKind::InProgress) || text.contains("Busy");
+            if !busy || attempt == POWER_ON_ATTEMPTS {
+                return Err(BluetoothError::PoweredOff { adapter: self.name().to_owned(), message: text });
+            }
+            attempt += 1;
+            sleep(POWER_ON_PAUSE).await;
         }
-        Ok(())
     }
 
-    /// How many advertisements are registered; `None` if the adapter is off or gone.
-    pub(super) async fn advertisements(&self) -> Option<u8> {
-        if !self.adapter.is_powered().await.unwrap_or(false) {
-            return None;
+    async fn is_powered(&self) -> Result<bool, BluetoothError> {
+        self.adapter.is_powered().await.map_err(|error| {
+            match BluetoothError::bluez("read adapter power")(error) {
+                BluetoothError::BlueZ { .. } => {
+                    BluetoothError::AdapterLost { adapter: self.name().to_owned() }
+                }
+                other => other,
+            }
+        })
+    }
+
+    /// Whether bluetoothd is the same, and the adapter there and on.
+    pub(super) async fn check(&self) -> Result<(), BluetoothError> {
+        let lost = || BluetoothError::AdapterLost { adapter: self.name().to_owned() };
+        if !self.daemon.is_present().await {
+            return Err(lost());
         }
-        self.adapter.active_advertising_instances().await.ok()
+        match answer("reading the adapter's power", self.is_powered()).await {
+            Ok(true) => Ok(()),
+            _ => Err(lost()),
+        }
+    }
+
+    /// How many advertisements are registered; `None` if the adapter is off or gone, or bluetoothd another one.
+    pub(super) async fn advertisements(&self) -> Option<u8> {
+        self.check().await.ok()?;
+        let what = "counting advertisements";
+        let count =
+            async { self.adapter.active_advertising_instances().await.map_err(BluetoothError::bluez(what)) };
+        answer(what, count).await.ok()
+    }
+
+    /// Devices that are connected on this adapter, whoever connected them.
+    ///
+    /// # Errors
+    /// [`BluetoothError`] of BlueZ.
+    pub async fn connected(&self) -> Result<Vec<bluer::Address>, BluetoothError> {
+        let what = "listing the connected devices";
+        answer(what, async {
+            let mut connected = Vec::new();
+            for address in self.adapter.device_addresses().await.map_err(BluetoothError::bluez(what))? {
+                let device = self.adapter.device(address).map_err(BluetoothError::bluez(what))?;
+                // One that is removed meanwhile is not connected.
+                if device.is_connected().await.unwrap_or(false) {
+                    connected.push(address);
+                }
+            }
+            Ok(connected)
+        })
+        .await
+    }
+
+    /// Switches the adapter off and on, unless somebody is connected on it.
+    pub(super) async fn power_cycle(&self) {
+        match self.connected().await {
+            Ok(connected) if connected.is_empty() => {}
+            Ok(connected) => {
+                debug!(adapter = self.name(), connected = connected.len(), "not power-cycled: it is in use");
+                return;
+            }
+            Err(_) => return,
+        }
+        warn!(adapter = self.name(), "nothing is heard any more: switching the adapter off and on");
+        if let Err(error) = timeout(POWER_LIMIT, self.adapter.set_powered(false)).await.unwrap_or(Ok(())) {
+            debug!(adapter = self.name(), %error, "switching off");
+        }
+        sleep(POWER_CYCLE_PAUSE).await;
+        if let Err(error) = self.power_on().await {
+            warn!(adapter = self.name(), %error, "the adapter did not come back");
+        }
     }
 
     /// bluer's handle.
@@ -85,12 +180,22 @@ impl Adapter {
 
     /// bluer's session, for agents and bus events.
     pub fn session(&self) -> &bluer::Session {
-        &self.session
+        &self.daemon.session
+    }
+
+    #[expect(dead_code, reason = "the pairing agent needs it")]
+    pub(super) fn daemon(&self) -> &Daemon {
+        &self.daemon
     }
 
     /// Its name, `hci0`.
     pub fn name(&self) -> &str {
         self.adapter.name()
+    }
+
+    /// What is known of the adapter's silence.
+    pub(super) fn stall(&self) -> MutexGuard<'_, StallWatch> {
+        self.limits.stall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the right to connect: one at a time.
@@ -101,15 +206,57 @@ impl Adapter {
         }
     }
 
-    /// Takes a connection slot, held as long as the connection.
+    /// Takes a connection slot for `peer`, held as long as the connection. When all are in use the target just vanishes from
+    /// the bus (bleak-retry-connector #67), so they are counted: the connections that BlueZ knows, of both roles and all
+    /// programs, and at least those of this process.
     ///
     /// # Errors
     /// [`BluetoothError::SlotsFull`] at once; the caller may try again later.
-    pub(super) fn slot(&self) -> Result<OwnedSemaphorePermit, BluetoothError> {
-        Arc::clone(&self.limits.slots)
-            .try_acquire_owned()
-            .map_err(|_| BluetoothError::SlotsFull { adapter: self.name().to_owned(), slots: SLOTS_DEFAULT })
+    pub(super) async fn slot(&self, peer: bluer::Address) -> Result<Slot, BluetoothError> {
+        let slots = SLOTS.load(Ordering::Relaxed);
+        let connected = self.connected().await?;
+        let others = connected.iter().filter(|address| **address != peer).count();
+        if others.max(self.limits.centrals.load(Ordering::Relaxed)) >= slots {
+            return Err(BluetoothError::SlotsFull { adapter: self.name().to_owned(), slots });
+        }
+        self.limits.centrals.fetch_add(1, Ordering::Relaxed);
+        Ok(Slot(Arc::clone(&self.limits.centrals)))
     }
+}
+
+/// A connection slot that is taken; free when dropped.
+pub(super) struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The adapter of a name or an address; `hci0` before others if any will do.
+async fn choose(daemon: &Daemon, wanted: Option<&str>) -> Result<bluer::Adapter, BluetoothError> {
+    let session = &daemon.session;
+    let mut names =
+        session.adapter_names().await.map_err(|e| match BluetoothError::bluez("list adapters")(e) {
+            BluetoothError::BlueZ { source, .. } => BluetoothError::NoDaemon { message: source.to_string() },
+            other => other,
+        })?;
+    names.sort();
+    let mut present = Vec::new();
+    let mut found = None;
+    for name in names {
+        let adapter = session.adapter(&name).map_err(BluetoothError::bluez("open adapter"))?;
+        let address = adapter.address().await.map(|a| a.to_string()).unwrap_or_default();
+        let fits = wanted.is_none_or(|w| w == name || w.eq_ignore_ascii_case(&address));
+        if fits && found.is_none() {
+            found = Some(adapter);
+        }
+        present.push(format!("{name} ({address})"));
+    }
+    found.ok_or_else(|| BluetoothError::NoAdapter {
+        wanted: wanted.unwrap_or("at all").to_owned(),
+        present: if present.is_empty() { "none".to_owned() } else { present.join(", ") },
+    })
 }
 
 impl Limits {
@@ -118,9 +265,31 @@ impl Limits {
         let limits = all.entry(adapter.to_owned()).or_insert_with(|| {
             Arc::new(Limits {
                 connecting: Arc::new(Semaphore::new(1)),
-                slots: Arc::new(Semaphore::new(SLOTS_DEFAULT)),
+                centrals: Arc::default(),
+                stall: Mutex::default(),
             })
         });
         Arc::clone(limits)
     }
+}
+
+/// Ends a radio connection in the background; [`farewells`] waits for it.
+pub(super) fn disconnect(device: bluer::Device, then: impl Send + 'static) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    FAREWELLS.send_modify(|count| *count += 1);
+    runtime.spawn(async move {
+        let result = timeout(POWER_LIMIT, device.disconnect()).await;
+        if let Ok(Err(error)) = result {
+            debug!(peer = %device.address(), %error, "disconnect");
+        }
+        drop(then);
+        FAREWELLS.send_modify(|count| *count -= 1);
+    });
+}
+
+/// Waits until all disconnects are done, for at most `limit`. To be called before the process ends.
+pub async fn farewells(limit: Duration) {
+    let mut count = FAREWELLS.subscribe();
+    // The sender is static.
+    let _ = timeout(limit, count.wait_for(|count| *count == 0)).await;
 }

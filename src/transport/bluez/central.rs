@@ -9,48 +9,50 @@ use async_trait::async_trait;
 use bluer::Device;
 use bluer::Uuid;
 use bluer::gatt::remote::Characteristic;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
-use super::adapter::Adapter;
+use super::adapter::{Adapter, Slot, disconnect, farewells};
 use super::error::BluetoothError;
 use super::packets::{CharacteristicSink, CharacteristicSource, packet_size};
 use super::profile::{INFORMATION, Information, SERVICE, from_peripheral, to_peripheral};
-use super::scan::{Wanted, find};
+use super::retry;
+use super::scan::{Search, find};
 use crate::link::PacketSize;
 use crate::transport::packet::{Connector, PacketChannel};
 
 /// How long a peer is looked for.
 pub const SCAN_LIMIT: Duration = Duration::from_secs(15);
-/// `le-connection-abort-by-local` right after a scan goes away with a few more attempts (bleak #1255).
-const CONNECT_ATTEMPTS: u32 = 4;
-/// Pause between two of them.
-const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Limit of one attempt; BlueZ's own is 20 to 40 s.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// Limit for the discovery of the services.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(20);
 /// How often the resolved services are looked for.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(50);
+/// A connection that BlueZ reports as gone just after it was made may still come (`firmware-notes/bluez.md`, connecting).
+const FLICKER: Duration = Duration::from_secs(1);
+/// Limit of reading and subscribing; a pairing may be in between, which takes a person's time where a code is typed.
+const GATT_LIMIT: Duration = Duration::from_secs(30);
+/// Time for an earlier connection to end before the next one is made.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// Connects to one peripheral over GATT with AcquireNotify and AcquireWrite.
 pub struct BluerCentral {
     adapter: Adapter,
-    wanted: Wanted,
+    search: Arc<Search>,
 }
 
 impl BluerCentral {
-    /// A central on `adapter` for the peer `wanted`.
-    pub fn new(adapter: Adapter, wanted: Wanted) -> Arc<BluerCentral> {
-        Arc::new(BluerCentral { adapter, wanted })
+    /// A central on `adapter` for the peer of `search`.
+    pub fn new(adapter: Adapter, search: Arc<Search>) -> Arc<BluerCentral> {
+        Arc::new(BluerCentral { adapter, search })
     }
 }
 
 #[async_trait]
 impl Connector for BluerCentral {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        let connected = Connected::open(&self.adapter, &self.wanted).await?;
+        let connected = Connected::open(&self.adapter, &self.search).await?;
         Ok(open_gatt(connected).await?)
     }
 }
@@ -59,39 +61,69 @@ impl Connector for BluerCentral {
 pub(super) struct Connected {
     pub(super) device: Device,
     pub(super) information: Information,
-    to_peripheral: Characteristic,
-    from_peripheral: Characteristic,
+    characteristics: Vec<(Uuid, Characteristic)>,
     guard: Disconnect,
 }
 
 impl Connected {
     /// Finds, connects and resolves, one at a time on this adapter.
-    pub(super) async fn open(adapter: &Adapter, wanted: &Wanted) -> Result<Connected, BluetoothError> {
-        let slot = adapter.slot()?;
+    pub(super) async fn open(adapter: &Adapter, search: &Search) -> Result<Connected, BluetoothError> {
         let _one_at_a_time = adapter.connecting().await;
         adapter.power_on().await?;
-        let neighbour = find(adapter, wanted, SCAN_LIMIT).await?;
+        let neighbour = find(adapter, search, SCAN_LIMIT).await?;
+        // What was connected before is being disconnected; a connect in between would be taken for the old one.
+        farewells(FAREWELL_LIMIT).await;
+        let slot = adapter.slot(neighbour.address).await?;
         let device =
             adapter.bluer().device(neighbour.address).map_err(BluetoothError::bluez("open the peer"))?;
-        let guard = Disconnect { device: device.clone(), _slot: slot };
-        connect(&device).await?;
-        let characteristics = timeout(RESOLVE_LIMIT, resolve(&device)).await.map_err(|_| {
-            BluetoothError::TimedOut { what: "discovery of the peer's services", limit: RESOLVE_LIMIT }
-        })??;
-        let peer = device.address().to_string();
-        let find = |uuid: Uuid| {
-            let found = characteristics.iter().find(|(u, _)| *u == uuid).map(|(_, c)| c.clone());
-            found.ok_or_else(|| BluetoothError::NotOurs {
-                peer: peer.clone(),
-                message: format!("characteristic {uuid} is missing"),
-            })
+        let guard = Disconnect { device: device.clone(), slot: Some(slot) };
+        let characteristics = connect_and_resolve(&device).await?;
+        let mut connected = Connected {
+            information: Information { profile: 0, packet_size_max: 0, l2cap_psm: None, lane: None },
+            device,
+            characteristics,
+            guard,
         };
-        let value = find(INFORMATION)?.read().await.map_err(BluetoothError::bluez("read information"))?;
-        let information = Information::decode(&value)
-            .map_err(|message| BluetoothError::NotOurs { peer: peer.clone(), message })?;
-        let lane = information.lane.ok_or_else(|| BluetoothError::Busy { peer: peer.clone() })?;
-        let (to_peripheral, from_peripheral) = (find(to_peripheral(lane))?, find(from_peripheral(lane))?);
-        Ok(Connected { device, information, to_peripheral, from_peripheral, guard })
+        match connected.read_information().await {
+            Ok(information) => connected.information = information,
+            Err(error) => {
+                connected.forget_stale(adapter).await;
+                return Err(error);
+            }
+        }
+        Ok(connected)
+    }
+
+    fn find(&self, uuid: Uuid) -> Result<Characteristic, BluetoothError> {
+        let found = self.characteristics.iter().find(|(u, _)| *u == uuid).map(|(_, c)| c.clone());
+        found.ok_or_else(|| BluetoothError::NoService {
+            peer: self.device.address().to_string(),
+            message: format!("characteristic {uuid} is missing"),
+        })
+    }
+
+    async fn read_information(&self) -> Result<Information, BluetoothError> {
+        let information = self.find(INFORMATION)?;
+        let value = timeout(GATT_LIMIT, information.read())
+            .await
+            .map_err(|_| BluetoothError::TimedOut {
+                what: "reading the peer's information",
+                limit: GATT_LIMIT,
+            })?
+            .map_err(BluetoothError::bluez("read information"))?;
+        Information::decode(&value)
+            .map_err(|message| BluetoothError::NotOurs { peer: self.device.address().to_string(), message })
+    }
+
+    /// BlueZ may have taken the services from its cache, of an earlier version or an earlier start of the peer (bluez #191,
+    /// bleak #882): it is made to forget them, unless the device is bonded.
+    async fn forget_stale(&self, adapter: &Adapter) {
+        if self.device.is_paired().await.unwrap_or(true) {
+            return;
+        }
+        if let Err(error) = adapter.bluer().remove_device(self.device.address()).await {
+            debug!(peer = %self.device.address(), %error, "could not be forgotten");
+        }
     }
 
     /// What ends the connection when dropped.
@@ -100,48 +132,70 @@ impl Connected {
     }
 }
 
-/// Ends the radio connection and frees the slot when dropped; a connection that is forgotten keeps its slot taken.
+/// Ends the radio connection when dropped, and frees the slot when that is done.
 pub(super) struct Disconnect {
     device: Device,
-    _slot: OwnedSemaphorePermit,
+    slot: Option<Slot>,
 }
 
 impl Drop for Disconnect {
     fn drop(&mut self) {
-        let device = self.device.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = device.disconnect().await {
-                    debug!(peer = %device.address(), %error, "disconnect");
-                }
-            });
+        disconnect(self.device.clone(), self.slot.take());
+    }
+}
+
+/// Connects and waits for the services, again after each refusal that is known to go away.
+async fn connect_and_resolve(device: &Device) -> Result<Vec<(Uuid, Characteristic)>, BluetoothError> {
+    let mut attempt = 1;
+    loop {
+        let error = match connect(device).await {
+            Ok(()) => match timeout(RESOLVE_LIMIT, resolve(device)).await {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(error)) => error,
+                Err(_) => BluetoothError::TimedOut {
+                    what: "discovery of the peer's services",
+                    limit: RESOLVE_LIMIT,
+                },
+            },
+            Err(error) => error,
+        };
+        let again = match &error {
+            BluetoothError::BlueZ { source, .. } => retry::is_transient(source),
+            BluetoothError::Disconnected { .. } => true,
+            _ => false,
+        };
+        if !again || attempt == retry::ATTEMPTS {
+            return Err(error);
         }
+        debug!(peer = %device.address(), %error, attempt, "connect failed, trying again");
+        sleep(retry::pause(attempt)).await;
+        attempt += 1;
     }
 }
 
 async fn connect(device: &Device) -> Result<(), BluetoothError> {
-    let mut attempt = 1;
-    loop {
-        if device.is_connected().await.unwrap_or(false) {
-            return Ok(());
+    if device.is_connected().await.unwrap_or(false) {
+        return Ok(());
+    }
+    match timeout(CONNECT_LIMIT, device.connect()).await {
+        Ok(Err(error)) if error.kind != bluer::ErrorKind::AlreadyConnected => {
+            Err(BluetoothError::bluez("connect")(error))
         }
-        match timeout(CONNECT_LIMIT, device.connect()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if attempt < CONNECT_ATTEMPTS => {
-                debug!(peer = %device.address(), %error, attempt, "connect failed, trying again");
-            }
-            Ok(Err(error)) => return Err(BluetoothError::bluez("connect")(error)),
-            Err(_) => return Err(BluetoothError::TimedOut { what: "connecting", limit: CONNECT_LIMIT }),
-        }
-        attempt += 1;
-        sleep(CONNECT_PAUSE).await;
+        Ok(_) => Ok(()),
+        Err(_) => Err(BluetoothError::TimedOut { what: "connecting", limit: CONNECT_LIMIT }),
     }
 }
 
 /// The characteristics of our service, once BlueZ has resolved it.
 async fn resolve(device: &Device) -> Result<Vec<(Uuid, Characteristic)>, BluetoothError> {
     let what = "read the peer's services";
+    let mut gone_since = None;
     while !device.is_services_resolved().await.map_err(BluetoothError::bluez(what))? {
+        if device.is_connected().await.unwrap_or(false) {
+            gone_since = None;
+        } else if gone_since.get_or_insert_with(Instant::now).elapsed() > FLICKER {
+            return Err(BluetoothError::Disconnected { peer: device.address().to_string() });
+        }
         sleep(RESOLVE_PAUSE).await;
     }
     let mut found = Vec::new();
@@ -155,27 +209,31 @@ async fn resolve(device: &Device) -> Result<Vec<(Uuid, Characteristic)>, Bluetoo
     }
     if found.is_empty() {
         let peer = device.address().to_string();
-        return Err(BluetoothError::NotOurs { peer, message: format!("it has no service {SERVICE}") });
+        return Err(BluetoothError::NoService { peer, message: format!("service {SERVICE} is missing") });
     }
     Ok(found)
 }
 
 /// Subscribes first, so that nothing the peripheral sends is lost, then acquires the write socket.
 pub(super) async fn open_gatt(connected: Connected) -> Result<PacketChannel, BluetoothError> {
-    let reader = connected.from_peripheral.notify_io().await.map_err(BluetoothError::bluez("subscribe"))?;
-    let writer = connected
-        .to_peripheral
-        .write_io()
+    let peer = connected.device.address();
+    let lane = connected.information.lane.ok_or_else(|| BluetoothError::Busy { peer: peer.to_string() })?;
+    let (towards, from) = (connected.find(to_peripheral(lane))?, connected.find(from_peripheral(lane))?);
+    let sockets = async {
+        let reader = from.notify_io().await.map_err(BluetoothError::bluez("subscribe"))?;
+        let writer = towards.write_io().await.map_err(BluetoothError::bluez("acquire the write socket"))?;
+        Ok::<_, BluetoothError>((reader, writer))
+    };
+    let (reader, writer) = timeout(GATT_LIMIT, sockets)
         .await
-        .map_err(BluetoothError::bluez("acquire the write socket"))?;
+        .map_err(|_| BluetoothError::TimedOut { what: "subscribing to the peer", limit: GATT_LIMIT })??;
     let limit = connected.information.packet_size_max;
     let size = packet_size(writer.mtu()).min(PacketSize::try_new(limit).unwrap_or(PacketSize::MIN));
-    let label = format!("gatt {}", connected.device.address());
-    info!(peer = %connected.device.address(), packet = size.bytes(), "connected to peripheral");
+    info!(%peer, lane, packet = size.bytes(), "connected to peripheral");
     Ok(PacketChannel {
         sink: Box::new(CharacteristicSink { writer, _guard: Some(Box::new(connected.into_guard())) }),
         source: Box::new(CharacteristicSource::new(reader)),
         size,
-        label,
+        label: format!("gatt {peer}"),
     })
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bluer::Address;
 use btleplug::api::{
     Central as _, CharPropFlags, Characteristic, Manager as _, Peripheral as _, ScanFilter, WriteType,
 };
@@ -21,8 +22,8 @@ use tracing::debug;
 
 use super::error::BluetoothError;
 use super::packets::{copy, packet_size};
-use super::profile::{AdvertState, INFORMATION, Information, SERVICE, from_peripheral, to_peripheral};
-use super::scan::Wanted;
+use super::profile::{INFORMATION, Information, SERVICE, advert_state, from_peripheral, to_peripheral};
+use super::scan::{Neighbour, Search};
 use crate::link::{ATT_HEADER_BYTES, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
 
@@ -40,13 +41,13 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Connects to one peripheral with btleplug.
 pub struct BtleplugCentral {
     adapter: String,
-    wanted: Wanted,
+    search: Arc<Search>,
 }
 
 impl BtleplugCentral {
-    /// A central on the adapter named `adapter` (`hci0`) for the peer `wanted`.
-    pub fn new(adapter: impl Into<String>, wanted: Wanted) -> Arc<BtleplugCentral> {
-        Arc::new(BtleplugCentral { adapter: adapter.into(), wanted })
+    /// A central on the adapter named `adapter` (`hci0`) for the peer of `search`.
+    pub fn new(adapter: impl Into<String>, search: Arc<Search>) -> Arc<BtleplugCentral> {
+        Arc::new(BtleplugCentral { adapter: adapter.into(), search })
     }
 
     async fn open(&self) -> Result<PacketChannel, BluetoothError> {
@@ -121,20 +122,26 @@ impl BtleplugCentral {
             sleep(SCAN_PAUSE).await;
         };
         adapter.stop_scan().await.map_err(failed("stop scan"))?;
-        found
-            .ok_or_else(|| BluetoothError::NotSeen { peer: format!("{:?}", self.wanted), within: SCAN_LIMIT })
+        found.ok_or_else(|| self.search.not_seen(SCAN_LIMIT))
     }
 
+    /// Whether it is the one that is looked for; then the search keeps in mind who it is.
     async fn fits(&self, peripheral: &Peripheral) -> bool {
         let Ok(Some(properties)) = peripheral.properties().await else { return false };
         // No signal strength: BlueZ only remembers it.
-        let ours = properties.rssi.is_some()
-            && properties.service_data.get(&SERVICE).is_some_and(|d| AdvertState::decode(d).is_some());
-        ours && match &self.wanted {
-            Wanted::Any => true,
-            Wanted::Address(address) => peripheral.address().into_inner() == address.0,
-            Wanted::Name(name) => properties.local_name.as_deref() == Some(name),
+        let state = properties.service_data.get(&SERVICE).and_then(|data| advert_state(data));
+        let (Some(rssi), Some(state)) = (properties.rssi, state) else { return false };
+        let neighbour = Neighbour {
+            address: Address(peripheral.address().into_inner()),
+            name: properties.local_name,
+            rssi: Some(rssi),
+            state,
+        };
+        let fits = self.search.fits(&neighbour);
+        if fits {
+            self.search.remember(&neighbour);
         }
+        fits
     }
 }
 

@@ -33,6 +33,20 @@ pub enum BluetoothError {
         /// What BlueZ said.
         message: String,
     },
+    /// The adapter is blocked by a switch, in software or hardware.
+    #[error(
+        "Bluetooth adapter {adapter} is blocked (rfkill). Unblock it: rfkill unblock bluetooth, or turn its switch on"
+    )]
+    Blocked {
+        /// Its name.
+        adapter: String,
+    },
+    /// The adapter or bluetoothd went away, or was switched off, in the middle.
+    #[error("Bluetooth adapter {adapter} was lost: switched off, unplugged, or bluetoothd was restarted")]
+    AdapterLost {
+        /// Its name.
+        adapter: String,
+    },
     /// D-Bus policy forbids it.
     #[error("no permission to use Bluetooth: {message}. Run as root or join the group `bluetooth`")]
     NotPermitted {
@@ -40,14 +54,28 @@ pub enum BluetoothError {
         message: String,
     },
     /// The peer was not seen.
-    #[error("peer {peer} was not seen within {} s: out of range, off, or busy with another central", within.as_secs())]
+    #[error("not seen within {} s: {peer}. Out of range, off, not serving, or all its connections are taken", within.as_secs())]
     NotSeen {
         /// Address, name or `any`.
         peer: String,
         /// How long was scanned.
         within: Duration,
     },
-    /// Connected, but it has not our service or another version of it.
+    /// The peer was connected and is not any more.
+    #[error("peer {peer} was lost while connecting: at the edge of range, or restarted")]
+    Disconnected {
+        /// Its address.
+        peer: String,
+    },
+    /// Connected, and our service is not there: another device, or one whose bluetoothd has just been restarted.
+    #[error("peer {peer} does not offer the gattway service now: {message}. Does `gattway serve` run there?")]
+    NoService {
+        /// Its address.
+        peer: String,
+        /// What is missing.
+        message: String,
+    },
+    /// Connected, but it speaks another version of our service.
     #[error("peer {peer} is not a gattway peripheral of this version: {message}")]
     NotOurs {
         /// Its address.
@@ -62,11 +90,13 @@ pub enum BluetoothError {
         peer: String,
     },
     /// All connection slots of the adapter are taken.
-    #[error("adapter {adapter} has all its {slots} connection slots in use; wait, or add an adapter")]
+    #[error(
+        "adapter {adapter} has all its {slots} connection slots in use; disconnect a device, add an adapter, or raise --slots if it can do more"
+    )]
     SlotsFull {
         /// Its name.
         adapter: String,
-        /// How many were counted.
+        /// How many it is trusted with.
         slots: usize,
     },
     /// Something took too long.
@@ -110,9 +140,7 @@ impl BluetoothError {
             bluer::ErrorKind::NotPermitted | bluer::ErrorKind::NotAuthorized => {
                 BluetoothError::NotPermitted { message: source.to_string() }
             }
-            _ if source.message.contains("org.freedesktop.DBus.Error.AccessDenied") => {
-                BluetoothError::NotPermitted { message: source.to_string() }
-            }
+            _ if is_denied(&source) => BluetoothError::NotPermitted { message: source.to_string() },
             _ => BluetoothError::BlueZ { what, source },
         }
     }
@@ -128,12 +156,22 @@ impl BluetoothError {
     }
 }
 
+/// Whether D-Bus policy forbade it.
+pub(super) fn is_denied(error: &bluer::Error) -> bool {
+    error.to_string().contains("org.freedesktop.DBus.Error.AccessDenied")
+}
+
 impl From<BluetoothError> for io::Error {
     fn from(error: BluetoothError) -> io::Error {
         let kind = match &error {
             BluetoothError::NotPermitted { .. } => io::ErrorKind::PermissionDenied,
             BluetoothError::NotOurs { .. } => io::ErrorKind::InvalidData,
-            BluetoothError::NotSeen { .. } | BluetoothError::NoAdapter { .. } => io::ErrorKind::NotFound,
+            BluetoothError::NotSeen { .. }
+            | BluetoothError::NoService { .. }
+            | BluetoothError::NoAdapter { .. } => io::ErrorKind::NotFound,
+            BluetoothError::Disconnected { .. } | BluetoothError::AdapterLost { .. } => {
+                io::ErrorKind::ConnectionReset
+            }
             BluetoothError::TimedOut { .. } => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
         };

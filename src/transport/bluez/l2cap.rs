@@ -14,7 +14,7 @@ use super::adapter::Adapter;
 use super::central::{Connected, open_gatt};
 use super::error::BluetoothError;
 use super::packets::{Guard, L2capHalf};
-use super::scan::Wanted;
+use super::scan::Search;
 use crate::link::{PACKET_BYTES_MAX, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel};
 
@@ -30,22 +30,23 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Connects over L2CAP where the peer offers it, over GATT otherwise or when L2CAP fails.
 pub struct L2capCentral {
     adapter: Adapter,
-    wanted: Wanted,
+    search: Arc<Search>,
 }
 
 impl L2capCentral {
-    /// A central on `adapter` for the peer `wanted`.
-    pub fn new(adapter: Adapter, wanted: Wanted) -> Arc<L2capCentral> {
-        Arc::new(L2capCentral { adapter, wanted })
+    /// A central on `adapter` for the peer of `search`.
+    pub fn new(adapter: Adapter, search: Arc<Search>) -> Arc<L2capCentral> {
+        Arc::new(L2capCentral { adapter, search })
     }
 }
 
 #[async_trait]
 impl Connector for L2capCentral {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        let connected = Connected::open(&self.adapter, &self.wanted).await?;
+        let connected = Connected::open(&self.adapter, &self.search).await?;
         let Some(psm) = connected.information.l2cap_psm else { return Ok(open_gatt(connected).await?) };
         let limit = connected.information.packet_size_max;
+        // No lane is needed here: the channel is this central's alone.
         match open(&self.adapter, &connected, psm).await {
             Ok(socket) => {
                 let address = connected.device.address();

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::adapter;
 use super::packets::{QueueSource, SharedSink, packet_size};
 use super::profile::LANES;
 use crate::transport::packet::PacketChannel;
@@ -202,14 +203,7 @@ struct Disconnect(Device);
 
 impl Drop for Disconnect {
     fn drop(&mut self) {
-        let device = self.0.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = device.disconnect().await {
-                    debug!(peer = %device.address(), %error, "disconnect");
-                }
-            });
-        }
+        adapter::disconnect(self.0.clone(), ());
     }
 }
 

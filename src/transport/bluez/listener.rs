@@ -7,18 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bluer::SessionEvent;
+use bluer::{AdapterEvent, AdapterProperty, SessionEvent};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::adapter::Adapter;
 use super::error::BluetoothError;
 use super::l2cap::{L2capListener, PSM};
 use super::peripheral::Peripheral;
-use super::profile::{AdvertState, Information, PROFILE_VERSION};
+use super::profile::{AdvertBytes, Information, PROFILE_VERSION};
 use crate::link::PACKET_BYTES_MAX;
 use crate::transport::packet::PacketChannel;
 use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
@@ -30,7 +30,13 @@ const ADVERTISE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before a failed start is tried again; doubles up to [`RESTART_PAUSE_MAX`].
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between two tries.
-const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Limit of registering everything; bluer's own for one call is 120 s.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// The socket of before may still be open when everything is registered anew.
+const BIND_ATTEMPTS: u32 = 20;
+/// Pause between two attempts to listen.
+const BIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// Settings of a [`BluetoothListener`].
 #[derive(Clone, Debug)]
@@ -42,7 +48,7 @@ pub struct ListenerConfig {
     /// Offer L2CAP channels beside GATT.
     pub l2cap: bool,
     /// What is advertised at first.
-    pub state: AdvertState,
+    pub state: AdvertBytes,
     /// Settings of the sessions.
     pub session: SessionConfig,
 }
@@ -50,7 +56,7 @@ pub struct ListenerConfig {
 /// Accepts centrals over GATT and L2CAP; gives resumable connections.
 pub struct BluetoothListener {
     acceptor: Arc<LinkAcceptor>,
-    state: watch::Sender<AdvertState>,
+    state: watch::Sender<AdvertBytes>,
     task: JoinHandle<()>,
     adapter: String,
 }
@@ -63,7 +69,7 @@ impl BluetoothListener {
     pub async fn start(config: ListenerConfig) -> Result<BluetoothListener, BluetoothError> {
         let acceptor = Arc::new(LinkAcceptor::new(config.session));
         let (state, states) = watch::channel(config.state);
-        let running = Running::start(&config, config.state).await?;
+        let running = Running::start_in_time(&config, config.state).await?;
         let adapter = running.adapter.name().to_owned();
         let task = tokio::spawn(supervise(config, running, Arc::clone(&acceptor), states));
         Ok(BluetoothListener { acceptor, state, task, adapter })
@@ -75,7 +81,7 @@ impl BluetoothListener {
     }
 
     /// Advertises another state, soon.
-    pub fn set_state(&self, state: AdvertState) {
+    pub fn set_state(&self, state: AdvertBytes) {
         self.state.send_if_modified(|old| std::mem::replace(old, state) != state);
     }
 
@@ -96,13 +102,23 @@ struct Running {
     adapter: Adapter,
     peripheral: Peripheral,
     l2cap: mpsc::Receiver<PacketChannel>,
-    events: std::pin::Pin<Box<dyn futures_util::Stream<Item = SessionEvent> + Send>>,
+    adapters: std::pin::Pin<Box<dyn futures_util::Stream<Item = SessionEvent> + Send>>,
+    events: std::pin::Pin<Box<dyn futures_util::Stream<Item = AdapterEvent> + Send>>,
 }
 
 impl Running {
-    async fn start(config: &ListenerConfig, state: AdvertState) -> Result<Running, BluetoothError> {
+    async fn start_in_time(config: &ListenerConfig, state: AdvertBytes) -> Result<Running, BluetoothError> {
+        timeout(START_LIMIT, Running::start(config, state)).await.map_err(|_| BluetoothError::TimedOut {
+            what: "registering with bluetoothd",
+            limit: START_LIMIT,
+        })?
+    }
+
+    async fn start(config: &ListenerConfig, state: AdvertBytes) -> Result<Running, BluetoothError> {
         let adapter = Adapter::open(config.adapter.as_deref()).await?;
-        let events = adapter.session().events().await.map_err(BluetoothError::bluez("watch adapters"))?;
+        let failed = || BluetoothError::bluez("watch adapters");
+        let adapters = adapter.session().events().await.map_err(failed())?;
+        let events = adapter.bluer().events().await.map_err(failed())?;
         let (sender, l2cap) = mpsc::channel(4);
         let offered = if config.l2cap { listen_l2cap(&adapter, sender).await } else { None };
         let information = Information {
@@ -113,17 +129,26 @@ impl Running {
         };
         let peripheral = Peripheral::start(&adapter, information, config.name.clone(), state).await?;
         info!(adapter = adapter.name(), l2cap = offered.is_some(), "advertising");
-        Ok(Running { adapter, peripheral, l2cap, events: Box::pin(events) })
+        Ok(Running { adapter, peripheral, l2cap, adapters: Box::pin(adapters), events: Box::pin(events) })
     }
 }
 
 /// Listens for L2CAP channels until nobody wants them; GATT alone is offered where it cannot.
 async fn listen_l2cap(adapter: &Adapter, sender: mpsc::Sender<PacketChannel>) -> Option<u16> {
-    let listener = match L2capListener::bind(adapter).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            warn!(%error, "no L2CAP, GATT only");
-            return None;
+    let mut attempt = 1;
+    let listener = loop {
+        match L2capListener::bind(adapter).await {
+            Ok(listener) => break listener,
+            Err(BluetoothError::Socket { source, .. })
+                if source.kind() == std::io::ErrorKind::AddrInUse && attempt < BIND_ATTEMPTS =>
+            {
+                attempt += 1;
+                sleep(BIND_PAUSE).await;
+            }
+            Err(error) => {
+                warn!(%error, "no L2CAP, GATT only");
+                return None;
+            }
         }
     };
     tokio::spawn(async move {
@@ -147,20 +172,26 @@ async fn supervise(
     config: ListenerConfig,
     mut running: Running,
     acceptor: Arc<LinkAcceptor>,
-    mut states: watch::Receiver<AdvertState>,
+    mut states: watch::Receiver<AdvertBytes>,
 ) {
     let mut pause = RESTART_PAUSE_MIN;
     loop {
         serve(&mut running, &acceptor, &mut states).await;
         drop(running);
         warn!("Bluetooth was lost, registering again");
+        let mut said = String::new();
         running = loop {
             sleep(pause).await;
             let state = *states.borrow_and_update();
-            match Running::start(&config, state).await {
+            match Running::start_in_time(&config, state).await {
                 Ok(running) => break running,
                 Err(error) => {
-                    warn!(%error, "Bluetooth is not back yet");
+                    // Once for each cause: it may last for days.
+                    let message = error.to_string();
+                    if said != message {
+                        warn!("Bluetooth is not back yet: {message}");
+                        said = message;
+                    }
                     pause = (pause * 2).min(RESTART_PAUSE_MAX);
                 }
             }
@@ -170,7 +201,7 @@ async fn supervise(
 }
 
 /// Serves until something is gone.
-async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watch::Receiver<AdvertState>) {
+async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watch::Receiver<AdvertBytes>) {
     let mut watch = interval(WATCH_INTERVAL);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut advertise = interval(ADVERTISE_INTERVAL);
@@ -196,6 +227,10 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
                 }
             }
             event = running.events.next() => match event {
+                Some(AdapterEvent::PropertyChanged(AdapterProperty::Powered(false))) | None => return,
+                Some(_) => {}
+            },
+            event = running.adapters.next() => match event {
                 // bluetoothd is new, or the adapter is.
                 Some(SessionEvent::AdapterAdded(name)) if name == running.adapter.name() => return,
                 Some(SessionEvent::AdapterRemoved(name)) if name == running.adapter.name() => return,

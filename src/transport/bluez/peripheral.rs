@@ -20,7 +20,7 @@ use tracing::debug;
 use super::adapter::Adapter;
 use super::error::BluetoothError;
 use super::lane::{LaneTask, Lanes};
-use super::profile::{AdvertState, INFORMATION, Information, LANES, SERVICE, from_peripheral, to_peripheral};
+use super::profile::{AdvertBytes, INFORMATION, Information, LANES, SERVICE, from_peripheral, to_peripheral};
 use crate::transport::packet::PacketChannel;
 
 /// Channels that wait to be taken; more centrals than that are turned away.
@@ -51,7 +51,7 @@ impl Peripheral {
         adapter: &Adapter,
         information: Information,
         name: Option<String>,
-        state: AdvertState,
+        state: AdvertBytes,
     ) -> Result<Peripheral, BluetoothError> {
         let lanes = Arc::new(Lanes::default());
         let mut characteristics = vec![information_characteristic(information, Arc::clone(&lanes))];
@@ -101,7 +101,7 @@ impl Peripheral {
     ///
     /// # Errors
     /// [`BluetoothError::BlueZ`] after some attempts; nothing is advertised then.
-    pub async fn advertise(&mut self, state: AdvertState) -> Result<(), BluetoothError> {
+    pub async fn advertise(&mut self, state: AdvertBytes) -> Result<(), BluetoothError> {
         self.advertisement = None;
         let mut attempt = 1;
         loop {
@@ -121,9 +121,9 @@ impl Peripheral {
     }
 }
 
-fn advertisement(name: Option<String>, state: AdvertState) -> Advertisement {
+fn advertisement(name: Option<String>, state: AdvertBytes) -> Advertisement {
     Advertisement {
-        service_data: [(SERVICE, state.encode().to_vec())].into(),
+        service_data: [(SERVICE, state.to_vec())].into(),
         discoverable: Some(true),
         local_name: name,
         min_interval: Some(ADVERTISING_INTERVAL),

@@ -72,7 +72,59 @@ impl Information {
 /// Length in bytes of the state in a legacy advert: 31, less 3 of flags, less 18 of the service data's head.
 pub const ADVERT_STATE_LEN: usize = 10;
 
-/// What an advert tells a neighbour, so that it need not connect when there is nothing new.
+/// The state as it stands in an advert.
+pub type AdvertBytes = [u8; ADVERT_STATE_LEN];
+
+/// First bytes of the states that gattway devices advertise: plain, and sealed for those who hold a key
+/// (`firmware-notes/gatt.md`).
+const ADVERT_KINDS: [u8; 2] = [PROFILE_VERSION, 2];
+
+/// The state in service data of ours; `None` if it is too short or of another version.
+pub fn advert_state(data: &[u8]) -> Option<AdvertBytes> {
+    let state: AdvertBytes = data.get(..ADVERT_STATE_LEN)?.try_into().ok()?;
+    ADVERT_KINDS.contains(&state[0]).then_some(state)
+}
+
+/// What an advert says to whoever can read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sighting {
+    /// Which device, by a tag that stays the same for this reader.
+    pub device: u32,
+    /// Low 24 bits of the counter that grows with each change of the device's database.
+    pub change: u32,
+}
+
+/// Writes the state that is advertised, and reads those of neighbours. The scan and what skips neighbours know nothing else of
+/// what is in it.
+pub trait AdvertCodec: Send + Sync {
+    /// The state to advertise at `change`, a counter of which the low 24 bits are told. May differ at each call.
+    fn write(&self, change: u32) -> AdvertBytes;
+    /// What a neighbour's state says; `None` if it is not meant for us.
+    fn read(&self, state: &AdvertBytes) -> Option<Sighting>;
+}
+
+/// The codec that everybody can read.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainAdvert {
+    /// Which group of devices this is, a tag.
+    pub group: u16,
+    /// Which device this is, a tag of its database.
+    pub device: u32,
+}
+
+impl AdvertCodec for PlainAdvert {
+    fn write(&self, change: u32) -> AdvertBytes {
+        AdvertState { group: self.group, device: self.device, change: change & AdvertState::CHANGE_MAX }
+            .encode()
+    }
+
+    fn read(&self, state: &AdvertBytes) -> Option<Sighting> {
+        let AdvertState { device, change, .. } = AdvertState::decode(state)?;
+        Some(Sighting { device, change })
+    }
+}
+
+/// What a plain advert tells a neighbour, so that it need not connect when there is nothing new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdvertState {
     /// Which group of devices this is, a tag.

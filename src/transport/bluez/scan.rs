@@ -5,15 +5,26 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bluer::{AdapterEvent, Address, DeviceEvent, DeviceProperty, DiscoveryFilter, DiscoveryTransport};
+use bluer::{
+    AdapterEvent, AdapterProperty, Address, DeviceEvent, DeviceProperty, DiscoveryFilter, DiscoveryTransport,
+};
 use futures_util::stream::{SelectAll, Stream, StreamExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
+use tracing::debug;
 
 use super::adapter::Adapter;
+use super::daemon::answer;
 use super::error::BluetoothError;
-use super::profile::{AdvertState, SERVICE};
+use super::profile::{AdvertBytes, AdvertCodec, PlainAdvert, SERVICE, advert_state};
+use super::stall::Remedy;
+
+/// How often a scan looks whether adapter and daemon are still there, and whether anything is heard.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Devices that a scan keeps in mind; with more, those that are not ours are forgotten.
+const SEEN_MAX: usize = 1024;
 
 /// One neighbour as its last advert told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +35,8 @@ pub struct Neighbour {
     pub name: Option<String>,
     /// Signal strength in dBm at this report.
     pub rssi: Option<i16>,
-    /// What it says of itself.
-    pub state: AdvertState,
+    /// What it says of itself, for a codec to read.
+    pub state: AdvertBytes,
 }
 
 /// Whom to look for.
@@ -37,6 +48,9 @@ pub enum Wanted {
     Address(Address),
     /// This advertised name.
     Name(String),
+    /// The device of this address, or whoever tells of itself that it is the device with this tag: an address may change
+    /// (Privacy), and a device must not be taken for another one when a session is resumed.
+    Device(Address, Option<u32>),
 }
 
 impl Wanted {
@@ -49,8 +63,13 @@ impl Wanted {
         }
     }
 
-    fn fits(&self, neighbour: &Neighbour) -> bool {
+    /// Whether `neighbour` is the one, as `codec` reads its advert.
+    pub fn fits(&self, neighbour: &Neighbour, codec: &dyn AdvertCodec) -> bool {
         match self {
+            Wanted::Device(address, tag) => {
+                let said = codec.read(&neighbour.state).map(|sighting| sighting.device);
+                neighbour.address == *address || (said.is_some() && said == *tag)
+            }
             Wanted::Any => true,
             Wanted::Address(address) => neighbour.address == *address,
             Wanted::Name(name) => neighbour.name.as_deref() == Some(name),
@@ -58,14 +77,35 @@ impl Wanted {
     }
 }
 
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Wanted::Any => f.write_str("any gattway device"),
+            Wanted::Address(address) | Wanted::Device(address, _) => address.fmt(f),
+            Wanted::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 type DeviceEvents = Pin<Box<dyn Stream<Item = (Address, DeviceEvent)> + Send>>;
+type Found = Pin<Box<dyn Stream<Item = AdapterEvent> + Send>>;
 
 /// A running scan; dropping it stops the discovery.
 pub struct Scan {
     adapter: Adapter,
-    found: Pin<Box<dyn Stream<Item = AdapterEvent> + Send>>,
+    found: Option<Found>,
     changes: SelectAll<DeviceEvents>,
-    names: HashMap<Address, Option<String>>,
+    seen: HashMap<Address, Seen>,
+    check: Interval,
+    checked: Instant,
+}
+
+/// What a device has told in this scan.
+#[derive(Default)]
+struct Seen {
+    name: Option<String>,
+    rssi: Option<i16>,
+    state: Option<AdvertBytes>,
 }
 
 impl Scan {
@@ -74,80 +114,223 @@ impl Scan {
     /// # Errors
     /// [`BluetoothError`]; no scan is running then.
     pub async fn start(adapter: &Adapter) -> Result<Scan, BluetoothError> {
-        let filter =
-            DiscoveryFilter { transport: DiscoveryTransport::Le, duplicate_data: true, ..Default::default() };
-        let bluer = adapter.bluer();
-        bluer.set_discovery_filter(filter).await.map_err(BluetoothError::bluez("set discovery filter"))?;
-        let found = bluer.discover_devices().await.map_err(BluetoothError::bluez("start discovery"))?;
+        let mut check = interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Scan {
             adapter: adapter.clone(),
-            found: Box::pin(found),
+            found: Some(discover(adapter).await?),
             changes: SelectAll::new(),
-            names: HashMap::new(),
+            seen: HashMap::new(),
+            check,
+            checked: Instant::now(),
         })
     }
 
-    /// The next fresh report of one of our peripherals; `None` if BlueZ ended the discovery.
-    pub async fn next(&mut self) -> Option<Neighbour> {
+    /// The next fresh report of one of our peripherals.
+    ///
+    /// # Errors
+    /// [`BluetoothError::AdapterLost`], or of BlueZ when the discovery cannot be started again: the scan is over.
+    pub async fn next(&mut self) -> Result<Neighbour, BluetoothError> {
         loop {
-            let (address, fresh) = tokio::select! {
-                event = self.found.next() => match event? {
-                    AdapterEvent::DeviceAdded(address) => (address, self.watch(address).await),
-                    AdapterEvent::DeviceRemoved(address) => {
-                        self.names.remove(&address);
-                        continue;
+            let Some(found) = &mut self.found else {
+                self.found = Some(discover(&self.adapter).await?);
+                continue;
+            };
+            tokio::select! {
+                event = found.next() => match event {
+                    Some(AdapterEvent::DeviceAdded(address)) => {
+                        if self.added(address).await && let Some(neighbour) = self.neighbour(address) {
+                            return Ok(neighbour);
+                        }
                     }
-                    AdapterEvent::PropertyChanged(_) => continue,
+                    Some(AdapterEvent::DeviceRemoved(address)) => {
+                        self.seen.remove(&address);
+                    }
+                    Some(AdapterEvent::PropertyChanged(AdapterProperty::Powered(false))) => {
+                        return Err(BluetoothError::AdapterLost { adapter: self.adapter.name().to_owned() });
+                    }
+                    Some(AdapterEvent::PropertyChanged(_)) => {}
+                    // BlueZ ends an LE discovery after 10.24 s and takes 5 s before it begins the next by itself.
+                    None => self.found = None,
                 },
                 Some((address, event)) = self.changes.next(), if !self.changes.is_empty() => {
-                    (address, is_report(&event))
+                    if self.changed(address, event) && let Some(neighbour) = self.neighbour(address) {
+                        return Ok(neighbour);
+                    }
                 }
-            };
-            if fresh && let Some(neighbour) = self.look(address).await {
-                return Some(neighbour);
+                _ = self.check.tick() => self.look_after().await?,
             }
         }
     }
 
-    /// Watches a device's changes. Returns whether it was heard just now: a device that BlueZ only remembers has no
-    /// signal strength.
-    async fn watch(&mut self, address: Address) -> bool {
+    /// Stops the discovery and waits until it has ended: a connect right after a scan would be aborted (bleak #1255).
+    pub async fn stop(mut self) {
+        self.found = None;
+        // bluer stops in the background, and takes a filter only when that is done.
+        let stopped = answer("stopping the discovery", set_filter(&self.adapter)).await;
+        if let Err(error) = stopped {
+            debug!(%error, "after a scan");
+        }
+    }
+
+    /// A device is on the bus. Whether it was heard just now: one that BlueZ only remembers has no signal strength.
+    async fn added(&mut self, address: Address) -> bool {
         let Ok(device) = self.adapter.bluer().device(address) else { return false };
-        if self.names.insert(address, None).is_none()
+        let Ok(properties) = device.all_properties().await else { return false };
+        if self.seen.len() >= SEEN_MAX {
+            self.seen.retain(|_, seen| seen.state.is_some());
+        }
+        if self.seen.insert(address, Seen::default()).is_none()
+            && self.seen.len() < SEEN_MAX
             && let Ok(events) = device.events().await
         {
             self.changes.push(Box::pin(events.map(move |event| (address, event))));
         }
-        device.rssi().await.ok().flatten().is_some()
+        for property in properties {
+            self.take(address, property);
+        }
+        let heard = self.seen.get(&address).is_some_and(|seen| seen.rssi.is_some());
+        if heard {
+            self.adapter.stall().heard();
+        }
+        heard
     }
 
-    async fn look(&mut self, address: Address) -> Option<Neighbour> {
-        let device = self.adapter.bluer().device(address).ok()?;
-        let data = device.service_data().await.ok().flatten()?;
-        let state = AdvertState::decode(data.get(&SERVICE)?)?;
-        let name = device.name().await.ok().flatten();
-        let rssi = device.rssi().await.ok().flatten();
-        Some(Neighbour { address, name, rssi, state })
+    /// Something of a device has changed. Whether a report did it.
+    fn changed(&mut self, address: Address, event: DeviceEvent) -> bool {
+        let DeviceEvent::PropertyChanged(property) = event;
+        let report = matches!(property, DeviceProperty::Rssi(_) | DeviceProperty::ServiceData(_));
+        self.take(address, property);
+        if report {
+            self.adapter.stall().heard();
+        }
+        report
     }
-}
 
-fn is_report(event: &DeviceEvent) -> bool {
-    let DeviceEvent::PropertyChanged(property) = event;
-    matches!(property, DeviceProperty::Rssi(_) | DeviceProperty::ServiceData(_))
-}
-
-/// Scans until `wanted` is seen.
-///
-/// # Errors
-/// [`BluetoothError::NotSeen`] after `within`; the scan has stopped then.
-pub async fn find(adapter: &Adapter, wanted: &Wanted, within: Duration) -> Result<Neighbour, BluetoothError> {
-    let deadline = Instant::now() + within;
-    let mut scan = Scan::start(adapter).await?;
-    loop {
-        match timeout_at(deadline, scan.next()).await {
-            Ok(Some(neighbour)) if wanted.fits(&neighbour) => return Ok(neighbour),
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => return Err(BluetoothError::NotSeen { peer: format!("{wanted:?}"), within }),
+    fn take(&mut self, address: Address, property: DeviceProperty) {
+        let Some(seen) = self.seen.get_mut(&address) else { return };
+        match property {
+            DeviceProperty::Name(name) => seen.name = Some(name),
+            DeviceProperty::Rssi(rssi) => seen.rssi = Some(rssi),
+            DeviceProperty::ServiceData(data) => {
+                seen.state = data.get(&SERVICE).and_then(|data| advert_state(data));
+            }
+            _ => {}
         }
     }
+
+    fn neighbour(&self, address: Address) -> Option<Neighbour> {
+        let seen = self.seen.get(&address)?;
+        Some(Neighbour { address, name: seen.name.clone(), rssi: seen.rssi, state: seen.state? })
+    }
+
+    /// Looks whether all is still there, and does something about silence.
+    async fn look_after(&mut self) -> Result<(), BluetoothError> {
+        self.adapter.check().await?;
+        let elapsed = self.checked.elapsed();
+        self.checked = Instant::now();
+        let remedy = self.adapter.stall().scanned(elapsed);
+        match remedy {
+            Remedy::Wait => {}
+            Remedy::RestartScan => {
+                debug!(adapter = self.adapter.name(), "nothing is heard: starting the scan anew");
+                self.found = None;
+            }
+            Remedy::PowerCycle => {
+                self.found = None;
+                self.adapter.power_cycle().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn set_filter(adapter: &Adapter) -> Result<(), BluetoothError> {
+    let filter =
+        DiscoveryFilter { transport: DiscoveryTransport::Le, duplicate_data: true, ..Default::default() };
+    match adapter.bluer().set_discovery_filter(filter).await {
+        // Another scan of this process is running, with the same filter.
+        Err(error) if error.kind == bluer::ErrorKind::DiscoveryActive => Ok(()),
+        result => result.map_err(BluetoothError::bluez("set discovery filter")),
+    }
+}
+
+async fn discover(adapter: &Adapter) -> Result<Found, BluetoothError> {
+    answer("starting the discovery", async {
+        set_filter(adapter).await?;
+        let found = adapter.bluer().discover_devices().await;
+        Ok(Box::pin(found.map_err(BluetoothError::bluez("start discovery"))?) as Found)
+    })
+    .await
+}
+
+/// A search for one peer. Once it was found, only the same device counts: a session that is resumed must not go to another.
+pub struct Search {
+    wanted: Wanted,
+    codec: Arc<dyn AdvertCodec>,
+    found: Mutex<Option<Neighbour>>,
+}
+
+impl Search {
+    /// A search for `wanted`, whose advert `codec` reads.
+    pub fn new(wanted: Wanted, codec: Arc<dyn AdvertCodec>) -> Arc<Search> {
+        Arc::new(Search { wanted, codec, found: Mutex::default() })
+    }
+
+    /// A search for any device that tells its state openly.
+    pub fn open(wanted: Wanted) -> Arc<Search> {
+        Search::new(wanted, Arc::new(PlainAdvert { group: 0, device: 0 }))
+    }
+
+    /// Who was found, as its last advert told.
+    pub fn found(&self) -> Option<Neighbour> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whom to look for now.
+    fn target(&self) -> Wanted {
+        match self.found() {
+            Some(found) => {
+                let tag = self.codec.read(&found.state).map(|sighting| sighting.device);
+                Wanted::Device(found.address, tag)
+            }
+            None => self.wanted.clone(),
+        }
+    }
+
+    /// Whether `neighbour` is the one that is looked for now.
+    pub(super) fn fits(&self, neighbour: &Neighbour) -> bool {
+        self.target().fits(neighbour, &*self.codec)
+    }
+
+    pub(super) fn remember(&self, neighbour: &Neighbour) {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(neighbour.clone());
+    }
+
+    /// Nobody who fits was seen.
+    pub(super) fn not_seen(&self, within: Duration) -> BluetoothError {
+        BluetoothError::NotSeen { peer: self.target().to_string(), within }
+    }
+}
+
+/// Scans until the one that `search` is for is seen.
+///
+/// # Errors
+/// [`BluetoothError::NotSeen`] after `within`, or [`BluetoothError`] of the adapter; the scan has stopped then.
+pub async fn find(adapter: &Adapter, search: &Search, within: Duration) -> Result<Neighbour, BluetoothError> {
+    let deadline = Instant::now() + within;
+    let mut scan = Scan::start(adapter).await?;
+    let found = loop {
+        match timeout_at(deadline, scan.next()).await {
+            Ok(Ok(neighbour)) if search.fits(&neighbour) => break Ok(neighbour),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => break Err(search.not_seen(within)),
+        }
+    };
+    scan.stop().await;
+    if let Ok(neighbour) = &found {
+        search.remember(neighbour);
+    }
+    found
 }

@@ -14,12 +14,16 @@ use super::connection::LinkConnection;
 use super::driver::{Arrival, Driver, Observer, Supply};
 use super::shared::Shared;
 use crate::endpoint::MessagingError;
-use crate::link::{LinkRole, PACKET_BYTES_MAX, SessionId, peek_session};
+use crate::link::{LinkRole, PACKET_BYTES_MAX, SessionId, busy_refusal, peek_session};
 use crate::task;
 use crate::transport::packet::PacketChannel;
 
 /// Channels that wait to replace the present one of a session: the newest is what counts.
 const INBOX_CHANNELS: usize = 2;
+/// Channels that are being told that there is no room; more are dropped without a word.
+const REFUSALS_MAX: usize = 8;
+/// Time for a refusal to leave and for the central to hang up.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for a session that gives way to end.
 const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,7 @@ struct Inner {
     /// One permit for each session there may be.
     room: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     ready: mpsc::Sender<Arc<LinkConnection>>,
     waiting: tokio::sync::Mutex<mpsc::Receiver<Arc<LinkConnection>>>,
 }
@@ -58,6 +63,7 @@ impl LinkAcceptor {
             accepted: AtomicU64::new(0),
             room: Arc::new(Semaphore::new(config.sessions_max)),
             handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             ready,
             waiting: tokio::sync::Mutex::new(waiting),
         };
@@ -68,8 +74,8 @@ impl LinkAcceptor {
     /// handshake's time limit is dropped.
     pub fn incoming(&self, channel: PacketChannel) {
         let Ok(permit) = Arc::clone(&self.inner.handshakes).try_acquire_owned() else {
-            warn!(via = channel.label, "too many connections in a handshake: one more is dropped");
-            return;
+            warn!(via = channel.label, "too many connections in a handshake: one more is refused");
+            return self.inner.refuse(channel);
         };
         let inner = Arc::clone(&self.inner);
         task::spawn(async move {
@@ -110,6 +116,25 @@ impl Inner {
         oldest.evict(MessagingError::recoverable("the lost connection gave way to that of another peer"));
         let limit = self.config.clock.to_tokio(self.config.clock.now() + EVICTION_TIMEOUT);
         timeout_at(limit, Arc::clone(&self.room).acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Tells a central that there is no room, so that it need not guess, and drops its channel.
+    fn refuse(&self, mut channel: PacketChannel) {
+        let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
+        let clock = self.config.clock;
+        task::spawn(async move {
+            let _permit = permit;
+            let limit = clock.to_tokio(clock.now() + REFUSAL_TIMEOUT);
+            let mut packet = vec![0; usize::from(PACKET_BYTES_MAX)];
+            let Some(length) = busy_refusal(&mut packet) else { return };
+            let said = async {
+                channel.send(&packet[..length]).await?;
+                // Dropping the channel could overtake the packet: the central hangs up when it has heard it.
+                while channel.recv(&mut packet).await? > 0 {}
+                std::io::Result::Ok(())
+            };
+            let _ = timeout_at(limit, said).await;
+        });
     }
 
     /// A session has ended. Its name may be another's by now.
@@ -158,7 +183,7 @@ impl Inner {
         let Some(room) = self.make_room().await else {
             let max = self.config.sessions_max;
             warn!(via = arrival.channel.label, max, "no room for another session");
-            return;
+            return self.refuse(arrival.channel);
         };
         let shared = Arc::new(Shared::new(LinkRole::Peripheral, self.next_config()));
         let (inbox, receiver) = mpsc::channel(INBOX_CHANNELS);

@@ -43,9 +43,9 @@ pub struct SessionConfig {
     /// Longest pause between two attempts.
     pub backoff_max: Duration,
     /// Sessions that an acceptor keeps, connected or lost. For one more, the one that was lost first gives way; when all are
-    /// connected, it is refused. Each takes about 130 KiB.
+    /// connected, it is told that the peer is busy. Each takes about 130 KiB.
     pub sessions_max: usize,
-    /// Connections in a handshake that an acceptor keeps; more are dropped.
+    /// Connections in a handshake that an acceptor keeps; more are told that it is busy.
     pub handshakes_max: usize,
     /// Makes names and nonces repeatable, for tests; `None`: from the operating system.
     pub seed: Option<u64>,

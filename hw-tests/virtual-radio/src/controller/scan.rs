@@ -42,6 +42,8 @@ pub struct Scan {
     pub interval: Duration,
     /// Time it listens in each interval.
     pub window: Duration,
+    /// Hears nothing, until the controller is reset: a fault on command.
+    pub deaf: bool,
     since: Instant,
     seen: HashMap<PeerAddress, Instant>,
 }
@@ -72,7 +74,7 @@ impl Scan {
         rssi_dbm: i8,
     ) -> Vec<Vec<u8>> {
         let legacy = set.has(LEGACY);
-        if !legacy && !self.extended {
+        if self.deaf || (!legacy && !self.extended) {
             return Vec::new(); // a host of legacy commands has no event for it
         }
         if self.filter_duplicates && self.seen.get(&from).is_some_and(|at| now < *at + DUPLICATE_REPEAT) {
@@ -171,6 +173,14 @@ mod tests {
         let mut count =
             |at| scan.reports(Instant::from_micros(at), &advert(3), PeerAddress::default(), -50).len();
         assert_eq!([count(0), count(49_000), count(50_000), count(51_000)], [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_deaf_controller_reports_nothing_until_it_is_reset() {
+        let mut scan = Scan { extended: true, deaf: true, ..Default::default() };
+        scan.enable(Instant::ZERO, true, false, true);
+        assert!(scan.reports(Instant::ZERO, &advert(3), PeerAddress::default(), -50).is_empty());
+        assert!(!Scan::default().deaf, "a reset begins with the default");
     }
 
     #[test]

@@ -191,6 +191,16 @@ impl World {
         Ok(())
     }
 
+    /// Makes a controller's scans hear nothing, without a word to its host, until it is reset: discovery that stalls.
+    ///
+    /// # Errors
+    /// Unknown controller.
+    pub fn deafen(&mut self, controller: usize) -> Result<(), FaultError> {
+        self.check(controller)?;
+        self.controllers[controller].scan.deaf = true;
+        Ok(())
+    }
+
     /// All controllers.
     pub fn controllers(&self) -> Vec<ControllerReport> {
         let report = |(index, c): (usize, &crate::controller::Controller)| ControllerReport {

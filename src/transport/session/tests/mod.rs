@@ -337,6 +337,7 @@ async fn sessions_are_bounded() {
     let (handle, _inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
     let error = setting.new_central().open(handle).await.expect_err("no room");
     assert!(error.is_recoverable(), "{error}");
+    assert!(error.to_string().contains("as many peers as it can"), "it must hear why: {error}");
     drop(first);
     sleep(Duration::from_secs(15)).await;
     setting.pair().await;
