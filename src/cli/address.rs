@@ -18,6 +18,14 @@ pub(super) enum PlaceAddress {
     Ble(String),
 }
 
+#[cfg(feature = "bluetooth")]
+impl PlaceAddress {
+    /// Whether it is reached by Bluetooth.
+    pub(super) fn is_ble(&self) -> bool {
+        matches!(self, PlaceAddress::Ble(_))
+    }
+}
+
 impl FromStr for PlaceAddress {
     type Err = String;
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::events::{Event, Events};
 use super::output::{Output, note, stdout_is_terminal};
 use super::runtime::{self, Signals};
 use super::{CliError, Exit};
@@ -15,15 +16,25 @@ use crate::database::Database;
 use crate::endpoint::MessageEndpointConnection;
 use crate::replicator::store::ReplicaStore;
 use crate::transport::bluez::BluetoothError;
-use crate::transport::bluez::adapter::Adapter;
+use crate::transport::bluez::adapter::{self, Adapter, SLOTS_DEFAULT, set_slots};
+use crate::transport::bluez::agent::{Pairing, PairingAgent};
 use crate::transport::bluez::central::BluerCentral;
 use crate::transport::bluez::central_btleplug::BtleplugCentral;
 use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
 use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert};
+use crate::transport::bluez::radio::{self, RadioStatus};
 use crate::transport::bluez::scan::{Neighbour, Scan, Search, Wanted};
+use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::session::{LinkConnection, SessionConfig};
+
+/// How often radio connections are looked at.
+const RADIO_INTERVAL: Duration = Duration::from_secs(2);
+/// Time for radio connections to be ended before the process ends.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+/// Change of signal strength that is told.
+const RSSI_STEP_DB: u8 = 6;
 
 /// How a central gets at the peer's characteristics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -47,6 +58,69 @@ pub(super) struct BleArgs {
     /// Bluetooth: how packets are sent
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) central: Central,
+
+    /// Bluetooth: connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has
+    #[arg(long, value_name = "N", default_value_t = SLOTS_DEFAULT)]
+    pub(super) slots: usize,
+
+    /// Bluetooth: the code of six digits that the peer shows (serve --link-security authenticate)
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u32).range(0..=999_999))]
+    pub(super) passkey: Option<u32>,
+}
+
+/// What `serve` requires of a radio connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum LinkSecurityArg {
+    /// nothing: the session above encrypts by itself
+    #[default]
+    None,
+    /// encryption: the devices pair without a code, nobody knows with whom
+    Encrypt,
+    /// encryption with a key for which somebody typed the code that this side shows
+    Authenticate,
+}
+
+/// Options of `serve` for Bluetooth's own security.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct LinkArgs {
+    /// Bluetooth: what the radio connection must have, beneath the session's own security
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    link_security: LinkSecurityArg,
+
+    /// Bluetooth: only devices that have paired before; implies at least --link-security encrypt
+    #[arg(long)]
+    bonded_only: bool,
+}
+
+impl LinkArgs {
+    fn security(self) -> LinkSecurity {
+        let level = match self.link_security {
+            LinkSecurityArg::None if self.bonded_only => SecurityLevel::Encrypt,
+            LinkSecurityArg::None => SecurityLevel::None,
+            LinkSecurityArg::Encrypt => SecurityLevel::Encrypt,
+            LinkSecurityArg::Authenticate => SecurityLevel::Authenticate,
+        };
+        LinkSecurity { level, bonded_only: self.bonded_only }
+    }
+
+    /// How devices may pair.
+    fn pairing(self, events: &Events) -> Option<Pairing> {
+        if self.bonded_only {
+            return Some(Pairing::Refused);
+        }
+        match self.link_security {
+            LinkSecurityArg::None => None,
+            LinkSecurityArg::Encrypt => Some(Pairing::JustWorks),
+            LinkSecurityArg::Authenticate => {
+                let events = events.clone();
+                Some(Pairing::Show(Arc::new(move |passkey| {
+                    let code = format!("{:06}", passkey.code);
+                    events.say(&format!("{} wants to pair: type {code} there", passkey.peer));
+                    events.emit(&Event::Passkey { peer: &passkey.peer, code });
+                })))
+            }
+        }
+    }
 }
 
 /// Opens the adapter anew for each connection, so that nothing of a bluetoothd that was restarted stays in use.
@@ -58,7 +132,12 @@ struct Dial {
 #[async_trait]
 impl Connector for Dial {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
+        set_slots(self.args.slots);
         let adapter = Adapter::open(self.args.adapter.as_deref()).await?;
+        let _agent = match self.args.passkey {
+            Some(code) => Some(PairingAgent::register(&adapter, Pairing::Type(code)).await?),
+            None => None,
+        };
         let search = Arc::clone(&self.search);
         let central: Arc<dyn Connector> = match self.args.central {
             Central::Auto => L2capCentral::new(adapter, search),
@@ -77,12 +156,19 @@ pub(super) fn dial(peer: &str, args: &BleArgs) -> Arc<dyn MessageEndpointConnect
 }
 
 /// Listens on the adapter named in the address.
-pub(super) async fn listen(adapter: &str, state: AdvertBytes) -> Result<BluetoothListener, CliError> {
+pub(super) async fn listen(
+    adapter: &str,
+    state: AdvertBytes,
+    link: LinkArgs,
+    events: &Events,
+) -> Result<BluetoothListener, CliError> {
     let config = ListenerConfig {
         adapter: (!adapter.is_empty()).then(|| adapter.to_owned()),
         name: Some(host_name()),
         l2cap: true,
         state,
+        security: link.security(),
+        pairing: link.pairing(events),
         session: SessionConfig::default(),
     };
     BluetoothListener::start(config).await.map_err(cli_error)
@@ -104,6 +190,55 @@ pub(super) fn change_counter(db: &Database, collections: &[String]) -> u32 {
     });
     let sum = sequences.fold(0, u64::wrapping_add);
     (sum & u64::from(AdvertState::CHANGE_MAX)) as u32
+}
+
+/// Tells of each radio connection when it is made and when something of it has changed, until it is dropped.
+async fn report_radio(events: Events) {
+    radio::watch();
+    let mut tick = tokio::time::interval(RADIO_INTERVAL);
+    let mut before: Vec<RadioStatus> = Vec::new();
+    loop {
+        tick.tick().await;
+        let now = radio::status().await;
+        for connection in now.iter().filter(|connection| !before.iter().any(|old| resembles(old, connection)))
+        {
+            tracing::info!("radio: {connection}");
+            events.emit(&Event::Radio(connection));
+        }
+        before = now;
+    }
+}
+
+/// [`report_radio`] while it lives.
+pub(super) struct Reporter(Option<tokio::task::JoinHandle<()>>);
+
+impl Reporter {
+    /// Begins if `wanted`.
+    pub(super) fn start(wanted: bool, events: &Events) -> Reporter {
+        Reporter(wanted.then(|| tokio::spawn(report_radio(events.clone()))))
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Waits until radio connections are ended: a process that just ends would leave the peer connected and its slot taken.
+pub(super) async fn farewells() {
+    adapter::farewells(FAREWELL_LIMIT).await;
+}
+
+/// Whether nothing worth telling has changed.
+fn resembles(old: &RadioStatus, new: &RadioStatus) -> bool {
+    let near = match (old.rssi_dbm, new.rssi_dbm) {
+        (Some(old), Some(new)) => old.abs_diff(new) < RSSI_STEP_DB,
+        (old, new) => old == new,
+    };
+    near && RadioStatus { rssi_dbm: None, ..old.clone() } == RadioStatus { rssi_dbm: None, ..new.clone() }
 }
 
 fn host_name() -> String {

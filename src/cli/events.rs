@@ -29,6 +29,12 @@ pub(super) enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// A radio connection was made, or something of it has changed; what is not known is null.
+    #[cfg(feature = "bluetooth")]
+    Radio(&'a crate::transport::bluez::radio::RadioStatus),
+    /// A device wants to pair: this code must be typed there.
+    #[cfg(feature = "bluetooth")]
+    Passkey { peer: &'a str, code: String },
     /// One document went over, or failed to.
     Document {
         direction: &'a str,

@@ -59,6 +59,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = crate::endpoint::CONNECTIONS_MAX)]
     connections: usize,
 
+    #[cfg(feature = "bluetooth")]
+    #[command(flatten)]
+    link: super::ble::LinkArgs,
+
     #[command(flatten)]
     feed: FeedArgs,
 
@@ -112,7 +116,7 @@ async fn serve(
             #[cfg(feature = "bluetooth")]
             PlaceAddress::Ble(adapter) => {
                 let advert = Advert::new(db, &offered);
-                let bluetooth = super::ble::listen(adapter, advert.state()).await?;
+                let bluetooth = super::ble::listen(adapter, advert.state(), args.link, events).await?;
                 let address = format!("ble:{}", bluetooth.adapter());
                 accepting.spawn(accept_bluetooth(bluetooth, advert, listener, peers));
                 address
@@ -123,6 +127,8 @@ async fn serve(
         events.emit(&Event::Listening { address: address.clone() });
         events.say(&format!("listening on {address}"));
     }
+    #[cfg(feature = "bluetooth")]
+    let _radio = super::ble::Reporter::start(args.listen.iter().any(PlaceAddress::is_ble), events);
     let feed = Feed::start(db, &args.feed, events)?;
     let result = until_told(&mut accepting, feed, &mut signals, events).await;
     accepting.abort_all();
@@ -131,6 +137,8 @@ async fn serve(
         () = listener.wait_until_closed() => {}
         () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end")),
     }
+    #[cfg(feature = "bluetooth")]
+    super::ble::farewells().await;
     result.map(|()| peers.documents())
 }
 

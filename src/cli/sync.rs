@@ -152,7 +152,12 @@ async fn sync(
     } else {
         replicator.start();
     }
-    follow(&replicator, feed, args, events, &mut signals).await
+    #[cfg(feature = "bluetooth")]
+    let _radio = super::ble::Reporter::start(args.address.is_ble(), events);
+    let result = follow(&replicator, feed, args, events, &mut signals).await;
+    #[cfg(feature = "bluetooth")]
+    super::ble::farewells().await;
+    result
 }
 
 fn configuration(db: &Database, collections: Vec<String>, args: &SyncArgs) -> ReplicatorConfiguration {

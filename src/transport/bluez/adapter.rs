@@ -183,7 +183,6 @@ impl Adapter {
         &self.daemon.session
     }
 
-    #[expect(dead_code, reason = "the pairing agent needs it")]
     pub(super) fn daemon(&self) -> &Daemon {
         &self.daemon
     }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bluer::Device;
-use bluer::Uuid;
 use bluer::gatt::remote::Characteristic;
+use bluer::{AddressType, Device, Uuid};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
 use super::adapter::{Adapter, Slot, disconnect, farewells};
 use super::error::BluetoothError;
-use super::packets::{CharacteristicSink, CharacteristicSource, packet_size};
+use super::packets::{CharacteristicSink, CharacteristicSource, Guard, att_mtu, packet_size};
 use super::profile::{INFORMATION, Information, SERVICE, from_peripheral, to_peripheral};
+use super::radio;
 use super::retry;
 use super::scan::{Search, find};
 use crate::link::PacketSize;
@@ -61,6 +61,8 @@ impl Connector for BluerCentral {
 pub(super) struct Connected {
     pub(super) device: Device,
     pub(super) information: Information,
+    adapter: String,
+    random_address: bool,
     characteristics: Vec<(Uuid, Characteristic)>,
     guard: Disconnect,
 }
@@ -79,6 +81,8 @@ impl Connected {
         let guard = Disconnect { device: device.clone(), slot: Some(slot) };
         let characteristics = connect_and_resolve(&device).await?;
         let mut connected = Connected {
+            adapter: adapter.name().to_owned(),
+            random_address: matches!(device.address_type().await, Ok(AddressType::LeRandom)),
             information: Information { profile: 0, packet_size_max: 0, l2cap_psm: None, lane: None },
             device,
             characteristics,
@@ -126,9 +130,11 @@ impl Connected {
         }
     }
 
-    /// What ends the connection when dropped.
-    pub(super) fn into_guard(self) -> Disconnect {
-        self.guard
+    /// What ends the connection when dropped; until then it is known as one of this process.
+    pub(super) fn into_guard(self, via: &'static str, att_mtu: Option<u16>, size: PacketSize) -> Guard {
+        let peer = self.device.address();
+        let announced = radio::announce(&self.adapter, peer, self.random_address, via, att_mtu, size.bytes());
+        Box::new((self.guard, announced))
     }
 }
 
@@ -229,9 +235,11 @@ pub(super) async fn open_gatt(connected: Connected) -> Result<PacketChannel, Blu
         .map_err(|_| BluetoothError::TimedOut { what: "subscribing to the peer", limit: GATT_LIMIT })??;
     let limit = connected.information.packet_size_max;
     let size = packet_size(writer.mtu()).min(PacketSize::try_new(limit).unwrap_or(PacketSize::MIN));
-    info!(%peer, lane, packet = size.bytes(), "connected to peripheral");
+    let att_mtu = att_mtu(writer.mtu());
+    info!(%peer, lane, att_mtu, packet = size.bytes(), "connected to peripheral");
+    let guard = connected.into_guard("gatt", Some(att_mtu), size);
     Ok(PacketChannel {
-        sink: Box::new(CharacteristicSink { writer, _guard: Some(Box::new(connected.into_guard())) }),
+        sink: Box::new(CharacteristicSink { writer, _guard: Some(guard) }),
         source: Box::new(CharacteristicSource::new(reader)),
         size,
         label: format!("gatt {peer}"),

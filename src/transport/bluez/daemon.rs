@@ -88,7 +88,6 @@ impl Daemon {
     }
 
     /// A connection to the bus for objects of our own.
-    #[expect(dead_code, reason = "the pairing agent needs it")]
     pub(super) fn connection(&self) -> &Arc<SyncConnection> {
         &self.bus.connection
     }

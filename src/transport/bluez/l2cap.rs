@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bluer::l2cap::{PSM_LE_DYN_START, SeqPacket, SeqPacketListener, Socket, SocketAddr};
+use bluer::AddressType;
+use bluer::l2cap::{self, PSM_LE_DYN_START, SeqPacket, SeqPacketListener, Socket, SocketAddr};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -14,7 +15,9 @@ use super::adapter::Adapter;
 use super::central::{Connected, open_gatt};
 use super::error::BluetoothError;
 use super::packets::{Guard, L2capHalf};
+use super::radio;
 use super::scan::Search;
+use super::security::{LinkSecurity, SecurityLevel};
 use crate::link::{PACKET_BYTES_MAX, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel};
 
@@ -51,7 +54,9 @@ impl Connector for L2capCentral {
             Ok(socket) => {
                 let address = connected.device.address();
                 info!(peer = %address, psm, "connected over L2CAP");
-                Ok(channel(socket, limit, format!("l2cap {address}"), Some(Box::new(connected.into_guard()))))
+                let size = packet_size(&socket, limit);
+                let guard = connected.into_guard("l2cap", None, size);
+                Ok(channel(socket, size, format!("l2cap {address}"), Some(guard)))
             }
             Err(error) => {
                 warn!(peer = %connected.device.address(), %error, "no L2CAP channel, using GATT");
@@ -89,14 +94,16 @@ async fn open(adapter: &Adapter, connected: &Connected, psm: u16) -> Result<SeqP
 /// Listens for L2CAP channels; give each to the same acceptor as GATT's.
 pub struct L2capListener {
     listener: SeqPacketListener,
+    adapter: bluer::Adapter,
+    security: LinkSecurity,
 }
 
 impl L2capListener {
-    /// Listens on [`PSM`] of `adapter`.
+    /// Listens on [`PSM`] of `adapter`; the kernel sees to it that a channel has the link security that is asked for.
     ///
     /// # Errors
     /// [`BluetoothError`], among them that another process listens there.
-    pub async fn bind(adapter: &Adapter) -> Result<L2capListener, BluetoothError> {
+    pub async fn bind(adapter: &Adapter, security: LinkSecurity) -> Result<L2capListener, BluetoothError> {
         let failed = || BluetoothError::socket("listen for L2CAP channels");
         let bluez = || BluetoothError::bluez("read an address");
         let local = adapter.bluer();
@@ -106,25 +113,45 @@ impl L2capListener {
             PSM,
         );
         let socket = Socket::<SeqPacket>::new_seq_packet().map_err(failed())?;
+        // Unless nothing is asked for: even the lowest level can make the kernel ask for a pairing (bluez #1789).
+        let level = match security.level {
+            SecurityLevel::None => None,
+            SecurityLevel::Encrypt => Some(l2cap::SecurityLevel::Medium),
+            SecurityLevel::Authenticate => Some(l2cap::SecurityLevel::High),
+        };
+        if let Some(level) = level {
+            socket.set_security(l2cap::Security { level, key_size: 0 }).map_err(failed())?;
+        }
         socket.bind(address).map_err(failed())?;
         socket.set_recv_mtu(RECEIVE_MTU).map_err(failed())?;
-        Ok(L2capListener { listener: socket.listen(4).map_err(failed())? })
+        let listener = socket.listen(4).map_err(failed())?;
+        Ok(L2capListener { listener, adapter: local.clone(), security })
     }
 
-    /// The next channel.
+    /// The next channel; `None`: one of a device that may not connect was dropped.
     ///
     /// # Errors
     /// The listener is gone.
-    pub async fn accept(&self) -> Result<PacketChannel, BluetoothError> {
+    pub async fn accept(&self) -> Result<Option<PacketChannel>, BluetoothError> {
         let (socket, peer) =
             self.listener.accept().await.map_err(BluetoothError::socket("accept an L2CAP channel"))?;
-        Ok(channel(socket, PACKET_BYTES_MAX, format!("l2cap {}", peer.addr), None))
+        if !self.security.admits(&self.adapter, peer.addr).await {
+            return Ok(None);
+        }
+        let random = peer.addr_type == AddressType::LeRandom;
+        let size = packet_size(&socket, PACKET_BYTES_MAX);
+        let announced = radio::announce(self.adapter.name(), peer.addr, random, "l2cap", None, size.bytes());
+        Ok(Some(channel(socket, size, format!("l2cap {}", peer.addr), Some(Box::new(announced)))))
     }
 }
 
-fn channel(socket: SeqPacket, peer_limit: u16, label: String, guard: Option<Guard>) -> PacketChannel {
+/// What both sides carry: one packet an SDU.
+fn packet_size(socket: &SeqPacket, peer_limit: u16) -> PacketSize {
     let sdu = socket.send_mtu().unwrap_or(PacketSize::MIN.bytes());
-    let size = PacketSize::fitting(sdu.min(usize::from(peer_limit))).unwrap_or(PacketSize::MIN);
+    PacketSize::fitting(sdu.min(usize::from(peer_limit))).unwrap_or(PacketSize::MIN)
+}
+
+fn channel(socket: SeqPacket, size: PacketSize, label: String, guard: Option<Guard>) -> PacketChannel {
     let socket = Arc::new(socket);
     PacketChannel {
         sink: Box::new(L2capHalf { socket: Arc::clone(&socket), _guard: guard }),

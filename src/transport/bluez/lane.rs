@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use bluer::gatt::local::{CharacteristicControl, CharacteristicControlEvent, ReqError};
 use bluer::gatt::{CharacteristicReader, CharacteristicWriter};
-use bluer::{Adapter, Address, Device};
+use bluer::{Adapter, Address, AddressType, Device};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::adapter;
-use super::packets::{QueueSource, SharedSink, packet_size};
+use super::packets::{QueueSource, SharedSink, att_mtu, packet_size};
 use super::profile::LANES;
+use super::radio;
+use super::security::LinkSecurity;
 use crate::transport::packet::PacketChannel;
 
 /// How long a lane is kept for a central that has read the information and not subscribed yet.
@@ -77,6 +79,7 @@ type Control = Pin<Box<CharacteristicControl>>;
 pub(super) struct LaneTask {
     pub(super) lane: u8,
     pub(super) adapter: Adapter,
+    pub(super) security: LinkSecurity,
     pub(super) lanes: Arc<Lanes>,
     pub(super) channels: mpsc::Sender<PacketChannel>,
 }
@@ -109,7 +112,7 @@ impl LaneTask {
                 },
                 () = self.channels.closed() => return,
             };
-            let Some(guest) = self.welcome(writer) else { continue };
+            let Some(guest) = self.welcome(writer).await else { continue };
             for reader in early.drain(..).filter(|reader| reader.device_address() == guest.address) {
                 tokio::spawn(forward(reader, guest.packets.clone()));
             }
@@ -123,19 +126,27 @@ impl LaneTask {
     }
 
     /// A central has subscribed: makes its channel.
-    fn welcome(&self, writer: CharacteristicWriter) -> Option<Guest> {
+    async fn welcome(&self, writer: CharacteristicWriter) -> Option<Guest> {
         let address = writer.device_address();
         if !self.lanes.take(self.lane, address) {
             warn!(peer = %address, lane = self.lane, "a central subscribed to the lane of another: refused");
             return None; // dropping the writer ends the subscription
         }
+        if !self.security.admits(&self.adapter, address).await {
+            self.lanes.free(self.lane);
+            return None;
+        }
         let device = self.adapter.device(address).ok()?;
+        let random = matches!(device.address_type().await, Ok(AddressType::LeRandom));
         let (packets, queue) = mpsc::channel(QUEUE_PACKETS);
         let writer = Arc::new(writer);
         let size = packet_size(writer.mtu());
+        let att_mtu = att_mtu(writer.mtu());
+        let announced =
+            radio::announce(self.adapter.name(), address, random, "gatt", Some(att_mtu), size.bytes());
         let channel = PacketChannel {
             sink: Box::new(SharedSink::new(Arc::clone(&writer))),
-            source: Box::new(QueueSource { queue, _guard: Box::new(Disconnect(device)) }),
+            source: Box::new(QueueSource { queue, _guard: Box::new((Disconnect(device), announced)) }),
             size,
             label: format!("gatt {address} lane {}", self.lane),
         };
@@ -144,7 +155,7 @@ impl LaneTask {
             self.lanes.free(self.lane);
             return None;
         }
-        info!(peer = %address, lane = self.lane, packet = size.bytes(), "central connected");
+        info!(peer = %address, lane = self.lane, att_mtu, packet = size.bytes(), "central connected");
         Some(Guest { address, writer, packets })
     }
 }

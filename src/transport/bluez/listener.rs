@@ -15,10 +15,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::adapter::Adapter;
+use super::agent::{Pairing, PairingAgent};
 use super::error::BluetoothError;
 use super::l2cap::{L2capListener, PSM};
 use super::peripheral::Peripheral;
 use super::profile::{AdvertBytes, Information, PROFILE_VERSION};
+use super::security::LinkSecurity;
 use crate::link::PACKET_BYTES_MAX;
 use crate::transport::packet::PacketChannel;
 use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
@@ -39,7 +41,7 @@ const BIND_ATTEMPTS: u32 = 20;
 const BIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// Settings of a [`BluetoothListener`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ListenerConfig {
     /// Adapter by name (`hci0`) or address; `None`: the first.
     pub adapter: Option<String>,
@@ -49,6 +51,10 @@ pub struct ListenerConfig {
     pub l2cap: bool,
     /// What is advertised at first.
     pub state: AdvertBytes,
+    /// Link-layer security, beneath that of the sessions.
+    pub security: LinkSecurity,
+    /// How devices may pair; `None`: as the system has it.
+    pub pairing: Option<Pairing>,
     /// Settings of the sessions.
     pub session: SessionConfig,
 }
@@ -102,6 +108,7 @@ struct Running {
     adapter: Adapter,
     peripheral: Peripheral,
     l2cap: mpsc::Receiver<PacketChannel>,
+    _agent: Option<PairingAgent>,
     adapters: std::pin::Pin<Box<dyn futures_util::Stream<Item = SessionEvent> + Send>>,
     events: std::pin::Pin<Box<dyn futures_util::Stream<Item = AdapterEvent> + Send>>,
 }
@@ -119,25 +126,41 @@ impl Running {
         let failed = || BluetoothError::bluez("watch adapters");
         let adapters = adapter.session().events().await.map_err(failed())?;
         let events = adapter.bluer().events().await.map_err(failed())?;
+        let agent = match &config.pairing {
+            Some(pairing) => Some(PairingAgent::register(&adapter, pairing.clone()).await?),
+            None => None,
+        };
         let (sender, l2cap) = mpsc::channel(4);
-        let offered = if config.l2cap { listen_l2cap(&adapter, sender).await } else { None };
+        let offered = if config.l2cap { listen_l2cap(&adapter, config.security, sender).await } else { None };
         let information = Information {
             profile: PROFILE_VERSION,
             packet_size_max: PACKET_BYTES_MAX,
             l2cap_psm: offered,
             lane: None,
         };
-        let peripheral = Peripheral::start(&adapter, information, config.name.clone(), state).await?;
+        let peripheral =
+            Peripheral::start(&adapter, information, config.name.clone(), state, config.security).await?;
         info!(adapter = adapter.name(), l2cap = offered.is_some(), "advertising");
-        Ok(Running { adapter, peripheral, l2cap, adapters: Box::pin(adapters), events: Box::pin(events) })
+        Ok(Running {
+            adapter,
+            peripheral,
+            l2cap,
+            _agent: agent,
+            adapters: Box::pin(adapters),
+            events: Box::pin(events),
+        })
     }
 }
 
 /// Listens for L2CAP channels until nobody wants them; GATT alone is offered where it cannot.
-async fn listen_l2cap(adapter: &Adapter, sender: mpsc::Sender<PacketChannel>) -> Option<u16> {
+async fn listen_l2cap(
+    adapter: &Adapter,
+    security: LinkSecurity,
+    sender: mpsc::Sender<PacketChannel>,
+) -> Option<u16> {
     let mut attempt = 1;
     let listener = loop {
-        match L2capListener::bind(adapter).await {
+        match L2capListener::bind(adapter, security).await {
             Ok(listener) => break listener,
             Err(BluetoothError::Socket { source, .. })
                 if source.kind() == std::io::ErrorKind::AddrInUse && attempt < BIND_ATTEMPTS =>
@@ -155,7 +178,8 @@ async fn listen_l2cap(adapter: &Adapter, sender: mpsc::Sender<PacketChannel>) ->
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok(channel) => if sender.send(channel).await.is_err() { return },
+                    Ok(Some(channel)) => if sender.send(channel).await.is_err() { return },
+                    Ok(None) => {}
                     Err(error) => {
                         warn!(%error, "L2CAP channel");
                         sleep(RESTART_PAUSE_MIN).await;

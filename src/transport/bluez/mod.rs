@@ -9,6 +9,10 @@
 //! | `lane` | a pair of characteristics for each central, and its channel |
 //! | [`packets`] | BlueZ's sockets as packet channels |
 //! | [`peripheral`] | the GATT application and the advertisement |
+//! | [`security`] | what a peripheral requires of a radio connection |
+//! | [`agent`] | pairing without a screen and a person |
+//! | [`radio`] | MTU, interval, PHY and signal strength of connections |
+//! | `kernel` | the kernel's management and monitor sockets |
 //! | [`doctor`] | is this machine fit, and what to do if not |
 //! | [`listener`] | the passive end, kept alive through restarts |
 //! | `stall` | what to do when nothing is heard |
@@ -21,19 +25,23 @@
 //! Workarounds name the fact they are for; the facts are in `firmware-notes/bluez.md`.
 
 pub mod adapter;
+pub mod agent;
 pub mod central;
 pub mod central_btleplug;
 mod daemon;
 pub mod doctor;
 pub mod error;
+mod kernel;
 pub mod l2cap;
 mod lane;
 pub mod listener;
 pub mod packets;
 pub mod peripheral;
 pub mod profile;
+pub mod radio;
 mod retry;
 pub mod scan;
+pub mod security;
 mod stall;
 
 pub use error::BluetoothError;

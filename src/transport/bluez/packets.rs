@@ -26,6 +26,11 @@ pub(super) fn packet_size(value_max: usize) -> PacketSize {
     AttMtu::new(octets).packet_size()
 }
 
+/// The ATT MTU of a connection whose writer takes values of up to `value_max` bytes: bluer's writers say 5 less.
+pub(super) fn att_mtu(value_max: usize) -> u16 {
+    u16::try_from(value_max).unwrap_or(u16::MAX).saturating_add(5)
+}
+
 /// Packets out through a characteristic's socket.
 pub(super) struct CharacteristicSink {
     pub(super) writer: CharacteristicWriter,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bluer::adv::{Advertisement, AdvertisementHandle};
 use bluer::gatt::local::{
     Application, ApplicationHandle, Characteristic, CharacteristicControlHandle, CharacteristicNotify,
-    CharacteristicNotifyMethod, CharacteristicRead, CharacteristicWrite, CharacteristicWriteMethod, Service,
-    characteristic_control,
+    CharacteristicNotifyMethod, CharacteristicRead, CharacteristicWrite, CharacteristicWriteMethod, ReqError,
+    Service, characteristic_control,
 };
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use super::adapter::Adapter;
 use super::error::BluetoothError;
 use super::lane::{LaneTask, Lanes};
 use super::profile::{AdvertBytes, INFORMATION, Information, LANES, SERVICE, from_peripheral, to_peripheral};
+use super::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::PacketChannel;
 
 /// Channels that wait to be taken; more centrals than that are turned away.
@@ -52,15 +53,18 @@ impl Peripheral {
         information: Information,
         name: Option<String>,
         state: AdvertBytes,
+        security: LinkSecurity,
     ) -> Result<Peripheral, BluetoothError> {
         let lanes = Arc::new(Lanes::default());
-        let mut characteristics = vec![information_characteristic(information, Arc::clone(&lanes))];
+        let reading =
+            Reading { information, lanes: Arc::clone(&lanes), adapter: adapter.bluer().clone(), security };
+        let mut characteristics = vec![information_characteristic(reading)];
         let mut controls = Vec::new();
         for lane in 0..LANES {
             let (writes, writes_handle) = characteristic_control();
             let (notifies, notifies_handle) = characteristic_control();
             characteristics.extend([
-                write_characteristic(lane, writes_handle),
+                write_characteristic(lane, security.level, writes_handle),
                 notify_characteristic(lane, notifies_handle),
             ]);
             controls.push((lane, writes, notifies));
@@ -75,7 +79,7 @@ impl Peripheral {
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
         for (lane, writes, notifies) in controls {
             let (adapter, lanes, channels) = (adapter.bluer().clone(), Arc::clone(&lanes), sender.clone());
-            let task = LaneTask { lane, adapter, lanes, channels };
+            let task = LaneTask { lane, adapter, security, lanes, channels };
             tokio::spawn(task.run(Box::pin(writes), Box::pin(notifies)));
         }
         drop(sender); // the lanes have theirs: when all have ended, so has the service
@@ -132,23 +136,48 @@ fn advertisement(name: Option<String>, state: AdvertBytes) -> Advertisement {
     }
 }
 
-/// Tells what is offered, and gives the central that reads it a lane.
-fn information_characteristic(information: Information, lanes: Arc<Lanes>) -> Characteristic {
+/// What the information is made of, at each reading.
+struct Reading {
+    information: Information,
+    lanes: Arc<Lanes>,
+    adapter: bluer::Adapter,
+    security: LinkSecurity,
+}
+
+/// Tells what is offered, and gives the central that reads it a lane. It is read first, so it is where a central learns that
+/// it has to pair.
+fn information_characteristic(reading: Reading) -> Characteristic {
+    let (level, reading) = (reading.security.level, Arc::new(reading));
     let read = CharacteristicRead {
         read: true,
+        encrypt_read: level == SecurityLevel::Encrypt,
+        encrypt_authenticated_read: level == SecurityLevel::Authenticate,
         fun: Box::new(move |request| {
-            let lane = lanes.reserve(request.device_address);
-            debug!(peer = %request.device_address, ?lane, mtu = request.mtu, "information read");
-            async move { Ok(Information { lane, ..information }.encode()) }.boxed()
+            let reading = Arc::clone(&reading);
+            async move {
+                if !reading.security.admits(&reading.adapter, request.device_address).await {
+                    return Err(ReqError::NotAuthorized);
+                }
+                let lane = reading.lanes.reserve(request.device_address);
+                debug!(peer = %request.device_address, ?lane, mtu = request.mtu, "information read");
+                Ok(Information { lane, ..reading.information }.encode())
+            }
+            .boxed()
         }),
         ..Default::default()
     };
     Characteristic { uuid: INFORMATION, read: Some(read), ..Default::default() }
 }
 
-fn write_characteristic(lane: u8, control_handle: CharacteristicControlHandle) -> Characteristic {
+fn write_characteristic(
+    lane: u8,
+    level: SecurityLevel,
+    control_handle: CharacteristicControlHandle,
+) -> Characteristic {
     let write = CharacteristicWrite {
         write_without_response: true,
+        encrypt_write: level == SecurityLevel::Encrypt,
+        encrypt_authenticated_write: level == SecurityLevel::Authenticate,
         method: CharacteristicWriteMethod::Io,
         ..Default::default()
     };

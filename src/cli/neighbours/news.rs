@@ -1,0 +1,176 @@
+//! Which neighbour has something new, by its advert and by what was synced with it before: a quiet one costs no connection.
+//!
+//! For each peer the database keeps two counters: that of the peer (as it advertised it before the last sync that succeeded;
+//! everything up to there is here) and that of this database at that time (everything up to there is at the peer). A sync that
+//! moved something changes a counter, so the next sight of the peer leads to one more sync, which finds nothing to do and
+//! leaves both counters as they are: then there is silence. Nothing is ever concluded from what a sync is believed to have
+//! changed at the other side.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+use crate::cli::ble::change_counter;
+use crate::database::Database;
+use crate::replicator::checkpoint::OWN_PREFIX;
+use crate::replicator::store::{CollectionId, ReplicaStore};
+use crate::transport::bluez::profile::{AdvertCodec, Sighting};
+use crate::transport::bluez::scan::Neighbour;
+
+/// Which way documents go in the syncs that are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ways {
+    pub(crate) push: bool,
+    pub(crate) pull: bool,
+}
+
+/// What was synced with one peer, as the database keeps it, in postcard. Counters are the low 24 bits, as advertised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    /// Everything here up to this counter of ours is at the peer.
+    pushed: Option<u32>,
+    /// Everything at the peer up to this counter of its is here.
+    pulled: Option<u32>,
+}
+
+/// Judges neighbours for the syncs of some collections.
+pub(crate) struct News {
+    db: Database,
+    collections: Vec<String>,
+    codec: Arc<dyn AdvertCodec>,
+    ways: Ways,
+}
+
+/// Both counters before a sync; to be noted when it has succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Before {
+    sighting: Sighting,
+    own: u32,
+}
+
+impl News {
+    pub(crate) fn new(db: &Database, collections: &[String], codec: Arc<dyn AdvertCodec>, ways: Ways) -> News {
+        let mut collections = collections.to_vec();
+        collections.sort_unstable();
+        News { db: db.clone(), collections, codec, ways }
+    }
+
+    /// What a neighbour says; `None` if its advert is not meant for us.
+    pub(crate) fn read(&self, neighbour: &Neighbour) -> Option<Sighting> {
+        self.codec.read(&neighbour.state)
+    }
+
+    /// Both counters as they are now, to be taken before a sync begins.
+    pub(crate) fn before(&self, sighting: Sighting) -> Before {
+        Before { sighting, own: change_counter(&self.db, &self.collections) }
+    }
+
+    /// Whether a sync with that peer may have something to do.
+    pub(crate) fn has_something(&self, sighting: Sighting) -> bool {
+        let record = self.record(sighting.device);
+        let own = change_counter(&self.db, &self.collections);
+        (self.ways.push && record.pushed != Some(own))
+            || (self.ways.pull && record.pulled != Some(sighting.change))
+    }
+
+    /// A sync that began at `before` has moved all that there was to move. Nothing is lost if this is: it costs a sync.
+    pub(crate) fn note(&self, before: Before) {
+        let device = before.sighting.device;
+        let old = self.record(device);
+        let record = Record {
+            pushed: if self.ways.push { Some(before.own) } else { old.pushed },
+            pulled: if self.ways.pull { Some(before.sighting.change) } else { old.pulled },
+        };
+        if record == old {
+            return;
+        }
+        let Some(place) = self.place() else { return };
+        let name = self.name(device);
+        let stored = || {
+            let revision = self.db.checkpoint(place, &name)?.map(|stored| stored.revision);
+            let body = postcard::to_stdvec(&record).unwrap_or_default();
+            self.db.set_checkpoint(place, &name, revision.as_deref(), Bytes::from(body))
+        };
+        match stored() {
+            Ok(Some(_)) => debug!(device, ?record, "noted"),
+            Ok(None) => debug!(device, "noted by somebody else at the same time"),
+            Err(error) => warn!(%error, "cannot note what was synced; the next sync is not saved"),
+        }
+    }
+
+    fn record(&self, device: u32) -> Record {
+        let stored = self.place().and_then(|place| self.db.checkpoint(place, &self.name(device)).ok().flatten());
+        stored.and_then(|stored| postcard::from_bytes(&stored.body).ok()).unwrap_or_default()
+    }
+
+    /// Kept with the checkpoints of the first collection, under a name that no peer may use.
+    fn place(&self) -> Option<CollectionId> {
+        self.collections.iter().find_map(|name| ReplicaStore::collection(&self.db, name))
+    }
+
+    /// Another choice of collections has counters of its own.
+    fn name(&self, device: u32) -> String {
+        let collections = crc32fast::hash(self.collections.join("\n").as_bytes());
+        format!("{OWN_PREFIX}neighbour/{device:08x}/{collections:08x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::DatabaseConfig;
+    use crate::transport::bluez::profile::PlainAdvert;
+
+    const BOTH: Ways = Ways { push: true, pull: true };
+    const PEER: Sighting = Sighting { device: 7, change: 40 };
+
+    fn news(db: &Database, collections: &[&str], ways: Ways) -> News {
+        let collections: Vec<String> = collections.iter().map(|name| (*name).to_owned()).collect();
+        News::new(db, &collections, Arc::new(PlainAdvert { group: 0, device: 1 }), ways)
+    }
+
+    #[test]
+    fn a_peer_is_quiet_until_one_of_the_two_counters_moves() -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("db");
+        {
+            let db = Database::open(&path, DatabaseConfig::default())?;
+            let collection = db.default_collection()?;
+            let news = news(&db, &["_default"], BOTH);
+            assert!(news.has_something(PEER), "never synced");
+            let before = news.before(PEER);
+            // It pulls something in: what came from there need not go back, but that is not for us to guess.
+            collection.put("a", &serde_json::json!({"from": "the peer"}))?;
+            news.note(before);
+            assert!(news.has_something(PEER));
+            news.note(news.before(PEER));
+            assert!(!news.has_something(PEER));
+            assert!(news.has_something(Sighting { change: 41, ..PEER }));
+            assert!(news.has_something(Sighting { device: 8, ..PEER }), "another one");
+            collection.put("b", &serde_json::json!({"from": "here"}))?;
+            assert!(news.has_something(PEER));
+            news.note(news.before(PEER));
+        }
+        let db = Database::open(&path, DatabaseConfig::default())?;
+        assert!(!news(&db, &["_default"], BOTH).has_something(PEER), "it survives the process");
+        Ok(())
+    }
+
+    #[test]
+    fn directions_and_collections_are_kept_apart() -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let db = Database::open(directory.path().join("db"), DatabaseConfig::default())?;
+        db.create_collection("plant.readings")?;
+        let push = news(&db, &["_default"], Ways { push: true, pull: false });
+        push.note(push.before(PEER));
+        assert!(!push.has_something(Sighting { change: 99, ..PEER }), "what the peer has does not matter");
+        assert!(news(&db, &["_default"], BOTH).has_something(PEER), "nothing was pulled");
+        assert!(news(&db, &["_default", "plant.readings"], BOTH).has_something(PEER));
+        let pull = news(&db, &["_default"], Ways { push: false, pull: true });
+        pull.note(pull.before(PEER));
+        assert!(!news(&db, &["_default"], BOTH).has_something(PEER), "both were done, one after the other");
+        Ok(())
+    }
+}
