@@ -42,7 +42,7 @@ fn last_error(result: i32) -> io::Result<i32> {
 }
 
 /// A socket of a channel. `filter`: a program that chooses the messages that are received.
-#[allow(unsafe_code)] // three system calls with pointers to what lives on this stack
+#[allow(unsafe_code)] // system calls with pointers to what lives on this stack
 fn open(channel: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<File>> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers.
@@ -63,7 +63,8 @@ fn open(channel: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<File>>
     let pointer: *const HciAddress = &raw const address;
     // SAFETY: the address has the layout of the kernel's `struct sockaddr_hci` and lives until the call returns.
     last_error(unsafe { libc::bind(socket.as_raw_fd(), pointer.cast(), length) })?;
-    Ok(AsyncFd::register_with_interest(File::from(socket), Interest::READABLE)?)
+    // SAFETY: the file owns the descriptor, which is the same until it is dropped, with the registration before it.
+    Ok(unsafe { AsyncFd::register_with_interest(File::from(socket), Interest::READABLE) }?)
 }
 
 async fn receive(socket: &AsyncFd<File>, message: &mut [u8]) -> io::Result<usize> {
