@@ -15,6 +15,7 @@ use gattway::transport::bluez::l2cap::{L2capCentral, L2capListener, PSM};
 use gattway::transport::bluez::peripheral::Peripheral;
 use gattway::transport::bluez::profile::{AdvertState, Information, PROFILE_VERSION};
 use gattway::transport::bluez::scan::{Search, Wanted};
+use gattway::transport::bluez::security::LinkSecurity;
 use gattway::transport::packet::{Connector, PacketChannel};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -91,7 +92,7 @@ fn numbered(number: u32, size: usize) -> Vec<u8> {
 
 async fn serve(adapter: &str) -> Result<()> {
     let adapter = Adapter::open(Some(adapter)).await?;
-    let listener = L2capListener::bind(&adapter).await?;
+    let listener = L2capListener::bind(&adapter, LinkSecurity::default()).await?;
     let information = Information {
         profile: PROFILE_VERSION,
         packet_size_max: PACKET_BYTES_MAX,
@@ -99,11 +100,16 @@ async fn serve(adapter: &str) -> Result<()> {
         lane: None,
     };
     let state = AdvertState { group: 0, device: 0, change: 0 }.encode();
-    let mut peripheral = Peripheral::start(&adapter, information, Some("packets".to_owned()), state).await?;
+    let name = Some("packets".to_owned());
+    let mut peripheral =
+        Peripheral::start(&adapter, information, name, state, LinkSecurity::default()).await?;
     loop {
         let channel = tokio::select! {
             channel = peripheral.accept() => channel.ok_or("the service was taken away")?,
-            channel = listener.accept() => channel?,
+            channel = listener.accept() => match channel? {
+                Some(channel) => channel,
+                None => continue,
+            },
         };
         tokio::spawn(async move {
             let label = channel.label.clone();
