@@ -12,7 +12,7 @@ use tracing::{Instrument, info_span};
 use super::framing::FramingRole;
 use super::{MessageEndpointConnection, ProtocolType};
 use crate::blip::BlipConfig;
-use crate::replicator::config::{PassiveConfig, ReplicationFilter};
+use crate::replicator::config::{AccessRule, PassiveConfig, ReplicationFilter};
 use crate::replicator::driver::{self, ConnectionLimits, DriverEvent, Setup, StopSignal};
 use crate::replicator::event::SessionEvent;
 use crate::replicator::handle::status::{Listeners, lock};
@@ -183,6 +183,21 @@ impl MessageEndpointListener {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn accept(&self, connection: Arc<dyn MessageEndpointConnection>) -> Result<(), ListenerError> {
+        self.accept_limited(connection, None)
+    }
+
+    /// As [`accept`](Self::accept), for a peer that may do only what `access` says, within the configuration.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    ///
+    /// # Panics
+    /// As [`accept`](Self::accept).
+    pub fn accept_limited(
+        &self,
+        connection: Arc<dyn MessageEndpointConnection>,
+        access: Option<AccessRule>,
+    ) -> Result<(), ListenerError> {
         let (id, stop) = {
             let mut connections = lock(&self.inner.connections);
             let max = self.inner.config.connections_max;
@@ -202,7 +217,7 @@ impl MessageEndpointListener {
             (id, stop)
         };
         let span = info_span!("listener", connection = id);
-        task::spawn(serve(Arc::clone(&self.inner), id, connection, stop).instrument(span));
+        task::spawn(serve(Arc::clone(&self.inner), id, connection, access, stop).instrument(span));
         Ok(())
     }
 
@@ -292,12 +307,18 @@ impl Drop for Registration {
 }
 
 /// The life of one connection.
-async fn serve(inner: Arc<Inner>, id: u64, connection: Arc<dyn MessageEndpointConnection>, stop: StopSignal) {
+async fn serve(
+    inner: Arc<Inner>,
+    id: u64,
+    connection: Arc<dyn MessageEndpointConnection>,
+    access: Option<AccessRule>,
+    stop: StopSignal,
+) {
     let registration = Registration { inner: Arc::clone(&inner), id };
     let config = &inner.config;
     let setup = Setup {
         connection: Arc::clone(&connection),
-        session: Session::passive(config.session()),
+        session: Session::passive(PassiveConfig { access, ..config.session() }),
         store: Arc::clone(&config.store),
         role: FramingRole::Passive,
         protocol_type: config.protocol_type,

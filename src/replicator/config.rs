@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::messages::canonical_name;
 use super::resolver::DefaultResolver;
 use super::store::ConflictResolver;
 use crate::blip::BlipConfig;
@@ -133,6 +134,18 @@ pub struct FilterInput<'a> {
 /// Says whether a revision may pass.
 pub type ReplicationFilter = Arc<dyn Fn(&FilterInput<'_>) -> bool + Send + Sync>;
 
+/// What one peer may do with a collection, within what its side is set up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectionAccess {
+    /// Whether it may push to us.
+    pub push: bool,
+    /// Whether it may pull from us.
+    pub pull: bool,
+}
+
+/// Says what a peer may do with the collection of a full name. With neither, the collection does not exist for it.
+pub type AccessRule = Arc<dyn Fn(&str) -> CollectionAccess + Send + Sync>;
+
 /// One collection of an active replication.
 #[derive(Clone, Default)]
 pub struct CollectionConfig {
@@ -234,6 +247,8 @@ pub struct PassiveConfig {
     pub accept_push: bool,
     /// Whether the peer may pull from us.
     pub accept_pull: bool,
+    /// What this peer may do, collection by collection, within the two above; `None`: everything.
+    pub access: Option<AccessRule>,
     /// Revisions it refuses are not stored.
     pub incoming_filter: Option<ReplicationFilter>,
     /// Revisions it refuses are not offered.
@@ -256,6 +271,7 @@ impl Default for PassiveConfig {
             collections: vec![super::messages::DEFAULT_COLLECTION.to_owned()],
             accept_push: true,
             accept_pull: true,
+            access: None,
             incoming_filter: None,
             outgoing_filter: None,
             blip: BlipConfig::default(),
@@ -266,6 +282,26 @@ impl Default for PassiveConfig {
         }
     }
 }
+
+impl PassiveConfig {
+    /// What the peer may do with a collection, all rules taken together.
+    pub(super) fn access_to(&self, collection: &str) -> CollectionAccess {
+        let granted = match &self.access {
+            Some(rule) => rule(collection),
+            None => CollectionAccess { push: true, pull: true },
+        };
+        CollectionAccess { push: granted.push && self.accept_push, pull: granted.pull && self.accept_pull }
+    }
+
+    /// Whether the peer may know that a collection exists.
+    pub(super) fn offers(&self, collection: &str) -> bool {
+        let listed = |offered: &String| canonical_name(offered) == collection;
+        let granted = || self.access.as_ref().is_none_or(|rule| rule(collection) != NO_ACCESS);
+        self.collections.iter().any(listed) && granted()
+    }
+}
+
+const NO_ACCESS: CollectionAccess = CollectionAccess { push: false, pull: false };
 
 impl fmt::Debug for PassiveConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -55,6 +55,14 @@ impl Session {
         Session { core, role: Role::Passive(Box::new(Passive::new(config))) }
     }
 
+    /// The peer has proven who it is: what was synced is remembered under this name. Before `start`; nothing on the passive
+    /// side.
+    pub fn set_peer_uid(&mut self, uid: String) {
+        if let Role::Active(active) = &mut self.role {
+            active.set_peer_uid(uid);
+        }
+    }
+
     /// The connection is open. The active side speaks first; the passive side waits.
     pub fn start(&mut self, now: Instant, store: &dyn ReplicaStore) {
         self.core.now = now;

@@ -58,6 +58,11 @@ impl Active {
         &self.config
     }
 
+    /// Names the peer by what it has proven.
+    pub fn set_peer_uid(&mut self, uid: String) {
+        self.config.peer_uid = uid;
+    }
+
     /// Asks the peer for its collections and checkpoints.
     pub fn start(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         self.check_config()?;

@@ -117,6 +117,9 @@ pub(crate) async fn run(
     let result = match open(&mut setup, handle, &inbound).await {
         Ok(true) => {
             observer(DriverEvent::Opened);
+            if let Some(uid) = setup.connection.peer_uid() {
+                setup.session.set_peer_uid(uid);
+            }
             let exchange = Exchange::new(setup, inbound).run(observer);
             guard(exchange).await.unwrap_or(Err(ReplicatorError::Panicked { what: "replication" }))
         }

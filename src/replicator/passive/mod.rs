@@ -12,7 +12,7 @@ use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
 use super::extension::receiver::RevsReceived;
-use super::messages::{DEFAULT_COLLECTION, canonical_name, parse_get_collections, profile, refuse};
+use super::messages::{DEFAULT_COLLECTION, parse_get_collections, profile, refuse};
 use super::store::{CommitOutcome, ReplicaStore, StoredCheckpoint};
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};
 use subscription::Subscription;
@@ -64,7 +64,8 @@ impl Passive {
         store: &dyn ReplicaStore,
     ) -> Result<usize, Fault> {
         let collection = self.collection(core, request, store)?;
-        if self.config.accept_push { Ok(collection) } else { Err(refuse::push().into()) }
+        let may = self.config.access_to(&core.collections[collection].name).push;
+        if may { Ok(collection) } else { Err(refuse::push().into()) }
     }
 
     /// The collection of a request. A peer that begins with anything but `getCollections` means the default one.
@@ -80,12 +81,8 @@ impl Passive {
         Ok(core.collection_of(request)?)
     }
 
-    fn offers(&self, name: &str) -> bool {
-        self.config.collections.iter().any(|offered| canonical_name(offered) == name)
-    }
-
     fn settle_on_default(&mut self, core: &mut Core, store: &dyn ReplicaStore) {
-        if !self.config.default_without_collections || !self.offers(DEFAULT_COLLECTION) {
+        if !self.config.default_without_collections || !self.config.offers(DEFAULT_COLLECTION) {
             return;
         }
         let Some(id) = store.collection(DEFAULT_COLLECTION) else { return };
@@ -110,7 +107,7 @@ impl Passive {
         let mut answers = Vec::with_capacity(asked.len());
         let mut found = Vec::with_capacity(asked.len());
         for (n, (client, name)) in asked.into_iter().enumerate() {
-            let id = if self.offers(&name) { store.collection(&name) } else { None };
+            let id = if self.config.offers(&name) { store.collection(&name) } else { None };
             let Some(id) = id else {
                 answers.push("null".to_owned());
                 continue;
@@ -132,7 +129,12 @@ impl Passive {
         let offered = request.properties.get(extension::PROPERTY) == Some(extension::VERSION);
         core.extension = self.config.extension && offered && complete;
         if core.extension {
-            let last: Vec<u64> = core.collections.iter().map(|c| store.last_sequence(c.id)).collect();
+            // Who may not pull learns no count, and by asking for more that it may not.
+            let last = |c: &SessionCollection| match self.config.access_to(&c.name).pull {
+                true => store.last_sequence(c.id),
+                false => u64::MAX,
+            };
+            let last: Vec<u64> = core.collections.iter().map(last).collect();
             reply = reply.with(extension::PROPERTY, &extension::acceptance(&last));
         }
         Ok(Answer::Now(reply))
@@ -181,7 +183,7 @@ impl Passive {
         store: &dyn ReplicaStore,
     ) -> Result<Answer, Fault> {
         let collection = self.collection(core, request, store)?;
-        if !self.config.accept_pull {
+        if !self.config.access_to(&core.collections[collection].name).pull {
             return Err(refuse::pull().into());
         }
         let filter = self.config.outgoing_filter.clone();
