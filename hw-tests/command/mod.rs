@@ -28,10 +28,18 @@ pub fn gattway(db: &Path) -> Command {
     command
 }
 
+/// Arguments as a test gives them: `serve` and `sync` let strangers in unless it says how they are to meet.
+fn meeting<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    let meets = args.first().is_some_and(|command| ["serve", "sync"].contains(command));
+    let said = args.iter().any(|arg| ["--plain", "--trust-all", "--trusted-only"].contains(arg));
+    let args = args.iter().copied().filter(|arg| *arg != "--trusted-only");
+    args.chain((meets && !said).then_some("--trust-all")).collect()
+}
+
 /// Runs a command with `input` on its standard input.
 pub fn run_with_input(db: &Path, args: &[&str], input: &[u8]) -> Ended {
     let mut child = gattway(db)
-        .args(args)
+        .args(meeting(args))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -79,7 +87,7 @@ impl Process {
     /// Starts `gattway --db DB ARGS`, whose arguments should include `--json`.
     pub fn start(db: &Path, args: &[&str]) -> Process {
         let mut child = gattway(db)
-            .args(args)
+            .args(meeting(args))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::security::{self, Security};
 use super::{CliError, Exit};
 use crate::database::Database;
 use crate::endpoint::{
@@ -15,8 +16,10 @@ use crate::endpoint::{
 };
 use crate::link::{AttMtu, LinkStats};
 use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorStatus};
+use crate::secure::{Identity, Psk};
 use crate::time::Instant;
 use crate::transport::clock::Clock;
+use crate::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
 use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 use crate::transport::sim::radio::{Path, Phy, Side};
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio, WorldCounters};
@@ -130,6 +133,15 @@ impl AirArgs {
     }
 }
 
+/// Whether the two devices are members of one group, or speak without encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protection {
+    /// As every command does unless told otherwise.
+    Secure,
+    /// For comparison.
+    Plain,
+}
+
 /// The radio with both devices; the gateway listens as long as this lives.
 pub(super) struct Air {
     radio: SimRadio,
@@ -138,6 +150,7 @@ pub(super) struct Air {
     path: Path,
     connector: Arc<SimConnector>,
     session: SessionConfig,
+    security: Security,
     listener: Arc<MessageEndpointListener>,
 }
 
@@ -215,7 +228,7 @@ impl Traffic {
 
 impl Air {
     /// Switches both devices on. Needs a tokio runtime; `clock` may be scaled.
-    pub(super) fn start(args: &AirArgs, gateway_db: &Database, clock: Clock) -> Air {
+    pub(super) fn start(args: &AirArgs, gateway_db: &Database, clock: Clock, protection: Protection) -> Air {
         let radio = SimRadio::new(args.seed, clock);
         let field = radio.add_device("field device", args.host());
         let gateway = radio.add_device("gateway", args.host());
@@ -227,8 +240,10 @@ impl Air {
             MessageEndpointListenerConfiguration::new(Arc::new(gateway_db.clone()), ProtocolType::ByteStream);
         config.collections = gateway_db.collections();
         let listener = Arc::new(MessageEndpointListener::new(config));
-        tokio::spawn(accept(gateway.clone(), session, Arc::clone(&listener)));
-        Air { radio, field, gateway, path: args.path(), connector, session, listener }
+        let [field_security, gateway_security] = security(protection, args.seed, clock);
+        tokio::spawn(accept(gateway.clone(), session, gateway_security, Arc::clone(&listener)));
+        let (path, security) = (args.path(), field_security);
+        Air { radio, field, gateway, path, connector, session, security, listener }
     }
 
     /// Runs one replication of the field device's database with the gateway to its end. `watch` is called again and
@@ -243,6 +258,7 @@ impl Air {
         let dial = Arc::new(Dial {
             connector: Arc::clone(&self.connector),
             session: self.session,
+            security: self.security.clone(),
             connections: Mutex::default(),
         });
         let delegate: Arc<dyn MessageEndpointDelegate> = Arc::clone(&dial) as _;
@@ -285,23 +301,65 @@ impl Air {
     }
 }
 
+/// Two members of a group that exists for one run; their keys come from the seed, so that a run can be repeated.
+fn security(protection: Protection, seed: u64, clock: Clock) -> [Security; 2] {
+    [1u8, 2].map(|device| {
+        if protection == Protection::Plain {
+            return Security::Plain;
+        }
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        let policy = Arc::new(security::Members(Psk(key)));
+        key[8] = device;
+        let mut config = SecureConnectionConfig::new(Arc::new(Identity::from_private(key)), policy);
+        config.clock = clock;
+        config.seed = Some(seed);
+        // The peer is the same in every run of one pair of databases.
+        config.names_peer = false;
+        Security::Secure(config)
+    })
+}
+
 /// The gateway: takes connections until the radio is switched off.
-async fn accept(gateway: SimDevice, session: SessionConfig, listener: Arc<MessageEndpointListener>) {
+async fn accept(
+    gateway: SimDevice,
+    session: SessionConfig,
+    security: Security,
+    listener: Arc<MessageEndpointListener>,
+) {
     let mut channels = gateway.listen();
     let acceptor = LinkAcceptor::new(session);
+    let secure = match security {
+        Security::Plain => None,
+        Security::Secure(config) => Some(SecureAcceptor::new(config)),
+    };
+    let newcomer = async || match &secure {
+        Some(secure) => secure.next().await,
+        None => std::future::pending().await,
+    };
     loop {
         tokio::select! {
             channel = channels.accept() => match channel {
                 Some(channel) => acceptor.incoming(channel),
                 None => return,
             },
-            connection = acceptor.next() => {
-                let Some(connection) = connection else { return };
-                if let Err(error) = listener.accept(connection) {
-                    tracing::warn!(%error, "the gateway refused a connection");
-                }
+            connection = acceptor.next() => match (connection, &secure) {
+                (None, _) => return,
+                (Some(connection), Some(secure)) => secure.incoming(Carrier::Link(connection), "field device"),
+                (Some(connection), None) => give(&listener, connection),
+            },
+            incoming = newcomer() => match incoming {
+                Some(Incoming::Accepted(accepted)) => give(&listener, accepted.connection),
+                Some(Incoming::Refused { error, .. }) => tracing::warn!(%error, "the gateway refused a peer"),
+                None => return,
             }
         }
+    }
+}
+
+fn give(listener: &MessageEndpointListener, connection: Arc<dyn MessageEndpointConnection>) {
+    if let Err(error) = listener.accept(connection) {
+        tracing::warn!(%error, "the gateway refused a connection");
     }
 }
 
@@ -309,6 +367,7 @@ async fn accept(gateway: SimDevice, session: SessionConfig, listener: Arc<Messag
 struct Dial {
     connector: Arc<SimConnector>,
     session: SessionConfig,
+    security: Security,
     connections: Mutex<Vec<Arc<LinkConnection>>>,
 }
 
@@ -324,7 +383,7 @@ impl MessageEndpointDelegate for Dial {
         let connector: Arc<SimConnector> = Arc::clone(&self.connector);
         let connection = LinkConnection::central(connector, self.session);
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&connection));
-        connection
+        self.security.over_link(connection)
     }
 }
 

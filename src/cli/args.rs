@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::{CliError, Exit, bench, db, demo, group, serve, sync};
+use super::{CliError, Exit, bench, db, demo, group, id, serve, sync};
 #[cfg(feature = "bluetooth")]
 use super::{ble, doctor};
 
@@ -66,6 +66,7 @@ pub(super) enum Command {
     Demo(demo::DemoArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
+    Id(id::IdArgs),
     Serve(serve::ServeArgs),
     Sync(sync::SyncArgs),
     #[command(subcommand)]
@@ -82,6 +83,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Db(command) => db::run(&cli.global, command),
+        Command::Id(args) => id::run(&cli.global, args),
         Command::Serve(args) => serve::run(&cli.global, args),
         Command::Sync(args) => sync::run(&cli.global, args),
         Command::Group(command) => group::run(&cli.global, command),

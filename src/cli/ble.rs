@@ -13,7 +13,6 @@ use super::output::{Output, note, stdout_is_terminal};
 use super::runtime::{self, Signals};
 use super::{CliError, Exit};
 use crate::database::Database;
-use crate::endpoint::MessageEndpointConnection;
 use crate::replicator::store::ReplicaStore;
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::{self, Adapter, SLOTS_DEFAULT, set_slots};
@@ -149,7 +148,7 @@ impl Connector for Dial {
 }
 
 /// A connection to the peripheral `peer`: its address, its name, or `any`.
-pub(super) fn dial(peer: &str, args: &BleArgs) -> Arc<dyn MessageEndpointConnection> {
+pub(super) fn dial(peer: &str, args: &BleArgs) -> Arc<LinkConnection> {
     let wanted = if peer.is_empty() { Wanted::Any } else { Wanted::parse(peer) };
     let search = Search::open(wanted);
     LinkConnection::central(Arc::new(Dial { args: args.clone(), search }), SessionConfig::default())

@@ -14,6 +14,7 @@ use crate::replicator::{
 /// The state of a replicator as people and scripts see it.
 pub(super) struct Display<'a> {
     peer: String,
+    secure: bool,
     events: &'a Events,
     progress: Progress,
     began: Instant,
@@ -25,10 +26,11 @@ pub(super) struct Display<'a> {
 
 impl Display<'_> {
     /// A display of the replicator that syncs with `peer`.
-    pub(super) fn new<'a>(peer: String, events: &'a Events) -> Display<'a> {
+    pub(super) fn new<'a>(peer: String, secure: bool, events: &'a Events) -> Display<'a> {
         let progress = Progress::start("syncing", 0, events.json());
         Display {
             peer,
+            secure,
             events,
             progress,
             began: Instant::now(),
@@ -56,6 +58,7 @@ impl Display<'_> {
         self.last = Some(now);
         self.events.emit(&Event::Status {
             peer: &self.peer,
+            secure: self.secure,
             activity: activity_name(status.activity),
             completed: progress.completed,
             total: progress.total,
@@ -116,6 +119,9 @@ impl Display<'_> {
 /// What to do about an error that ended a sync.
 fn advice(error: &ReplicatorError) -> &'static str {
     match error {
+        ReplicatorError::Messaging(error) if error.message().contains("secure session") => {
+            "`gattway id` and `gattway peers ls` on both sides tell who knows whom"
+        }
         ReplicatorError::Messaging(_) => "check the address, and that `gattway serve` runs there",
         ReplicatorError::Session(SessionError::RemoteCollectionMissing { .. }) => {
             "create it there (`gattway db collections --create`), or name the collections to sync with --collection"

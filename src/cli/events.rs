@@ -19,9 +19,32 @@ use crate::database::bench::process_cpu;
 pub(super) enum Event<'a> {
     /// Peers can connect now; for TCP with the real port.
     Listening { address: String },
+    /// A peer has proven who it is and came in. Not with --plain.
+    Peer {
+        /// What `status` calls it.
+        peer: &'a str,
+        /// Its ID in full.
+        id: String,
+        /// Its name here, if it has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'a str>,
+        /// `group`, `paired` or `open`.
+        via: &'a str,
+    },
+    /// A peer was refused.
+    Refused {
+        /// Where it came from.
+        peer: &'a str,
+        /// Its ID, if it came so far as to prove it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        error: String,
+    },
     /// A connection or a replicator changed its state.
     Status {
         peer: &'a str,
+        /// Whether it is encrypted, with a peer that has proven who it is.
+        secure: bool,
         activity: &'a str,
         completed: u64,
         total: u64,

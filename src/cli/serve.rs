@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
@@ -13,14 +13,18 @@ use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, Signals};
+use super::security::{self, Security, SecurityArgs};
 use super::sync::check_stdio;
 use super::{CliError, Exit, store};
 use crate::database::Database;
 use crate::endpoint::{
     MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, ProtocolType,
+    MessageEndpointListenerConfiguration, MessagingError, ProtocolType,
 };
 use crate::replicator::ReplicatorActivity;
+use crate::replicator::config::AccessRule;
+use crate::secure::PeerId;
+use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor};
 use crate::transport::stream::{Address, StreamConnection, StreamListener};
 
 /// Be the passive side: accept peers and sync with each, until Ctrl-C.
@@ -64,6 +68,9 @@ pub(super) struct ServeArgs {
     link: super::ble::LinkArgs,
 
     #[command(flatten)]
+    security: SecurityArgs,
+
+    #[command(flatten)]
     feed: FeedArgs,
 
     /// Events for scripts on standard output
@@ -75,11 +82,15 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     if args.listen.contains(&PlaceAddress::Stream(Address::Stdio)) {
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
-    let db = store::open(global.db_path()?)?;
+    security::keep_secrets_in_memory();
+    let path = global.db_path()?;
+    let db = store::open(path)?;
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
+    let security = args.security.open(path)?;
     let began = std::time::Instant::now();
-    let result = runtime::block_on(serve(&db, collections, args, &events)).and_then(|n| events.all_taken(n));
+    let result = runtime::block_on(serve(&db, collections, args, &security, &events))
+        .and_then(|n| events.all_taken(n));
     events.finish(began, &result);
     result.map(|_| ())
 }
@@ -89,8 +100,10 @@ async fn serve(
     db: &Database,
     collections: Vec<String>,
     args: &ServeArgs,
+    security: &Security,
     events: &Events,
 ) -> Result<u64, CliError> {
+    security.notes().iter().for_each(|note| events.say(note));
     let mut signals = Signals::listen()?;
     #[cfg(feature = "bluetooth")]
     let offered = collections.clone();
@@ -100,17 +113,19 @@ async fn serve(
     config.accept_push = !args.read_only;
     config.connections_max = args.connections;
     let listener = Arc::new(MessageEndpointListener::new(config));
-    let peers = Arc::new(Peers::new(events));
+    let peers = Arc::new(Peers::new(events, security.is_secure()));
     let observer = Arc::clone(&peers);
     listener.add_change_listener(move |change| observer.observe(change));
     let mut accepting = JoinSet::new();
+    let door = Door::new(security, listener.clone(), peers.clone());
+    let secure_peers = door.let_in();
     for address in &args.listen {
-        let (listener, peers) = (Arc::clone(&listener), Arc::clone(&peers));
+        let door = door.clone();
         let address = match address {
             PlaceAddress::Stream(address) => {
                 let stream = bind(address).await?;
                 let address = stream.local_address().to_string();
-                accepting.spawn(accept(stream, listener, peers));
+                accepting.spawn(accept(stream, door));
                 address
             }
             #[cfg(feature = "bluetooth")]
@@ -118,7 +133,7 @@ async fn serve(
                 let advert = Advert::new(db, &offered);
                 let bluetooth = super::ble::listen(adapter, advert.state(), args.link, events).await?;
                 let address = format!("ble:{}", bluetooth.adapter());
-                accepting.spawn(accept_bluetooth(bluetooth, advert, listener, peers));
+                accepting.spawn(accept_bluetooth(bluetooth, advert, door));
                 address
             }
             #[cfg(not(feature = "bluetooth"))]
@@ -132,6 +147,7 @@ async fn serve(
     let feed = Feed::start(db, &args.feed, events)?;
     let result = until_told(&mut accepting, feed, &mut signals, events).await;
     accepting.abort_all();
+    secure_peers.abort();
     listener.close_all();
     tokio::select! {
         () = listener.wait_until_closed() => {}
@@ -178,11 +194,7 @@ async fn until_told(
 }
 
 /// Gives each connection of one address to the listener.
-async fn accept(
-    stream: StreamListener,
-    listener: Arc<MessageEndpointListener>,
-    peers: Arc<Peers>,
-) -> Result<(), CliError> {
+async fn accept(stream: StreamListener, door: Door) -> Result<(), CliError> {
     loop {
         let accepted = stream.accept().await;
         let connection = accepted.map_err(|error| {
@@ -191,11 +203,7 @@ async fn accept(
         let Some(connection) = connection else { return Ok(()) };
         let name = connection.peer().to_owned();
         let connection: Arc<StreamConnection> = Arc::new(connection);
-        let connection: Arc<dyn MessageEndpointConnection> = connection;
-        peers.add(&connection, &name);
-        if let Err(error) = listener.accept(Arc::clone(&connection)) {
-            peers.refuse(&connection, &error.to_string());
-        }
+        door.knock(Carrier::Stream(connection), &name);
     }
 }
 
@@ -204,19 +212,14 @@ async fn accept(
 async fn accept_bluetooth(
     bluetooth: crate::transport::bluez::listener::BluetoothListener,
     advert: Advert,
-    listener: Arc<MessageEndpointListener>,
-    peers: Arc<Peers>,
+    door: Door,
 ) -> Result<(), CliError> {
     let mut changes = advert.db.watch();
     loop {
         tokio::select! {
             connection = bluetooth.accept() => {
                 let Some(connection) = connection else { return Ok(()) };
-                let connection: Arc<dyn MessageEndpointConnection> = connection;
-                peers.add(&connection, "Bluetooth central");
-                if let Err(error) = listener.accept(Arc::clone(&connection)) {
-                    peers.refuse(&connection, &error.to_string());
-                }
+                door.knock(Carrier::Link(connection), "Bluetooth central");
             }
             Ok(()) = changes.changed() => {
                 bluetooth.set_state(advert.state());
@@ -246,9 +249,63 @@ impl Advert {
     }
 }
 
+/// Where connections become peers: at once if all is plain, else after the secure handshake.
+#[derive(Clone)]
+struct Door {
+    acceptor: Option<SecureAcceptor>,
+    listener: Arc<MessageEndpointListener>,
+    peers: Arc<Peers>,
+}
+
+impl Door {
+    fn new(security: &Security, listener: Arc<MessageEndpointListener>, peers: Arc<Peers>) -> Door {
+        let acceptor = match security {
+            Security::Plain => None,
+            Security::Secure(config) => Some(SecureAcceptor::new(config.clone())),
+        };
+        Door { acceptor, listener, peers }
+    }
+
+    /// A peer has connected.
+    fn knock(&self, carrier: Carrier, label: &str) {
+        match (&self.acceptor, carrier) {
+            (Some(acceptor), carrier) => acceptor.incoming(carrier, label),
+            (None, Carrier::Stream(connection)) => self.enter(connection, label, None),
+            (None, Carrier::Link(connection)) => self.enter(connection, label, None),
+        }
+    }
+
+    fn enter(&self, connection: Arc<dyn MessageEndpointConnection>, name: &str, access: Option<AccessRule>) {
+        self.peers.add(&connection, name);
+        if let Err(error) = self.listener.accept_limited(Arc::clone(&connection), access) {
+            self.peers.refuse(&connection, &error.to_string());
+        }
+    }
+
+    /// Gives those who have proven who they are to the listener.
+    fn let_in(&self) -> JoinHandle<()> {
+        let door = self.clone();
+        tokio::spawn(async move {
+            let Some(acceptor) = door.acceptor.clone() else { return };
+            while let Some(incoming) = acceptor.next().await {
+                match incoming {
+                    Incoming::Accepted(accepted) => {
+                        let Accepted { connection, established, label } = *accepted;
+                        let name = security::peer_name(&established.peer, &established.grant);
+                        security::announce(&door.peers.events, &label, &established);
+                        door.enter(connection, &name, Some(security::access_rule(&established)));
+                    }
+                    Incoming::Refused { label, peer, error } => door.peers.turned_away(&label, peer, &error),
+                }
+            }
+        })
+    }
+}
+
 /// Who is connected, for the display.
 struct Peers {
     events: Events,
+    secure: bool,
     state: Mutex<PeersState>,
 }
 
@@ -265,8 +322,19 @@ struct Peer {
 }
 
 impl Peers {
-    fn new(events: &Events) -> Peers {
-        Peers { events: events.clone(), state: Mutex::default() }
+    fn new(events: &Events, secure: bool) -> Peers {
+        Peers { events: events.clone(), secure, state: Mutex::default() }
+    }
+
+    /// A newcomer that never became a peer.
+    fn turned_away(&self, label: &str, peer: Option<PeerId>, error: &MessagingError) {
+        let who = peer.map_or_else(|| label.to_owned(), |peer| format!("{label}: {peer}"));
+        self.events.say(&format!("{who}: refused: {error}"));
+        self.events.emit(&Event::Refused {
+            peer: label,
+            id: peer.map(|peer| peer.to_text()),
+            error: error.to_string(),
+        });
     }
 
     fn add(&self, connection: &Arc<dyn MessageEndpointConnection>, name: &str) {
@@ -309,6 +377,7 @@ impl Peers {
         }
         self.events.emit(&Event::Status {
             peer: &name,
+            secure: self.secure,
             activity: activity_name(status.activity),
             completed: status.progress.completed,
             total: status.progress.total,

@@ -13,6 +13,7 @@ use super::events::Events;
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, Signals};
+use super::security::{self, Security, SecurityArgs};
 use super::{CliError, Exit, store};
 use crate::database::Database;
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
@@ -85,6 +86,9 @@ pub(super) struct SyncArgs {
     retry_wait: Option<Duration>,
 
     #[command(flatten)]
+    security: SecurityArgs,
+
+    #[command(flatten)]
     feed: FeedArgs,
 
     /// Events for scripts on standard output
@@ -100,11 +104,16 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     if args.address == PlaceAddress::Stream(Address::Stdio) {
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
-    let db = store::open(global.db_path()?)?;
+    security::keep_secrets_in_memory();
+    let path = global.db_path()?;
+    let db = store::open(path)?;
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
+    let security = args.security.open(path)?;
+    security.check_offer()?;
     let began = Instant::now();
-    let result = runtime::block_on(sync(&db, collections, args, &events)).and_then(|n| events.all_taken(n));
+    let result =
+        runtime::block_on(sync(&db, collections, args, &security, &events)).and_then(|n| events.all_taken(n));
     events.finish(began, &result);
     result.map(|_| ())
 }
@@ -127,8 +136,12 @@ async fn sync(
     db: &Database,
     collections: Vec<String>,
     args: &SyncArgs,
+    security: &Security,
     events: &Events,
 ) -> Result<u64, CliError> {
+    if !security.is_secure() {
+        security.notes().iter().for_each(|note| events.say(note));
+    }
     let mut signals = Signals::listen()?;
     let feed = Feed::start(db, &args.feed, events)?;
     let feed = match feed {
@@ -139,7 +152,7 @@ async fn sync(
         }
         other => other,
     };
-    let replicator = Replicator::new(configuration(db, collections, args));
+    let replicator = Replicator::new(configuration(db, collections, args, security, events));
     if args.documents {
         let events = events.clone();
         replicator.add_document_listener(move |document| emit_document(&events, document));
@@ -160,11 +173,23 @@ async fn sync(
     result
 }
 
-fn configuration(db: &Database, collections: Vec<String>, args: &SyncArgs) -> ReplicatorConfiguration {
+fn configuration(
+    db: &Database,
+    collections: Vec<String>,
+    args: &SyncArgs,
+    security: &Security,
+    events: &Events,
+) -> ReplicatorConfiguration {
+    let replicator_type = match (args.push, args.pull) {
+        (true, false) => ReplicatorType::Push,
+        (false, true) => ReplicatorType::Pull,
+        _ => ReplicatorType::PushAndPull,
+    };
     let address = args.address.clone();
     let uid = args.peer.clone().unwrap_or_else(|| address.to_string());
     let target = Arc::new(address.clone());
     let dial = Dial {
+        security: meet(args, &collections, replicator_type, security, events),
         address,
         #[cfg(feature = "bluetooth")]
         ble: args.ble.clone(),
@@ -172,15 +197,32 @@ fn configuration(db: &Database, collections: Vec<String>, args: &SyncArgs) -> Re
     let endpoint = MessageEndpoint::new(uid, target, ProtocolType::ByteStream, Arc::new(dial));
     let mut config =
         ReplicatorConfiguration::new(endpoint, Arc::new(db.clone())).with_collections(collections);
-    config.replicator_type = match (args.push, args.pull) {
-        (true, false) => ReplicatorType::Push,
-        (false, true) => ReplicatorType::Pull,
-        _ => ReplicatorType::PushAndPull,
-    };
+    config.replicator_type = replicator_type;
     config.continuous = args.continuous;
     config.max_attempts = args.attempts.or((!args.continuous).then_some(ONE_SHOT_ATTEMPTS));
     config.max_attempt_wait = args.retry_wait.unwrap_or(config.max_attempt_wait);
     config
+}
+
+/// The settings for the peers of one sync: each is shown, and asked for no more than it may do.
+fn meet(
+    args: &SyncArgs,
+    collections: &[String],
+    replicator_type: ReplicatorType,
+    security: &Security,
+    events: &Events,
+) -> Security {
+    let Security::Secure(config) = security else { return Security::Plain };
+    let mut config = config.clone();
+    let (collections, events, label) = (collections.to_vec(), events.clone(), args.address.to_string());
+    let wanted = (replicator_type.pushes(), replicator_type.pulls());
+    config.check = Some(Arc::new(move |peer| {
+        security::announce(&events, &label, peer);
+        security::check_grant(&peer.peer, &peer.grant, &collections, wanted)
+    }));
+    config.trust_refusals = !args.continuous;
+    config.names_peer = args.peer.is_none();
+    Security::Secure(config)
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -190,6 +232,7 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 /// Makes a new connection for each attempt.
 struct Dial {
+    security: Security,
     address: PlaceAddress,
     #[cfg(feature = "bluetooth")]
     ble: super::ble::BleArgs,
@@ -198,9 +241,11 @@ struct Dial {
 impl MessageEndpointDelegate for Dial {
     fn create_connection(&self, _: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
         match &self.address {
-            PlaceAddress::Stream(address) => Arc::new(StreamConnection::connect(address.clone())),
+            PlaceAddress::Stream(address) => {
+                self.security.over_stream(Arc::new(StreamConnection::connect(address.clone())))
+            }
             #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(peer) => super::ble::dial(peer, &self.ble),
+            PlaceAddress::Ble(peer) => self.security.over_link(super::ble::dial(peer, &self.ble)),
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
         }
@@ -215,7 +260,7 @@ async fn follow(
     events: &Events,
     signals: &mut Signals,
 ) -> Result<u64, CliError> {
-    let mut display = Display::new(args.address.to_string(), events);
+    let mut display = Display::new(args.address.to_string(), !args.security.is_plain(), events);
     let mut interrupted = false;
     let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
     loop {

@@ -46,9 +46,13 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 
     /// What this side announces, and the credit in it as an offset.
     fn parameters(&self) -> (Parameters, u64) {
+        self.parameters_for(self.transport.own.unwrap_or(PacketSize::MIN))
+    }
+
+    fn parameters_for(&self, own: PacketSize) -> (Parameters, u64) {
         let window = self.receive.window();
         let parameters = Parameters {
-            packet_size: self.transport.own.unwrap_or(PacketSize::MIN).bytes_u16(),
+            packet_size: own.bytes_u16(),
             buffer_bytes: RX as u32,
             window_bytes: window,
             send_bytes: TX as u32,
@@ -124,7 +128,10 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         let token = self.nonces.next_bytes();
         self.provers.set_token(token);
         self.session = Some(Session { id, established: false });
-        self.welcome(hello, size, id, Grant::New(token), |_, _| None);
+        let (parameters, credit) = self.parameters();
+        let welcome = self.welcome(hello, id, parameters, Grant::New(token));
+        let welcoming = Welcoming { nonce: hello.nonce, peer: hello.parameters, size, credit, resume: None };
+        self.begin_welcoming(Message::Welcome(welcome).encode(), welcoming);
     }
 
     fn welcome_back(
@@ -134,39 +141,53 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         size: PacketSize,
         id: SessionId,
     ) -> Result<(), LinkError> {
-        self.send.check_offset(hello.offset)?;
-        let prover = self.provers.common(hello.prover).ok_or(LinkError::ResumeProof)?;
-        let grant = Grant::Resumed { offset: self.receive.arrived(), proof: Proof::default() };
-        self.welcome(hello, size, id, grant, |grant, welcome| {
-            if let Grant::Resumed { proof, .. } = grant {
-                *proof = prover.prove(&transcript(Kind::Welcome, bytes, welcome));
-            }
-            let expected = prover.prove(&transcript(Kind::Confirm, bytes, welcome));
-            Some((hello.offset, expected))
-        });
+        let own = self.transport.own.unwrap_or(PacketSize::MIN);
+        let (welcome, welcoming) = self.resumed_welcome(hello, bytes, own, size, id)?;
+        self.begin_welcoming(welcome, welcoming);
         Ok(())
     }
 
-    /// Says WELCOME. `prove` gets the grant and the whole message with an empty proof at its end, which a transcript
-    /// leaves out.
+    fn begin_welcoming(&mut self, welcome: MessageBytes, welcoming: Welcoming) {
+        self.say_bytes(Kind::Welcome, welcome);
+        self.transport.size = welcoming.size.bytes();
+        self.phase = Phase::Welcoming(welcoming);
+    }
+
     fn welcome(
         &mut self,
         hello: &Hello,
-        size: PacketSize,
         session: SessionId,
+        parameters: Parameters,
         grant: Grant,
-        prove: impl FnOnce(&mut Grant, &[u8]) -> Option<(u64, Proof)>,
-    ) {
-        let (parameters, credit) = self.parameters();
+    ) -> Welcome {
         let nonce = self.nonces.next_eight();
+        Welcome { version: VERSION_MAX.min(hello.version_max), session, nonce, parameters, grant }
+    }
+
+    /// The WELCOME to a session that goes on, with this side's proof, and what to keep until the central has given its own.
+    /// Nothing of the link changes.
+    pub(super) fn resumed_welcome(
+        &mut self,
+        hello: &Hello,
+        bytes: &[u8],
+        own: PacketSize,
+        size: PacketSize,
+        id: SessionId,
+    ) -> Result<(MessageBytes, Welcoming), LinkError> {
+        self.send.check_offset(hello.offset)?;
+        let prover = self.provers.common(hello.prover).ok_or(LinkError::ResumeProof)?;
+        let (parameters, credit) = self.parameters_for(own);
+        let offset = self.receive.arrived();
         let mut welcome =
-            Welcome { version: VERSION_MAX.min(hello.version_max), session, nonce, parameters, grant };
+            self.welcome(hello, id, parameters, Grant::Resumed { offset, proof: Proof::default() });
+        // With an empty proof at its end, which a transcript leaves out.
         let unproven = Message::Welcome(welcome).encode();
-        let resume = prove(&mut welcome.grant, &unproven);
-        self.say(&Message::Welcome(welcome));
-        self.transport.size = size.bytes();
-        let peer = hello.parameters;
-        self.phase = Phase::Welcoming(Welcoming { nonce: hello.nonce, peer, size, credit, resume });
+        let proof = prover.prove(&transcript(Kind::Welcome, bytes, &unproven));
+        welcome.grant = Grant::Resumed { offset, proof };
+        let expected = prover.prove(&transcript(Kind::Confirm, bytes, &unproven));
+        let resume = Some((hello.offset, expected));
+        let welcoming = Welcoming { nonce: hello.nonce, peer: hello.parameters, size, credit, resume };
+        Ok((Message::Welcome(welcome).encode(), welcoming))
     }
 
     /// Central: a WELCOME has come.
@@ -353,7 +374,7 @@ const fn limits(version: u8, packet_size: PacketSize, peer: &Parameters) -> Peer
 }
 
 /// Compares in the same time wherever the two differ.
-fn same(a: &Proof, b: &Proof) -> bool {
+pub(super) fn same(a: &Proof, b: &Proof) -> bool {
     let difference = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
     core::hint::black_box(difference) == 0
 }

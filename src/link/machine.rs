@@ -196,9 +196,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             // The driver knows, and might take it for the end of the new connection.
             self.events.pop_back();
         }
-        let buffers = PacketSize::fitting(DATA_HEADER_BYTES + TX.min(RX) / BUFFER_PACKETS_MIN)
-            .unwrap_or(PacketSize::MIN);
-        let own = size.min(buffers);
+        let own = self.own_size(size);
         self.transport = Transport { own: Some(own), size: own.bytes() };
         self.inbox.clear();
         self.round_trip = RoundTrip::default();
@@ -208,6 +206,12 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             LinkRole::Central => self.greet(),
             LinkRole::Peripheral => self.phase = Phase::Listening,
         }
+    }
+
+    /// The largest packet that the buffers can do with, too.
+    pub(super) fn own_size(&self, size: PacketSize) -> PacketSize {
+        let buffers = PacketSize::fitting(DATA_HEADER_BYTES + TX.min(RX) / BUFFER_PACKETS_MIN);
+        size.min(buffers.unwrap_or(PacketSize::MIN))
     }
 
     /// The transport is gone; the session stays until its time-out.

@@ -17,6 +17,7 @@
 //! No method blocks, allocates or does more work than one window of packets asks for.
 
 mod config;
+mod contender;
 mod control;
 mod ending;
 mod error;
@@ -41,6 +42,7 @@ pub use config::{
     LinkConfig, PACKETS_IN_FLIGHT_MAX, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, VERSION_MAX, VERSION_MIN,
     WINDOW_BYTES_MAX,
 };
+pub use contender::{Contender, Contest};
 pub use error::LinkError;
 pub use event::{
     CloseReason, LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, RefuseReason, SessionId, SuspendCause,

@@ -110,6 +110,11 @@ impl Keyring {
         Keyring { keys: Vec::new(), strangers: false, pairing: true }
     }
 
+    /// Whether there is nothing that an active side could offer with it.
+    pub fn is_empty(&self) -> bool {
+        self.offers().is_empty()
+    }
+
     /// What an active side offers with it, strongest first.
     fn offers(&self) -> Vec<(OfferKind, Authentication, Option<&Psk>)> {
         let open =

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Parser;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split};
 
-use super::super::air::{Air, AirArgs};
+use super::super::air::{Air, AirArgs, Protection};
 use super::super::demo::weather;
 use super::super::place::TemporaryDirectory;
 use super::super::{runtime, store};
@@ -53,11 +53,12 @@ fn two_processes(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let mut runs = Vec::new();
     for run in 0..RUNS {
         let receiver = place.path().join(format!("receiver-{run}"));
-        let mut serve = Process::start(&receiver, &["serve", "--listen", "tcp:127.0.0.1:0"])?;
+        let mut serve = Process::start(&receiver, &["serve", "--listen", "tcp:127.0.0.1:0", "--trust-all"])?;
         let listening = serve.event("listening")?;
         let address = listening["address"].as_str().unwrap_or_default().to_owned();
         let peer = format!("run {run}");
-        let sync = Process::start(&sender, &["sync", &address, "--push", "--peer", &peer])?.end()?;
+        let sync =
+            Process::start(&sender, &["sync", &address, "--push", "--peer", &peer, "--trust-all"])?.end()?;
         let serve = serve.finish()?;
         if sync["documents"] != documents {
             return Err(CliError::new(Exit::Failure, format!("the benchmark's sync ended with {sync}")));
@@ -89,7 +90,7 @@ fn on_air(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let gateway = store::open(&place.path().join("gateway"))?;
     let args = DefaultAir::parse_from(["air"]).air;
     let (first, second) = runtime::block_on(async {
-        let air = Air::start(&args, &gateway, Clock::new());
+        let air = Air::start(&args, &gateway, Clock::new(), Protection::Secure);
         let (_, first) = air.sync(&field, &mut |_| ()).await?;
         let (_, second) = air.sync(&field, &mut |_| ()).await?;
         Ok((first, second))

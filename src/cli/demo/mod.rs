@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::air::{Air, AirArgs};
+use super::air::{Air, AirArgs, Protection};
 use super::documents::{Edit, IdArgs, edit_of};
 use super::output::{self, Output, counted};
 use super::place::TemporaryDirectory;
@@ -91,7 +91,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
     ));
     let ceiling = air.ceiling_bytes_per_s()?;
     let scenes = runtime::block_on(async {
-        let air = Air::start(&args.air, &gateway, Clock::scaled(args.speed));
+        let air = Air::start(&args.air, &gateway, Clock::scaled(args.speed), Protection::Secure);
         scenes::play(&air, &field, &gateway, args.json).await
     })?;
     let comparison = compare::compare(&field, &gateway)?;

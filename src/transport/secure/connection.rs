@@ -112,7 +112,7 @@ impl SecureConnection {
         let (established, data, ended) = shaken.map_err(|failure| failure.to_messaging(config))?;
         info!(peer = %established.peer, name = ?established.grant.name, via = ?established.via, "secure session established");
         if let Some(check) = &config.check
-            && let Err(lack) = check(&established.peer, &established.grant)
+            && let Err(lack) = check(&established)
         {
             shared.session().refuse(RefuseReason::Role);
             shared.flush_last_word().await;
@@ -176,7 +176,7 @@ impl MessageEndpointConnection for SecureConnection {
     }
 
     fn peer_uid(&self) -> Option<String> {
-        self.peer().map(|established| established.peer.to_text())
+        self.peer().filter(|_| self.config.names_peer).map(|established| established.peer.to_text())
     }
 }
 

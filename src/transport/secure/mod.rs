@@ -23,7 +23,7 @@ pub use acceptor::{Accepted, Incoming, SecureAcceptor};
 pub use connection::SecureConnection;
 
 use crate::endpoint::{MessageEndpointConnection, MessagingError};
-use crate::secure::{Grant, Identity, PeerId, PeerPolicy, RekeyLimits, SecureConfig, SecureError};
+use crate::secure::{Established, Identity, PeerPolicy, RekeyLimits, SecureConfig, SecureError};
 use crate::transport::clock::Clock;
 use crate::transport::session::LinkConnection;
 
@@ -39,7 +39,7 @@ const HALF_OPEN_INBOUND_BYTES: usize = 4 * 1024;
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Says whether what a peer may do suffices for what this side wants of it; else why not.
-pub type GrantCheck = Arc<dyn Fn(&PeerId, &Grant) -> Result<(), String> + Send + Sync>;
+pub type GrantCheck = Arc<dyn Fn(&Established) -> Result<(), String> + Send + Sync>;
 
 /// Settings of secure connections. Clones share the counter behind `seed`.
 #[derive(Clone)]
@@ -59,6 +59,8 @@ pub struct SecureConnectionConfig {
     pub trust_refusals: bool,
     /// Active side: whether the peer may do what is wanted of it.
     pub check: Option<GrantCheck>,
+    /// Active side: remember what was synced under the ID that the peer proves, rather than under the endpoint's name.
+    pub names_peer: bool,
     /// Handshakes of an acceptor at one time.
     pub half_open_max: usize,
     /// Makes keys repeatable, for simulations; `None`: from the operating system.
@@ -77,6 +79,7 @@ impl SecureConnectionConfig {
             clock: Clock::default(),
             trust_refusals: false,
             check: None,
+            names_peer: true,
             half_open_max: HALF_OPEN_MAX,
             seed: None,
             count: Arc::default(),

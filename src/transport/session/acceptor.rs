@@ -193,7 +193,7 @@ impl Inner {
         let known = Known { inbox: inbox.clone(), shared: Arc::downgrade(&shared) };
         let newcomer = Newcomer { acceptor: Arc::clone(&self), known, waiting: Some((connection, permit)) };
         let supply = Supply::Inbox(receiver);
-        Driver { shared: Arc::clone(&shared), supply, observer: Box::new(newcomer) }.run().await;
+        Driver::new(Arc::clone(&shared), supply, Box::new(newcomer)).run().await;
         if let Some(session) = shared.stats().session {
             self.forget(session, &inbox);
         }

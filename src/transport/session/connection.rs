@@ -104,7 +104,7 @@ impl MessageEndpointConnection for LinkConnection {
             let deliver = task::spawn(deliver(Arc::clone(&self.shared), connection));
             if let Stage::New(connector) = std::mem::replace(&mut *stage, Stage::Open(deliver)) {
                 let (shared, supply) = (Arc::clone(&self.shared), Supply::Connector(connector));
-                task::spawn(Driver { shared, supply, observer: Box::new(Unobserved) }.run());
+                task::spawn(Driver::new(shared, supply, Box::new(Unobserved)).run());
             }
         }
         self.reached(Progress::Established).await;

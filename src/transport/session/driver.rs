@@ -1,7 +1,8 @@
 //! The task that moves packets: channel to link, link to channel, and from one channel to the next.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tracing::debug;
 
 use super::shared::{Core, Progress, Shared};
 use crate::endpoint::MessagingError;
-use crate::link::{LinkState, PACKET_BYTES_MAX, SessionId};
+use crate::link::{Contender, Contest, LinkState, PACKET_BYTES_MAX, SessionId};
 use crate::time::Instant;
 use crate::transport::packet::{Connector, PacketChannel};
 
@@ -24,6 +25,87 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(1_500);
 const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 /// Room for a packet: more than any channel may carry, so that a longer one is noticed rather than cut to a good size.
 const PACKET_ROOM: usize = PACKET_BYTES_MAX as usize + 32;
+
+/// Channels that may contend for a session at one time; for one more, the oldest gives way.
+const CONTENDERS_MAX: usize = 4;
+
+/// A channel that is the session's next.
+enum Next {
+    /// It has yet to prove that it belongs to the session.
+    Arrival(Arrival),
+    /// It has done so while another was in use.
+    Winner(Winner),
+}
+
+/// A channel that has proven to belong to the session.
+struct Winner {
+    channel: PacketChannel,
+    contender: Contender,
+}
+
+/// Channels that contend for the session.
+#[derive(Default)]
+struct Contests {
+    running: VecDeque<Pin<Box<dyn Future<Output = Option<Winner>> + Send>>>,
+}
+
+impl Contests {
+    fn begin(&mut self, shared: &Arc<Shared>, arrival: Arrival) {
+        if self.running.len() >= CONTENDERS_MAX {
+            self.running.pop_front();
+        }
+        self.running.push_back(Box::pin(contend(Arc::clone(shared), arrival)));
+    }
+
+    /// Ready when one has won; pending without any.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Winner> {
+        let mut at = 0;
+        while let Some(contest) = self.running.get_mut(at) {
+            match contest.as_mut().poll(cx) {
+                Poll::Pending => at += 1,
+                Poll::Ready(result) => {
+                    drop(self.running.remove(at));
+                    if let Some(winner) = result {
+                        return Poll::Ready(winner);
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Lets a channel prove that it belongs to the session, within the time of a handshake, while another is in use.
+async fn contend(shared: Arc<Shared>, arrival: Arrival) -> Option<Winner> {
+    let Arrival { mut channel, first_packet } = arrival;
+    let clock = shared.config.clock;
+    let limit = clock.to_tokio(clock.now() + shared.config.link.handshake_timeout);
+    let mut contender = shared.lock().link.contender(channel.size);
+    let (mut incoming, mut outgoing) = (vec![0; PACKET_ROOM], vec![0; PACKET_ROOM]);
+    let mut packet = first_packet;
+    let contest = async {
+        loop {
+            if let Some(packet) = packet.take() {
+                match shared.lock().link.hear_contender(&mut contender, &packet) {
+                    Contest::Undecided => {}
+                    contest => return contest,
+                }
+            }
+            while let Some(length) = contender.poll_packet(&mut outgoing) {
+                if channel.send(&outgoing[..length]).await.is_err() {
+                    return Contest::Lost;
+                }
+            }
+            match channel.recv(&mut incoming).await {
+                Ok(length) if length > 0 => packet = Some(incoming[..length].to_vec()),
+                _ => return Contest::Lost,
+            }
+        }
+    };
+    let result = timeout_at(limit, contest).await;
+    debug!(via = channel.label, ?result, "a channel contended for a session in use");
+    (result == Ok(Contest::Won)).then_some(Winner { channel, contender })
+}
 
 /// A channel, and the packet that was read from it to see whose it is.
 pub(super) struct Arrival {
@@ -65,6 +147,7 @@ pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) supply: Supply,
     pub(super) observer: Box<dyn Observer>,
+    contests: Contests,
 }
 
 impl Drop for Driver {
@@ -76,11 +159,15 @@ impl Drop for Driver {
 }
 
 impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, supply: Supply, observer: Box<dyn Observer>) -> Driver {
+        Driver { shared, supply, observer, contests: Contests::default() }
+    }
+
     /// Runs until the link has reached its end and the last channel is gone.
     pub(super) async fn run(mut self) {
-        let mut arrival = self.next_channel().await;
-        while let Some(Arrival { channel, first_packet }) = arrival.take() {
-            arrival = self.run_channel(channel, first_packet).await;
+        let mut next = self.next_channel().await;
+        while let Some(channel) = next.take() {
+            next = self.run_channel(channel).await.map(Next::Winner);
             if self.shared.lock().is_over() {
                 return;
             }
@@ -88,8 +175,8 @@ impl Driver {
                 let message = "the connection was lost before the two sides had agreed on a session";
                 return self.shared.end(Err(MessagingError::recoverable(message)));
             }
-            if arrival.is_none() {
-                arrival = self.next_channel().await;
+            if next.is_none() {
+                next = self.next_channel().await;
             }
         }
     }
@@ -101,44 +188,55 @@ impl Driver {
             || (matches!(self.supply, Supply::Inbox(_)) && core.link.state() == LinkState::Suspended)
     }
 
-    /// Runs the link on a channel until that is lost, of no use any more or replaced by the one returned.
-    async fn run_channel(
-        &mut self,
-        channel: PacketChannel,
-        first_packet: Option<Vec<u8>>,
-    ) -> Option<Arrival> {
-        let label = channel.label.clone();
-        let mut run = ChannelRun::start(Arc::clone(&self.shared), channel, first_packet);
+    /// Runs the link on a channel until that is lost, of no use any more, or replaced by the one returned, which has
+    /// proven to belong to the session: who only asks for it changes nothing.
+    async fn run_channel(&mut self, next: Next) -> Option<Winner> {
+        let mut run = ChannelRun::start(Arc::clone(&self.shared), next)?;
+        let label = run.channel.label.clone();
         let observer = &mut *self.observer;
-        let lost = poll_fn(|cx| run.poll(cx, observer));
-        let replaced = match &mut self.supply {
-            Supply::Connector(_) => {
-                lost.await;
-                None
+        let shared = &self.shared;
+        let contests = &mut self.contests;
+        let replaced = {
+            let mut lost = pin!(poll_fn(|cx| run.poll(cx, observer)));
+            match &mut self.supply {
+                Supply::Connector(_) => {
+                    lost.await;
+                    None
+                }
+                Supply::Inbox(inbox) => loop {
+                    tokio::select! {
+                        biased;
+                        () = &mut lost => break None,
+                        winner = poll_fn(|cx| contests.poll(cx)) => break Some(winner),
+                        Some(arrival) = inbox.recv() => contests.begin(shared, arrival),
+                    }
+                },
             }
-            Supply::Inbox(inbox) => tokio::select! {
-                biased;
-                () = lost => None,
-                Some(arrival) = inbox.recv() => Some(arrival),
-            },
         };
         debug!(via = label, replaced = replaced.is_some(), "channel is over");
         drop(run);
-        let now = self.shared.now();
-        let mut core = self.shared.lock();
-        core.link.disconnected(now);
-        core.lost_since = Some(now);
-        self.shared.take_events(&mut core);
+        if replaced.is_none() {
+            let now = self.shared.now();
+            let mut core = self.shared.lock();
+            core.link.disconnected(now);
+            core.lost_since = Some(now);
+            self.shared.take_events(&mut core);
+        }
         replaced
     }
 
     /// The next channel; `None` when the link has reached its end before there was one.
-    async fn next_channel(&mut self) -> Option<Arrival> {
+    async fn next_channel(&mut self) -> Option<Next> {
         let shared = Arc::clone(&self.shared);
+        let contests = &mut self.contests;
         let next = async {
             match &mut self.supply {
-                Supply::Connector(connector) => connect(&shared, connector).await,
-                Supply::Inbox(inbox) => inbox.recv().await,
+                Supply::Connector(connector) => connect(&shared, connector).await.map(Next::Arrival),
+                Supply::Inbox(inbox) => tokio::select! {
+                    biased;
+                    winner = poll_fn(|cx| contests.poll(cx)) => Some(Next::Winner(winner)),
+                    arrival = inbox.recv() => arrival.map(Next::Arrival),
+                },
             }
         };
         let shared = &self.shared;
@@ -228,19 +326,33 @@ enum Turn {
 }
 
 impl ChannelRun {
-    fn start(shared: Arc<Shared>, channel: PacketChannel, first_packet: Option<Vec<u8>>) -> ChannelRun {
+    /// Gives the link its next channel; `None` if that is of no use to it.
+    fn start(shared: Arc<Shared>, next: Next) -> Option<ChannelRun> {
         let now = shared.now();
         let mut core = shared.lock();
+        let channel = match next {
+            Next::Arrival(Arrival { channel, first_packet }) => {
+                core.link.connected(now, channel.size);
+                if let Some(packet) = first_packet {
+                    handle_packet(&mut core, now, &packet);
+                }
+                channel
+            }
+            Next::Winner(Winner { channel, contender }) => {
+                if !core.link.take_over(now, contender) {
+                    core.lost_since = Some(now);
+                    shared.take_events(&mut core);
+                    return None;
+                }
+                channel
+            }
+        };
         core.label = channel.label.clone();
         core.channels += 1;
         core.lost_since = None;
-        core.link.connected(now, channel.size);
-        if let Some(packet) = first_packet {
-            handle_packet(&mut core, now, &packet);
-        }
         drop(core);
         let room = || Box::new([0; PACKET_ROOM]);
-        ChannelRun {
+        Some(ChannelRun {
             shared,
             channel,
             timer: Timer::default(),
@@ -250,7 +362,7 @@ impl ChannelRun {
             session: None,
             last_words: false,
             farewell: None,
-        }
+        })
     }
 
     /// Ready when the channel is lost or of no use any more.

@@ -1,0 +1,285 @@
+//! How `serve` and `sync` keep strangers out: the options, the identity, and what is said about a peer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio::sync::watch;
+
+use super::events::{Event, Events};
+use super::{CliError, Exit};
+use crate::endpoint::MessageEndpointConnection;
+use crate::replicator::config::{AccessRule, CollectionAccess};
+use crate::secure::{
+    Access, Authentication, Established, Grant, Identity, IdentityError, Keyring, PeerId, PeerPolicy, Psk,
+    Refusal,
+};
+use crate::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
+use crate::transport::session::LinkConnection;
+
+/// What to do when nobody could come in.
+const HOW_TO_MEET: &str = "put both into a group (`gattway group create` here, `gattway group join` there), or pair the two \
+(`gattway pair`); for a test, --trust-all on both sides lets anybody in, encrypted";
+
+/// Options of commands that talk to peers.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct SecurityArgs {
+    /// Let strangers in as well: encrypted, and shown by the ID that they prove, but whoever comes may do everything
+    #[arg(long, conflicts_with = "plain")]
+    trust_all: bool,
+
+    /// No encryption, and nobody proves anything; only if both sides say so. For stock Couchbase peers and wires that
+    /// are safe by themselves
+    #[arg(long)]
+    plain: bool,
+}
+
+/// How peers are met.
+#[derive(Clone)]
+pub(super) enum Security {
+    Plain,
+    Secure(SecureConnectionConfig),
+}
+
+impl SecurityArgs {
+    /// Whether nothing is to be encrypted.
+    pub(super) fn is_plain(self) -> bool {
+        self.plain
+    }
+
+    /// Reads the identity of the database in `dir`, made at the first use, and who may come in.
+    pub(super) fn open(self, dir: &Path) -> Result<Security, CliError> {
+        if self.plain {
+            return Ok(Security::Plain);
+        }
+        let identity = Arc::new(identity(dir)?);
+        let known = policy(dir, &identity)?;
+        let policy: Arc<dyn PeerPolicy> = if self.trust_all { Arc::new(TrustAll(known)) } else { known };
+        Ok(Security::Secure(SecureConnectionConfig::new(identity, policy)))
+    }
+}
+
+/// Who may come in, as the database's directory says.
+fn policy(_dir: &Path, _identity: &Identity) -> Result<Arc<dyn PeerPolicy>, CliError> {
+    Ok(Arc::new(Nobody))
+}
+
+impl Security {
+    /// Whether the bytes are encrypted and the peer proves who it is.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self, Security::Secure(_))
+    }
+
+    /// What there is to say before the first peer comes.
+    pub(super) fn notes(&self) -> Vec<String> {
+        match self {
+            Security::Plain => {
+                vec!["NOT encrypted: anybody in reach may read along and take part (--plain)".into()]
+            }
+            Security::Secure(config) if Keyring::new(&config.identity, &*config.policy).is_empty() => {
+                vec![format!(
+                    "nobody may connect yet: this database is in no group and has no paired peer\n  -> {HOW_TO_MEET}"
+                )]
+            }
+            Security::Secure(config) if config.policy.admits_strangers() => {
+                vec![format!("this database is {}; strangers are let in (--trust-all)", config.identity.id())]
+            }
+            Security::Secure(config) => vec![format!("this database is {}", config.identity.id())],
+        }
+    }
+
+    /// An active side needs something that a peer may know.
+    pub(super) fn check_offer(&self) -> Result<(), CliError> {
+        match self {
+            Security::Secure(config) if Keyring::new(&config.identity, &*config.policy).is_empty() => {
+                let message = "no peer could know this database: it is in no group and has no paired peer";
+                Err(CliError::new(Exit::Usage, message).help(HOW_TO_MEET))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection that was not opened, as these settings want it.
+    pub(super) fn over_stream(
+        &self,
+        connection: Arc<dyn MessageEndpointConnection>,
+    ) -> Arc<dyn MessageEndpointConnection> {
+        match self {
+            Security::Plain => connection,
+            Security::Secure(config) => {
+                Arc::new(SecureConnection::active(Carrier::Stream(connection), config.clone()))
+            }
+        }
+    }
+
+    /// The same over a link.
+    pub(super) fn over_link(&self, connection: Arc<LinkConnection>) -> Arc<dyn MessageEndpointConnection> {
+        match self {
+            Security::Plain => connection,
+            Security::Secure(config) => {
+                Arc::new(SecureConnection::active(Carrier::Link(connection), config.clone()))
+            }
+        }
+    }
+}
+
+/// The identity of the database in `dir`; made if it has none.
+pub(super) fn identity(dir: &Path) -> Result<Identity, CliError> {
+    let mut entropy = [0; 32];
+    getrandom::fill(&mut entropy)
+        .map_err(|error| CliError::new(Exit::Failure, format!("the system has no randomness: {error}")))?;
+    Identity::load_or_create(dir, entropy).map_err(|error| {
+        let exit = CliError::new(Exit::Database, format!("the identity of this database: {error}"));
+        match error {
+            IdentityError::Mode { .. } => exit.help(
+                "whoever could read it can pretend to be this database: if in doubt, remove it and pair anew",
+            ),
+            _ => exit,
+        }
+    })
+}
+
+/// No core file may hold keys, nor may another process of this user look into this one.
+pub(super) fn keep_secrets_in_memory() {
+    // Where this is not permitted the secrets are as safe as the system keeps them.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A peer as people read it: its name if it has one, and the beginning of its ID.
+pub(super) fn peer_name(peer: &PeerId, grant: &Grant) -> String {
+    match &grant.name {
+        Some(name) => format!("{name} ({peer})"),
+        None => peer.to_string(),
+    }
+}
+
+/// Tells who came in.
+pub(super) fn announce(events: &Events, label: &str, peer: &Established) {
+    let (name, via) = (peer_name(&peer.peer, &peer.grant), via_name(peer.via));
+    events.say(&format!("{label}: {name}, {via}, encrypted"));
+    let via = match peer.via {
+        Authentication::Group => "group",
+        Authentication::Paired => "paired",
+        Authentication::Open => "open",
+    };
+    let (id, name) = (peer.peer.to_text(), peer.grant.name.as_deref());
+    events.emit(&Event::Peer { peer: label, id, name, via });
+}
+
+/// How a peer came in, as people read it.
+pub(super) fn via_name(via: Authentication) -> &'static str {
+    match via {
+        Authentication::Group => "member of the group",
+        Authentication::Paired => "paired",
+        Authentication::Open => "stranger, let in",
+    }
+}
+
+/// What the listener lets a peer do.
+pub(super) fn access_rule(established: &Established) -> AccessRule {
+    let permissions = established.grant.permissions.clone();
+    Arc::new(move |collection: &str| {
+        let access = permissions.of(collection);
+        CollectionAccess { push: access.may_write(), pull: access.may_read() }
+    })
+}
+
+/// Whether a peer may do what a sync of these collections asks of it; else what it lacks.
+pub(super) fn check_grant(
+    peer: &PeerId,
+    grant: &Grant,
+    collections: &[String],
+    (push, pull): (bool, bool),
+) -> Result<(), String> {
+    for collection in collections {
+        let access: Access = grant.permissions.of(collection);
+        let lack = if push && !access.may_read() {
+            "may not read"
+        } else if pull && !access.may_write() {
+            "may not write"
+        } else {
+            continue;
+        };
+        let peer = peer_name(peer, grant);
+        return Err(format!(
+            "{peer} {lack} the collection {collection} of this database: sync in one direction only (--push, --pull), \
+             leave the collection out, or allow it (`gattway peers allow`)"
+        ));
+    }
+    Ok(())
+}
+
+/// A database without a group and without paired peers.
+struct Nobody;
+
+impl PeerPolicy for Nobody {
+    fn group_psk(&self) -> Option<Psk> {
+        None
+    }
+
+    fn paired(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+
+    fn admit(&self, _: &PeerId, _: Authentication) -> Result<Grant, Refusal> {
+        Err(Refusal::Stranger)
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+}
+
+/// A group alone, without a trust list: who has its key may do everything.
+pub(super) struct Members(pub(super) Psk);
+
+impl PeerPolicy for Members {
+    fn group_psk(&self) -> Option<Psk> {
+        Some(self.0.clone())
+    }
+
+    fn paired(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+
+    fn admit(&self, _: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
+        match via {
+            Authentication::Group => Ok(Grant::full(None)),
+            Authentication::Paired | Authentication::Open => Err(Refusal::Stranger),
+        }
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+}
+
+/// Known peers as they are known, and everybody else as well; who was denied stays out.
+struct TrustAll(Arc<dyn PeerPolicy>);
+
+impl PeerPolicy for TrustAll {
+    fn group_psk(&self) -> Option<Psk> {
+        self.0.group_psk()
+    }
+
+    fn paired(&self) -> Vec<PeerId> {
+        self.0.paired()
+    }
+
+    fn admits_strangers(&self) -> bool {
+        true
+    }
+
+    fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
+        match self.0.admit(peer, via) {
+            Err(Refusal::Stranger) => Ok(Grant::full(None)),
+            answer => answer,
+        }
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.0.watch()
+    }
+}
