@@ -11,6 +11,7 @@ use super::events::{Event, Events};
 use super::{CliError, Exit};
 use crate::endpoint::MessageEndpointConnection;
 use crate::replicator::config::{AccessRule, CollectionAccess};
+use crate::secure::group::Group;
 use crate::secure::{
     Access, Authentication, Established, Grant, Identity, IdentityError, Keyring, PeerId, PeerPolicy, Psk,
     Refusal,
@@ -54,15 +55,20 @@ impl SecurityArgs {
             return Ok(Security::Plain);
         }
         let identity = Arc::new(identity(dir)?);
-        let known = policy(dir, &identity)?;
+        let known = policy(dir)?;
         let policy: Arc<dyn PeerPolicy> = if self.trust_all { Arc::new(TrustAll(known)) } else { known };
         Ok(Security::Secure(SecureConnectionConfig::new(identity, policy)))
     }
 }
 
 /// Who may come in, as the database's directory says.
-fn policy(_dir: &Path, _identity: &Identity) -> Result<Arc<dyn PeerPolicy>, CliError> {
-    Ok(Arc::new(Nobody))
+fn policy(dir: &Path) -> Result<Arc<dyn PeerPolicy>, CliError> {
+    let group = Group::load(dir)
+        .map_err(|error| CliError::new(Exit::Database, format!("the group of this database: {error}")))?;
+    Ok(match group {
+        Some(group) => Arc::new(Members(group.key().psk())),
+        None => Arc::new(Nobody),
+    })
 }
 
 impl Security {

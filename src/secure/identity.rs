@@ -172,7 +172,9 @@ fn parse(bytes: &[u8]) -> Option<Identity> {
     let content = bytes.get(..FILE_BYTES - 4)?;
     let crc = u32::from_le_bytes(bytes.get(FILE_BYTES - 4..)?.try_into().ok()?);
     let private = content.strip_prefix(MAGIC)?;
-    (crc32fast::hash(content) == crc).then(|| ())?;
+    if crc32fast::hash(content) != crc {
+        return None;
+    }
     let mut key = [0; KEY_BYTES];
     key.copy_from_slice(private);
     let identity = Identity::from_private(key);

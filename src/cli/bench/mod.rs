@@ -5,6 +5,7 @@ mod figure;
 mod link;
 mod process;
 mod replication;
+mod secure;
 mod store;
 
 use clap::{Args, ValueEnum};
@@ -21,7 +22,8 @@ const BLIP_MESSAGES: usize = 20_000;
 /// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
 /// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `store`: bytes
 /// on the medium, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
-/// it. `blip`: message codec beside plain deflate.
+/// it. `blip`: message codec beside plain deflate. `secure`: what encryption costs on the modelled radio, beside the same
+/// transfer without it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -50,6 +52,7 @@ enum What {
     Replication,
     Store,
     Blip,
+    Secure,
     All,
 }
 
@@ -63,6 +66,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     for (what, measure) in [
         (What::Link, link::measure as fn() -> Result<Vec<Figure>, CliError>),
         (What::Blip, blip),
+        (What::Secure, secure::measure),
         (What::Store, store::measure),
         (What::Replication, replication::measure),
     ] {

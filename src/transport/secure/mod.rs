@@ -9,6 +9,7 @@
 //! answer.
 
 mod acceptor;
+pub mod bench;
 mod connection;
 mod shared;
 #[cfg(test)]

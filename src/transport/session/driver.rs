@@ -40,7 +40,7 @@ enum Next {
 /// A channel that has proven to belong to the session.
 struct Winner {
     channel: PacketChannel,
-    contender: Contender,
+    contender: Box<Contender>,
 }
 
 /// Channels that contend for the session.
@@ -104,7 +104,7 @@ async fn contend(shared: Arc<Shared>, arrival: Arrival) -> Option<Winner> {
     };
     let result = timeout_at(limit, contest).await;
     debug!(via = channel.label, ?result, "a channel contended for a session in use");
-    (result == Ok(Contest::Won)).then_some(Winner { channel, contender })
+    (result == Ok(Contest::Won)).then_some(Winner { channel, contender: Box::new(contender) })
 }
 
 /// A channel, and the packet that was read from it to see whose it is.
@@ -339,7 +339,7 @@ impl ChannelRun {
                 channel
             }
             Next::Winner(Winner { channel, contender }) => {
-                if !core.link.take_over(now, contender) {
+                if !core.link.take_over(now, *contender) {
                     core.lost_since = Some(now);
                     shared.take_events(&mut core);
                     return None;

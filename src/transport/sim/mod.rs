@@ -18,7 +18,7 @@ pub mod radio;
 #[cfg(test)]
 mod tests;
 #[deny(clippy::disallowed_methods)] // sans-IO
-mod world;
+pub(crate) mod world;
 
 pub use connection::{SimConnector, SimDevice, SimLink, SimListener, SimRadio};
 pub use host::{HostConfig, PacketCounters};

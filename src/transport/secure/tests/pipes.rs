@@ -3,8 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 
 use super::*;
-use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use crate::endpoint::ProtocolType;
+use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use crate::secure::RekeyLimits;
 use crate::transport::stream::StreamConnection;
 
