@@ -21,7 +21,7 @@ const IN_USE_RETRY: Duration = Duration::from_millis(50);
 
 /// Opens the database, waiting for a short command of another process to end.
 pub(super) fn open(path: &Path) -> Result<Database, CliError> {
-    open_within(path, IN_USE_WAIT)
+    when_free(|| Database::open(path, DatabaseConfig::default()))
 }
 
 /// Opens the database unless another process has it.
@@ -41,12 +41,13 @@ pub(super) fn private_directory(path: &Path) -> Result<PathBuf, CliError> {
     Ok(path.to_owned())
 }
 
-fn open_within(path: &Path, wait: Duration) -> Result<Database, CliError> {
-    let until = Instant::now() + wait;
+/// Does something with a database that nobody else may have open, waiting for a short command of another process to end.
+pub(super) fn when_free<T>(mut act: impl FnMut() -> Result<T, DatabaseError>) -> Result<T, CliError> {
+    let until = Instant::now() + IN_USE_WAIT;
     loop {
-        match Database::open(path, DatabaseConfig::default()) {
+        match act() {
             Err(DatabaseError::InUse { .. }) if Instant::now() < until => thread::sleep(IN_USE_RETRY),
-            opened => return opened.map_err(failed),
+            done => return done.map_err(failed),
         }
     }
 }
@@ -232,5 +233,11 @@ pub(super) fn failed(error: DatabaseError) -> CliError {
         DatabaseError::NotFound { .. } | DatabaseError::UnknownCollection { .. } => Exit::NotFound,
         _ => Exit::Database,
     };
-    CliError::new(exit, error.to_string())
+    let told = CliError::new(exit, error.to_string());
+    match error {
+        DatabaseError::Damaged { .. } => {
+            told.help("`gattway db verify` says what is damaged, `gattway db repair` saves what is whole")
+        }
+        _ => told,
+    }
 }

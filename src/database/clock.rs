@@ -34,11 +34,17 @@ impl HybridClock {
         self.last
     }
 
-    /// Notes a time that another author gave out, so that later local ones are above it, within [`AHEAD_MAX`].
-    pub(crate) fn observe(&mut self, time: u64, wall: u64) {
-        if time > self.last && time <= wall.saturating_add(AHEAD_MAX) {
+    /// Notes a time that another author gave out, so that later local ones are above it, within [`AHEAD_MAX`]. `false` if
+    /// it is beyond that and this clock did not follow.
+    pub(crate) fn observe(&mut self, time: u64, wall: u64) -> bool {
+        if time <= self.last {
+            return true;
+        }
+        let is_near = time <= wall.saturating_add(AHEAD_MAX);
+        if is_near {
             self.last = time;
         }
+        is_near
     }
 
     /// Whether a time of our own making can have come from this database: not beyond [`AHEAD_MAX`] unless it gave it out.
@@ -92,9 +98,23 @@ mod tests {
     fn a_far_future_version_does_not_drag() {
         let wall = 1_700_000_000_000_000_000;
         let mut clock = HybridClock::resume(0);
-        clock.observe(wall + AHEAD_MAX + 1, wall);
+        assert!(!clock.observe(wall + AHEAD_MAX + 1, wall));
         assert!(clock.next(wall) <= wall);
-        clock.observe(wall + AHEAD_MAX, wall);
+        assert!(clock.observe(wall + AHEAD_MAX, wall));
         assert_eq!(clock.next(wall), wall + AHEAD_MAX + 1);
+    }
+
+    /// Without a battery a device starts in 1970. Its versions follow each other all the same, and catch up with the wall
+    /// clock once that is set.
+    #[test]
+    fn works_without_the_time_of_day() {
+        let peers = 1_800_000_000_000_000_000;
+        let mut clock = HybridClock::resume(0);
+        assert!(!clock.observe(peers, 5_000_000_000));
+        let first = clock.next(5_000_000_000);
+        assert!(first < AHEAD_MAX);
+        let second = clock.next(0);
+        assert!(second > first);
+        assert!(clock.next(peers) >= peers & !COUNTER_MASK);
     }
 }

@@ -56,7 +56,7 @@ pub use self::error::DatabaseError;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
 use self::revision::SourceId;
 use self::store::Store;
-pub use self::store::VerifyReport;
+pub use self::store::{Damage, VerifyReport};
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
 
@@ -82,6 +82,9 @@ pub struct DatabaseInfo {
     pub commits: u64,
     /// Syncs of the medium since it was opened; several commits can share one.
     pub syncs: u64,
+    /// Versions seen since it was opened whose time is more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock: a
+    /// peer's clock is wrong, or this device's.
+    pub versions_ahead: u64,
 }
 
 /// One collection in [`DatabaseInfo`].
@@ -214,6 +217,16 @@ impl Database {
         Ok((before, self.store.disk_bytes()?))
     }
 
+    /// Checks the database in directory `path`, which nobody may have open: its files, each page in use, and whether what
+    /// they say holds together. A damaged one is not opened and stays as it is. Memory: the IDs of one collection.
+    ///
+    /// # Errors
+    /// [`DatabaseError::InUse`], [`DatabaseError::NotADatabase`], or if the medium cannot be read at all. What is damaged
+    /// stands in the report.
+    pub fn check(path: impl AsRef<Path>) -> Result<VerifyReport, DatabaseError> {
+        store::check(path.as_ref(), &DatabaseConfig { create: false, ..DatabaseConfig::default() })
+    }
+
     /// Reads everything and checks that it holds together. Writers wait.
     ///
     /// # Errors
@@ -240,6 +253,7 @@ impl Database {
             disk_bytes: self.store.disk_bytes()?,
             commits: counts.commits,
             syncs: counts.syncs,
+            versions_ahead: self.store.versions_ahead(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
+use std::path::Path;
 
 use crate::cli::output::{Output, bytes_text, counted};
 use crate::cli::{CliError, Exit, store};
@@ -31,6 +32,9 @@ pub(in crate::cli) struct CompactArgs {
 }
 
 /// Read everything and check it. Ends with code 1 if something is wrong.
+///
+/// Each damaged place is told with its file and byte, and what was there, as far as it is known. A damaged database is
+/// not changed by this.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -87,28 +91,41 @@ pub(super) fn compact(db: &Database, args: &CompactArgs) -> Result<(), CliError>
     out.flush()
 }
 
-pub(super) fn verify(db: &Database, args: &VerifyArgs) -> Result<(), CliError> {
-    let report = db.verify().map_err(store::failed)?;
+pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
+    let report = store::when_free(|| Database::check(path))?;
     let mut out = Output::new();
     if args.json {
+        let damage: Vec<_> = report
+            .damage
+            .iter()
+            .map(|damage| json!({"file": damage.file, "offset": damage.offset, "what": damage.what}))
+            .collect();
         out.json(&json!({
             "ok": report.is_sound(),
             "documents": report.documents,
             "tombstones": report.tombstones,
             "problems": report.problems,
+            "damage": damage,
             "listed": report.listed,
         }))?;
     } else {
+        for damage in &report.damage {
+            let place = damage.offset.map(|offset| format!(", byte {offset}")).unwrap_or_default();
+            out.line(format!("damaged: {}{place}: {}", damage.file, damage.what))?;
+        }
         for problem in &report.listed {
             out.line(problem)?;
         }
         let documents = counted(report.documents, "document");
-        out.line(format!("{documents} checked, {}", counted(report.problems, "problem")))?;
+        let read = if report.damage.is_empty() { "checked" } else { "can be read" };
+        out.line(format!("{documents} {read}, {}", counted(report.problems, "problem")))?;
     }
     out.flush()?;
     if report.is_sound() {
         return Ok(());
     }
-    Err(CliError::new(Exit::Failure, format!("{} is damaged", db.path().display()))
-        .help("save what can be read with `gattway db export`, then sync a new database from a peer"))
+    Err(CliError::new(Exit::Failure, format!("{} is damaged", path.display())).help(
+        "copy the directory to a sound medium, then `gattway db repair --to NEW_DIR` saves what is whole; \
+         syncing with a peer brings back what the peer has",
+    ))
 }

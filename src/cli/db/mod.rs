@@ -41,8 +41,10 @@ pub(super) struct CollectionArg {
 
 /// Runs one subcommand on the database.
 pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliError> {
-    if let DbCommand::Changes(args) = command {
-        return changes::run(global, args);
+    match command {
+        DbCommand::Changes(args) => return changes::run(global, args),
+        DbCommand::Verify(args) => return maintain::verify(global.db_path()?, args),
+        _ => {}
     }
     let db = store::open(global.db_path()?)?;
     match command {
@@ -52,10 +54,9 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Rm(args) => rm::run(&db, args),
         DbCommand::Import(args) => import::run(&db, args),
         DbCommand::Export(args) => export::run(&db, args),
-        DbCommand::Changes(_) => Ok(()),
+        DbCommand::Changes(_) | DbCommand::Verify(_) => Ok(()),
         DbCommand::Collections(args) => collections::run(&db, args),
         DbCommand::Info(args) => maintain::info(&db, args),
         DbCommand::Compact(args) => maintain::compact(&db, args),
-        DbCommand::Verify(args) => maintain::verify(&db, args),
     }
 }

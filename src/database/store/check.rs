@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::PoisonError;
 
 use super::block::StoredRevision;
-use super::engine::Engine;
+use super::engine::{Engine, io_error};
+use super::files::Salvage;
+use super::files::Survey;
 use super::index;
 use super::keys::{self, CollectionKey};
+use super::layout;
 use super::read::find_block;
-use super::{CollectionState, Store};
+use super::salvaged::Salvaged;
+use super::{CollectionState, Store, seal};
 use crate::database::DatabaseError;
+use crate::database::config::DatabaseConfig;
 use crate::database::packed::Unpacker;
 
 /// Problems listed in a report; further ones are only counted.
@@ -32,6 +38,21 @@ pub struct VerifyReport {
     pub problems: u64,
     /// The first of them, for people.
     pub listed: Vec<String>,
+    /// Damaged places of files. If there are any, the database was not opened, so that they stay as they are, and what
+    /// follows from them is in `listed`.
+    pub damage: Vec<Damage>,
+}
+
+/// A damaged place of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The file, relative to the database's directory.
+    pub file: String,
+    /// Byte in the file, if it is a place and not the whole.
+    pub offset: Option<u64>,
+    /// What was there, or is wrong.
+    pub what: String,
 }
 
 impl VerifyReport {
@@ -40,12 +61,102 @@ impl VerifyReport {
         self.problems == 0
     }
 
+    /// Takes over what is damaged in the files of a log.
+    fn findings(&mut self, log: &Path, salvage: &Salvage) {
+        let (findings, count) = salvage.survey().findings();
+        for finding in findings {
+            self.damage(
+                &format!("{}/{}", file_name(log), finding.file),
+                finding.offset,
+                finding.what.clone(),
+            );
+        }
+        self.problems += count - findings.len() as u64;
+    }
+
+    fn damage(&mut self, file: &str, offset: Option<u64>, what: String) {
+        self.problems += 1;
+        self.damage.push(Damage { file: file.to_owned(), offset, what });
+    }
+
     fn problem(&mut self, text: String) {
         self.problems += 1;
+        self.list(text);
+    }
+
+    fn list(&mut self, text: String) {
         if self.listed.len() < PROBLEMS_LISTED_MAX {
             self.listed.push(text);
         }
     }
+}
+
+/// Checks the database in a directory, which nobody has open: first its files as they are, then, if they are whole, what
+/// they say. Changes nothing of a damaged one.
+pub(crate) fn check(path: &Path, config: &DatabaseConfig) -> Result<VerifyReport, DatabaseError> {
+    let lock = layout::lock(path, false)?;
+    let logs = match layout::logs(path) {
+        Err(DatabaseError::Damaged { detail }) => {
+            let mut report = VerifyReport::default();
+            report.damage(layout::CURRENT_FILE, None, detail);
+            return Ok(report);
+        }
+        logs => logs?,
+    };
+    let report = check_log(&logs.current)?;
+    if !report.is_sound() {
+        return Ok(report);
+    }
+    drop(lock);
+    Store::open(path, config)?.verify()
+}
+
+/// Checks the files of a log.
+fn check_log(log: &Path) -> Result<VerifyReport, DatabaseError> {
+    let mut report = VerifyReport::default();
+    let survey = match seal::examine(log) {
+        Err(DatabaseError::Damaged { detail }) => {
+            report.damage(&file_name(log), None, detail);
+            return Ok(report);
+        }
+        survey => survey?,
+    };
+    let Some(survey) = survey else { return Ok(report) };
+    let salvaged = Salvaged::read(survey)?;
+    report.findings(log, &salvaged.salvage);
+    if report.is_sound() {
+        return Ok(report);
+    }
+    for words in salvaged.lost_in_words() {
+        report.list(format!("lost: {words}"));
+    }
+    for (&key, collection) in &salvaged.collections {
+        let mut places = BTreeMap::new();
+        salvaged.index(key, |id, entry| {
+            places.insert(entry.sequence, id);
+            Ok(())
+        })?;
+        let mut read = (0, 0);
+        let visit = |record: StoredRevision| {
+            let is_newest = places.get(&record.sequence).is_some_and(|id| *id == record.id);
+            if is_newest && salvaged.is_readable(&record) {
+                places.remove(&record.sequence);
+                *if record.deleted { &mut read.1 } else { &mut read.0 } += 1;
+            }
+            Ok(())
+        };
+        salvaged.records(key, visit, |_| ())?;
+        report.documents += read.0;
+        report.tombstones += read.1;
+        for id in places.into_values() {
+            report.list(format!("lost: {}: the record of {id:?}", collection.name));
+        }
+    }
+    Ok(report)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 impl Store {
@@ -53,9 +164,17 @@ impl Store {
     pub(crate) fn verify(&self) -> Result<VerifyReport, DatabaseError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine();
+        self.sync(engine.newest())?;
         let mut report = VerifyReport::default();
-        // sled checks the checksum of each page it reads.
-        engine.scan(&[], &[0xff], |_, _| Ok(ControlFlow::Continue(())))?;
+        let survey = Survey::read(engine.directory()).map_err(|e| io_error("read", e))?;
+        let salvage = Salvage::read(survey).map_err(|e| io_error("read", e))?;
+        report.findings(engine.directory(), &salvage);
+        drop(salvage);
+        // What sled says of the same pages.
+        if let Err(error) = engine.scan(&[], &[0xff], |_, _| Ok(ControlFlow::Continue(()))) {
+            report.problem(error.to_string());
+            return Ok(report);
+        }
         for (key, state) in self.collections() {
             let before = (report.documents, report.tombstones);
             let mut places = index_places(&engine, key, &mut report);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::keys::CollectionKey;
 use super::log::{self, Log, Stored};
 pub(super) use super::log::{SEGMENT_BYTES, VALUE_BYTES_MAX};
-use super::redo;
+use super::{redo, seal};
 use crate::database::DatabaseError;
 
 /// Bytes that may be written to the log between two syncs, as estimated by [`Writes::log_bytes`]: some less than a
@@ -133,7 +133,19 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Runs a call of the log: refuses after a failure, turns panics into errors.
+    /// Runs a call of the log that reads. An error concerns the page that was read; the handle goes on. After a panic it
+    /// does not.
+    fn read<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, DatabaseError> {
+        if let Some(reason) = self.failed.get() {
+            return Err(DatabaseError::Failed { reason: reason.clone() });
+        }
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(result) => result.map_err(|error| log::translate("read", error, &self.directory)),
+            Err(panic) => Err(self.fail(DatabaseError::Damaged { detail: panic_text(&*panic) })),
+        }
+    }
+
+    /// Runs a call of the log that writes: refuses after a failure, turns panics into errors.
     fn guarded<T>(
         &self,
         action: &'static str,
@@ -157,17 +169,17 @@ impl Engine {
 
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, DatabaseError> {
-        self.guarded("read", || self.log.get(key))
+        self.read(|| self.log.get(key))
     }
 
     /// The first entry at or after `from` and before `to`.
     pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<Stored>, DatabaseError> {
-        self.guarded("read", || self.log.first(from, to))
+        self.read(|| self.log.first(from, to))
     }
 
     /// The last entry at or after `from` and before `to`.
     pub(super) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Stored>, DatabaseError> {
-        self.guarded("read", || self.log.last(from, to))
+        self.read(|| self.log.last(from, to))
     }
 
     /// Shows the entries at or after `from` and before `to` in order until `visit` breaks.
@@ -177,8 +189,8 @@ impl Engine {
         to: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, DatabaseError>,
     ) -> Result<(), DatabaseError> {
-        let mut entries = self.guarded("read", || self.log.range(from, to))?;
-        while let Some((key, value)) = self.guarded("read", || entries.next())? {
+        let mut entries = self.read(|| self.log.range(from, to))?;
+        while let Some((key, value)) = self.read(|| entries.next())? {
             if visit(&key, &value)?.is_break() {
                 break;
             }
@@ -204,6 +216,9 @@ impl Engine {
 
     /// Applies writes that fit the sync window as one batch, after a sync if the window is used up.
     pub(super) fn apply_part(&self, writes: Writes) -> Result<(), DatabaseError> {
+        if writes.entries.is_empty() {
+            return Ok(());
+        }
         let bytes = writes.log_bytes();
         if self.lock().unsynced_bytes + bytes > SYNC_WINDOW {
             self.sync_medium()?;
@@ -300,6 +315,20 @@ impl Engine {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.group_changed.notify_all();
+    }
+
+    /// Syncs and seals the log; no other write may come.
+    pub(super) fn seal(&self) {
+        if self.failed.get().is_some() {
+            return;
+        }
+        // Also what is not a commit, as the removal of a redo list.
+        let synced = self.sync_medium();
+        let sealed =
+            if self.log.is_on_files() { synced.and_then(|()| seal::seal(&self.directory)) } else { synced };
+        if let Err(error) = sealed {
+            tracing::warn!(path = %self.directory.display(), %error, "the log could not be sealed");
+        }
     }
 
     /// Why the handle accepts nothing more, if so.

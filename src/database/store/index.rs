@@ -29,7 +29,7 @@ pub(super) struct IndexEntry {
     pub(super) deleted: bool,
 }
 
-type Entries = Vec<(Box<str>, IndexEntry)>;
+pub(super) type Entries = Vec<(Box<str>, IndexEntry)>;
 
 /// What the index says of a document, tombstones included.
 pub(super) fn find(
@@ -71,7 +71,8 @@ pub(super) fn page_after(
     found.map(|(fence, value)| Ok((fence.to_vec(), read_page(&value)?))).transpose()
 }
 
-fn read_page(value: &[u8]) -> Result<Entries, DatabaseError> {
+/// The entries of a page's value.
+pub(super) fn read_page(value: &[u8]) -> Result<Entries, DatabaseError> {
     let mut page = PageReader::new(value);
     let mut entries = Vec::new();
     while let Some(entry) = page.next()? {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/lock        held (flock) by the process that has the database open
-//! DIR/current     name of the log that is the database; missing means the first
+//! DIR/current     name of the log that is the database, and its CRC-32; missing means the first
 //! DIR/log-000001  sled's files
 //! ```
 //! Compaction writes the next log, syncs it and then replaces `current`; any other log found at open is a leftover.
@@ -20,14 +20,16 @@ use super::engine::{Engine, Writes, io_error, sync_directory};
 use super::keys;
 use crate::database::DatabaseError;
 use crate::database::config::{DatabaseConfig, Versioning};
+use crate::database::error::clip;
 use crate::database::revision::SourceId;
 
 /// Mode of the directories made here.
 const DIRECTORY_MODE: u32 = 0o700;
 
 const LOCK_FILE: &str = "lock";
-const CURRENT_FILE: &str = "current";
+pub(super) const CURRENT_FILE: &str = "current";
 const LOG_PREFIX: &str = "log-";
+const LOG_DIGITS: usize = 6;
 
 /// What a log says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,6 +68,14 @@ fn prepare(path: &Path, create: bool) -> Result<(), DatabaseError> {
     let refuse = |reason: &str| DatabaseError::NotADatabase { path: path.to_owned(), reason: reason.into() };
     match fs::read_dir(path) {
         Ok(mut entries) => {
+            let is_ours = |entry: &std::io::Result<fs::DirEntry>| {
+                let name = entry.as_ref().map(fs::DirEntry::file_name);
+                name.is_ok_and(|name| name == CURRENT_FILE || name.to_string_lossy().starts_with(LOG_PREFIX))
+            };
+            if fs::read_dir(path).is_ok_and(|mut entries| entries.any(|entry| is_ours(&entry))) {
+                // Only the lock is gone.
+                return Ok(());
+            }
             if entries.next().is_some() {
                 return Err(refuse("the directory holds other files"));
             }
@@ -99,8 +109,27 @@ fn prepare(path: &Path, create: bool) -> Result<(), DatabaseError> {
     Err(refuse("there is none, and creating it was not asked for"))
 }
 
-/// Directory of the current log, created if there is none; leftovers of an interrupted compaction are removed.
-pub(super) fn current_log(path: &Path) -> Result<PathBuf, DatabaseError> {
+/// The logs of a directory.
+pub(super) struct Logs {
+    /// The one that is the database.
+    pub(super) current: PathBuf,
+    /// Others, left by an interrupted compaction.
+    pub(super) leftovers: Vec<PathBuf>,
+}
+
+impl Logs {
+    /// Removes the leftovers, once the current log has shown that it can be opened.
+    pub(super) fn clean_up(self) -> Result<(), DatabaseError> {
+        for leftover in self.leftovers {
+            tracing::info!(path = %leftover.display(), "removing what an interrupted compaction left");
+            fs::remove_dir_all(leftover).map_err(|e| io_error("remove a leftover of compaction", e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds the logs of a database.
+pub(super) fn logs(path: &Path) -> Result<Logs, DatabaseError> {
     let mut logs = Vec::new();
     for entry in fs::read_dir(path).map_err(|e| io_error("open", e))? {
         let entry = entry.map_err(|e| io_error("open", e))?;
@@ -108,24 +137,46 @@ pub(super) fn current_log(path: &Path) -> Result<PathBuf, DatabaseError> {
             logs.push(entry.path());
         }
     }
-    let current = match fs::read_to_string(path.join(CURRENT_FILE)) {
-        Ok(name) => path.join(name.trim_end()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => log_path(path, 1),
+    let damaged = |found: &str| {
+        let detail = format!("{CURRENT_FILE}: {:?} names no log", clip(found));
+        DatabaseError::Damaged { detail }
+    };
+    let (current, is_named) = match fs::read_to_string(path.join(CURRENT_FILE)) {
+        Ok(text) => (path.join(log_name(&text).ok_or_else(|| damaged(&text))?), true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (log_path(path, 1), false),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(damaged("no text")),
         Err(error) => return Err(io_error("open", error)),
     };
     match logs.iter().position(|log| *log == current) {
         Some(index) => drop(logs.swap_remove(index)),
-        None if logs.is_empty() => {
-            create_private_dir(&current).map_err(|e| io_error("create", e))?;
-            sync_directory(path)?;
-        }
+        None if logs.is_empty() && !is_named => {}
         None => return Err(DatabaseError::Damaged { detail: format!("{} is missing", current.display()) }),
     }
-    for leftover in logs {
-        tracing::info!(path = %leftover.display(), "removing what an interrupted compaction left");
-        fs::remove_dir_all(leftover).map_err(|e| io_error("remove a leftover of compaction", e))?;
+    Ok(Logs { current, leftovers: logs })
+}
+
+/// Makes the directory of the first log if there is none.
+pub(super) fn create_log(path: &Path, log: &Path) -> Result<(), DatabaseError> {
+    if log.exists() {
+        return Ok(());
     }
-    Ok(current)
+    create_private_dir(log).map_err(|e| io_error("create", e))?;
+    sync_directory(path)
+}
+
+/// The name in `current`. It was written without the checksum once.
+fn log_name(text: &str) -> Option<&str> {
+    let (name, crc) = match text.trim_end().split_once(' ') {
+        Some((name, crc)) => (name, Some(crc)),
+        None => (text.trim_end(), None),
+    };
+    let digits = name.strip_prefix(LOG_PREFIX)?;
+    let is_name = digits.len() == LOG_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    (is_name && crc.is_none_or(|crc| crc == checksum(name))).then_some(name)
+}
+
+fn checksum(name: &str) -> String {
+    format!("{:08x}", crc32fast::hash(name.as_bytes()))
 }
 
 /// A new, empty log directory beside `current`, for a compaction.
@@ -144,7 +195,7 @@ pub(super) fn set_current(path: &Path, log: &Path) -> Result<(), DatabaseError> 
     let name = log.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&partial)?;
-        file.write_all(name.as_bytes())?;
+        file.write_all(format!("{name} {}\n", checksum(&name)).as_bytes())?;
         file.sync_all()?;
         fs::rename(&partial, path.join(CURRENT_FILE))
     };
@@ -158,7 +209,7 @@ fn create_private_dir(path: &Path) -> std::io::Result<()> {
 }
 
 fn log_path(path: &Path, number: u32) -> PathBuf {
-    path.join(format!("{LOG_PREFIX}{number:06}"))
+    path.join(format!("{LOG_PREFIX}{number:0LOG_DIGITS$}"))
 }
 
 /// Reads what the log says of itself, or writes it into a new one.

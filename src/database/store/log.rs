@@ -15,6 +15,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::engine::{Entry, io_error, panic_text, sync_directory};
+use super::seal;
 #[cfg(feature = "simulation")]
 use super::simulated::{DiskHandle, Pair};
 use crate::database::DatabaseError;
@@ -28,6 +29,9 @@ pub(super) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / 4 / 18 - 300;
 
 /// Name of sled's log within its directory.
 const LOG_FILE: &str = "db";
+
+/// Name of sled's settings.
+const SETTINGS_FILE: &str = "conf";
 
 /// How long sled's threads may take to let go of a log that was closed.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
@@ -62,6 +66,7 @@ pub(super) type Stored = (sled::IVec, sled::IVec);
 impl Log {
     /// Opens or creates the log in `directory`, which exists. The caller holds the database's lock.
     pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Log, DatabaseError> {
+        seal::admit(directory)?;
         let config = sled::Config::new()
             .path(directory)
             .cache_capacity(cache_bytes)
@@ -71,6 +76,8 @@ impl Log {
         let io = |source| DatabaseError::Io { action: "open", source };
         let file = File::options().read(true).write(true).open(directory.join(LOG_FILE)).map_err(io)?;
         file.sync_all().map_err(io)?;
+        // sled does not sync its settings.
+        File::open(directory.join(SETTINGS_FILE)).and_then(|file| file.sync_all()).map_err(io)?;
         sync_directory(directory)?;
         Ok(Log::Sled { db, file })
     }
@@ -154,6 +161,15 @@ impl Log {
                 db.flush()?;
                 looked = Instant::now();
             }
+        }
+    }
+
+    /// Whether it is made of files.
+    pub(super) fn is_on_files(&self) -> bool {
+        match self {
+            Log::Sled { .. } => true,
+            #[cfg(feature = "simulation")]
+            Log::Simulated(_) => false,
         }
     }
 

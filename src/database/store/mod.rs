@@ -7,12 +7,15 @@ mod block;
 mod check;
 mod compact;
 mod engine;
+mod files;
 mod index;
 mod keys;
 mod layout;
 mod log;
 mod read;
 mod redo;
+mod salvaged;
+mod seal;
 #[cfg(feature = "simulation")]
 mod simulated;
 mod tables;
@@ -34,11 +37,12 @@ use self::tables::Sources;
 use self::writer::WriterState;
 use super::config::{DatabaseConfig, Durability, RELAXED_SYNC_MS};
 use super::packed::Names;
-use super::revision::SourceId;
+use super::revision::{SourceId, Version};
 use super::{DatabaseError, clock};
 
 pub(crate) use self::block::StoredRevision;
-pub use self::check::VerifyReport;
+pub(crate) use self::check::check;
+pub use self::check::{Damage, VerifyReport};
 #[cfg(feature = "cli")]
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
@@ -78,6 +82,8 @@ pub(crate) struct Store {
     writer: Mutex<WriterState>,
     changed: watch::Sender<u64>,
     syncer: Mutex<Option<JoinHandle<()>>>,
+    /// Versions seen from a time so far ahead that the clock did not follow.
+    versions_ahead: AtomicU64,
     /// `None` in a simulation.
     _lock: Option<File>,
     #[cfg(feature = "simulation")]
@@ -88,8 +94,10 @@ impl Store {
     /// Opens or creates the store in directory `path`.
     pub(crate) fn open(path: &Path, config: &DatabaseConfig) -> Result<Arc<Store>, DatabaseError> {
         let lock = layout::lock(path, config.create)?;
-        let log = layout::current_log(path)?;
-        let engine = Engine::open(&log, config.cache_bytes, Ticket::default())?;
+        let logs = layout::logs(path)?;
+        layout::create_log(path, &logs.current)?;
+        let engine = Engine::open(&logs.current, config.cache_bytes, Ticket::default())?;
+        logs.clean_up()?;
         let meta = layout::meta(&engine, path, config, layout::new_source)?;
         Ok(Arc::new(Store::load(path, config, engine, meta.source, Some(lock))?))
     }
@@ -119,6 +127,7 @@ impl Store {
             writer: Mutex::new(writer),
             changed: watch::Sender::new(0),
             syncer: Mutex::new(None),
+            versions_ahead: AtomicU64::new(0),
             _lock: lock,
             #[cfg(feature = "simulation")]
             simulated: None,
@@ -186,6 +195,18 @@ impl Store {
 
     pub(crate) fn counts(&self) -> EngineCounts {
         self.engine().counts()
+    }
+
+    /// Counts a version from so far ahead that the clock did not follow; the first is told.
+    fn note_ahead(&self, version: Version) {
+        if self.versions_ahead.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(%version, "a peer's clock, or this device's, is wrong by more than a day: its versions are \
+                kept, the clock of this database does not follow");
+        }
+    }
+
+    pub(crate) fn versions_ahead(&self) -> u64 {
+        self.versions_ahead.load(Ordering::Relaxed)
     }
 
     /// Why the handle accepts nothing more, if so.
@@ -300,10 +321,7 @@ impl Drop for Store {
         if let Some(thread) = syncer.filter(|t| t.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
-        let engine = self.engine();
-        if let Err(error) = engine.sync(engine.newest(), |_| ()) {
-            tracing::debug!(%error, "last sync of a closed database");
-        }
+        self.engine().seal();
     }
 }
 

@@ -91,9 +91,8 @@ pub(super) fn read_pieces(
     key: &[u8],
     first: &[u8],
 ) -> Result<Option<(Vec<u8>, u16)>, DatabaseError> {
-    let mut reader = Reader::new(first);
-    let Some(total) = reader.length() else { return Err(damaged("the length of a block")) };
-    let mut value = reader.take(reader.remaining()).unwrap_or_default().to_vec();
+    let Some((start, total)) = join_pieces(first) else { return Err(damaged("the length of a block")) };
+    let mut value = start.to_vec();
     let mut pieces = 1;
     while value.len() < total {
         let Some(piece) = engine.get(&keys::piece(key, pieces))? else { return Ok(None) };
@@ -101,6 +100,13 @@ pub(super) fn read_pieces(
         pieces += 1;
     }
     Ok((value.len() == total).then_some((value, pieces)))
+}
+
+/// The first piece of a value, and the length of the whole.
+pub(super) fn join_pieces(first: &[u8]) -> Option<(&[u8], usize)> {
+    let mut reader = Reader::new(first);
+    let total = reader.length()?;
+    Some((reader.take(reader.remaining())?, total))
 }
 
 /// Adds a value to a commit, in pieces that sled keeps within its log; returns how many.

@@ -34,6 +34,10 @@ impl SourceNumbers for Sources {
 }
 
 impl Sources {
+    pub(super) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
     pub(super) fn intern(&mut self, source: SourceId) {
         if self.numbers.contains_key(&source) || self.sources.len() >= SOURCES_MAX {
             return;

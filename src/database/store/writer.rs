@@ -43,12 +43,12 @@ const CHECKPOINTS_MAX: usize = 4096;
 
 /// Counters of a collection as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Counters {
-    last_sequence: u64,
-    documents: u64,
-    tombstones: u64,
+pub(super) struct Counters {
+    pub(super) last_sequence: u64,
+    pub(super) documents: u64,
+    pub(super) tombstones: u64,
     /// Newest sequence that some peer is known to have.
-    pushed: u64,
+    pub(super) pushed: u64,
 }
 
 /// A small block at the end of a feed.
@@ -135,7 +135,9 @@ impl Writer<'_> {
             return false;
         }
         for version in vector.versions() {
-            self.state.clock.observe(version.time, self.wall);
+            if !self.state.clock.observe(version.time, self.wall) {
+                self.store.note_ahead(version);
+            }
         }
         true
     }

@@ -170,16 +170,18 @@ fn a_full_disk_loses_nothing() {
     assert!(acknowledged.numbers.len() > 100);
 }
 
-/// A power cut: of what was written since the last sync, any page of the file may be old or new.
+/// A power cut: of what was written since the last sync, any page of the file may be old or new. For a long run set
+/// `GATTWAY_TEST_POWER_CUTS` to the number of cuts.
 #[test]
 fn survives_power_cuts() {
-    for seed in 1..=8u64 {
+    let cuts = std::env::var("GATTWAY_TEST_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(8u64);
+    for seed in 1..=cuts {
         let fixture = Fixture::new();
         let config = DatabaseConfig { durability: Durability::Relaxed, ..DatabaseConfig::default() };
         let log = fixture.directory.path().join("db/log-000001");
         let (expected, torn) = cut_power(&fixture, config.clone(), &log.join("db"), seed);
         std::fs::write(log.join("db"), torn).expect("write the torn log");
-        remove_snapshots(&log);
+        remove_what_is_newer(&log);
         let database = fixture.try_open(config).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let collection = database.default_collection().expect("default");
         for (id, body) in expected {
@@ -238,11 +240,12 @@ fn cut_power(
     (expected, torn)
 }
 
-/// sled's snapshot is newer than the torn log when the handle was closed in between.
-fn remove_snapshots(log: &Path) {
+/// sled's snapshot and the seal are newer than the torn log, since the handle was closed in between.
+fn remove_what_is_newer(log: &Path) {
     for entry in std::fs::read_dir(log).expect("the folder") {
         let entry = entry.expect("an entry");
-        if entry.file_name().to_string_lossy().starts_with("snap.") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("snap.") || name == "seal" {
             std::fs::remove_file(entry.path()).expect("remove");
         }
     }

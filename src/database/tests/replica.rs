@@ -131,6 +131,51 @@ fn bad_revisions_are_rejected_alone() {
     assert_eq!(stored.remote_ancestor, Some(Version { time: u64::MAX, source: other }));
 }
 
+/// A peer in the year 2262: what it wrote travels and can be edited by others, and nobody else's clock follows it.
+#[test]
+fn a_version_from_2262_poisons_nothing() {
+    const IN_2262: u64 = 9_214_646_400_000_000_000;
+    let (_fixture_a, a, in_a) = open();
+    let (_fixture_b, b, in_b) = open();
+    let now = Version { time: crate::database::clock::wall_now(), source: a.source() };
+    let future = Version { time: IN_2262, source: SourceId([9; 16]) };
+    let late = IncomingRevision {
+        collection: DEFAULT,
+        id: "x".into(),
+        vector: VersionVector::new(future),
+        deleted: false,
+        body: Bytes::from_static(b"{\"by\":\"the future\"}"),
+    };
+    let outcomes = a.commit(&[late.clone()], ConflictPolicy::Refuse).expect("commit");
+    assert_eq!(outcomes, [CommitOutcome::Inserted { sequence: 1 }]);
+    assert_eq!(a.info().expect("info").versions_ahead, 1);
+    // Each edits what the other wrote, and each edit replaces what it descends from, whatever the clocks say.
+    for round in 0..3 {
+        for (from, to, edited) in [(&a, &b, &in_a), (&b, &a, &in_b)] {
+            if edited.get("x").expect("read").is_some() {
+                edited.put("x", &json!({"round": round})).expect("put");
+            }
+            for change in changes(from, 0) {
+                assert!(change.vector.current.time < now.time + crate::database::CLOCK_AHEAD_NS_MAX);
+                assert!(change.vector.contains(future));
+                let incoming = IncomingRevision {
+                    collection: DEFAULT,
+                    id: change.id,
+                    vector: change.vector,
+                    deleted: change.deleted,
+                    body: change.body.unwrap_or_default(),
+                };
+                let outcomes = to.commit(&[incoming], ConflictPolicy::Refuse).expect("commit");
+                assert!(matches!(outcomes[0], CommitOutcome::Inserted { .. }), "{outcomes:?}");
+            }
+        }
+    }
+    assert_eq!(contents(&in_a), contents(&in_b));
+    // Sent again, it is what was known long ago.
+    let outcomes = b.commit(&[late], ConflictPolicy::Refuse).expect("commit");
+    assert!(matches!(outcomes[0], CommitOutcome::AlreadyKnown { .. }));
+}
+
 #[test]
 fn remembers_what_a_peer_had() {
     let (_fixture, database, collection) = open();

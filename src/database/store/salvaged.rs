@@ -1,0 +1,238 @@
+//! A database read from the pages of its log that are whole, without sled: what it holds, what is lost.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+
+use super::block::{Codec, StoredRevision, read_block};
+use super::engine::io_error;
+use super::files::{Lost, Salvage, Survey};
+use super::index::{IndexEntry, read_page};
+use super::keys::{self, CollectionKey};
+use super::layout::Meta;
+use super::read::join_pieces;
+use super::tables::Sources;
+use super::writer::Counters;
+use crate::database::DatabaseError;
+use crate::database::packed::{Names, Unpacker};
+use crate::database::revision::SourceId;
+
+impl From<io::Error> for DatabaseError {
+    fn from(error: io::Error) -> DatabaseError {
+        io_error("read", error)
+    }
+}
+
+/// A collection of a damaged database.
+pub(super) struct SalvagedCollection {
+    pub(super) name: String,
+    pub(super) counters: Option<Counters>,
+}
+
+/// What can be read of a damaged database.
+pub(super) struct Salvaged {
+    pub(super) salvage: Salvage,
+    pub(super) names: Names,
+    pub(super) sources: Sources,
+    pub(super) collections: BTreeMap<CollectionKey, SalvagedCollection>,
+    pub(super) clock: Option<u64>,
+    /// Who it was; `None` if its header is lost.
+    pub(super) source: Option<SourceId>,
+    /// The field names, or the sources, are not known to be complete.
+    pub(super) is_table_lost: bool,
+}
+
+impl Salvaged {
+    /// Reads the tables of a log.
+    pub(super) fn read(survey: Survey) -> Result<Salvaged, DatabaseError> {
+        let mut salvaged = Salvaged {
+            salvage: Salvage::read(survey)?,
+            names: Names::default(),
+            sources: Sources::default(),
+            collections: BTreeMap::new(),
+            clock: None,
+            source: None,
+            is_table_lost: false,
+        };
+        salvaged.read_tables()?;
+        Ok(salvaged)
+    }
+
+    fn read_tables(&mut self) -> Result<(), DatabaseError> {
+        let mut tables: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for kind in
+            [keys::NAME, keys::SOURCE, keys::COLLECTION, keys::COUNTERS, keys::META[0], keys::CLOCK[0]]
+        {
+            let (from, to) = keys::kind_range(kind);
+            self.salvage.scan::<DatabaseError>(&from, &to, |key, value| {
+                tables.insert(key.to_vec(), value.to_vec());
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if self.salvage.lost().iter().any(|lost| lost.touches(&from, &to)) {
+                // These never change, so what an old copy of a page says of them holds. Counters do, and are counted anew.
+                let grows = [keys::NAME, keys::SOURCE, keys::COLLECTION, keys::META[0]].contains(&kind);
+                self.is_table_lost |= kind == keys::NAME || kind == keys::SOURCE;
+                if grows {
+                    self.salvage.scan_old(|key, value| {
+                        if key.first() == Some(&kind) && !tables.contains_key(key) {
+                            tables.insert(key.to_vec(), value.to_vec());
+                        }
+                    })?;
+                }
+            }
+        }
+        let mut counters = BTreeMap::new();
+        for (key, value) in &tables {
+            let number = key.get(1..3).map(|k| u16::from_be_bytes([k[0], k[1]]));
+            match (key[0], number) {
+                (keys::NAME, Some(number)) => {
+                    let text = std::str::from_utf8(value).unwrap_or_default();
+                    // A gap would give the names after it wrong numbers.
+                    if usize::from(number) == self.names.len() + 1 {
+                        self.names.intern(text);
+                    } else {
+                        self.is_table_lost = true;
+                    }
+                }
+                (keys::SOURCE, Some(number)) => match value.as_slice().try_into() {
+                    Ok(source) if usize::from(number) == self.sources.len() + 1 => {
+                        self.sources.intern(SourceId(source));
+                    }
+                    _ => self.is_table_lost = true,
+                },
+                (keys::COLLECTION, Some(number)) => {
+                    let name = String::from_utf8_lossy(value).into_owned();
+                    self.collections
+                        .insert(CollectionKey(number), SalvagedCollection { name, counters: None });
+                }
+                (keys::COUNTERS, Some(number)) => {
+                    counters.insert(CollectionKey(number), postcard::from_bytes::<Counters>(value).ok());
+                }
+                _ if key.as_slice() == keys::META => {
+                    self.source = postcard::from_bytes::<Meta>(value).ok().map(|meta| meta.source);
+                }
+                _ if key.as_slice() == keys::CLOCK => self.clock = postcard::from_bytes(value).ok(),
+                _ => {}
+            }
+        }
+        for (key, counters) in counters {
+            if let Some(collection) = self.collections.get_mut(&key) {
+                collection.counters = counters;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits the index of a collection in order of IDs.
+    pub(super) fn index(
+        &self,
+        key: CollectionKey,
+        mut visit: impl FnMut(Box<str>, IndexEntry) -> Result<(), DatabaseError>,
+    ) -> Result<(), DatabaseError> {
+        self.salvage.scan(&keys::index(key, ""), &keys::index_end(key), |_, value| {
+            for (id, entry) in read_page(value).unwrap_or_default() {
+                visit(id, entry)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Visits the records of a collection that can be read, in order of sequence; `damaged` hears of blocks that cannot,
+    /// by their last sequence.
+    pub(super) fn records(
+        &self,
+        key: CollectionKey,
+        mut visit: impl FnMut(StoredRevision) -> Result<(), DatabaseError>,
+        mut damaged: impl FnMut(u64),
+    ) -> Result<(), DatabaseError> {
+        let mut codec = Codec::default();
+        // A block whose pieces are being gathered: its sequence, the value so far, the length it must get, pieces.
+        let mut open: Option<(u64, Vec<u8>, usize, u16)> = None;
+        let mut close = |open: &mut Option<(u64, Vec<u8>, usize, u16)>| -> Result<(), DatabaseError> {
+            let Some((sequence, value, total, _)) = open.take() else { return Ok(()) };
+            let records =
+                (value.len() == total).then(|| read_block(&value, &self.sources, &mut codec)).flatten();
+            match records {
+                Some(records) => records.into_iter().try_for_each(&mut visit),
+                None => {
+                    damaged(sequence);
+                    Ok(())
+                }
+            }
+        };
+        self.salvage.scan::<DatabaseError>(
+            &keys::block(key, 0)[..3],
+            &keys::block_end(key),
+            |entry, value| {
+                if let Some(sequence) = keys::block_sequence(entry) {
+                    close(&mut open)?;
+                    let (start, total) = join_pieces(value).unwrap_or((&[], usize::MAX));
+                    open = Some((sequence, start.to_vec(), total, 1));
+                } else if let Some((sequence, gathered, total, pieces)) = &mut open
+                    && *entry == *keys::piece(&keys::block(key, *sequence), *pieces)
+                    && gathered.len() < *total
+                {
+                    gathered.extend_from_slice(value);
+                    *pieces += 1;
+                }
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+        close(&mut open)
+    }
+
+    /// Whether the body of a record can be read.
+    pub(super) fn is_readable(&self, record: &StoredRevision) -> bool {
+        record.deleted && record.body.is_empty()
+            || Unpacker::new(&self.names, &record.id).map(&record.body).is_some()
+    }
+
+    /// The lost ranges in words: of what, of which collection, from and to.
+    pub(super) fn lost_in_words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        for lost in self.salvage.lost() {
+            self.describe(lost, &mut words);
+        }
+        words
+    }
+
+    fn describe(&self, lost: &Lost, words: &mut Vec<String>) {
+        for (&key, collection) in &self.collections {
+            let (from, to) = (keys::index(key, ""), keys::index_end(key));
+            if lost.touches(&from, &to) {
+                let first = lost.from.get(3..).filter(|_| *lost.from > *from);
+                let last = lost.to.get(3..).filter(|_| !lost.to.is_empty() && *lost.to < *to);
+                let id = |id: Option<&[u8]>, else_: &str| {
+                    id.map_or(else_.to_owned(), |id| format!("{:?}", String::from_utf8_lossy(id)))
+                };
+                words.push(format!(
+                    "{}: the index of IDs from {} to {}",
+                    collection.name,
+                    id(first, "the first"),
+                    id(last, "the last")
+                ));
+            }
+            let (from, to) = (keys::block(key, 0)[..3].to_vec(), keys::block_end(key));
+            if lost.touches(&from, &to) {
+                words.push(format!("{}: records", collection.name));
+            }
+            if lost.touches(&keys::checkpoint(key, ""), &keys::checkpoint_end(key)) {
+                words.push(format!("{}: checkpoints of peers", collection.name));
+            }
+        }
+        let tables = [
+            (keys::NAME, "field names"),
+            (keys::SOURCE, "source IDs"),
+            (keys::COLLECTION, "names of collections"),
+            (keys::COUNTERS, "counters"),
+            (keys::META[0], "the header"),
+            (keys::CLOCK[0], "the clock"),
+        ];
+        for (kind, name) in tables {
+            let (from, to) = keys::kind_range(kind);
+            if lost.touches(&from, &to) {
+                words.push(name.to_owned());
+            }
+        }
+    }
+}

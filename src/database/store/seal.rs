@@ -1,0 +1,134 @@
+//! The seal: what a log held when it was closed, so that the next open knows whether it still holds that.
+//!
+//! sled cannot tell damage from the torn end of a write, since it does not know where the log ended. A log that was closed
+//! in order has a file `seal` with a digest of its table of pages and its end; the file goes, durably, before sled opens the
+//! log, since sled writes even when it reads. With it, any change of what the log says is seen. Without it (a crash), the end of the log may be
+//! torn, and damage elsewhere is seen by what it hides ([`Survey`]). The content of pages has checksums of sled's own,
+//! which it looks at with each read.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::engine::{io_error, sync_directory};
+use super::files::{Finding, Survey, read_if_there};
+use crate::database::DatabaseError;
+
+const SEAL_FILE: &str = "seal";
+
+/// What a log held when it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Seal {
+    digest: u32,
+    /// Number after the last message.
+    end: u64,
+}
+
+/// Looks at a log without changing it. Damage is a finding of the survey; there is no survey of a log that is new.
+pub(super) fn examine(directory: &Path) -> Result<Option<Survey>, DatabaseError> {
+    let read = |e| io_error("read", e);
+    let len = match fs::metadata(directory.join("db")) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(read(error)),
+    };
+    let seal = read_if_there(&directory.join(SEAL_FILE)).map_err(read)?;
+    if len == 0 {
+        if seal.is_some() {
+            let detail = format!("{} is empty or gone", directory.join("db").display());
+            return Err(DatabaseError::Damaged { detail });
+        }
+        return Ok(None);
+    }
+    let mut survey = Survey::read(directory).map_err(read)?;
+    match seal.as_deref().map(parse) {
+        None => survey.check_tree().map_err(read)?,
+        Some(None) => {
+            survey.find(SEAL_FILE, None, "the seal of the log, without which lost changes are not seen");
+        }
+        Some(Some(seal)) => {
+            if seal.digest != survey.digest() || seal.end != survey.end() {
+                let what = format!(
+                    "the log does not hold what it held when it was closed (it ended at number {}, now at {})",
+                    seal.end,
+                    survey.end()
+                );
+                survey.find("db", None, what);
+            }
+        }
+    }
+    Ok(Some(survey))
+}
+
+/// [`examine`] for opening: damage is an error, what is only left over goes, and the seal, durably.
+pub(super) fn admit(directory: &Path) -> Result<(), DatabaseError> {
+    remove_unfinished_snapshots(directory).map_err(|e| io_error("open", e))?;
+    let Some(survey) = examine(directory)? else { return Ok(()) };
+    let (findings, count) = survey.findings();
+    if survey.is_only_settings() {
+        tracing::warn!(path = %directory.display(), "the log's settings are damaged and are written anew");
+        fs::remove_file(directory.join("conf")).map_err(|e| io_error("open", e))?;
+    }
+    if count == 0 || survey.is_only_settings() {
+        return unseal(directory);
+    }
+    let first = findings.first().map(|finding| describe(directory, finding)).unwrap_or_default();
+    let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+    Err(DatabaseError::Damaged { detail: format!("{first}{more}") })
+}
+
+/// A finding for people.
+pub(super) fn describe(directory: &Path, finding: &Finding) -> String {
+    let log = directory.file_name().unwrap_or_default().to_string_lossy();
+    let place = finding.offset.map(|offset| format!(", byte {offset}")).unwrap_or_default();
+    format!("{log}/{}{place}: {}", finding.file, finding.what)
+}
+
+/// sled takes a snapshot that it was writing when the power went for one, and fails.
+fn remove_unfinished_snapshots(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|n| n.starts_with("snap.") && n.ends_with(".generating")) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Seals a log to which everything was synced and nothing is written any more.
+pub(super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
+    let survey = Survey::read(directory).map_err(|e| io_error("read", e))?;
+    if let Some(finding) = survey.findings().0.first() {
+        return Err(DatabaseError::Damaged { detail: describe(directory, finding) });
+    }
+    let seal = Seal { digest: survey.digest(), end: survey.end() };
+    let mut bytes = postcard::to_stdvec(&seal).unwrap_or_default();
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    let partial = directory.join(format!("{SEAL_FILE}.partial"));
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, directory.join(SEAL_FILE))
+    };
+    write().map_err(|e| io_error("seal", e))?;
+    sync_directory(directory)
+}
+
+fn unseal(directory: &Path) -> Result<(), DatabaseError> {
+    match fs::remove_file(directory.join(SEAL_FILE)) {
+        Ok(()) => sync_directory(directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("unseal", error)),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Seal> {
+    let (bytes, crc) = bytes.split_last_chunk::<4>()?;
+    if crc32fast::hash(bytes).to_le_bytes() != *crc {
+        return None;
+    }
+    postcard::from_bytes(bytes).ok()
+}
