@@ -280,7 +280,13 @@ impl<'s, 'r> Commit<'s, 'r> {
         match local.as_ref().map(|local| incoming.vector.compare(&local.vector)) {
             None | Some(Causality::Newer) => {
                 let body = std::mem::take(&mut checked.body);
-                let new = from_peer(incoming, incoming.vector.clone(), body);
+                // What was resolved here stays resolved: the local revision may have been kept against others that the
+                // author of the incoming one never saw.
+                let vector = match &local {
+                    Some(local) => incoming.vector.kept_against(&local.vector),
+                    None => incoming.vector.clone(),
+                };
+                let new = from_peer(incoming, vector, body);
                 let sequence = writer.put(checked.key, new, local.as_ref())?;
                 self.outcomes[index] = Some(CommitOutcome::Inserted { sequence });
                 Ok(None)

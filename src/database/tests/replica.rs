@@ -74,6 +74,24 @@ fn revisions_travel_whole() {
 }
 
 #[test]
+fn what_was_resolved_stays_resolved_when_a_newer_revision_comes() {
+    let (_one, a, in_a) = open();
+    let (_two, b, in_b) = open();
+    let (_three, c, in_c) = open();
+    for collection in [&in_a, &in_b] {
+        collection.put("x", &json!({"by": "one of two"})).expect("put");
+    }
+    // Somebody has A's revision as it was before A kept it against B's, and writes on top.
+    push(&a, &c, 0, ConflictPolicy::Refuse);
+    push(&b, &a, 0, ConflictPolicy::Resolve(&Always(Resolution::Local)));
+    in_c.put("x", &json!({"by": "c"})).expect("put");
+    assert!(matches!(push(&c, &a, 0, ConflictPolicy::Refuse)[..], [CommitOutcome::Inserted { .. }]));
+    // A has pulled B's revision and will not do so again: what it pushes must be seen to descend from it.
+    assert!(matches!(push(&a, &b, 0, ConflictPolicy::Refuse)[..], [CommitOutcome::Inserted { .. }]));
+    assert_eq!(contents(&in_a), contents(&in_b));
+}
+
+#[test]
 fn conflicts_are_refused_or_resolved() {
     for (resolution, body, is_pushed) in [
         (Resolution::Local, Some(json!({"by": "b"})), true),
