@@ -1,6 +1,6 @@
 //! The pushing half of one collection: which local changes the peer lacks, and which of them it has confirmed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use super::super::config::{CHANGES_BATCH, LISTS_IN_FLIGHT_MAX, RESOLUTION_PUSH_DELAY, WANTED_REVS_MAX};
 use super::super::core::{Awaiting, Core, Phase};
@@ -17,8 +17,12 @@ use crate::blip::ErrorReply;
 use crate::database::revision::Version;
 use crate::time::Instant;
 
-/// Most documents that may be tried a second time in one run.
-const RETRIES_MAX: usize = 10_000;
+/// Most documents that may be tried again in one run.
+const RETRIED_DOCUMENTS_MAX: usize = 10_000;
+
+/// Times one revision may be proposed again because it descends from what the peer has. Each time the peer had got
+/// another ancestor of it meanwhile, perhaps from here.
+const DESCENT_RETRIES_MAX: u32 = 16;
 
 /// See the head of the file.
 pub(crate) struct Push {
@@ -49,7 +53,7 @@ struct Single {
     revs: RevSender,
     lists_in_flight: usize,
     retries: VecDeque<Retry>,
-    retried: HashSet<u64>,
+    retried: HashMap<u64, u32>,
     /// Whether anything was proposed in this session, or the empty list was sent.
     proposed: bool,
     told_end: bool,
@@ -249,13 +253,14 @@ impl Push {
                     continue;
                 }
                 ListAnswer::Unwanted => self.done.insert(change.sequence),
-                ListAnswer::Conflict { rev: Some(rev) }
-                    if change.vector.contains(rev.current) && single.may_retry(change.sequence) =>
-                {
-                    // Ours descends from what the peer has: it only did not see that.
-                    let (id, sequence, known) = (change.id, change.sequence, Some(rev.current));
-                    single.retries.push_back(Retry { id, sequence, known });
-                    continue;
+                ListAnswer::Conflict { rev: Some(rev) } if change.vector.contains(rev.current) => {
+                    // Ours descends from what the peer has: it only did not see that. No conflict, so no pull will
+                    // bring it; what cannot be tried again stays open for the next run.
+                    if single.may_retry(change.sequence, DESCENT_RETRIES_MAX) {
+                        let (id, sequence, known) = (change.id, change.sequence, Some(rev.current));
+                        single.retries.push_back(Retry { id, sequence, known });
+                        continue;
+                    }
                 }
                 ListAnswer::Conflict { .. } => {
                     note_conflict(&mut self.done, self.pulls, core, self.collection, &change);
@@ -280,7 +285,7 @@ impl Push {
                 core.report(Direction::Sent, self.collection, &rev.id, rev.deleted, None);
             }
             Err(error) => {
-                if is_refusal(&error) && single.may_retry(rev.sequence) {
+                if is_refusal(&error) && single.may_retry(rev.sequence, 1) {
                     single.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known: None });
                     return;
                 }
@@ -346,9 +351,14 @@ impl Push {
 }
 
 impl Single {
-    /// Whether the document of this sequence may be proposed once more; once for each.
-    fn may_retry(&mut self, sequence: u64) -> bool {
-        self.retried.len() < RETRIES_MAX && self.retried.insert(sequence)
+    /// Whether the document of this sequence may be proposed once more; `max` times for each.
+    fn may_retry(&mut self, sequence: u64, max: u32) -> bool {
+        if self.retried.len() >= RETRIED_DOCUMENTS_MAX && !self.retried.contains_key(&sequence) {
+            return false;
+        }
+        let times = self.retried.entry(sequence).or_default();
+        *times += 1;
+        *times <= max
     }
 }
 
