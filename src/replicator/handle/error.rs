@@ -140,6 +140,9 @@ impl ReplicatorError {
             | ReplicatorError::Session(
                 SessionError::Blip(_) | SessionError::Malformed { .. } | SessionError::TooMany { .. },
             ) => Some(close_code::PROTOCOL_ERROR),
+            // The store is this side's matter: whatever is wrong with it (a full disk, damage) is put right here, and the
+            // peer must not give up for it.
+            ReplicatorError::Session(SessionError::Store(_)) => Some(close_code::TRANSIENT),
             ReplicatorError::Session(error) if error.recoverable() => Some(close_code::TRANSIENT),
             ReplicatorError::Session(_) | ReplicatorError::Panicked { .. } => Some(close_code::PERMANENT),
             ReplicatorError::HandshakeTimeout { .. } | ReplicatorError::IdleTimeout { .. } => {
