@@ -99,6 +99,17 @@ impl SimulatedDisk {
         self.lock().power = Some((operations.max(1), Box::new(then)));
     }
 
+    /// Takes [`SimulatedDisk::fail_power_after`] back.
+    pub fn disarm(&self) {
+        self.lock().power = None;
+    }
+
+    /// Whether the power may fail in a write, or the disk may be full.
+    pub fn is_troubled(&self) -> bool {
+        let disk = self.lock();
+        disk.power.is_some() || disk.capacity_bytes.is_some()
+    }
+
     /// Sets how many bytes of keys and values fit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity_bytes = bytes;

@@ -174,7 +174,8 @@ fn a_full_disk_loses_nothing() {
 /// `GATTWAY_TEST_POWER_CUTS` to the number of cuts.
 #[test]
 fn survives_power_cuts() {
-    let cuts = std::env::var("GATTWAY_TEST_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(8u64);
+    let cuts =
+        std::env::var("GATTWAY_TEST_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(8u64);
     for seed in 1..=cuts {
         let fixture = Fixture::new();
         let config = DatabaseConfig { durability: Durability::Relaxed, ..DatabaseConfig::default() };

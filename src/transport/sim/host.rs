@@ -61,6 +61,8 @@ pub struct PacketCounters {
     pub dropped: u64,
     /// Packets given to the receiver.
     pub delivered: u64,
+    /// Packets that others overtook at the receiving host.
+    pub overtaken: u64,
 }
 
 impl PacketCounters {
@@ -71,6 +73,7 @@ impl PacketCounters {
             bytes: self.bytes + other.bytes,
             dropped: self.dropped + other.dropped,
             delivered: self.delivered + other.delivered,
+            overtaken: self.overtaken + other.overtaken,
         }
     }
 }
@@ -91,10 +94,11 @@ pub(super) struct HostEnd {
     assembling: BytesMut,
     receiving: VecDeque<(Instant, Bytes)>,
     overtaken: Option<Overtaken>,
-    /// What this end sent; `dropped` and `delivered` are counted for what it received.
+    /// What this end sent; the other three are counted for what it received.
     pub(super) sent: PacketCounters,
     pub(super) dropped: u64,
     pub(super) delivered: u64,
+    pub(super) overtaken_packets: u64,
 }
 
 impl HostEnd {
@@ -109,6 +113,7 @@ impl HostEnd {
             sent: PacketCounters::default(),
             dropped: 0,
             delivered: 0,
+            overtaken_packets: 0,
         }
     }
 
@@ -181,6 +186,7 @@ impl HostEnd {
             return;
         }
         if self.config.reorder > 0.0 && self.overtaken.is_none() && rng.f64() < self.config.reorder {
+            self.overtaken_packets += 1;
             let after_packets = rng.u32(1..=OVERTAKEN_PACKETS_MAX);
             self.overtaken = Some(Overtaken { packet, after_packets, at_the_latest: now + OVERTAKEN_TIME });
             return;

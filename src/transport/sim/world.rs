@@ -46,6 +46,7 @@ impl WorldCounters {
         let direction = |from: &HostEnd, to: &HostEnd| PacketCounters {
             dropped: to.dropped,
             delivered: to.delivered,
+            overtaken: to.overtaken_packets,
             ..from.sent
         };
         self.to_peripheral = self.to_peripheral.plus(direction(central, peripheral));

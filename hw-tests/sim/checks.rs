@@ -1,0 +1,168 @@
+//! The oracles that look into databases: nothing acknowledged is missing, checkpoints claim only what is true, peers are
+//! equal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gattway::database::revision::Version;
+use gattway::database::{Database, DatabaseConfig, DatabaseError};
+use gattway::replicator::checkpoint::checkpoint_id;
+use gattway::replicator::store::ReplicaStore;
+use gattway::replicator::{CollectionConfig, ReplicatorType};
+use serde_json::{Map, Value};
+
+use super::model::{EventId, NodeIndex};
+use super::node::Node;
+use super::store::{Claim, OWN_PREFIX};
+use super::world::World;
+
+/// The collection that all nodes replicate.
+pub const COLLECTION: &str = "_default";
+
+/// The newest revision of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub sequence: u64,
+    pub version: Version,
+    /// `None`: a tombstone.
+    pub body: Option<Map<String, Value>>,
+}
+
+/// All a database has, by document.
+pub type Content = BTreeMap<String, Found>;
+
+/// Reads all of a database.
+pub fn content(db: &Database) -> Result<Content, DatabaseError> {
+    let Some(collection) = db.collection(COLLECTION) else { return Ok(Content::new()) };
+    let mut content = Content::new();
+    for change in collection.changes_since(0, usize::MAX)? {
+        let body = match change.deleted {
+            true => None,
+            false => collection.get(&change.id)?.map(|document| document.body().clone()),
+        };
+        content
+            .insert(change.id, Found { sequence: change.sequence, version: change.revision.current, body });
+    }
+    Ok(content)
+}
+
+/// Which event each document is at.
+pub fn events(world: &World, node: NodeIndex, content: &Content) -> BTreeMap<String, EventId> {
+    let mut events = BTreeMap::new();
+    for (id, found) in content {
+        let event = world.model().identify(id, found.version, found.body.as_ref());
+        match event {
+            Ok(event) => drop(events.insert(id.clone(), event)),
+            Err(problem) => world.violation(format!("node {node} has {problem}")),
+        }
+    }
+    events
+}
+
+/// Everything that the node has acknowledged is there, or something newer; and the store holds together.
+pub fn check_node(world: &World, node: NodeIndex, db: &Database) {
+    let content = match content(db) {
+        Ok(content) => content,
+        // The power may fail while it is read; damage may not be.
+        Err(DatabaseError::Io { .. } | DatabaseError::Failed { .. } | DatabaseError::Full { .. }) => return,
+        Err(error) => return world.violation(format!("node {node} cannot be read: {error}")),
+    };
+    let events = events(world, node, &content);
+    let missing = world.model().missing(node, &events);
+    missing.into_iter().for_each(|text| world.violation(format!("lost: {text}")));
+    match db.verify() {
+        Ok(report) if report.is_sound() => {}
+        Ok(report) => world.violation(format!("node {node} is not sound: {:?}", report.listed)),
+        Err(DatabaseError::Io { .. } | DatabaseError::Failed { .. } | DatabaseError::Full { .. }) => {}
+        Err(error) => world.violation(format!("node {node} cannot be verified: {error}")),
+    }
+}
+
+/// What a power cut would leave of a node now.
+struct Image {
+    db: Database,
+    events: BTreeMap<String, EventId>,
+    content: Content,
+}
+
+impl Image {
+    fn of(world: &World, node: &Node) -> Option<Image> {
+        let db = match Database::open_simulated(&node.disk.synced_image(), DatabaseConfig::default()) {
+            Ok(db) => db,
+            Err(error) => {
+                world.violation(format!("node {}: what is synced does not open: {error}", node.index));
+                return None;
+            }
+        };
+        let content = content(&db).ok()?;
+        Some(Image { events: events(world, node.index, &content), content, db })
+    }
+
+    fn claim(&self, client: &str) -> Option<Claim> {
+        let collection = ReplicaStore::collection(&self.db, COLLECTION)?;
+        Some(Claim::parse(&self.db.checkpoint(collection, client).ok()??.body))
+    }
+}
+
+/// What checkpoints say is true, also if the power failed everywhere at this moment.
+pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
+    let images: Vec<Option<Image>> = nodes.iter().map(|node| Image::of(world, node)).collect();
+    for edge in &world.plan.edges {
+        let (Some(active), Some(passive)) = (&images[edge.active], &images[edge.passive]) else { continue };
+        let config = CollectionConfig::new(COLLECTION);
+        let uid = format!("node-{}", edge.passive);
+        let id = checkpoint_id(active.db.source(), &uid, ReplicatorType::PushAndPull, &config);
+        for (keeper, claim) in
+            [(edge.active, active.claim(&format!("{OWN_PREFIX}{id}"))), (edge.passive, passive.claim(&id))]
+        {
+            let Some(claim) = claim else { continue };
+            // A conflict counts as done for the push when the pull is still to bring the other revision.
+            let to_be_pulled = |found: &Found| found.sequence > claim.remote;
+            let pushed = |sequence| claim.has_local(sequence);
+            let pulled = |sequence| sequence <= claim.remote;
+            let problem = untrue(world, active, passive, pushed, to_be_pulled)
+                .map(|what| format!("node {} has {what}, which node {} lacks", edge.active, edge.passive));
+            let problem = problem.or_else(|| {
+                untrue(world, passive, active, pulled, |_| false)
+                    .map(|what| format!("node {} has {what}, which node {} lacks", edge.passive, edge.active))
+            });
+            if let Some(problem) = problem {
+                world.violation(format!(
+                    "the checkpoint of {} and {} that node {keeper} keeps claims too much ({claim:?}): {problem}",
+                    edge.active, edge.passive
+                ));
+            }
+        }
+    }
+}
+
+/// A revision of `from` that is claimed to be known to `to`, and is not; nor does what `to` has instead excuse it.
+fn untrue(
+    world: &World,
+    from: &Image,
+    to: &Image,
+    claimed: impl Fn(u64) -> bool,
+    excuses: impl Fn(&Found) -> bool,
+) -> Option<String> {
+    let model = world.model();
+    from.content.iter().filter(|(_, found)| claimed(found.sequence)).find_map(|(id, found)| {
+        let event = *from.events.get(id)?;
+        let has = to.events.get(id).is_some_and(|has| model.covers(*has, event));
+        let excused = to.content.get(id).is_some_and(&excuses);
+        (!has && !excused).then(|| format!("{id} {} as change {}", model.name(event), found.sequence))
+    })
+}
+
+/// What differs between two nodes; `None` if they are equal.
+pub fn difference(a: (NodeIndex, &Content), b: (NodeIndex, &Content)) -> Option<String> {
+    let key = |found: Option<&Found>| found.map(|found| (found.version, found.body.clone()));
+    let id = a.1.keys().chain(b.1.keys()).find(|id| key(a.1.get(*id)) != key(b.1.get(*id)))?;
+    let show = |found: Option<&Found>| match found {
+        None => "nothing".to_owned(),
+        Some(Found { version, body: None, sequence }) => format!("{version} deleted (change {sequence})"),
+        Some(Found { version, body: Some(body), sequence }) => {
+            format!("{version} {} (change {sequence})", body.get("event").unwrap_or(&Value::Null))
+        }
+    };
+    Some(format!("{id}: node {} has {}, node {} has {}", a.0, show(a.1.get(id)), b.0, show(b.1.get(id))))
+}

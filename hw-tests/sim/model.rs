@@ -1,0 +1,225 @@
+//! What was written, by whom and on top of what: the history as the simulation itself knows it.
+//!
+//! Each edit, deletion and merge is an *event*. An edit carries its event's name in the document's body, so that a
+//! revision is recognised by what it says and not by the revision ID the database gave it; a tombstone, which says
+//! nothing, is recognised by its version. An event descends from what its author saw when it was made, and from what a
+//! conflict resolver decided against it. Nothing here asks the code under test which revision descends from which.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use gattway::database::revision::Version;
+use serde_json::{Map, Value};
+
+/// A device of the simulation.
+pub type NodeIndex = usize;
+
+/// The body's field with the name of its event.
+pub const EVENT_FIELD: &str = "event";
+
+/// An edit, a deletion or a merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(usize);
+
+struct Event {
+    document: String,
+    name: String,
+    /// `None`: a deletion.
+    body: Option<Map<String, Value>>,
+    parents: Vec<EventId>,
+    version: Option<Version>,
+    node: NodeIndex,
+}
+
+/// The history of all documents, and what each node has acknowledged.
+#[derive(Default)]
+pub struct Model {
+    events: Vec<Event>,
+    names: HashMap<String, EventId>,
+    versions: HashMap<(String, Version), EventId>,
+    /// Deletions whose version is not known: the call failed, and may have had its effect all the same.
+    open_deletions: Vec<EventId>,
+    /// The newest acknowledged events of each node and document.
+    acknowledged: BTreeMap<(NodeIndex, String), Vec<EventId>>,
+    /// Author IDs of the nodes' databases.
+    pub sources: Vec<gattway::database::revision::SourceId>,
+    /// Revisions acknowledged, to applications and to peers.
+    pub acknowledgements: u64,
+}
+
+impl Model {
+    /// A new name for an event of `node`.
+    pub fn next_name(&self, node: NodeIndex) -> String {
+        format!("{node}-{}", self.events.len())
+    }
+
+    fn add(
+        &mut self,
+        node: NodeIndex,
+        document: &str,
+        name: String,
+        body: Option<Map<String, Value>>,
+        parents: Vec<EventId>,
+    ) -> EventId {
+        let id = EventId(self.events.len());
+        self.names.insert(name.clone(), id);
+        self.events.push(Event { document: document.into(), name, body, parents, version: None, node });
+        id
+    }
+
+    /// An edit or a merge is about to be made; `body` has its name.
+    pub fn edit(
+        &mut self,
+        node: NodeIndex,
+        document: &str,
+        body: Map<String, Value>,
+        parents: Vec<EventId>,
+    ) -> EventId {
+        let name = body[EVENT_FIELD].as_str().expect("the name of an event").to_owned();
+        self.add(node, document, name, Some(body), parents)
+    }
+
+    /// A deletion is about to be made.
+    pub fn deletion(&mut self, node: NodeIndex, document: &str, parents: Vec<EventId>) -> EventId {
+        let name = format!("{}-deletion", self.next_name(node));
+        let id = self.add(node, document, name, None, parents);
+        self.open_deletions.push(id);
+        id
+    }
+
+    /// Which event a revision is.
+    ///
+    /// # Errors
+    /// Nobody made it, its body is not what was written, or its version was given to another one too.
+    pub fn identify(
+        &mut self,
+        document: &str,
+        version: Version,
+        body: Option<&Map<String, Value>>,
+    ) -> Result<EventId, String> {
+        let event = match body {
+            Some(body) => self.identify_body(document, version, body)?,
+            None => self.identify_deletion(document, version)?,
+        };
+        let known = *self.versions.entry((document.to_owned(), version)).or_insert(event);
+        if known != event {
+            let (a, b) = (self.name(known), self.name(event));
+            return Err(format!("{document}: version {version} was given to both {a} and {b}"));
+        }
+        let entry = &mut self.events[event.0];
+        match entry.version {
+            Some(known) if known != version => {
+                Err(format!("{document}: {} has two versions, {known} and {version}", entry.name))
+            }
+            _ => {
+                entry.version = Some(version);
+                Ok(event)
+            }
+        }
+    }
+
+    fn identify_body(
+        &self,
+        document: &str,
+        version: Version,
+        body: &Map<String, Value>,
+    ) -> Result<EventId, String> {
+        let name = body.get(EVENT_FIELD).and_then(Value::as_str).unwrap_or_default();
+        let Some(&event) = self.names.get(name) else {
+            return Err(format!("{document} {version}: a revision that nobody made: {body:?}"));
+        };
+        let known = &self.events[event.0];
+        if known.document != document || known.body.as_ref() != Some(body) {
+            return Err(format!(
+                "{document} {version}: the body of {name} is not what was written: {body:?}"
+            ));
+        }
+        Ok(event)
+    }
+
+    fn identify_deletion(&mut self, document: &str, version: Version) -> Result<EventId, String> {
+        if let Some(&event) = self.versions.get(&(document.to_owned(), version)) {
+            return match self.events[event.0].body {
+                None => Ok(event),
+                Some(_) => Err(format!("{document} {version}: {} has become a deletion", self.name(event))),
+            };
+        }
+        let author = self.sources.iter().position(|source| *source == version.source);
+        let matches = |event: &EventId| {
+            let event = &self.events[event.0];
+            event.document == document && Some(event.node) == author
+        };
+        // The newest: of an earlier one that failed nobody has heard.
+        match self.open_deletions.iter().rposition(matches) {
+            Some(at) => Ok(self.open_deletions.remove(at)),
+            None => Err(format!("{document} {version}: a deletion that nobody made")),
+        }
+    }
+
+    /// A node has started anew: deletions of its that failed and left no trace never were.
+    pub fn forget_open_deletions(&mut self, node: NodeIndex) {
+        self.open_deletions.retain(|event| self.events[event.0].node != node);
+    }
+
+    /// A resolver decided for `winner` and against `loser`.
+    pub fn decided(&mut self, winner: EventId, loser: EventId) {
+        if winner != loser && !self.events[winner.0].parents.contains(&loser) {
+            self.events[winner.0].parents.push(loser);
+        }
+    }
+
+    /// `node` has told somebody that it has this event.
+    pub fn acknowledge(&mut self, node: NodeIndex, event: EventId) {
+        self.acknowledgements += 1;
+        let key = (node, self.events[event.0].document.clone());
+        let mut newest = self.acknowledged.remove(&key).unwrap_or_default();
+        if !newest.iter().any(|other| self.covers(*other, event)) {
+            newest.retain(|other| !self.covers(event, *other));
+            newest.push(event);
+        }
+        self.acknowledged.insert(key, newest);
+    }
+
+    /// Whether `newer` is `older` or descends from it.
+    pub fn covers(&self, newer: EventId, older: EventId) -> bool {
+        let (mut open, mut seen) = (vec![newer], HashSet::new());
+        while let Some(event) = open.pop() {
+            if event == older {
+                return true;
+            }
+            if seen.insert(event) {
+                open.extend(self.events[event.0].parents.iter().copied());
+            }
+        }
+        false
+    }
+
+    /// What `node` has acknowledged and `content` does not have; `content` names the event of each document.
+    pub fn missing(&self, node: NodeIndex, content: &BTreeMap<String, EventId>) -> Vec<String> {
+        let mut missing = Vec::new();
+        for ((_, document), events) in
+            self.acknowledged.range((node, String::new())..(node + 1, String::new()))
+        {
+            for event in events {
+                match content.get(document) {
+                    Some(found) if self.covers(*found, *event) => {}
+                    found => missing.push(format!(
+                        "{document}: node {node} acknowledged {}, and has {}",
+                        self.name(*event),
+                        found.map_or("nothing", |found| self.name(*found))
+                    )),
+                }
+            }
+        }
+        missing
+    }
+
+    /// For people.
+    pub fn name(&self, event: EventId) -> &str {
+        &self.events[event.0].name
+    }
+
+    /// Events so far.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+}

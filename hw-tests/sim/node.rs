@@ -1,0 +1,234 @@
+//! A device: its disk, its clock, and the process that runs our code on it.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use fastrand::Rng;
+use gattway::database::revision::SourceId;
+use gattway::database::{Database, DatabaseConfig};
+use gattway::endpoint::{
+    MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
+    MessageEndpointListenerConfiguration, ProtocolType,
+};
+use gattway::link::AttMtu;
+use gattway::replicator::{Replicator, ReplicatorConfiguration};
+use gattway::simulation::{Process, SimulatedDisk};
+use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use gattway::transport::sim::radio::ConnectionSetup;
+use gattway::transport::sim::{HostConfig, SimDevice, SimLink};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::model::NodeIndex;
+use super::plan::{Bug, Edge};
+use super::radio::{Channels, TappedConnector, tap};
+use super::store::Watched;
+use super::world::{Recorder, World, lock};
+
+/// The wall clock when a run begins, nanoseconds since 1970.
+const WALL_START_NS: i64 = 1_790_000_000_000_000_000;
+
+/// Longest wait of a replicator between two attempts. Short, so that a run need not be long to see many.
+const ATTEMPT_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Time that a commit takes on a usual card, before and after its effect.
+pub const WORK_TIME: std::ops::Range<Duration> = Duration::ZERO..Duration::from_millis(12);
+
+/// Connections made as central.
+pub type Connections = Arc<Mutex<Vec<Weak<LinkConnection>>>>;
+
+/// A device.
+pub struct Node {
+    pub index: NodeIndex,
+    pub device: SimDevice,
+    pub disk: SimulatedDisk,
+    pub host: HostConfig,
+    /// What is added to the true time, nanoseconds.
+    pub wall_offset: Arc<AtomicI64>,
+    pub running: Option<Running>,
+    /// When to start the process again.
+    pub boot_at: Option<Instant>,
+    /// Gone for good.
+    pub vanished: bool,
+    /// Whether the power has failed in a write, and nobody has seen to it yet.
+    pub power_failed: Arc<Mutex<bool>>,
+    channels: Arc<Channels>,
+    rng: Rng,
+}
+
+/// A process that runs.
+pub struct Running {
+    pub process: Process,
+    pub db: Database,
+    pub listener: Arc<MessageEndpointListener>,
+    pub replicators: Vec<ActiveEdge>,
+    /// The tasks that wait for peers.
+    pub accepting: Vec<JoinHandle<()>>,
+    /// For their counters.
+    pub connections: Connections,
+}
+
+/// A replicator of a process.
+pub struct ActiveEdge {
+    pub edge: Edge,
+    pub replicator: Replicator,
+    /// When the present run of a one-shot one began.
+    pub started: Instant,
+}
+
+impl Node {
+    pub fn new(world: &Arc<World>, index: NodeIndex, channels: &Arc<Channels>, seed: u64) -> Node {
+        let mut rng = Rng::with_seed(seed);
+        let wall_offset = Arc::new(AtomicI64::new(0));
+        let (offset, start) = (Arc::clone(&wall_offset), Instant::now());
+        let wall = move || {
+            let elapsed = start.elapsed().as_nanos() as i64;
+            (WALL_START_NS + elapsed).saturating_add(offset.load(Ordering::Relaxed)).max(0) as u64
+        };
+        let mut source = [0; 16];
+        rng.fill(&mut source);
+        let host = HostConfig::default();
+        let disk = SimulatedDisk::new(rng.u64(..), SourceId(source), wall);
+        disk.set_syncs_lie(world.plan.bug == Some(Bug::SyncLies));
+        world.model().sources.push(SourceId(source));
+        Node {
+            index,
+            device: world.radio.add_device(format!("node-{index}"), host),
+            disk,
+            host,
+            wall_offset,
+            running: None,
+            boot_at: None,
+            vanished: false,
+            power_failed: Arc::default(),
+            channels: Arc::clone(channels),
+            rng,
+        }
+    }
+
+    /// Starts the process: opens the database, listens, starts the replicators. `devices` are those of all nodes.
+    ///
+    /// # Errors
+    /// The database cannot be opened, for people.
+    pub fn boot(&mut self, world: &Arc<World>, devices: &[SimDevice]) -> Result<(), String> {
+        let opened = Database::open_simulated(&self.disk, DatabaseConfig::default());
+        let db = opened.map_err(|error| error.to_string())?;
+        world.reborn(self.index);
+        let process = Process::new(self.rng.u64(..));
+        process.set_work_time(WORK_TIME);
+        let connections = Connections::default();
+        let (listener, accepting, replicators) = process.enter(|| {
+            let store = Watched::new(db.clone(), world, self.index, &process);
+            let (listener, accepting) = self.listen(world, &process, &store);
+            let edges: Vec<Edge> =
+                world.plan.edges.iter().filter(|edge| edge.active == self.index).copied().collect();
+            let replicator = |edge| self.replicate(world, edge, devices, &store, &connections);
+            (listener, accepting, edges.into_iter().map(replicator).collect())
+        });
+        self.running = Some(Running { process, db, listener, replicators, accepting, connections });
+        Ok(())
+    }
+
+    fn listen(
+        &mut self,
+        world: &Arc<World>,
+        process: &Process,
+        store: &Arc<Watched>,
+    ) -> (Arc<MessageEndpointListener>, Vec<JoinHandle<()>>) {
+        let mut config =
+            MessageEndpointListenerConfiguration::new(Arc::clone(store) as _, ProtocolType::ByteStream);
+        config.extension = world.plan.accepts_extension[self.index];
+        let listener = Arc::new(MessageEndpointListener::new(config));
+        let seed = Some(self.rng.u64(..));
+        let acceptor = LinkAcceptor::new(SessionConfig { seed, ..SessionConfig::on(world.clock) });
+        let mut incoming = self.device.listen();
+        let channels_come = process.spawn({
+            let (acceptor, world, channels) =
+                (acceptor.clone(), Arc::clone(world), Arc::clone(&self.channels));
+            async move {
+                while let Some(channel) = incoming.accept().await {
+                    acceptor.incoming(tap(channel, &world, &channels));
+                }
+            }
+        });
+        let sessions_come = process.spawn({
+            let listener = Arc::clone(&listener);
+            async move {
+                while let Some(connection) = acceptor.next().await {
+                    // One more than it takes is dropped, which closes it.
+                    let _ = listener.accept(connection);
+                }
+            }
+        });
+        (listener, vec![channels_come, sessions_come])
+    }
+
+    fn replicate(
+        &mut self,
+        world: &Arc<World>,
+        edge: Edge,
+        devices: &[SimDevice],
+        store: &Arc<Watched>,
+        connections: &Connections,
+    ) -> ActiveEdge {
+        let mut setup = ConnectionSetup::default();
+        setup.parameters.interval = edge.interval;
+        let link = SimLink { setup, att_mtu: AttMtu::new(edge.att_mtu) };
+        let inner = self.device.connector(&devices[edge.passive], link);
+        let (channels, world_of_tap) = (Arc::clone(&self.channels), Arc::clone(world));
+        let connector = Arc::new(TappedConnector { inner, world: world_of_tap, channels });
+        let (seed, clock, connections) =
+            (AtomicU64::new(self.rng.u64(..)), world.clock, Arc::clone(connections));
+        let delegate = move |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> {
+            let seed = Some(seed.fetch_add(0x9e37_79b9, Ordering::Relaxed));
+            let config = SessionConfig { seed, ..SessionConfig::on(clock) };
+            let connection = LinkConnection::central(Arc::clone(&connector) as _, config);
+            let mut connections = lock(&connections);
+            connections.retain(|connection| connection.strong_count() > 0);
+            connections.push(Arc::downgrade(&connection));
+            connection
+        };
+        let uid = format!("node-{}", edge.passive);
+        let endpoint = MessageEndpoint::new(uid, Arc::new(()), ProtocolType::ByteStream, Arc::new(delegate));
+        let mut config = ReplicatorConfiguration::new(endpoint, Arc::clone(store) as _);
+        config.continuous = edge.continuous;
+        config.extension = edge.extension;
+        config.max_attempt_wait = ATTEMPT_WAIT_MAX;
+        config.resolver = Arc::new(Recorder { world: Arc::clone(world), node: self.index });
+        let replicator = Replicator::new(config);
+        replicator.start();
+        ActiveEdge { edge, replicator, started: Instant::now() }
+    }
+
+    /// The process dies at once, and what the disk has not synced is at stake.
+    pub fn die(&mut self) {
+        self.disk.crash();
+        if let Some(running) = self.running.take() {
+            running.process.kill();
+        }
+    }
+
+    /// Lets the power fail in one of the next writes.
+    pub fn arm_power_failure(&mut self, world: &Arc<World>) {
+        let Some(running) = &self.running else { return };
+        let (process, failed, world) =
+            (running.process.clone(), Arc::clone(&self.power_failed), Arc::clone(world));
+        self.disk.fail_power_after(self.rng.u64(1..=20), move || {
+            process.kill();
+            *lock(&failed) = true;
+            world.attention.notify_one();
+        });
+    }
+
+    /// Changes the faults of its host.
+    pub fn set_host(&mut self, change: impl FnOnce(&mut HostConfig)) {
+        change(&mut self.host);
+        self.device.set_host(self.host);
+    }
+
+    /// Whether the process runs.
+    pub fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+}

@@ -1,0 +1,251 @@
+//! What a seed decides of a run before it begins.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// Wrong behaviour that is put in to see whether it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The disk says that it has synced, and has not.
+    SyncLies,
+    /// A node says that it has stored a revision, and has not.
+    ForgetsRevisions,
+    /// A checkpoint claims more than the two sides have exchanged.
+    CheckpointAhead,
+    /// Each side keeps its own revision in a conflict, whatever the other does.
+    StubbornResolver,
+}
+
+/// A kind of fault that a run may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// The radio connection of two nodes breaks, or they are out of range for a while.
+    Cut,
+    /// Link-layer PDUs are lost, which delays packets.
+    Loss,
+    /// Hosts drop packets.
+    Drop,
+    /// Packets arrive twice.
+    Duplicate,
+    /// Packets overtake each other.
+    Reorder,
+    /// Nothing is delivered for some time.
+    Delay,
+    /// A process is killed and started again.
+    Reboot,
+    /// The power fails, at any moment.
+    PowerCut,
+    /// The power fails in the middle of a write or a sync.
+    PowerCutInWrite,
+    /// The disk is full for a while.
+    FullDisk,
+    /// The wall clock jumps.
+    ClockJump,
+    /// Commits take up to seconds.
+    SlowPeer,
+    /// A node goes and does not come back.
+    Vanish,
+    /// Somebody who does not belong to the nodes sends to one.
+    Stranger,
+}
+
+impl FaultKind {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            FaultKind::Cut => "connection cut",
+            FaultKind::Loss => "link-layer PDU lost",
+            FaultKind::Drop => "packet dropped",
+            FaultKind::Duplicate => "packet duplicated",
+            FaultKind::Reorder => "packet overtaken",
+            FaultKind::Delay => "delivery delayed",
+            FaultKind::Reboot => "process killed",
+            FaultKind::PowerCut => "power cut",
+            FaultKind::PowerCutInWrite => "power cut in a write",
+            FaultKind::FullDisk => "write refused by a full disk",
+            FaultKind::ClockJump => "clock jump",
+            FaultKind::SlowPeer => "slow peer",
+            FaultKind::Vanish => "node gone for good",
+            FaultKind::Stranger => "attack of a stranger",
+        }
+    }
+}
+
+/// All of them.
+pub const FAULT_KINDS: [FaultKind; 14] = [
+    FaultKind::Cut,
+    FaultKind::Loss,
+    FaultKind::Drop,
+    FaultKind::Duplicate,
+    FaultKind::Reorder,
+    FaultKind::Delay,
+    FaultKind::Reboot,
+    FaultKind::PowerCut,
+    FaultKind::PowerCutInWrite,
+    FaultKind::FullDisk,
+    FaultKind::ClockJump,
+    FaultKind::SlowPeer,
+    FaultKind::Vanish,
+    FaultKind::Stranger,
+];
+
+/// How nodes are connected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Topology {
+    /// Field devices around a gateway.
+    Star,
+    /// Each with the next.
+    Chain,
+    /// A ring with some chords.
+    Mesh,
+}
+
+/// One active replicator.
+#[derive(Clone, Copy, Debug)]
+pub struct Edge {
+    /// Who asks.
+    pub active: usize,
+    /// Who answers.
+    pub passive: usize,
+    /// Whether it goes on with every change.
+    pub continuous: bool,
+    /// Whether the extension between peers of our kind is offered; else it speaks as the original does.
+    pub extension: bool,
+    /// ATT MTU of its connections.
+    pub att_mtu: u16,
+    /// Connection interval.
+    pub interval: Duration,
+}
+
+/// How conflicts are resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolving {
+    /// A deletion wins, then the later clock.
+    Default,
+    /// A merge of both.
+    Merge,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides all of it.
+    pub seed: u64,
+    /// How many nodes.
+    pub nodes: usize,
+    /// The connections.
+    pub edges: Vec<Edge>,
+    /// Which nodes accept the extension.
+    pub accepts_extension: Vec<bool>,
+    /// What goes wrong.
+    pub faults: Vec<FaultKind>,
+    /// How many different documents.
+    pub documents: usize,
+    /// How long edits and faults go on.
+    pub duration: Duration,
+    /// Pause between two actions, in milliseconds.
+    pub gap_ms: Range<u64>,
+    /// What decides conflicts.
+    pub resolving: Resolving,
+    /// What is wrong on purpose.
+    pub bug: Option<Bug>,
+}
+
+impl Plan {
+    /// The run of a seed.
+    pub fn new(seed: u64) -> Plan {
+        let mut rng = Rng::with_seed(seed);
+        let nodes = match rng.u32(0..100) {
+            0..40 => 2,
+            40..65 => 3,
+            65..90 => rng.usize(4..=6),
+            90..98 => rng.usize(7..=12),
+            _ => rng.usize(13..=20),
+        };
+        let topology = match rng.u32(0..3) {
+            0 => Topology::Star,
+            1 => Topology::Chain,
+            _ => Topology::Mesh,
+        };
+        let links = links(topology, nodes, &mut rng);
+        let edges =
+            links.into_iter().map(|(active, passive)| edge(active, passive, nodes, &mut rng)).collect();
+        let faults = FAULT_KINDS.into_iter().filter(|_| rng.f64() < 0.5);
+        let faults = faults.filter(|kind| *kind != FaultKind::Vanish || nodes > 2).collect();
+        let slowest = rng.u64(100..2_000);
+        Plan {
+            seed,
+            nodes,
+            edges,
+            accepts_extension: (0..nodes).map(|_| rng.f64() < 0.85).collect(),
+            faults,
+            documents: rng.usize(1..=20),
+            duration: Duration::from_secs(rng.u64(10..90)),
+            gap_ms: 1..slowest,
+            resolving: if rng.f64() < 0.6 { Resolving::Default } else { Resolving::Merge },
+            bug: None,
+        }
+    }
+
+    /// The same run with something wrong in it, and with what it takes to see that.
+    pub fn with_bug(seed: u64, bug: Bug) -> Plan {
+        let mut plan = Plan { bug: Some(bug), ..Plan::new(seed) };
+        let needed: &[FaultKind] = match bug {
+            Bug::SyncLies => &[FaultKind::PowerCut, FaultKind::PowerCutInWrite],
+            Bug::ForgetsRevisions | Bug::CheckpointAhead | Bug::StubbornResolver => &[],
+        };
+        if bug == Bug::StubbornResolver {
+            // Two that resolve: only an active side does.
+            let both =
+                |edge: &Edge| Edge { active: edge.passive, passive: edge.active, continuous: true, ..*edge };
+            let back: Vec<Edge> = plan.edges.iter().map(both).collect();
+            plan.edges.iter_mut().for_each(|edge| edge.continuous = true);
+            plan.edges.extend(back);
+        }
+        for kind in needed {
+            if !plan.faults.contains(kind) {
+                plan.faults.push(*kind);
+            }
+        }
+        plan
+    }
+}
+
+fn links(topology: Topology, nodes: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
+    let mut links: Vec<(usize, usize)> = match topology {
+        Topology::Star => (1..nodes).map(|node| (node, 0)).collect(),
+        Topology::Chain => (1..nodes).map(|node| (node - 1, node)).collect(),
+        Topology::Mesh => (0..nodes).map(|node| (node, (node + 1) % nodes)).collect(),
+    };
+    if topology == Topology::Mesh {
+        for _ in 0..rng.usize(0..=nodes / 2) {
+            let (a, b) = (rng.usize(0..nodes), rng.usize(0..nodes));
+            if a != b && !links.contains(&(a, b)) {
+                links.push((a, b));
+            }
+        }
+    }
+    for link in &mut links {
+        if rng.f64() < 0.25 {
+            *link = (link.1, link.0);
+        }
+    }
+    links.sort_unstable();
+    links.dedup();
+    links
+}
+
+fn edge(active: usize, passive: usize, nodes: usize, rng: &mut Rng) -> Edge {
+    let interval = if nodes > 6 { rng.u64(40..=200) } else { rng.u64(15..=100) };
+    Edge {
+        active,
+        passive,
+        continuous: rng.f64() < 0.7,
+        extension: rng.f64() < 0.7,
+        att_mtu: [23, 64, 185, 247, 247, 517][rng.usize(0..6)],
+        // In the steps of the specification.
+        interval: Duration::from_micros(interval * 1_000 / 1_250 * 1_250),
+    }
+}

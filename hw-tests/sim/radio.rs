@@ -1,0 +1,96 @@
+//! Channels of the modelled radio with a tap in them: each packet goes into the trace, and some go wrong.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use fastrand::Rng;
+use gattway::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
+
+use super::plan::FaultKind;
+use super::world::{World, lock};
+
+/// First bytes of a packet of the link's handshake.
+const HANDSHAKE: &[u8] = b"GW";
+
+/// Numbers channels of one run.
+#[derive(Default)]
+pub struct Channels(AtomicU32);
+
+/// A connector whose channels have a tap.
+pub struct TappedConnector {
+    pub inner: Arc<dyn Connector>,
+    pub world: Arc<World>,
+    pub channels: Arc<Channels>,
+}
+
+#[async_trait]
+impl Connector for TappedConnector {
+    async fn connect(&self) -> io::Result<PacketChannel> {
+        let channel = self.inner.connect().await?;
+        Ok(tap(channel, &self.world, &self.channels))
+    }
+}
+
+/// Puts a tap into the sending half of a channel.
+pub fn tap(channel: PacketChannel, world: &Arc<World>, channels: &Channels) -> PacketChannel {
+    let number = channels.0.fetch_add(1, Ordering::Relaxed);
+    world.trace.note(format!("channel {number} to {}", channel.label));
+    let rng = Rng::with_seed(world.plan.seed ^ u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let sink = TappedSink { inner: channel.sink, world: Arc::clone(world), number, rng, again: None };
+    let source = TappedSource { inner: channel.source, world: Arc::clone(world), number };
+    PacketChannel { sink: Box::new(sink), source: Box::new(source), ..channel }
+}
+
+struct TappedSink {
+    inner: Box<dyn PacketSink>,
+    world: Arc<World>,
+    number: u32,
+    rng: Rng,
+    /// A packet that is sent a second time.
+    again: Option<Vec<u8>>,
+}
+
+impl PacketSink for TappedSink {
+    fn poll_send(&mut self, cx: &mut Context<'_>, packet: &[u8]) -> Poll<io::Result<()>> {
+        if let Some(again) = self.again.take() {
+            match self.inner.poll_send(cx, &again) {
+                Poll::Pending => {
+                    self.again = Some(again);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => self.world.fault(FaultKind::Duplicate),
+            }
+        }
+        let sent = self.inner.poll_send(cx, packet);
+        if matches!(sent, Poll::Ready(Ok(()))) {
+            self.world.trace.packet(self.number * 2, packet);
+            if packet.starts_with(HANDSHAKE) {
+                self.world.overhear(packet);
+            }
+            if self.rng.f64() < lock(&self.world.packet_faults).duplicate {
+                self.again = Some(packet.to_vec());
+            }
+        }
+        sent
+    }
+}
+
+struct TappedSource {
+    inner: Box<dyn PacketSource>,
+    world: Arc<World>,
+    number: u32,
+}
+
+impl PacketSource for TappedSource {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, packet: &mut [u8]) -> Poll<io::Result<usize>> {
+        let received = self.inner.poll_recv(cx, packet);
+        if let Poll::Ready(Ok(length)) = &received {
+            self.world.trace.packet(self.number * 2 + 1, &packet[..*length]);
+        }
+        received
+    }
+}

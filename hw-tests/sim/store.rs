@@ -1,0 +1,231 @@
+//! A node's database as replication sees it, with a witness: what is acknowledged to peers goes into the model, and
+//! checkpoints are watched. It is also where bugs are put in, to show that the simulation finds them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use gattway::database::Database;
+use gattway::database::revision::SourceId;
+use gattway::replicator::store::{
+    Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
+    StoredCheckpoint,
+};
+use gattway::simulation::Process;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use super::model::NodeIndex;
+use super::plan::Bug;
+use super::world::{World, lock};
+
+/// Where the active side keeps its own copies, and those of them that are not checkpoints.
+pub const OWN_PREFIX: &str = "own/";
+const NOTE_PREFIX: &str = "own/note/";
+
+/// One in so many incoming revisions is lost by [`Bug::ForgetsRevisions`].
+const FORGOTTEN_ONE_IN: u64 = 20;
+
+/// How far a checkpoint claims to be, of what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// All local sequences up to here.
+    pub local: u64,
+    /// And these, first and count.
+    pub completed: Vec<(u64, u64)>,
+    /// All of the peer's sequences up to here.
+    pub remote: u64,
+}
+
+impl Claim {
+    /// Reads a checkpoint by its description in `firmware-notes/replication.md`.
+    pub fn parse(body: &[u8]) -> Claim {
+        let value: Value = serde_json::from_slice(body).unwrap_or_default();
+        let number = |name: &str| value.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let pairs = value.get("localCompleted").and_then(Value::as_array).cloned().unwrap_or_default();
+        let pairs: Vec<u64> = pairs.iter().filter_map(Value::as_u64).collect();
+        let completed = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        Claim { local: number("local"), completed, remote: number("remote") }
+    }
+
+    /// Whether it says that the peer has the local sequence.
+    pub fn has_local(&self, sequence: u64) -> bool {
+        let within = |(first, count): &(u64, u64)| (*first..first + count).contains(&sequence);
+        sequence <= self.local || self.completed.iter().any(within)
+    }
+}
+
+/// The witness.
+pub struct Watched {
+    db: Database,
+    world: Arc<World>,
+    node: NodeIndex,
+    seen: AtomicU64,
+    /// One for each that was asked for, so that all are told in the order in which they asked: tokio tells the receivers
+    /// of one sender in an order of its own.
+    watchers: Mutex<Vec<watch::Sender<u64>>>,
+}
+
+impl Watched {
+    /// The witness of a database; its process tells it of changes.
+    pub fn new(db: Database, world: &Arc<World>, node: NodeIndex, process: &Process) -> Arc<Watched> {
+        let mut changes = ReplicaStore::watch(&db);
+        let (world, watchers) = (Arc::clone(world), Mutex::default());
+        let watched = Arc::new(Watched { db, world, node, seen: AtomicU64::new(0), watchers });
+        let weak = Arc::downgrade(&watched);
+        process.spawn(async move {
+            while changes.changed().await.is_ok() {
+                let count = *changes.borrow_and_update();
+                let Some(watched) = weak.upgrade() else { return };
+                lock(&watched.watchers).retain(|watcher| watcher.send(count).is_ok());
+            }
+        });
+        watched
+    }
+
+    /// Notes what became of revisions from a peer, before the peer hears of it.
+    fn witness(&self, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]) {
+        for (revision, outcome) in revisions.iter().zip(outcomes) {
+            let body: Option<Map<String, Value>> =
+                (!revision.deleted).then(|| serde_json::from_slice(&revision.body).unwrap_or_default());
+            let mut model = self.world.model();
+            let event = match model.identify(&revision.id, revision.vector.current, body.as_ref()) {
+                Ok(event) => event,
+                Err(problem) => {
+                    drop(model);
+                    self.world.violation(format!("node {} was sent {problem}", self.node));
+                    continue;
+                }
+            };
+            let line = format!("node {} got {} {}: {outcome:?}", self.node, revision.id, model.name(event));
+            match outcome {
+                CommitOutcome::Inserted { .. }
+                | CommitOutcome::AlreadyKnown { .. }
+                | CommitOutcome::Resolved { .. } => model.acknowledge(self.node, event),
+                CommitOutcome::Conflict { .. } => {}
+                CommitOutcome::Rejected(why) => {
+                    let text = format!("node {} rejected {}: {why}", self.node, model.name(event));
+                    drop(model);
+                    self.world.violation(text);
+                    continue;
+                }
+            }
+            drop(model);
+            self.world.trace.note(line);
+        }
+    }
+
+    /// Leaves out some of the revisions; gives those left, and what is to be said of all.
+    fn forget<'r>(&self, revisions: &'r [IncomingRevision]) -> Vec<&'r IncomingRevision> {
+        let kept = |_: &&IncomingRevision| {
+            let seen = self.seen.fetch_add(1, Ordering::Relaxed);
+            seen % FORGOTTEN_ONE_IN != FORGOTTEN_ONE_IN - 1
+        };
+        revisions.iter().filter(kept).collect()
+    }
+}
+
+impl ReplicaStore for Watched {
+    fn source(&self) -> SourceId {
+        self.db.source()
+    }
+
+    fn collection(&self, name: &str) -> Option<CollectionId> {
+        ReplicaStore::collection(&self.db, name)
+    }
+
+    fn last_sequence(&self, collection: CollectionId) -> u64 {
+        self.db.last_sequence(collection)
+    }
+
+    fn changes(
+        &self,
+        collection: CollectionId,
+        since: u64,
+        limit: usize,
+        with_bodies: bool,
+    ) -> Result<Vec<Change>, ReplicaStoreError> {
+        self.db.changes(collection, since, limit, with_bodies)
+    }
+
+    fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        self.db.document(collection, id)
+    }
+
+    fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
+        self.db.revision(collection, id)
+    }
+
+    fn commit(
+        &self,
+        revisions: &[IncomingRevision],
+        policy: ConflictPolicy<'_>,
+    ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
+        let outcomes = if self.world.plan.bug == Some(Bug::ForgetsRevisions) {
+            let kept: Vec<IncomingRevision> = self.forget(revisions).into_iter().cloned().collect();
+            let mut stored = self.db.commit(&kept, policy)?.into_iter();
+            let mut kept = kept.iter().peekable();
+            let outcome = |revision: &IncomingRevision| {
+                let is_kept = kept.next_if(|kept| *kept == revision).is_some();
+                let sequence = self.db.last_sequence(revision.collection);
+                is_kept.then(|| stored.next()).flatten().unwrap_or(CommitOutcome::Inserted { sequence })
+            };
+            revisions.iter().map(outcome).collect()
+        } else {
+            self.db.commit(revisions, policy)?
+        };
+        self.witness(revisions, &outcomes);
+        Ok(outcomes)
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        let sender = watch::Sender::new(0);
+        let receiver = sender.subscribe();
+        lock(&self.watchers).push(sender);
+        receiver
+    }
+
+    fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
+        self.db.mark_pushed(collection, sequence);
+    }
+
+    fn checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+    ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
+        self.db.checkpoint(collection, client)
+    }
+
+    fn set_checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+        expected: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, ReplicaStoreError> {
+        let mut body = body;
+        let is_note = client.starts_with(NOTE_PREFIX);
+        if !is_note && self.world.plan.bug == Some(Bug::CheckpointAhead) {
+            body = ahead(&body);
+        }
+        let set = self.db.set_checkpoint(collection, client, expected, body.clone())?;
+        if set.is_some() && !is_note {
+            let claim = Claim::parse(&body);
+            self.world.trace.note(format!("node {} keeps {client}: {claim:?}", self.node));
+            self.world.checkpoint_set(self.node, client, claim);
+        }
+        Ok(set)
+    }
+}
+
+/// A checkpoint that claims more than is true.
+fn ahead(body: &[u8]) -> Bytes {
+    let mut value: Value = serde_json::from_slice(body).unwrap_or_default();
+    for field in ["local", "remote"] {
+        if let Some(number) = value.get(field).and_then(Value::as_u64) {
+            value[field] = (number + 2).into();
+        }
+    }
+    Bytes::from(value.to_string())
+}

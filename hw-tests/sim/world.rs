@@ -1,0 +1,215 @@
+//! What all parts of one run share: radio, history, trace, counts, and what was found wrong.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gattway::replicator::DefaultResolver;
+use gattway::replicator::store::{Conflict, ConflictResolver, Resolution};
+use gattway::transport::clock::Clock;
+use gattway::transport::sim::SimRadio;
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+
+use super::model::{EVENT_FIELD, EventId, Model, NodeIndex};
+use super::plan::{Bug, FaultKind, Plan, Resolving};
+use super::store::{Claim, OWN_PREFIX};
+use super::trace::Trace;
+
+/// Violations kept; the first is what matters.
+const VIOLATIONS_KEPT: usize = 10;
+
+/// HELLO packets that a stranger has overheard and can send again.
+const OVERHEARD_KEPT: usize = 32;
+
+/// A checkpoint as last written, and the lives of all nodes then.
+type Written = (Claim, Vec<u32>);
+
+/// Shared by all parts of a run.
+pub struct World {
+    pub plan: Plan,
+    pub radio: SimRadio,
+    pub clock: Clock,
+    pub trace: Trace,
+    /// Tells the run that something has happened that it must see to at once.
+    pub attention: Notify,
+    /// What may be put wrong at this moment: packet faults by kind, 0 to 1.
+    pub packet_faults: Mutex<PacketFaults>,
+    model: Mutex<Model>,
+    violations: Mutex<Vec<String>>,
+    faults: Mutex<BTreeMap<FaultKind, u64>>,
+    lives: Mutex<Vec<u32>>,
+    checkpoints: Mutex<BTreeMap<(NodeIndex, String), Written>>,
+    overheard: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Faults of packets, beside those of the radio model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PacketFaults {
+    /// Share of packets sent twice.
+    pub duplicate: f64,
+}
+
+impl World {
+    pub fn new(plan: Plan, printing: bool) -> Arc<World> {
+        let clock = Clock::new();
+        let lives = Mutex::new(vec![0; plan.nodes]);
+        Arc::new(World {
+            radio: SimRadio::new(plan.seed, clock),
+            clock,
+            trace: Trace::new(printing),
+            attention: Notify::new(),
+            packet_faults: Mutex::default(),
+            model: Mutex::default(),
+            violations: Mutex::default(),
+            faults: Mutex::default(),
+            lives,
+            checkpoints: Mutex::default(),
+            overheard: Mutex::default(),
+            plan,
+        })
+    }
+
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        lock(&self.model)
+    }
+
+    /// Notes that the code under test did what it must not.
+    pub fn violation(&self, text: impl Into<String>) {
+        let text = text.into();
+        self.trace.note(format!("VIOLATION {text}"));
+        let mut violations = lock(&self.violations);
+        if violations.len() < VIOLATIONS_KEPT {
+            violations.push(text);
+        }
+        drop(violations);
+        self.attention.notify_one();
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        lock(&self.violations).clone()
+    }
+
+    /// Counts a fault.
+    pub fn fault(&self, kind: FaultKind) {
+        self.faults_many(kind, 1);
+    }
+
+    /// Counts faults.
+    pub fn faults_many(&self, kind: FaultKind, count: u64) {
+        *lock(&self.faults).entry(kind).or_default() += count;
+    }
+
+    pub fn faults(&self) -> BTreeMap<FaultKind, u64> {
+        lock(&self.faults).clone()
+    }
+
+    /// A node has started anew.
+    pub fn reborn(&self, node: NodeIndex) {
+        lock(&self.lives)[node] += 1;
+    }
+
+    /// A checkpoint was written. The active side's own copy never goes back, unless a node has crashed meanwhile: then
+    /// its peer's copy, or its own, may have been lost.
+    pub fn checkpoint_set(&self, node: NodeIndex, client: &str, claim: Claim) {
+        if !client.starts_with(OWN_PREFIX) {
+            return;
+        }
+        let lives = lock(&self.lives).clone();
+        let key = (node, client.to_owned());
+        let before = lock(&self.checkpoints).insert(key, (claim.clone(), lives.clone()));
+        if let Some((before, then)) = before
+            && then == lives
+            && (claim.local < before.local || claim.remote < before.remote)
+        {
+            self.violation(format!(
+                "node {node}: checkpoint {client} went back from {before:?} to {claim:?}"
+            ));
+        }
+    }
+
+    /// A stranger has heard a packet.
+    pub fn overhear(&self, packet: &[u8]) {
+        let mut overheard = lock(&self.overheard);
+        if overheard.len() >= OVERHEARD_KEPT {
+            overheard.remove(0);
+        }
+        overheard.push(packet.to_vec());
+    }
+
+    pub fn overheard(&self) -> Vec<Vec<u8>> {
+        lock(&self.overheard).clone()
+    }
+}
+
+/// A panic elsewhere ends the run anyway.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A conflict resolver that tells the model what it decides.
+pub struct Recorder {
+    pub world: Arc<World>,
+    pub node: NodeIndex,
+}
+
+impl Recorder {
+    fn event(
+        &self,
+        id: &str,
+        vector: &gattway::database::revision::VersionVector,
+        body: Option<&Map<String, Value>>,
+    ) -> Option<EventId> {
+        let event = self.world.model().identify(id, vector.current, body);
+        event.map_err(|problem| self.world.violation(format!("a conflict with {problem}"))).ok()
+    }
+
+    fn decide(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
+        if self.world.plan.bug == Some(Bug::StubbornResolver) {
+            return Ok(Resolution::Local);
+        }
+        match (conflict.local_body, conflict.remote_body) {
+            (Some(local), Some(_)) if self.world.plan.resolving == Resolving::Merge => {
+                let mut merged = local.clone();
+                let name = format!("{}-merge", self.world.model().next_name(self.node));
+                merged.insert(EVENT_FIELD.into(), name.into());
+                Ok(Resolution::Merge(merged))
+            }
+            _ => DefaultResolver.resolve(conflict),
+        }
+    }
+}
+
+impl ConflictResolver for Recorder {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
+        let local = self.event(conflict.id, conflict.local, conflict.local_body);
+        let remote = self.event(conflict.id, conflict.remote, conflict.remote_body);
+        let (Some(local), Some(remote)) = (local, remote) else { return Err("not in the model".into()) };
+        let resolution = self.decide(conflict)?;
+        let mut model = self.world.model();
+        let name = match &resolution {
+            Resolution::Local => {
+                model.decided(local, remote);
+                "local"
+            }
+            Resolution::Remote => {
+                model.decided(remote, local);
+                "remote"
+            }
+            Resolution::Merge(body) => {
+                model.edit(self.node, conflict.id, body.clone(), vec![local, remote]);
+                "merge"
+            }
+            Resolution::Delete => return Err("the simulation never decides so".into()),
+        };
+        let line = format!(
+            "node {} resolves {}: local {} remote {}: {name}",
+            self.node,
+            conflict.id,
+            model.name(local),
+            model.name(remote)
+        );
+        drop(model);
+        self.world.trace.note(line);
+        Ok(resolution)
+    }
+}
