@@ -175,6 +175,11 @@ impl SecureSession {
         self.output.split().freeze()
     }
 
+    /// Whether there is something to be sent.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is to be called; `None`: never.
     pub fn poll_at(&self) -> Option<Instant> {
         self.deadline

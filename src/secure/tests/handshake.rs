@@ -187,6 +187,29 @@ fn pairing_meets_pairing_only() {
     assert_eq!(pairing.handle_bytes(&active(&a).take_output()), Err(SecureError::Stranger));
 }
 
+/// The worked example of `firmware-notes/secure.md`, whose bytes were computed by another implementation from that page.
+#[test]
+fn the_bytes_are_those_of_the_notes() {
+    let notes = include_str!("../../../firmware-notes/secure.md");
+    let of = |label: &str| {
+        let line = notes.lines().find(|line| line.starts_with(label)).expect("a line of the example");
+        let hex: Vec<u8> = line[label.len()..].bytes().filter(u8::is_ascii_hexdigit).collect();
+        let digit = |c: u8| char::from(c).to_digit(16).expect("hex") as u8;
+        hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect::<Vec<u8>>()
+    };
+    let mut pair = Pair::new(&config(1, Fixed::group(9)), &config(2, Fixed::group(9)));
+    let mut flights = Vec::new();
+    pair.run(&mut |_, bytes| {
+        flights.push(bytes.to_vec());
+        bytes.to_vec()
+    });
+    assert_eq!(flights, [of("OFFER"), of("ACCEPT"), of("PROVE"), of("admitted")]);
+    pair.active.seal(b"hello").expect("seal");
+    assert_eq!(pair.active.take_output(), of("hello"));
+    assert_eq!(pair.at_active.established.expect("established").hash, *of("hash"));
+    assert_eq!(pair.active.resume_key().expect("open"), *of("resume"));
+}
+
 proptest! {
     /// However the bytes are cut, the same comes out.
     #[test]

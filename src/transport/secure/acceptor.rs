@@ -1,6 +1,7 @@
 //! Where newcomers shake hands: beside each other, a bounded number of them, for a bounded time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -56,6 +57,7 @@ struct Inner {
     config: SecureConnectionConfig,
     keys: Mutex<Option<Keys>>,
     half_open: Mutex<HalfOpen>,
+    counts: Counts,
     results: mpsc::Sender<Incoming>,
     waiting: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
 }
@@ -78,7 +80,43 @@ struct HalfOpen {
 struct UnderWay {
     id: u64,
     shared: Option<Arc<Shared>>,
-    task: Option<AbortHandle>,
+    task: AbortHandle,
+}
+
+impl HalfOpen {
+    /// A number for one more handshake, if there is room or room can be made.
+    fn enter(&mut self, max: usize, counts: &Counts) -> Option<u64> {
+        if self.under_way.len() >= max {
+            let is_stranger = |under_way: &UnderWay| {
+                under_way.shared.as_ref().is_none_or(|shared| !shared.session().knows_a_key())
+            };
+            let oldest = self.under_way.iter().position(is_stranger)?;
+            let gone = self.under_way.remove(oldest)?;
+            debug!("a stranger's handshake gives way to that of another");
+            counts.gave_way.fetch_add(1, Ordering::Relaxed);
+            gone.task.abort();
+        }
+        self.last += 1;
+        Some(self.last)
+    }
+}
+
+/// What became of all newcomers so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AcceptorStats {
+    /// May come in.
+    pub accepted: u64,
+    /// Were refused, or failed.
+    pub refused: u64,
+    /// Gave way to another before they had shown a key of ours.
+    pub gave_way: u64,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    gave_way: AtomicU64,
 }
 
 impl SecureAcceptor {
@@ -89,6 +127,7 @@ impl SecureAcceptor {
             config,
             keys: Mutex::new(None),
             half_open: Mutex::default(),
+            counts: Counts::default(),
             results,
             waiting: tokio::sync::Mutex::new(waiting),
         };
@@ -100,35 +139,50 @@ impl SecureAcceptor {
     /// When as many handshakes as allowed are under way, the oldest one gives way whose peer has not shown any key of
     /// ours; if all have, the newcomer is dropped.
     pub fn incoming(&self, carrier: Carrier, label: impl Into<String>) {
-        let (inner, label) = (Arc::clone(&self.inner), label.into());
-        let Some(id) = self.inner.enter() else {
+        let label = label.into();
+        // Under the lock, so that whoever gives way to another can be ended.
+        let mut half_open = self.inner.half_open();
+        let Some(id) = half_open.enter(self.inner.config.half_open_max.max(1), &self.inner.counts) else {
+            drop(half_open);
             let max = self.inner.config.half_open_max;
             warn!(label, max, "too many secure handshakes under way: one more is dropped");
             let error = MessagingError::recoverable("too many handshakes at once");
-            let _ = self.inner.results.try_send(Incoming::Refused { label, peer: None, error });
-            return;
+            return self.inner.refused(label, None, error);
         };
+        let inner = Arc::clone(&self.inner);
         let task = crate::task::spawn(async move {
             let place = Place { inner: Arc::clone(&inner), id };
             let result = inner.shake_hands(id, carrier, &label).await;
             drop(place);
             match result {
                 Ok(accepted) => {
+                    inner.counts.accepted.fetch_add(1, Ordering::Relaxed);
                     // Nobody accepts any more: dropped, and with it closed.
                     let _ = inner.results.send(Incoming::Accepted(Box::new(accepted))).await;
                 }
                 Err((peer, error)) => {
                     info!(label, %error, "a newcomer was refused");
-                    let _ = inner.results.try_send(Incoming::Refused { label, peer, error });
+                    inner.refused(label, peer, error);
                 }
             }
         });
-        self.inner.set_task(id, &task.abort_handle());
+        half_open.under_way.push_back(UnderWay { id, shared: None, task: task.abort_handle() });
     }
 
     /// What became of the next newcomer. May be dropped and called again without loss.
     pub async fn next(&self) -> Option<Incoming> {
         self.inner.waiting.lock().await.recv().await
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> AcceptorStats {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = &self.inner.counts;
+        AcceptorStats {
+            accepted: count(&counts.accepted),
+            refused: count(&counts.refused),
+            gave_way: count(&counts.gave_way),
+        }
     }
 
     /// Handshakes under way.
@@ -155,34 +209,10 @@ impl Inner {
         self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more handshake.
-    fn enter(&self) -> Option<u64> {
-        let mut half_open = self.half_open();
-        if half_open.under_way.len() >= self.config.half_open_max.max(1) {
-            let is_stranger = |under_way: &UnderWay| {
-                under_way.shared.as_ref().is_none_or(|shared| !shared.session().knows_a_key())
-            };
-            let oldest = half_open.under_way.iter().position(is_stranger)?;
-            let gone = half_open.under_way.remove(oldest)?;
-            debug!("a stranger's handshake gives way to that of another");
-            if let Some(task) = gone.task {
-                task.abort();
-            }
-        }
-        half_open.last += 1;
-        let id = half_open.last;
-        half_open.under_way.push_back(UnderWay { id, shared: None, task: None });
-        Some(id)
-    }
-
-    fn set_task(&self, id: u64, task: &AbortHandle) {
-        let mut half_open = self.half_open();
-        match half_open.under_way.iter_mut().find(|under_way| under_way.id == id) {
-            Some(under_way) => under_way.task = Some(task.clone()),
-            // It has given way already, or has come to its end; then this does nothing.
-            None if !task.is_finished() => {}
-            None => {}
-        }
+    fn refused(&self, label: String, peer: Option<PeerId>, error: MessagingError) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        // More than can wait only say less of who was refused.
+        let _ = self.results.try_send(Incoming::Refused { label, peer, error });
     }
 
     /// The keys as the policy has them now.

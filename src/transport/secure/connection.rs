@@ -207,7 +207,9 @@ async fn deliver(
                        shared.act(|session| session.handle_timeout(now))
                    }
                };
-        shared.owes.notify_one();
+        if shared.session().has_output() {
+            shared.owes.notify_one();
+        }
         for data in news.data {
             connection.receive(Message::from_bytes(data)).await;
         }

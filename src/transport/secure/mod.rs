@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use acceptor::{Accepted, Incoming, SecureAcceptor};
+pub use acceptor::{Accepted, AcceptorStats, Incoming, SecureAcceptor};
 pub use connection::SecureConnection;
 
 use crate::endpoint::{MessageEndpointConnection, MessagingError};

@@ -160,6 +160,7 @@ async fn strangers_do_not_push_members_out_of_their_handshake() {
         }
     }
     assert_eq!(acceptor.half_open(), 2);
+    assert_eq!(acceptor.stats(), AcceptorStats { accepted: 0, refused: 20, gave_way: 0 });
 }
 
 /// A peer without encryption is told so in its own words, and hears nothing else.
