@@ -256,16 +256,25 @@ fn what_another_program_writes_is_saved_acknowledged_and_synced() {
 
 #[test]
 fn garbage_and_silence_on_the_wire_harm_nobody_else() {
+    for (how, event) in [("--trust-all", "refused"), ("--plain", "status")] {
+        garbage_and_silence(how, event);
+    }
+}
+
+/// `ending`: the event that tells of a connection that ended.
+fn garbage_and_silence(how: &str, ending: &str) {
     let (_directory, field) = database();
     let (_directory, gateway) = database();
     ok(&field, &["db", "import", PENGUINS, "--id-prefix", "p"]);
-    let mut server = Process::start(&gateway, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
+    let mut server = Process::start(&gateway, &["serve", "--listen", "tcp:127.0.0.1:0", "--json", how]);
     let address = server.address();
     let tcp = address.strip_prefix("tcp:").unwrap();
 
     // A peer that works, before, during and after.
-    let mut sync =
-        Process::start(&field, &["sync", &address, "--continuous", "--import", "-", "--json", "--documents"]);
+    let mut sync = Process::start(
+        &field,
+        &["sync", &address, "--continuous", "--import", "-", "--json", "--documents", how],
+    );
     sync.wait_for(|event| event["activity"] == "idle");
     let silent = TcpStream::connect(tcp).unwrap();
     for garbage in [
@@ -286,7 +295,9 @@ fn garbage_and_silence_on_the_wire_harm_nobody_else() {
             "{garbage:?}"
         );
         assert!(answer.len() < 200, "{garbage:?} was answered with {} bytes", answer.len());
-        let event = server.wait_for(|event| event["activity"] == "stopped");
+        let event = server.wait_for(|event| {
+            event["event"] == ending && (ending == "refused" || event["activity"] == "stopped")
+        });
         assert!(event["error"].is_string(), "{event}");
     }
     let mut stdin = sync.stdin.take().unwrap();

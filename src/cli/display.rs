@@ -1,5 +1,6 @@
 //! What `sync` shows while it runs, and the names that scripts read.
 
+use std::error::Error as _;
 use std::time::Instant;
 
 use super::events::{Event, Events};
@@ -10,6 +11,7 @@ use crate::replicator::error::SessionError;
 use crate::replicator::{
     Direction, DocumentReplication, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
 };
+use crate::secure::SecureError;
 
 /// The state of a replicator as people and scripts see it.
 pub(super) struct Display<'a> {
@@ -119,7 +121,9 @@ impl Display<'_> {
 /// What to do about an error that ended a sync.
 fn advice(error: &ReplicatorError) -> &'static str {
     match error {
-        ReplicatorError::Messaging(error) if error.message().contains("secure session") => {
+        ReplicatorError::Messaging(error)
+            if error.source().is_some_and(|source| source.is::<SecureError>()) =>
+        {
             "`gattway id` and `gattway peers ls` on both sides tell who knows whom"
         }
         ReplicatorError::Messaging(_) => "check the address, and that `gattway serve` runs there",

@@ -243,7 +243,7 @@ impl Guard {
         let Some(established) = &self.established else { return false };
         let answer = config.policy.admit(&established.peer, established.via);
         let group = established.via != Authentication::Group || config.policy.group_psk() == self.group;
-        group && answer.is_ok_and(|grant| grant == established.grant)
+        group && answer.is_ok_and(|grant| grant.permissions == established.grant.permissions)
     }
 }
 

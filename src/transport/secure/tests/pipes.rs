@@ -35,7 +35,8 @@ async fn members_exchange_across_many_keys_and_part_in_order() {
     let (mut a, mut b) = pair(&with(2), &with(1)).await;
     exchange(&mut a, &mut b, 600_000, 1).await;
     let (at_a, at_b) = (a.connection.stats().expect("open"), b.connection.stats().expect("open"));
-    assert!(at_a.0.rekeys > 5, "{at_a:?}");
+    // One more each time that the last one has come through all buffers.
+    assert!(at_a.0.rekeys >= 2, "{at_a:?}");
     assert_eq!((at_a.0, at_a.1), (at_b.1, at_b.0), "records were counted differently");
     let ids = [&a, &b].map(|end| end.connection.peer_uid().expect("known"));
     assert_eq!(ids, [2, 1].map(|device| Identity::from_private([device; 32]).id().to_text()));
