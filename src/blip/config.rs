@@ -1,5 +1,7 @@
 //! The limits of one BLIP connection.
 
+use super::budget::Budget;
+
 /// Longest frame a sender makes, header and checksum included, in bytes.
 pub const FRAME_SIZE_MAX: usize = 16_384;
 
@@ -18,6 +20,10 @@ pub const ACK_THRESHOLD: u64 = 50_000;
 /// A sender pauses a message when more than this many of its bytes are unacknowledged.
 pub const UNACKNOWLEDGED_MAX: u64 = 128_000;
 
+/// Bytes of unfinished messages that a connection has for itself: only what is beyond comes out of a shared
+/// [`Budget`], so that one that is used up does not stop the others' ordinary messages.
+pub const OPEN_BYTES_OWN: usize = 256 * 1024;
+
 /// Settings and limits of a [`Connection`](super::Connection). What a peer does beyond a limit ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlipConfig {
@@ -31,6 +37,8 @@ pub struct BlipConfig {
     pub open_messages_max: usize,
     /// Most bytes that all begun and not ended messages of the peer may hold together.
     pub open_bytes_max: usize,
+    /// What those of several connections may hold together; `None`: each has its own limit alone.
+    pub open_bytes_shared: Option<Budget>,
     /// Most requests of the peer that have arrived and are not answered yet.
     pub unanswered_requests_max: usize,
 }
@@ -45,6 +53,7 @@ impl Default for BlipConfig {
             // The original keeps 10 revisions, 5 change lists and a few attachments open.
             open_messages_max: 256,
             open_bytes_max: 40 << 20,
+            open_bytes_shared: None,
             unanswered_requests_max: 4_096,
         }
     }

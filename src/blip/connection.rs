@@ -49,9 +49,8 @@ impl Connection {
     pub fn new(config: BlipConfig) -> Connection {
         Connection {
             encoder: StreamEncoder::new(config.compression_level),
-            config,
             outbox: Outbox::default(),
-            inbox: Inbox::default(),
+            inbox: Inbox::new(config.open_bytes_shared.clone()),
             events: VecDeque::new(),
             last_sent: 0,
             last_received: 0,
@@ -59,6 +58,7 @@ impl Connection {
             unanswered: HashMap::new(),
             failure: None,
             stats: BlipStats::default(),
+            config,
         }
     }
 
@@ -80,6 +80,11 @@ impl Connection {
     /// The peer's requests that await our reply.
     pub fn unanswered_requests(&self) -> usize {
         self.unanswered.len()
+    }
+
+    /// Messages of the peer that have begun and not ended.
+    pub fn unfinished_messages(&self) -> usize {
+        self.inbox.open_messages()
     }
 
     /// Why the connection is dead, if it is.
@@ -273,6 +278,10 @@ impl Connection {
         let received = self.inbox.receive(key, frame, &self.config)?;
         if let Some(bytes) = received.ack {
             self.outbox.push_ack(key, bytes);
+        }
+        if received.message.is_some() {
+            // Or a peer that sends and never reads would make them pile up.
+            self.outbox.drop_ack(key);
         }
         Ok(received.message)
     }

@@ -105,6 +105,12 @@ pub enum BlipError {
         /// The limit in bytes.
         max: usize,
     },
+    /// Unfinished messages of all connections hold too many bytes together.
+    #[error("unfinished messages of all peers hold more than {max} bytes")]
+    SharedBytesUsedUp {
+        /// The limit in bytes.
+        max: usize,
+    },
     /// Too many requests wait for an answer.
     #[error("more than {max} unanswered requests")]
     TooManyUnanswered {

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::config::{ACK_THRESHOLD, BlipConfig};
+use super::budget::{Budget, Share};
+use super::config::{ACK_THRESHOLD, BlipConfig, OPEN_BYTES_OWN};
 use super::error::BlipError;
 use super::frame::{Frame, FrameFlags, FrameType};
 use super::outbox::MessageKey;
 use super::properties::Properties;
 use super::stream::StreamDecoder;
 use super::varint;
+
+/// Above this many bytes, what a single frame unfolds to is handed on without a copy.
+const LARGE: usize = 64 * 1024;
 
 /// Frame type, properties and body of a whole message.
 #[derive(Debug)]
@@ -39,14 +43,26 @@ struct Open {
 }
 
 /// The receiving half of a connection, above the frame header.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbox {
     decoder: StreamDecoder,
     open: HashMap<MessageKey, Open>,
     open_bytes: usize,
+    share: Share,
 }
 
 impl Inbox {
+    /// Nothing has begun.
+    pub fn new(budget: Option<Budget>) -> Inbox {
+        let (decoder, open) = (StreamDecoder::new(), HashMap::new());
+        Inbox { decoder, open, open_bytes: 0, share: Share::of(budget) }
+    }
+
+    /// Messages that have begun and not ended.
+    pub fn open_messages(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whether a message has begun and not ended.
     pub fn is_open(&self, key: MessageKey) -> bool {
         self.open.contains_key(&key)
@@ -63,33 +79,13 @@ impl Inbox {
         config: &BlipConfig,
     ) -> Result<Received, BlipError> {
         let flags = frame.header.flags;
-        if self.open.is_empty() && !flags.more_coming() {
-            let payload = self.decoder.decode(frame, config.message_size_max)?;
-            return Ok(Received {
-                message: Some(parse_message(key.number, flags, payload, config)?),
-                ack: None,
-            });
-        }
-        let is_new = !self.open.contains_key(&key);
-        if is_new && flags.more_coming() && self.open.len() >= config.open_messages_max {
-            return Err(BlipError::TooManyOpenMessages { max: config.open_messages_max });
-        }
-        let have = self.open.get(&key).map_or(0, |open| open.content.len());
-        let payload = match self.decoder.decode(frame, config.message_size_max - have) {
-            Err(BlipError::MessageTooLarge { number, .. }) => {
-                return Err(BlipError::MessageTooLarge { number, max: config.message_size_max });
+        if !self.open.contains_key(&key) {
+            if !flags.more_coming() {
+                return self.receive_whole(key.number, frame, config);
             }
-            payload => payload?,
-        };
-        if is_new && !flags.more_coming() {
-            return Ok(Received {
-                message: Some(parse_message(key.number, flags, payload, config)?),
-                ack: None,
-            });
-        }
-        self.open_bytes += payload.len();
-        if self.open_bytes > config.open_bytes_max {
-            return Err(BlipError::TooManyOpenBytes { max: config.open_bytes_max });
+            if self.open.len() >= config.open_messages_max {
+                return Err(BlipError::TooManyOpenMessages { max: config.open_messages_max });
+            }
         }
         let open = self.open.entry(key).or_insert_with(|| Open {
             flags,
@@ -100,20 +96,54 @@ impl Inbox {
         if open.flags.kind() != flags.kind() {
             return Err(BlipError::MixedTypes { number: key.number });
         }
-        open.content.extend_from_slice(payload);
+        let before = open.content.len();
+        self.decoder.decode_into(frame, config.message_size_max, &mut open.content)?;
+        self.open_bytes += open.content.len() - before;
         open.counted += frame.counted_len();
-        if flags.more_coming() {
-            check_properties_len(key.number, &open.content, config)?;
-            return Ok(Received { message: None, ack: open.ack_due() });
+        if !flags.more_coming() {
+            return self.finish(key, config);
         }
-        self.finish(key, config)
+        check_properties_len(key.number, &open.content, config)?;
+        let ack = open.ack_due();
+        if self.open_bytes > config.open_bytes_max {
+            return Err(BlipError::TooManyOpenBytes { max: config.open_bytes_max });
+        }
+        self.settle_share()?;
+        Ok(Received { message: None, ack })
+    }
+
+    /// Takes the only frame of a message.
+    fn receive_whole(
+        &mut self,
+        number: u64,
+        frame: &Frame<'_>,
+        config: &BlipConfig,
+    ) -> Result<Received, BlipError> {
+        let flags = frame.header.flags;
+        let payload = self.decoder.decode(frame, config.message_size_max)?;
+        let Parts { properties, body_at } = split_message(number, payload, config)?;
+        let body = match payload.len() {
+            ..=LARGE => Bytes::copy_from_slice(&payload[body_at..]),
+            // Not twice in memory.
+            _ if flags.compressed() => Bytes::from(self.decoder.take_output()).slice(body_at..),
+            _ => Bytes::copy_from_slice(&payload[body_at..]),
+        };
+        Ok(Received { message: Some(WholeMessage { flags, properties, body }), ack: None })
     }
 
     fn finish(&mut self, key: MessageKey, config: &BlipConfig) -> Result<Received, BlipError> {
         let Some(open) = self.open.remove(&key) else { return Ok(Received { message: None, ack: None }) };
         self.open_bytes -= open.content.len();
-        let message = parse_message(key.number, open.flags, &open.content, config)?;
-        Ok(Received { message: Some(message), ack: None })
+        self.settle_share()?;
+        let Parts { properties, body_at } = split_message(key.number, &open.content, config)?;
+        let body = Bytes::from(open.content).slice(body_at..);
+        Ok(Received { message: Some(WholeMessage { flags: open.flags, properties, body }), ack: None })
+    }
+
+    /// Takes from the shared budget, or gives back, what is beyond this connection's own.
+    fn settle_share(&mut self) -> Result<(), BlipError> {
+        let beyond = self.open_bytes.saturating_sub(OPEN_BYTES_OWN);
+        self.share.set(beyond).map_err(|max| BlipError::SharedBytesUsedUp { max })
     }
 }
 
@@ -139,12 +169,14 @@ fn check_properties_len(number: u64, content: &[u8], config: &BlipConfig) -> Res
     }
 }
 
-fn parse_message(
-    number: u64,
-    flags: FrameFlags,
-    content: &[u8],
-    config: &BlipConfig,
-) -> Result<WholeMessage, BlipError> {
+/// A whole message taken apart.
+struct Parts {
+    properties: Properties,
+    /// Where the body begins.
+    body_at: usize,
+}
+
+fn split_message(number: u64, content: &[u8], config: &BlipConfig) -> Result<Parts, BlipError> {
     let (len, rest) = varint::take(content, "properties length")?;
     if len > config.properties_size_max as u64 {
         return Err(BlipError::PropertiesTooLarge { number, max: config.properties_size_max, actual: len });
@@ -153,7 +185,7 @@ fn parse_message(
         return Err(BlipError::MalformedProperties { number });
     };
     let properties = Properties::parse(properties).ok_or(BlipError::MalformedProperties { number })?;
-    Ok(WholeMessage { flags, properties, body: Bytes::copy_from_slice(body) })
+    Ok(Parts { properties, body_at: content.len() - body.len() })
 }
 
 /// The type an acknowledgement is about.

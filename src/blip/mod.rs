@@ -12,6 +12,7 @@
 
 #[cfg(feature = "cli")]
 pub mod bench;
+mod budget;
 mod config;
 mod connection;
 mod error;
@@ -25,6 +26,7 @@ pub mod stream;
 mod tests;
 pub mod varint;
 
+pub use budget::Budget;
 pub use config::BlipConfig;
 pub use connection::{BlipStats, Connection};
 pub use error::BlipError;

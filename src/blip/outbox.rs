@@ -147,6 +147,11 @@ impl Outbox {
         }
     }
 
+    /// A message of the peer is whole: what was to be acknowledged of it is no matter any more.
+    pub fn drop_ack(&mut self, key: MessageKey) {
+        self.acks.retain(|ack| ack.key != key);
+    }
+
     /// The peer has `bytes` of a message. One that is unknown or sent whole is no matter: acknowledgements cross.
     pub fn handle_ack(&mut self, key: MessageKey, bytes: u64) {
         let Some(running) = self.running.get_mut(&key) else { return };

@@ -16,8 +16,15 @@ use super::frame::Frame;
 /// The end of every sync flush, cut off by the writer and put back by the reader.
 const SYNC_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
+/// Head of an empty stored block at a byte boundary, where every flush leaves the stream: with [`SYNC_TAIL`] it is what
+/// a flush of nothing would give. The compressor gives nothing at all for a second flush in a row.
+const EMPTY_BLOCK_HEAD: u8 = 0x00;
+
 /// Room made for output at a time, in bytes.
 const OUTPUT_STEP: usize = 4_096;
+
+/// The most room made for output on the word of the input's length, in bytes.
+const OUTPUT_STEP_MAX: usize = 64 * 1024;
 
 /// A decompression buffer above this capacity is given back after use, in bytes.
 const SCRATCH_KEEP_MAX: usize = 64 * 1024;
@@ -48,7 +55,9 @@ impl StreamEncoder {
         for part in parts {
             self.checksum.update(part);
         }
-        if compressed {
+        if compressed && parts.iter().all(|part| part.is_empty()) {
+            out.push(EMPTY_BLOCK_HEAD);
+        } else if compressed {
             let level = self.level;
             let deflate =
                 self.deflate.get_or_insert_with(|| Box::new(Compress::new(Compression::new(level), false)));
@@ -111,28 +120,72 @@ impl StreamDecoder {
     /// [`BlipError::BadDeflate`], [`BlipError::BadChecksum`], or [`BlipError::MessageTooLarge`] when there are more than
     /// `limit` bytes. The stream cannot be used any more after an error.
     pub fn decode<'a>(&'a mut self, frame: &Frame<'a>, limit: usize) -> Result<&'a [u8], BlipError> {
+        if !frame.header.flags.compressed() {
+            check_limit(frame, frame.payload.len(), limit)?;
+            self.check(frame, frame.payload)?;
+            return Ok(frame.payload);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        if scratch.capacity() > SCRATCH_KEEP_MAX {
+            scratch = Vec::new();
+        }
+        self.decode_into(frame, limit, &mut scratch)?;
+        self.scratch = scratch;
+        Ok(&self.scratch)
+    }
+
+    /// Appends the uncompressed payload of a frame that has a checksum to `out`, which then holds at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As for [`StreamDecoder::decode`]; `out` has grown by a part of the payload.
+    pub fn decode_into(
+        &mut self,
+        frame: &Frame<'_>,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BlipError> {
         let number = frame.header.number;
-        if self.scratch.capacity() > SCRATCH_KEEP_MAX {
-            self.scratch = Vec::new();
-        }
-        let payload = if frame.header.flags.compressed() {
-            self.scratch.clear();
+        let start = out.len();
+        if frame.header.flags.compressed() {
             let inflate = self.inflate.get_or_insert_with(|| Box::new(Decompress::new(false)));
-            decompress(inflate, frame.payload, number, limit, &mut self.scratch)?;
-            decompress(inflate, &SYNC_TAIL, number, limit, &mut self.scratch)?;
-            &self.scratch[..]
+            decompress(inflate, frame.payload, number, limit, out)?;
+            decompress(inflate, &SYNC_TAIL, number, limit, out)?;
         } else {
-            frame.payload
-        };
-        if payload.len() > limit {
-            return Err(BlipError::MessageTooLarge { number, max: limit });
+            check_limit(frame, start + frame.payload.len(), limit)?;
+            make_room(out, frame.payload.len());
+            out.extend_from_slice(frame.payload);
         }
+        self.check(frame, &out[start..])
+    }
+
+    /// The payload that [`StreamDecoder::decode`] gave last for a compressed frame, to be kept.
+    pub(super) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    fn check(&mut self, frame: &Frame<'_>, payload: &[u8]) -> Result<(), BlipError> {
+        let number = frame.header.number;
         self.checksum.update(payload);
         let actual = self.checksum.clone().finalize();
         match frame.checksum {
             Some(expected) if expected != actual => Err(BlipError::BadChecksum { number, expected, actual }),
-            _ => Ok(payload),
+            _ => Ok(()),
         }
+    }
+}
+
+fn check_limit(frame: &Frame<'_>, actual: usize, limit: usize) -> Result<(), BlipError> {
+    if actual > limit {
+        return Err(BlipError::MessageTooLarge { number: frame.header.number, max: limit });
+    }
+    Ok(())
+}
+
+/// Makes room for `more` bytes at least. A vector grows to twice its size, which for a large message is too much.
+fn make_room(out: &mut Vec<u8>, more: usize) {
+    if out.capacity() - out.len() < more {
+        out.reserve_exact(more.max(out.len() / 4));
     }
 }
 
@@ -145,7 +198,7 @@ fn decompress(
     out: &mut Vec<u8>,
 ) -> Result<(), BlipError> {
     loop {
-        out.reserve(input.len().saturating_mul(4).max(OUTPUT_STEP));
+        make_room(out, input.len().saturating_mul(4).clamp(OUTPUT_STEP, OUTPUT_STEP_MAX));
         let before = inflate.total_in();
         let length_before = out.len();
         let status = inflate

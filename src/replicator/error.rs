@@ -73,6 +73,8 @@ impl SessionError {
     /// Whether a new connection may do better.
     pub fn recoverable(&self) -> bool {
         match self {
+            // The other peers' messages end, and then there is room.
+            SessionError::Blip(BlipError::SharedBytesUsedUp { .. }) => true,
             SessionError::Blip(_) | SessionError::Malformed { .. } | SessionError::TooMany { .. } => false,
             SessionError::TimedOut { .. } => true,
             SessionError::Store(error) => error.recoverable,

@@ -221,3 +221,56 @@ fn compressed_frames_fit_whatever_is_in_them() {
         }
     }
 }
+
+#[test]
+fn acknowledgements_of_whole_messages_do_not_pile_up() {
+    let mut liar = Liar::new();
+    let mut blip = connection();
+    let half = vec![0; 60_000];
+    for number in 1..=500 {
+        // The first frame is acknowledged, if the peer ever reads; the second ends the message.
+        for flags in [open_request(), request()] {
+            blip.handle_frame(&liar.frame(number, flags.with_no_reply(true), &half))
+                .expect("within the limits");
+        }
+        assert!(blip.poll_event().is_some());
+    }
+    blip.handle_frame(&liar.frame(501, open_request(), &half)).expect("within the limits");
+    assert!(blip.poll_frame().is_some(), "the acknowledgement of the one that is open");
+    assert_eq!(blip.poll_frame(), None);
+}
+
+#[test]
+fn a_shared_budget_is_kept_and_given_back() {
+    let budget = Budget::new(500_000);
+    let config = BlipConfig { open_bytes_shared: Some(budget.clone()), ..BlipConfig::default() };
+    let part = vec![0; 300_000];
+    let (mut first, mut liar) = (Connection::new(config.clone()), Liar::new());
+    for number in 1..=2 {
+        first.handle_frame(&liar.frame(number, open_request(), &part)).expect("within the budget");
+    }
+    // Each connection has 256 KiB of its own.
+    assert_eq!(budget.held(), 600_000 - 256 * 1024);
+    let (mut second, mut other) = (Connection::new(config), Liar::new());
+    second.handle_frame(&other.frame(1, open_request(), &part[..200_000])).expect("its own");
+    second.handle_frame(&other.frame(2, request(), &part)).expect("a message in one frame costs nothing");
+    second.handle_frame(&other.frame(3, open_request(), &part[..200_000])).expect("within the budget");
+    let refused = second.handle_frame(&other.frame(4, open_request(), &part));
+    assert_eq!(refused, Err(BlipError::SharedBytesUsedUp { max: 500_000 }));
+    // A message that ends, and a connection that goes, give back.
+    first.handle_frame(&liar.frame(2, request(), b"")).expect("its end");
+    drop(second);
+    assert_eq!(budget.held(), 300_000 - 256 * 1024);
+    drop(first);
+    assert_eq!(budget.held(), 0);
+}
+
+#[test]
+fn a_bomb_within_a_longer_message_does_not_go_off() {
+    let config = BlipConfig { message_size_max: 100_000, ..BlipConfig::default() };
+    let (mut blip, mut liar) = (Connection::new(config), Liar::new());
+    let compressed = open_request().with_compressed(true);
+    blip.handle_frame(&liar.frame(1, compressed, &[0; 60_000])).expect("within the limits");
+    let bomb = liar.frame(1, compressed, &vec![0; 50 << 20]);
+    assert_eq!(blip.handle_frame(&bomb), Err(BlipError::MessageTooLarge { number: 1, max: 100_000 }));
+}

@@ -136,6 +136,7 @@ impl ReplicatorError {
     /// The code that tells the peer, or `None` if the connection is past telling.
     pub(crate) fn close_code(&self) -> Option<u16> {
         match self {
+            ReplicatorError::Session(error) if error.recoverable() => Some(close_code::TRANSIENT),
             ReplicatorError::Framing(_)
             | ReplicatorError::Session(
                 SessionError::Blip(_) | SessionError::Malformed { .. } | SessionError::TooMany { .. },
@@ -143,7 +144,6 @@ impl ReplicatorError {
             // The store is this side's matter: whatever is wrong with it (a full disk, damage) is put right here, and the
             // peer must not give up for it.
             ReplicatorError::Session(SessionError::Store(_)) => Some(close_code::TRANSIENT),
-            ReplicatorError::Session(error) if error.recoverable() => Some(close_code::TRANSIENT),
             ReplicatorError::Session(_) | ReplicatorError::Panicked { .. } => Some(close_code::PERMANENT),
             ReplicatorError::HandshakeTimeout { .. } | ReplicatorError::IdleTimeout { .. } => {
                 Some(close_code::TRANSIENT)
