@@ -310,6 +310,11 @@ fn parse_list(text: &str) -> Result<Vec<Version>, RevisionError> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
+    // Looked at before the versions themselves: hostile text may hold thousands.
+    let actual = 1 + text.bytes().filter(|byte| *byte == b',').count();
+    if actual > VERSIONS_MAX {
+        return Err(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual });
+    }
     text.split(',').map(|part| part.trim().parse()).collect()
 }
 

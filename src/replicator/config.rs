@@ -52,6 +52,10 @@ pub const SEND_QUEUE_LOW: usize = 128 << 10;
 /// Outgoing bytes queued in BLIP above which input is no longer accepted: the peer asks faster than it reads.
 pub const SEND_QUEUE_MAX: usize = 4 << 20;
 
+/// Outgoing messages queued in BLIP above which input is no longer accepted. An empty answer is one byte on its way and
+/// some hundreds in memory.
+pub const SEND_QUEUE_MESSAGES_MAX: usize = 8_192;
+
 /// Bytes of revisions that may wait for their commit before input is no longer accepted.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 4 << 20;
 
@@ -76,14 +80,24 @@ pub const COLLECTIONS_MAX: usize = 256;
 /// Entries of one list from a peer.
 pub const LIST_ENTRIES_MAX: usize = 10_000;
 
-/// Document IDs a subscription may name.
+/// Document IDs that the subscriptions of one connection may name, all together.
 pub const DOCUMENT_IDS_MAX: usize = 100_000;
 
 /// Revisions asked of the peer and not yet arrived, above which the answer to further lists waits.
 pub const EXPECTED_REVS_HIGH: usize = 2_000;
 
+/// Entries of lists that are not settled, above which the answer to further lists waits. One revision that does not come
+/// keeps all that are listed after it.
+pub const LISTED_ENTRIES_HIGH: usize = 50_000;
+
 /// Lists whose answer may wait.
 pub const HELD_LISTS_MAX: usize = 64;
+
+/// Bytes of lists whose answer may wait, unless one alone has more.
+pub const HELD_LIST_BYTES_MAX: usize = 1 << 20;
+
+/// Ranges in which a peer's feed may have arrived; in order it is one, and each writer beside us adds a few.
+pub const FEED_RANGES_MAX: usize = 65_536;
 
 /// Longest document ID, in bytes.
 pub const DOCUMENT_ID_MAX: usize = 250;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::config::{
-    EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, SEND_QUEUE_LOW, SEND_QUEUE_MAX, STOP_TIMEOUT,
+    EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, SEND_QUEUE_LOW, SEND_QUEUE_MAX,
+    SEND_QUEUE_MESSAGES_MAX, STOP_TIMEOUT,
 };
 use super::error::SessionError;
 use super::event::{Activity, Direction, Progress, SessionEvent};
@@ -227,6 +228,7 @@ impl Core {
         self.phase == Phase::Finished
             || (!self.inbox.is_full()
                 && self.blip.queued_bytes() < SEND_QUEUE_MAX
+                && self.blip.queued_messages() < SEND_QUEUE_MESSAGES_MAX
                 && self.events.len() < EVENTS_MAX)
     }
 
@@ -235,14 +237,17 @@ impl Core {
         self.moved = self.now;
     }
 
-    /// When the peer's time is up, if it owes something (`owes`: beyond the replies known here).
+    /// When the peer's time is up, if it owes something: a reply, the rest of a message, reading (`owes`: or something
+    /// that is not known here).
     pub fn reply_deadline(&self, owes: bool) -> Option<Instant> {
         if self.phase == Phase::Finished || !self.inbox.is_empty() {
             return None;
         }
         let oldest = self.awaiting.first_key_value().map(|(_, (since, _))| *since);
         let unsent = self.blip.queued_bytes() > 0;
-        if oldest.is_none() && !owes && !unsent {
+        // The rest of a message that the peer has begun: its memory is held as long.
+        let unfinished = self.blip.unfinished_messages() > 0;
+        if oldest.is_none() && !owes && !unsent && !unfinished {
             return None;
         }
         let still = self.moved + self.reply_timeout;

@@ -3,8 +3,8 @@
 #![deny(clippy::disallowed_methods)]
 
 use bytes::Bytes;
-use serde_json::Value;
 
+use super::bounded_json;
 use super::config::FilterInput;
 use super::core::Core;
 use super::messages::{is_valid_id, refuse, rejection_error};
@@ -63,15 +63,9 @@ fn without_meta(body: &Bytes) -> Result<Bytes, ErrorReply> {
     if !META_KEYS.iter().any(|key| contains_key(body, key)) {
         return Ok(body.clone());
     }
-    // Read in full, so that what the store would refuse is not made good here on the way.
-    let mut value: Value = serde_json::from_slice(body)
-        .map_err(|error| rejection_error(&Rejection::BadBody(error.to_string())))?;
-    if let Some(object) = value.as_object_mut() {
-        META_KEYS.iter().for_each(|key| {
-            object.remove(*key);
-        });
-    }
-    Ok(Bytes::from(value.to_string()))
+    bounded_json::without_members(body, &META_KEYS)
+        .map(Bytes::from)
+        .map_err(|error| rejection_error(&Rejection::BadBody(error.to_string())))
 }
 
 /// Whether the text of a key stands anywhere in the body. A false alarm only costs time.

@@ -5,8 +5,10 @@
 #![deny(clippy::disallowed_methods)]
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::config::{COLLECTIONS_MAX, DOCUMENT_ID_MAX, DOCUMENT_IDS_MAX, LIST_ENTRIES_MAX};
+use super::bounded_json::{self, ListError};
+use super::config::{COLLECTIONS_MAX, DOCUMENT_ID_MAX, LIST_ENTRIES_MAX};
 use super::sequences::RemoteSequence;
 use super::store::{Change, Rejection};
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
@@ -23,6 +25,13 @@ pub const VERSIONING: &str = "version-vectors";
 
 /// Longest JSON list of a peer, in bytes, so that what it unfolds to in memory stays small.
 const LIST_BYTES_MAX: usize = 4 << 20;
+
+/// Longest text of a place in a peer's feed, in bytes; a server's compound ones take some dozens. Each change that is
+/// under way holds one, and so does the checkpoint.
+const SEQUENCE_TEXT_MAX: usize = 256;
+
+/// Versions taken from the answer to one change; the original names a few.
+const ANCESTORS_MAX: usize = 16;
 
 /// Names of request types.
 pub mod profile {
@@ -101,6 +110,16 @@ pub mod refuse {
         ErrorReply::new("LiteCore", 26, format!("change list names {:?} {:?}", clip(id), clip(revision)))
     }
 
+    /// A list of more bytes or entries than are accepted.
+    pub fn list_length() -> ErrorReply {
+        ErrorReply::http(413, "list too long")
+    }
+
+    /// A place in a feed whose text is longer than any.
+    pub fn sequence() -> ErrorReply {
+        ErrorReply::blip(400, "sequence too long")
+    }
+
     /// A revision that is not a descendant of the one here.
     pub fn conflict() -> ErrorReply {
         ErrorReply::new("LiteCore", 8, "conflicts with the revision here")
@@ -173,20 +192,25 @@ pub struct ProposedEntry {
     pub known: Option<VersionVector>,
 }
 
+/// Items of a list entry that have a meaning here.
+const ENTRY_ITEMS: usize = 4;
+
+/// The items of one entry, as JSON text.
+type EntryItems<'a> = [Option<&'a RawValue>; ENTRY_ITEMS];
+
 /// Reads a JSON array of arrays within the limits.
-fn parse_list(body: &[u8]) -> Result<Vec<Vec<Value>>, ErrorReply> {
+fn parse_list(body: &[u8]) -> Result<Vec<EntryItems<'_>>, ErrorReply> {
     if body.len() > LIST_BYTES_MAX {
-        return Err(ErrorReply::http(413, "list too long"));
+        return Err(refuse::list_length());
     }
-    let list: Vec<Vec<Value>> = serde_json::from_slice(body).map_err(|_| refuse::body())?;
-    if list.len() > LIST_ENTRIES_MAX {
-        return Err(ErrorReply::http(413, "list too long"));
-    }
-    Ok(list)
+    bounded_json::rows(body, LIST_ENTRIES_MAX).map_err(|error| match error {
+        ListError::TooLong => refuse::list_length(),
+        ListError::Malformed => refuse::body(),
+    })
 }
 
-fn text(value: Option<&Value>) -> &str {
-    value.and_then(Value::as_str).unwrap_or_default()
+fn text(item: Option<&RawValue>) -> String {
+    item.and_then(bounded_json::string).unwrap_or_default()
 }
 
 fn entry_vector(id: &str, revision: &str) -> Result<VersionVector, ErrorReply> {
@@ -204,19 +228,18 @@ pub fn parse_changes(body: &[u8]) -> Result<Vec<ChangeEntry>, ErrorReply> {
     if body.is_empty() || body == b"[]" {
         return Ok(Vec::new());
     }
-    let entry = |item: Vec<Value>| {
-        let (id, revision) = (text(item.get(1)), text(item.get(2)));
-        let flags = match item.get(3) {
-            Some(Value::Bool(deleted)) => u64::from(*deleted),
-            Some(value) => value.as_u64().unwrap_or(0),
-            None => 0,
+    let entry = |[sequence, id, revision, flags]: EntryItems<'_>| {
+        let (id, revision) = (text(id), text(revision));
+        let flags = match flags.map_or("0", RawValue::get) {
+            "true" => 1,
+            number => number.parse().unwrap_or(0),
         };
-        Ok(ChangeEntry {
-            sequence: RemoteSequence::from_json(&item.first().unwrap_or(&Value::Null).to_string()),
-            vector: entry_vector(id, revision)?,
-            id: id.to_owned(),
-            flags,
-        })
+        let sequence = sequence.map_or("null", RawValue::get);
+        if sequence.len() > SEQUENCE_TEXT_MAX {
+            return Err(refuse::sequence());
+        }
+        let vector = entry_vector(&id, &revision)?;
+        Ok(ChangeEntry { sequence: RemoteSequence::from_json(sequence), vector, id, flags })
     };
     parse_list(body)?.into_iter().map(entry).collect()
 }
@@ -226,11 +249,11 @@ pub fn parse_changes(body: &[u8]) -> Result<Vec<ChangeEntry>, ErrorReply> {
 /// # Errors
 /// The error reply that is due.
 pub fn parse_proposals(body: &[u8]) -> Result<Vec<ProposedEntry>, ErrorReply> {
-    let entry = |item: Vec<Value>| {
-        let (id, revision, known) = (text(item.first()), text(item.get(1)), text(item.get(2)));
-        let vector = entry_vector(id, revision)?;
+    let entry = |[id, revision, known, _]: EntryItems<'_>| {
+        let (id, revision, known) = (text(id), text(revision), text(known));
+        let vector = entry_vector(&id, &revision)?;
         let known = if known.is_empty() { None } else { known.parse().ok() };
-        Ok(ProposedEntry { vector, id: id.to_owned(), known })
+        Ok(ProposedEntry { vector, id, known })
     };
     parse_list(body)?.into_iter().map(entry).collect()
 }
@@ -257,10 +280,12 @@ pub enum ListAnswer {
 /// Reads the reply to `changes`; entries left out at the end are unwanted. `None` if it is malformed.
 pub fn parse_changes_reply(body: &[u8], entries: usize) -> Option<Vec<ListAnswer>> {
     let items = parse_answers(body, entries)?;
-    let answer = |item: &Value| match item {
-        Value::Array(ancestors) => ListAnswer::Wanted {
-            ancestors: ancestors.iter().take(16).filter_map(|a| a.as_str()?.parse().ok()).collect(),
-        },
+    let answer = |item: &&RawValue| match item.get().as_bytes() {
+        list @ [b'[', ..] => {
+            let ancestors = bounded_json::first_items(list, ANCESTORS_MAX);
+            let ancestors = ancestors.into_iter().filter_map(|a| bounded_json::string(a)?.parse().ok());
+            ListAnswer::Wanted { ancestors: ancestors.collect() }
+        }
         _ => ListAnswer::Unwanted,
     };
     let mut answers: Vec<ListAnswer> = items.iter().map(answer).collect();
@@ -278,27 +303,28 @@ pub fn parse_proposals_reply(body: &[u8], entries: usize) -> Option<Vec<ListAnsw
         409 => ListAnswer::Conflict { rev },
         other => ListAnswer::Refused(i32::try_from(other).unwrap_or(500)),
     };
-    let answer = |item: &Value| match item {
-        Value::Object(object) => status(
-            object.get("status").and_then(Value::as_i64).unwrap_or(0),
-            object.get("rev").and_then(Value::as_str).and_then(|rev| rev.parse().ok()),
-        ),
-        item => status(item.as_i64().unwrap_or(0), None),
+    let number = |item: &RawValue| item.get().parse::<i64>().unwrap_or(0);
+    let answer = |item: &&RawValue| match item.get().as_bytes() {
+        object @ [b'{', ..] => {
+            let member = |key| bounded_json::member(object, key).ok().flatten();
+            let rev = member("rev").and_then(bounded_json::string).and_then(|rev| rev.parse().ok());
+            status(member("status").map_or(0, number), rev)
+        }
+        _ => status(number(item), None),
     };
     let mut answers: Vec<ListAnswer> = items.iter().map(answer).collect();
     answers.resize_with(entries, wanted);
     Some(answers)
 }
 
-fn parse_answers(body: &[u8], entries: usize) -> Option<Vec<Value>> {
+fn parse_answers(body: &[u8], entries: usize) -> Option<Vec<&RawValue>> {
     if body.is_empty() {
         return Some(Vec::new());
     }
     if body.len() > LIST_BYTES_MAX {
         return None;
     }
-    let items: Vec<Value> = serde_json::from_slice(body).ok()?;
-    (items.len() <= entries).then_some(items)
+    bounded_json::items(body, entries).ok()
 }
 
 /// Writes the reply to `changes` or `proposeChanges`: what is at the end and equal to `tail` is cut off.
@@ -375,18 +401,19 @@ pub fn parse_get_collections(body: &[u8]) -> Result<Vec<(String, String)>, Error
     if body.len() > LIST_BYTES_MAX {
         return Err(refuse::collections("body too long"));
     }
-    let value: Value = serde_json::from_slice(body).map_err(|_| refuse::collections("malformed body"))?;
-    let list = |key: &str| -> Option<Vec<String>> {
-        value.get(key)?.as_array()?.iter().map(|item| Some(item.as_str()?.to_owned())).collect()
-    };
     let missing = || refuse::collections("checkpoint_ids or collections missing");
-    let (ids, names) =
-        (list("checkpoint_ids").ok_or_else(missing)?, list("collections").ok_or_else(missing)?);
+    let list = |key: &str| -> Result<Vec<String>, ErrorReply> {
+        let list = bounded_json::member(body, key).map_err(|_| refuse::collections("malformed body"))?;
+        let items = bounded_json::items(list.ok_or_else(missing)?.get().as_bytes(), COLLECTIONS_MAX);
+        let items = items.map_err(|error| match error {
+            ListError::TooLong => refuse::collections("too many collections"),
+            ListError::Malformed => missing(),
+        })?;
+        items.into_iter().map(|item| bounded_json::string(item).ok_or_else(missing)).collect()
+    };
+    let (ids, names) = (list("checkpoint_ids")?, list("collections")?);
     if ids.is_empty() || ids.len() != names.len() {
         return Err(refuse::collections("no collections, or lists of different lengths"));
-    }
-    if ids.len() > COLLECTIONS_MAX {
-        return Err(refuse::collections("too many collections"));
     }
     let mut pairs: Vec<(String, String)> = Vec::with_capacity(ids.len());
     for (id, name) in ids.into_iter().zip(names) {
@@ -399,24 +426,29 @@ pub fn parse_get_collections(body: &[u8]) -> Result<Vec<(String, String)>, Error
     Ok(pairs)
 }
 
-/// Document IDs from the body of `subChanges`; `None` if it names none.
+/// Document IDs from the body of `subChanges`, at most `max`; `None` if it names none.
 ///
 /// # Errors
 /// The error reply that is due.
-pub fn parse_document_ids(body: &[u8]) -> Result<Option<Vec<String>>, ErrorReply> {
+pub fn parse_document_ids(body: &[u8], max: usize) -> Result<Option<Vec<String>>, ErrorReply> {
     if body.is_empty() {
         return Ok(None);
     }
     if body.len() > LIST_BYTES_MAX {
         return Err(ErrorReply::http(413, "body too long"));
     }
-    let value: Value = serde_json::from_slice(body).map_err(|_| refuse::body())?;
-    let Some(ids) = value.get("docIDs") else { return Ok(None) };
-    let ids = ids.as_array().ok_or_else(refuse::body)?;
-    if ids.len() > DOCUMENT_IDS_MAX {
-        return Err(ErrorReply::http(413, "too many document IDs"));
-    }
-    Ok(Some(ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()))
+    let ids = match bounded_json::member(body, "docIDs") {
+        Ok(ids) => ids,
+        // Some other JSON value names none.
+        Err(_) if serde_json::from_slice::<&RawValue>(body).is_ok() => None,
+        Err(_) => return Err(refuse::body()),
+    };
+    let Some(ids) = ids else { return Ok(None) };
+    let ids = bounded_json::items(ids.get().as_bytes(), max).map_err(|error| match error {
+        ListError::TooLong => ErrorReply::http(413, "too many document IDs"),
+        ListError::Malformed => refuse::body(),
+    })?;
+    Ok(Some(ids.into_iter().filter_map(bounded_json::string).collect()))
 }
 
 /// A `rev` request for this change, which carries its body.

@@ -4,6 +4,7 @@
 //! needs of a database is [`store::ReplicaStore`].
 
 mod active;
+mod bounded_json;
 pub mod checkpoint;
 pub mod config;
 mod core;
@@ -32,5 +33,9 @@ pub use self::handle::{
 };
 pub use self::resolver::{DefaultResolver, FnResolver};
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(missing_docs, clippy::unwrap_used)]
+#[path = "tests/memory_store.rs"]
+pub(crate) mod memory_store;
 #[cfg(test)]
 mod tests;

@@ -44,6 +44,9 @@ const DEFLATE_LEVEL: u32 = 2;
 /// no more than this.
 const RECORDS_BYTES_MAX: usize = 2 * crate::database::config::DOCUMENT_BODY_MAX + 64 * 1024;
 
+/// Deflate makes no more than 258 bytes of two bits: a damaged length allocates no more than its block could hold.
+const INFLATE_RATIO_MAX: usize = 1_032;
+
 /// One stored revision.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoredRevision {
@@ -197,6 +200,9 @@ pub(super) fn read_block(
     let kind = reader.byte()?;
     let len = reader.length().filter(|&len| len <= RECORDS_BYTES_MAX)?;
     let rest = reader.take(reader.remaining())?;
+    if len > rest.len().saturating_mul(INFLATE_RATIO_MAX) {
+        return None;
+    }
     let unpacked;
     let records = match kind {
         PLAIN if rest.len() == len => rest,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::config::{CHANGES_BATCH, EXPECTED_REVS_HIGH, HELD_LISTS_MAX};
+use super::super::config::{CHANGES_BATCH, EXPECTED_REVS_HIGH, HELD_LIST_BYTES_MAX, HELD_LISTS_MAX};
 use super::super::core::{Answer, Awaiting, Core, Fault};
 use super::super::error::SessionError;
 use super::super::extension::answer::RevAnswer;
@@ -25,7 +25,16 @@ pub(crate) struct Pull {
     /// Where the feed of a peer of our kind ended when the session began.
     peer_last: u64,
     /// Lists whose answer waits until fewer revisions are on their way.
-    held: VecDeque<(MessageNumber, bool, Vec<ChangeEntry>)>,
+    held: VecDeque<Held>,
+}
+
+/// A list whose answer waits.
+struct Held {
+    request: MessageNumber,
+    no_reply: bool,
+    entries: Vec<ChangeEntry>,
+    /// Of its text.
+    bytes: usize,
 }
 
 enum Tracker {
@@ -108,28 +117,36 @@ impl Pull {
             return Ok(Answer::empty());
         }
         core.progress.total += entries.len() as u64;
-        if tracker.expected() >= EXPECTED_REVS_HIGH || !self.held.is_empty() {
-            if self.held.len() >= HELD_LISTS_MAX {
-                return Err(SessionError::TooMany {
-                    what: "lists",
-                    max: HELD_LISTS_MAX,
-                    actual: HELD_LISTS_MAX + 1,
-                }
-                .into());
-            }
-            self.held.push_back((request.number, request.no_reply, entries));
+        if tracker.is_full() || !self.held.is_empty() {
+            let bytes = request.body.len();
+            self.hold(Held { request: request.number, no_reply: request.no_reply, entries, bytes })?;
             return Ok(Answer::Later);
         }
         Ok(Answer::Now(answer_list(tracker, core, self.collection, entries, store)?))
     }
 
+    /// Lets the answer to a list wait.
+    fn hold(&mut self, list: Held) -> Result<(), SessionError> {
+        let too_many = |what, max, actual| SessionError::TooMany { what, max, actual };
+        let lists = self.held.len() + 1;
+        if lists > HELD_LISTS_MAX {
+            return Err(too_many("lists", HELD_LISTS_MAX, lists));
+        }
+        let bytes = list.bytes + self.held.iter().map(|list| list.bytes).sum::<usize>();
+        if bytes > HELD_LIST_BYTES_MAX && !self.held.is_empty() {
+            return Err(too_many("bytes of lists", HELD_LIST_BYTES_MAX, bytes));
+        }
+        self.held.push_back(list);
+        Ok(())
+    }
+
     /// Answers lists that wait, when there is room again.
     pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         let Tracker::Lists(tracker) = &mut self.tracker else { return Ok(()) };
-        while tracker.expected() < EXPECTED_REVS_HIGH / 2 {
-            let Some((number, no_reply, entries)) = self.held.pop_front() else { return Ok(()) };
-            let reply = answer_list(tracker, core, self.collection, entries, store)?;
-            core.reply(number, no_reply, reply);
+        while tracker.has_room() {
+            let Some(list) = self.held.pop_front() else { return Ok(()) };
+            let reply = answer_list(tracker, core, self.collection, list.entries, store)?;
+            core.reply(list.request, list.no_reply, reply);
         }
         Ok(())
     }

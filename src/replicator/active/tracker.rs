@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::super::config::{EXPECTED_REVS_HIGH, FEED_RANGES_MAX, LISTED_ENTRIES_HIGH};
 use super::super::error::SessionError;
 use super::super::sequences::{RemoteSequence, SequenceSet};
 
@@ -89,6 +90,16 @@ impl ListTracker {
         self.expected.len()
     }
 
+    /// Whether further lists have to wait.
+    pub fn is_full(&self) -> bool {
+        self.expected.len() >= EXPECTED_REVS_HIGH || self.entries.len() >= LISTED_ENTRIES_HIGH
+    }
+
+    /// Whether lists that waited have their turn.
+    pub fn has_room(&self) -> bool {
+        self.expected.len() < EXPECTED_REVS_HIGH / 2 && self.entries.len() < LISTED_ENTRIES_HIGH
+    }
+
     /// Whether every entry is settled.
     pub fn is_settled(&self) -> bool {
         self.pending == 0
@@ -150,6 +161,10 @@ impl UnitTracker {
                 actual: UNITS_MAX + 1,
             });
         }
+        if self.settled.range_count() >= FEED_RANGES_MAX {
+            let (max, actual) = (FEED_RANGES_MAX, FEED_RANGES_MAX + 1);
+            return Err(SessionError::TooMany { what: "ranges of a feed", max, actual });
+        }
         self.announced = self.announced.max(through);
         if last {
             // An earlier end that comes late says nothing new.
@@ -204,8 +219,12 @@ impl UnitTracker {
         }
     }
 
-    /// The peer has something of ours as this sequence.
+    /// The peer has something of ours as this sequence. Forgotten when the feed has holes without number: it will then
+    /// be offered once more.
     pub fn peer_has(&mut self, sequence: u64) {
+        if self.settled.range_count() >= FEED_RANGES_MAX {
+            return;
+        }
         self.done.insert(sequence);
         self.settled.insert(sequence);
     }

@@ -6,7 +6,9 @@ pub(super) mod lists;
 pub(super) mod subscription;
 
 use super::checkpoint::OWN_PREFIX;
-use super::config::{CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, COLLECTIONS_MAX, PassiveConfig};
+use super::config::{
+    CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, COLLECTIONS_MAX, DOCUMENT_IDS_MAX, PassiveConfig,
+};
 use super::core::{Answer, Awaiting, Core, Fault, SessionCollection};
 use super::error::SessionError;
 use super::event::Activity;
@@ -187,7 +189,11 @@ impl Passive {
             return Err(refuse::pull().into());
         }
         let filter = self.config.outgoing_filter.clone();
-        let subscription = Subscription::new(core, collection, request, filter, store)?;
+        // The new subscription takes the place of the one before.
+        self.subscriptions[collection] = None;
+        let named: usize = self.subscriptions.iter().flatten().map(Subscription::document_ids).sum();
+        let ids_max = DOCUMENT_IDS_MAX.saturating_sub(named);
+        let subscription = Subscription::new(core, collection, request, filter, ids_max, store)?;
         self.subscriptions[collection] = Some(subscription);
         core.set_activity(Activity::Busy);
         Ok(Answer::empty())

@@ -40,6 +40,7 @@ impl Subscription {
         collection: usize,
         request: &IncomingRequest,
         filter: Option<ReplicationFilter>,
+        document_ids_max: usize,
         store: &dyn ReplicaStore,
     ) -> Result<Subscription, Fault> {
         let property = |name| request.properties.get(name);
@@ -54,7 +55,7 @@ impl Subscription {
         let continuous = request.properties.get_bool("continuous");
         let target = &core.collections[collection];
         let mut feed = Feed::new(target.id, &target.name, since, None);
-        feed.ids = parse_document_ids(&request.body)?.map(|ids| ids.into_iter().collect());
+        feed.ids = parse_document_ids(&request.body, document_ids_max)?.map(|ids| ids.into_iter().collect());
         feed.active_only = request.properties.get_bool("activeOnly");
         feed.filter = filter;
         let sender = match core.extension {
@@ -66,6 +67,11 @@ impl Subscription {
         };
         let batch = batch.clamp(CHANGES_BATCH, CHANGES_BATCH_MAX);
         Ok(Subscription { feed, continuous, batch, lists_in_flight: 0, caught_up: false, sender })
+    }
+
+    /// Document IDs that it names.
+    pub fn document_ids(&self) -> usize {
+        self.feed.ids.as_ref().map_or(0, |ids| ids.len())
     }
 
     /// Whether the peer has everything up to the newest change.

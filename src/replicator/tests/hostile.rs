@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use crate::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage, Properties};
-use crate::replicator::config::{ActiveConfig, PassiveConfig, STOP_TIMEOUT};
+use crate::replicator::config::{
+    ActiveConfig, DOCUMENT_IDS_MAX, FEED_RANGES_MAX, HELD_LIST_BYTES_MAX, LIST_ENTRIES_MAX,
+    LISTED_ENTRIES_HIGH, PassiveConfig, REPLY_TIMEOUT, ReplicatorType, SEND_QUEUE_MESSAGES_MAX, STOP_TIMEOUT,
+};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::session::Session;
@@ -494,4 +497,147 @@ fn a_store_that_does_not_come_back_stops_the_input() {
     assert!(sent > 20);
     scripted.settle();
     assert!(scripted.session.accepts_input(), "it goes on when the store does");
+}
+
+/// An active side whose peer has answered everything up to `subChanges`.
+fn pulling(extension: bool) -> Scripted {
+    let store = Arc::new(MemoryStore::new(1));
+    let config = ActiveConfig { direction: ReplicatorType::Pull, extension, ..ActiveConfig::default() };
+    let mut scripted = Scripted::new(Session::active(config), store);
+    for _ in 0..4 {
+        for event in scripted.settle() {
+            let Event::Request(request) = event else { continue };
+            let reply = match request.profile() {
+                "getCollections" if extension => {
+                    OutgoingMessage::default().with("gattway", "1 9").with_body("[{}]")
+                }
+                "getCollections" => OutgoingMessage::default().with_body("[{}]"),
+                _ => OutgoingMessage::default(),
+            };
+            scripted.peer.reply(request.number, reply).expect("open");
+        }
+    }
+    assert_eq!(scripted.session.uses_extension(), extension);
+    scripted
+}
+
+#[test]
+fn a_revision_that_never_comes_does_not_keep_lists_without_end() {
+    let mut scripted = pulling(false);
+    let entry = |n: usize, flags: u8| format!("[{n},\"d{n}\",\"{NEW}\",{flags}]");
+    let wanted = format!("[{}]", entry(1, 0));
+    assert_eq!(scripted.code(request("changes").with_body(wanted)), "[[]]");
+    // 2: nothing to be had, so that each entry is settled at once; but all stand behind the first.
+    let mut answered = 0;
+    for list in 0..1_000 {
+        let entries: Vec<String> = (0..5_000).map(|n| entry(2 + list * 5_000 + n, 2)).collect();
+        answered += usize::from(
+            scripted.code(request("changes").with_body(format!("[{}]", entries.join(",")))) != "none",
+        );
+        if scripted.result.is_err() {
+            break;
+        }
+    }
+    assert_eq!(answered, LISTED_ENTRIES_HIGH / 5_000, "then lists wait");
+    assert!(
+        matches!(scripted.result, Err(SessionError::TooMany { max: HELD_LIST_BYTES_MAX, .. })),
+        "{:?}",
+        scripted.result
+    );
+}
+
+#[test]
+fn a_feed_of_holes_is_refused() {
+    use crate::replicator::extension::codec::RevsEncoder;
+    let mut scripted = pulling(true);
+    for n in 1.. {
+        let body = RevsEncoder::new(false, 2 * n).finish(2 * n + 1, false);
+        let mut message = request("revs").with_body(body);
+        message.no_reply = true;
+        scripted.peer.send_request(message).expect("small");
+        scripted.settle();
+        if scripted.result.is_err() {
+            break;
+        }
+        assert!(n as usize <= FEED_RANGES_MAX, "holes without end");
+    }
+    let too_many =
+        SessionError::TooMany { what: "ranges of a feed", max: FEED_RANGES_MAX, actual: FEED_RANGES_MAX + 1 };
+    assert_eq!(scripted.result, Err(too_many));
+}
+
+#[test]
+fn who_asks_and_never_reads_is_not_heard_any_more() {
+    let mut scripted = Scripted::passive(false).with_collections();
+    let mut asked = 0;
+    while scripted.session.accepts_input() {
+        asked += 1;
+        assert!(asked <= SEND_QUEUE_MESSAGES_MAX, "answers without end");
+        // An answer of one byte.
+        scripted.peer.send_request(request("norev").with("id", "x")).expect("small");
+        while let Some(frame) = scripted.peer.poll_frame() {
+            scripted.session.handle_frame(scripted.now, &frame, &*scripted.store).expect("good");
+        }
+    }
+    assert_eq!(asked, SEND_QUEUE_MESSAGES_MAX);
+    scripted.settle();
+    assert!(scripted.session.accepts_input(), "it goes on when the peer reads");
+}
+
+#[test]
+fn document_ids_are_limited_over_all_subscriptions() {
+    let store = Arc::new(MemoryStore::with_collections(1, &["_default", "a.b"]));
+    let collections = vec!["_default".to_owned(), "a.b".to_owned()];
+    let config = PassiveConfig { collections, ..PassiveConfig::default() };
+    let mut scripted = Scripted::new(Session::passive(config), store);
+    let body = r#"{"checkpoint_ids":["x","x"],"collections":["_default","a.b"]}"#;
+    assert_eq!(scripted.code(OutgoingMessage::request("getCollections").with_body(body)), "[{},{}]");
+    let mut subscribe = |collection: &str, ids: usize| {
+        let ids: Vec<String> = (0..ids).map(|n| format!("\"{n}\"")).collect();
+        let message = OutgoingMessage::request("subChanges").with("collection", collection);
+        let message = message.with("versioning", "version-vectors");
+        scripted.code(message.with_body(format!("{{\"docIDs\":[{}]}}", ids.join(","))))
+    };
+    assert_eq!(subscribe("0", DOCUMENT_IDS_MAX - 10), "");
+    assert_eq!(subscribe("1", 11), "HTTP/413");
+    assert_eq!(subscribe("1", 10), "");
+    // A subscription takes the place of the one before.
+    assert_eq!(subscribe("0", 5), "");
+    assert_eq!(subscribe("1", DOCUMENT_IDS_MAX - 5), "");
+}
+
+#[test]
+fn lists_do_not_unfold_in_memory() {
+    let long = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
+    let proposals = |body: String| {
+        Scripted::passive(false).with_collections().code(request("proposeChanges").with_body(body))
+    };
+    assert_eq!(proposals(long("[]", LIST_ENTRIES_MAX + 1)), "HTTP/413");
+    assert_eq!(proposals(format!("[{}]", long("0", 1_000_000))), "LiteCore/26");
+    assert_eq!(proposals(long("[]", 1_500_000)), "HTTP/413");
+    let changes =
+        |body: String| Scripted::passive(false).with_collections().code(request("changes").with_body(body));
+    let sequence = "9".repeat(300);
+    assert_eq!(changes(format!("[[\"{sequence}\",\"d\",\"{NEW}\"]]")), "BLIP/400");
+    let names = |ids: String| {
+        let body = format!("{{\"checkpoint_ids\":{ids},\"collections\":{ids}}}");
+        Scripted::passive(false).code(OutgoingMessage::request("getCollections").with_body(body))
+    };
+    assert_eq!(names(long("\"\"", 300)), "BLIP/400");
+}
+
+#[test]
+fn a_message_that_does_not_go_on_ends_the_session() {
+    let mut scripted = Scripted::passive(false).with_collections();
+    assert_eq!(scripted.session.poll_at(), None, "nothing is owed");
+    let rev = request("rev").with("id", "n").with("rev", NEW).with_body(vec![b'x'; 100_000]);
+    scripted.peer.send_request(rev).expect("small");
+    let first = scripted.peer.poll_frame().expect("the first of several");
+    scripted.session.handle_frame(scripted.now, &first, &*scripted.store).expect("good");
+    let due = scripted.session.poll_at().expect("the rest is owed");
+    assert_eq!(due, scripted.now + REPLY_TIMEOUT);
+    scripted.session.handle_timeout(due, &*scripted.store);
+    let ended = std::iter::from_fn(|| scripted.session.poll_event())
+        .any(|event| matches!(event, SessionEvent::Finished(Err(SessionError::TimedOut { .. }))));
+    assert!(ended && scripted.session.is_finished());
 }

@@ -1,9 +1,10 @@
 //! Two sessions back to back over a modelled pipe, each with a store in memory.
 
+use super::memory_store;
+
 mod convergence;
 mod cost;
 mod database;
 mod exchange;
 mod hostile;
-mod memory_store;
 mod pair;
