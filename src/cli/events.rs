@@ -81,6 +81,11 @@ pub(super) enum Event<'a> {
     Rejected { line: u64, error: String },
     /// All records of `--import` were read.
     ImportEnded { saved: u64, rejected: u64 },
+    /// What peers were refused, if they were: once, before the last event.
+    Refusals {
+        #[serde(flatten)]
+        refusals: crate::endpoint::Refusals,
+    },
     /// The last event.
     Finished {
         ok: bool,

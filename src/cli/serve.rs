@@ -19,7 +19,7 @@ use super::{CliError, Exit, store};
 use crate::database::Database;
 use crate::endpoint::{
     MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, MessagingError, ProtocolType,
+    MessageEndpointListenerConfiguration, MessagingError, ProtocolType, Refusals,
 };
 use crate::replicator::ReplicatorActivity;
 use crate::replicator::config::AccessRule;
@@ -155,7 +155,21 @@ async fn serve(
     }
     #[cfg(feature = "bluetooth")]
     super::ble::farewells().await;
+    tell_refusals(&listener, events);
     result.map(|()| peers.documents())
+}
+
+/// What peers were refused, if they were.
+fn tell_refusals(listener: &MessageEndpointListener, events: &Events) {
+    let refusals = listener.refusals();
+    if refusals.total() > 0 {
+        events.emit(&Event::Refusals { refusals });
+        let Refusals { connections, handshakes, stalled, violations, limits, .. } = refusals;
+        events.say(&format!(
+            "refused: {connections} connections beyond the limit, {handshakes} that did not begin, {stalled} that \
+             stalled, {violations} that broke the protocol, {limits} that went beyond a limit"
+        ));
+    }
 }
 
 async fn bind(address: &Address) -> Result<StreamListener, CliError> {

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use tracing::{Instrument, info_span};
 
 use super::framing::FramingRole;
+use super::refusals::{Counters, Refusals};
 use super::{MessageEndpointConnection, ProtocolType};
-use crate::blip::BlipConfig;
+use crate::blip::{BlipConfig, Budget};
 use crate::replicator::config::{AccessRule, PassiveConfig, ReplicationFilter};
 use crate::replicator::driver::{self, ConnectionLimits, DriverEvent, Setup, StopSignal};
 use crate::replicator::event::SessionEvent;
@@ -23,6 +24,13 @@ use crate::task;
 
 /// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.
 pub const CONNECTIONS_MAX: usize = 64;
+
+/// Bytes that the unfinished messages of one peer may hold: the largest document and what goes beside it. A peer that
+/// pushes has no more than 2 MiB on their way beside one document.
+pub const REASSEMBLY_BYTES_MAX: usize = 24 << 20;
+
+/// Bytes that the unfinished messages of all peers may hold together, beyond 256 KiB for each.
+pub const REASSEMBLY_BYTES_SHARED_MAX: usize = 64 << 20;
 
 /// What a [`MessageEndpointListener`] is made of. Make one with [`new`](Self::new) and change what differs.
 #[derive(Clone)]
@@ -68,7 +76,11 @@ impl MessageEndpointListenerConfiguration {
             outgoing_filter: None,
             connections_max: CONNECTIONS_MAX,
             limits: ConnectionLimits::default(),
-            blip: defaults.blip,
+            blip: BlipConfig {
+                open_bytes_max: REASSEMBLY_BYTES_MAX,
+                open_bytes_shared: Some(Budget::new(REASSEMBLY_BYTES_SHARED_MAX)),
+                ..defaults.blip
+            },
             extension: defaults.extension,
         }
     }
@@ -148,6 +160,7 @@ struct Inner {
     changes: Listeners<MessageEndpointListenerChange>,
     /// How many connections there are, to wait on.
     open: watch::Sender<usize>,
+    refused: Counters,
 }
 
 #[derive(Default)]
@@ -171,6 +184,7 @@ impl MessageEndpointListener {
             connections: Mutex::default(),
             changes: Listeners::new(),
             open: watch::Sender::new(0),
+            refused: Counters::default(),
         };
         MessageEndpointListener { inner: Arc::new(inner) }
     }
@@ -202,6 +216,7 @@ impl MessageEndpointListener {
             let mut connections = lock(&self.inner.connections);
             let max = self.inner.config.connections_max;
             if connections.open.len() >= max {
+                self.inner.refused.refused_connection();
                 return Err(ListenerError::TooManyConnections { max });
             }
             if connections.open.values().any(|entry| is_same(&entry.connection, &connection)) {
@@ -263,6 +278,11 @@ impl MessageEndpointListener {
         callback: impl Fn(&MessageEndpointListenerChange) + Send + Sync + 'static,
     ) -> ListenerToken {
         self.inner.changes.add(callback)
+    }
+
+    /// What was refused so far.
+    pub fn refusals(&self) -> Refusals {
+        self.inner.refused.read()
     }
 
     /// What it is made of.
@@ -348,6 +368,9 @@ async fn serve(
     })
     .await;
     log_end(result.as_ref().err());
+    if let Err(error) = &result {
+        inner.refused.ended(error);
+    }
     status.activity = ReplicatorActivity::Stopped;
     status.error = result.err();
     lock(&inner.connections).open.remove(&id);

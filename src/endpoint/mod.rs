@@ -24,6 +24,7 @@ mod error;
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod framing;
 mod listener;
+mod refusals;
 
 use std::any::Any;
 use std::fmt;
@@ -35,8 +36,9 @@ pub use self::connection::{INBOUND_BYTES_MAX, Inbound, MessageEndpointConnection
 pub use self::error::MessagingError;
 pub use self::listener::{
     CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration,
+    MessageEndpointListenerConfiguration, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
 };
+pub use self::refusals::Refusals;
 
 /// What a transport keeps of the bytes it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -38,12 +38,36 @@ struct Inner {
     config: SessionConfig,
     sessions: Mutex<BTreeMap<SessionId, Known>>,
     accepted: AtomicU64,
+    refused: Counters,
     /// One permit for each session there may be.
     room: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     ready: mpsc::Sender<Arc<LinkConnection>>,
     waiting: tokio::sync::Mutex<mpsc::Receiver<Arc<LinkConnection>>>,
+}
+
+/// Channels that a [`LinkAcceptor`] has dropped since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct AcceptorRefusals {
+    /// Beyond the limit of connections in a handshake.
+    pub handshakes: u64,
+    /// Without a packet in time.
+    pub silent: u64,
+    /// With a first packet that is not of the link protocol.
+    pub strangers: u64,
+    /// For want of room for another session.
+    pub sessions: u64,
+}
+
+/// The counters while they grow.
+#[derive(Default)]
+struct Counters {
+    handshakes: AtomicU64,
+    silent: AtomicU64,
+    strangers: AtomicU64,
+    sessions: AtomicU64,
 }
 
 /// A session that can be asked for.
@@ -61,6 +85,7 @@ impl LinkAcceptor {
             config,
             sessions: Mutex::default(),
             accepted: AtomicU64::new(0),
+            refused: Counters::default(),
             room: Arc::new(Semaphore::new(config.sessions_max)),
             handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -74,7 +99,9 @@ impl LinkAcceptor {
     /// handshake's time limit is dropped.
     pub fn incoming(&self, channel: PacketChannel) {
         let Ok(permit) = Arc::clone(&self.inner.handshakes).try_acquire_owned() else {
-            warn!(via = channel.label, "too many connections in a handshake: one more is refused");
+            let max = self.inner.config.handshakes_max;
+            warn!(via = channel.label, max, "too many connections in a handshake: one more is refused");
+            self.inner.refused.handshakes.fetch_add(1, Ordering::Relaxed);
             return self.inner.refuse(channel);
         };
         let inner = Arc::clone(&self.inner);
@@ -91,6 +118,18 @@ impl LinkAcceptor {
         self.inner.waiting.lock().await.recv().await
     }
 
+    /// What was dropped so far.
+    pub fn refusals(&self) -> AcceptorRefusals {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { handshakes, silent, strangers, sessions } = &self.inner.refused;
+        AcceptorRefusals {
+            handshakes: read(handshakes),
+            silent: read(silent),
+            strangers: read(strangers),
+            sessions: read(sessions),
+        }
+    }
+
     /// Sessions that are known, connected or lost.
     pub fn sessions(&self) -> usize {
         self.inner.lock().values().filter(|known| !known.inbox.is_closed()).count()
@@ -104,15 +143,19 @@ impl Inner {
     }
 
     /// Room for one more session. If there is none, the session that has been without a connection for longest gives way:
-    /// its peer may well have begun anew.
+    /// its peer may well have begun anew. Before any other, one whose handshake was never finished: a stranger who begins
+    /// many does not push out those who were here.
     async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
             return Some(room);
         }
         let known: Vec<Arc<Shared>> =
             self.lock().values().filter_map(|known| known.shared.upgrade()).collect();
-        let lost = known.iter().filter_map(|shared| Some((shared.lock().lost_since?, shared)));
-        let (_, oldest) = lost.min_by_key(|(since, _)| *since)?;
+        let lost = known.iter().filter_map(|shared| {
+            let core = shared.lock();
+            Some(((core.established, core.lost_since?), shared))
+        });
+        let (_, oldest) = lost.min_by_key(|(order, _)| *order)?;
         oldest.evict(MessagingError::recoverable("the lost connection gave way to that of another peer"));
         let limit = self.config.clock.to_tokio(self.config.clock.now() + EVICTION_TIMEOUT);
         timeout_at(limit, Arc::clone(&self.room).acquire_owned()).await.ok()?.ok()
@@ -160,11 +203,13 @@ impl Inner {
             Ok(Ok(length)) if length > 0 => packet.truncate(length),
             _ => {
                 debug!(via = channel.label, "a channel ended without a packet");
+                self.refused.silent.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
         }
         let Some(wanted) = peek_session(&packet) else {
             warn!(via = channel.label, first = packet[0], "the first packet is not of a peer of ours");
+            self.refused.strangers.fetch_add(1, Ordering::Relaxed);
             return None;
         };
         Some((Arrival { channel, first_packet: Some(packet) }, wanted))
@@ -183,6 +228,7 @@ impl Inner {
         let Some(room) = self.make_room().await else {
             let max = self.config.sessions_max;
             warn!(via = arrival.channel.label, max, "no room for another session");
+            self.refused.sessions.fetch_add(1, Ordering::Relaxed);
             return self.refuse(arrival.channel);
         };
         let shared = Arc::new(Shared::new(LinkRole::Peripheral, self.next_config()));
@@ -191,7 +237,8 @@ impl Inner {
         let _ = inbox.try_send(arrival);
         let connection = LinkConnection::accepted(Arc::clone(&shared));
         let known = Known { inbox: inbox.clone(), shared: Arc::downgrade(&shared) };
-        let newcomer = Newcomer { acceptor: Arc::clone(&self), known, waiting: Some((connection, permit)) };
+        let acceptor = Arc::clone(&self);
+        let newcomer = Newcomer { acceptor, known, waiting: Some(connection), permit: Some(permit) };
         let supply = Supply::Inbox(receiver);
         Driver::new(Arc::clone(&shared), supply, Box::new(newcomer)).run().await;
         if let Some(session) = shared.stats().session {
@@ -205,7 +252,10 @@ impl Inner {
 struct Newcomer {
     acceptor: Arc<Inner>,
     known: Known,
-    waiting: Option<(Arc<LinkConnection>, OwnedSemaphorePermit)>,
+    waiting: Option<Arc<LinkConnection>>,
+    /// Of its handshake. Given back when the channel is over: a central may believe in a session whose last word was
+    /// lost, so it is kept, but whoever leaves a hundred of them behind holds up nobody.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Observer for Newcomer {
@@ -214,10 +264,15 @@ impl Observer for Newcomer {
     }
 
     fn established(&mut self) {
-        if let Some((connection, _permit)) = self.waiting.take() {
+        self.permit = None;
+        if let Some(connection) = self.waiting.take() {
             // Never full: it holds as many as there may be sessions. Dropped (closed) if nobody accepts any more.
             let _ = self.acceptor.ready.try_send(connection);
         }
+    }
+
+    fn disconnected(&mut self) {
+        self.permit = None;
     }
 }
 

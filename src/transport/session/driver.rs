@@ -133,6 +133,8 @@ pub(super) trait Observer: Send {
     fn session(&mut self, session: SessionId);
     /// The session is established, or resumed.
     fn established(&mut self);
+    /// The channel is over, and no other has taken its place yet.
+    fn disconnected(&mut self) {}
 }
 
 /// For a driver whose owner wants to know nothing.
@@ -221,6 +223,8 @@ impl Driver {
             core.link.disconnected(now);
             core.lost_since = Some(now);
             self.shared.take_events(&mut core);
+            drop(core);
+            self.observer.disconnected();
         }
         replaced
     }

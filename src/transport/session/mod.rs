@@ -18,7 +18,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use acceptor::LinkAcceptor;
+pub use acceptor::{AcceptorRefusals, LinkAcceptor};
 pub use connection::LinkConnection;
 
 use crate::link::{

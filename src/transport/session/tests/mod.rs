@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use crate::link::AttMtu;
+use crate::link::{AttMtu, LinkRole};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::sim::radio::Path;
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio};
@@ -327,6 +327,51 @@ async fn who_connects_and_says_nothing_or_nonsense_is_dropped_and_disturbs_nobod
         assert!(ended.is_ok(), "still connected");
     }
     assert_eq!(setting.acceptor.sessions(), 1);
+    let AcceptorRefusals { handshakes, silent, strangers, sessions } = setting.acceptor.refusals();
+    assert_eq!((handshakes + silent + strangers, sessions), (5, 0));
+    assert!(handshakes >= 1, "two at a time");
+}
+
+/// A channel on which a HELLO was said, and nothing after it.
+async fn half_open(setting: &Setting, seed: u64) -> PacketChannel {
+    let mut channel = setting.connector.connect().await.expect("connect");
+    let mut link = Box::new(DeviceLink::new(LinkRole::Central, setting.config.link, seed));
+    let now = setting.config.clock.now();
+    link.connected(now, channel.size);
+    let mut packet = [0; 512];
+    let length = link.poll_packet(now, &mut packet).expect("a HELLO");
+    channel.send(&packet[..length]).await.expect("send");
+    channel
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_handshakes_give_way_in_time() {
+    let setting = setting(21, HostConfig::default(), |config| config.handshakes_max = 2);
+    let _half_open = [half_open(&setting, 1).await, half_open(&setting, 2).await];
+    sleep(Duration::from_secs(1)).await;
+    let (handle, _inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
+    let error = setting.new_central().open(handle).await.expect_err("two are in a handshake");
+    assert!(error.is_recoverable(), "{error}");
+    assert!(setting.acceptor.refusals().handshakes >= 1);
+    sleep(setting.config.link.handshake_timeout + Duration::from_secs(2)).await;
+    let (mut central, mut peripheral) = setting.pair().await;
+    exchange(&mut central, &mut peripheral, 1_000, 21).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_sessions_give_way_before_lost_ones() {
+    let setting = setting(22, HostConfig::default(), |config| config.sessions_max = 2);
+    let (mut central, mut peripheral) = setting.pair().await;
+    setting.set_path(OUT_OF_RANGE);
+    setting.cut();
+    sleep(Duration::from_secs(1)).await;
+    setting.set_path(Path::default());
+    // Each stranger takes the place of the one before, not that of the session that was lost.
+    for seed in 0..3 {
+        half_open(&setting, seed).await;
+        sleep(setting.config.link.handshake_timeout + Duration::from_secs(2)).await;
+    }
+    exchange(&mut central, &mut peripheral, 1_000, 22).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,6 +383,7 @@ async fn sessions_are_bounded() {
     let error = setting.new_central().open(handle).await.expect_err("no room");
     assert!(error.is_recoverable(), "{error}");
     assert!(error.to_string().contains("as many peers as it can"), "it must hear why: {error}");
+    assert_eq!(setting.acceptor.refusals().sessions, 1);
     drop(first);
     sleep(Duration::from_secs(15)).await;
     setting.pair().await;

@@ -1,0 +1,100 @@
+//! What a listener has refused its peers: counters for whoever watches a gateway.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::blip::BlipError;
+use crate::endpoint::framing::FramingError;
+use crate::replicator::ReplicatorError;
+use crate::replicator::error::SessionError;
+
+/// What a [`MessageEndpointListener`](super::MessageEndpointListener) has refused, or ended, because of its peers since it
+/// was made. A peer that is merely gone, or that this side had no answer for, is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// Connections beyond the limit.
+    pub connections: u64,
+    /// Connections on which replication was not begun in time.
+    pub handshakes: u64,
+    /// Peers that did not read, answer or say anything for too long.
+    pub stalled: u64,
+    /// Peers that sent what is not of the protocol.
+    pub violations: u64,
+    /// Peers that sent more of something than is accepted: too long, too many, too much at once.
+    pub limits: u64,
+}
+
+impl Refusals {
+    /// All of them together.
+    pub fn total(&self) -> u64 {
+        self.connections + self.handshakes + self.stalled + self.violations + self.limits
+    }
+}
+
+/// The counters while they grow.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    connections: AtomicU64,
+    handshakes: AtomicU64,
+    stalled: AtomicU64,
+    violations: AtomicU64,
+    limits: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn read(&self) -> Refusals {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Refusals {
+            connections: read(&self.connections),
+            handshakes: read(&self.handshakes),
+            stalled: read(&self.stalled),
+            violations: read(&self.violations),
+            limits: read(&self.limits),
+        }
+    }
+
+    /// A connection was not accepted.
+    pub(super) fn refused_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection has ended for this.
+    pub(super) fn ended(&self, error: &ReplicatorError) {
+        if let Some(counter) = self.counter(error) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counter(&self, error: &ReplicatorError) -> Option<&AtomicU64> {
+        match error {
+            ReplicatorError::HandshakeTimeout { .. } => Some(&self.handshakes),
+            ReplicatorError::TransportTimeout { .. }
+            | ReplicatorError::PeerSilent { .. }
+            | ReplicatorError::IdleTimeout { .. }
+            | ReplicatorError::Session(SessionError::TimedOut { .. }) => Some(&self.stalled),
+            ReplicatorError::Framing(
+                FramingError::MessageTooLarge { .. } | FramingError::BadControl { .. },
+            )
+            | ReplicatorError::Session(SessionError::TooMany { .. }) => Some(&self.limits),
+            ReplicatorError::Session(SessionError::Blip(error)) if is_limit(error) => Some(&self.limits),
+            ReplicatorError::Framing(_)
+            | ReplicatorError::Session(SessionError::Blip(_) | SessionError::Malformed { .. }) => {
+                Some(&self.violations)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_limit(error: &BlipError) -> bool {
+    matches!(
+        error,
+        BlipError::FrameTooLarge { .. }
+            | BlipError::MessageTooLarge { .. }
+            | BlipError::PropertiesTooLarge { .. }
+            | BlipError::TooManyOpenMessages { .. }
+            | BlipError::TooManyOpenBytes { .. }
+            | BlipError::SharedBytesUsedUp { .. }
+            | BlipError::TooManyUnanswered { .. }
+    )
+}
