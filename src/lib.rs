@@ -25,6 +25,9 @@ pub mod cli;
 pub mod database;
 #[cfg(feature = "std")]
 pub mod endpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod link;
 #[cfg(feature = "std")]

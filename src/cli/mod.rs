@@ -18,6 +18,8 @@ mod documents;
 mod error;
 mod events;
 mod feed;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod group;
 mod id;
 mod logging;

@@ -32,6 +32,8 @@ mod error;
 #[cfg(feature = "test-faults")]
 #[doc(hidden)]
 pub mod faults;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod name;
 mod packed;
 mod replica;

@@ -22,6 +22,8 @@ mod control;
 mod ending;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handshake;
 mod machine;
 mod mtu;

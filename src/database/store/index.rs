@@ -82,6 +82,13 @@ pub(super) fn read_page(value: &[u8]) -> Result<Entries, DatabaseError> {
     Ok(entries)
 }
 
+/// How many entries a page has, and the bytes of their IDs; `None` means damage.
+#[cfg(feature = "fuzzing")]
+pub(super) fn page_size(value: &[u8]) -> Option<(usize, usize)> {
+    let entries = read_page(value).ok()?;
+    Some((entries.len(), entries.iter().map(|(id, _)| id.len()).sum()))
+}
+
 /// Reads the entries of a page one after the other; `id` is that of the entry last read.
 struct PageReader<'a> {
     reader: Reader<'a>,

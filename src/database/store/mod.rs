@@ -8,6 +8,8 @@ mod check;
 mod compact;
 mod engine;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod index;
 mod keys;
 mod layout;

@@ -1,0 +1,13 @@
+//! The bodies.
+
+pub mod blip;
+pub mod deflate;
+pub mod framing;
+pub mod handshake;
+pub mod link;
+pub mod messages;
+pub mod records;
+pub mod revs;
+pub mod secure;
+pub mod session;
+pub mod text;

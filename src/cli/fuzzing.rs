@@ -1,0 +1,32 @@
+//! The door to what the command reads, for the fuzz targets.
+
+use serde_json::{Map, Value};
+
+use super::address::PlaceAddress;
+use super::records::{self, Format};
+
+/// Reads records as an import does: 0 NDJSON, 1 a JSON array, else CSV; gives those before the first that is refused.
+///
+/// # Errors
+/// What is said about the one that is refused.
+pub fn records(format: u8, input: &[u8]) -> (Vec<Map<String, Value>>, Result<(), String>) {
+    let format = match format {
+        0 => Format::Ndjson,
+        1 => Format::Json,
+        _ => Format::Csv,
+    };
+    let mut read = Vec::new();
+    let result = records::read(input, format, &mut |record| {
+        read.push(record.fields);
+        Ok(())
+    });
+    (read, result.map_err(|error| error.to_string()))
+}
+
+/// Reads where a peer is and prints it again.
+///
+/// # Errors
+/// What is said about the text.
+pub fn place(text: &str) -> Result<String, String> {
+    text.parse::<PlaceAddress>().map(|place| place.to_string())
+}
