@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::{CliError, Exit, bench, db, demo, group, id, serve, sync};
+use super::{CliError, Exit, bench, db, demo, group, id, pair, peers, serve, sync};
 #[cfg(feature = "bluetooth")]
 use super::{ble, doctor};
 
@@ -21,6 +21,7 @@ Exit codes:
 
 Examples:
   gattway demo
+  gattway --db gateway.db pair --listen ble
   gattway --db gateway.db serve --listen tcp:0.0.0.0:4985
   gattway --db sensor.db db import readings.csv --id-from date
   gattway --db sensor.db sync tcp:gateway.local:4985";
@@ -69,6 +70,9 @@ pub(super) enum Command {
     Id(id::IdArgs),
     Serve(serve::ServeArgs),
     Sync(sync::SyncArgs),
+    Pair(pair::PairArgs),
+    #[command(subcommand)]
+    Peers(peers::PeersCommand),
     #[command(subcommand)]
     Group(group::GroupCommand),
     #[cfg(feature = "bluetooth")]
@@ -86,6 +90,8 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Id(args) => id::run(&cli.global, args),
         Command::Serve(args) => serve::run(&cli.global, args),
         Command::Sync(args) => sync::run(&cli.global, args),
+        Command::Pair(args) => pair::run(&cli.global, args),
+        Command::Peers(command) => peers::run(&cli.global, command),
         Command::Group(command) => group::run(&cli.global, command),
         #[cfg(feature = "bluetooth")]
         Command::Scan(args) => ble::scan(args),

@@ -173,6 +173,20 @@ pub(super) async fn listen(
     BluetoothListener::start(config).await.map_err(cli_error)
 }
 
+/// Listens to be paired. The name is told, so that a person finds the device; which one it is, is not.
+pub(super) async fn listen_to_pair(adapter: &str, name: &str) -> Result<BluetoothListener, CliError> {
+    let config = ListenerConfig {
+        adapter: (!adapter.is_empty()).then(|| adapter.to_owned()),
+        name: Some(name.to_owned()),
+        l2cap: true,
+        state: AdvertState::PAIRING.encode(),
+        security: LinkSecurity::default(),
+        pairing: None,
+        session: SessionConfig::default(),
+    };
+    BluetoothListener::start(config).await.map_err(cli_error)
+}
+
 /// How this device's adverts are written, and those of others read.
 pub(super) fn advert_codec(db: &Database) -> Arc<dyn AdvertCodec> {
     let source = db.source().0;

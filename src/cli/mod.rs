@@ -24,6 +24,8 @@ mod group;
 mod id;
 mod logging;
 mod output;
+mod pair;
+mod peers;
 mod place;
 mod progress;
 mod records;

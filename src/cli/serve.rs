@@ -172,7 +172,7 @@ fn tell_refusals(listener: &MessageEndpointListener, events: &Events) {
     }
 }
 
-async fn bind(address: &Address) -> Result<StreamListener, CliError> {
+pub(super) async fn bind(address: &Address) -> Result<StreamListener, CliError> {
     StreamListener::bind(address.clone()).await.map_err(|error| {
         let help = "choose another address, or end the process that uses it";
         CliError::new(Exit::Peer, format!("cannot listen on {address}: {error}")).help(help)

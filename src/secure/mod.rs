@@ -3,6 +3,8 @@
 //! | module | responsible for |
 //! |---|---|
 //! | [`group`] | the secret that the devices of one owner share, as text and as keys |
+//! | [`list`], [`trust`] | the trust list, and the answers that it and the group give to sessions |
+//! | [`pairing`] | two devices come to trust each other by a short code |
 //! | [`advert`] | what an advert tells, sealed |
 //! | [`files`] | files that are the owner's alone |
 //! | `peer` | [`PeerId`]: the public key by which a device is known |
@@ -26,10 +28,15 @@ pub mod files;
 pub mod group;
 mod handshake;
 mod identity;
+#[allow(clippy::disallowed_methods)] // file and lock
+pub mod list;
+pub mod pairing;
 mod peer;
 mod policy;
 mod record;
 mod session;
+#[allow(clippy::disallowed_methods)] // looks at files, notes times
+pub mod trust;
 
 pub use error::{RefuseReason, SecureError};
 pub use handshake::{HANDSHAKE_BYTES_MAX, Keyring, OFFERS_MAX, PAIRED_MAX, SECURE_VERSION};

@@ -222,7 +222,7 @@ impl Inner {
         match &*keys {
             Some(known) if known.version == version => known.clone(),
             _ => {
-                let ring = Keyring::new(&self.config.identity, &*self.config.policy);
+                let ring = self.config.keyring();
                 let fresh = Keys { version, ring, group: self.config.policy.group_psk() };
                 keys.insert(fresh).clone()
             }

@@ -11,7 +11,7 @@ use super::shared::Shared;
 use super::{Carrier, INBOUND_BYTES, SecureConnectionConfig};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::secure::{
-    Authentication, DirectionStats, Established, Keyring, Psk, RefuseReason, SecureError, SecureSession,
+    Authentication, DirectionStats, Established, Psk, RefuseReason, SecureError, SecureSession,
 };
 
 /// A connection on which nothing is sent that the other side cannot prove to be entitled to read. Dropping it closes it.
@@ -96,7 +96,7 @@ impl SecureConnection {
 
     async fn connect(&self) -> Result<Ready, MessagingError> {
         let config = &self.config;
-        let keyring = Keyring::new(&config.identity, &*config.policy);
+        let keyring = config.keyring();
         let group = config.policy.group_psk();
         // Made first, so that a side with nothing to offer need not connect.
         let entropy = config.entropy()?;

@@ -24,7 +24,7 @@ pub use acceptor::{Accepted, AcceptorStats, Incoming, SecureAcceptor};
 pub use connection::SecureConnection;
 
 use crate::endpoint::{MessageEndpointConnection, MessagingError};
-use crate::secure::{Established, Identity, PeerPolicy, RekeyLimits, SecureConfig, SecureError};
+use crate::secure::{Established, Identity, Keyring, PeerPolicy, RekeyLimits, SecureConfig, SecureError};
 use crate::transport::clock::Clock;
 use crate::transport::session::LinkConnection;
 
@@ -62,6 +62,8 @@ pub struct SecureConnectionConfig {
     pub check: Option<GrantCheck>,
     /// Active side: remember what was synced under the ID that the peer proves, rather than under the endpoint's name.
     pub names_peer: bool,
+    /// Meet only somebody who pairs too; nothing is replicated over such a connection.
+    pub pairing: bool,
     /// Handshakes of an acceptor at one time.
     pub half_open_max: usize,
     /// Makes keys repeatable, for simulations; `None`: from the operating system.
@@ -81,6 +83,7 @@ impl SecureConnectionConfig {
             trust_refusals: false,
             check: None,
             names_peer: true,
+            pairing: false,
             half_open_max: HALF_OPEN_MAX,
             seed: None,
             count: Arc::default(),
@@ -94,6 +97,10 @@ impl SecureConnectionConfig {
             timeout: self.timeout,
             rekey: self.rekey,
         }
+    }
+
+    fn keyring(&self) -> Keyring {
+        if self.pairing { Keyring::pairing() } else { Keyring::new(&self.identity, &*self.policy) }
     }
 
     fn entropy(&self) -> Result<[u8; 32], MessagingError> {

@@ -1,0 +1,253 @@
+//! Who may: groups, pairing and the trust list, with real processes over real sockets.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod command;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use command::{Ended, Process, ok, run, run_with_input};
+use serde_json::{Value, json};
+
+/// A database path in a directory that lives as long as the first value.
+fn database() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("test.db");
+    (directory, path)
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The peers of a database as `peers ls` lists them, without the line of all others.
+fn peers(db: &Path) -> Vec<Value> {
+    lines(&ok(db, &["peers", "ls", "--json"])).split_off(1)
+}
+
+/// Makes both databases members of one new group.
+fn group(a: &Path, b: &Path) {
+    ok(a, &["group", "create", "plant-7"]);
+    let code = ok(a, &["group", "show"]);
+    assert_eq!(run_with_input(b, &["group", "join"], code.as_bytes()).code, Some(0));
+}
+
+/// Pairs `b` with `a`, which shows the code; arguments of either side to follow.
+fn pair(a: &Path, b: &Path, at_a: &[&str], at_b: &[&str]) {
+    let listen = [&["pair", "--listen", "tcp:127.0.0.1:0", "--json"], at_a].concat();
+    let mut listener = Process::start(a, &listen);
+    let address = listener.address();
+    let code = listener.wait_for(|event| event["event"] == "code")["code"].as_str().unwrap().to_owned();
+    let connect = [&["pair", &address, "--json", "--code-file", "-"], at_b].concat();
+    let ended = run_with_input(b, &connect, code.as_bytes());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(lines(&ended.stdout)[0]["event"], "paired");
+    listener.wait_for(|event| event["event"] == "paired");
+    assert_eq!(listener.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_group_is_created_shown_joined_and_left() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let created: Value = serde_json::from_str(&ok(&a, &["group", "create", "plant-7", "--json"])).unwrap();
+    assert_eq!(created["name"], "plant-7");
+    assert!(created.get("code").is_none(), "{created}");
+    let shown: Value = serde_json::from_str(&ok(&a, &["group", "show", "--json"])).unwrap();
+    let code = shown["code"].as_str().unwrap();
+    let typed = ok(&a, &["group", "show"]);
+    assert_eq!(typed.trim(), code);
+
+    let mistyped: String = code.chars().rev().collect();
+    let refused = run_with_input(&b, &["group", "join"], mistyped.as_bytes());
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(!refused.stderr.contains(&mistyped), "{refused:?}");
+    let file = b.with_extension("code");
+    fs::write(&file, format!("  {}\n", code.to_lowercase().replace('-', " "))).unwrap();
+    let joined = ok(&b, &["group", "join", "--json", "--file", file.to_str().unwrap()]);
+    let joined: Value = serde_json::from_str(&joined).unwrap();
+    assert_eq!(joined["fingerprint"], created["fingerprint"]);
+
+    let again = run_with_input(&b, &["group", "join"], code.as_bytes());
+    assert_eq!(again.code, Some(4), "one group at most: {again:?}");
+    assert!(ok(&b, &["group", "show", "--qr"]).contains('█'));
+    ok(&b, &["group", "leave"]);
+    for args in [["group", "leave"], ["group", "show"]] {
+        assert_eq!(run(&b, &args).code, Some(3));
+    }
+}
+
+#[test]
+fn files_are_the_owners_alone_and_a_readable_one_is_refused() {
+    let (_a, a) = database();
+    ok(&a, &["group", "create"]);
+    ok(&a, &["peers", "add", &"a".repeat(52), "--name", "somebody"]);
+    let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&a), 0o700);
+    for entry in fs::read_dir(&a).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        // Empty, held by whoever has the database open; its directory keeps others out.
+        if name != "lock" && name != "current" {
+            assert_eq!(mode(&entry.path()) & 0o077, 0, "{name}");
+        }
+    }
+    for (name, args) in [("group", ["group", "show"]), ("trust", ["peers", "ls"])] {
+        let path = a.join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = run(&a, &args);
+        assert_eq!(refused.code, Some(5), "{refused:?}");
+        assert!(refused.stderr.contains("chmod 600"), "{refused:?}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        ok(&a, &args);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[6] ^= 0x10;
+        fs::write(&path, bytes).unwrap();
+        let damaged = run(&a, &args);
+        assert_eq!(damaged.code, Some(5), "{damaged:?}");
+        assert!(damaged.stderr.contains("damaged"), "{damaged:?}");
+    }
+}
+
+#[test]
+fn the_trust_list_is_edited_by_name_and_by_id() {
+    let (_a, a) = database();
+    let (x, y) = ("a".repeat(52), format!("b{}", "a".repeat(51)));
+    ok(
+        &a,
+        &["peers", "add", &x, "--name", "gateway", "--role", "read", "--collection", "plant.readings=both"],
+    );
+    ok(&a, &["peers", "add", &y]);
+    let listed = peers(&a);
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["role"], &listed[0]["collections"], &listed[0]["origin"]),
+        (&json!("gateway"), &json!("read"), &json!({"plant.readings": "both"}), &json!("manual"))
+    );
+    assert_eq!((&listed[1]["id"], &listed[1]["role"]), (&json!(y), &json!("both")));
+    ok(&a, &["peers", "rename", "baaa", "sensor"]);
+    ok(&a, &["peers", "deny", "sensor"]);
+    ok(&a, &["peers", "allow", "gateway", "--collection", "plant.readings=default", "--role", "write"]);
+    ok(&a, &["peers", "allow", "default", "--role", "none"]);
+    let listed = peers(&a);
+    assert_eq!((&listed[0]["role"], &listed[0]["collections"]), (&json!("write"), &json!({})));
+    assert_eq!(
+        (&listed[1]["name"], &listed[1]["allowed"], &listed[1]["role"]),
+        (&json!("sensor"), &json!(false), &json!("none"))
+    );
+    assert!(ok(&a, &["peers", "ls"]).contains("DENIED"));
+    for (args, code) in
+        [(["peers", "deny", "nobody"], 3), (["peers", "forget", "aa"], 3), (["peers", "add", "zz"], 2)]
+    {
+        assert_eq!(run(&a, &args).code, Some(code), "{args:?}");
+    }
+    assert_eq!(run(&a, &["peers", "rename", "sensor", "gateway"]).code, Some(4));
+    ok(&a, &["peers", "forget", "gateway"]);
+    assert_eq!(peers(&a).len(), 1);
+}
+
+#[test]
+fn two_devices_are_paired_by_the_code_and_know_each_other_by_name() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    pair(&a, &b, &["--name", "gateway", "--role", "write"], &["--name", "sensor"]);
+    let (at_a, at_b) = (peers(&a), peers(&b));
+    assert_eq!((at_a.len(), at_b.len()), (1, 1));
+    assert_eq!((&at_a[0]["name"], &at_a[0]["role"]), (&json!("sensor"), &json!("write")));
+    assert_eq!((&at_b[0]["name"], &at_b[0]["origin"]), (&json!("gateway"), &json!("paired")));
+    // A device that was denied is let in again by pairing it again, and keeps its name.
+    ok(&a, &["peers", "rename", "sensor", "pump-house"]);
+    ok(&a, &["peers", "deny", "pump-house"]);
+    pair(&a, &b, &[], &["--name", "sensor"]);
+    let at_a = peers(&a);
+    assert_eq!((&at_a[0]["name"], &at_a[0]["allowed"]), (&json!("pump-house"), &json!(true)));
+}
+
+#[test]
+fn wrong_codes_are_counted_and_enter_nobody() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let mut listener = Process::start(&a, &["pair", "--listen", "tcp:127.0.0.1:0", "--json"]);
+    let address = listener.address();
+    let code = listener.wait_for(|event| event["event"] == "code")["code"].as_str().unwrap().to_owned();
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    for left in [2, 1, 0] {
+        let refused = run_with_input(&b, &["pair", &address, "--code-file", "-"], wrong.as_bytes());
+        assert_eq!(refused.code, Some(6), "{refused:?}");
+        assert_eq!(listener.wait_for(|event| event["event"] == "attempt")["left"], left);
+    }
+    assert_eq!(listener.child.wait().unwrap().code(), Some(6));
+    assert!(peers(&a).is_empty() && peers(&b).is_empty());
+    let late = run_with_input(&b, &["pair", &address, "--code-file", "-"], code.as_bytes());
+    assert_eq!(late.code, Some(6), "{late:?}");
+}
+
+/// Runs commands that handle secrets with everything logged, and looks for the secrets in all that they wrote.
+#[test]
+fn no_secret_stands_in_logs_errors_or_arguments() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    group(&a, &b);
+    let shown: Value = serde_json::from_str(&ok(&a, &["group", "show", "--json"])).unwrap();
+    let secret = shown["code"].as_str().unwrap().to_owned();
+    ok(&b, &["group", "leave"]);
+    let mut written = String::new();
+    let mut keep = |ended: Ended| {
+        written.push_str(&ended.stdout);
+        written.push_str(&ended.stderr);
+        ended.code
+    };
+    assert_eq!(
+        keep(run_with_input(&b, &["-vvv", "group", "join"], format!("{secret}0").as_bytes())),
+        Some(4)
+    );
+    assert_eq!(keep(run_with_input(&b, &["-vvv", "group", "join"], secret.as_bytes())), Some(0));
+    assert_eq!(keep(run(&b, &["-vvv", "group", "show", "--public"])), Some(0));
+
+    let code = "482915";
+    let log = a.with_extension("log");
+    let mut listener = command::gattway(&a)
+        .args(["-vvv", "pair", "--listen", "tcp:127.0.0.1:0", "--json", "--code-file", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut listener.stdin.take().unwrap(), code.as_bytes()).unwrap();
+    let stdout = listener.stdout.take().unwrap();
+    let mut process = Process { child: listener, stdin: None, events: Some(std::io::BufReader::new(stdout)) };
+    let address = process.address();
+    let arguments = fs::read(format!("/proc/{}/cmdline", process.child.id())).unwrap();
+    assert_eq!(
+        keep(run_with_input(&b, &["-vvv", "pair", &address, "--code-file", "-"], code.as_bytes())),
+        Some(0)
+    );
+    process.wait_for(|event| event["event"] == "paired");
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    written.push_str(&fs::read_to_string(&log).unwrap());
+    written.push_str(&String::from_utf8(arguments).unwrap());
+
+    // Without the times in front of log lines, whose digits are any.
+    let line = |line: &str| match line.split_once(' ') {
+        Some((time, rest)) if time.ends_with('Z') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let written: String = written.lines().map(line).collect::<Vec<_>>().join("\n");
+    assert!(!written.contains(code) && !written.contains("482 915"), "the pairing code was written");
+    let flat =
+        |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_uppercase();
+    let (written, secret) = (flat(&written), flat(&secret));
+    assert!(written.contains("SECURESESSION"), "it was logged in detail");
+    // Not even a part that leaves 80 bits to guess.
+    for start in 0..=secret.len() - 12 {
+        assert!(!written.contains(&secret[start..start + 12]), "a part of the group's secret was written");
+    }
+    for (db, name) in [(&a, "group"), (&a, "identity"), (&b, "identity")] {
+        let file = fs::read(db.join(name)).unwrap();
+        let hex: String = file.iter().map(|byte| format!("{byte:02X}")).collect();
+        for start in (16..hex.len() - 24).step_by(2) {
+            assert!(!written.contains(&hex[start..start + 16]), "a part of {name} was written");
+        }
+    }
+}

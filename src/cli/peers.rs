@@ -1,0 +1,401 @@
+//! `gattway peers`: the trust list.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::args::GlobalArgs;
+use super::group::{failed as group_failed, file_failed};
+use super::output::{Output, note};
+use super::{CliError, Exit, store};
+use crate::database::canonical_collection_name;
+use crate::secure::group::Group;
+use crate::secure::list::{Origin, PEER_COLLECTIONS_MAX, TrustError, TrustList, TrustedPeer};
+use crate::secure::{Access, PeerId, Permissions};
+
+/// What stands for all peers that nothing else is said about.
+const EVERYBODY: &str = "default";
+
+/// The trust list of this database: who may sync with it, and what each may do.
+///
+/// Peers come into it by `gattway pair`, by proving to be in the same group, or by `peers add`. A change takes effect within
+/// seconds, also on open connections of a `serve` or `sync` that runs.
+///
+/// Roles are the peer's: `read` gets documents from this database, `write` gives documents to it, `both` does both,
+/// `none` neither.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  gattway --db gateway.db peers ls
+  gattway --db gateway.db peers rename 7k3f-q2xa pump-house
+  gattway --db gateway.db peers allow pump-house --role write --collection plant.settings=read
+  gattway --db gateway.db peers allow default --role read    # members of the group that nothing else is said about
+  gattway --db gateway.db peers deny pump-house
+  gattway --db gateway.db peers add \"$(ssh sensor gattway --db sensor.db id)\" --name sensor")]
+pub(super) enum PeersCommand {
+    Ls(LsArgs),
+    Rename(RenameArgs),
+    Allow(AllowArgs),
+    Deny(DenyArgs),
+    Forget(ForgetArgs),
+    Add(AddArgs),
+}
+
+/// List the peers.
+#[derive(Debug, Args)]
+pub(super) struct LsArgs {
+    /// One JSON object a line; the first is that of all peers that nothing else is said about
+    #[arg(long)]
+    json: bool,
+}
+
+/// Give a peer a name on this device.
+#[derive(Debug, Args)]
+pub(super) struct RenameArgs {
+    /// Its name, its ID or the beginning of its ID
+    #[arg(value_name = "PEER")]
+    peer: String,
+    /// The new name
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// What a peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Get documents from here
+    Read,
+    /// Give documents to here
+    Write,
+    /// Get and give
+    Both,
+    /// Neither
+    None,
+}
+
+impl From<Role> for Access {
+    fn from(role: Role) -> Access {
+        match role {
+            Role::Read => Access::Read,
+            Role::Write => Access::Write,
+            Role::Both => Access::ReadWrite,
+            Role::None => Access::None,
+        }
+    }
+}
+
+fn role_name(access: Access) -> &'static str {
+    match access {
+        Access::None => "none",
+        Access::Read => "read",
+        Access::Write => "write",
+        Access::ReadWrite => "both",
+    }
+}
+
+/// Roles given to a command.
+#[derive(Debug, Args)]
+pub(super) struct RoleArgs {
+    /// What it may do with all collections that --collection does not name
+    #[arg(long, value_enum, value_name = "ROLE")]
+    role: Option<Role>,
+
+    /// A role for one collection, again for more; `NAME=default` takes it back
+    #[arg(long = "collection", short, value_name = "NAME=ROLE", value_parser = parse_collection_role)]
+    collections: Vec<(String, Option<Access>)>,
+}
+
+fn parse_collection_role(text: &str) -> Result<(String, Option<Access>), String> {
+    let (name, role) = text.rsplit_once('=').ok_or("NAME=ROLE is expected, as in plant.readings=read")?;
+    let name = canonical_collection_name(name).map_err(|error| error.to_string())?;
+    let access = match role {
+        EVERYBODY => None,
+        role => Some(Access::from(
+            <Role as ValueEnum>::from_str(role, true)
+                .map_err(|_| format!("{role:?} is no role: read, write, both, none or default"))?,
+        )),
+    };
+    Ok((name, access))
+}
+
+impl RoleArgs {
+    fn is_empty(&self) -> bool {
+        self.role.is_none() && self.collections.is_empty()
+    }
+
+    /// What is to stand in the list for a peer: its permissions with these roles changed; `None` if none was given.
+    pub(super) fn for_peer(&self, list: &TrustList, id: &PeerId) -> Result<Option<Permissions>, TrustError> {
+        if self.is_empty() { Ok(None) } else { self.applied(list.permissions(id).clone()).map(Some) }
+    }
+
+    /// The permissions with these roles changed.
+    fn applied(&self, mut permissions: Permissions) -> Result<Permissions, TrustError> {
+        if let Some(role) = self.role {
+            permissions.others = role.into();
+        }
+        for (name, access) in &self.collections {
+            match access {
+                Some(access) => drop(permissions.collections.insert(name.clone(), *access)),
+                None => drop(permissions.collections.remove(name)),
+            }
+        }
+        if permissions.collections.len() > PEER_COLLECTIONS_MAX {
+            return Err(TrustError::TooManyCollections);
+        }
+        Ok(permissions)
+    }
+}
+
+/// Let a peer in again, and say what it may do.
+#[derive(Debug, Args)]
+pub(super) struct AllowArgs {
+    /// Its name, its ID or the beginning of its ID; `default`: all peers that nothing else is said about
+    #[arg(value_name = "PEER")]
+    peer: String,
+
+    #[command(flatten)]
+    roles: RoleArgs,
+}
+
+/// Keep a peer out, whatever it proves. Its open connections end within seconds.
+///
+/// Who has the secret of the group can come back under another identity: change the group's secret too (`group leave`,
+/// `group create`, and `group join` on the devices that stay) if that peer knew it.
+#[derive(Debug, Args)]
+pub(super) struct DenyArgs {
+    /// Its name, its ID or the beginning of its ID; a whole ID need not be in the list
+    #[arg(value_name = "PEER")]
+    peer: String,
+}
+
+/// Take a peer off the list, with its name and roles. A member of the group is entered again when it comes.
+#[derive(Debug, Args)]
+pub(super) struct ForgetArgs {
+    /// Its name, its ID or the beginning of its ID
+    #[arg(value_name = "PEER")]
+    peer: String,
+}
+
+/// Enter a peer by its ID, as `gattway id` prints it there. The peer must have this database in its list as well.
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// Its whole ID
+    #[arg(value_name = "ID")]
+    id: PeerId,
+
+    /// Its name on this device
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    #[command(flatten)]
+    roles: RoleArgs,
+}
+
+pub(super) fn run(global: &GlobalArgs, command: &PeersCommand) -> Result<(), CliError> {
+    let directory = store::private_directory(global.db_path()?)?;
+    match command {
+        PeersCommand::Ls(args) => ls(&directory, args),
+        PeersCommand::Rename(args) => change(&directory, |list| {
+            let id = list.find(&args.peer)?;
+            list.rename(&id, &args.name)
+        }),
+        PeersCommand::Allow(args) => allow(&directory, args),
+        PeersCommand::Deny(args) => deny(&directory, args),
+        PeersCommand::Forget(args) => change(&directory, |list| {
+            let id = list.find(&args.peer)?;
+            list.forget(&id);
+            Ok(())
+        }),
+        PeersCommand::Add(args) => add(&directory, args),
+    }
+}
+
+fn change<T>(
+    directory: &Path,
+    change: impl FnOnce(&mut TrustList) -> Result<T, TrustError>,
+) -> Result<T, CliError> {
+    TrustList::update(directory, change).map_err(failed)
+}
+
+fn allow(directory: &Path, args: &AllowArgs) -> Result<(), CliError> {
+    if args.peer == EVERYBODY {
+        return change(directory, |list| {
+            list.default = args.roles.applied(list.default.clone())?;
+            Ok(())
+        });
+    }
+    change(directory, |list| {
+        let id = list.find(&args.peer)?;
+        let permissions = args.roles.for_peer(list, &id)?;
+        if let Some(peer) = list.get_mut(&id) {
+            peer.denied = false;
+            peer.permissions = permissions.or(peer.permissions.take());
+        }
+        Ok(())
+    })
+}
+
+fn deny(directory: &Path, args: &DenyArgs) -> Result<(), CliError> {
+    let origin = change(directory, |list| {
+        // A stranger can be kept out before it is met.
+        let id = match (list.find(&args.peer), args.peer.parse::<PeerId>()) {
+            (Err(TrustError::Unknown { .. }), Ok(id)) => id,
+            (found, _) => found?,
+        };
+        let peer = list.enter(id, Origin::Group)?;
+        peer.denied = true;
+        Ok(peer.origin)
+    })?;
+    if origin == Origin::Group && Group::load(directory).map_err(group_failed)?.is_some() {
+        note(
+            "it may know the group's secret, and could come back as somebody else: `gattway peers deny --help`",
+        );
+    }
+    Ok(())
+}
+
+fn add(directory: &Path, args: &AddArgs) -> Result<(), CliError> {
+    change(directory, |list| {
+        let permissions = args.roles.for_peer(list, &args.id)?;
+        let peer = list.enter(args.id, Origin::Manual)?;
+        if peer.origin == Origin::Group {
+            peer.origin = Origin::Manual;
+        }
+        peer.denied = false;
+        peer.permissions = permissions.or(peer.permissions.take());
+        match &args.name {
+            Some(name) => list.rename(&args.id, name),
+            None => Ok(()),
+        }
+    })
+}
+
+/// A peer as scripts read it.
+#[derive(Serialize)]
+struct Row<'a> {
+    /// The whole ID; `default` for all that nothing else is said about.
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'static str>,
+    allowed: bool,
+    role: &'static str,
+    collections: std::collections::BTreeMap<&'a str, &'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_seen_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_s: Option<u64>,
+}
+
+impl<'a> Row<'a> {
+    fn new(id: String, peer: Option<&'a TrustedPeer>, permissions: &'a Permissions) -> Row<'a> {
+        let seen = |seconds: u64| (seconds > 0).then_some(seconds);
+        Row {
+            id,
+            name: peer.and_then(|peer| peer.name.as_deref()),
+            origin: peer.map(|peer| match peer.origin {
+                Origin::Paired => "paired",
+                Origin::Group => "group",
+                Origin::Manual => "manual",
+            }),
+            allowed: peer.is_none_or(|peer| !peer.denied),
+            role: role_name(permissions.others),
+            collections: permissions
+                .collections
+                .iter()
+                .map(|(name, access)| (name.as_str(), role_name(*access)))
+                .collect(),
+            first_seen_s: peer.and_then(|peer| seen(peer.first_seen_s)),
+            last_seen_s: peer.and_then(|peer| seen(peer.last_seen_s)),
+        }
+    }
+}
+
+fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
+    let list = TrustList::load(directory).map_err(failed)?;
+    let mut out = Output::new();
+    if args.json {
+        out.json(&Row::new(EVERYBODY.into(), None, &list.default))?;
+        for (id, peer) in list.peers() {
+            out.json(&Row::new(id.to_text(), Some(peer), list.permissions(id)))?;
+        }
+        return out.flush();
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(["NAME", "ID", "CAME BY", "ROLE", "SEEN"]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    for (id, peer) in list.peers() {
+        let row = Row::new(id.short(), Some(peer), list.permissions(id));
+        let role = if peer.denied { "DENIED".to_owned() } else { roles_text(&row) };
+        let seen = row.last_seen_s.map_or("never".to_owned(), |at| ago(now.saturating_sub(at)));
+        table.add_row([row.name.unwrap_or("-"), &row.id, row.origin.unwrap_or("-"), &role, &seen]);
+    }
+    if list.peers().next().is_none() {
+        note("the list is empty: `gattway pair`, or `gattway group create`, lets peers in");
+    } else {
+        out.line(table.trim_fmt())?;
+    }
+    out.line(format!(
+        "all others that may come in: {}",
+        roles_text(&Row::new(String::new(), None, &list.default))
+    ))?;
+    out.flush()
+}
+
+fn roles_text(row: &Row<'_>) -> String {
+    let collections = row.collections.iter().map(|(name, role)| format!(", {name}={role}"));
+    std::iter::once(row.role.to_owned()).chain(collections).collect()
+}
+
+/// A time span, to the precision that the list keeps.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..7200 => "within 2 h".into(),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// A failure with the trust list.
+pub(super) fn failed(error: TrustError) -> CliError {
+    let text = error.to_string();
+    match &error {
+        TrustError::File(file) => file_failed(file),
+        TrustError::Unknown { .. } => CliError::new(Exit::NotFound, text)
+            .help("`gattway peers ls` lists them; `peers add ID` enters one"),
+        TrustError::Ambiguous { .. } => {
+            CliError::new(Exit::Input, text).help("give more of its ID, or its name")
+        }
+        TrustError::Full => CliError::new(Exit::Input, text).help("`gattway peers forget` makes room"),
+        _ => CliError::new(Exit::Input, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_of_collections_are_read_and_applied() {
+        assert_eq!(parse_collection_role("a.b=read"), Ok(("a.b".into(), Some(Access::Read))));
+        assert_eq!(parse_collection_role("logs=NONE"), Ok(("_default.logs".into(), Some(Access::None))));
+        assert_eq!(parse_collection_role("a.b=default"), Ok(("a.b".into(), None)));
+        for bad in ["a.b", "a.b=admin", "=read", "a b=read"] {
+            assert!(parse_collection_role(bad).is_err(), "{bad}");
+        }
+        let args = RoleArgs {
+            role: Some(Role::Read),
+            collections: vec![("a.b".into(), None), ("a.c".into(), Some(Access::ReadWrite))],
+        };
+        let before =
+            Permissions { others: Access::ReadWrite, collections: [("a.b".to_owned(), Access::None)].into() };
+        let after = args.applied(before).expect("room");
+        assert_eq!(
+            (after.of("a.b"), after.of("a.c"), after.others),
+            (Access::Read, Access::ReadWrite, Access::Read)
+        );
+    }
+}

@@ -1,0 +1,388 @@
+//! The trust list: which peers this database knows, how they came, and what each may do. The data and its file; the
+//! answers to a running session are given by [`super::trust`].
+//!
+//! Source: `firmware-notes/trust.md`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::advert::AdvertKey;
+use super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
+use super::{Access, PeerId, Permissions};
+
+/// Peers in one list. A full list forgets the member of the group that was seen longest ago and has no settings of its
+/// own; what the owner has said is never forgotten.
+pub const PEERS_MAX: usize = 1000;
+/// Longest name of a peer in bytes.
+pub const PEER_NAME_MAX: usize = 64;
+/// Collections for which one peer may have a role of their own.
+pub const PEER_COLLECTIONS_MAX: usize = 64;
+
+const FILE: PrivateFile = PrivateFile { name: "trust", magic: *b"GWtl", version: 1, content_max: 2 << 20 };
+const LOCK_FILE: &str = "trust.lock";
+
+/// How a peer came into the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// By a pairing code. Let in by its identity.
+    Paired,
+    /// It proved to be a member of the group. Let in only as long as it does.
+    Group,
+    /// Its ID was given to a command. Let in by its identity.
+    Manual,
+}
+
+/// What is known of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustedPeer {
+    /// Its name on this device, unique in the list.
+    pub name: Option<String>,
+    /// How it came.
+    pub origin: Origin,
+    /// Whether it is kept out, whatever it proves.
+    pub denied: bool,
+    /// What it may do; `None`: what all have that nothing else is said about.
+    pub permissions: Option<Permissions>,
+    /// When it first came, in seconds since 1970 by this device's clock; 0: never.
+    pub first_seen_s: u64,
+    /// When it last came, to the hour.
+    pub last_seen_s: u64,
+    /// The key of its own adverts, if it gave it.
+    pub advert_key: Option<AdvertKey>,
+}
+
+impl TrustedPeer {
+    /// A peer that has not been seen and that nothing is said about.
+    pub fn new(origin: Origin) -> TrustedPeer {
+        TrustedPeer {
+            name: None,
+            origin,
+            denied: false,
+            permissions: None,
+            first_seen_s: 0,
+            last_seen_s: 0,
+            advert_key: None,
+        }
+    }
+
+    /// Whether it is let in by its identity alone.
+    pub fn is_known_by_identity(&self) -> bool {
+        !self.denied && self.origin != Origin::Group
+    }
+
+    /// Whether forgetting it would lose nothing that the owner has said.
+    fn is_replaceable(&self) -> bool {
+        self.origin == Origin::Group && !self.denied && self.permissions.is_none() && self.name.is_none()
+    }
+}
+
+/// Why a list could not be read, changed or kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// Its file.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+    /// Too many peers.
+    #[error("the list has {PEERS_MAX} peers, which is the limit")]
+    Full,
+    /// A name that cannot be one.
+    #[error("a peer's name has 1 to {PEER_NAME_MAX} bytes and no control characters")]
+    Name,
+    /// A name that another peer has.
+    #[error("another peer is named {name:?}")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// Too many collections with a role of their own.
+    #[error("a peer has a role of its own for {PEER_COLLECTIONS_MAX} collections at most")]
+    TooManyCollections,
+    /// No such peer.
+    #[error("no peer {text:?} in the list")]
+    Unknown {
+        /// What was looked for.
+        text: String,
+    },
+    /// Several peers fit.
+    #[error("{text:?} fits {count} peers")]
+    Ambiguous {
+        /// What was looked for.
+        text: String,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// The list of one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustList {
+    /// What peers may do that nothing else is said about.
+    pub default: Permissions,
+    peers: BTreeMap<PeerId, TrustedPeer>,
+}
+
+impl Default for TrustList {
+    /// Nobody is known; who comes to be known may read and write everything.
+    fn default() -> TrustList {
+        TrustList { default: Permissions::all(Access::ReadWrite), peers: BTreeMap::new() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    default: Permissions,
+    peers: Vec<(PeerId, TrustedPeer)>,
+}
+
+impl TrustList {
+    /// The list of the database in `directory`; an empty one if it has none yet.
+    ///
+    /// # Errors
+    /// [`TrustError::File`].
+    pub fn load(directory: &Path) -> Result<TrustList, TrustError> {
+        let Some((_, content)) = FILE.read(directory)? else { return Ok(TrustList::default()) };
+        let damaged = |detail| PrivateFileError::Damaged { path: FILE.path(directory), detail };
+        let stored: Stored =
+            postcard::from_bytes(&content).map_err(|_| damaged("its content is not a trust list"))?;
+        if stored.peers.len() > PEERS_MAX {
+            return Err(damaged("too many peers").into());
+        }
+        Ok(TrustList { default: stored.default, peers: stored.peers.into_iter().collect() })
+    }
+
+    fn store(&self, directory: &Path) -> Result<(), TrustError> {
+        let peers = self.peers.iter().map(|(id, peer)| (*id, peer.clone())).collect();
+        let stored = Stored { default: self.default.clone(), peers };
+        let content = postcard::to_stdvec(&stored).map(Zeroizing::new).unwrap_or_default();
+        if content.is_empty() || content.len() > FILE.content_max {
+            return Err(TrustError::Full);
+        }
+        Ok(FILE.write(directory, &content)?)
+    }
+
+    /// Changes the list of the database in `directory`, durably; other processes wait meanwhile. Nothing is written if
+    /// nothing has changed.
+    ///
+    /// # Errors
+    /// What `change` returns, or [`TrustError`]; the list is as it was then.
+    pub fn update<T>(
+        directory: &Path,
+        change: impl FnOnce(&mut TrustList) -> Result<T, TrustError>,
+    ) -> Result<T, TrustError> {
+        let _lock: FileLock = files::lock(directory, LOCK_FILE)?;
+        let before = TrustList::load(directory)?;
+        let mut list = before.clone();
+        let value = change(&mut list)?;
+        if list != before {
+            list.store(directory)?;
+        }
+        Ok(value)
+    }
+
+    /// Something that changes whenever the list of `directory` does.
+    pub fn stamp(directory: &Path) -> Option<FileStamp> {
+        FILE.stamp(directory)
+    }
+
+    /// The peers, by ID.
+    pub fn peers(&self) -> impl Iterator<Item = (&PeerId, &TrustedPeer)> {
+        self.peers.iter()
+    }
+
+    /// One peer.
+    pub fn get(&self, id: &PeerId) -> Option<&TrustedPeer> {
+        self.peers.get(id)
+    }
+
+    /// One peer, to be changed.
+    pub fn get_mut(&mut self, id: &PeerId) -> Option<&mut TrustedPeer> {
+        self.peers.get_mut(id)
+    }
+
+    /// What a peer may do, whether it is in the list or not.
+    pub fn permissions(&self, id: &PeerId) -> &Permissions {
+        self.peers.get(id).and_then(|peer| peer.permissions.as_ref()).unwrap_or(&self.default)
+    }
+
+    /// The peer of this ID, entered if it is not there.
+    ///
+    /// # Errors
+    /// [`TrustError::Full`].
+    pub fn enter(&mut self, id: PeerId, origin: Origin) -> Result<&mut TrustedPeer, TrustError> {
+        if !self.peers.contains_key(&id) && self.peers.len() >= PEERS_MAX {
+            let replaceable = self.peers.iter().filter(|(_, peer)| peer.is_replaceable());
+            let oldest = replaceable.min_by_key(|(_, peer)| peer.last_seen_s).map(|(id, _)| *id);
+            self.peers.remove(&oldest.ok_or(TrustError::Full)?);
+        }
+        Ok(self.peers.entry(id).or_insert_with(|| TrustedPeer::new(origin)))
+    }
+
+    /// Takes a peer off the list; whether it was there.
+    pub fn forget(&mut self, id: &PeerId) -> bool {
+        self.peers.remove(id).is_some()
+    }
+
+    /// Names a peer of the list.
+    ///
+    /// # Errors
+    /// [`TrustError::Name`], [`TrustError::NameTaken`], [`TrustError::Unknown`].
+    pub fn rename(&mut self, id: &PeerId, name: &str) -> Result<(), TrustError> {
+        check_name(name)?;
+        if self.peers.iter().any(|(other, peer)| other != id && peer.name.as_deref() == Some(name)) {
+            return Err(TrustError::NameTaken { name: name.into() });
+        }
+        let peer = self.peers.get_mut(id).ok_or_else(|| TrustError::Unknown { text: id.short() })?;
+        peer.name = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// Names a peer of the list as it names itself, with a number behind it if another has that name. A name that cannot
+    /// be one is left out.
+    pub fn suggest_name(&mut self, id: &PeerId, name: &str) {
+        if check_name(name).is_err() || self.rename(id, name).is_ok() {
+            return;
+        }
+        for number in 2..=PEERS_MAX {
+            if !matches!(self.rename(id, &format!("{name}-{number}")), Err(TrustError::NameTaken { .. })) {
+                return;
+            }
+        }
+    }
+
+    /// The peer that a person means: by its name, its whole ID, or the beginning of its ID (four signs or more).
+    ///
+    /// # Errors
+    /// [`TrustError::Unknown`], [`TrustError::Ambiguous`].
+    pub fn find(&self, text: &str) -> Result<PeerId, TrustError> {
+        if let Some((id, _)) = self.peers.iter().find(|(_, peer)| peer.name.as_deref() == Some(text)) {
+            return Ok(*id);
+        }
+        let start: String = text.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+        let unknown = || TrustError::Unknown { text: text.into() };
+        if start.len() < ID_START_MIN {
+            return Err(unknown());
+        }
+        let found: Vec<&PeerId> = self.peers.keys().filter(|id| id.to_text().starts_with(&start)).collect();
+        match found[..] {
+            [] => Err(unknown()),
+            [id] => Ok(*id),
+            _ => Err(TrustError::Ambiguous { text: text.into(), count: found.len() }),
+        }
+    }
+}
+
+/// Signs of an ID that a person must type at least.
+const ID_START_MIN: usize = 4;
+
+/// Checks a name of a peer.
+///
+/// # Errors
+/// [`TrustError::Name`].
+pub fn check_name(name: &str) -> Result<(), TrustError> {
+    let is_good = (1..=PEER_NAME_MAX).contains(&name.len())
+        && !name.chars().any(char::is_control)
+        && name.trim() == name;
+    if is_good { Ok(()) } else { Err(TrustError::Name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u32) -> PeerId {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        PeerId(bytes)
+    }
+
+    #[test]
+    fn a_list_is_kept_with_everything_in_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        assert_eq!(TrustList::load(dir.path()).expect("none"), TrustList::default());
+        let made = TrustList::update(dir.path(), |list| {
+            let peer = list.enter(id(1), Origin::Paired)?;
+            peer.permissions = Some(Permissions {
+                others: Access::Read,
+                collections: [("plant.readings".to_owned(), Access::ReadWrite)].into(),
+            });
+            peer.advert_key = Some(AdvertKey::from_bytes([3; 32]));
+            list.enter(id(2), Origin::Group)?.denied = true;
+            list.rename(&id(1), "gateway")?;
+            list.default = Permissions::all(Access::Write);
+            Ok(list.clone())
+        })
+        .expect("update");
+        assert_eq!(TrustList::load(dir.path()).expect("load"), made);
+        let stamp = TrustList::stamp(dir.path());
+        TrustList::update(dir.path(), |_| Ok(())).expect("update");
+        assert_eq!(TrustList::stamp(dir.path()), stamp, "nothing changed, nothing written");
+        let failed = TrustList::update(dir.path(), |list| {
+            list.forget(&id(1));
+            list.rename(&id(9), "x")
+        });
+        assert!(matches!(failed, Err(TrustError::Unknown { .. })));
+        assert_eq!(TrustList::load(dir.path()).expect("load"), made, "a change that fails changes nothing");
+    }
+
+    #[test]
+    fn many_processes_lose_no_change() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let path = dir.path();
+                scope.spawn(move || {
+                    for m in 0..10 {
+                        let enter =
+                            |list: &mut TrustList| list.enter(id(n * 100 + m), Origin::Manual).map(|_| ());
+                        TrustList::update(path, enter).expect("update");
+                    }
+                });
+            }
+        });
+        assert_eq!(TrustList::load(dir.path()).expect("load").peers().count(), 40);
+    }
+
+    #[test]
+    fn a_full_list_forgets_only_members_of_the_group_without_settings() {
+        let mut list = TrustList::default();
+        for n in 0..PEERS_MAX as u32 {
+            let peer = list.enter(id(n), Origin::Group).expect("room");
+            peer.last_seen_s = 1000 - u64::from(n % 7);
+            peer.denied = n != 500 && n != 600;
+        }
+        list.get_mut(&id(600)).expect("peer").last_seen_s = 1;
+        list.enter(id(5000), Origin::Paired).expect("room for one");
+        assert!(list.get(&id(600)).is_none() && list.get(&id(500)).is_some());
+        list.enter(id(5001), Origin::Group).expect("room for one more");
+        list.rename(&id(5001), "mine").expect("rename");
+        assert!(matches!(list.enter(id(5002), Origin::Group), Err(TrustError::Full)));
+        assert!(list.enter(id(5), Origin::Group).is_ok(), "it is there already");
+    }
+
+    #[test]
+    fn peers_are_found_as_people_mean_them() {
+        let mut list = TrustList::default();
+        for n in [0x1111_1111, 0x1111_2222, 0x9000_0000] {
+            list.enter(id(n), Origin::Manual).expect("room");
+        }
+        list.rename(&id(0x1111_1111), "gateway").expect("rename");
+        assert_eq!(list.find("gateway").expect("by name"), id(0x1111_1111));
+        assert_eq!(list.find(&id(0x9000_0000).short()).expect("by its short form"), id(0x9000_0000));
+        assert_eq!(list.find(&id(0x9000_0000).to_text().to_uppercase()).expect("by ID"), id(0x9000_0000));
+        assert!(
+            matches!(list.find("ceir"), Err(TrustError::Ambiguous { count: 2, .. })),
+            "{}",
+            id(0x1111_1111)
+        );
+        assert!(matches!(list.find("cei"), Err(TrustError::Unknown { .. })));
+        assert!(matches!(list.rename(&id(0x1111_2222), "gateway"), Err(TrustError::NameTaken { .. })));
+        list.suggest_name(&id(0x1111_2222), "gateway");
+        assert_eq!(list.get(&id(0x1111_2222)).and_then(|p| p.name.as_deref()), Some("gateway-2"));
+        list.suggest_name(&id(0x9000_0000), "bad\nname");
+        assert_eq!(list.get(&id(0x9000_0000)).and_then(|p| p.name.as_deref()), None);
+    }
+}

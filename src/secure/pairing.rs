@@ -1,0 +1,509 @@
+//! Pairing: two devices that know nothing of each other prove that the same person holds a short code at both. Sans-IO.
+//!
+//! ```text
+//! active (the code was typed)                       passive (shows the code)
+//!   HELLO    SPAKE2 message A  --->
+//!                              <---  ANSWER   SPAKE2 message B
+//!   CONFIRM  proof of A        --->           wrong: REFUSE, one attempt is used up
+//!                              <---  CONFIRM  proof of B, card of B
+//!   CARD     card of A         --->           both have entered the other
+//!                              <---  DONE
+//! ```
+//! It runs inside a secure session of two strangers. SPAKE2 lets whoever takes part try one code for each run, and whoever
+//! listens none; the proofs cover the session's hash and both keys, so somebody who holds a session with each of the two
+//! has two different ones and passes neither. The active side proves first: before that nothing can be learnt by
+//! connecting, so a connection that ends early costs no attempt.
+//! Source: `firmware-notes/trust.md`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use spake2::{Ed25519Group, Identity as Party, Password, Spake2};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::PeerId;
+use super::advert::AdvertKey;
+use super::derive::derive;
+use super::list::PEER_NAME_MAX;
+
+/// Digits of a code: one guess in a million.
+pub const CODE_DIGITS: usize = 6;
+/// Wrong codes after which the passive side ends: three guesses in a million for one command.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// Bytes of one message behind its length, at most.
+pub const MESSAGE_BYTES_MAX: usize = 255;
+
+/// Length of a SPAKE2 message.
+const SPAKE_BYTES: usize = 33;
+const PROOF_BYTES: usize = 32;
+
+/// A code that a person carries from one device to the other. Wiped when dropped, never printed by accident.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PairingCode([u8; CODE_DIGITS]);
+
+/// A text that is no code. Says nothing of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a pairing code has {CODE_DIGITS} digits")]
+pub struct PairingCodeError;
+
+impl PairingCode {
+    /// A code of these random bytes.
+    pub fn from_entropy(entropy: [u8; 16]) -> PairingCode {
+        // 128 bits make every code equally likely, but for one part in 10^32.
+        let mut number = u128::from_le_bytes(entropy);
+        let mut digits = [0; CODE_DIGITS];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        PairingCode(digits)
+    }
+
+    /// Reads a typed code; blanks and hyphens do not matter.
+    ///
+    /// # Errors
+    /// [`PairingCodeError`].
+    pub fn parse(text: &str) -> Result<PairingCode, PairingCodeError> {
+        let mut digits = [0; CODE_DIGITS];
+        let mut count = 0;
+        for sign in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
+            if !sign.is_ascii_digit() || count == CODE_DIGITS {
+                return Err(PairingCodeError);
+            }
+            digits[count] = sign as u8;
+            count += 1;
+        }
+        if count == CODE_DIGITS { Ok(PairingCode(digits)) } else { Err(PairingCodeError) }
+    }
+
+    /// As it is shown: `482 915`.
+    pub fn text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(CODE_DIGITS + 1));
+        for (n, digit) in self.0.iter().enumerate() {
+            if n == CODE_DIGITS / 2 {
+                text.push(' ');
+            }
+            text.push(char::from(*digit));
+        }
+        text
+    }
+}
+
+impl fmt::Debug for PairingCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PairingCode(..)")
+    }
+}
+
+/// What each side gives the other to enter into its list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// What it calls itself; shown to people, proves nothing.
+    pub name: String,
+    /// The key of its own adverts.
+    pub advert_key: AdvertKey,
+}
+
+/// Why two devices are not paired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PairingError {
+    /// The other side does not have this code, or somebody is in between.
+    #[error("the codes are not the same: mistyped, or another device is in between")]
+    WrongCode,
+    /// A message that has no place here, or does not hold together.
+    #[error("the other side does not keep to the pairing protocol")]
+    Malformed,
+    /// The other side has ended it.
+    #[error("the other side has ended the pairing")]
+    Refused,
+}
+
+/// What to do after a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PairingStep {
+    /// Send what [`Pairing::take_output`] gives, and wait for the next message.
+    Continue,
+    /// The other side has proven the code: enter it into the list, then call [`Pairing::entered`].
+    Enter(Card),
+    /// Both have entered the other.
+    Done,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Hello = 1,
+    Answer = 2,
+    Confirm = 3,
+    Card = 4,
+    Done = 5,
+    Refuse = 6,
+}
+
+enum Phase {
+    /// Passive: for HELLO.
+    AwaitHello(PairingCode),
+    /// Active: for ANSWER.
+    AwaitAnswer(Box<Spake2<Ed25519Group>>),
+    /// For the other side's proof.
+    AwaitConfirm(Proofs),
+    /// Passive: for the other's card.
+    AwaitCard,
+    /// The caller is entering the other into its list.
+    Entering,
+    /// Active: for DONE.
+    AwaitDone,
+    Over,
+}
+
+/// One side of a pairing in one session. See the head of the file.
+pub struct Pairing {
+    phase: Phase,
+    is_active: bool,
+    binding: Binding,
+    card: Card,
+    output: Vec<u8>,
+    input: Vec<u8>,
+    guessed: bool,
+}
+
+/// What the proofs cover.
+struct Binding {
+    hash: [u8; 32],
+    active: PeerId,
+    passive: PeerId,
+}
+
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Proofs {
+    active: [u8; PROOF_BYTES],
+    passive: [u8; PROOF_BYTES],
+}
+
+impl Binding {
+    fn parties(&self) -> (Party, Party) {
+        (Party::new(self.active.as_bytes()), Party::new(self.passive.as_bytes()))
+    }
+
+    fn proofs(&self, shared: &[u8]) -> Proofs {
+        let (active, passive) = (self.active.as_bytes(), self.passive.as_bytes());
+        let key = Zeroizing::new(derive(&shared[..32], "gattway pairing", &[&self.hash, active, passive]));
+        Proofs {
+            active: derive(&key[..], "gattway pairing active", &[]),
+            passive: derive(&key[..], "gattway pairing passive", &[]),
+        }
+    }
+}
+
+impl Pairing {
+    /// The side that connected and where the code was typed. `hash` names the session, `card` is given to the other side.
+    pub fn active(code: &PairingCode, hash: [u8; 32], me: PeerId, peer: PeerId, card: Card) -> Pairing {
+        let binding = Binding { hash, active: me, passive: peer };
+        let (active, passive) = binding.parties();
+        let (spake, message) = Spake2::<Ed25519Group>::start_a(&Password::new(code.0), &active, &passive);
+        let mut pairing = Pairing::new(Phase::AwaitAnswer(Box::new(spake)), true, binding, card);
+        pairing.send(Kind::Hello, &message);
+        pairing
+    }
+
+    /// The side that was connected to and shows the code.
+    pub fn passive(code: PairingCode, hash: [u8; 32], me: PeerId, peer: PeerId, card: Card) -> Pairing {
+        Pairing::new(Phase::AwaitHello(code), false, Binding { hash, active: peer, passive: me }, card)
+    }
+
+    fn new(phase: Phase, is_active: bool, binding: Binding, mut card: Card) -> Pairing {
+        while card.name.len() > PEER_NAME_MAX {
+            card.name.pop();
+        }
+        Pairing { phase, is_active, binding, card, output: Vec::new(), input: Vec::new(), guessed: false }
+    }
+
+    /// Takes bytes of the other side, in any pieces. What comes behind a step that asks something of the caller waits for
+    /// the next call; call again with nothing.
+    ///
+    /// # Errors
+    /// [`PairingError`]; it is over, nobody may be entered, and the output holds a last word to the other side.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<PairingStep, PairingError> {
+        if self.input.len() + bytes.len() > 2 * (MESSAGE_BYTES_MAX + 1) {
+            return Err(self.fail(PairingError::Malformed));
+        }
+        self.input.extend_from_slice(bytes);
+        while !matches!(self.phase, Phase::Entering) {
+            let Some(len) = self.input.first().map(|len| usize::from(*len)) else { break };
+            if self.input.len() < len + 1 {
+                break;
+            }
+            let message: Vec<u8> = self.input.drain(..len + 1).skip(1).collect();
+            match self.handle(&message) {
+                Ok(PairingStep::Continue) => {}
+                Ok(step) => return Ok(step),
+                Err(error) => return Err(self.fail(error)),
+            }
+        }
+        Ok(PairingStep::Continue)
+    }
+
+    fn handle(&mut self, message: &[u8]) -> Result<PairingStep, PairingError> {
+        let (kind, body) = message.split_first().ok_or(PairingError::Malformed)?;
+        if *kind == Kind::Refuse as u8 {
+            let wrong = body.first() == Some(&1);
+            return Err(if wrong { PairingError::WrongCode } else { PairingError::Refused });
+        }
+        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+        let is = |wanted: Kind| *kind == wanted as u8;
+        match phase {
+            Phase::AwaitHello(code) if is(Kind::Hello) && body.len() == SPAKE_BYTES => {
+                let (active, passive) = self.binding.parties();
+                let (spake, message) =
+                    Spake2::<Ed25519Group>::start_b(&Password::new(code.0), &active, &passive);
+                let shared = Zeroizing::new(spake.finish(body).map_err(|_| PairingError::Malformed)?);
+                self.phase = Phase::AwaitConfirm(self.binding.proofs(&shared));
+                self.send(Kind::Answer, &message);
+                Ok(PairingStep::Continue)
+            }
+            Phase::AwaitAnswer(spake) if is(Kind::Answer) && body.len() == SPAKE_BYTES => {
+                let shared = Zeroizing::new(spake.finish(body).map_err(|_| PairingError::Malformed)?);
+                let proofs = self.binding.proofs(&shared);
+                self.send(Kind::Confirm, &proofs.active);
+                self.phase = Phase::AwaitConfirm(proofs);
+                Ok(PairingStep::Continue)
+            }
+            Phase::AwaitConfirm(proofs) if is(Kind::Confirm) && self.is_active => {
+                let (proof, card) = body.split_at_checked(PROOF_BYTES).ok_or(PairingError::Malformed)?;
+                if !bool::from(proof.ct_eq(&proofs.passive)) {
+                    return Err(PairingError::WrongCode);
+                }
+                self.enter(card)
+            }
+            Phase::AwaitConfirm(proofs) if is(Kind::Confirm) => {
+                self.guessed = true;
+                if !bool::from(body.ct_eq(&proofs.active)) {
+                    return Err(PairingError::WrongCode);
+                }
+                self.guessed = false;
+                let mut answer = proofs.passive.to_vec();
+                answer.extend_from_slice(&self.encoded_card()?);
+                self.send(Kind::Confirm, &answer);
+                self.phase = Phase::AwaitCard;
+                Ok(PairingStep::Continue)
+            }
+            Phase::AwaitCard if is(Kind::Card) => self.enter(body),
+            Phase::AwaitDone if is(Kind::Done) => Ok(PairingStep::Done),
+            _ => Err(PairingError::Malformed),
+        }
+    }
+
+    fn enter(&mut self, card: &[u8]) -> Result<PairingStep, PairingError> {
+        let card: Card = postcard::from_bytes(card).map_err(|_| PairingError::Malformed)?;
+        if card.name.len() > PEER_NAME_MAX {
+            return Err(PairingError::Malformed);
+        }
+        self.phase = Phase::Entering;
+        Ok(PairingStep::Enter(card))
+    }
+
+    /// The other side is in the list, on the medium.
+    ///
+    /// # Errors
+    /// [`PairingError::Malformed`] if there was nobody to enter.
+    pub fn entered(&mut self) -> Result<PairingStep, PairingError> {
+        if !matches!(self.phase, Phase::Entering) {
+            return Err(PairingError::Malformed);
+        }
+        if self.is_active {
+            let card = self.encoded_card()?;
+            self.send(Kind::Card, &card);
+            self.phase = Phase::AwaitDone;
+            self.handle_bytes(&[])
+        } else {
+            self.send(Kind::Done, &[]);
+            self.phase = Phase::Over;
+            Ok(PairingStep::Done)
+        }
+    }
+
+    /// Bytes to be sent.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Whether the other side has tried a code and was wrong: that uses up an attempt of the passive side.
+    pub fn has_guessed_wrong(&self) -> bool {
+        self.guessed
+    }
+
+    fn encoded_card(&self) -> Result<Zeroizing<Vec<u8>>, PairingError> {
+        postcard::to_stdvec(&self.card).map(Zeroizing::new).map_err(|_| PairingError::Malformed)
+    }
+
+    fn send(&mut self, kind: Kind, body: &[u8]) {
+        debug_assert!(body.len() < MESSAGE_BYTES_MAX);
+        self.output.extend([body.len() as u8 + 1, kind as u8]);
+        self.output.extend_from_slice(body);
+    }
+
+    fn fail(&mut self, error: PairingError) -> PairingError {
+        if error != PairingError::Refused {
+            self.send(Kind::Refuse, &[u8::from(error == PairingError::WrongCode)]);
+        }
+        self.phase = Phase::Over;
+        self.input.clear();
+        error
+    }
+}
+
+impl fmt::Debug for Pairing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pairing").field("is_active", &self.is_active).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: PeerId = PeerId([1; 32]);
+    const B: PeerId = PeerId([2; 32]);
+
+    fn code(text: &str) -> PairingCode {
+        PairingCode::parse(text).expect("a code")
+    }
+
+    fn card(name: &str) -> Card {
+        Card { name: name.into(), advert_key: AdvertKey::from_bytes([name.len() as u8; 32]) }
+    }
+
+    type Ended = Result<Option<Card>, PairingError>;
+
+    /// Runs both sides to their end, moving `piece` bytes at a time; gives what each has entered.
+    fn run(mut a: Pairing, mut b: Pairing, piece: usize) -> (Ended, Ended) {
+        fn take(side: &mut Pairing, bytes: &[u8], entered: &mut Ended) {
+            let mut bytes = bytes;
+            loop {
+                match side.handle_bytes(bytes) {
+                    Ok(PairingStep::Enter(card)) => {
+                        *entered = Ok(Some(card));
+                        side.entered().expect("entered");
+                        bytes = &[];
+                    }
+                    Ok(_) => return,
+                    Err(error) => {
+                        if entered == &Ok(None) {
+                            *entered = Err(error);
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+        let (mut at_a, mut at_b) = (Ok(None), Ok(None));
+        loop {
+            let (to_b, to_a) = (a.take_output(), b.take_output());
+            if to_a.is_empty() && to_b.is_empty() {
+                return (at_a, at_b);
+            }
+            to_b.chunks(piece).for_each(|bytes| take(&mut b, bytes, &mut at_b));
+            to_a.chunks(piece).for_each(|bytes| take(&mut a, bytes, &mut at_a));
+        }
+    }
+
+    #[test]
+    fn the_same_code_pairs_and_each_has_the_others_card() {
+        for piece in [1, 7, 1000] {
+            let a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+            let b = Pairing::passive(code("482 915"), [5; 32], B, A, card("gateway 1"));
+            let (at_a, at_b) = run(a, b, piece);
+            assert_eq!(at_a, Ok(Some(card("gateway 1"))));
+            assert_eq!(at_b, Ok(Some(card("sensor"))));
+        }
+    }
+
+    #[test]
+    fn another_code_session_or_key_enters_nobody() {
+        let good = || (code("482915"), [5; 32], A, B);
+        let (c, h, me, peer) = good();
+        for (c2, h2, me2, peer2) in [
+            (code("482916"), h, B, A),
+            (code("482915"), [6; 32], B, A),
+            (code("482915"), h, PeerId([3; 32]), A),
+            (code("482915"), h, B, PeerId([3; 32])),
+        ] {
+            let a = Pairing::active(&c, h, me, peer, card("sensor"));
+            let b = Pairing::passive(c2, h2, me2, peer2, card("gateway"));
+            let (at_a, at_b) = run(a, b, 1000);
+            assert_eq!((at_a, at_b), (Err(PairingError::WrongCode), Err(PairingError::WrongCode)));
+        }
+    }
+
+    /// Somebody between the two has a session with each, and passes on what they send.
+    #[test]
+    fn somebody_in_between_who_passes_everything_on_pairs_nobody() {
+        let evil = PeerId([9; 32]);
+        let a = Pairing::active(&code("482915"), [5; 32], A, evil, card("sensor"));
+        let b = Pairing::passive(code("482915"), [6; 32], B, evil, card("gateway"));
+        let (at_a, at_b) = run(a, b, 1000);
+        assert!(at_a.is_err() && at_b.is_err());
+    }
+
+    #[test]
+    fn a_guess_is_counted_and_a_look_is_not() {
+        let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
+        let mut a = Pairing::active(&code("000000"), [5; 32], A, B, card("evil"));
+        b.handle_bytes(&a.take_output()).expect("hello");
+        assert!(!b.has_guessed_wrong());
+        a.handle_bytes(&b.take_output()).expect("answer");
+        assert_eq!(b.handle_bytes(&a.take_output()), Err(PairingError::WrongCode));
+        assert!(b.has_guessed_wrong());
+        assert_eq!(a.handle_bytes(&b.take_output()), Err(PairingError::WrongCode));
+    }
+
+    /// Reflects each side's messages to itself and repeats them out of turn.
+    #[test]
+    fn reflected_and_misplaced_messages_enter_nobody() {
+        let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+        let hello = a.take_output();
+        assert!(a.handle_bytes(&hello).is_err());
+        for bytes in [&[1u8, Kind::Done as u8][..], &[1, Kind::Card as u8], &[0], &[1, 77]] {
+            let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+            assert!(a.handle_bytes(bytes).is_err());
+            let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
+            assert!(b.handle_bytes(bytes).is_err());
+            assert!(b.handle_bytes(&hello).is_err(), "it is over");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic_nor_enter_anybody(pieces: Vec<Vec<u8>>, active: bool) {
+            let mut side = if active {
+                Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"))
+            } else {
+                Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"))
+            };
+            for piece in pieces {
+                if let Ok(step) = side.handle_bytes(&piece) {
+                    prop_assert_eq!(step, PairingStep::Continue);
+                }
+            }
+        }
+
+        #[test]
+        fn codes_read_back(entropy: [u8; 16]) {
+            let code = PairingCode::from_entropy(entropy);
+            let read = PairingCode::parse(&code.text()).map(|read| read.text());
+            prop_assert_eq!(read, Ok(code.text()));
+        }
+    }
+
+    #[test]
+    fn codes_are_six_digits_and_are_not_printed() {
+        for bad in ["", "12345", "1234567", "12345a", "١٢٣٤٥٦"] {
+            assert!(PairingCode::parse(bad).is_err(), "{bad}");
+        }
+        assert!(!format!("{:?}", code("482915")).contains('4'));
+    }
+}

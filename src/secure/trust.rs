@@ -1,0 +1,418 @@
+//! Who may come in: the answers that a running session is given, from the group and the trust list of its database.
+//!
+//! Other processes change both files (`gattway peers deny`, `group leave`). They are replaced whole, so looking at the
+//! directory each second ([`Trust::look`]) is enough to see it, on any file system and without a watcher's limits. What
+//! cannot be read lets nobody in.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use super::advert::{AdvertKey, DeviceTag, Opened};
+use super::derive::derive;
+use super::files::FileStamp;
+use super::group::{Group, GroupError};
+use super::list::{Origin, TrustError, TrustList};
+use super::{Authentication, Grant, Identity, PeerId, PeerPolicy, Permissions, Psk, Refusal};
+
+/// How often a long-running command looks for changes.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two notes that a peer was seen: each is a write to the medium.
+const SEEN_INTERVAL_S: u64 = 3600;
+/// Peers that were seen and wait to be noted.
+const SEEN_MAX: usize = 256;
+
+/// Why the answers cannot be given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustOpenError {
+    /// The trust list.
+    #[error(transparent)]
+    List(#[from] TrustError),
+    /// The group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+}
+
+/// The group and the trust list of one database, kept up to date. Shared by all sessions of a process.
+pub struct Trust {
+    directory: PathBuf,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+struct State {
+    list: TrustList,
+    group: Option<Group>,
+    stamps: Stamps,
+    /// Times that the files were read.
+    version: u64,
+    /// Why nobody is let in at this time.
+    failed: Option<String>,
+    /// Peers that came and are to be noted.
+    seen: BTreeMap<PeerId, Authentication>,
+}
+
+type Stamps = (Option<FileStamp>, Option<FileStamp>);
+
+fn stamps(directory: &Path) -> Stamps {
+    (TrustList::stamp(directory), Group::stamp(directory))
+}
+
+impl Trust {
+    /// Reads group and list of the database in `directory`.
+    ///
+    /// # Errors
+    /// [`TrustOpenError`]: one of them is damaged, or not private.
+    pub fn open(directory: &Path) -> Result<Trust, TrustOpenError> {
+        // Before the files: what changes meanwhile is seen at the next look.
+        let stamps = stamps(directory);
+        let state = State {
+            list: TrustList::load(directory)?,
+            group: Group::load(directory)?,
+            stamps,
+            version: 0,
+            failed: None,
+            seen: BTreeMap::new(),
+        };
+        Ok(Trust {
+            directory: directory.to_owned(),
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// Looks whether another process has changed something, and notes who was seen. Reads and writes files: call it where
+    /// that may block, every [`LOOK_INTERVAL`] and once at the end.
+    pub fn look(&self) {
+        self.note_seen();
+        let now = stamps(&self.directory);
+        if self.lock().stamps == now {
+            return;
+        }
+        let read = || -> Result<(TrustList, Option<Group>), TrustOpenError> {
+            Ok((TrustList::load(&self.directory)?, Group::load(&self.directory)?))
+        };
+        let (list, group, failed) = match read() {
+            Ok((list, group)) => (list, group, None),
+            Err(error) => {
+                tracing::error!(%error, "nobody is let in until this is mended");
+                (TrustList::default(), None, Some(error.to_string()))
+            }
+        };
+        let mut state = self.lock();
+        // What only says when a peer was seen changes no answer.
+        let differs =
+            state.group != group || state.failed != failed || answers(&state.list) != answers(&list);
+        (state.list, state.group, state.failed, state.stamps) = (list, group, failed, now);
+        state.version += 1;
+        drop(state);
+        if differs {
+            tracing::info!("the group or the trust list has changed");
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Looks every [`LOOK_INTERVAL`], for ever.
+    pub async fn follow(self: Arc<Trust>) {
+        let mut tick = tokio::time::interval(LOOK_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let trust = Arc::clone(&self);
+            if tokio::task::spawn_blocking(move || trust.look()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Enters who came into the list.
+    fn note_seen(&self) {
+        let seen = std::mem::take(&mut self.lock().seen);
+        if seen.is_empty() {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let noted = TrustList::update(&self.directory, |list| {
+            for (id, via) in &seen {
+                // Without the group's proof, only who is in the list can have come: and was taken off meanwhile.
+                if *via != Authentication::Group && list.get(id).is_none() {
+                    continue;
+                }
+                match list.enter(*id, Origin::Group) {
+                    Ok(peer) => {
+                        if peer.first_seen_s == 0 {
+                            peer.first_seen_s = now;
+                        }
+                        peer.last_seen_s = now;
+                    }
+                    // Full of what the owner has said: this one stays unnamed.
+                    Err(TrustError::Full) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::warn!(%error, "who was seen cannot be noted");
+        }
+    }
+
+    /// Grows whenever group or list may be others than before, also where no answer changes.
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// What this process now takes as the list.
+    pub fn list(&self) -> TrustList {
+        self.lock().list.clone()
+    }
+
+    /// Whether this database knows anybody: a group or a peer.
+    pub fn knows_anybody(&self) -> bool {
+        let state = self.lock();
+        state.group.is_some() || state.list.peers().any(|(_, peer)| peer.is_known_by_identity())
+    }
+
+    /// The key under which this device seals its adverts: the group's, else its own.
+    pub fn advert_key(&self, identity: &Identity) -> AdvertKey {
+        self.lock()
+            .group
+            .as_ref()
+            .map_or_else(|| device_advert_key(identity), |group| group.key().advert_key())
+    }
+
+    /// What tells whose adverts are heard, by the keys that are known now.
+    pub fn advert_resolver(&self) -> AdvertResolver {
+        let state = self.lock();
+        let mut keys = Vec::new();
+        if let Some(group) = &state.group {
+            let key = group.key().advert_key();
+            let members = state.list.peers().map(|(id, _)| (key.tag(id), *id)).collect();
+            keys.push((key, members));
+        }
+        for (id, peer) in state.list.peers().filter(|(_, peer)| peer.is_known_by_identity()) {
+            if let Some(key) = &peer.advert_key {
+                keys.push((key.clone(), BTreeMap::from([(key.tag(id), *id)])));
+            }
+        }
+        AdvertResolver { keys }
+    }
+
+    /// Nothing under this lock can be left half done.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The part of a list that decides.
+fn answers(list: &TrustList) -> (&Permissions, Vec<Answer<'_>>) {
+    let peers = list.peers().map(|(id, peer)| (id, &peer.name, peer.origin, peer.denied, &peer.permissions));
+    (
+        &list.default,
+        peers
+            .filter(|(_, name, origin, denied, permissions)| {
+                *origin != Origin::Group || *denied || name.is_some() || permissions.is_some()
+            })
+            .collect(),
+    )
+}
+
+type Answer<'a> = (&'a PeerId, &'a Option<String>, Origin, bool, &'a Option<Permissions>);
+
+impl PeerPolicy for Trust {
+    fn group_psk(&self) -> Option<Psk> {
+        self.lock().group.as_ref().map(|group| group.key().psk())
+    }
+
+    fn paired(&self) -> Vec<PeerId> {
+        let state = self.lock();
+        let known = state.list.peers().filter(|(_, peer)| peer.is_known_by_identity());
+        let mut known: Vec<_> = known.map(|(id, peer)| (peer.last_seen_s, *id)).collect();
+        known.sort_unstable_by(|a, b| b.cmp(a));
+        known.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
+        let mut state = self.lock();
+        let entry = state.list.get(peer);
+        if entry.is_some_and(|entry| entry.denied) {
+            return Err(Refusal::Denied);
+        }
+        let is_good = match via {
+            Authentication::Group => state.group.is_some(),
+            Authentication::Paired => entry.is_some_and(|entry| entry.is_known_by_identity()),
+            Authentication::Open => false,
+        };
+        if !is_good {
+            return Err(Refusal::Stranger);
+        }
+        let grant = Grant {
+            name: entry.and_then(|entry| entry.name.clone()),
+            permissions: state.list.permissions(peer).clone(),
+        };
+        let last = entry.map_or(0, |entry| entry.last_seen_s);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if (entry.is_none() || now.abs_diff(last) >= SEEN_INTERVAL_S) && state.seen.len() < SEEN_MAX {
+            state.seen.insert(*peer, via);
+        }
+        Ok(grant)
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trust").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// The key of a device's own adverts, which its paired peers are given.
+pub fn device_advert_key(identity: &Identity) -> AdvertKey {
+    AdvertKey::from_bytes(derive(identity.private(), "gattway device advert", &[]))
+}
+
+/// Tells whose sealed adverts are heard.
+#[derive(Clone, Debug, Default)]
+pub struct AdvertResolver {
+    keys: Vec<(AdvertKey, BTreeMap<DeviceTag, PeerId>)>,
+}
+
+/// Whose advert it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Device and change.
+    pub opened: Opened,
+    /// The peer, if the list has it; a member of the group that was never met is known by its tag alone.
+    pub peer: Option<PeerId>,
+}
+
+impl AdvertResolver {
+    /// Opens a sealed state; `None` if it is a stranger's.
+    pub fn resolve(&self, data: &[u8]) -> Option<Resolved> {
+        self.keys.iter().find_map(|(key, peers)| {
+            let opened = key.open(data)?;
+            Some(Resolved { opened, peer: peers.get(&opened.device).copied() })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Access;
+    use super::super::group::GroupSecret;
+    use super::*;
+
+    const A: PeerId = PeerId([1; 32]);
+    const B: PeerId = PeerId([2; 32]);
+
+    fn change(dir: &Path, change: impl FnOnce(&mut TrustList)) {
+        TrustList::update(dir, |list| {
+            change(list);
+            Ok(())
+        })
+        .expect("update");
+    }
+
+    #[test]
+    fn denied_wins_over_everything_and_strangers_stay_out() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let trust = Trust::open(dir.path()).expect("open");
+        for via in [Authentication::Group, Authentication::Paired, Authentication::Open] {
+            assert_eq!(trust.admit(&A, via), Err(Refusal::Stranger), "{via:?}");
+        }
+        let group = Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group");
+        group.store(dir.path()).expect("store");
+        let mut watch = trust.watch();
+        trust.look();
+        assert!(watch.has_changed().expect("open"));
+        watch.mark_unchanged();
+        assert_eq!(trust.admit(&A, Authentication::Group), Ok(Grant::full(None)));
+        trust.look();
+        trust.look();
+        assert!(!watch.has_changed().expect("open"), "to be noted as seen changes no answer");
+        let entry = trust.list().get(&A).cloned().expect("it was entered");
+        assert!(entry.origin == Origin::Group && entry.first_seen_s > 0 && entry.last_seen_s > 0);
+        assert_eq!(trust.admit(&A, Authentication::Paired), Err(Refusal::Stranger), "only as a member");
+        assert!(trust.paired().is_empty());
+
+        change(dir.path(), |list| list.get_mut(&A).expect("entry").denied = true);
+        trust.look();
+        assert!(watch.has_changed().expect("open"));
+        assert_eq!(trust.admit(&A, Authentication::Group), Err(Refusal::Denied));
+        assert_eq!(trust.admit(&B, Authentication::Group), Ok(Grant::full(None)));
+        Group::leave(dir.path()).expect("leave");
+        trust.look();
+        assert_eq!(trust.admit(&B, Authentication::Group), Err(Refusal::Stranger));
+    }
+
+    #[test]
+    fn roles_and_names_stand_in_the_grant() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        change(dir.path(), |list| {
+            let permissions = Permissions {
+                others: Access::None,
+                collections: [("plant.readings".to_owned(), Access::Read)].into(),
+            };
+            list.enter(A, Origin::Paired).expect("room").permissions = Some(permissions);
+            list.rename(&A, "gateway").expect("rename");
+            list.enter(B, Origin::Manual).expect("room").last_seen_s = 5;
+            list.default = Permissions::all(Access::Write);
+        });
+        let trust = Trust::open(dir.path()).expect("open");
+        let grant = trust.admit(&A, Authentication::Paired).expect("paired");
+        assert_eq!(grant.name.as_deref(), Some("gateway"));
+        assert_eq!(grant.permissions.of("plant.readings"), Access::Read);
+        assert_eq!(grant.permissions.of("_default"), Access::None);
+        let grant = trust.admit(&B, Authentication::Paired).expect("listed");
+        assert_eq!(grant.permissions, Permissions::all(Access::Write));
+        assert_eq!(trust.paired(), [B, A], "seen last comes first");
+    }
+
+    #[test]
+    fn what_cannot_be_read_lets_nobody_in() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        change(dir.path(), |list| {
+            list.enter(A, Origin::Paired).expect("room");
+        });
+        let trust = Trust::open(dir.path()).expect("open");
+        assert!(trust.admit(&A, Authentication::Paired).is_ok());
+        let path = dir.path().join("trust");
+        let mut bytes = std::fs::read(&path).expect("read");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&path, &bytes).expect("write");
+        let watch = trust.watch();
+        trust.look();
+        assert!(watch.has_changed().expect("open"));
+        assert_eq!(trust.admit(&A, Authentication::Paired), Err(Refusal::Stranger));
+        assert!(matches!(Trust::open(dir.path()), Err(TrustOpenError::List(TrustError::File(_)))));
+    }
+
+    #[test]
+    fn adverts_of_the_group_and_of_paired_devices_are_resolved() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let group = Group::new(None, GroupSecret::from_bytes([9; 16])).expect("group");
+        group.store(dir.path()).expect("store");
+        let other = Identity::from_private([7; 32]);
+        change(dir.path(), |list| {
+            list.enter(A, Origin::Group).expect("room");
+            list.enter(other.id(), Origin::Paired).expect("room").advert_key =
+                Some(device_advert_key(&other));
+        });
+        let resolver = Trust::open(dir.path()).expect("open").advert_resolver();
+        let member = group.key().advert_key();
+        assert_eq!(resolver.resolve(&member.seal(&A, 5, 1)).and_then(|r| r.peer), Some(A));
+        let met_never = resolver.resolve(&member.seal(&B, 6, 1)).expect("a member");
+        assert_eq!((met_never.peer, met_never.opened.change), (None, 6));
+        let alone = device_advert_key(&other).seal(&other.id(), 7, 2);
+        assert_eq!(resolver.resolve(&alone).and_then(|r| r.peer), Some(other.id()));
+        assert_eq!(resolver.resolve(&AdvertKey::from_bytes([1; 32]).seal(&A, 5, 1)), None);
+    }
+}

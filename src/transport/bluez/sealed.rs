@@ -1,0 +1,85 @@
+//! Adverts that only holders of a key can read: the codec between the trust list and what scans and skips neighbours.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::profile::{AdvertBytes, AdvertCodec, Sighting};
+use crate::secure::trust::{AdvertResolver, Resolved, Trust};
+use crate::secure::Identity;
+
+/// Seals this device's state, and opens that of peers. Follows the group and the trust list as they change.
+pub struct SealedAdvert {
+    trust: Arc<Trust>,
+    identity: Arc<Identity>,
+    nonce: AtomicU16,
+    /// What was made of the keys, and of which state of them.
+    resolver: Mutex<Option<(u64, AdvertResolver)>>,
+}
+
+impl SealedAdvert {
+    /// Counts nonces from `nonce` on: a random one, so that a restart does not begin with what was seen before.
+    pub fn new(trust: Arc<Trust>, identity: Arc<Identity>, nonce: u16) -> SealedAdvert {
+        SealedAdvert { trust, identity, nonce: AtomicU16::new(nonce), resolver: Mutex::new(None) }
+    }
+
+    fn resolve(&self, state: &AdvertBytes) -> Option<Resolved> {
+        let version = self.trust.version();
+        let mut resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*resolver {
+            Some((known, resolver)) if *known == version => resolver.resolve(state),
+            _ => resolver.insert((version, self.trust.advert_resolver())).1.resolve(state),
+        }
+    }
+}
+
+impl AdvertCodec for SealedAdvert {
+    fn write(&self, change: u32) -> AdvertBytes {
+        let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
+        self.trust.advert_key(&self.identity).seal(&self.identity.id(), change, nonce)
+    }
+
+    fn read(&self, state: &AdvertBytes) -> Option<Sighting> {
+        let opened = self.resolve(state)?.opened;
+        Some(Sighting { device: opened.device.0, change: opened.change })
+    }
+
+    fn name(&self, state: &AdvertBytes) -> Option<String> {
+        let peer = self.resolve(state)?.peer?;
+        Some(self.trust.list().get(&peer)?.name.clone().unwrap_or_else(|| peer.short()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secure::group::{Group, GroupSecret};
+    use crate::secure::list::{Origin, TrustList};
+
+    #[test]
+    fn members_read_each_other_and_strangers_nothing() {
+        let group = Group::new(None, GroupSecret::from_bytes([9; 16])).expect("group");
+        let device = |n: u8, member: bool| {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            if member {
+                group.store(dir.path()).expect("store");
+            }
+            let trust = Arc::new(Trust::open(dir.path()).expect("open"));
+            (SealedAdvert::new(trust, Arc::new(Identity::from_private([n; 32])), u16::MAX), dir)
+        };
+        let ((a, _a), (b, dir), (stranger, _c)) = (device(1, true), device(2, true), device(3, false));
+        let (one, two) = (a.write(7), a.write(7));
+        assert_ne!(one, two, "no two adverts are alike");
+        let seen = b.read(&one).expect("a member");
+        assert_eq!((seen.change, Some(seen)), (7, b.read(&two)));
+        assert_eq!(stranger.read(&one), None);
+        assert_eq!(b.name(&one), None, "never met");
+        let id = Identity::from_private([1; 32]).id();
+        TrustList::update(dir.path(), |list| {
+            list.enter(id, Origin::Group)?;
+            list.rename(&id, "pump-house")
+        })
+        .expect("update");
+        b.trust.look();
+        assert_eq!(b.name(&one).as_deref(), Some("pump-house"));
+    }
+}
