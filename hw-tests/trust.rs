@@ -5,8 +5,11 @@
 mod command;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use command::{Ended, Process, ok, run, run_with_input};
 use serde_json::{Value, json};
@@ -214,7 +217,7 @@ fn no_secret_stands_in_logs_errors_or_arguments() {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    std::io::Write::write_all(&mut listener.stdin.take().unwrap(), code.as_bytes()).unwrap();
+    listener.stdin.take().unwrap().write_all(code.as_bytes()).unwrap();
     let stdout = listener.stdout.take().unwrap();
     let mut process = Process { child: listener, stdin: None, events: Some(std::io::BufReader::new(stdout)) };
     let address = process.address();
@@ -250,4 +253,201 @@ fn no_secret_stands_in_logs_errors_or_arguments() {
             assert!(!written.contains(&hex[start..start + 16]), "a part of {name} was written");
         }
     }
+}
+
+/// The documents of a database, read while nobody else has it open.
+fn ids(db: &Path, collection: &str) -> Vec<String> {
+    ok(db, &["db", "ls", "-c", collection]).lines().map(str::to_owned).collect()
+}
+
+/// Starts `serve` on a free port for peers that it knows, with records on its standard input.
+fn serve(db: &Path, more: &[&str]) -> (Process, String) {
+    let args = ["serve", "--listen", "tcp:127.0.0.1:0", "--json", "--trusted-only", "--import", "-"];
+    let mut server = Process::start(db, &[&args, more].concat());
+    let address = server.address();
+    (server, address)
+}
+
+fn sync(db: &Path, address: &str, more: &[&str]) -> Ended {
+    run(db, &[&["sync", address, "--json", "--trusted-only", "--attempts", "1"], more].concat())
+}
+
+fn say(process: &mut Process, record: &Value) {
+    writeln!(process.stdin.as_mut().unwrap(), "{record}").unwrap();
+}
+
+#[test]
+fn paired_devices_sync_and_a_denied_one_is_cut_off_and_stays_out() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    pair(&a, &b, &["--name", "gateway"], &["--name", "sensor"]);
+    ok(&b, &["db", "put", "from-sensor", "{}"]);
+    let (mut server, address) = serve(&a, &[]);
+    let mut client = Process::start(
+        &b,
+        &["sync", &address, "--continuous", "--retry-wait", "0.2", "--json", "--trusted-only", "--documents"],
+    );
+    let came = server.wait_for(|event| event["event"] == "peer");
+    assert_eq!((&came["name"], &came["via"]), (&json!("sensor"), &json!("paired")));
+    say(&mut server, &json!({"_id": "before"}));
+    client.wait_for(|event| event["event"] == "document" && event["_id"] == "before");
+
+    let told = Instant::now();
+    ok(&a, &["peers", "deny", "sensor"]);
+    let ended = server.wait_for(|event| event["event"] == "status" && event["activity"] == "stopped");
+    assert!(ended["error"].is_string(), "{ended}");
+    assert!(told.elapsed() < Duration::from_secs(30), "{:?}", told.elapsed());
+    say(&mut server, &json!({"_id": "after"}));
+    server.wait_for(|event| event["event"] == "saved" && event["_id"] == "after");
+    // It tries again and again, and is refused each time.
+    for _ in 0..3 {
+        server.wait_for(|event| event["event"] == "refused");
+    }
+    client.terminate();
+    assert_eq!(ids(&b, "_default"), ["before", "from-sensor"]);
+    let refused = sync(&b, &address, &[]);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+
+    // Allowed again it gets what it has missed.
+    ok(&a, &["peers", "allow", "sensor"]);
+    std::thread::sleep(Duration::from_secs(3));
+    let synced = sync(&b, &address, &[]);
+    assert_eq!(synced.code, Some(0), "{synced:?}");
+    assert_eq!(ids(&b, "_default"), ["after", "before", "from-sensor"]);
+    server.terminate();
+    assert_eq!(ids(&a, "_default"), ["after", "before", "from-sensor"]);
+}
+
+#[test]
+fn members_of_a_group_come_in_and_strangers_and_former_members_do_not() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let (_c, c) = database();
+    group(&a, &b);
+    ok(&c, &["group", "create"]);
+    ok(&b, &["db", "put", "from-b", "{}"]);
+    ok(&c, &["db", "put", "from-c", "{}"]);
+    let (server, address) = serve(&a, &[]);
+    assert_eq!(sync(&b, &address, &[]).code, Some(0));
+    let refused = sync(&c, &address, &[]);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    server.terminate();
+    assert_eq!(ids(&a, "_default"), ["from-b"]);
+    let listed = peers(&a);
+    assert_eq!((listed.len(), &listed[0]["origin"]), (1, &json!("group")));
+    let entered = listed[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(serde_json::from_str::<Value>(&ok(&b, &["id", "--json"])).unwrap()["id"], entered);
+
+    // While it runs, the group is left: who came by it must go, whoever it is.
+    let (mut server, address) = serve(&a, &[]);
+    let client = Process::start(&b, &["sync", &address, "--continuous", "--json", "--trusted-only"]);
+    server.wait_for(|event| event["event"] == "status" && event["activity"] == "idle");
+    ok(&a, &["group", "leave"]);
+    server.wait_for(|event| event["event"] == "status" && event["activity"] == "stopped");
+    server.wait_for(|event| event["event"] == "refused");
+    client.terminate();
+    server.terminate();
+}
+
+#[test]
+fn a_role_limits_what_a_peer_may_do_collection_by_collection() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    for db in [&a, &b] {
+        for collection in ["plant.settings", "plant.readings", "plant.secrets"] {
+            ok(db, &["db", "collections", "--create", collection]);
+            let id = if db == &a { "from-a" } else { "from-b" };
+            ok(db, &["db", "put", id, "{}", "-c", collection]);
+        }
+    }
+    let roles =
+        ["--role", "none", "--collection", "plant.settings=read", "--collection", "plant.readings=write"];
+    pair(&a, &b, &roles, &[]);
+    let (server, address) = serve(&a, &[]);
+    let only = |collection: &str, more: &[&str]| sync(&b, &address, &[&["-c", collection], more].concat());
+
+    assert_eq!(only("plant.settings", &["--pull"]).code, Some(0));
+    assert_eq!(only("plant.readings", &["--push"]).code, Some(0));
+    for (collection, direction) in [
+        ("plant.settings", "--push"),
+        ("plant.readings", "--pull"),
+        ("plant.secrets", "--pull"),
+        ("plant.secrets", "--push"),
+    ] {
+        let ended = only(collection, &[direction]);
+        let failed = ended.code != Some(0) || ended.stdout.contains("error");
+        assert!(failed, "{collection} {direction}: {ended:?}");
+    }
+    // What it may not know of is answered like what does not exist.
+    ok(&b, &["db", "collections", "--create", "plant.nothing"]);
+    let error = |collection: &str| {
+        let ended = only(collection, &["--pull"]);
+        let last: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
+        last["error"].as_str().unwrap().replace(collection, "NAME")
+    };
+    assert_eq!(error("plant.secrets"), error("plant.nothing"));
+    server.terminate();
+    assert_eq!(ids(&b, "plant.settings"), ["from-a", "from-b"]);
+    assert_eq!(ids(&a, "plant.settings"), ["from-a"]);
+    assert_eq!(ids(&a, "plant.readings"), ["from-a", "from-b"]);
+    assert_eq!(ids(&b, "plant.readings"), ["from-b"]);
+    assert_eq!(
+        (ids(&a, "plant.secrets"), ids(&b, "plant.secrets")),
+        (vec!["from-a".into()], vec!["from-b".into()])
+    );
+
+    // The active side keeps to what its own list says as well: this one may give nothing.
+    ok(&b, &["peers", "allow", &peers(&b)[0]["id"].as_str().unwrap()[..16], "--role", "read"]);
+    let (server, address) = serve(&a, &[]);
+    let refused = sync(&b, &address, &["-c", "plant.settings", "--pull"]);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    server.terminate();
+}
+
+/// What a denied member of the group can read of the session: it holds every key, and takes all that comes.
+#[test]
+fn a_denied_peer_reads_no_document_no_collection_and_no_count() {
+    use gattway::endpoint::{Message, MessageEndpointConnection, ReplicatorConnection};
+    use gattway::secure::trust::Trust;
+    use gattway::secure::{Identity, PeerPolicy};
+    use gattway::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
+    use gattway::transport::stream::StreamConnection;
+
+    let (_a, a) = database();
+    let (_b, b) = database();
+    group(&a, &b);
+    ok(&a, &["db", "collections", "--create", "plant.secrets"]);
+    ok(&a, &["db", "put", "treasure", r#"{"map":true}"#, "-c", "plant.secrets"]);
+    let id = ok(&b, &["id", "--json"]);
+    let id: Value = serde_json::from_str(&id).unwrap();
+    let session = |address: String| -> (Result<(), String>, Vec<u8>) {
+        let identity = Arc::new(Identity::load(&b).unwrap().unwrap());
+        let policy: Arc<dyn PeerPolicy> = Arc::new(Trust::open(&b).unwrap());
+        let carrier = Carrier::Stream(Arc::new(StreamConnection::connect(address.parse().unwrap())));
+        let connection = SecureConnection::active(carrier, SecureConnectionConfig::new(identity, policy));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (handle, mut inbound) = ReplicatorConnection::detached(1 << 20);
+            let opened = connection.open(handle).await.map_err(|error| error.to_string());
+            // The first words of a replicator: which collections are there?
+            let ask = b"\x82\x80\0\0\0\0".to_vec();
+            let _ = connection.send(Message::from_bytes(ask)).await;
+            let mut read = Vec::new();
+            let wait = Duration::from_secs(5);
+            while let Ok(Some(message)) = tokio::time::timeout(wait, inbound.next()).await {
+                read.extend_from_slice(message.as_slice());
+            }
+            let closed = inbound.closed().flatten().map(|error| error.to_string());
+            let _ = connection.close(None).await;
+            (opened.and(closed.map_or(Ok(()), Err)), read)
+        })
+    };
+    let (server, address) = serve(&a, &[]);
+    let (_, read) = session(address.clone());
+    assert!(!read.is_empty(), "allowed, it is at least told what was wrong with its words");
+    ok(&a, &["peers", "deny", id["id"].as_str().unwrap()]);
+    std::thread::sleep(Duration::from_secs(3));
+    let (result, read) = session(address);
+    assert!(result.is_err() && read.is_empty(), "{result:?}: {read:?}");
+    server.terminate();
 }

@@ -94,7 +94,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Peers(command) => peers::run(&cli.global, command),
         Command::Group(command) => group::run(&cli.global, command),
         #[cfg(feature = "bluetooth")]
-        Command::Scan(args) => ble::scan(args),
+        Command::Scan(args) => ble::scan(&cli.global, args),
         #[cfg(feature = "bluetooth")]
         Command::Doctor(args) => doctor::run(args),
         Command::Bench(args) => bench::run(args),

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::args::GlobalArgs;
 use super::events::{Event, Events};
 use super::output::{Output, note, stdout_is_terminal};
 use super::runtime::{self, Signals};
+use super::security::{Keeper, Security, SecurityArgs};
 use super::{CliError, Exit};
 use crate::database::Database;
 use crate::replicator::store::ReplicaStore;
@@ -21,9 +23,10 @@ use crate::transport::bluez::central::BluerCentral;
 use crate::transport::bluez::central_btleplug::BtleplugCentral;
 use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
-use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert};
+use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert, Sighting};
 use crate::transport::bluez::radio::{self, RadioStatus};
 use crate::transport::bluez::scan::{Neighbour, Scan, Search, Wanted};
+use crate::transport::bluez::sealed::SealedAdvert;
 use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::session::{LinkConnection, SessionConfig};
@@ -34,6 +37,9 @@ const RADIO_INTERVAL: Duration = Duration::from_secs(2);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 /// Change of signal strength that is told.
 const RSSI_STEP_DB: u8 = 6;
+
+/// Limits of [`advert_lifetime`]: about as long as an address lives with BlueZ's Privacy.
+const ADVERT_LIFETIME_S: std::ops::RangeInclusive<u64> = 600..=900;
 
 /// How a central gets at the peer's characteristics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -89,6 +95,11 @@ pub(super) struct LinkArgs {
     /// Bluetooth: only devices that have paired before; implies at least --link-security encrypt
     #[arg(long)]
     bonded_only: bool,
+
+    /// Bluetooth: tell everybody the name of this machine; peers find it by `ble:NAME` without knowing it. Always told
+    /// with --plain
+    #[arg(long)]
+    advertise_name: bool,
 }
 
 impl LinkArgs {
@@ -148,9 +159,9 @@ impl Connector for Dial {
 }
 
 /// A connection to the peripheral `peer`: its address, its name, or `any`.
-pub(super) fn dial(peer: &str, args: &BleArgs) -> Arc<LinkConnection> {
+pub(super) fn dial(peer: &str, args: &BleArgs, codec: Arc<dyn AdvertCodec>) -> Arc<LinkConnection> {
     let wanted = if peer.is_empty() { Wanted::Any } else { Wanted::parse(peer) };
-    let search = Search::open(wanted);
+    let search = Search::new(wanted, codec);
     LinkConnection::central(Arc::new(Dial { args: args.clone(), search }), SessionConfig::default())
 }
 
@@ -159,11 +170,13 @@ pub(super) async fn listen(
     adapter: &str,
     state: AdvertBytes,
     link: LinkArgs,
+    is_secure: bool,
     events: &Events,
 ) -> Result<BluetoothListener, CliError> {
     let config = ListenerConfig {
         adapter: (!adapter.is_empty()).then(|| adapter.to_owned()),
-        name: Some(host_name()),
+        // A name that stays would give away what the sealed state hides.
+        name: (!is_secure || link.advertise_name).then(host_name),
         l2cap: true,
         state,
         security: link.security(),
@@ -187,11 +200,21 @@ pub(super) async fn listen_to_pair(adapter: &str, name: &str) -> Result<Bluetoot
     BluetoothListener::start(config).await.map_err(cli_error)
 }
 
-/// How this device's adverts are written, and those of others read.
-pub(super) fn advert_codec(db: &Database) -> Arc<dyn AdvertCodec> {
+/// How this device's adverts are written, and those of others read: sealed unless all is plain.
+pub(super) fn advert_codec(db: &Database, security: &Security, keeper: &Keeper) -> Arc<dyn AdvertCodec> {
+    if let (Security::Secure(config), Some(trust)) = (security, keeper.trust()) {
+        let (trust, identity) = (Arc::clone(trust), Arc::clone(&config.identity));
+        let strangers = config.policy.admits_strangers();
+        return Arc::new(SealedAdvert::new(trust, identity, strangers, fastrand::u16(..)));
+    }
     let source = db.source().0;
     let device = u32::from_le_bytes([source[0], source[1], source[2], source[3]]);
     Arc::new(PlainAdvert { group: 0, device })
+}
+
+/// How long one advert is used at most: another time each time, so that the change itself gives nobody away.
+pub(super) fn advert_lifetime() -> Duration {
+    Duration::from_secs(fastrand::u64(ADVERT_LIFETIME_S))
 }
 
 /// The counter that is advertised: it grows with each change of `collections`, and comes from the database, so that it outlives
@@ -271,6 +294,7 @@ fn cli_error(error: BluetoothError) -> CliError {
 #[command(after_help = "\
 Examples:
   gattway scan
+  gattway --db gateway.db scan                # names the peers that this database knows
   gattway scan --seconds 5 --json
   gattway scan --adapter hci1")]
 pub(super) struct ScanArgs {
@@ -293,6 +317,9 @@ struct Row<'a> {
     address: String,
     name: Option<&'a str>,
     rssi_dbm: Option<i16>,
+    /// The name of the peer in the trust list of the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
     /// How the state is told: to everybody, or sealed for those who hold a key.
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -304,28 +331,51 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn of(neighbour: &Neighbour) -> Row<'_> {
-        let state = AdvertState::decode(&neighbour.state);
+    fn of<'a>(neighbour: &'a Neighbour, codec: &dyn AdvertCodec) -> Row<'a> {
+        let open = AdvertState::decode(&neighbour.state);
+        let said = match open {
+            Some(state) => Some(Sighting { device: state.device, change: state.change }),
+            None => codec.read(&neighbour.state),
+        };
         Row {
             address: neighbour.address.to_string(),
             name: neighbour.name.as_deref(),
             rssi_dbm: neighbour.rssi,
-            state: if state.is_some() { "open" } else { "sealed" },
-            group: state.map(|state| state.group),
-            device: state.map(|state| format!("{:08x}", state.device)),
-            change: state.map(|state| state.change),
+            peer: codec.name(&neighbour.state),
+            state: match open {
+                Some(AdvertState::PAIRING) => "pairing",
+                Some(_) => "open",
+                None => "sealed",
+            },
+            group: open.map(|state| state.group),
+            device: said.map(|said| format!("{:08x}", said.device)),
+            change: said.map(|said| said.change),
         }
     }
 }
 
-pub(super) fn scan(args: &ScanArgs) -> Result<(), CliError> {
+/// Reads sealed adverts as the database can that was named, if one was.
+fn scan_codec(global: &GlobalArgs) -> Result<Arc<dyn AdvertCodec>, CliError> {
+    let open = || Arc::new(PlainAdvert { group: 0, device: 0 });
+    let Some(path) = global.db.as_ref().filter(|path| Database::exists(path)) else { return Ok(open()) };
+    let (security, keeper) = SecurityArgs::default().open(path)?;
+    Ok(match (&security, keeper.trust()) {
+        (Security::Secure(config), Some(trust)) => {
+            Arc::new(SealedAdvert::new(Arc::clone(trust), Arc::clone(&config.identity), true, 0))
+        }
+        _ => open(),
+    })
+}
+
+pub(super) fn scan(global: &GlobalArgs, args: &ScanArgs) -> Result<(), CliError> {
+    let codec = scan_codec(global)?;
     runtime::block_on(async {
         let mut signals = Signals::listen()?;
         let adapter = Adapter::open(args.adapter.as_deref()).await.map_err(cli_error)?;
         let mut scan = Scan::start(&adapter).await.map_err(cli_error)?;
         let end = args.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
-        let mut table =
-            Table { live: !args.json && stdout_is_terminal(), json: args.json, ..Table::default() };
+        let live = !args.json && stdout_is_terminal();
+        let mut table = Table { live, json: args.json, codec, seen: BTreeMap::new(), lines: 0 };
         loop {
             let over = async {
                 match end {
@@ -350,10 +400,10 @@ pub(super) fn scan(args: &ScanArgs) -> Result<(), CliError> {
 }
 
 /// Who was seen, and when last.
-#[derive(Default)]
 struct Table {
     live: bool,
     json: bool,
+    codec: Arc<dyn AdvertCodec>,
     seen: BTreeMap<String, (Neighbour, Option<Instant>)>,
     lines: usize,
 }
@@ -362,7 +412,13 @@ impl Table {
     fn seen(&mut self, neighbour: Neighbour) -> Result<(), CliError> {
         let key = neighbour.address.to_string();
         let old = self.seen.insert(key, (neighbour.clone(), Some(Instant::now())));
-        let changed = old.is_none_or(|(old, _)| old.state != neighbour.state || old.name != neighbour.name);
+        // The state of a stranger is another one each time, although nothing may have changed.
+        let changed = old.is_none_or(|(old, _)| {
+            old.name != neighbour.name
+                || (old.state != neighbour.state
+                    && (self.codec.read(&old.state), AdvertState::decode(&old.state))
+                        != (self.codec.read(&neighbour.state), AdvertState::decode(&neighbour.state)))
+        });
         if self.live {
             return self.draw();
         }
@@ -371,9 +427,9 @@ impl Table {
         }
         let mut out = Output::new();
         if self.json {
-            out.json(&Row::of(&neighbour))?;
+            out.json(&Row::of(&neighbour, &*self.codec))?;
         } else {
-            out.line(line(&neighbour, None))?;
+            out.line(line(&neighbour, &*self.codec, None))?;
         }
         out.flush()
     }
@@ -384,25 +440,24 @@ impl Table {
             // Up to the table's first line, and clear from there.
             out.line(format!("\x1b[{}A\x1b[J\x1b[1A", self.lines))?;
         }
-        out.line("ADDRESS            RSSI      NAME                 GROUP  DEVICE    CHANGE    SEEN")?;
+        out.line("ADDRESS            RSSI      NAME                 GROUP    DEVICE    CHANGE    SEEN")?;
         for (neighbour, at) in self.seen.values() {
-            out.line(line(neighbour, *at))?;
+            out.line(line(neighbour, &*self.codec, *at))?;
         }
         self.lines = self.seen.len() + 1;
         out.flush()
     }
 }
 
-fn line(neighbour: &Neighbour, at: Option<Instant>) -> String {
-    let row = Row::of(neighbour);
+fn line(neighbour: &Neighbour, codec: &dyn AdvertCodec, at: Option<Instant>) -> String {
+    let row = Row::of(neighbour, codec);
     let rssi = row.rssi_dbm.map_or_else(|| "?".to_owned(), |r| format!("{r} dBm"));
     let seen = at.map_or_else(String::new, |at| format!("{} s ago", at.elapsed().as_secs()));
-    let name = row.name.unwrap_or("-");
-    let (group, device, change) = match (row.group, row.device, row.change) {
-        (Some(group), Some(device), Some(change)) => (group.to_string(), device, change.to_string()),
-        _ => ("sealed".to_owned(), "-".to_owned(), "-".to_owned()),
-    };
-    format!("{:<18} {rssi:<9} {name:<20} {group:<6} {device:<9} {change:<9} {seen}", row.address)
+    let name = row.peer.as_deref().or(row.name).unwrap_or("-");
+    let group = row.group.filter(|_| row.state == "open").map_or_else(|| row.state.into(), |g| g.to_string());
+    let device = row.device.unwrap_or_else(|| "-".to_owned());
+    let change = row.change.map_or_else(|| "-".to_owned(), |change| change.to_string());
+    format!("{:<18} {rssi:<9} {name:<20} {group:<8} {device:<9} {change:<9} {seen}", row.address)
         .trim_end()
         .to_owned()
 }

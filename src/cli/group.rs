@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::args::GlobalArgs;
 use super::output::{Output, note, stdout_is_terminal};
-use super::{CliError, Exit, secret, store};
+use super::{CliError, Exit, secret, security, store};
 use crate::secure::files::PrivateFileError;
 use crate::secure::group::{Group, GroupError, GroupSecret};
 
@@ -96,6 +96,7 @@ struct Row<'a> {
 }
 
 pub(super) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), CliError> {
+    security::keep_secrets_in_memory();
     let directory = store::private_directory(global.db_path()?)?;
     match command {
         GroupCommand::Create(args) => {

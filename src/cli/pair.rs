@@ -15,7 +15,7 @@ use super::args::GlobalArgs;
 use super::output::{Output, note};
 use super::peers::{self, RoleArgs};
 use super::runtime::{self, Signals};
-use super::{CliError, Exit, secret, store};
+use super::{CliError, Exit, secret, security, store};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::secure::list::{Origin, TrustError, TrustList, check_name};
 use crate::secure::pairing::{ATTEMPTS_MAX, Card, Pairing, PairingCode, PairingError, PairingStep};
@@ -102,7 +102,8 @@ struct Side<'a> {
 
 pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> {
     let directory = store::private_directory(global.db_path()?)?;
-    let identity = Arc::new(identity(&directory)?);
+    security::keep_secrets_in_memory();
+    let identity = Arc::new(security::identity(&directory)?);
     let name = args.name.clone().unwrap_or_else(host_name);
     check_name(&name).map_err(peers::failed)?;
     let card = Card { name, advert_key: device_advert_key(&identity) };
@@ -126,11 +127,6 @@ pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> 
         }
         (None, None) => Err(CliError::new(Exit::Usage, "no device to pair with was named")),
     }
-}
-
-fn identity(directory: &std::path::Path) -> Result<Identity, CliError> {
-    Identity::load_or_create(directory, *secret::random()?)
-        .map_err(|error| CliError::new(Exit::Database, error.to_string()))
 }
 
 fn read_code(file: Option<&std::path::Path>) -> Result<PairingCode, CliError> {
@@ -182,7 +178,10 @@ impl Side<'_> {
                 Carrier::Stream(Arc::new(StreamConnection::connect(address.clone())))
             }
             #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(peer) => Carrier::Link(super::ble::dial(peer, &self.args.ble)),
+            PlaceAddress::Ble(peer) => {
+                let codec = Arc::new(crate::transport::bluez::sealed::PairingAdvert);
+                Carrier::Link(super::ble::dial(peer, &self.args.ble, codec))
+            }
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
         };

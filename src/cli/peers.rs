@@ -33,7 +33,7 @@ Examples:
   gattway --db gateway.db peers allow pump-house --role write --collection plant.settings=read
   gattway --db gateway.db peers allow default --role read    # members of the group that nothing else is said about
   gattway --db gateway.db peers deny pump-house
-  gattway --db gateway.db peers add \"$(ssh sensor gattway --db sensor.db id)\" --name sensor")]
+  gattway --db gateway.db peers add \"$(ssh sensor gattway --db sensor.db id --json | jq -r .id)\" --name sensor")]
 pub(super) enum PeersCommand {
     Ls(LsArgs),
     Rename(RenameArgs),

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use clap::Args;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::events::{Event, Events};
 use super::{CliError, Exit};
 use crate::endpoint::MessageEndpointConnection;
 use crate::replicator::config::{AccessRule, CollectionAccess};
-use crate::secure::group::Group;
+use crate::secure::trust::{Trust, TrustOpenError};
 use crate::secure::{
     Access, Authentication, Established, Grant, Identity, IdentityError, Keyring, PeerId, PeerPolicy, Psk,
     Refusal,
@@ -50,25 +51,54 @@ impl SecurityArgs {
     }
 
     /// Reads the identity of the database in `dir`, made at the first use, and who may come in.
-    pub(super) fn open(self, dir: &Path) -> Result<Security, CliError> {
+    pub(super) fn open(self, dir: &Path) -> Result<(Security, Keeper), CliError> {
         if self.plain {
-            return Ok(Security::Plain);
+            return Ok((Security::Plain, Keeper { trust: None, task: None }));
         }
         let identity = Arc::new(identity(dir)?);
-        let known = policy(dir)?;
+        let trust = Arc::new(Trust::open(dir).map_err(open_failed)?);
+        let known = Arc::clone(&trust);
         let policy: Arc<dyn PeerPolicy> = if self.trust_all { Arc::new(TrustAll(known)) } else { known };
-        Ok(Security::Secure(SecureConnectionConfig::new(identity, policy)))
+        let security = Security::Secure(SecureConnectionConfig::new(identity, policy));
+        Ok((security, Keeper { trust: Some(trust), task: None }))
     }
 }
 
-/// Who may come in, as the database's directory says.
-fn policy(dir: &Path) -> Result<Arc<dyn PeerPolicy>, CliError> {
-    let group = Group::load(dir)
-        .map_err(|error| CliError::new(Exit::Database, format!("the group of this database: {error}")))?;
-    Ok(match group {
-        Some(group) => Arc::new(Members(group.key().psk())),
-        None => Arc::new(Nobody),
-    })
+fn open_failed(error: TrustOpenError) -> CliError {
+    match error {
+        TrustOpenError::List(error) => super::peers::failed(error),
+        TrustOpenError::Group(error) => super::group::failed(error),
+    }
+}
+
+/// Keeps the answers about peers up to date while a command runs, and notes at its end who was seen.
+pub(super) struct Keeper {
+    trust: Option<Arc<Trust>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Begins to look for changes that other commands make. Needs a tokio runtime.
+    pub(super) fn start(&mut self) {
+        self.task = self.trust.clone().map(|trust| tokio::spawn(trust.follow()));
+    }
+
+    /// The answers, unless nobody proves anything.
+    #[cfg(feature = "bluetooth")]
+    pub(super) fn trust(&self) -> Option<&Arc<Trust>> {
+        self.trust.as_ref()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        if let Some(trust) = &self.trust {
+            trust.look();
+        }
+    }
 }
 
 impl Security {
@@ -217,27 +247,6 @@ pub(super) fn check_grant(
     Ok(())
 }
 
-/// A database without a group and without paired peers.
-struct Nobody;
-
-impl PeerPolicy for Nobody {
-    fn group_psk(&self) -> Option<Psk> {
-        None
-    }
-
-    fn paired(&self) -> Vec<PeerId> {
-        Vec::new()
-    }
-
-    fn admit(&self, _: &PeerId, _: Authentication) -> Result<Grant, Refusal> {
-        Err(Refusal::Stranger)
-    }
-
-    fn watch(&self) -> watch::Receiver<u64> {
-        watch::Sender::new(0).subscribe()
-    }
-}
-
 /// A group alone, without a trust list: who has its key may do everything.
 pub(super) struct Members(pub(super) Psk);
 
@@ -263,7 +272,7 @@ impl PeerPolicy for Members {
 }
 
 /// Known peers as they are known, and everybody else as well; who was denied stays out.
-struct TrustAll(Arc<dyn PeerPolicy>);
+struct TrustAll(Arc<Trust>);
 
 impl PeerPolicy for TrustAll {
     fn group_psk(&self) -> Option<Psk> {

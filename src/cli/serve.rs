@@ -13,7 +13,7 @@ use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, Signals};
-use super::security::{self, Security, SecurityArgs};
+use super::security::{self, Keeper, Security, SecurityArgs};
 use super::sync::check_stdio;
 use super::{CliError, Exit, store};
 use crate::database::Database;
@@ -87,9 +87,9 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let db = store::open(path)?;
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
-    let security = args.security.open(path)?;
+    let (security, mut keeper) = args.security.open(path)?;
     let began = std::time::Instant::now();
-    let result = runtime::block_on(serve(&db, collections, args, &security, &events))
+    let result = runtime::block_on(serve(&db, collections, args, &security, &mut keeper, &events))
         .and_then(|n| events.all_taken(n));
     events.finish(began, &result);
     result.map(|_| ())
@@ -101,8 +101,10 @@ async fn serve(
     collections: Vec<String>,
     args: &ServeArgs,
     security: &Security,
+    keeper: &mut Keeper,
     events: &Events,
 ) -> Result<u64, CliError> {
+    keeper.start();
     security.notes().iter().for_each(|note| events.say(note));
     let mut signals = Signals::listen()?;
     #[cfg(feature = "bluetooth")]
@@ -130,8 +132,10 @@ async fn serve(
             }
             #[cfg(feature = "bluetooth")]
             PlaceAddress::Ble(adapter) => {
-                let advert = Advert::new(db, &offered);
-                let bluetooth = super::ble::listen(adapter, advert.state(), args.link, events).await?;
+                let advert = Advert::new(db, &offered, security, keeper);
+                let bluetooth =
+                    super::ble::listen(adapter, advert.state(), args.link, security.is_secure(), events)
+                        .await?;
                 let address = format!("ble:{}", bluetooth.adapter());
                 accepting.spawn(accept_bluetooth(bluetooth, advert, door));
                 address
@@ -235,10 +239,11 @@ async fn accept_bluetooth(
                 let Some(connection) = connection else { return Ok(()) };
                 door.knock(Carrier::Link(connection), "Bluetooth central");
             }
-            Ok(()) = changes.changed() => {
-                bluetooth.set_state(advert.state());
-            }
+            Ok(()) = changes.changed() => {}
+            () = tokio::time::sleep(super::ble::advert_lifetime()) => {}
         }
+        // Where it is sealed it is another one each time, so that nobody can follow it.
+        bluetooth.set_state(advert.state());
     }
 }
 
@@ -252,8 +257,8 @@ struct Advert {
 
 #[cfg(feature = "bluetooth")]
 impl Advert {
-    fn new(db: &Database, collections: &[String]) -> Advert {
-        let codec = super::ble::advert_codec(db);
+    fn new(db: &Database, collections: &[String], security: &Security, keeper: &Keeper) -> Advert {
+        let codec = super::ble::advert_codec(db, security, keeper);
         Advert { db: db.clone(), collections: collections.to_vec(), codec }
     }
 

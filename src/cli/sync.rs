@@ -13,7 +13,7 @@ use super::events::Events;
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, Signals};
-use super::security::{self, Security, SecurityArgs};
+use super::security::{self, Keeper, Security, SecurityArgs};
 use super::{CliError, Exit, store};
 use crate::database::Database;
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
@@ -109,11 +109,11 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let db = store::open(path)?;
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
-    let security = args.security.open(path)?;
+    let (security, mut keeper) = args.security.open(path)?;
     security.check_offer()?;
     let began = Instant::now();
-    let result =
-        runtime::block_on(sync(&db, collections, args, &security, &events)).and_then(|n| events.all_taken(n));
+    let result = runtime::block_on(sync(&db, collections, args, &security, &mut keeper, &events))
+        .and_then(|n| events.all_taken(n));
     events.finish(began, &result);
     result.map(|_| ())
 }
@@ -137,8 +137,10 @@ async fn sync(
     collections: Vec<String>,
     args: &SyncArgs,
     security: &Security,
+    keeper: &mut Keeper,
     events: &Events,
 ) -> Result<u64, CliError> {
+    keeper.start();
     if !security.is_secure() {
         security.notes().iter().for_each(|note| events.say(note));
     }
@@ -152,7 +154,7 @@ async fn sync(
         }
         other => other,
     };
-    let replicator = Replicator::new(configuration(db, collections, args, security, events));
+    let replicator = Replicator::new(configuration(db, collections, args, security, keeper, events));
     if args.documents {
         let events = events.clone();
         replicator.add_document_listener(move |document| emit_document(&events, document));
@@ -178,8 +180,11 @@ fn configuration(
     collections: Vec<String>,
     args: &SyncArgs,
     security: &Security,
+    keeper: &Keeper,
     events: &Events,
 ) -> ReplicatorConfiguration {
+    #[cfg(not(feature = "bluetooth"))]
+    let _ = keeper;
     let replicator_type = match (args.push, args.pull) {
         (true, false) => ReplicatorType::Push,
         (false, true) => ReplicatorType::Pull,
@@ -193,6 +198,8 @@ fn configuration(
         address,
         #[cfg(feature = "bluetooth")]
         ble: args.ble.clone(),
+        #[cfg(feature = "bluetooth")]
+        codec: super::ble::advert_codec(db, security, keeper),
     };
     let endpoint = MessageEndpoint::new(uid, target, ProtocolType::ByteStream, Arc::new(dial));
     let mut config =
@@ -236,6 +243,8 @@ struct Dial {
     address: PlaceAddress,
     #[cfg(feature = "bluetooth")]
     ble: super::ble::BleArgs,
+    #[cfg(feature = "bluetooth")]
+    codec: Arc<dyn crate::transport::bluez::profile::AdvertCodec>,
 }
 
 impl MessageEndpointDelegate for Dial {
@@ -245,7 +254,9 @@ impl MessageEndpointDelegate for Dial {
                 self.security.over_stream(Arc::new(StreamConnection::connect(address.clone())))
             }
             #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(peer) => self.security.over_link(super::ble::dial(peer, &self.ble)),
+            PlaceAddress::Ble(peer) => {
+                self.security.over_link(super::ble::dial(peer, &self.ble, Arc::clone(&self.codec)))
+            }
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
         }

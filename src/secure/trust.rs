@@ -177,6 +177,12 @@ impl Trust {
         state.group.is_some() || state.list.peers().any(|(_, peer)| peer.is_known_by_identity())
     }
 
+    /// Whether a peer is in the list that is let in by its identity and has given no key of its adverts.
+    pub fn knows_without_key(&self) -> bool {
+        let state = self.lock();
+        state.list.peers().any(|(_, peer)| peer.is_known_by_identity() && peer.advert_key.is_none())
+    }
+
     /// The key under which this device seals its adverts: the group's, else its own.
     pub fn advert_key(&self, identity: &Identity) -> AdvertKey {
         self.lock()

@@ -11,6 +11,7 @@
 //! | [`peripheral`] | the GATT application and the advertisement |
 //! | [`security`] | what a peripheral requires of a radio connection |
 //! | [`agent`] | pairing without a screen and a person |
+//! | [`sealed`] | adverts that only holders of a key can read |
 //! | [`radio`] | MTU, interval, PHY and signal strength of connections |
 //! | `kernel` | the kernel's management and monitor sockets |
 //! | [`doctor`] | is this machine fit, and what to do if not |
@@ -41,6 +42,7 @@ pub mod profile;
 pub mod radio;
 mod retry;
 pub mod scan;
+pub mod sealed;
 pub mod security;
 mod stall;
 

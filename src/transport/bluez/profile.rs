@@ -101,6 +101,16 @@ pub trait AdvertCodec: Send + Sync {
     fn write(&self, change: u32) -> AdvertBytes;
     /// What a neighbour's state says; `None` if it is not meant for us.
     fn read(&self, state: &AdvertBytes) -> Option<Sighting>;
+
+    /// The name by which the neighbour is known here, if it is.
+    fn name(&self, _state: &AdvertBytes) -> Option<String> {
+        None
+    }
+
+    /// Whether it may be worth connecting to a neighbour with this state that nobody named.
+    fn may_be_ours(&self, _state: &AdvertBytes) -> bool {
+        true
+    }
 }
 
 /// The codec that everybody can read.
@@ -136,6 +146,9 @@ pub struct AdvertState {
 }
 
 impl AdvertState {
+    /// What a device tells that waits to be paired: nothing of itself.
+    pub const PAIRING: AdvertState = AdvertState { group: 0, device: 0, change: 0 };
+
     /// Largest value of [`AdvertState::change`].
     pub const CHANGE_MAX: u32 = 0x00ff_ffff;
 

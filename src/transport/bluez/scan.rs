@@ -42,11 +42,11 @@ pub struct Neighbour {
 /// Whom to look for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// The first neighbour that is one of ours.
+    /// The first neighbour that may be one of ours.
     Any,
     /// This address.
     Address(Address),
-    /// This advertised name.
+    /// This name, advertised or in the trust list.
     Name(String),
     /// The device of this address, or whoever tells of itself that it is the device with this tag: an address may change
     /// (Privacy), and a device must not be taken for another one when a session is resumed.
@@ -70,9 +70,12 @@ impl Wanted {
                 let said = codec.read(&neighbour.state).map(|sighting| sighting.device);
                 neighbour.address == *address || (said.is_some() && said == *tag)
             }
-            Wanted::Any => true,
+            Wanted::Any => codec.may_be_ours(&neighbour.state),
             Wanted::Address(address) => neighbour.address == *address,
-            Wanted::Name(name) => neighbour.name.as_deref() == Some(name),
+            Wanted::Name(name) => {
+                neighbour.name.as_deref() == Some(name)
+                    || codec.name(&neighbour.state).as_deref() == Some(name)
+            }
         }
     }
 }

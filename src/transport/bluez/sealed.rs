@@ -3,14 +3,35 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::profile::{AdvertBytes, AdvertCodec, Sighting};
-use crate::secure::trust::{AdvertResolver, Resolved, Trust};
+use super::profile::{AdvertBytes, AdvertCodec, AdvertState, Sighting};
 use crate::secure::Identity;
+use crate::secure::advert::SEALED;
+use crate::secure::trust::{AdvertResolver, Resolved, Trust};
+
+/// Reads no state: finds the devices that wait to be paired.
+#[derive(Clone, Copy, Debug)]
+pub struct PairingAdvert;
+
+impl AdvertCodec for PairingAdvert {
+    fn write(&self, _: u32) -> AdvertBytes {
+        AdvertState::PAIRING.encode()
+    }
+
+    fn read(&self, _: &AdvertBytes) -> Option<Sighting> {
+        None
+    }
+
+    fn may_be_ours(&self, state: &AdvertBytes) -> bool {
+        *state == AdvertState::PAIRING.encode()
+    }
+}
 
 /// Seals this device's state, and opens that of peers. Follows the group and the trust list as they change.
 pub struct SealedAdvert {
     trust: Arc<Trust>,
     identity: Arc<Identity>,
+    /// Whether peers are wanted that nothing is known of.
+    strangers: bool,
     nonce: AtomicU16,
     /// What was made of the keys, and of which state of them.
     resolver: Mutex<Option<(u64, AdvertResolver)>>,
@@ -18,8 +39,9 @@ pub struct SealedAdvert {
 
 impl SealedAdvert {
     /// Counts nonces from `nonce` on: a random one, so that a restart does not begin with what was seen before.
-    pub fn new(trust: Arc<Trust>, identity: Arc<Identity>, nonce: u16) -> SealedAdvert {
-        SealedAdvert { trust, identity, nonce: AtomicU16::new(nonce), resolver: Mutex::new(None) }
+    /// `strangers`: peers may be ours of whom nothing is known.
+    pub fn new(trust: Arc<Trust>, identity: Arc<Identity>, strangers: bool, nonce: u16) -> SealedAdvert {
+        SealedAdvert { trust, identity, strangers, nonce: AtomicU16::new(nonce), resolver: Mutex::new(None) }
     }
 
     fn resolve(&self, state: &AdvertBytes) -> Option<Resolved> {
@@ -43,6 +65,13 @@ impl AdvertCodec for SealedAdvert {
         Some(Sighting { device: opened.device.0, change: opened.change })
     }
 
+    fn may_be_ours(&self, state: &AdvertBytes) -> bool {
+        // A device that was entered by hand has given no key to open its adverts by.
+        self.strangers
+            || self.resolve(state).is_some()
+            || (state[0] == SEALED && self.trust.knows_without_key())
+    }
+
     fn name(&self, state: &AdvertBytes) -> Option<String> {
         let peer = self.resolve(state)?.peer?;
         Some(self.trust.list().get(&peer)?.name.clone().unwrap_or_else(|| peer.short()))
@@ -64,7 +93,7 @@ mod tests {
                 group.store(dir.path()).expect("store");
             }
             let trust = Arc::new(Trust::open(dir.path()).expect("open"));
-            (SealedAdvert::new(trust, Arc::new(Identity::from_private([n; 32])), u16::MAX), dir)
+            (SealedAdvert::new(trust, Arc::new(Identity::from_private([n; 32])), false, u16::MAX), dir)
         };
         let ((a, _a), (b, dir), (stranger, _c)) = (device(1, true), device(2, true), device(3, false));
         let (one, two) = (a.write(7), a.write(7));
@@ -72,6 +101,7 @@ mod tests {
         let seen = b.read(&one).expect("a member");
         assert_eq!((seen.change, Some(seen)), (7, b.read(&two)));
         assert_eq!(stranger.read(&one), None);
+        assert!(b.may_be_ours(&one) && !stranger.may_be_ours(&one) && !b.may_be_ours(&stranger.write(7)));
         assert_eq!(b.name(&one), None, "never met");
         let id = Identity::from_private([1; 32]).id();
         TrustList::update(dir.path(), |list| {
