@@ -167,6 +167,7 @@ pub struct Pairing {
     output: Vec<u8>,
     input: Vec<u8>,
     guessed: bool,
+    failed: bool,
 }
 
 /// What the proofs cover.
@@ -217,7 +218,16 @@ impl Pairing {
         while card.name.len() > PEER_NAME_MAX {
             card.name.pop();
         }
-        Pairing { phase, is_active, binding, card, output: Vec::new(), input: Vec::new(), guessed: false }
+        Pairing {
+            phase,
+            is_active,
+            binding,
+            card,
+            output: Vec::new(),
+            input: Vec::new(),
+            guessed: false,
+            failed: false,
+        }
     }
 
     /// Takes bytes of the other side, in any pieces. What comes behind a step that asks something of the caller waits for
@@ -236,6 +246,14 @@ impl Pairing {
                 break;
             }
             let message: Vec<u8> = self.input.drain(..len + 1).skip(1).collect();
+            if let [kind, reason @ ..] = &message[..]
+                && *kind == Kind::Refuse as u8
+            {
+                // Not answered: it is over on both sides.
+                self.phase = Phase::Over;
+                let is_wrong = reason.first() == Some(&u8::from(true));
+                return Err(if is_wrong { PairingError::WrongCode } else { PairingError::Refused });
+            }
             match self.handle(&message) {
                 Ok(PairingStep::Continue) => {}
                 Ok(step) => return Ok(step),
@@ -247,10 +265,6 @@ impl Pairing {
 
     fn handle(&mut self, message: &[u8]) -> Result<PairingStep, PairingError> {
         let (kind, body) = message.split_first().ok_or(PairingError::Malformed)?;
-        if *kind == Kind::Refuse as u8 {
-            let wrong = body.first() == Some(&1);
-            return Err(if wrong { PairingError::WrongCode } else { PairingError::Refused });
-        }
         let phase = std::mem::replace(&mut self.phase, Phase::Over);
         let is = |wanted: Kind| *kind == wanted as u8;
         match phase {
@@ -344,8 +358,10 @@ impl Pairing {
         self.output.extend_from_slice(body);
     }
 
+    /// Tells the other side, once.
     fn fail(&mut self, error: PairingError) -> PairingError {
-        if error != PairingError::Refused {
+        if !self.failed {
+            self.failed = true;
             self.send(Kind::Refuse, &[u8::from(error == PairingError::WrongCode)]);
         }
         self.phase = Phase::Over;
