@@ -18,9 +18,17 @@ pub(super) enum PlaceAddress {
     Ble(String),
 }
 
-#[cfg(feature = "bluetooth")]
 impl PlaceAddress {
+    /// What stands behind `ble:`.
+    pub(super) fn ble_peer(&self) -> Option<&str> {
+        match self {
+            PlaceAddress::Ble(peer) => Some(peer),
+            PlaceAddress::Stream(_) => None,
+        }
+    }
+
     /// Whether it is reached by Bluetooth.
+    #[cfg(feature = "bluetooth")]
     pub(super) fn is_ble(&self) -> bool {
         matches!(self, PlaceAddress::Ble(_))
     }

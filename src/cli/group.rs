@@ -33,7 +33,7 @@ pub(super) enum GroupCommand {
     Leave(LeaveArgs),
 }
 
-/// Make a group with a new secret, and be its first member.
+/// Make a group with a new secret, be its first member, and print its code for the others.
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
     /// Its name on this device [default: eight digits of its fingerprint]
@@ -103,11 +103,7 @@ pub(super) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), Cli
             refuse_second(&directory)?;
             let secret = GroupSecret::from_bytes(*secret::random()?);
             let group = keep(&directory, args.name.as_deref(), secret)?;
-            told(&group, args.json)?;
-            if !args.json {
-                note("`gattway group show` prints the code for the other devices, `--qr` as a picture");
-            }
-            Ok(())
+            if args.json { told(&group, true) } else { print_code(&group, false) }
         }
         GroupCommand::Join(args) => join(&directory, args),
         GroupCommand::Show(args) => show(&directory, args),
@@ -158,19 +154,24 @@ fn show(directory: &Path, args: &ShowArgs) -> Result<(), CliError> {
     if args.public {
         return told(&group, args.json);
     }
-    let code = group.secret().code();
-    let mut out = Output::new();
     if args.json {
+        let (code, mut out) = (group.secret().code(), Output::new());
         out.json(&Row { name: group.name(), fingerprint: group.fingerprint(), code: Some(&code) })?;
         return out.flush();
     }
-    if args.qr {
+    print_code(&group, args.qr)
+}
+
+/// Shows the secret to whoever looks.
+fn print_code(group: &Group, as_picture: bool) -> Result<(), CliError> {
+    let mut out = Output::new();
+    if as_picture {
         out.line(&*picture(&group.secret().qr_text(), stdout_is_terminal())?)?;
     }
-    out.line(&*code)?;
+    out.line(&*group.secret().code())?;
     out.flush()?;
     note(&format!(
-        "group {:?}, fingerprint {}: whoever has seen this code can join and may sync",
+        "group {:?}, fingerprint {}: whoever has seen this code can join (`gattway group join`) and may sync",
         group.name(),
         group.fingerprint()
     ));

@@ -37,7 +37,7 @@ const INBOUND_BYTES: usize = 4096;
 ///
 /// The side that listens shows the code, the side that connects asks for it. Afterwards each has the other in its list
 /// (`gattway peers`) and may sync without a common group. The code is good for two minutes and three attempts, and for
-/// nothing afterwards; who listens in learns nothing from it.
+/// nothing afterwards; who listens in learns nothing from it. Over Bluetooth, end a `serve` on the same adapter meanwhile.
 ///
 /// With --json, standard output has one event a line: `listening`, `code` (to be shown to a person), `attempt` (with its
 /// error), and last `paired`.

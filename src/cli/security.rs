@@ -83,6 +83,13 @@ impl Keeper {
         self.task = self.trust.clone().map(|trust| tokio::spawn(trust.follow()));
     }
 
+    /// The peer that a person named, by its name in the list or its address.
+    pub(super) fn prefer(&self, name: Option<&str>) {
+        if let (Some(trust), Some(name)) = (&self.trust, name) {
+            trust.prefer(name);
+        }
+    }
+
     /// The answers, unless nobody proves anything.
     #[cfg(feature = "bluetooth")]
     pub(super) fn trust(&self) -> Option<&Arc<Trust>> {

@@ -141,6 +141,7 @@ async fn sync(
     events: &Events,
 ) -> Result<u64, CliError> {
     keeper.start();
+    keeper.prefer(args.peer.as_deref().or(args.address.ble_peer()));
     if !security.is_secure() {
         security.notes().iter().for_each(|note| events.say(note));
     }

@@ -52,6 +52,8 @@ struct State {
     version: u64,
     /// Why nobody is let in at this time.
     failed: Option<String>,
+    /// The peer that is wanted before all others.
+    preferred: Option<PeerId>,
     /// Peers that came and are to be noted.
     seen: BTreeMap<PeerId, Authentication>,
 }
@@ -76,6 +78,7 @@ impl Trust {
             stamps,
             version: 0,
             failed: None,
+            preferred: None,
             seen: BTreeMap::new(),
         };
         Ok(Trust {
@@ -171,10 +174,10 @@ impl Trust {
         self.lock().list.clone()
     }
 
-    /// Whether this database knows anybody: a group or a peer.
-    pub fn knows_anybody(&self) -> bool {
-        let state = self.lock();
-        state.group.is_some() || state.list.peers().any(|(_, peer)| peer.is_known_by_identity())
+    /// Puts the peer first that a person names, if the list has it: in one handshake only a few can be asked for.
+    pub fn prefer(&self, text: &str) {
+        let mut state = self.lock();
+        state.preferred = state.list.find(text).ok();
     }
 
     /// Whether a peer is in the list that is let in by its identity and has given no key of its adverts.
@@ -237,9 +240,10 @@ impl PeerPolicy for Trust {
     fn paired(&self) -> Vec<PeerId> {
         let state = self.lock();
         let known = state.list.peers().filter(|(_, peer)| peer.is_known_by_identity());
-        let mut known: Vec<_> = known.map(|(id, peer)| (peer.last_seen_s, *id)).collect();
+        let rank = |id: &PeerId, seen_s: u64| (state.preferred == Some(*id), seen_s, *id);
+        let mut known: Vec<_> = known.map(|(id, peer)| rank(id, peer.last_seen_s)).collect();
         known.sort_unstable_by(|a, b| b.cmp(a));
-        known.into_iter().map(|(_, id)| id).collect()
+        known.into_iter().map(|(_, _, id)| id).collect()
     }
 
     fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
@@ -379,6 +383,8 @@ mod tests {
         let grant = trust.admit(&B, Authentication::Paired).expect("listed");
         assert_eq!(grant.permissions, Permissions::all(Access::Write));
         assert_eq!(trust.paired(), [B, A], "seen last comes first");
+        trust.prefer("gateway");
+        assert_eq!(trust.paired(), [A, B], "but who is named before all");
     }
 
     #[test]

@@ -385,12 +385,13 @@ async fn controller_findings(name: &str, controller: u16) -> Vec<Finding> {
             advice,
         ));
     }
-    let privacy = if info.current & kernel::settings::PRIVACY == 0 {
-        "the address stays the same"
+    findings.push(if info.current & kernel::settings::PRIVACY == 0 {
+        let advice = "set Privacy = device under [General] of main.conf where nobody may follow this device; peers then find it by \
+            ble:any or the name that they gave it, no longer by its address";
+        Finding::new(name, Level::Advice, "the address stays the same: anybody can follow it", advice)
     } else {
-        "the address changes (Privacy)"
-    };
-    findings.push(Finding::new(name, Level::Ok, privacy, ""));
+        Finding::new(name, Level::Ok, "the address changes (Privacy)", "")
+    });
     let text = match slots {
         Some((_, maker, slots)) => format!("connection slots: about {slots} ({maker}); --slots {slots}"),
         None => {
