@@ -23,6 +23,7 @@ pub(crate) mod fuzzing;
 mod group;
 mod id;
 mod logging;
+mod newcomers;
 mod output;
 mod pair;
 mod peers;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
+use super::newcomers::{Newcomers, PairingPolicy};
 use super::output::{Output, note};
 use super::peers::{self, RoleArgs};
 use super::runtime::{self, Signals};
@@ -20,11 +20,9 @@ use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingErro
 use crate::secure::list::{Origin, TrustError, TrustList, check_name};
 use crate::secure::pairing::{ATTEMPTS_MAX, Card, Pairing, PairingCode, PairingError, PairingStep};
 use crate::secure::trust::device_advert_key;
-use crate::secure::{
-    Access, Authentication, Established, Grant, Identity, PeerId, PeerPolicy, Permissions, Psk, Refusal,
-};
+use crate::secure::{Established, Identity, PeerId};
 use crate::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig};
-use crate::transport::stream::{Address, StreamConnection, StreamListener};
+use crate::transport::stream::{Address, StreamConnection};
 
 /// Time for all of it: a person walks from one device to the other and types six digits.
 const PAIRING_TIMEOUT: Duration = Duration::from_secs(120);
@@ -213,7 +211,7 @@ impl Side<'_> {
         attempts: u32,
     ) -> Result<(), CliError> {
         let acceptor = SecureAcceptor::new(self.config());
-        let newcomers = Newcomers::bind(address, self).await?;
+        let newcomers = Newcomers::bind(address, &self.card.name).await?;
         self.emit(
             &Event::Listening { address: &newcomers.address },
             &format!("listening on {}", newcomers.address),
@@ -395,93 +393,4 @@ struct Peer {
     name: Option<String>,
     /// The other side has said that it has entered this one.
     confirmed: bool,
-}
-
-/// Where the other device arrives.
-struct Newcomers {
-    kind: NewcomersKind,
-    address: String,
-}
-
-enum NewcomersKind {
-    Stream(StreamListener),
-    #[cfg(feature = "bluetooth")]
-    Bluetooth(crate::transport::bluez::listener::BluetoothListener),
-}
-
-impl Newcomers {
-    async fn bind(address: &PlaceAddress, side: &Side<'_>) -> Result<Newcomers, CliError> {
-        match address {
-            PlaceAddress::Stream(address) => {
-                let listener = super::serve::bind(address).await?;
-                let address = listener.local_address().to_string();
-                Ok(Newcomers { kind: NewcomersKind::Stream(listener), address })
-            }
-            #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(adapter) => {
-                let listener = super::ble::listen_to_pair(adapter, &side.card.name).await?;
-                let address = format!("ble:{}", listener.adapter());
-                Ok(Newcomers { kind: NewcomersKind::Bluetooth(listener), address })
-            }
-            #[cfg(not(feature = "bluetooth"))]
-            PlaceAddress::Ble(_) => {
-                let _ = side;
-                unreachable!("such an address is refused when it is read")
-            }
-        }
-    }
-
-    /// Gives the next newcomer to the acceptor.
-    async fn take(&self, acceptor: &SecureAcceptor) -> Result<(), CliError> {
-        match &self.kind {
-            NewcomersKind::Stream(listener) => {
-                let accepted = listener.accept().await.map_err(|error| {
-                    CliError::new(Exit::Peer, format!("cannot accept on {}: {error}", self.address))
-                })?;
-                let ended = || CliError::new(Exit::Peer, "the listener has ended");
-                let connection = accepted.ok_or_else(ended)?;
-                let label = connection.peer().to_owned();
-                acceptor.incoming(Carrier::Stream(Arc::new(connection)), label);
-            }
-            #[cfg(feature = "bluetooth")]
-            NewcomersKind::Bluetooth(listener) => {
-                let ended = || CliError::new(Exit::Peer, "Bluetooth has ended");
-                let connection = listener.accept().await.ok_or_else(ended)?;
-                acceptor.incoming(Carrier::Link(connection), "Bluetooth central");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Lets everybody into the session of a pairing, in which nothing but the pairing's messages goes over.
-struct PairingPolicy {
-    never: watch::Sender<u64>,
-}
-
-impl PairingPolicy {
-    fn new() -> PairingPolicy {
-        PairingPolicy { never: watch::Sender::new(0) }
-    }
-}
-
-impl PeerPolicy for PairingPolicy {
-    fn group_psk(&self) -> Option<Psk> {
-        None
-    }
-
-    fn paired(&self) -> Vec<PeerId> {
-        Vec::new()
-    }
-
-    fn admit(&self, _: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
-        match via {
-            Authentication::Open => Ok(Grant { name: None, permissions: Permissions::all(Access::None) }),
-            _ => Err(Refusal::Stranger),
-        }
-    }
-
-    fn watch(&self) -> watch::Receiver<u64> {
-        self.never.subscribe()
-    }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::profile::{AdvertBytes, AdvertCodec, AdvertState, Sighting};
+use super::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert, Sighting};
 use crate::secure::Identity;
 use crate::secure::advert::SEALED;
 use crate::secure::trust::{AdvertResolver, Resolved, Trust};
@@ -39,7 +39,7 @@ pub struct SealedAdvert {
 
 impl SealedAdvert {
     /// Counts nonces from `nonce` on: a random one, so that a restart does not begin with what was seen before.
-    /// `strangers`: peers may be ours of whom nothing is known.
+    /// `strangers`: peers are met of whom nothing is known, so the own state is told to everybody.
     pub fn new(trust: Arc<Trust>, identity: Arc<Identity>, strangers: bool, nonce: u16) -> SealedAdvert {
         SealedAdvert { trust, identity, strangers, nonce: AtomicU16::new(nonce), resolver: Mutex::new(None) }
     }
@@ -56,13 +56,23 @@ impl SealedAdvert {
 
 impl AdvertCodec for SealedAdvert {
     fn write(&self, change: u32) -> AdvertBytes {
+        if self.strangers {
+            // Who lets strangers in wants to be found by them.
+            let id = self.identity.id().0;
+            let device = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
+            return PlainAdvert { group: 0, device }.write(change);
+        }
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         self.trust.advert_key(&self.identity).seal(&self.identity.id(), change, nonce)
     }
 
     fn read(&self, state: &AdvertBytes) -> Option<Sighting> {
-        let opened = self.resolve(state)?.opened;
-        Some(Sighting { device: opened.device.0, change: opened.change })
+        if let Some(Resolved { opened, .. }) = self.resolve(state) {
+            return Some(Sighting { device: opened.device.0, change: opened.change });
+        }
+        let told =
+            AdvertState::decode(state).filter(|told| self.strangers && *told != AdvertState::PAIRING)?;
+        Some(Sighting { device: told.device, change: told.change })
     }
 
     fn may_be_ours(&self, state: &AdvertBytes) -> bool {
@@ -87,20 +97,23 @@ mod tests {
     #[test]
     fn members_read_each_other_and_strangers_nothing() {
         let group = Group::new(None, GroupSecret::from_bytes([9; 16])).expect("group");
-        let device = |n: u8, member: bool| {
+        let device = |n: u8, member: bool, strangers: bool| {
             let dir = tempfile::tempdir().expect("temporary directory");
             if member {
                 group.store(dir.path()).expect("store");
             }
             let trust = Arc::new(Trust::open(dir.path()).expect("open"));
-            (SealedAdvert::new(trust, Arc::new(Identity::from_private([n; 32])), false, u16::MAX), dir)
+            (SealedAdvert::new(trust, Arc::new(Identity::from_private([n; 32])), strangers, u16::MAX), dir)
         };
-        let ((a, _a), (b, dir), (stranger, _c)) = (device(1, true), device(2, true), device(3, false));
+        let ((a, _a), (b, dir)) = (device(1, true, false), device(2, true, false));
+        let ((stranger, _c), (open, _d)) = (device(3, false, false), device(4, false, true));
         let (one, two) = (a.write(7), a.write(7));
         assert_ne!(one, two, "no two adverts are alike");
         let seen = b.read(&one).expect("a member");
         assert_eq!((seen.change, Some(seen)), (7, b.read(&two)));
         assert_eq!(stranger.read(&one), None);
+        assert_eq!((b.read(&open.write(7)), stranger.read(&open.write(7))), (None, None));
+        assert_eq!(device(5, false, true).0.read(&open.write(7)).map(|said| said.change), Some(7));
         assert!(b.may_be_ours(&one) && !stranger.may_be_ours(&one) && !b.may_be_ours(&stranger.write(7)));
         assert_eq!(b.name(&one), None, "never met");
         let id = Identity::from_private([1; 32]).id();

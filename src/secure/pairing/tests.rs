@@ -1,0 +1,146 @@
+//! Pairings that come about, and the many that must not.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const A: PeerId = PeerId([1; 32]);
+const B: PeerId = PeerId([2; 32]);
+
+fn code(text: &str) -> PairingCode {
+    PairingCode::parse(text).expect("a code")
+}
+
+fn card(name: &str) -> Card {
+    Card { name: name.into(), advert_key: AdvertKey::from_bytes([name.len() as u8; 32]) }
+}
+
+type Ended = Result<Option<Card>, PairingError>;
+
+/// Runs both sides to their end, moving `piece` bytes at a time; gives what each has entered.
+fn run(mut a: Pairing, mut b: Pairing, piece: usize) -> (Ended, Ended) {
+    fn take(side: &mut Pairing, bytes: &[u8], entered: &mut Ended) {
+        let mut bytes = bytes;
+        loop {
+            match side.handle_bytes(bytes) {
+                Ok(PairingStep::Enter(card)) => {
+                    *entered = Ok(Some(card));
+                    side.entered().expect("entered");
+                    bytes = &[];
+                }
+                Ok(_) => return,
+                Err(error) => {
+                    if entered == &Ok(None) {
+                        *entered = Err(error);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+    let (mut at_a, mut at_b) = (Ok(None), Ok(None));
+    loop {
+        let (to_b, to_a) = (a.take_output(), b.take_output());
+        if to_a.is_empty() && to_b.is_empty() {
+            return (at_a, at_b);
+        }
+        to_b.chunks(piece).for_each(|bytes| take(&mut b, bytes, &mut at_b));
+        to_a.chunks(piece).for_each(|bytes| take(&mut a, bytes, &mut at_a));
+    }
+}
+
+#[test]
+fn the_same_code_pairs_and_each_has_the_others_card() {
+    for piece in [1, 7, 1000] {
+        let a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+        let b = Pairing::passive(code("482 915"), [5; 32], B, A, card("gateway 1"));
+        let (at_a, at_b) = run(a, b, piece);
+        assert_eq!(at_a, Ok(Some(card("gateway 1"))));
+        assert_eq!(at_b, Ok(Some(card("sensor"))));
+    }
+}
+
+#[test]
+fn another_code_session_or_key_enters_nobody() {
+    let good = || (code("482915"), [5; 32], A, B);
+    let (c, h, me, peer) = good();
+    for (c2, h2, me2, peer2) in [
+        (code("482916"), h, B, A),
+        (code("482915"), [6; 32], B, A),
+        (code("482915"), h, PeerId([3; 32]), A),
+        (code("482915"), h, B, PeerId([3; 32])),
+    ] {
+        let a = Pairing::active(&c, h, me, peer, card("sensor"));
+        let b = Pairing::passive(c2, h2, me2, peer2, card("gateway"));
+        let (at_a, at_b) = run(a, b, 1000);
+        assert_eq!((at_a, at_b), (Err(PairingError::WrongCode), Err(PairingError::WrongCode)));
+    }
+}
+
+/// Somebody between the two has a session with each, and passes on what they send.
+#[test]
+fn somebody_in_between_who_passes_everything_on_pairs_nobody() {
+    let evil = PeerId([9; 32]);
+    let a = Pairing::active(&code("482915"), [5; 32], A, evil, card("sensor"));
+    let b = Pairing::passive(code("482915"), [6; 32], B, evil, card("gateway"));
+    let (at_a, at_b) = run(a, b, 1000);
+    assert!(at_a.is_err() && at_b.is_err());
+}
+
+#[test]
+fn a_guess_is_counted_and_a_look_is_not() {
+    let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
+    let mut a = Pairing::active(&code("000000"), [5; 32], A, B, card("evil"));
+    b.handle_bytes(&a.take_output()).expect("hello");
+    assert!(!b.has_guessed_wrong());
+    a.handle_bytes(&b.take_output()).expect("answer");
+    assert_eq!(b.handle_bytes(&a.take_output()), Err(PairingError::WrongCode));
+    assert!(b.has_guessed_wrong());
+    assert_eq!(a.handle_bytes(&b.take_output()), Err(PairingError::WrongCode));
+}
+
+/// Reflects each side's messages to itself and repeats them out of turn.
+#[test]
+fn reflected_and_misplaced_messages_enter_nobody() {
+    let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+    let hello = a.take_output();
+    assert!(a.handle_bytes(&hello).is_err());
+    for bytes in [&[1u8, Kind::Done as u8][..], &[1, Kind::Card as u8], &[0], &[1, 77]] {
+        let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+        assert!(a.handle_bytes(bytes).is_err());
+        let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
+        assert!(b.handle_bytes(bytes).is_err());
+        assert!(b.handle_bytes(&hello).is_err(), "it is over");
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_never_panic_nor_enter_anybody(pieces: Vec<Vec<u8>>, active: bool) {
+        let mut side = if active {
+            Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"))
+        } else {
+            Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"))
+        };
+        for piece in pieces {
+            if let Ok(step) = side.handle_bytes(&piece) {
+                prop_assert_eq!(step, PairingStep::Continue);
+            }
+        }
+    }
+
+    #[test]
+    fn codes_read_back(entropy: [u8; 16]) {
+        let code = PairingCode::from_entropy(entropy);
+        let read = PairingCode::parse(&code.text()).map(|read| read.text());
+        prop_assert_eq!(read, Ok(code.text()));
+    }
+}
+
+#[test]
+fn codes_are_six_digits_and_are_not_printed() {
+    for bad in ["", "12345", "1234567", "12345a", "١٢٣٤٥٦"] {
+        assert!(PairingCode::parse(bad).is_err(), "{bad}");
+    }
+    assert!(!format!("{:?}", code("482915")).contains('4'));
+}

@@ -1,0 +1,113 @@
+//! The answers about peers: who comes in, with what, and what changes them.
+
+use super::super::Access;
+use super::super::group::GroupSecret;
+use super::*;
+
+const A: PeerId = PeerId([1; 32]);
+const B: PeerId = PeerId([2; 32]);
+
+fn change(dir: &Path, change: impl FnOnce(&mut TrustList)) {
+    TrustList::update(dir, |list| {
+        change(list);
+        Ok(())
+    })
+    .expect("update");
+}
+
+#[test]
+fn denied_wins_over_everything_and_strangers_stay_out() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let trust = Trust::open(dir.path()).expect("open");
+    for via in [Authentication::Group, Authentication::Paired, Authentication::Open] {
+        assert_eq!(trust.admit(&A, via), Err(Refusal::Stranger), "{via:?}");
+    }
+    let group = Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group");
+    group.store(dir.path()).expect("store");
+    let mut watch = trust.watch();
+    trust.look();
+    assert!(watch.has_changed().expect("open"));
+    watch.mark_unchanged();
+    assert_eq!(trust.admit(&A, Authentication::Group), Ok(Grant::full(None)));
+    trust.look();
+    trust.look();
+    assert!(!watch.has_changed().expect("open"), "to be noted as seen changes no answer");
+    let entry = trust.list().get(&A).cloned().expect("it was entered");
+    assert!(entry.origin == Origin::Group && entry.first_seen_s > 0 && entry.last_seen_s > 0);
+    assert_eq!(trust.admit(&A, Authentication::Paired), Err(Refusal::Stranger), "only as a member");
+    assert!(trust.paired().is_empty());
+
+    change(dir.path(), |list| list.get_mut(&A).expect("entry").denied = true);
+    trust.look();
+    assert!(watch.has_changed().expect("open"));
+    assert_eq!(trust.admit(&A, Authentication::Group), Err(Refusal::Denied));
+    assert_eq!(trust.admit(&B, Authentication::Group), Ok(Grant::full(None)));
+    Group::leave(dir.path()).expect("leave");
+    trust.look();
+    assert_eq!(trust.admit(&B, Authentication::Group), Err(Refusal::Stranger));
+}
+
+#[test]
+fn roles_and_names_stand_in_the_grant() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    change(dir.path(), |list| {
+        let permissions = Permissions {
+            others: Access::None,
+            collections: [("plant.readings".to_owned(), Access::Read)].into(),
+        };
+        list.enter(A, Origin::Paired).expect("room").permissions = Some(permissions);
+        list.rename(&A, "gateway").expect("rename");
+        list.enter(B, Origin::Manual).expect("room").last_seen_s = 5;
+        list.default = Permissions::all(Access::Write);
+    });
+    let trust = Trust::open(dir.path()).expect("open");
+    let grant = trust.admit(&A, Authentication::Paired).expect("paired");
+    assert_eq!(grant.name.as_deref(), Some("gateway"));
+    assert_eq!(grant.permissions.of("plant.readings"), Access::Read);
+    assert_eq!(grant.permissions.of("_default"), Access::None);
+    let grant = trust.admit(&B, Authentication::Paired).expect("listed");
+    assert_eq!(grant.permissions, Permissions::all(Access::Write));
+    assert_eq!(trust.paired(), [B, A], "seen last comes first");
+    trust.prefer("gateway");
+    assert_eq!(trust.paired(), [A, B], "but who is named before all");
+}
+
+#[test]
+fn what_cannot_be_read_lets_nobody_in() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    change(dir.path(), |list| {
+        list.enter(A, Origin::Paired).expect("room");
+    });
+    let trust = Trust::open(dir.path()).expect("open");
+    assert!(trust.admit(&A, Authentication::Paired).is_ok());
+    let path = dir.path().join("trust");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).expect("write");
+    let watch = trust.watch();
+    trust.look();
+    assert!(watch.has_changed().expect("open"));
+    assert_eq!(trust.admit(&A, Authentication::Paired), Err(Refusal::Stranger));
+    assert!(matches!(Trust::open(dir.path()), Err(TrustOpenError::List(TrustError::File(_)))));
+}
+
+#[test]
+fn adverts_of_the_group_and_of_paired_devices_are_resolved() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let group = Group::new(None, GroupSecret::from_bytes([9; 16])).expect("group");
+    group.store(dir.path()).expect("store");
+    let other = Identity::from_private([7; 32]);
+    change(dir.path(), |list| {
+        list.enter(A, Origin::Group).expect("room");
+        list.enter(other.id(), Origin::Paired).expect("room").advert_key = Some(device_advert_key(&other));
+    });
+    let resolver = Trust::open(dir.path()).expect("open").advert_resolver();
+    let member = group.key().advert_key();
+    assert_eq!(resolver.resolve(&member.seal(&A, 5, 1)).and_then(|r| r.peer), Some(A));
+    let met_never = resolver.resolve(&member.seal(&B, 6, 1)).expect("a member");
+    assert_eq!((met_never.peer, met_never.opened.change), (None, 6));
+    let alone = device_advert_key(&other).seal(&other.id(), 7, 2);
+    assert_eq!(resolver.resolve(&alone).and_then(|r| r.peer), Some(other.id()));
+    assert_eq!(resolver.resolve(&AdvertKey::from_bytes([1; 32]).seal(&A, 5, 1)), None);
+}
