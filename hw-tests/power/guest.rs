@@ -106,10 +106,10 @@ fn ms(began: Instant) -> u64 {
 
 // ---- After the cut: what is there ---------------------------------------------------------------------------------
 
-/// Everything of one side: newest revisions, tombstones included, and the operation that saved each living document.
+/// Everything of one side, tombstones included: newest revisions, and the operation that saved each document.
 struct Contents {
     revisions: BTreeMap<String, revision::VersionVector>,
-    living: BTreeMap<String, u64>,
+    operations: BTreeMap<String, u64>,
 }
 
 /// Compares both sides with what was acknowledged, and tells the host; gives each writer's position.
@@ -139,7 +139,7 @@ fn check(task: &Task, sides: &[Database; 2], open_ms: u64, began: Instant) -> Re
 fn check_writer(task: &Task, writer: Writer, db: &Database, contents: &Contents) -> u64 {
     let acknowledged = task.acknowledged[writer.index()];
     let prefix = model::prefix(writer);
-    let own = contents.living.iter().filter(|(id, _)| id.starts_with(&prefix));
+    let own = contents.operations.iter().filter(|(id, _)| id.starts_with(&prefix));
     let own = own.map(|(id, operation)| (id.clone(), *operation)).collect();
     // One more may have reached the medium without its acknowledgement having reached the host.
     let operation = model::matching(task.seed, writer, acknowledged + 1, &own);
@@ -158,14 +158,16 @@ fn check_writer(task: &Task, writer: Writer, db: &Database, contents: &Contents)
 }
 
 fn contents(seed: u64, collection: &Collection) -> Result<Contents> {
-    let (mut revisions, mut living) = (BTreeMap::new(), BTreeMap::new());
-    let (mut since, mut tombstones) = (0, 0);
+    let (mut revisions, mut operations) = (BTreeMap::new(), BTreeMap::new());
+    let mut since = 0;
     loop {
         let changes = collection.changes_since(since, CHANGES_AT_ONCE)?;
         let Some(last) = changes.last() else { break };
         since = last.sequence;
         for change in changes {
-            tombstones += usize::from(change.deleted);
+            if change.deleted {
+                operations.insert(change.id.clone(), model::TOMBSTONE);
+            }
             revisions.insert(change.id, change.revision);
         }
     }
@@ -175,13 +177,15 @@ fn contents(seed: u64, collection: &Collection) -> Result<Contents> {
         if *document.body() != model::body(seed, document.id(), operation) {
             problem(format_args!("{} holds what nobody saved: {:?}", document.id(), document.body()));
         }
-        living.insert(document.id().to_owned(), operation);
+        if operations.insert(document.id().to_owned(), operation).is_some() {
+            problem(format_args!("{} is there twice, or is there and deleted", document.id()));
+        }
     }
-    if living.len() + tombstones != revisions.len() {
-        let (living, all) = (living.len(), revisions.len());
-        problem(format_args!("{living} documents and {tombstones} tombstones, but {all} in the feed"));
+    if operations.len() != revisions.len() {
+        let (documents, all) = (operations.len(), revisions.len());
+        problem(format_args!("{documents} documents and tombstones, but {all} in the feed"));
     }
-    Ok(Contents { revisions, living })
+    Ok(Contents { revisions, operations })
 }
 
 // ---- Until the cut ------------------------------------------------------------------------------------------------

@@ -155,6 +155,7 @@ impl Round {
                 Line::Missing { side, id } => {
                     lost = true;
                     summary.documents_lost_to_peers += 1;
+                    self.task.replicated[*side].remove(id); // told once
                     let name = SIDES[*side];
                     self.say_lost(format_args!(
                         "side {name} was to have {id}, as it told its peer, and has not"

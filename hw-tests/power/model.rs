@@ -21,6 +21,9 @@ const LARGE_BATCH_DOCUMENTS: u64 = 400;
 /// Characters of a document's text. They are random, so that compression does not hide them.
 const TEXT_CHARACTERS: std::ops::Range<usize> = 0..300;
 
+/// Stands for the number of the operation that saved a document, if it was deleted.
+pub const TOMBSTONE: u64 = 0;
+
 /// One commit of a writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -80,24 +83,24 @@ fn rng(seed: u64, text: &str) -> fastrand::Rng {
 }
 
 /// The newest number up to `last` after which a writer's documents are those `found` (each with the operation that
-/// saved it); `None` if there is no such number: then a commit was torn, or a later one is there and an earlier is not.
+/// saved it, or [`TOMBSTONE`]); `None` if there is no such number: then a commit was torn, or a later one is there and an earlier is not.
 pub fn matching(seed: u64, writer: Writer, last: u64, found: &BTreeMap<String, u64>) -> Option<u64> {
     let mut documents: BTreeMap<String, u64> = BTreeMap::new();
     let mut differing = found.len();
     let mut matching = (differing == 0).then_some(0);
-    let mut set = |id: String, value: Option<u64>, differing: &mut usize| {
+    let mut set = |id: String, value: u64, differing: &mut usize| {
         let wanted = found.get(&id).copied();
-        let before = match value {
-            Some(value) => documents.insert(id, value),
-            None => documents.remove(&id),
-        };
-        *differing = *differing + usize::from(value != wanted) - usize::from(before != wanted);
+        if value == TOMBSTONE && documents.get(&id).is_none_or(|before| *before == TOMBSTONE) {
+            return; // nothing to delete
+        }
+        let before = documents.insert(id, value);
+        *differing = *differing + usize::from(Some(value) != wanted) - usize::from(before != wanted);
     };
     for number in 1..=last {
         match operation(seed, writer, number) {
-            Operation::Put(id) => set(id, Some(number), &mut differing),
-            Operation::Delete(id) => set(id, None, &mut differing),
-            Operation::Batch(ids) => ids.into_iter().for_each(|id| set(id, Some(number), &mut differing)),
+            Operation::Put(id) => set(id, number, &mut differing),
+            Operation::Delete(id) => set(id, TOMBSTONE, &mut differing),
+            Operation::Batch(ids) => ids.into_iter().for_each(|id| set(id, number, &mut differing)),
             Operation::PutShared(_) => {}
         }
         if differing == 0 {
@@ -118,7 +121,9 @@ mod tests {
         for number in 1..=number {
             match operation(seed, WRITER, number) {
                 Operation::Put(id) => drop(documents.insert(id, number)),
-                Operation::Delete(id) => drop(documents.remove(&id)),
+                Operation::Delete(id) => {
+                    documents.entry(id).and_modify(|number| *number = TOMBSTONE);
+                }
                 Operation::Batch(ids) => documents.extend(ids.into_iter().map(|id| (id, number))),
                 Operation::PutShared(_) => {}
             }

@@ -23,6 +23,7 @@ pub enum Durability {
     Synced,
     /// A write returns at once; the medium has it within [`RELAXED_SYNC_MS`]. A power cut loses what was written since,
     /// a killed process loses what was not handed to the operating system yet. What is there is always whole commits.
+    /// What comes from a peer is synced before the peer is told that it is here, as with [`Durability::Synced`].
     Relaxed,
 }
 

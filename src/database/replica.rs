@@ -246,8 +246,9 @@ impl<'s, 'r> Commit<'s, 'r> {
         for Open { index, local } in open {
             self.outcomes[index] = Some(CommitOutcome::Conflict { local: local.vector });
         }
-        // Also for what was known already: another writer may still be waiting for the medium.
-        self.store.finish(self.store.newest())?;
+        // Whatever the database's durability: the peer will be told that the medium has it, and never send it again. Also
+        // for what was known already: another writer may still be waiting for the medium.
+        self.store.sync(self.store.newest())?;
         let missing = || DatabaseError::Damaged { detail: "a revision without an outcome".into() };
         self.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
     }
