@@ -100,9 +100,18 @@ struct Group {
     leading: bool,
     /// Sequences applied and not yet given to a sync.
     dirty: Watermarks,
-    /// Bytes of log since the last sync, estimated.
-    unsynced_bytes: usize,
+    /// Bytes of log so far, estimated.
+    log_bytes: u64,
+    /// Of these, what a sync is known to have covered. Two syncs may run at once, and end in either order.
+    synced_bytes: u64,
     closed: bool,
+}
+
+impl Group {
+    /// Bytes of log that a power cut may take, estimated.
+    fn unsynced_bytes(&self) -> u64 {
+        self.log_bytes - self.synced_bytes
+    }
 }
 
 impl Engine {
@@ -219,12 +228,12 @@ impl Engine {
         if writes.entries.is_empty() {
             return Ok(());
         }
-        let bytes = writes.log_bytes();
-        if self.lock().unsynced_bytes + bytes > SYNC_WINDOW {
+        let bytes = writes.log_bytes() as u64;
+        if self.lock().unsynced_bytes() + bytes > SYNC_WINDOW as u64 {
             self.sync_medium()?;
         }
         self.guarded("write", || self.log.apply(writes.entries))?;
-        self.lock().unsynced_bytes += bytes;
+        self.lock().log_bytes += bytes;
         Ok(())
     }
 
@@ -271,7 +280,7 @@ impl Engine {
 
     /// Brings everything applied so far to the medium.
     pub(super) fn sync_medium(&self) -> Result<(), DatabaseError> {
-        let bytes = self.lock().unsynced_bytes;
+        let covered = self.lock().log_bytes;
         self.guarded("write", || self.log.flush())?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         // After a failed fdatasync the kernel may have dropped the pages: nothing later may count on them.
@@ -287,7 +296,7 @@ impl Engine {
             synced();
         }
         let mut group = self.lock();
-        group.unsynced_bytes = group.unsynced_bytes.saturating_sub(bytes);
+        group.synced_bytes = group.synced_bytes.max(covered);
         Ok(())
     }
 
@@ -377,3 +386,6 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the store panicked").to_owned()
 }
+
+#[cfg(test)]
+mod tests;
