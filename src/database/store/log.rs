@@ -67,6 +67,8 @@ impl Log {
     /// Opens or creates the log in `directory`, which exists. The caller holds the database's lock.
     pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Log, DatabaseError> {
         seal::admit(directory)?;
+        remove_unfinished_settings(directory)
+            .map_err(|source| DatabaseError::Io { action: "open", source })?;
         let config = sled::Config::new()
             .path(directory)
             .cache_capacity(cache_bytes)
@@ -197,6 +199,25 @@ impl Entries {
 #[cfg(feature = "simulation")]
 fn stored((key, value): Pair) -> Stored {
     (key.into(), value.into())
+}
+
+/// sled writes its settings in two steps, before it creates the log, and does not open the log without them. A crash between the two,
+/// or a power cut before they are on the medium, leaves a part of them or zeros; nothing of ours was stored then.
+fn remove_unfinished_settings(directory: &Path) -> io::Result<()> {
+    let settings = directory.join(SETTINGS_FILE);
+    let content = match std::fs::read(&settings) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        content => content?,
+    };
+    let log_bytes = match std::fs::metadata(directory.join(LOG_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        metadata => metadata?.len(),
+    };
+    if log_bytes == 0 || content.iter().all(|byte| *byte == 0) {
+        tracing::debug!(path = %settings.display(), "settings of a log whose creation was interrupted");
+        std::fs::remove_file(&settings)?;
+    }
+    Ok(())
 }
 
 /// Opens sled. The caller holds the database's lock, so if sled's own is taken, it is by a handle that this process
