@@ -24,6 +24,9 @@ const INBOX_CHANNELS: usize = 2;
 const REFUSALS_MAX: usize = 8;
 /// Time for a refusal to leave and for the central to hang up.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Packets of a channel that may come before the central's first one: BlueZ may spoil that (`firmware-notes/bluez.md`), and pieces of
+/// it may come out of order. The central says it again.
+const STRAYS_MAX: usize = 8;
 /// Time for a session that gives way to end.
 const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -199,20 +202,26 @@ impl Inner {
         let clock = self.config.clock;
         let limit = clock.to_tokio(clock.now() + self.config.link.handshake_timeout);
         let mut packet = vec![0; usize::from(PACKET_BYTES_MAX)];
-        match timeout_at(limit, channel.recv(&mut packet)).await {
-            Ok(Ok(length)) if length > 0 => packet.truncate(length),
-            _ => {
-                debug!(via = channel.label, "a channel ended without a packet");
-                self.refused.silent.fetch_add(1, Ordering::Relaxed);
-                return None;
+        for stray in 0..STRAYS_MAX {
+            packet.resize(usize::from(PACKET_BYTES_MAX), 0);
+            match timeout_at(limit, channel.recv(&mut packet)).await {
+                Ok(Ok(length)) if length > 0 => packet.truncate(length),
+                _ => {
+                    debug!(via = channel.label, stray, "a channel ended without a first packet");
+                    let counter = if stray == 0 { &self.refused.silent } else { &self.refused.strangers };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    return None;
+                }
             }
+            if let Some(wanted) = peek_session(&packet) {
+                return Some((Arrival { channel, first_packet: Some(packet) }, wanted));
+            }
+            let (length, start) = (packet.len(), &packet[..packet.len().min(8)]);
+            debug!(via = channel.label, length, ?start, "a packet before the first one of a peer of ours");
         }
-        let Some(wanted) = peek_session(&packet) else {
-            warn!(via = channel.label, first = packet[0], "the first packet is not of a peer of ours");
-            self.refused.strangers.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
-        Some((Arrival { channel, first_packet: Some(packet) }, wanted))
+        warn!(via = channel.label, first = packet[0], "this is not a peer of ours");
+        self.refused.strangers.fetch_add(1, Ordering::Relaxed);
+        None
     }
 
     /// Gives a channel to the session that it asks for; to a new one if it asks for none, or for one that is not known,

@@ -106,7 +106,8 @@ pub(super) fn pattern(seed: u64, count: usize) -> Vec<u8> {
 /// Sends both ways at once, in pieces of all sizes, and compares what arrives.
 pub(super) async fn exchange(a: &mut End, b: &mut End, count: usize, seed: u64) {
     let (up, down) = (pattern(seed, count), pattern(!seed, count));
-    let send = async |connection: Arc<SecureConnection>, bytes: &[u8]| {
+    // Not an async closure: rustc 1.95 runs into a cycle of queries with it when it does not compile incrementally.
+    async fn send(connection: Arc<SecureConnection>, bytes: &[u8], seed: u64) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -114,10 +115,10 @@ pub(super) async fn exchange(a: &mut End, b: &mut End, count: usize, seed: u64) 
             connection.send(Message::from_bytes(piece.to_vec())).await.expect("send");
             rest = later;
         }
-    };
+    }
     let (from_a, from_b) = (Arc::clone(&a.connection), Arc::clone(&b.connection));
     let (_, _, at_b, at_a) =
-        tokio::join!(send(from_a, &up), send(from_b, &down), b.receive(count), a.receive(count));
+        tokio::join!(send(from_a, &up, seed), send(from_b, &down, seed), b.receive(count), a.receive(count));
     assert!(at_b == up && at_a == down, "seed {seed}");
 }
 

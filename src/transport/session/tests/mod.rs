@@ -374,6 +374,30 @@ async fn half_open_sessions_give_way_before_lost_ones() {
     exchange(&mut central, &mut peripheral, 1_000, 22).await;
 }
 
+/// What a host hands over before the central's first packet, as BlueZ does, costs a repetition and no more.
+#[tokio::test(start_paused = true)]
+async fn packets_before_the_first_one_are_passed_over() {
+    struct Spoilt(Arc<SimConnector>);
+    #[async_trait::async_trait]
+    impl Connector for Spoilt {
+        async fn connect(&self) -> std::io::Result<PacketChannel> {
+            let mut channel = self.0.connect().await?;
+            for first in [0x00, 0x41, b'G'] {
+                channel.send(&[first; 30]).await?;
+            }
+            Ok(channel)
+        }
+    }
+    let setting = setting(13, HostConfig::default(), |_| {});
+    let central = LinkConnection::central(Arc::new(Spoilt(Arc::clone(&setting.connector))), setting.config);
+    let mut central = open(central).await;
+    let mut peripheral = open(setting.acceptor.next().await.expect("a session")).await;
+    exchange(&mut central, &mut peripheral, 20_000, 13).await;
+    setting.cut();
+    exchange(&mut central, &mut peripheral, 20_000, 14).await;
+    assert_eq!(central.connection.stats().link.resumes, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn sessions_are_bounded() {
     let setting = setting(12, HostConfig::default(), |config| config.sessions_max = 2);
