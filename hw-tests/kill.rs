@@ -1,4 +1,5 @@
-//! Two processes that sync over TCP while both are edited, each killed with SIGKILL again and again at random moments.
+//! Two processes that sync while both are edited, each killed with SIGKILL again and again at random moments: over TCP, and
+//! over a real BlueZ (`hw-tests/rig/kill`, which runs this program in a guest with two adapters).
 //!
 //! In the end both databases are equal, and nothing is missing that was acknowledged: neither an edit acknowledged to
 //! the program that made it, nor a document acknowledged to a peer. Between kills, the database of a killed process is
@@ -12,6 +13,7 @@ mod command;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +26,7 @@ use serde_json::{Value, json};
 
 /// Kills of each process.
 const KILLS: usize = 50;
+const BLUETOOTH_KILLS: usize = 30;
 
 /// Documents that each side edits again and again.
 const OWN_DOCUMENTS: u64 = 40;
@@ -31,8 +34,9 @@ const OWN_DOCUMENTS: u64 = 40;
 /// Documents that both sides edit, so that they conflict.
 const SHARED_DOCUMENTS: u64 = 5;
 
-/// How long a process lives, at random.
-const LIFE_MS: std::ops::Range<u64> = 40..700;
+/// How long a process lives, at random: long enough to connect most of the time.
+const LIFE_MS: Range<u64> = 40..700;
+const BLUETOOTH_LIFE_MS: Range<u64> = 100..8000;
 
 /// One in so many kills is followed by a look into the database.
 const INSPECT_EVERY: usize = 7;
@@ -54,15 +58,18 @@ struct Promises {
 struct SideOfTest<'a> {
     name: &'static str,
     db: &'a Path,
-    args: Vec<String>,
+    /// The ways to start it, one of which is taken for each life.
+    args: Vec<Vec<String>>,
+    life_ms: Range<u64>,
     promises: Arc<Promises>,
     counter: u64,
     rng: fastrand::Rng,
 }
 
 impl SideOfTest<'_> {
-    fn start(&self) -> Process {
-        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+    fn start(&mut self) -> Process {
+        let args = &self.args[self.rng.usize(0..self.args.len())];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
         Process::start(self.db, &args)
     }
 
@@ -82,7 +89,7 @@ impl SideOfTest<'_> {
             let (counter, rng) = (self.counter, self.rng.fork());
             thread::spawn(move || write_edits(stdin, name, counter, rng, &written, &stop))
         };
-        thread::sleep(Duration::from_millis(self.rng.u64(LIFE_MS)));
+        thread::sleep(Duration::from_millis(self.rng.u64(self.life_ms.clone())));
         drop(process); // SIGKILL
         stop.store(true, Ordering::Relaxed);
         self.counter = writer.join().unwrap();
@@ -174,29 +181,60 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
+/// How the two reach each other.
+struct Way {
+    /// Arguments of `serve`.
+    listen: String,
+    /// Arguments of `sync`, of which one is taken for each life.
+    reach: Vec<String>,
+    life_ms: Range<u64>,
+    kills: usize,
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_by_sigkill() {
-    let kills = setting("GATTWAY_KILLS", KILLS as u64) as usize;
+    let address = format!("tcp:127.0.0.1:{}", free_port());
+    kill_both(&Way { listen: address.clone(), reach: vec![address], life_ms: LIFE_MS, kills: KILLS });
+}
+
+#[test]
+#[ignore = "needs two adapters: hw-tests/rig/kill runs it in a guest"]
+fn nothing_acknowledged_is_lost_by_sigkill_over_bluetooth() {
+    let reach = ["ble:any --adapter hci1", "ble:any --adapter hci1 --central gatt"];
+    kill_both(&Way {
+        listen: "ble:hci0".to_owned(),
+        reach: reach.map(str::to_owned).to_vec(),
+        life_ms: BLUETOOTH_LIFE_MS,
+        kills: BLUETOOTH_KILLS,
+    });
+}
+
+fn kill_both(way: &Way) {
+    let kills = setting("GATTWAY_KILLS", way.kills as u64) as usize;
     let seed = setting("GATTWAY_SEED", fastrand::u64(..));
     println!("GATTWAY_SEED={seed}");
     let directory = tempfile::tempdir().unwrap();
     let (passive_db, active_db) = (directory.path().join("passive"), directory.path().join("active"));
-    let address = format!("tcp:127.0.0.1:{}", free_port());
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let serve = words(&format!("serve --listen {address} --import - --json"));
-    let sync = words(&format!("sync {address} --continuous --retry-wait 0.1 --import - --json --documents"));
+    let serve = vec![words(&format!("serve --listen {} --import - --json", way.listen))];
+    let sync = |reach: &String| {
+        words(&format!(
+            "sync {reach} --continuous --retry-wait 0.1 --peer passive --import - --json --documents"
+        ))
+    };
+    let sync = way.reach.iter().map(sync).collect();
     let mut rng = fastrand::Rng::with_seed(seed);
     let promises = [Arc::<Promises>::default(), Arc::<Promises>::default()];
-    let sides = [("passive", &passive_db, serve.clone()), ("active", &active_db, sync)];
+    let sides = [("passive", &passive_db, serve), ("active", &active_db, sync)];
 
     // A process that exists twice for one database would be a failure of the test: each side has one thread.
     let inspecting = Mutex::new(());
     thread::scope(|scope| {
         for ((name, db, args), promises) in sides.into_iter().zip(&promises) {
             let (rng, promises) = (rng.fork(), Arc::clone(promises));
-            let inspecting = &inspecting;
+            let (inspecting, life_ms) = (&inspecting, way.life_ms.clone());
             scope.spawn(move || {
-                let mut side = SideOfTest { name, db, args, promises, counter: 0, rng };
+                let mut side = SideOfTest { name, db, args, life_ms, promises, counter: 0, rng };
                 for kill in 1..=kills {
                     side.live_and_die();
                     if kill % INSPECT_EVERY == 0 {
@@ -209,10 +247,11 @@ fn nothing_acknowledged_is_lost_by_sigkill() {
     });
 
     // Both live on, undisturbed, and come to rest.
-    let mut listener = Process::start(&passive_db, &["serve", "--listen", &address, "--json"]);
-    let address = listener.address();
+    let mut listener = Process::start(&passive_db, &["serve", "--listen", &way.listen, "--json"]);
+    listener.address();
     for _ in 0..3 {
-        ok(&active_db, &["sync", &address, "--json"]);
+        let last = format!("sync {} --peer passive --json", way.reach[0]);
+        ok(&active_db, &last.split(' ').collect::<Vec<_>>());
     }
     assert_eq!(listener.terminate(), Some(0));
 
@@ -238,6 +277,7 @@ fn nothing_acknowledged_is_lost_by_sigkill() {
         "hardly anything was synced between the kills"
     );
     check_equal(&passive_db, &active_db);
+    println!("{} documents, equal on both sides", passive.len());
 }
 
 /// The same documents at the same revisions.
