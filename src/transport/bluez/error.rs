@@ -99,6 +99,11 @@ pub enum BluetoothError {
         /// How many it is trusted with.
         slots: usize,
     },
+    /// BlueZ has no room for our advertisement.
+    #[error(
+        "BlueZ has no room for another advertisement: other programs have them all, or bluetoothd has kept those of killed ones (5.66 does). Restarting bluetoothd frees them"
+    )]
+    AdvertisementsFull,
     /// Something took too long.
     #[error("{what} took longer than {} s", limit.as_secs())]
     TimedOut {
@@ -137,6 +142,10 @@ impl BluetoothError {
     /// Wraps BlueZ's error, recognising what a person can mend.
     pub fn bluez(what: &'static str) -> impl FnOnce(bluer::Error) -> BluetoothError {
         move |source| match source.kind {
+            // 5.66 says "not permitted" of that too.
+            bluer::ErrorKind::NotPermitted if source.message.contains("Maximum advertisements") => {
+                BluetoothError::AdvertisementsFull
+            }
             bluer::ErrorKind::NotPermitted | bluer::ErrorKind::NotAuthorized => {
                 BluetoothError::NotPermitted { message: source.to_string() }
             }
