@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that the unfinished messages of all connections with the same budget may hold, beyond what each has for itself
-/// ([`OPEN_BYTES_OWN`](super::config::OPEN_BYTES_OWN)). Clones are the same budget.
+/// Bytes that the unfinished messages of all connections with the same budget may hold, beyond the 256 KiB that each has
+/// for itself. Clones are the same budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
     max: usize,

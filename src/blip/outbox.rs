@@ -11,6 +11,9 @@ use super::properties::Properties;
 use super::stream::{StreamEncoder, compressible_len};
 use super::varint;
 
+/// Acknowledgements that may wait although their messages are whole.
+const ACKS_OF_WHOLE_MAX: usize = 64;
+
 /// One of the two series of numbers: requests and replies have the same numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct MessageKey {
@@ -147,9 +150,12 @@ impl Outbox {
         }
     }
 
-    /// A message of the peer is whole: what was to be acknowledged of it is no matter any more.
+    /// A message of the peer is whole: what was to be acknowledged of it is no matter any more. The original still says
+    /// it, and so does this side, unless the peer does not read and they pile up.
     pub fn drop_ack(&mut self, key: MessageKey) {
-        self.acks.retain(|ack| ack.key != key);
+        if self.acks.len() > ACKS_OF_WHOLE_MAX {
+            self.acks.retain(|ack| ack.key != key);
+        }
     }
 
     /// The peer has `bytes` of a message. One that is unknown or sent whole is no matter: acknowledgements cross.

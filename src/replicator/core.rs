@@ -295,7 +295,7 @@ impl Core {
 
     /// Gives the progress as an event if it changed.
     fn tell_progress(&mut self) {
-        let progress = Progress { total: self.progress.total + self.unread, ..self.progress };
+        let progress = Progress { total: self.progress.total.saturating_add(self.unread), ..self.progress };
         if progress != self.progress_told {
             self.progress_told = progress;
             self.events.push_back(SessionEvent::Progress(progress));

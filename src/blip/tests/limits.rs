@@ -1,7 +1,7 @@
 //! Everything a peer can do wrong ends the connection with the right error, and costs little.
 
 use super::super::config::FRAME_SIZE_ACCEPTED_MAX;
-use super::super::frame::{FrameFlags, FrameHeader, FrameType};
+use super::super::frame::{Frame, FrameFlags, FrameHeader, FrameType};
 use super::super::stream::StreamEncoder;
 use super::*;
 
@@ -236,8 +236,10 @@ fn acknowledgements_of_whole_messages_do_not_pile_up() {
         assert!(blip.poll_event().is_some());
     }
     blip.handle_frame(&liar.frame(501, open_request(), &half)).expect("within the limits");
-    assert!(blip.poll_frame().is_some(), "the acknowledgement of the one that is open");
-    assert_eq!(blip.poll_frame(), None);
+    let acks: Vec<_> = std::iter::from_fn(|| blip.poll_frame()).collect();
+    assert!(acks.len() <= 66, "{}", acks.len());
+    let last = Frame::parse(acks.last().expect("some")).expect("ours");
+    assert_eq!(last.header.number, 501, "the one that is open is among them");
 }
 
 #[test]

@@ -249,12 +249,13 @@ impl Active {
             return self.update_unagreed(core);
         }
         let (mut idle, mut complete) = (core.inbox.is_empty(), core.inbox.is_empty());
-        let mut unread = 0;
+        // The peer says where its feed ends, and may say anything.
+        let mut unread = 0u64;
         for (n, work) in self.works.iter().enumerate() {
-            unread += work.pull.as_ref().map_or(0, Pull::unread);
+            unread = unread.saturating_add(work.pull.as_ref().map_or(0, Pull::unread));
             if let Some(push) = &work.push {
                 let ceiling = core.feed_ceiling(n, store);
-                unread += push.unread(ceiling);
+                unread = unread.saturating_add(push.unread(ceiling));
                 idle &= push.is_idle(ceiling);
                 complete &= push.is_complete(ceiling);
             }

@@ -641,3 +641,18 @@ fn a_message_that_does_not_go_on_ends_the_session() {
         .any(|event| matches!(event, SessionEvent::Finished(Err(SessionError::TimedOut { .. }))));
     assert!(ended && scripted.session.is_finished());
 }
+
+#[test]
+fn a_peer_that_lies_about_the_end_of_its_feed_costs_no_more_than_a_number() {
+    let store = Arc::new(MemoryStore::new(1));
+    (0..5).for_each(|n| store.put(&format!("a{n}"), "{}"));
+    let mut scripted = Scripted::new(Session::active(ActiveConfig::default()), store);
+    for event in scripted.settle() {
+        let Event::Request(request) = event else { continue };
+        let last = u64::MAX.to_string();
+        let reply = OutgoingMessage::default().with("gattway", &format!("1 {last}")).with_body("[{}]");
+        scripted.peer.reply(request.number, reply).expect("open");
+    }
+    assert!(scripted.settle().iter().any(|event| matches!(event, Event::Request(_))), "it goes on");
+    assert_eq!(scripted.result, Ok(()));
+}

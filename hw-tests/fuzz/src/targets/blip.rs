@@ -24,6 +24,8 @@ fn config() -> BlipConfig {
 /// input, or of a bomb within the limit) and those that are not, in bytes.
 const MEMORY_MAX: usize = 2 << 20;
 const FRAME_SIZE_MAX: usize = 16_384;
+/// Content of one frame of the peer, in bytes: more than a message may have.
+const CONTENT_MAX: usize = 64 * 1024;
 
 /// Answers or drops what has arrived, and sends what is to be sent.
 fn drain(blip: &mut Connection, choices: &mut Choices<'_>, requests: &mut Vec<MessageNumber>) {
@@ -82,7 +84,9 @@ fn frame(choices: &mut Choices<'_>, encoder: &mut StreamEncoder, next: &mut u64)
     let mut out = Vec::new();
     FrameHeader { number, flags }.emit(&mut out);
     let repeat = if kind & 0x40 == 0 { 1 } else { 1 + choices.u16() as usize % 1024 };
-    let content = choices.blob().repeat(repeat);
+    let content = choices.blob();
+    // What the peer itself holds is not the question.
+    let content = content.repeat(repeat.min(CONTENT_MAX / content.len().max(1)).max(1));
     if !frame_type.has_checksum() {
         out.extend_from_slice(&content);
         return out;

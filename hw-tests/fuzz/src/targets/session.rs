@@ -313,7 +313,7 @@ fn revs(world: &mut World, choices: &mut Choices<'_>) {
     let mut sequence = from;
     for _ in 0..choices.below(8) {
         let shape = choices.byte();
-        sequence = if shape & 1 == 0 { sequence + 1 } else { choices.u64() };
+        sequence = if shape & 1 == 0 { sequence.wrapping_add(1) } else { choices.u64() };
         let change = Change {
             sequence,
             id: choices.pick(&IDS).to_owned(),
