@@ -9,6 +9,7 @@ mod args;
 mod bench;
 #[cfg(feature = "bluetooth")]
 mod ble;
+mod control;
 mod db;
 mod demo;
 mod display;

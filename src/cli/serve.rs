@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
+use super::control::Control;
 use super::display::activity_name;
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
@@ -85,12 +86,14 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     security::keep_secrets_in_memory();
     let path = global.db_path()?;
     let db = store::open(path)?;
+    let _control = Control::start(&db);
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     let (security, mut keeper) = args.security.open(path)?;
     let began = std::time::Instant::now();
     let result = runtime::block_on(serve(&db, collections, args, &security, &mut keeper, &events))
         .and_then(|n| events.all_taken(n));
+    db.close();
     events.finish(began, &result);
     result.map(|_| ())
 }
@@ -149,7 +152,7 @@ async fn serve(
     #[cfg(feature = "bluetooth")]
     let _radio = super::ble::Reporter::start(args.listen.iter().any(PlaceAddress::is_ble), events);
     let feed = Feed::start(db, &args.feed, events)?;
-    let result = until_told(&mut accepting, feed, &mut signals, events).await;
+    let result = until_told(db, &mut accepting, feed, &mut signals, events).await;
     accepting.abort_all();
     secure_peers.abort();
     listener.close_all();
@@ -184,6 +187,7 @@ pub(super) async fn bind(address: &Address) -> Result<StreamListener, CliError> 
 }
 
 async fn until_told(
+    db: &Database,
     accepting: &mut JoinSet<Result<(), CliError>>,
     mut feed: Option<Feed>,
     signals: &mut Signals,
@@ -197,6 +201,7 @@ async fn until_told(
                 return Ok(());
             }
             () = events.reader_gone() => return Ok(()),
+            error = store::broken(db) => return Err(error),
             ended = accepting.join_next() => match ended {
                 None => return Ok(()),
                 Some(Ok(result)) => result?,

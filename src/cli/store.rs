@@ -52,6 +52,22 @@ pub(super) fn when_free<T>(mut act: impl FnMut() -> Result<T, DatabaseError>) ->
     }
 }
 
+/// Completes when the database has failed, with what to say: sled's memory is ahead of the medium then, and opening again
+/// is the only way on.
+pub(super) async fn broken(db: &Database) -> CliError {
+    const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+    loop {
+        if let Some(reason) = db.failure() {
+            let path = db.path().display();
+            let message = format!("database {path}: {reason}; nothing that was acknowledged is lost");
+            return CliError::new(Exit::Database, message).help(
+                "make room or mend what is wrong, then start this again (a service manager that restarts it does)",
+            );
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
 /// A collection that exists.
 pub(super) fn collection(db: &Database, name: &str) -> Result<Collection, CliError> {
     if let Some(collection) = db.collection(name) {
@@ -229,6 +245,7 @@ pub(super) fn failed(error: DatabaseError) -> CliError {
         | DatabaseError::InvalidId { .. }
         | DatabaseError::InvalidCollectionName { .. }
         | DatabaseError::BadBody { .. }
+        | DatabaseError::BadBackup { .. }
         | DatabaseError::TooLarge { .. } => Exit::Input,
         DatabaseError::NotFound { .. } | DatabaseError::UnknownCollection { .. } => Exit::NotFound,
         _ => Exit::Database,

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
+use super::control::Control;
 use super::display::{Display, emit_document, say_failed};
 use super::events::Events;
 use super::feed::{Feed, FeedArgs};
@@ -107,6 +108,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     security::keep_secrets_in_memory();
     let path = global.db_path()?;
     let db = store::open(path)?;
+    let _control = Control::start(&db);
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     let (security, mut keeper) = args.security.open(path)?;
@@ -114,6 +116,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let began = Instant::now();
     let result = runtime::block_on(sync(&db, collections, args, &security, &mut keeper, &events))
         .and_then(|n| events.all_taken(n));
+    db.close();
     events.finish(began, &result);
     result.map(|_| ())
 }
@@ -170,7 +173,7 @@ async fn sync(
     }
     #[cfg(feature = "bluetooth")]
     let _radio = super::ble::Reporter::start(args.address.is_ble(), events);
-    let result = follow(&replicator, feed, args, events, &mut signals).await;
+    let result = follow(db, &replicator, feed, args, events, &mut signals).await;
     #[cfg(feature = "bluetooth")]
     super::ble::farewells().await;
     result
@@ -266,6 +269,7 @@ impl MessageEndpointDelegate for Dial {
 
 /// Shows what the replicator does until it has stopped, by itself or by a signal.
 async fn follow(
+    db: &Database,
     replicator: &Replicator,
     mut feed: Option<Feed>,
     args: &SyncArgs,
@@ -289,6 +293,11 @@ async fn follow(
                 interrupted = true;
                 display.say("stopping");
                 replicator.stop();
+            }
+            error = store::broken(db), if args.continuous => {
+                replicator.stop();
+                replicator.wait_until_stopped().await;
+                return Err(error);
             }
             () = events.reader_gone(), if !interrupted => {
                 interrupted = true;

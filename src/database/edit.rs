@@ -50,7 +50,7 @@ pub(super) fn remote_ancestor(
     before: Option<&StoredRevision>,
 ) -> Option<Version> {
     let before = before?;
-    let is_from_peer = before.vector.current.source != store.source();
+    let is_from_peer = !store.is_own(before.vector.current.source);
     if is_from_peer || writer.is_pushed(collection, before.sequence) {
         Some(before.vector.current)
     } else {

@@ -108,6 +108,12 @@ pub enum DatabaseError {
         /// Size in bytes.
         actual: usize,
     },
+    /// Not a backup, or not a whole one.
+    #[error("this is no usable backup: {reason}")]
+    BadBackup {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A choice of the format that this release knows but does not implement.
     #[error("{feature} is not supported by this release")]
     Unsupported {

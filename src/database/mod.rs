@@ -58,7 +58,7 @@ pub use self::error::DatabaseError;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
 use self::revision::SourceId;
 use self::store::Store;
-pub use self::store::{Damage, VerifyReport};
+pub use self::store::{BackupInfo, Damage, DocumentName, RestoreReport, SalvageReport, VerifyReport};
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
 
@@ -229,6 +229,79 @@ impl Database {
         store::check(path.as_ref(), &DatabaseConfig { create: false, ..DatabaseConfig::default() })
     }
 
+    /// Saves what is whole of the damaged database in `path`, which nobody may have open, into a new one in `to`, a
+    /// directory that is new or empty. Nothing in `path` is changed. Revisions and sequences stay; the new database has a
+    /// source ID of its own, since the old one may have given out versions that are lost here and known to peers. What it
+    /// remembered of its peers is left out, so the next replication compares everything and brings back what a peer has.
+    /// `progress` hears the number of revisions saved. Memory: the sequences of one collection.
+    ///
+    /// # Errors
+    /// [`DatabaseError::InUse`], [`DatabaseError::NotADatabase`], [`DatabaseError::Damaged`] if nothing can be read, or
+    /// of input and output. There is nothing in `to` then.
+    pub fn repair(
+        path: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<SalvageReport, DatabaseError> {
+        store::repair(path.as_ref(), to.as_ref(), &mut progress)
+    }
+
+    /// Shows what is whole of a collection of the database in `path`, which nobody may have open, in the order of the
+    /// change feed. Nothing is changed.
+    ///
+    /// # Errors
+    /// As of [`Database::repair`]; [`DatabaseError::UnknownCollection`]; what `visit` returns.
+    pub fn salvage(
+        path: impl AsRef<Path>,
+        collection: &str,
+        mut visit: impl FnMut(Document) -> Result<(), DatabaseError>,
+    ) -> Result<SalvageReport, DatabaseError> {
+        store::salvage(path.as_ref(), &canonical_collection_name(collection)?, &mut visit)
+    }
+
+    /// Writes a backup of this database, which may be in use meanwhile: it shows all collections as of one moment near the
+    /// end, batches whole, with the files that stand beside the store (identity, group, trust list: keep it as secret as
+    /// the database). Writers wait only while the last changes are read. `progress` hears the revisions written and the
+    /// number expected.
+    ///
+    /// # Errors
+    /// Of the store, or of `out`. What was written so far is then no backup, and [`Database::restore`] says so.
+    pub fn backup(
+        &self,
+        out: &mut dyn std::io::Write,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<BackupInfo, DatabaseError> {
+        self.store.backup(out, &mut progress)
+    }
+
+    /// Reads a whole backup and checks it.
+    ///
+    /// # Errors
+    /// [`DatabaseError::BadBackup`], or of `input`.
+    pub fn check_backup(input: &mut dyn std::io::Read) -> Result<BackupInfo, DatabaseError> {
+        store::check_backup(input)
+    }
+
+    /// Makes a database of a backup, in directory `to`, which is new or empty. It stands there when all of it is on the
+    /// medium, or not at all.
+    ///
+    /// The new database has a source ID of its own. Under the old one it would give out versions that the original, which
+    /// may still run, or had been running after the backup was taken, gave out for something else; peers would take an
+    /// edit made here for one that replaces what they have from there. What the original remembered of its peers is left
+    /// out. `keep_file` chooses by name which of the files beside the store are restored.
+    ///
+    /// # Errors
+    /// [`DatabaseError::BadBackup`], [`DatabaseError::NotADatabase`] if there is something in `to`, or of input and
+    /// output. There is nothing in `to` then.
+    pub fn restore(
+        input: &mut dyn std::io::Read,
+        to: impl AsRef<Path>,
+        keep_file: impl Fn(&str) -> bool,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<RestoreReport, DatabaseError> {
+        store::restore(input, to.as_ref(), &keep_file, &mut progress)
+    }
+
     /// Reads everything and checks that it holds together. Writers wait.
     ///
     /// # Errors
@@ -257,6 +330,13 @@ impl Database {
             syncs: counts.syncs,
             versions_ahead: self.store.versions_ahead(),
         })
+    }
+
+    /// Brings everything to the medium and seals the files, so that the next open can tell every damage. All handles of
+    /// this database refuse everything from then on. Dropping the last handle does the same; this is for a process that
+    /// ends while others of its threads still hold some.
+    pub fn close(&self) {
+        self.store.close();
     }
 
     /// Why this handle accepts no more (a full disk, damage), if so. Opening the database again is the way on.

@@ -1,10 +1,13 @@
 //! `gattway db export`: prints all documents as NDJSON.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::CollectionArg;
+use super::repair::{lost_text, tell};
 use crate::cli::output::Output;
-use crate::cli::{CliError, store};
+use crate::cli::{CliError, Exit, store};
 use crate::database::Database;
 
 /// Print all documents as NDJSON, in ID order, each with its `_id`.
@@ -15,11 +18,17 @@ use crate::database::Database;
 Examples:
   gattway --db my.db db export > backup.ndjson
   gattway --db other.db db import backup.ndjson
+  gattway --db damaged.db db export --keep-going > rest.ndjson
   diff <(gattway --db a.db db export --revisions) <(gattway --db b.db db export --revisions)")]
 pub(in crate::cli) struct ExportArgs {
     /// Add each document's revision as `_rev`
     #[arg(long)]
     revisions: bool,
+
+    /// Print what is whole of a damaged database, in the order of changes; what is lost is told on standard error, and
+    /// the code is 1
+    #[arg(long)]
+    pub(super) keep_going: bool,
 
     #[command(flatten)]
     collection: CollectionArg,
@@ -33,4 +42,25 @@ pub(super) fn run(db: &Database, args: &ExportArgs) -> Result<(), CliError> {
         out.json(&store::with_meta(document, args.revisions))?;
     }
     out.flush()
+}
+
+/// Prints what is whole, whatever is damaged.
+pub(super) fn keep_going(path: &Path, args: &ExportArgs) -> Result<(), CliError> {
+    let mut out = Output::new();
+    let mut printed = Ok(());
+    let report = store::when_free(|| {
+        Database::salvage(path, &args.collection.collection, |document| {
+            if printed.is_ok() {
+                printed = out.json(&store::with_meta(document, args.revisions));
+            }
+            Ok(())
+        })
+    })?;
+    printed?;
+    out.flush()?;
+    if report.is_complete() {
+        return Ok(());
+    }
+    tell(&report);
+    Err(CliError::new(Exit::Failure, format!("not exported: {}", lost_text(&report))))
 }

@@ -93,18 +93,21 @@ pub(super) fn compact(db: &Database, args: &CompactArgs) -> Result<(), CliError>
 
 pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
     let report = store::when_free(|| Database::check(path))?;
+    let private = damaged_private_files(path);
+    let problems = report.problems + private.len() as u64;
     let mut out = Output::new();
     if args.json {
         let damage: Vec<_> = report
             .damage
             .iter()
             .map(|damage| json!({"file": damage.file, "offset": damage.offset, "what": damage.what}))
+            .chain(private.iter().map(|(file, what)| json!({"file": file, "offset": null, "what": what})))
             .collect();
         out.json(&json!({
-            "ok": report.is_sound(),
+            "ok": problems == 0,
             "documents": report.documents,
             "tombstones": report.tombstones,
-            "problems": report.problems,
+            "problems": problems,
             "damage": damage,
             "listed": report.listed,
         }))?;
@@ -113,19 +116,41 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
             let place = damage.offset.map(|offset| format!(", byte {offset}")).unwrap_or_default();
             out.line(format!("damaged: {}{place}: {}", damage.file, damage.what))?;
         }
+        for (file, what) in &private {
+            out.line(format!("damaged: {file}: {what}"))?;
+        }
         for problem in &report.listed {
             out.line(problem)?;
         }
         let documents = counted(report.documents, "document");
         let read = if report.damage.is_empty() { "checked" } else { "can be read" };
-        out.line(format!("{documents} {read}, {}", counted(report.problems, "problem")))?;
+        out.line(format!("{documents} {read}, {}", counted(problems, "problem")))?;
     }
     out.flush()?;
-    if report.is_sound() {
+    if problems == 0 {
         return Ok(());
     }
     Err(CliError::new(Exit::Failure, format!("{} is damaged", path.display())).help(
         "copy the directory to a sound medium, then `gattway db repair --to NEW_DIR` saves what is whole; \
          syncing with a peer brings back what the peer has",
     ))
+}
+
+/// Files beside the documents that decide who may what, each with a CRC-32 of all before it at its end, and what to do if
+/// that does not fit.
+const PRIVATE_FILES: [(&str, &str); 3] = [
+    ("identity", "the identity key; remove it for a new one, and pair the device again"),
+    ("group", "the group secret; leave the group and join it again"),
+    ("trust", "the trust list; remove it, and pair with each peer again"),
+];
+
+fn damaged_private_files(directory: &Path) -> Vec<(&'static str, &'static str)> {
+    let is_damaged = |name: &str| {
+        std::fs::read(directory.join(name)).is_ok_and(|bytes| {
+            bytes
+                .split_last_chunk::<4>()
+                .is_none_or(|(content, sum)| crc32fast::hash(content).to_le_bytes() != *sum)
+        })
+    };
+    PRIVATE_FILES.into_iter().filter(|(name, _)| is_damaged(name)).collect()
 }

@@ -1,5 +1,6 @@
 //! `gattway db`: one file a subcommand; what they share is here.
 
+mod backup;
 mod changes;
 mod collections;
 mod export;
@@ -8,6 +9,7 @@ mod import;
 mod ls;
 mod maintain;
 mod put;
+mod repair;
 mod rm;
 
 use clap::{Args, Subcommand};
@@ -29,6 +31,9 @@ pub(in crate::cli) enum DbCommand {
     Info(maintain::InfoArgs),
     Compact(maintain::CompactArgs),
     Verify(maintain::VerifyArgs),
+    Repair(repair::RepairArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
 }
 
 /// Which collection a command works on.
@@ -44,6 +49,10 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
     match command {
         DbCommand::Changes(args) => return changes::run(global, args),
         DbCommand::Verify(args) => return maintain::verify(global.db_path()?, args),
+        DbCommand::Repair(args) => return repair::run(global.db_path()?, args),
+        DbCommand::Backup(args) => return backup::backup(global.db_path()?, args),
+        DbCommand::Restore(args) => return backup::restore(global.db_path().ok(), args),
+        DbCommand::Export(args) if args.keep_going => return export::keep_going(global.db_path()?, args),
         _ => {}
     }
     let db = store::open(global.db_path()?)?;
@@ -54,7 +63,11 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Rm(args) => rm::run(&db, args),
         DbCommand::Import(args) => import::run(&db, args),
         DbCommand::Export(args) => export::run(&db, args),
-        DbCommand::Changes(_) | DbCommand::Verify(_) => Ok(()),
+        DbCommand::Changes(_)
+        | DbCommand::Verify(_)
+        | DbCommand::Repair(_)
+        | DbCommand::Backup(_)
+        | DbCommand::Restore(_) => Ok(()),
         DbCommand::Collections(args) => collections::run(&db, args),
         DbCommand::Info(args) => maintain::info(&db, args),
         DbCommand::Compact(args) => maintain::compact(&db, args),

@@ -7,8 +7,7 @@ use std::sync::PoisonError;
 
 use super::block::StoredRevision;
 use super::engine::{Engine, io_error};
-use super::files::Salvage;
-use super::files::Survey;
+use super::files::{Finding, Salvage, Survey};
 use super::index;
 use super::keys::{self, CollectionKey};
 use super::layout;
@@ -65,11 +64,8 @@ impl VerifyReport {
     fn findings(&mut self, log: &Path, salvage: &Salvage) {
         let (findings, count) = salvage.survey().findings();
         for finding in findings {
-            self.damage(
-                &format!("{}/{}", file_name(log), finding.file),
-                finding.offset,
-                finding.what.clone(),
-            );
+            self.problems += 1;
+            self.damage.push(Damage::new(log, finding));
         }
         self.problems += count - findings.len() as u64;
     }
@@ -91,6 +87,14 @@ impl VerifyReport {
     }
 }
 
+impl Damage {
+    /// A finding in the files of a log.
+    pub(super) fn new(log: &Path, finding: &Finding) -> Damage {
+        let file = format!("{}/{}", file_name(log), finding.file);
+        Damage { file, offset: finding.offset, what: finding.what.clone() }
+    }
+}
+
 /// Checks the database in a directory, which nobody has open: first its files as they are, then, if they are whole, what
 /// they say. Changes nothing of a damaged one.
 pub(crate) fn check(path: &Path, config: &DatabaseConfig) -> Result<VerifyReport, DatabaseError> {
@@ -108,7 +112,14 @@ pub(crate) fn check(path: &Path, config: &DatabaseConfig) -> Result<VerifyReport
         return Ok(report);
     }
     drop(lock);
-    Store::open(path, config)?.verify()
+    match Store::open(path, config) {
+        Err(DatabaseError::Damaged { detail }) => {
+            let mut report = VerifyReport::default();
+            report.damage(&file_name(&logs.current), None, detail);
+            Ok(report)
+        }
+        store => store?.verify(),
+    }
 }
 
 /// Checks the files of a log.
@@ -121,7 +132,10 @@ fn check_log(log: &Path) -> Result<VerifyReport, DatabaseError> {
         }
         survey => survey?,
     };
-    let Some(survey) = survey else { return Ok(report) };
+    let Some(mut survey) = survey else { return Ok(report) };
+    if survey.findings().1 > 0 {
+        seal::gather(log, &mut survey)?;
+    }
     let salvaged = Salvaged::read(survey)?;
     report.findings(log, &salvaged.salvage);
     if report.is_sound() {

@@ -176,6 +176,11 @@ impl Engine {
         error
     }
 
+    /// Refuses everything from now on.
+    pub(super) fn refuse(&self, reason: &str) {
+        let _ = self.failed.set(reason.to_owned());
+    }
+
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, DatabaseError> {
         self.read(|| self.log.get(key))

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `m` | – | format, versioning, source (`layout.rs`) |
 //! | `h` | – | limit of the hybrid clock |
+//! | `f` | – | source IDs that this database had before it was repaired or restored, 16 bytes each |
 //! | `n` | name number, 2 bytes | field name |
 //! | `s` | source number, 2 bytes | 16 bytes |
 //! | `c` | collection, 2 bytes | canonical name |
@@ -22,6 +23,7 @@ pub(crate) struct CollectionKey(pub(crate) u16);
 
 pub(super) const META: &[u8] = b"m";
 pub(super) const CLOCK: &[u8] = b"h";
+pub(super) const FORMER: &[u8] = b"f";
 pub(super) const REDO_COMPLETE: &[u8] = b"R";
 pub(super) const REDO: u8 = b'r';
 pub(super) const NAME: u8 = b'n';

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -155,6 +155,47 @@ pub(super) fn logs(path: &Path) -> Result<Logs, DatabaseError> {
     Ok(Logs { current, leftovers: logs })
 }
 
+/// The log with the lowest number.
+pub(super) fn oldest_log(path: &Path) -> Result<PathBuf, DatabaseError> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        logs.extend(name.to_str().and_then(log_name).map(|name| path.join(name)));
+    }
+    logs.into_iter().min().ok_or_else(|| DatabaseError::Damaged { detail: "there is no log".into() })
+}
+
+/// Files beside the store that hold something and belong to others: identity, group, trust list.
+pub(super) fn other_files(path: &Path) -> Result<Vec<PathBuf>, DatabaseError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() && metadata.len() > 0 && entry.file_name().to_str().is_some_and(is_other_file) {
+            files.push(entry.path());
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Whether a file of this name beside the store belongs to others.
+pub(super) fn is_other_file(name: &str) -> bool {
+    let is_ours = [LOCK_FILE, CURRENT_FILE].contains(&name) || name.starts_with(LOG_PREFIX);
+    let is_plain = !name.is_empty() && !name.contains(['/', '\0']) && !name.starts_with('.');
+    is_plain && !is_ours && !name.ends_with(".partial") && !name.ends_with(".lock")
+}
+
+/// Writes a file that is its owner's alone, durably.
+pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), DatabaseError> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(|e| io_error("write", e))
+}
+
 /// Makes the directory of the first log if there is none.
 pub(super) fn create_log(path: &Path, log: &Path) -> Result<(), DatabaseError> {
     if log.exists() {
@@ -236,6 +277,11 @@ pub(super) fn meta(
 
 const REVISION_TREES: DatabaseError =
     DatabaseError::Unsupported { feature: "a database with revision trees" };
+
+/// The source IDs that a database had before.
+pub(super) fn former_sources(value: &[u8]) -> Vec<SourceId> {
+    value.chunks_exact(16).filter_map(|bytes| bytes.try_into().ok().map(SourceId)).collect()
+}
 
 /// A random ID for a new database.
 pub(super) fn new_source() -> Result<SourceId, DatabaseError> {

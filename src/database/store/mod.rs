@@ -3,6 +3,7 @@
 //! This folder is the only place that names sled ([`log`]) and the durability rule ([`engine`]). What is above knows
 //! [`StoredRevision`]s by collection, ID and sequence.
 
+mod backup;
 mod block;
 mod check;
 mod compact;
@@ -15,7 +16,9 @@ mod keys;
 mod layout;
 mod log;
 mod read;
+mod rebuild;
 mod redo;
+mod repair;
 mod salvaged;
 mod seal;
 #[cfg(feature = "simulation")]
@@ -42,6 +45,8 @@ use super::packed::Names;
 use super::revision::{SourceId, Version};
 use super::{DatabaseError, clock};
 
+pub use self::backup::{BackupInfo, RestoreReport};
+pub(crate) use self::backup::{check_backup, restore};
 pub(crate) use self::block::StoredRevision;
 pub(crate) use self::check::check;
 pub use self::check::{Damage, VerifyReport};
@@ -50,6 +55,8 @@ pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
 pub(crate) use self::keys::CollectionKey;
 pub(crate) use self::layout::exists;
+pub use self::repair::{DocumentName, SalvageReport};
+pub(crate) use self::repair::{repair, salvage};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
@@ -73,6 +80,8 @@ pub(crate) struct CollectionState {
 pub(crate) struct Store {
     path: PathBuf,
     source: SourceId,
+    /// Source IDs it had before it was repaired or restored.
+    former: Vec<SourceId>,
     durability: Durability,
     cache_bytes: u64,
     /// Replaced as a whole by a compaction, under the writer's lock.
@@ -82,6 +91,8 @@ pub(crate) struct Store {
     collections: RwLock<BTreeMap<CollectionKey, Arc<CollectionState>>>,
     cache: Mutex<BlockCache>,
     writer: Mutex<WriterState>,
+    /// One backup at a time.
+    backup: Mutex<()>,
     changed: watch::Sender<u64>,
     syncer: Mutex<Option<JoinHandle<()>>>,
     /// Versions seen from a time so far ahead that the clock did not follow.
@@ -112,6 +123,8 @@ impl Store {
         source: SourceId,
         lock: Option<File>,
     ) -> Result<Store, DatabaseError> {
+        let former =
+            engine.get(keys::FORMER)?.map(|value| layout::former_sources(&value)).unwrap_or_default();
         let names = tables::load_names(&engine)?;
         let sources = Sources::load(&engine)?;
         let mut writer = WriterState::load(&engine, names.len())?;
@@ -119,6 +132,7 @@ impl Store {
         let store = Store {
             path: path.to_owned(),
             source,
+            former,
             durability: config.durability,
             cache_bytes: config.cache_bytes,
             engine: RwLock::new(Arc::new(engine)),
@@ -127,6 +141,7 @@ impl Store {
             collections: RwLock::new(collections),
             cache: Mutex::default(),
             writer: Mutex::new(writer),
+            backup: Mutex::default(),
             changed: watch::Sender::new(0),
             syncer: Mutex::new(None),
             versions_ahead: AtomicU64::new(0),
@@ -186,6 +201,16 @@ impl Store {
         self.source
     }
 
+    /// Source IDs it had before it was repaired or restored.
+    pub(crate) fn former(&self) -> &[SourceId] {
+        &self.former
+    }
+
+    /// Whether this database wrote versions of that source, now or before it was repaired or restored.
+    pub(crate) fn is_own(&self, source: SourceId) -> bool {
+        source == self.source || self.former.contains(&source)
+    }
+
     pub(crate) fn names(&self) -> &RwLock<Names> {
         &self.names
     }
@@ -209,6 +234,15 @@ impl Store {
 
     pub(crate) fn versions_ahead(&self) -> u64 {
         self.versions_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Syncs, seals and refuses everything afterwards.
+    pub(crate) fn close(&self) {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.engine();
+        engine.seal();
+        engine.refuse("it was closed");
+        engine.close();
     }
 
     /// Why the handle accepts nothing more, if so.

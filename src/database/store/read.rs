@@ -4,7 +4,8 @@
 //! may move it in between; a reader that finds nothing looks again, and at last with the writer held off.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use super::block::{Codec, StoredRevision, read_block};
 use super::engine::Engine;
@@ -22,6 +23,10 @@ const CACHED_BLOCK_BYTES_MAX: usize = 64 * 1024;
 
 /// Times a reader looks again without holding off the writer.
 const RETRIES_MAX: usize = 8;
+
+/// How long it then waits for the writer, and between two tries.
+const WRITER_WAIT_MAX: Duration = Duration::from_secs(2);
+const WRITER_POLL: Duration = Duration::from_millis(1);
 
 /// The newest blocks that were read, and the inflate state.
 #[derive(Default)]
@@ -135,7 +140,13 @@ impl Store {
                 return Ok(found);
             }
         }
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // With the writer held off. It may be this thread's own (a compaction, a backup): then nothing moves anyway.
+        let give_up = Instant::now() + WRITER_WAIT_MAX;
+        let mut writer = self.writer.try_lock();
+        while matches!(writer, Err(TryLockError::WouldBlock)) && Instant::now() < give_up {
+            std::thread::sleep(WRITER_POLL);
+            writer = self.writer.try_lock();
+        }
         look()?.map_err(|Moved| damaged("an index entry leads to no record"))
     }
 

@@ -9,7 +9,7 @@ use super::engine::io_error;
 use super::files::{Lost, Salvage, Survey};
 use super::index::{IndexEntry, read_page};
 use super::keys::{self, CollectionKey};
-use super::layout::Meta;
+use super::layout::{Meta, former_sources};
 use super::read::join_pieces;
 use super::tables::Sources;
 use super::writer::Counters;
@@ -35,11 +35,21 @@ pub(super) struct Salvaged {
     pub(super) names: Names,
     pub(super) sources: Sources,
     pub(super) collections: BTreeMap<CollectionKey, SalvagedCollection>,
-    pub(super) clock: Option<u64>,
     /// Who it was; `None` if its header is lost.
     pub(super) source: Option<SourceId>,
-    /// The field names, or the sources, are not known to be complete.
-    pub(super) is_table_lost: bool,
+    /// Who it was before that.
+    pub(super) former: Vec<SourceId>,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The index names it as the newest of its document.
+    Newest,
+    /// The index names a newer one, or none.
+    Replaced,
+    /// What the index said of the document is lost.
+    Unconfirmed,
 }
 
 impl Salvaged {
@@ -50,9 +60,8 @@ impl Salvaged {
             names: Names::default(),
             sources: Sources::default(),
             collections: BTreeMap::new(),
-            clock: None,
             source: None,
-            is_table_lost: false,
+            former: Vec::new(),
         };
         salvaged.read_tables()?;
         Ok(salvaged)
@@ -61,7 +70,7 @@ impl Salvaged {
     fn read_tables(&mut self) -> Result<(), DatabaseError> {
         let mut tables: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for kind in
-            [keys::NAME, keys::SOURCE, keys::COLLECTION, keys::COUNTERS, keys::META[0], keys::CLOCK[0]]
+            [keys::NAME, keys::SOURCE, keys::COLLECTION, keys::COUNTERS, keys::META[0], keys::FORMER[0]]
         {
             let (from, to) = keys::kind_range(kind);
             self.salvage.scan::<DatabaseError>(&from, &to, |key, value| {
@@ -71,7 +80,6 @@ impl Salvaged {
             if self.salvage.lost().iter().any(|lost| lost.touches(&from, &to)) {
                 // These never change, so what an old copy of a page says of them holds. Counters do, and are counted anew.
                 let grows = [keys::NAME, keys::SOURCE, keys::COLLECTION, keys::META[0]].contains(&kind);
-                self.is_table_lost |= kind == keys::NAME || kind == keys::SOURCE;
                 if grows {
                     self.salvage.scan_old(|key, value| {
                         if key.first() == Some(&kind) && !tables.contains_key(key) {
@@ -90,15 +98,13 @@ impl Salvaged {
                     // A gap would give the names after it wrong numbers.
                     if usize::from(number) == self.names.len() + 1 {
                         self.names.intern(text);
-                    } else {
-                        self.is_table_lost = true;
                     }
                 }
                 (keys::SOURCE, Some(number)) => match value.as_slice().try_into() {
                     Ok(source) if usize::from(number) == self.sources.len() + 1 => {
                         self.sources.intern(SourceId(source));
                     }
-                    _ => self.is_table_lost = true,
+                    _ => {}
                 },
                 (keys::COLLECTION, Some(number)) => {
                     let name = String::from_utf8_lossy(value).into_owned();
@@ -111,7 +117,7 @@ impl Salvaged {
                 _ if key.as_slice() == keys::META => {
                     self.source = postcard::from_bytes::<Meta>(value).ok().map(|meta| meta.source);
                 }
-                _ if key.as_slice() == keys::CLOCK => self.clock = postcard::from_bytes(value).ok(),
+                _ if key.as_slice() == keys::FORMER => self.former = former_sources(value),
                 _ => {}
             }
         }
@@ -134,6 +140,40 @@ impl Salvaged {
                 visit(id, entry)?;
             }
             Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// What the index says of a record.
+    pub(super) fn standing(
+        &self,
+        key: CollectionKey,
+        record: &StoredRevision,
+    ) -> Result<Standing, DatabaseError> {
+        let from = keys::index(key, &record.id);
+        let mut standing = None;
+        let mut end = keys::index_end(key);
+        self.salvage.scan::<DatabaseError>(&from, &keys::index_end(key), |fence, value| {
+            end = fence.to_vec();
+            let Ok(entries) = read_page(value) else { return Ok(ControlFlow::Break(())) };
+            let entry = entries.iter().find(|(id, _)| *id == record.id).map(|(_, entry)| entry.sequence);
+            standing = Some(match entry {
+                Some(sequence) if sequence == record.sequence => Standing::Newest,
+                // A page that is older than the record.
+                Some(sequence) if sequence < record.sequence => Standing::Unconfirmed,
+                Some(_) => Standing::Replaced,
+                // Purged, unless the page is an older one.
+                None if self.salvage.is_torn() => Standing::Unconfirmed,
+                None => Standing::Replaced,
+            });
+            Ok(ControlFlow::Break(()))
+        })?;
+        // The page that was found is the right one only if none between is lost.
+        let is_lost = self.salvage.lost().iter().any(|lost| lost.touches(&from, &end));
+        Ok(match standing {
+            Some(Standing::Newest) => Standing::Newest,
+            Some(found) if !is_lost => found,
+            None if !is_lost && !self.salvage.is_torn() => Standing::Replaced,
+            _ => Standing::Unconfirmed,
         })
     }
 
@@ -227,6 +267,7 @@ impl Salvaged {
             (keys::COUNTERS, "counters"),
             (keys::META[0], "the header"),
             (keys::CLOCK[0], "the clock"),
+            (keys::FORMER[0], "former source IDs"),
         ];
         for (kind, name) in tables {
             let (from, to) = keys::kind_range(kind);

@@ -49,7 +49,7 @@ pub(super) fn examine(directory: &Path) -> Result<Option<Survey>, DatabaseError>
             survey.find(SEAL_FILE, None, "the seal of the log, without which lost changes are not seen");
         }
         Some(Some(seal)) => {
-            if seal.digest != survey.digest() || seal.end != survey.end() {
+            if seal.digest != survey.digest(survey.end()) || seal.end != survey.end() {
                 let what = format!(
                     "the log does not hold what it held when it was closed (it ended at number {}, now at {})",
                     seal.end,
@@ -60,6 +60,17 @@ pub(super) fn examine(directory: &Path) -> Result<Option<Survey>, DatabaseError>
         }
     }
     Ok(Some(survey))
+}
+
+/// Reads everything that is left of a damaged log, also what sled would not.
+pub(super) fn gather(directory: &Path, survey: &mut Survey) -> Result<(), DatabaseError> {
+    let read = |e| io_error("read", e);
+    survey.replay_all().map_err(read)?;
+    let seal = read_if_there(&directory.join(SEAL_FILE)).map_err(read)?;
+    // Where only the table of pages was lost, it can be made again, and the seal tells that it is the same.
+    let is_same = seal.as_deref().and_then(parse).is_some_and(|seal| survey.digest(seal.end) == seal.digest);
+    survey.is_torn = !is_same;
+    Ok(())
 }
 
 /// [`examine`] for opening: damage is an error, what is only left over goes, and the seal, durably.
@@ -103,7 +114,7 @@ pub(super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
     if let Some(finding) = survey.findings().0.first() {
         return Err(DatabaseError::Damaged { detail: describe(directory, finding) });
     }
-    let seal = Seal { digest: survey.digest(), end: survey.end() };
+    let seal = Seal { digest: survey.digest(survey.end()), end: survey.end() };
     let mut bytes = postcard::to_stdvec(&seal).unwrap_or_default();
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
     let partial = directory.join(format!("{SEAL_FILE}.partial"));

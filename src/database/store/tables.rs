@@ -33,7 +33,29 @@ impl SourceNumbers for Sources {
     }
 }
 
+/// The first of the sources only; later ones have no number.
+pub(super) struct FirstSources<'s>(&'s Sources, usize);
+
+impl SourceNumbers for FirstSources<'_> {
+    fn number(&self, source: SourceId) -> u32 {
+        Some(self.0.number(source)).filter(|&number| number as usize <= self.1).unwrap_or(0)
+    }
+
+    fn source(&self, number: u32) -> Option<SourceId> {
+        self.0.source(number).filter(|_| number as usize <= self.1)
+    }
+}
+
 impl Sources {
+    pub(super) fn first(&self, len: usize) -> FirstSources<'_> {
+        FirstSources(self, len)
+    }
+
+    /// All of them, by their numbers.
+    pub(super) fn all(&self) -> &[SourceId] {
+        &self.sources
+    }
+
     pub(super) fn len(&self) -> usize {
         self.sources.len()
     }

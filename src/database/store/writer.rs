@@ -80,6 +80,8 @@ pub(super) struct WriterState {
     collections: BTreeMap<CollectionKey, CollectionWriter>,
     census: HashMap<(CollectionKey, u64), Census>,
     codec: Codec,
+    /// What was purged since a backup began; `None` if there is none.
+    purges: Option<Vec<(CollectionKey, Box<str>)>>,
 }
 
 /// A revision to store.
@@ -315,6 +317,9 @@ impl Writer<'_> {
         // In order: neighbours share an index page, and the same commit gives the same pages.
         let mut newest: Vec<_> = staged.newest.into_iter().collect();
         newest.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some(purges) = &mut self.state.purges {
+            purges.extend(newest.iter().filter(|(_, at)| at.is_none()).map(|(id, _)| (key, id.clone())));
+        }
         for (id, at) in newest {
             let place = at.map(|at| places[at]);
             index.set(&self.store.engine(), key, &id, place)?;

@@ -170,6 +170,97 @@ fn a_full_disk_loses_nothing() {
     assert!(acknowledged.numbers.len() > 100);
 }
 
+/// A file system of its own that can be filled; gone when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where mounting is not allowed.
+    fn mount(size: &str) -> Option<SmallDisk> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let option = format!("size={size}");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &option, "tmpfs"])
+            .arg(directory.path())
+            .output();
+        mount.is_ok_and(|output| output.status.success()).then(|| SmallDisk(directory))
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let ballast = std::fs::File::create(self.0.path().join("ballast")).expect("create");
+        let mut ballast = std::io::BufWriter::with_capacity(4096, ballast);
+        while std::io::Write::write_all(&mut ballast, &[0; 4096]).is_ok() {}
+        // What is still in the buffer finds no room either.
+        let _ = ballast.into_parts();
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.path().join("ballast")).expect("remove");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// A real full disk under commits, compaction, backup and restore: each says so, nothing acknowledged is lost, and with room
+/// again everything goes on.
+#[test]
+fn a_really_full_disk_stops_everything_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount("6m") else {
+        println!("skipped: mounting a tmpfs is not allowed here (needs root)");
+        return;
+    };
+    let is_full = |error: &DatabaseError| matches!(error, DatabaseError::Full { .. });
+    let directory = disk.0.path().join("db");
+    let mut acknowledged = 0;
+    for round in 0..3 {
+        let database = Database::open(&directory, DatabaseConfig::default()).expect("open");
+        let collection = database.default_collection().expect("default");
+        let number = |n: u64| collection.get(&format!("d{n}")).expect("read").map(|d| d.body()["n"].as_u64());
+        assert!((0..acknowledged).all(|n| number(n) == Some(Some(n))), "round {round}: something is lost");
+        let put = |n: u64| collection.put(&format!("d{n}"), &json!({"n": n, "text": "x".repeat(300)}));
+        for _ in 0..400 {
+            put(acknowledged).expect("there is room");
+            acknowledged += 1;
+        }
+        disk.fill();
+        // What needs room says so and changes nothing.
+        let backup = std::fs::File::create(disk.0.path().join("backup")).expect("create");
+        let error = database.backup(&mut std::io::BufWriter::new(backup), |_, _| ()).map(drop);
+        assert!(error.is_err_and(|error| is_full(&error)), "backup");
+        let mut bytes = Vec::new();
+        database.backup(&mut bytes, |_, _| ()).expect("into memory");
+        let error =
+            Database::restore(&mut &bytes[..], disk.0.path().join("copy"), |_| true, |_, _| ()).map(drop);
+        assert!(error.is_err_and(|error| is_full(&error)), "restore");
+        assert!(!disk.0.path().join("copy").exists());
+        let error = database.compact().map(drop);
+        assert!(error.is_err_and(|error| is_full(&error)), "compact");
+        assert!((0..acknowledged).all(|n| number(n) == Some(Some(n))), "round {round}: after the compaction");
+        let error = loop {
+            match put(acknowledged) {
+                Ok(_) => acknowledged += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(is_full(&error), "{error:?}");
+        assert!(database.failure().is_some());
+        assert!(matches!(put(acknowledged), Err(DatabaseError::Failed { .. })));
+        drop((collection, database));
+        // Without room it cannot be opened for writing, and says so, or it is opened; in no case is anything lost.
+        match Database::open(&directory, DatabaseConfig::default()) {
+            Ok(database) => drop(database),
+            Err(error) => assert!(is_full(&error), "{error:?}"),
+        }
+        disk.make_room();
+        let report = Database::check(&directory).expect("check");
+        assert!(report.is_sound(), "round {round}: {report:?}");
+    }
+}
+
 /// A power cut: of what was written since the last sync, any page of the file may be old or new. For a long run set
 /// `GATTWAY_TEST_POWER_CUTS` to the number of cuts.
 #[test]

@@ -164,7 +164,7 @@ fn a_version_from_2262_poisons_nothing() {
         deleted: false,
         body: Bytes::from_static(b"{\"by\":\"the future\"}"),
     };
-    let outcomes = a.commit(&[late.clone()], ConflictPolicy::Refuse).expect("commit");
+    let outcomes = a.commit(std::slice::from_ref(&late), ConflictPolicy::Refuse).expect("commit");
     assert_eq!(outcomes, [CommitOutcome::Inserted { sequence: 1 }]);
     assert_eq!(a.info().expect("info").versions_ahead, 1);
     // Each edits what the other wrote, and each edit replaces what it descends from, whatever the clocks say.

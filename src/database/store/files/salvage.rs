@@ -176,6 +176,11 @@ impl Salvage {
         &self.survey
     }
 
+    /// Whether what is read of a page may be older than what was there.
+    pub(in crate::database::store) fn is_torn(&self) -> bool {
+        self.survey.is_torn
+    }
+
     /// The ranges of keys that cannot be read.
     pub(in crate::database::store) fn lost(&self) -> &[Lost] {
         &self.lost

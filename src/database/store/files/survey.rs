@@ -41,8 +41,12 @@ pub(in crate::database::store) struct Survey {
     pub(super) pages: Vec<Page>,
     /// Log sequence number after the last whole message.
     end: u64,
+    /// Offsets of the segments that have no header that can be read.
+    headless: Vec<u64>,
     findings: Vec<Finding>,
     findings_count: u64,
+    /// Whether messages that the pages were made of could not be read: of any page there may have been a newer state.
+    pub(in crate::database::store) is_torn: bool,
 }
 
 /// Where reading a run of segments came to an end.
@@ -66,18 +70,24 @@ impl Survey {
             segments: BTreeMap::new(),
             pages: Vec::new(),
             end: 0,
+            headless: Vec::new(),
             findings: Vec::new(),
             findings_count: 0,
+            is_torn: false,
         };
         survey.read_settings()?;
         let snapshot = survey.read_snapshot()?;
         let first = snapshot.stable.unwrap_or(0) / SEGMENT * SEGMENT;
-        let (unreadable, stable) = survey.read_headers(first)?;
+        let stable = survey.read_headers(first)?;
         survey.pages = snapshot.pages;
         let end = survey.find_end(first.max(stable / SEGMENT * SEGMENT))?;
+        if end > 0 && end < snapshot.stable.unwrap_or(0) {
+            let offset = survey.segments.get(&(end / SEGMENT * SEGMENT)).map(|offset| offset + end % SEGMENT);
+            survey.find("db", offset, "unreadable, before the end that the table of pages names");
+        }
         let walk = survey.replay(snapshot.stable.unwrap_or(0), end)?;
         survey.end = walk.next.unwrap_or(first).max(snapshot.stable.unwrap_or(0));
-        survey.judge(&walk, &unreadable, first)?;
+        survey.judge(&walk, first)?;
         Ok(survey)
     }
 
@@ -103,9 +113,9 @@ impl Survey {
         self.end
     }
 
-    /// A digest of where each page stands and where the log ends: two logs with the same have the same content, as far as
+    /// A digest of where each page stands and of where the log is said to end: two logs with the same have the same content, as far as
     /// their messages can be read.
-    pub(in crate::database::store) fn digest(&self) -> u32 {
+    pub(in crate::database::store) fn digest(&self, end: u64) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         let mut add = |tag: u8, place: &Place| {
             hasher.update(&[tag]);
@@ -122,7 +132,7 @@ impl Survey {
                 }
             }
         }
-        add(4, &Place { lsn: self.end, offset: 0 });
+        add(4, &Place { lsn: end, offset: 0 });
         hasher.finalize()
     }
 
@@ -148,8 +158,58 @@ impl Survey {
         self.findings_count > 0 && self.findings.iter().all(|finding| finding.file == "conf")
     }
 
+    /// Makes the table of pages anew of everything that can be read, also behind what cannot: for a log that sled shall
+    /// not open, of which the most is to be saved.
+    ///
+    /// # Errors
+    /// Of the operating system.
+    pub(in crate::database::store) fn replay_all(&mut self) -> io::Result<()> {
+        let (snapshot, _) = self.load_snapshot()?;
+        let snapshot = snapshot.unwrap_or_default();
+        let (stable, mut pages) = (snapshot.stable.unwrap_or(0), snapshot.pages);
+        let mut buffer = Vec::new();
+        for offset in self.headless.clone() {
+            self.read_segment(offset, &mut buffer)?;
+            let found = (SEGMENT_HEADER_BYTES..buffer.len()).find_map(|at| message(&buffer, at));
+            let lsn = found.map(|message| message.segment.saturating_mul(SEGMENT));
+            if let Some(lsn) = lsn.filter(|lsn| *lsn < u64::MAX / 4) {
+                self.segments.entry(lsn).or_insert(offset);
+            }
+        }
+        for (&lsn, &offset) in self.segments.range(stable / SEGMENT * SEGMENT..) {
+            self.read_segment(offset, &mut buffer)?;
+            let mut at = SEGMENT_HEADER_BYTES;
+            while at <= SEGMENT_BYTES - MESSAGE_HEADER_BYTES_MAX && at < buffer.len() {
+                let Some(message) = message(&buffer, at).filter(|m| m.segment == lsn / SEGMENT) else {
+                    at += 1;
+                    continue;
+                };
+                let place = Place { lsn: lsn + at as u64, offset: offset + at as u64 };
+                match message.kind {
+                    Kind::Cap => break,
+                    Kind::Canceled | Kind::Batch => {}
+                    _ if place.lsn >= stable => apply(&mut pages, place, &message),
+                    _ => {}
+                }
+                at += message.len;
+            }
+        }
+        self.pages = pages;
+        self.is_torn = true;
+        Ok(())
+    }
+
     /// The newest snapshot, as sled chooses it.
     fn read_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (snapshot, name) = self.load_snapshot()?;
+        if snapshot.is_none() && !name.is_empty() {
+            self.find(&name, None, "the table of pages; the log itself says what it said");
+        }
+        Ok(snapshot.unwrap_or_default())
+    }
+
+    /// The newest snapshot if it is whole, and the name of its file; empty if there is none.
+    fn load_snapshot(&self) -> io::Result<(Option<Snapshot>, String)> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -159,15 +219,9 @@ impl Survey {
             }
         }
         names.sort_unstable();
-        let Some(name) = names.pop() else { return Ok(Snapshot::default()) };
+        let Some(name) = names.pop() else { return Ok((None, String::new())) };
         let bytes = fs::read(self.directory.join(&name))?;
-        match snapshot(&bytes).filter(|s| s.pages.iter().all(|page| self.fits(page))) {
-            Some(snapshot) => Ok(snapshot),
-            None => {
-                self.find(&name, None, "the table of pages; the log itself says what it said");
-                Ok(Snapshot::default())
-            }
-        }
+        Ok((snapshot(&bytes).filter(|s| s.pages.iter().all(|page| self.fits(page))), name))
     }
 
     /// Whether the places of a page can be places of a log.
@@ -183,10 +237,9 @@ impl Survey {
         }
     }
 
-    /// Reads the header of each segment; gives the offsets of those that have none, and the newest number that one calls
-    /// stable, of segments from `first` on.
-    fn read_headers(&mut self, first: u64) -> io::Result<(Vec<u64>, u64)> {
-        let (mut unreadable, mut stable) = (Vec::new(), first as i64);
+    /// Reads the header of each segment; gives the newest number that one calls stable, of segments from `first` on.
+    fn read_headers(&mut self, first: u64) -> io::Result<u64> {
+        let mut stable = first as i64;
         let len = self.file.metadata()?.len();
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         let mut doubles = Vec::new();
@@ -196,7 +249,7 @@ impl Survey {
             }
             self.file.read_exact_at(&mut bytes, offset)?;
             let Some(header) = segment_header(&bytes) else {
-                unreadable.push(offset);
+                self.headless.push(offset);
                 continue;
             };
             if header.lsn >= first {
@@ -209,7 +262,7 @@ impl Survey {
         for (offset, other) in doubles {
             self.find("db", Some(offset), format!("a segment that is there twice, also at byte {other}"));
         }
-        Ok((unreadable, u64::try_from(stable).unwrap_or(0)))
+        Ok(u64::try_from(stable).unwrap_or(0))
     }
 
     /// Number after the last whole message of the unbroken run of segments from `lowest` on.
@@ -309,7 +362,7 @@ impl Survey {
 
     /// Tells damage from what a crash leaves. A crash tears the end of the log, and a segment whose content was no longer
     /// needed and that was being written anew; so a tear is damage if what it hides is still needed.
-    fn judge(&mut self, walk: &Walk, unreadable: &[u64], first: u64) -> io::Result<()> {
+    fn judge(&mut self, walk: &Walk, first: u64) -> io::Result<()> {
         let mut buffer = Vec::new();
         let tip = self.end.saturating_sub(1) / SEGMENT * SEGMENT;
         for &(lsn, at) in &walk.tears {
@@ -321,7 +374,7 @@ impl Survey {
                 self.find("db", Some(offset + at as u64), what);
             }
         }
-        for &offset in unreadable {
+        for offset in self.headless.clone() {
             self.read_segment(offset, &mut buffer)?;
             if let Some(found) = self.needed(&buffer, SEGMENT_HEADER_BYTES, None, first / SEGMENT) {
                 let what = format!(

@@ -31,6 +31,7 @@ impl WriterState {
             collections: BTreeMap::new(),
             census: HashMap::new(),
             codec: Codec::default(),
+            purges: None,
         })
     }
 
@@ -78,6 +79,24 @@ impl WriterState {
             collection.tail = load_tail(engine, key)?;
         }
         Ok(())
+    }
+
+    /// Begins, or ends, to note what is purged.
+    pub(in crate::database::store) fn note_purges(&mut self, wanted: bool) {
+        self.purges = wanted.then(Vec::new);
+    }
+
+    /// What was purged since.
+    pub(in crate::database::store) fn take_purges(&mut self) -> Vec<(CollectionKey, Box<str>)> {
+        self.purges.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Each collection with its newest sequence and the newest that a peer has.
+    pub(in crate::database::store) fn ends(&self) -> Vec<(u16, u64, u64)> {
+        let end = |(key, collection): (&CollectionKey, &CollectionWriter)| {
+            (key.0, collection.counters.last_sequence, collection.counters.pushed)
+        };
+        self.collections.iter().map(end).collect()
     }
 
     /// Documents and tombstones that a collection counts.

@@ -1,0 +1,240 @@
+//! What a damaged database still holds, saved into a new one or shown. The damaged one is not changed.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use super::block::StoredRevision;
+use super::check::Damage;
+use super::keys::CollectionKey;
+use super::rebuild::Rebuild;
+use super::salvaged::{Salvaged, Standing};
+use super::{layout, seal};
+use crate::database::packed::Unpacker;
+use crate::database::revision::SourceId;
+use crate::database::{DatabaseError, Document};
+
+/// Documents listed in a report; further ones are only counted.
+const LISTED_MAX: usize = 10_000;
+
+/// Said of a log of which messages are lost.
+const TORN: &str = "changes that the log told of; a document may be older than it was";
+
+/// A document of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DocumentName {
+    /// Full name of its collection.
+    pub collection: String,
+    /// Its ID.
+    pub id: String,
+}
+
+/// What could be saved of a damaged database, and what not.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// Documents saved.
+    pub documents: u64,
+    /// Tombstones saved.
+    pub tombstones: u64,
+    /// Damaged places of its files.
+    pub damage: Vec<Damage>,
+    /// Damaged places, also those not listed.
+    pub problems: u64,
+    /// In words what is lost, where no single document can be named: ranges of IDs, tables.
+    pub ranges: Vec<String>,
+    /// Documents whose newest revision is lost, as far as they are listed.
+    pub lost: Vec<DocumentName>,
+    /// How many those are.
+    pub lost_count: u64,
+    /// Documents saved of which it is not known whether there was a newer revision, a deletion, or a purge: what the
+    /// index said of them is lost.
+    pub unconfirmed: Vec<DocumentName>,
+    /// How many those are.
+    pub unconfirmed_count: u64,
+    /// The source ID it had, if that is known.
+    pub former_source: Option<SourceId>,
+    /// The source ID of the new database; `None` if none was made.
+    pub source: Option<SourceId>,
+}
+
+impl SalvageReport {
+    /// Whether everything was saved.
+    pub fn is_complete(&self) -> bool {
+        self.lost_count == 0 && self.unconfirmed_count == 0 && self.ranges.is_empty()
+    }
+
+    fn list(into: &mut Vec<DocumentName>, count: &mut u64, collection: &str, id: &str) {
+        *count += 1;
+        if into.len() < LISTED_MAX {
+            into.push(DocumentName { collection: collection.to_owned(), id: id.to_owned() });
+        }
+    }
+}
+
+/// A damaged database under its lock.
+struct Damaged {
+    salvaged: Salvaged,
+    report: SalvageReport,
+    _lock: fs::File,
+}
+
+impl Damaged {
+    fn open(path: &Path) -> Result<Damaged, DatabaseError> {
+        let lock = layout::lock(path, false)?;
+        let log = match layout::logs(path) {
+            Ok(logs) => logs.current,
+            // Whatever `current` was: of two logs that a compaction left, the older is whole.
+            Err(DatabaseError::Damaged { .. }) => layout::oldest_log(path)?,
+            Err(error) => return Err(error),
+        };
+        let nothing = || DatabaseError::Damaged { detail: format!("{} holds nothing", log.display()) };
+        let mut survey = seal::examine(&log)?.ok_or_else(nothing)?;
+        if survey.findings().1 > 0 {
+            seal::gather(&log, &mut survey)?;
+        }
+        let salvaged = Salvaged::read(survey)?;
+        let mut report = SalvageReport::default();
+        let (findings, problems) = salvaged.salvage.survey().findings();
+        report.problems = problems;
+        report.damage = findings.iter().map(|finding| Damage::new(&log, finding)).collect();
+        report.ranges = salvaged.lost_in_words();
+        if salvaged.salvage.is_torn() {
+            report.ranges.push(TORN.to_owned());
+        }
+        report.former_source = salvaged.source;
+        Ok(Damaged { salvaged, report, _lock: lock })
+    }
+
+    /// Visits what is whole of a collection, in order of sequence, and notes what is not.
+    fn rescue(
+        &mut self,
+        key: CollectionKey,
+        mut visit: impl FnMut(&Salvaged, StoredRevision) -> Result<(), DatabaseError>,
+    ) -> Result<(), DatabaseError> {
+        let salvaged = &self.salvaged;
+        let Some(collection) = salvaged.collections.get(&key) else { return Ok(()) };
+        // Of documents that the index says nothing of, the newest record that is left.
+        let mut unconfirmed: HashMap<Box<str>, u64> = HashMap::new();
+        let note = |record: StoredRevision| {
+            if salvaged.is_readable(&record) && salvaged.standing(key, &record)? == Standing::Unconfirmed {
+                unconfirmed.insert(record.id, record.sequence);
+            }
+            Ok(())
+        };
+        salvaged.records(key, note, |_| ())?;
+        let report = &mut self.report;
+        let mut found = HashSet::new();
+        let mut last = 0;
+        let visit_one = |record: StoredRevision| {
+            if record.sequence <= last || !salvaged.is_readable(&record) {
+                return Ok(());
+            }
+            let is_wanted = match salvaged.standing(key, &record)? {
+                Standing::Newest => unconfirmed.get(&record.id).is_none_or(|&other| other < record.sequence),
+                Standing::Replaced => false,
+                Standing::Unconfirmed => unconfirmed.get(&record.id) == Some(&record.sequence),
+            };
+            if !is_wanted {
+                return Ok(());
+            }
+            last = record.sequence;
+            found.insert(record.sequence);
+            *if record.deleted { &mut report.tombstones } else { &mut report.documents } += 1;
+            visit(salvaged, record)
+        };
+        salvaged.records(key, visit_one, |_| ())?;
+        salvaged.index(key, |id, entry| {
+            if !found.contains(&entry.sequence) && !unconfirmed.contains_key(&id) {
+                SalvageReport::list(&mut report.lost, &mut report.lost_count, &collection.name, &id);
+            }
+            Ok(())
+        })?;
+        let mut ids: Vec<Box<str>> = unconfirmed.into_keys().collect();
+        ids.sort_unstable();
+        for id in ids {
+            SalvageReport::list(
+                &mut report.unconfirmed,
+                &mut report.unconfirmed_count,
+                &collection.name,
+                &id,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Saves what is whole of the database in `path` into a new one in `to`; see
+/// [`Database::repair`](crate::database::Database::repair).
+pub(crate) fn repair(
+    path: &Path,
+    to: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<SalvageReport, DatabaseError> {
+    let mut damaged = Damaged::open(path)?;
+    let mut former = damaged.salvaged.former.clone();
+    former.extend(damaged.salvaged.source);
+    let mut rebuild = Rebuild::create(to, &former)?;
+    for number in 1..=damaged.salvaged.names.len() as u32 {
+        if let Some(name) = damaged.salvaged.names.name(number) {
+            rebuild.name(number as u16, name);
+        }
+    }
+    let keys: Vec<CollectionKey> = damaged.salvaged.collections.keys().copied().collect();
+    let mut done = 0;
+    for key in keys {
+        let Some(collection) = damaged.salvaged.collections.get(&key) else { continue };
+        rebuild.collection(key, &collection.name);
+        let counters = collection.counters.unwrap_or_default();
+        damaged.rescue(key, |_, record| {
+            rebuild.push(key, record)?;
+            done += 1;
+            progress(done);
+            Ok(())
+        })?;
+        rebuild.counters(key, counters.last_sequence, counters.pushed);
+    }
+    copy_other_files(path, rebuild.directory())?;
+    damaged.report.source = Some(rebuild.source);
+    (damaged.report.documents, damaged.report.tombstones) = rebuild.finish()?;
+    Ok(damaged.report)
+}
+
+/// Shows the documents of a collection that are whole; see [`Database::salvage`](crate::database::Database::salvage).
+pub(crate) fn salvage(
+    path: &Path,
+    collection: &str,
+    visit: &mut dyn FnMut(Document) -> Result<(), DatabaseError>,
+) -> Result<SalvageReport, DatabaseError> {
+    let mut damaged = Damaged::open(path)?;
+    let key =
+        damaged.salvaged.collections.iter().find(|(_, found)| found.name == collection).map(|(&key, _)| key);
+    let unknown = || DatabaseError::UnknownCollection { name: collection.to_owned() };
+    damaged.rescue(key.ok_or_else(unknown)?, |salvaged, record| {
+        if record.deleted {
+            return Ok(());
+        }
+        let unpacked = Unpacker::new(&salvaged.names, &record.id).map(&record.body);
+        let body = unpacked
+            .ok_or_else(|| DatabaseError::Damaged { detail: format!("the body of {:?}", record.id) })?;
+        visit(Document {
+            id: record.id.into_string(),
+            body,
+            revision: Some(record.vector),
+            sequence: record.sequence,
+        })
+    })?;
+    Ok(damaged.report)
+}
+
+/// Copies what stands beside the store and belongs to others: identity, group, trust list.
+fn copy_other_files(from: &Path, to: &Path) -> Result<(), DatabaseError> {
+    for file in layout::other_files(from)? {
+        let target = to.join(file.file_name().unwrap_or_default());
+        // With its mode.
+        fs::copy(&file, &target)?;
+        fs::File::open(&target)?.sync_all()?;
+    }
+    Ok(())
+}
