@@ -32,6 +32,11 @@ impl PlaceAddress {
     pub(super) fn is_ble(&self) -> bool {
         matches!(self, PlaceAddress::Ble(_))
     }
+
+    /// Whether it is any Bluetooth neighbour.
+    pub(super) fn is_any_ble(&self) -> bool {
+        matches!(self, PlaceAddress::Ble(peer) if peer.is_empty() || peer.eq_ignore_ascii_case("any"))
+    }
 }
 
 impl FromStr for PlaceAddress {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use super::args::GlobalArgs;
@@ -68,9 +69,23 @@ pub(super) struct BleArgs {
     #[arg(long, value_name = "N", default_value_t = SLOTS_DEFAULT)]
     pub(super) slots: usize,
 
-    /// Bluetooth: the code of six digits that the peer shows (serve --link-security authenticate)
-    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u32).range(0..=999_999))]
-    pub(super) passkey: Option<u32>,
+    /// Bluetooth: pair with a peer that wants it (serve --link-security); if it shows a code of six digits, that is asked for,
+    /// a line on standard input
+    #[arg(long)]
+    pub(super) link_pair: bool,
+}
+
+/// Asks for the code that a peer shows.
+fn ask_passkey(peer: String) -> BoxFuture<'static, Option<u32>> {
+    note(&format!("{peer} shows a code of six digits; type it here:"));
+    Box::pin(async {
+        let line = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map(|_| line)
+        });
+        let code = line.await.ok()?.ok()?.trim().parse().ok();
+        code.filter(|code| *code <= 999_999)
+    })
 }
 
 /// What `serve` requires of a radio connection.
@@ -144,9 +159,10 @@ impl Connector for Dial {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
         set_slots(self.args.slots);
         let adapter = Adapter::open(self.args.adapter.as_deref()).await?;
-        let _agent = match self.args.passkey {
-            Some(code) => Some(PairingAgent::register(&adapter, Pairing::Type(code)).await?),
-            None => None,
+        let _agent = if self.args.link_pair {
+            Some(PairingAgent::register(&adapter, Pairing::Type(Arc::new(ask_passkey))).await?)
+        } else {
+            None
         };
         let search = Arc::clone(&self.search);
         let central: Arc<dyn Connector> = match self.args.central {
@@ -282,7 +298,7 @@ fn host_name() -> String {
     name.trim().to_owned()
 }
 
-fn cli_error(error: BluetoothError) -> CliError {
+pub(super) fn cli_error(error: BluetoothError) -> CliError {
     CliError::new(Exit::Peer, error.to_string()).help("`gattway doctor` says what is missing on this machine")
 }
 

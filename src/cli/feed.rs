@@ -18,7 +18,7 @@ use crate::database::{Collection, Database};
 const WAITING_LINES_MAX: usize = 256;
 
 /// Options of the import that runs beside replication.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct FeedArgs {
     /// Save documents that another program writes, one JSON object a line; `-` is standard input.
     ///

@@ -24,6 +24,8 @@ pub(crate) mod fuzzing;
 mod group;
 mod id;
 mod logging;
+#[cfg(feature = "bluetooth")]
+mod neighbours;
 mod newcomers;
 mod output;
 mod pair;

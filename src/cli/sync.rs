@@ -34,10 +34,11 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document`
 /// (with --documents), `saved` and `rejected` (of --import), and last `finished`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   gattway --db sensor.db sync ble:any
+  gattway --db sensor.db sync ble:any --continuous   # every neighbour that has something new, one after the other
   gattway --db sensor.db sync tcp:gateway.local:4985
   gattway --db sensor.db sync tcp:gateway.local:4985 --push --collection plant.readings
   my-sensor | gattway --db sensor.db sync unix:/run/gateway.sock --continuous --import - --id-from time --json")]
@@ -158,25 +159,80 @@ async fn sync(
         }
         other => other,
     };
-    let replicator = Replicator::new(configuration(db, collections, args, security, keeper, events));
-    if args.documents {
-        let events = events.clone();
-        replicator.add_document_listener(move |document| emit_document(&events, document));
-    } else {
-        let events = events.clone();
-        replicator.add_document_listener(move |document| say_failed(&events, document));
-    }
-    if args.reset {
-        replicator.start_with_reset();
-    } else {
-        replicator.start();
-    }
     #[cfg(feature = "bluetooth")]
     let _radio = super::ble::Reporter::start(args.address.is_ble(), events);
-    let result = follow(db, &replicator, feed, args, events, &mut signals).await;
+    let start = |args: &SyncArgs| {
+        let replicator = Replicator::new(configuration(db, collections.clone(), args, security, keeper, events));
+        listen(&replicator, args, events);
+        if args.reset {
+            replicator.start_with_reset();
+        } else {
+            replicator.start();
+        }
+        replicator
+    };
+    #[cfg(feature = "bluetooth")]
+    if args.address.is_any_ble() {
+        let result = visit_neighbours(db, &collections, args, events, &mut signals, feed, &start).await;
+        super::ble::farewells().await;
+        return result;
+    }
+    let result = follow(db, &start(args), feed, args, events, &mut signals).await;
     #[cfg(feature = "bluetooth")]
     super::ble::farewells().await;
     result
+}
+
+/// Tells of documents, or of those that failed.
+fn listen(replicator: &Replicator, args: &SyncArgs, events: &Events) {
+    let (events, all) = (events.clone(), args.documents);
+    replicator.add_document_listener(move |document| {
+        if all {
+            emit_document(&events, document);
+        } else {
+            say_failed(&events, document);
+        }
+    });
+}
+
+/// Syncs with one neighbour that has something new, or with all of them for ever.
+#[cfg(feature = "bluetooth")]
+async fn visit_neighbours(
+    db: &Database,
+    collections: &[String],
+    args: &SyncArgs,
+    events: &Events,
+    signals: &mut Signals,
+    feed: Option<Feed>,
+    start: &(dyn Fn(&SyncArgs) -> Replicator + Sync),
+) -> Result<u64, CliError> {
+    use super::neighbours::Neighbourhood;
+    use super::neighbours::news::{News, Ways};
+
+    let replicator = move |address: bluer::Address, uid: String, stays: bool| {
+        let mut visit = args.clone();
+        visit.address = PlaceAddress::Ble(address.to_string());
+        if args.security.is_plain() {
+            // Else what was synced is remembered under the name that the peer proves.
+            visit.peer = visit.peer.or(Some(uid));
+        }
+        if args.continuous {
+            // Whoever is not reached gets its turn again.
+            visit.attempts = visit.attempts.or(Some(if stays { ONE_SHOT_ATTEMPTS } else { 1 }));
+        }
+        visit.continuous = stays;
+        start(&visit)
+    };
+    let ways = Ways { push: args.push || !args.pull, pull: args.pull || !args.push };
+    let mut neighbourhood = Neighbourhood {
+        adapter: args.ble.adapter.as_deref(),
+        news: News::new(db, collections, super::ble::advert_codec(db), ways),
+        events,
+        replicator: &replicator,
+        signals,
+        all: args.reset,
+    };
+    if args.continuous { neighbourhood.forever(feed).await } else { neighbourhood.once().await }
 }
 
 fn configuration(

@@ -12,6 +12,7 @@ use dbus::message::MatchRule;
 use dbus::nonblock::{Proxy, SyncConnection};
 use dbus::{MethodErr, Path};
 use dbus_crossroads::Crossroads;
+use futures_util::future::BoxFuture;
 use tracing::{info, warn};
 
 use super::adapter::Adapter;
@@ -30,9 +31,14 @@ pub enum Pairing {
     JustWorks,
     /// The other side has to type the code that `show` is given: this side has a display, a log will do.
     Show(Arc<dyn Fn(&Passkey) + Send + Sync>),
-    /// This code is typed in: the other side shows it.
-    Type(u32),
+    /// Whatever the other side wants: no code, or the one that it shows, which somebody types here when asked for that of a
+    /// peer; `None` gives up. BlueZ waits for about half a minute.
+    Type(AskPasskey),
 }
+
+/// Asks a person for the code that the peer of this address shows.
+pub type AskPasskey = Arc<dyn Fn(String) -> BoxFuture<'static, Option<u32>> + Send + Sync>;
+
 
 /// A code of six digits that one side shows and the other one types.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +74,12 @@ impl PairingAgent {
         let connection = Arc::clone(adapter.daemon().connection());
         let capability = pairing.capability();
         let mut objects = objects(pairing);
+        objects.set_async_support(Some((
+            Arc::clone(&connection) as _,
+            Box::new(|answering| {
+                tokio::spawn(answering);
+            }),
+        )));
         let receiver = connection.start_receive(
             MatchRule::new_method_call().with_path(PATH),
             Box::new(move |message, connection| objects.handle_message(message, connection).is_ok()),
@@ -114,7 +126,7 @@ fn rejected() -> MethodErr {
     MethodErr::from(("org.bluez.Error.Rejected", "gattway does not pair so"))
 }
 
-/// The agent's object. Each method returns at once.
+/// The agent's object. Each method returns at once, but for that which asks a person.
 fn objects(pairing: Pairing) -> Crossroads {
     let mut objects = Crossroads::new();
     let interface = objects.register("org.bluez.Agent1", |b| {
@@ -126,13 +138,14 @@ fn objects(pairing: Pairing) -> Crossroads {
         b.method("DisplayPinCode", ("device", "pincode"), (), |_, _, (_, _): (Path<'_>, String)| {
             Err::<(), _>(rejected())
         });
-        b.method("RequestPasskey", ("device",), ("passkey",), |_, pairing, (device,): (Path<'_>,)| {
-            match pairing {
-                Pairing::Type(code) => {
-                    info!(peer = peer(&device), "pairing with the code that was given");
-                    Ok((*code,))
-                }
-                _ => Err(rejected()),
+        b.method_with_cr_async("RequestPasskey", ("device",), ("passkey",), |mut context, objects, (device,): (Path<'static>,)| {
+            let pairing = objects.data_mut::<Pairing>(context.path()).cloned();
+            async move {
+                let code = match pairing {
+                    Some(Pairing::Type(ask)) => ask(peer(&device)).await,
+                    _ => None,
+                };
+                context.reply(code.map(|code| (code,)).ok_or_else(rejected))
             }
         });
         let arguments = ("device", "passkey", "entered");
@@ -155,7 +168,8 @@ fn objects(pairing: Pairing) -> Crossroads {
         b.method("RequestAuthorization", ("device",), (), |_, pairing, (device,): (Path<'_>,)| {
             let peer = peer(&device);
             match pairing {
-                Pairing::JustWorks => {
+                // Where a code may be typed, the peer may also be one that has none to show.
+                Pairing::JustWorks | Pairing::Type(_) => {
                     info!(peer, "paired without a code");
                     Ok(())
                 }
@@ -178,7 +192,8 @@ mod tests {
     #[test]
     fn the_claim_is_what_this_side_can_do() {
         let show: Arc<dyn Fn(&Passkey) + Send + Sync> = Arc::new(|_| {});
-        let claims = [Pairing::Refused, Pairing::JustWorks, Pairing::Show(show), Pairing::Type(1)]
+        let ask: AskPasskey = Arc::new(|_| Box::pin(async { None }));
+        let claims = [Pairing::Refused, Pairing::JustWorks, Pairing::Show(show), Pairing::Type(ask)]
             .map(|pairing| pairing.capability());
         assert_eq!(claims, ["NoInputNoOutput", "NoInputNoOutput", "DisplayOnly", "KeyboardOnly"]);
     }

@@ -114,9 +114,22 @@ impl Connected {
                 what: "reading the peer's information",
                 limit: GATT_LIMIT,
             })?
-            .map_err(BluetoothError::bluez("read information"))?;
+            .map_err(|error| self.unreadable(error))?;
         Information::decode(&value)
             .map_err(|message| BluetoothError::NotOurs { peer: self.device.address().to_string(), message })
+    }
+
+    /// Reading is where a peripheral that requires security says so: by an error of ATT, or by hanging up in the middle of a
+    /// pairing that failed, which BlueZ reports as ATT error 0x0e.
+    fn unreadable(&self, error: bluer::Error) -> BluetoothError {
+        const ATT_ERRORS: [&str; 4] = ["ATT error: 0x05", "ATT error: 0x08", "ATT error: 0x0e", "ATT error: 0x0f"];
+        let refused = matches!(error.kind, bluer::ErrorKind::NotAuthorized | bluer::ErrorKind::NotPermitted)
+            || ATT_ERRORS.iter().any(|text| error.message.contains(text));
+        if refused {
+            let peer = self.device.address().to_string();
+            return BluetoothError::PairingNeeded { peer, message: error.to_string() };
+        }
+        BluetoothError::bluez("read information")(error)
     }
 
     /// BlueZ may have taken the services from its cache, of an earlier version or an earlier start of the peer (bluez #191,

@@ -83,6 +83,16 @@ pub enum BluetoothError {
         /// What is missing or different.
         message: String,
     },
+    /// The peer did not let its information be read: it wants the devices to be paired, or these two were not.
+    #[error(
+        "peer {peer} may want to be paired with ({message}): sync --link-pair. If the two were paired and one has forgotten it: bluetoothctl remove {peer}"
+    )]
+    PairingNeeded {
+        /// Its address.
+        peer: String,
+        /// What BlueZ said.
+        message: String,
+    },
     /// The peer serves as many centrals as it can.
     #[error("peer {peer} serves as many centrals as it can; try again later")]
     Busy {
