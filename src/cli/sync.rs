@@ -230,6 +230,7 @@ async fn visit_neighbours(
         events,
         replicator: &replicator,
         signals,
+        secure: !args.security.is_plain(),
         all: args.reset,
     };
     if args.continuous { neighbourhood.forever(feed).await } else { neighbourhood.once().await }

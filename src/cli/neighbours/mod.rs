@@ -54,6 +54,8 @@ pub(super) struct Neighbourhood<'a> {
     pub(super) events: &'a Events,
     pub(super) replicator: &'a MakeReplicator<'a>,
     pub(super) signals: &'a mut Signals,
+    /// Whether connections are encrypted, for the display.
+    pub(super) secure: bool,
     /// Visit also those who have nothing new.
     pub(super) all: bool,
 }
@@ -237,8 +239,9 @@ impl Neighbourhood<'_> {
         let replicator =
             (self.replicator)(neighbour.address, format!("ble:device:{:08x}", sighting.device), stays);
         let events = self.events;
-        let mut display = Display::new(name, events);
-        let mut look = Look { adapter: adapter.filter(|_| stays), scan: None, due: Instant::now() + LOOK_INTERVAL };
+        let mut display = Display::new(name, self.secure, events);
+        let mut look =
+            Look { adapter: adapter.filter(|_| stays), scan: None, due: Instant::now() + LOOK_INTERVAL };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut told, mut leaving) = (false, false);

@@ -51,7 +51,12 @@ pub(crate) struct Before {
 }
 
 impl News {
-    pub(crate) fn new(db: &Database, collections: &[String], codec: Arc<dyn AdvertCodec>, ways: Ways) -> News {
+    pub(crate) fn new(
+        db: &Database,
+        collections: &[String],
+        codec: Arc<dyn AdvertCodec>,
+        ways: Ways,
+    ) -> News {
         let mut collections = collections.to_vec();
         collections.sort_unstable();
         News { db: db.clone(), collections, codec, ways }
@@ -101,7 +106,8 @@ impl News {
     }
 
     fn record(&self, device: u32) -> Record {
-        let stored = self.place().and_then(|place| self.db.checkpoint(place, &self.name(device)).ok().flatten());
+        let stored =
+            self.place().and_then(|place| self.db.checkpoint(place, &self.name(device)).ok().flatten());
         stored.and_then(|stored| postcard::from_bytes(&stored.body).ok()).unwrap_or_default()
     }
 

@@ -39,7 +39,6 @@ pub enum Pairing {
 /// Asks a person for the code that the peer of this address shows.
 pub type AskPasskey = Arc<dyn Fn(String) -> BoxFuture<'static, Option<u32>> + Send + Sync>;
 
-
 /// A code of six digits that one side shows and the other one types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passkey {
@@ -138,16 +137,21 @@ fn objects(pairing: Pairing) -> Crossroads {
         b.method("DisplayPinCode", ("device", "pincode"), (), |_, _, (_, _): (Path<'_>, String)| {
             Err::<(), _>(rejected())
         });
-        b.method_with_cr_async("RequestPasskey", ("device",), ("passkey",), |mut context, objects, (device,): (Path<'static>,)| {
-            let pairing = objects.data_mut::<Pairing>(context.path()).cloned();
-            async move {
-                let code = match pairing {
-                    Some(Pairing::Type(ask)) => ask(peer(&device)).await,
-                    _ => None,
-                };
-                context.reply(code.map(|code| (code,)).ok_or_else(rejected))
-            }
-        });
+        b.method_with_cr_async(
+            "RequestPasskey",
+            ("device",),
+            ("passkey",),
+            |mut context, objects, (device,): (Path<'static>,)| {
+                let pairing = objects.data_mut::<Pairing>(context.path()).cloned();
+                async move {
+                    let code = match pairing {
+                        Some(Pairing::Type(ask)) => ask(peer(&device)).await,
+                        _ => None,
+                    };
+                    context.reply(code.map(|code| (code,)).ok_or_else(rejected))
+                }
+            },
+        );
         let arguments = ("device", "passkey", "entered");
         b.method(
             "DisplayPasskey",

@@ -122,7 +122,8 @@ impl Connected {
     /// Reading is where a peripheral that requires security says so: by an error of ATT, or by hanging up in the middle of a
     /// pairing that failed, which BlueZ reports as ATT error 0x0e.
     fn unreadable(&self, error: bluer::Error) -> BluetoothError {
-        const ATT_ERRORS: [&str; 4] = ["ATT error: 0x05", "ATT error: 0x08", "ATT error: 0x0e", "ATT error: 0x0f"];
+        const ATT_ERRORS: [&str; 4] =
+            ["ATT error: 0x05", "ATT error: 0x08", "ATT error: 0x0e", "ATT error: 0x0f"];
         let refused = matches!(error.kind, bluer::ErrorKind::NotAuthorized | bluer::ErrorKind::NotPermitted)
             || ATT_ERRORS.iter().any(|text| error.message.contains(text));
         if refused {

@@ -12,7 +12,9 @@ use bluer::{
     AdapterEvent, AdapterProperty, Address, DeviceEvent, DeviceProperty, DiscoveryFilter, DiscoveryTransport,
 };
 use futures_util::stream::{SelectAll, Stream, StreamExt};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::debug;
 
 use super::adapter::Adapter;
@@ -23,6 +25,10 @@ use super::stall::Remedy;
 
 /// How often a scan looks whether adapter and daemon are still there, and whether anything is heard.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Reports that wait to be taken.
+const REPORTS_MAX: usize = 64;
+/// Limit of stopping a scan, a power cycle in progress included.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// Devices that a scan keeps in mind; with more, those that are not ours are forgotten.
 const SEEN_MAX: usize = 1024;
 
@@ -93,8 +99,53 @@ impl std::fmt::Display for Wanted {
 type DeviceEvents = Pin<Box<dyn Stream<Item = (Address, DeviceEvent)> + Send>>;
 type Found = Pin<Box<dyn Stream<Item = AdapterEvent> + Send>>;
 
-/// A running scan; dropping it stops the discovery.
+/// A running scan, in a task of its own; dropping it stops the discovery.
 pub struct Scan {
+    reports: mpsc::Receiver<Result<Neighbour, BluetoothError>>,
+    task: JoinHandle<()>,
+}
+
+impl Scan {
+    /// Starts an LE scan that reports each advert. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BluetoothError`]; no scan is running then.
+    pub async fn start(adapter: &Adapter) -> Result<Scan, BluetoothError> {
+        let mut check = interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let scanner = Scanner {
+            adapter: adapter.clone(),
+            found: Some(discover(adapter).await?),
+            changes: SelectAll::new(),
+            seen: HashMap::new(),
+            check,
+            checked: Instant::now(),
+        };
+        let (sender, reports) = mpsc::channel(REPORTS_MAX);
+        Ok(Scan { reports, task: tokio::spawn(scanner.run(sender)) })
+    }
+
+    /// The next fresh report of one of our peripherals. May be dropped and called again without loss.
+    ///
+    /// # Errors
+    /// [`BluetoothError::AdapterLost`], or of BlueZ when the discovery cannot be started again: the scan is over.
+    pub async fn next(&mut self) -> Result<Neighbour, BluetoothError> {
+        // The task ends with an error or when nobody listens.
+        let over = BluetoothError::AdapterLost { adapter: "of the scan".to_owned() };
+        self.reports.recv().await.unwrap_or(Err(over))
+    }
+
+    /// Stops the discovery and waits until it has ended: a connect right after a scan would be aborted (bleak #1255).
+    pub async fn stop(self) {
+        drop(self.reports);
+        if timeout(STOP_LIMIT, self.task).await.is_err() {
+            debug!("the discovery does not end");
+        }
+    }
+}
+
+/// What the task of a scan works on.
+struct Scanner {
     adapter: Adapter,
     found: Option<Found>,
     changes: SelectAll<DeviceEvents>,
@@ -111,29 +162,33 @@ struct Seen {
     state: Option<AdvertBytes>,
 }
 
-impl Scan {
-    /// Starts an LE scan that reports each advert.
-    ///
-    /// # Errors
-    /// [`BluetoothError`]; no scan is running then.
-    pub async fn start(adapter: &Adapter) -> Result<Scan, BluetoothError> {
-        let mut check = interval(CHECK_INTERVAL);
-        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Scan {
-            adapter: adapter.clone(),
-            found: Some(discover(adapter).await?),
-            changes: SelectAll::new(),
-            seen: HashMap::new(),
-            check,
-            checked: Instant::now(),
-        })
+impl Scanner {
+    /// Reports until nobody listens any more or something has failed.
+    async fn run(mut self, reports: mpsc::Sender<Result<Neighbour, BluetoothError>>) {
+        loop {
+            let report = tokio::select! {
+                report = self.next() => report,
+                () = reports.closed() => break,
+            };
+            let failed = report.is_err();
+            // Whoever is too slow hears the next advert.
+            let _ = if failed {
+                reports.send(report).await.map_err(|_| ())
+            } else {
+                reports.try_send(report).map_err(|_| ())
+            };
+            if failed {
+                break;
+            }
+        }
+        self.found = None;
+        // bluer stops in the background, and takes a filter only when that is done.
+        if let Err(error) = answer("stopping the discovery", set_filter(&self.adapter)).await {
+            debug!(%error, "after a scan");
+        }
     }
 
-    /// The next fresh report of one of our peripherals.
-    ///
-    /// # Errors
-    /// [`BluetoothError::AdapterLost`], or of BlueZ when the discovery cannot be started again: the scan is over.
-    pub async fn next(&mut self) -> Result<Neighbour, BluetoothError> {
+    async fn next(&mut self) -> Result<Neighbour, BluetoothError> {
         loop {
             let Some(found) = &mut self.found else {
                 self.found = Some(discover(&self.adapter).await?);
@@ -163,16 +218,6 @@ impl Scan {
                 }
                 _ = self.check.tick() => self.look_after().await?,
             }
-        }
-    }
-
-    /// Stops the discovery and waits until it has ended: a connect right after a scan would be aborted (bleak #1255).
-    pub async fn stop(mut self) {
-        self.found = None;
-        // bluer stops in the background, and takes a filter only when that is done.
-        let stopped = answer("stopping the discovery", set_filter(&self.adapter)).await;
-        if let Err(error) = stopped {
-            debug!(%error, "after a scan");
         }
     }
 
@@ -241,7 +286,9 @@ impl Scan {
             }
             Remedy::PowerCycle => {
                 self.found = None;
-                self.adapter.power_cycle().await;
+                let adapter = self.adapter.clone();
+                // In a task of its own: an adapter must not stay off because a scan was ended in the middle.
+                let _ = tokio::spawn(async move { adapter.power_cycle().await }).await;
             }
         }
         Ok(())
