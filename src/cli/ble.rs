@@ -32,6 +32,11 @@ use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::session::{LinkConnection, SessionConfig};
 
+/// Limit of making a connection, the secure handshake included. Each step has a limit of its own and says what it waited for:
+/// 15 s to find the peer, then to connect and to discover.
+pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(60);
+/// Limit of one attempt to connect where a person may have to type a code; BlueZ waits about 30 s for it.
+const PAIRING_LIMIT: Duration = Duration::from_secs(50);
 /// How often radio connections are looked at.
 const RADIO_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for radio connections to be ended before the process ends.
@@ -66,8 +71,8 @@ pub(super) struct BleArgs {
     pub(super) central: Central,
 
     /// Bluetooth: connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has
-    #[arg(long, value_name = "N", default_value_t = SLOTS_DEFAULT)]
-    pub(super) slots: usize,
+    #[arg(long, value_name = "N", default_value_t = SLOTS_DEFAULT as u16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) slots: u16,
 
     /// Bluetooth: pair with a peer that wants it (serve --link-security); if it shows a code of six digits, that is asked for,
     /// a line on standard input
@@ -157,7 +162,7 @@ struct Dial {
 #[async_trait]
 impl Connector for Dial {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        set_slots(self.args.slots);
+        set_slots(self.args.slots.into());
         let adapter = Adapter::open(self.args.adapter.as_deref()).await?;
         let _agent = if self.args.link_pair {
             Some(PairingAgent::register(&adapter, Pairing::Type(Arc::new(ask_passkey))).await?)
@@ -178,7 +183,11 @@ impl Connector for Dial {
 pub(super) fn dial(peer: &str, args: &BleArgs, codec: Arc<dyn AdvertCodec>) -> Arc<LinkConnection> {
     let wanted = if peer.is_empty() { Wanted::Any } else { Wanted::parse(peer) };
     let search = Search::new(wanted, codec);
-    LinkConnection::central(Arc::new(Dial { args: args.clone(), search }), SessionConfig::default())
+    let mut session = SessionConfig::default();
+    if args.link_pair {
+        session.connect_timeout = PAIRING_LIMIT;
+    }
+    LinkConnection::central(Arc::new(Dial { args: args.clone(), search }), session)
 }
 
 /// Listens on the adapter named in the address.
@@ -336,6 +345,8 @@ struct Row<'a> {
     /// The name of the peer in the trust list of the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
+    /// When the advert was received, milliseconds since 1970.
+    seen_ms: u64,
     /// How the state is told: to everybody, or sealed for those who hold a key.
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -358,6 +369,7 @@ impl Row<'_> {
             name: neighbour.name.as_deref(),
             rssi_dbm: neighbour.rssi,
             peer: codec.name(&neighbour.state),
+            seen_ms: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64),
             state: match open {
                 Some(AdvertState::PAIRING) => "pairing",
                 Some(_) => "open",
@@ -391,7 +403,8 @@ pub(super) fn scan(global: &GlobalArgs, args: &ScanArgs) -> Result<(), CliError>
         let mut scan = Scan::start(&adapter).await.map_err(cli_error)?;
         let end = args.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
         let live = !args.json && stdout_is_terminal();
-        let mut table = Table { live, json: args.json, codec, seen: BTreeMap::new(), lines: 0 };
+        let mut table =
+            Table { untitled: true, live, json: args.json, codec, seen: BTreeMap::new(), lines: 0 };
         loop {
             let over = async {
                 match end {
@@ -415,8 +428,12 @@ pub(super) fn scan(global: &GlobalArgs, args: &ScanArgs) -> Result<(), CliError>
     })
 }
 
+const TITLE: &str = "ADDRESS            RSSI      NAME                 GROUP    DEVICE    CHANGE   ";
+
 /// Who was seen, and when last.
 struct Table {
+    /// The title is still to be printed.
+    untitled: bool,
     live: bool,
     json: bool,
     codec: Arc<dyn AdvertCodec>,
@@ -445,6 +462,9 @@ impl Table {
         if self.json {
             out.json(&Row::of(&neighbour, &*self.codec))?;
         } else {
+            if std::mem::take(&mut self.untitled) {
+                out.line(TITLE)?;
+            }
             out.line(line(&neighbour, &*self.codec, None))?;
         }
         out.flush()
@@ -456,7 +476,7 @@ impl Table {
             // Up to the table's first line, and clear from there.
             out.line(format!("\x1b[{}A\x1b[J\x1b[1A", self.lines))?;
         }
-        out.line("ADDRESS            RSSI      NAME                 GROUP    DEVICE    CHANGE    SEEN")?;
+        out.line(format!("{TITLE} SEEN"))?;
         for (neighbour, at) in self.seen.values() {
             out.line(line(neighbour, &*self.codec, *at))?;
         }

@@ -303,6 +303,9 @@ impl Door {
         self.peers.add(&connection, name);
         if let Err(error) = self.listener.accept_limited(Arc::clone(&connection), access) {
             self.peers.refuse(&connection, &error.to_string());
+            // It is told, rather than left to think that all is done.
+            let why = MessagingError::recoverable(error.to_string());
+            tokio::spawn(async move { connection.close(Some(why)).await });
         }
     }
 

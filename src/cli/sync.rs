@@ -162,7 +162,8 @@ async fn sync(
     #[cfg(feature = "bluetooth")]
     let _radio = super::ble::Reporter::start(args.address.is_ble(), events);
     let start = |args: &SyncArgs| {
-        let replicator = Replicator::new(configuration(db, collections.clone(), args, security, keeper, events));
+        let replicator =
+            Replicator::new(configuration(db, collections.clone(), args, security, keeper, events));
         listen(&replicator, args, events);
         if args.reset {
             replicator.start_with_reset();
@@ -173,7 +174,9 @@ async fn sync(
     };
     #[cfg(feature = "bluetooth")]
     if args.address.is_any_ble() {
-        let result = visit_neighbours(db, &collections, args, events, &mut signals, feed, &start).await;
+        let codec = super::ble::advert_codec(db, security, keeper);
+        let result =
+            visit_neighbours(db, &collections, args, events, &mut signals, feed, codec, &start).await;
         super::ble::farewells().await;
         return result;
     }
@@ -197,6 +200,7 @@ fn listen(replicator: &Replicator, args: &SyncArgs, events: &Events) {
 
 /// Syncs with one neighbour that has something new, or with all of them for ever.
 #[cfg(feature = "bluetooth")]
+#[expect(clippy::too_many_arguments, reason = "all that one command has, once")]
 async fn visit_neighbours(
     db: &Database,
     collections: &[String],
@@ -204,6 +208,7 @@ async fn visit_neighbours(
     events: &Events,
     signals: &mut Signals,
     feed: Option<Feed>,
+    codec: Arc<dyn crate::transport::bluez::profile::AdvertCodec>,
     start: &(dyn Fn(&SyncArgs) -> Replicator + Sync),
 ) -> Result<u64, CliError> {
     use super::neighbours::Neighbourhood;
@@ -226,7 +231,7 @@ async fn visit_neighbours(
     let ways = Ways { push: args.push || !args.pull, pull: args.pull || !args.push };
     let mut neighbourhood = Neighbourhood {
         adapter: args.ble.adapter.as_deref(),
-        news: News::new(db, collections, super::ble::advert_codec(db), ways),
+        news: News::new(db, collections, codec, ways),
         events,
         replicator: &replicator,
         signals,
@@ -268,6 +273,10 @@ fn configuration(
     config.replicator_type = replicator_type;
     config.continuous = args.continuous;
     config.max_attempts = args.attempts.or((!args.continuous).then_some(ONE_SHOT_ATTEMPTS));
+    #[cfg(feature = "bluetooth")]
+    if args.address.is_ble() {
+        config.limits.open = super::ble::OPEN_LIMIT;
+    }
     config.max_attempt_wait = args.retry_wait.unwrap_or(config.max_attempt_wait);
     config
 }

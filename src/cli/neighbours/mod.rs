@@ -31,10 +31,14 @@ const QUIET_LIMIT: Duration = Duration::from_secs(3);
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// A neighbour is visited only if it was heard this recently.
 const FRESH: Duration = Duration::from_secs(15);
+/// How long is listened before somebody counts as the only neighbour.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How often the only neighbour's connection is left alone to look for others, while there is nothing to move.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 /// How long such a look takes.
 const LOOK_TIME: Duration = Duration::from_secs(3);
+/// Pause between two visits of a neighbour whose advert cannot be read, while this database has nothing new.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after a visit that failed; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 /// Longest pause before a neighbour that fails is tried again, and between two tries to use the adapter.
@@ -67,10 +71,24 @@ struct Known {
     visited: Option<Instant>,
     failures: u32,
     not_before: Instant,
+    /// The counter of this database before the last visit that succeeded.
+    own: Option<u32>,
 }
 
-/// Neighbours by the tag of the device: the address may change.
-type KnownMap = HashMap<u32, Known>;
+/// Neighbours by the tag of the device, since the address may change, or by the address where no tag can be read.
+type KnownMap = HashMap<Key, Known>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Device(u32),
+    Address(Address),
+}
+
+impl Key {
+    fn of(neighbour: &Neighbour, sighting: Option<Sighting>) -> Key {
+        sighting.map_or(Key::Address(neighbour.address), |sighting| Key::Device(sighting.device))
+    }
+}
 
 /// How a visit ended.
 enum Visit {
@@ -97,10 +115,10 @@ impl Neighbourhood<'_> {
                 Ok(heard) => {
                     let neighbour = heard.map_err(super::ble::cli_error)?;
                     let Some(sighting) = self.news.read(&neighbour) else { continue };
-                    if self.all || self.news.has_something(sighting) {
+                    if self.all || sighting.is_none_or(|sighting| self.news.has_something(sighting)) {
                         break Some((neighbour, sighting));
                     }
-                    quiet.insert(sighting.device, neighbour);
+                    quiet.insert(neighbour.address, neighbour);
                     deadline = deadline.min(Instant::now() + QUIET_LIMIT);
                 }
                 Err(_) => break None,
@@ -164,6 +182,7 @@ impl Neighbourhood<'_> {
         let mut scan = Scan::start(&adapter).await.map_err(super::ble::cli_error)?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let began = Instant::now();
         let (neighbour, sighting) = loop {
             tokio::select! {
                 heard = scan.next() => {
@@ -175,16 +194,20 @@ impl Neighbourhood<'_> {
                 () = self.events.reader_gone() => return Ok(true),
             }
             known.retain(|_, known| known.heard.elapsed() < GONE_AFTER);
-            if let Some(next) = self.next(known) {
+            let settled = known.len() > 1 || began.elapsed() >= SETTLE;
+            if settled && let Some(next) = self.next(known) {
                 break next;
             }
         };
         scan.stop().await;
+        let own = self.news.own();
         let visit = self.visit(&neighbour, sighting, Some(&adapter), known, feed, documents).await;
         let now = Instant::now();
-        if let Some(visited) = known.get_mut(&sighting.device) {
+        if let Some(visited) = known.get_mut(&Key::of(&neighbour, sighting)) {
+            let failed = matches!(visit, Visit::Failed(_));
             visited.visited = Some(now);
-            visited.failures = if matches!(visit, Visit::Failed(_)) { visited.failures + 1 } else { 0 };
+            visited.own = if failed { None } else { Some(own) };
+            visited.failures = if failed { visited.failures + 1 } else { 0 };
             visited.not_before = now + pause(visited.failures);
             // It was connected until now.
             visited.heard = now;
@@ -201,23 +224,32 @@ impl Neighbourhood<'_> {
     }
 
     fn hear(&self, known: &mut KnownMap, neighbour: Neighbour) {
-        let Some(Sighting { device, .. }) = self.news.read(&neighbour) else { return };
-        let now = Instant::now();
-        if let Some(known) = known.get_mut(&device) {
+        let Some(sighting) = self.news.read(&neighbour) else { return };
+        let (key, now) = (Key::of(&neighbour, sighting), Instant::now());
+        if let Some(known) = known.get_mut(&key) {
             (known.neighbour, known.heard) = (neighbour, now);
         } else if known.len() < KNOWN_MAX {
-            let new = Known { neighbour, heard: now, visited: None, failures: 0, not_before: now };
-            known.insert(device, new);
+            let new = Known { neighbour, heard: now, visited: None, failures: 0, not_before: now, own: None };
+            known.insert(key, new);
         }
     }
 
     /// The neighbour that has waited longest of those that have something new.
-    fn next(&self, known: &KnownMap) -> Option<(Neighbour, Sighting)> {
+    fn next(&self, known: &KnownMap) -> Option<(Neighbour, Option<Sighting>)> {
         let now = Instant::now();
         let due = known.values().filter(|known| known.not_before <= now && known.heard.elapsed() < FRESH);
         let wanted = due.filter_map(|known| Some((known, self.news.read(&known.neighbour)?)));
         let alone = known.len() == 1;
-        let wanted = wanted.filter(|(_, sighting)| alone || self.all || self.news.has_something(*sighting));
+        let own = self.news.own();
+        let wanted = wanted.filter(|(known, sighting)| {
+            let news = match sighting {
+                Some(sighting) => self.news.has_something(*sighting),
+                None => {
+                    known.own != Some(own) || known.visited.is_none_or(|at| at.elapsed() >= UNREADABLE_PAUSE)
+                }
+            };
+            alone || self.all || news
+        });
         let (known, sighting) = wanted.min_by_key(|(known, _)| known.visited)?;
         Some((known.neighbour.clone(), sighting))
     }
@@ -226,18 +258,21 @@ impl Neighbourhood<'_> {
     async fn visit(
         &mut self,
         neighbour: &Neighbour,
-        sighting: Sighting,
+        sighting: Option<Sighting>,
         adapter: Option<&Adapter>,
         known: &mut KnownMap,
         feed: &mut Option<Feed>,
         documents: &mut u64,
     ) -> Visit {
         let stays = adapter.is_some() && known.len() <= 1;
-        let before = self.news.before(sighting);
+        let before = sighting.map(|sighting| self.news.before(sighting));
         let name = name_of(neighbour);
         debug!(peer = name, stays, "visiting");
-        let replicator =
-            (self.replicator)(neighbour.address, format!("ble:device:{:08x}", sighting.device), stays);
+        let uid = match Key::of(neighbour, sighting) {
+            Key::Device(device) => format!("ble:device:{device:08x}"),
+            Key::Address(address) => format!("ble:{address}"),
+        };
+        let replicator = (self.replicator)(neighbour.address, uid, stays);
         let events = self.events;
         let mut display = Display::new(name, self.secure, events);
         let mut look =
@@ -293,7 +328,7 @@ impl Neighbourhood<'_> {
             Some(error) => Visit::Failed(error),
             None if told => Visit::Told,
             None => {
-                if complete {
+                if let Some(before) = before.filter(|_| complete) {
                     self.news.note(before);
                 }
                 Visit::Done

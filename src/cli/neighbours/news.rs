@@ -62,20 +62,25 @@ impl News {
         News { db: db.clone(), collections, codec, ways }
     }
 
-    /// What a neighbour says; `None` if its advert is not meant for us.
-    pub(crate) fn read(&self, neighbour: &Neighbour) -> Option<Sighting> {
-        self.codec.read(&neighbour.state)
+    /// What a neighbour says; the inner `None`: it may be ours and cannot be read, the outer: it is not for us.
+    pub(crate) fn read(&self, neighbour: &Neighbour) -> Option<Option<Sighting>> {
+        self.codec.may_be_ours(&neighbour.state).then(|| self.codec.read(&neighbour.state))
+    }
+
+    /// The counter of this database.
+    pub(crate) fn own(&self) -> u32 {
+        change_counter(&self.db, &self.collections)
     }
 
     /// Both counters as they are now, to be taken before a sync begins.
     pub(crate) fn before(&self, sighting: Sighting) -> Before {
-        Before { sighting, own: change_counter(&self.db, &self.collections) }
+        Before { sighting, own: self.own() }
     }
 
     /// Whether a sync with that peer may have something to do.
     pub(crate) fn has_something(&self, sighting: Sighting) -> bool {
         let record = self.record(sighting.device);
-        let own = change_counter(&self.db, &self.collections);
+        let own = self.own();
         (self.ways.push && record.pushed != Some(own))
             || (self.ways.pull && record.pulled != Some(sighting.change))
     }

@@ -88,7 +88,8 @@ impl Adapter {
                 }
             };
             let text = error.to_string();
-            if text.contains("rfkill") || text.contains("org.bluez.Error.Blocked") {
+            // BlueZ 5.66 says only that it failed.
+            if text.contains("rfkill") || is_blocked(self.name()) {
                 return Err(BluetoothError::Blocked { adapter: self.name().to_owned() });
             }
             // BlueZ is just switching it itself, as after it was plugged in (AutoEnable).
@@ -221,6 +222,17 @@ impl Adapter {
         self.limits.centrals.fetch_add(1, Ordering::Relaxed);
         Ok(Slot(Arc::clone(&self.limits.centrals)))
     }
+}
+
+/// Whether a switch, in software or hardware, blocks the adapter.
+fn is_blocked(adapter: &str) -> bool {
+    let read =
+        |switch: &std::path::Path, name: &str| std::fs::read_to_string(switch.join(name)).unwrap_or_default();
+    let switches = std::fs::read_dir("/sys/class/rfkill").into_iter().flatten().flatten();
+    switches.map(|switch| switch.path()).any(|switch| {
+        read(&switch, "name").trim() == adapter
+            && ["soft", "hard"].iter().any(|kind| read(&switch, kind).trim() == "1")
+    })
 }
 
 /// A connection slot that is taken; free when dropped.
