@@ -282,6 +282,8 @@ impl World {
         {
             self.ended.add(&connection.ends);
             self.connections.remove(&id);
+            // Both ends may have disconnected before either heard of it over the air.
+            self.radio.remove(id);
         }
     }
 }
