@@ -286,14 +286,20 @@ impl Limits {
 
 /// Ends a radio connection in the background; [`farewells`] waits for it.
 pub(super) fn disconnect(device: bluer::Device, then: impl Send + 'static) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    FAREWELLS.send_modify(|count| *count += 1);
-    runtime.spawn(async move {
-        let result = timeout(POWER_LIMIT, device.disconnect()).await;
-        if let Ok(Err(error)) = result {
+    farewell(async move {
+        if let Err(error) = device.disconnect().await {
             debug!(peer = %device.address(), %error, "disconnect");
         }
         drop(then);
+    });
+}
+
+/// Runs something that ends a radio connection in the background, for at most [`POWER_LIMIT`].
+pub(super) fn farewell(end: impl Future<Output = ()> + Send + 'static) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    FAREWELLS.send_modify(|count| *count += 1);
+    runtime.spawn(async move {
+        let _ = timeout(POWER_LIMIT, end).await;
         FAREWELLS.send_modify(|count| *count -= 1);
     });
 }

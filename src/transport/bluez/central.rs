@@ -34,7 +34,7 @@ const FLICKER: Duration = Duration::from_secs(1);
 /// Limit of reading and subscribing; a pairing may be in between, which takes a person's time where a code is typed.
 const GATT_LIMIT: Duration = Duration::from_secs(30);
 /// Time for an earlier connection to end before the next one is made.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+pub(super) const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 
 /// Connects to one peripheral over GATT with AcquireNotify and AcquireWrite.
 pub struct BluerCentral {

@@ -20,6 +20,8 @@ use futures_util::stream::{Stream, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use super::adapter::{farewell, farewells};
+use super::central::FAREWELL_LIMIT;
 use super::error::BluetoothError;
 use super::packets::{copy, packet_size};
 use super::profile::{INFORMATION, Information, SERVICE, advert_state, from_peripheral, to_peripheral};
@@ -52,6 +54,8 @@ impl BtleplugCentral {
 
     async fn open(&self) -> Result<PacketChannel, BluetoothError> {
         let peripheral = self.find().await?;
+        // What was connected before is being disconnected; a connect in between would be taken for the old one.
+        farewells(FAREWELL_LIMIT).await;
         let guard = Disconnect { peripheral: peripheral.clone() };
         connect(&peripheral).await?;
         let peer = peripheral.address().to_string();
@@ -188,13 +192,11 @@ struct Disconnect {
 impl Drop for Disconnect {
     fn drop(&mut self) {
         let peripheral = self.peripheral.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = peripheral.disconnect().await {
-                    debug!(peer = %peripheral.address(), %error, "disconnect");
-                }
-            });
-        }
+        farewell(async move {
+            if let Err(error) = peripheral.disconnect().await {
+                debug!(peer = %peripheral.address(), %error, "disconnect");
+            }
+        });
     }
 }
 
@@ -215,9 +217,17 @@ impl PacketSink for Sink {
         }
         let (peripheral, characteristic) = (self.peripheral.clone(), Arc::clone(&self.characteristic));
         let packet = packet.to_vec();
-        self.writing = Some(Box::pin(async move {
-            peripheral.write(&characteristic, &packet, WriteType::WithoutResponse).await
-        }));
+        let mut writing: BoxFuture<'static, _> =
+            Box::pin(
+                async move { peripheral.write(&characteristic, &packet, WriteType::WithoutResponse).await },
+            );
+        // Nobody polls a sink that has nothing more to send: the write must be on its way now.
+        match writing.as_mut().poll(cx) {
+            Poll::Ready(result) => {
+                result.map_err(|source| BluetoothError::Btleplug { what: "write", source })?;
+            }
+            Poll::Pending => self.writing = Some(writing),
+        }
         Poll::Ready(Ok(()))
     }
 }
