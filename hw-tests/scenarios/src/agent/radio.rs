@@ -1,0 +1,278 @@
+//! The radio of a node: BlueZ, or a device of the modelled radio. Both give what the product's transports give.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gattway::link::{AttMtu, PacketSize};
+use gattway::transport::bluez::adapter::Adapter;
+use gattway::transport::bluez::central::BluerCentral;
+use gattway::transport::bluez::central_btleplug::BtleplugCentral;
+use gattway::transport::bluez::l2cap::{L2capCentral, L2capListener, PSM};
+use gattway::transport::bluez::listener::{BluetoothListener, ListenerConfig};
+use gattway::transport::bluez::peripheral::Peripheral;
+use gattway::transport::bluez::profile::{AdvertState, Information, PROFILE_VERSION};
+use gattway::transport::bluez::radio::RadioStatus;
+use gattway::transport::bluez::scan::{Search, Wanted, find};
+use gattway::transport::bluez::security::LinkSecurity;
+use gattway::transport::packet::{Connector, PacketChannel};
+use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use gattway::transport::sim::{SimDevice, SimLink};
+use tokio::sync::mpsc;
+
+use super::protocol::{Heard, Way};
+use super::{Result, fail};
+
+/// Bytes of a packet of [`Way::GattSmall`].
+const SMALL_PACKET_BYTES: u16 = 182;
+/// What raw peripherals advertise.
+const STATE: AdvertState = AdvertState { group: 0, device: 0x7e57_7e57, change: 0 };
+/// Time for bluetoothd to answer a question.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A device of the modelled radio with the others it can connect to.
+#[derive(Clone)]
+pub struct ModelRadio {
+    /// This device.
+    pub device: SimDevice,
+    /// All devices, by address.
+    pub all: Arc<Mutex<HashMap<String, SimDevice>>>,
+    /// Its address.
+    pub address: String,
+    /// The ATT MTU of its connections.
+    pub att_mtu: u16,
+}
+
+/// How a node is on the air.
+#[derive(Clone)]
+pub enum NodeRadio {
+    /// The name of an adapter.
+    Bluez(String),
+    /// A model.
+    Model(ModelRadio),
+}
+
+/// Sessions that centrals open.
+pub enum Sessions {
+    /// On BlueZ.
+    Bluez(Box<BluetoothListener>),
+    /// On the model.
+    Model(Arc<LinkAcceptor>, tokio::task::JoinHandle<()>),
+}
+
+impl Sessions {
+    /// The next session.
+    pub async fn accept(&self) -> Option<Arc<LinkConnection>> {
+        match self {
+            Sessions::Bluez(listener) => listener.accept().await,
+            Sessions::Model(acceptor, _) => acceptor.next().await,
+        }
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        if let Sessions::Model(_, task) = self {
+            task.abort();
+        }
+    }
+}
+
+impl NodeRadio {
+    async fn adapter(&self) -> Result<Adapter> {
+        match self {
+            NodeRadio::Bluez(name) => Ok(Adapter::open(Some(name)).await?),
+            NodeRadio::Model(_) => fail("the model has no adapter"),
+        }
+    }
+
+    /// How others reach this node.
+    pub async fn address(&self) -> Result<String> {
+        match self {
+            NodeRadio::Bluez(_) => Ok(self.adapter().await?.bluer().address().await?.to_string()),
+            NodeRadio::Model(model) => Ok(model.address.clone()),
+        }
+    }
+
+    /// Listens for adverts of `peer`.
+    pub async fn scan(&self, peer: &str, limit: Duration) -> Result<Heard> {
+        let adapter = self.adapter().await?;
+        let began = std::time::Instant::now();
+        let neighbour = find(&adapter, &Search::open(Wanted::parse(peer)), limit).await?;
+        Ok(Heard { seconds: began.elapsed().as_secs_f64(), rssi_dbm: neighbour.rssi })
+    }
+
+    /// Becomes a peripheral with sessions.
+    pub async fn sessions(&self, l2cap: bool, session: SessionConfig) -> Result<Sessions> {
+        match self {
+            NodeRadio::Bluez(adapter) => {
+                let config = ListenerConfig {
+                    adapter: Some(adapter.clone()),
+                    name: Some("hw-test".to_owned()),
+                    l2cap,
+                    state: STATE.encode(),
+                    security: LinkSecurity::default(),
+                    pairing: None,
+                    session,
+                };
+                Ok(Sessions::Bluez(Box::new(BluetoothListener::start(config).await?)))
+            }
+            NodeRadio::Model(model) => {
+                let acceptor = Arc::new(LinkAcceptor::new(session));
+                let mut channels = model.device.listen();
+                let to = Arc::clone(&acceptor);
+                let task = tokio::spawn(async move {
+                    while let Some(channel) = channels.accept().await {
+                        to.incoming(channel);
+                    }
+                });
+                Ok(Sessions::Model(acceptor, task))
+            }
+        }
+    }
+
+    /// Becomes a peripheral without sessions; its channels come out of the receiver until that is dropped.
+    pub async fn raw(&self, profile: u8) -> Result<mpsc::Receiver<PacketChannel>> {
+        let (sender, receiver) = mpsc::channel(8);
+        match self {
+            NodeRadio::Bluez(_) => {
+                let adapter = self.adapter().await?;
+                let l2cap = L2capListener::bind(&adapter, LinkSecurity::default()).await?;
+                let information = Information {
+                    profile,
+                    packet_size_max: gattway::link::PACKET_BYTES_MAX,
+                    l2cap_psm: (profile == PROFILE_VERSION).then_some(PSM),
+                    lane: None,
+                };
+                let name = Some("hw-test".to_owned());
+                let (state, security) = (STATE.encode(), LinkSecurity::default());
+                let mut peripheral = Peripheral::start(&adapter, information, name, state, security).await?;
+                tokio::spawn(async move {
+                    loop {
+                        let channel = tokio::select! {
+                            channel = peripheral.accept() => channel,
+                            channel = l2cap.accept() => channel.ok().flatten(),
+                            () = sender.closed() => return,
+                        };
+                        let Some(channel) = channel else { return };
+                        if sender.send(channel).await.is_err() || peripheral.advertise(state).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            NodeRadio::Model(model) => {
+                let mut channels = model.device.listen();
+                tokio::spawn(async move {
+                    loop {
+                        tokio::select! {
+                            Some(channel) = channels.accept() => if sender.send(channel).await.is_err() { return },
+                            () = sender.closed() => return,
+                            else => return,
+                        }
+                    }
+                });
+            }
+        }
+        Ok(receiver)
+    }
+
+    /// What connects to `peer`, each time the next of `ways`.
+    pub fn dialer(&self, peer: &str, ways: Vec<Way>) -> Arc<dyn Connector> {
+        Arc::new(Dialer { radio: self.clone(), peer: peer.to_owned(), ways, count: AtomicUsize::new(0) })
+    }
+
+    /// Switches the adapter on or off.
+    pub async fn power(&self, on: bool) -> Result<()> {
+        let NodeRadio::Bluez(name) = self else { return fail("the model has no adapter") };
+        // Not `Adapter::open`, which would switch it on first.
+        let session = bluer::Session::new().await?;
+        Ok(session.adapter(name)?.set_powered(on).await?)
+    }
+
+    /// How long bluetoothd takes for an answer.
+    pub async fn probe(&self) -> Result<f64> {
+        let NodeRadio::Bluez(name) = self else { return fail("the model has no bluetoothd") };
+        let began = std::time::Instant::now();
+        let ask = async {
+            let session = bluer::Session::new().await?;
+            session.adapter(name)?.is_powered().await
+        };
+        match tokio::time::timeout(PROBE_LIMIT, ask).await {
+            Ok(answer) => {
+                answer?;
+                Ok(began.elapsed().as_secs_f64())
+            }
+            Err(_) => fail(format!("bluetoothd did not answer within {} s", PROBE_LIMIT.as_secs())),
+        }
+    }
+
+    /// What BlueZ and the kernel tell of the radio connections.
+    pub async fn status(&self) -> Vec<RadioStatus> {
+        match self {
+            NodeRadio::Bluez(_) => gattway::transport::bluez::radio::status().await,
+            NodeRadio::Model(_) => Vec::new(),
+        }
+    }
+
+    /// Devices that are connected to this adapter.
+    pub async fn connected(&self) -> Result<u32> {
+        let NodeRadio::Bluez(name) = self else { return Ok(0) };
+        let session = bluer::Session::new().await?;
+        let adapter = session.adapter(name)?;
+        let mut connected = 0;
+        for address in adapter.device_addresses().await? {
+            connected += u32::from(adapter.device(address)?.is_connected().await.unwrap_or(false));
+        }
+        Ok(connected)
+    }
+}
+
+struct Dialer {
+    radio: NodeRadio,
+    peer: String,
+    ways: Vec<Way>,
+    count: AtomicUsize,
+}
+
+#[async_trait]
+impl Connector for Dialer {
+    async fn connect(&self) -> io::Result<PacketChannel> {
+        let count = self.count.load(Ordering::Relaxed);
+        let way = self.ways.get(count % self.ways.len().max(1)).copied().unwrap_or(Way::Gatt);
+        let mut channel = match &self.radio {
+            NodeRadio::Bluez(name) => bluez(name, &self.peer, way).await?,
+            NodeRadio::Model(model) => model_connector(model, &self.peer, way)?.connect().await?,
+        };
+        if way == Way::GattSmall {
+            let small = PacketSize::try_new(SMALL_PACKET_BYTES).unwrap_or(PacketSize::MIN);
+            channel.size = channel.size.min(small);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(channel)
+    }
+}
+
+/// The adapter is opened anew each time, so that nothing of a bluetoothd that was restarted stays in use.
+async fn bluez(name: &str, peer: &str, way: Way) -> io::Result<PacketChannel> {
+    let adapter = Adapter::open(Some(name)).await?;
+    let search = Search::open(Wanted::parse(peer));
+    let central: Arc<dyn Connector> = match way {
+        Way::Gatt | Way::GattSmall => BluerCentral::new(adapter, search),
+        Way::L2cap => L2capCentral::new(adapter, search),
+        Way::Btleplug => BtleplugCentral::new(name, search),
+    };
+    central.connect().await
+}
+
+fn model_connector(model: &ModelRadio, peer: &str, way: Way) -> io::Result<Arc<dyn Connector>> {
+    if matches!(way, Way::L2cap | Way::Btleplug) {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the model has GATT alone"));
+    }
+    let all = model.all.lock().unwrap_or_else(PoisonError::into_inner);
+    let peer = all.get(peer).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such device"))?;
+    Ok(model.device.connector(peer, SimLink::new(AttMtu::new(model.att_mtu))))
+}
