@@ -241,7 +241,10 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
                 }
                 None => return,
             },
-            Some(channel) = running.l2cap.recv() => acceptor.incoming(channel),
+            Some(channel) = running.l2cap.recv() => {
+                acceptor.incoming(channel);
+                stale = true;
+            }
             _ = advertise.tick(), if stale || states.has_changed().unwrap_or(false) => {
                 stale = false;
                 let state = *states.borrow_and_update();
