@@ -117,6 +117,8 @@ pub struct Synced {
 pub struct Air {
     /// All of it, as text.
     pub text: String,
+    /// Bytes of a packet.
+    pub packet_bytes: u64,
     /// ATT MTU.
     pub att_mtu: Option<u16>,
     /// Connection interval, milliseconds.

@@ -164,6 +164,7 @@ impl Node {
             Command::Air => {
                 let air = self.radio.status().await.into_iter().map(|status| Air {
                     text: status.to_string(),
+                    packet_bytes: status.packet_bytes as u64,
                     att_mtu: status.att_mtu,
                     interval_ms: status.interval_ms,
                     rssi_dbm: status.rssi_dbm,

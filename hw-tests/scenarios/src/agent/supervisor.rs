@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -17,6 +18,9 @@ use super::protocol::{Command, Machine, Request, Said};
 use super::radio::NodeRadio;
 use super::{Result, fail, now_us};
 use gattway::transport::session::SessionConfig;
+
+/// Time for disconnects under way.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(4);
 
 /// Answers the director until it goes.
 pub async fn run() -> Result<()> {
@@ -39,7 +43,7 @@ pub async fn run() -> Result<()> {
     }
     agent.end().await;
     drop(agent);
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), writer).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
     Ok(())
 }
 
@@ -160,7 +164,7 @@ impl Worker {
     async fn end(self) {
         let Worker { mut child, input, reader } = self;
         drop(input);
-        if tokio::time::timeout(std::time::Duration::from_secs(10), child.wait()).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(10), child.wait()).await.is_err() {
             let _ = child.kill().await;
         }
         let _ = reader.await;
@@ -244,10 +248,12 @@ pub async fn run_node(index: u32, adapter: String, directory: PathBuf) -> Result
         });
     }
     node.end().await;
-    // The disconnects that were begun go over D-Bus.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // Sessions that were dropped begin their disconnects; BlueZ takes two seconds for each, and whoever comes next must not meet
+    // the old connection.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gattway::transport::bluez::adapter::farewells(FAREWELL_LIMIT).await;
     drop((node, lines));
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), writer).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), writer).await;
     Ok(())
 }
 

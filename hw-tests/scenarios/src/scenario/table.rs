@@ -61,4 +61,3 @@ pub fn all() -> Vec<Scenario> {
         scenario!("adapter-faults", Default, 0, 900, external::adapter_faults, "everything that happens to adapters and daemons, under two commands in two guests (long form only)"),
     ]
 }
-
