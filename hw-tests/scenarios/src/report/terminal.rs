@@ -71,7 +71,8 @@ impl Table {
         self.out(&format!(
             "\r\x1b[K{name:<NAME_WIDTH$} {:<7} {seconds:>7.1}  {:.0} KiB/s, {again} packets sent again",
             "...",
-            bytes / 1024.0
+            // A sum of nothing is -0.
+            bytes / 1024.0 + 0.0
         ));
     }
 
