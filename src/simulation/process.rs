@@ -103,7 +103,7 @@ impl Process {
             return task.abort();
         }
         let mut state = self.lock();
-        if state.tasks.len() % ENDED_TASKS_KEPT == 0 {
+        if state.tasks.len().is_multiple_of(ENDED_TASKS_KEPT) {
             state.tasks.retain(|task| !task.is_finished());
         }
         state.tasks.push(task);

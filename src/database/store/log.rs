@@ -54,6 +54,7 @@ pub(super) enum Log {
 }
 
 /// Entries in order.
+#[allow(clippy::large_enum_variant, reason = "one for a scan, on the stack")]
 pub(super) enum Entries {
     Sled(sled::Iter),
     #[cfg(feature = "simulation")]
