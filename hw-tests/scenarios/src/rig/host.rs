@@ -35,10 +35,13 @@ struct Shared {
     offset_us: Mutex<i64>,
 }
 
+/// What an agent says to a request.
+type Answer = std::result::Result<serde_json::Value, String>;
+
 #[derive(Default)]
 struct Waiting {
     /// With the node whose process answers; none if that is the agent itself.
-    answers: HashMap<u64, (Option<u32>, oneshot::Sender<std::result::Result<serde_json::Value, String>>)>,
+    answers: HashMap<u64, (Option<u32>, oneshot::Sender<Answer>)>,
     gone: bool,
 }
 
