@@ -54,7 +54,7 @@ impl Trace {
         let micros = self.micros();
         if self.printing {
             let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-            let (half, bytes) = (if channel % 2 == 0 { "sent" } else { "received" }, packet.len());
+            let (half, bytes) = (if channel.is_multiple_of(2) { "sent" } else { "received" }, packet.len());
             let hash = crc32fast::hash(packet);
             eprintln!("{seconds:>5}.{micros:06} channel {} {half} {bytes} bytes {hash:08x}", channel / 2);
         }
