@@ -368,9 +368,10 @@ class Link:
         if packet is None or packet.state == "arrived":
             return
         if not packet.repeated:
+            # Of a packet that was repeated it is not known which transmission has arrived.
             self.measure(now - packet.sent_at)
+            self.arrived_latest = max(self.arrived_latest, packet.transmission)
         packet.state = "arrived"
-        self.arrived_latest = max(self.arrived_latest, packet.transmission)
 
     def find_lost(self):
         for packet in self.packets.values():

@@ -310,47 +310,6 @@ fn a_creation_that_was_interrupted_is_begun_anew() {
     }
 }
 
-/// What is written between two syncs is less than a segment of sled's log, whatever is saved: more, and a power cut could take
-/// what was synced before.
-#[test]
-fn the_log_grows_by_less_than_a_segment_between_syncs() {
-    const SEGMENT: usize = 128 * 1024;
-    for seed in 1..=4u64 {
-        let fixture = Fixture::new();
-        let config = DatabaseConfig { durability: Durability::Relaxed, ..DatabaseConfig::default() };
-        let path = fixture.directory.path().join("db/log-000001/db");
-        let database = fixture.try_open(config).expect("open");
-        let collection = database.default_collection().expect("default");
-        let image = std::fs::read(&path).expect("the log");
-        let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let (seen, last) = (Arc::clone(&most), Mutex::new(image));
-        database.store.observe_syncs(move || {
-            let now = std::fs::read(&path).expect("the log");
-            let mut last = last.lock().expect("lock");
-            let grown = now.len().saturating_sub(last.len());
-            let changed = now.iter().zip(&*last).filter(|(a, b)| a != b).count();
-            let tail = now[now.len() - grown..].iter().filter(|byte| **byte != 0).count();
-            seen.fetch_max(changed + tail, std::sync::atomic::Ordering::Relaxed);
-            *last = now;
-        });
-        let mut random = fastrand::Rng::with_seed(seed);
-        for number in 0..3000u64 {
-            let text: String = (0..random.usize(0..300)).map(|_| random.alphanumeric()).collect();
-            let body = json!({"number": number, "text": text});
-            let ids: Vec<String> = match random.u8(0..100) {
-                0 => (0..400).map(|n| format!("large-{n}")).collect(),
-                1..=8 => (0..random.usize(2..40)).map(|n| format!("batch-{n}")).collect(),
-                9..=50 => vec![format!("document-{}", random.u32(0..20))],
-                _ => vec![format!("once-{number}")],
-            };
-            database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body))).expect("batch");
-        }
-        let most = most.load(std::sync::atomic::Ordering::Relaxed);
-        println!("seed {seed}: at most {most} bytes between two syncs");
-        assert!(most < SEGMENT, "seed {seed}: {most} bytes of log between two syncs");
-    }
-}
-
 /// Writes until a random moment; gives what was acknowledged and what the medium would hold.
 fn cut_power(
     fixture: &Fixture,
