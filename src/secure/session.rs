@@ -9,6 +9,8 @@
 //! 4. [`handle_timeout`](SecureSession::handle_timeout) when [`poll_at`](SecureSession::poll_at) has come.
 //!
 //! After an error the output may still hold a last word to the peer.
+//!
+//! One file, because each phase of the state machine hands over to the next; what a phase says is in `handshake` and `record`.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,6 +1,5 @@
 //! The task that moves packets: channel to link, link to channel, and from one channel to the next.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Sleep, timeout_at};
 use tracing::debug;
 
+use super::contest::{Contests, Winner};
 use super::shared::{Core, Progress, Shared};
 use crate::endpoint::MessagingError;
-use crate::link::{Contender, Contest, LinkState, PACKET_BYTES_MAX, SessionId};
+use crate::link::{LinkState, PACKET_BYTES_MAX, SessionId};
 use crate::time::Instant;
 use crate::transport::packet::{Connector, PacketChannel};
 
@@ -24,10 +24,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Tokio's timers know no shorter time; also keeps a deadline that has just been served from being served again and again.
 const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 /// Room for a packet: more than any channel may carry, so that a longer one is noticed rather than cut to a good size.
-const PACKET_ROOM: usize = PACKET_BYTES_MAX as usize + 32;
-
-/// Channels that may contend for a session at one time; for one more, the oldest gives way.
-const CONTENDERS_MAX: usize = 4;
+pub(super) const PACKET_ROOM: usize = PACKET_BYTES_MAX as usize + 32;
 
 /// A channel that is the session's next.
 enum Next {
@@ -35,76 +32,6 @@ enum Next {
     Arrival(Arrival),
     /// It has done so while another was in use.
     Winner(Winner),
-}
-
-/// A channel that has proven to belong to the session.
-struct Winner {
-    channel: PacketChannel,
-    contender: Box<Contender>,
-}
-
-/// Channels that contend for the session.
-#[derive(Default)]
-struct Contests {
-    running: VecDeque<Pin<Box<dyn Future<Output = Option<Winner>> + Send>>>,
-}
-
-impl Contests {
-    fn begin(&mut self, shared: &Arc<Shared>, arrival: Arrival) {
-        if self.running.len() >= CONTENDERS_MAX {
-            self.running.pop_front();
-        }
-        self.running.push_back(Box::pin(contend(Arc::clone(shared), arrival)));
-    }
-
-    /// Ready when one has won; pending without any.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Winner> {
-        let mut at = 0;
-        while let Some(contest) = self.running.get_mut(at) {
-            match contest.as_mut().poll(cx) {
-                Poll::Pending => at += 1,
-                Poll::Ready(result) => {
-                    drop(self.running.remove(at));
-                    if let Some(winner) = result {
-                        return Poll::Ready(winner);
-                    }
-                }
-            }
-        }
-        Poll::Pending
-    }
-}
-
-/// Lets a channel prove that it belongs to the session, within the time of a handshake, while another is in use.
-async fn contend(shared: Arc<Shared>, arrival: Arrival) -> Option<Winner> {
-    let Arrival { mut channel, first_packet } = arrival;
-    let clock = shared.config.clock;
-    let limit = clock.to_tokio(clock.now() + shared.config.link.handshake_timeout);
-    let mut contender = shared.lock().link.contender(channel.size);
-    let (mut incoming, mut outgoing) = (vec![0; PACKET_ROOM], vec![0; PACKET_ROOM]);
-    let mut packet = first_packet;
-    let contest = async {
-        loop {
-            if let Some(packet) = packet.take() {
-                match shared.lock().link.hear_contender(&mut contender, &packet) {
-                    Contest::Undecided => {}
-                    contest => return contest,
-                }
-            }
-            while let Some(length) = contender.poll_packet(&mut outgoing) {
-                if channel.send(&outgoing[..length]).await.is_err() {
-                    return Contest::Lost;
-                }
-            }
-            match channel.recv(&mut incoming).await {
-                Ok(length) if length > 0 => packet = Some(incoming[..length].to_vec()),
-                _ => return Contest::Lost,
-            }
-        }
-    };
-    let result = timeout_at(limit, contest).await;
-    debug!(via = channel.label, ?result, "a channel contended for a session in use");
-    (result == Ok(Contest::Won)).then_some(Winner { channel, contender: Box::new(contender) })
 }
 
 /// A channel, and the packet that was read from it to see whose it is.

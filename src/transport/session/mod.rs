@@ -11,6 +11,7 @@
 
 mod acceptor;
 mod connection;
+mod contest;
 mod driver;
 mod shared;
 #[cfg(test)]
