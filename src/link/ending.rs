@@ -39,8 +39,11 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     }
 
     /// The peer broke the protocol, or broke off: the end of the session if it is proven that this peer is a part of it,
-    /// else of this connection only.
+    /// else of this connection only. Nothing in a final state: what still arrives does not bring a link back.
     pub(super) fn break_off(&mut self, now: Instant, error: LinkError) {
+        if self.state().is_final() {
+            return;
+        }
         if let Some(reason) = refusal(&error) {
             self.say(&Message::Refuse(reason));
         } else {

@@ -333,3 +333,26 @@ fn a_close_is_what_the_notes_say() {
     let close = Message::Close(Close { reason: CloseReason::Permanent(300), offset: 5 });
     assert_eq!(close.encode()[..], [2, 0xac, 0x02, 5]);
 }
+
+#[test]
+fn a_closed_link_stays_closed_whatever_comes() {
+    // A CLOSE that speaks of another offset, after the end.
+    static CLOSE: [u8; 3] = [0, 99, 0];
+    let forged = Packet::Control { kind: 5, piece: WHOLE, length: 3, chunk: &CLOSE };
+    let mut bytes = [0; 600];
+    let length = forged.emit(&mut bytes, SIZE.into());
+    for end in [CENTRAL, PERIPHERAL] {
+        let mut pair = established();
+        pair.close(CENTRAL, CloseReason::Finished);
+        for _ in 0..1_000 {
+            if pair.ends[end].link.state() == LinkState::Closed {
+                break;
+            }
+            pair.step();
+        }
+        let (now, link) = (pair.now, &mut pair.ends[end].link);
+        let error = link.handle_packet(now, &bytes[..length]).expect_err("it is still connected");
+        assert!(matches!(error, LinkError::CloseOffset { said: 99, .. }), "{error}");
+        assert_eq!((link.state(), link.poll_at()), (LinkState::Closed, None));
+    }
+}
