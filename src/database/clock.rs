@@ -10,6 +10,9 @@ const COUNTER_MASK: u64 = 0xffff;
 /// runs further ahead still replicates, but it cannot make this database write times of the far future.
 pub const AHEAD_MAX: u64 = 24 * 3600 * 1_000_000_000;
 
+/// Times of others beyond this one (the year 2100) are not believed, and never followed.
+const FOLLOWED_MAX: u64 = 4_102_444_800_000_000_000;
+
 /// The store keeps a limit no time was given out beyond; it moves in steps of this many nanoseconds (1 s), so that a
 /// restart continues above everything ever given out while most commits need not store the clock.
 pub const RESERVE: u64 = 1_000_000_000;
@@ -32,6 +35,15 @@ impl HybridClock {
     pub(crate) fn next(&mut self, wall: u64) -> u64 {
         self.last = (wall & !COUNTER_MASK).max(self.last.saturating_add(1));
         self.last
+    }
+
+    /// The next time for a version on top of one whose author's times are given: `own` by this database, `others` by
+    /// others, the newest of each. It is above them even where a wall clock is set years ahead or back, because the
+    /// resolver goes by times: a revision must never lose against what its ancestor has won against. The clock itself
+    /// does not follow.
+    pub(crate) fn next_on_top(&mut self, wall: u64, own: Option<u64>, others: Option<u64>) -> u64 {
+        let followed = others.filter(|time| *time <= FOLLOWED_MAX).max(own);
+        self.next(wall).max(followed.map_or(0, |time| time.saturating_add(1)))
     }
 
     /// Notes a time that another author gave out, so that later local ones are above it, within [`AHEAD_MAX`]. `false` if
@@ -92,6 +104,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_version_is_above_those_it_goes_on_top_of() {
+        let wall = 1_700_000_000_000_000_000;
+        let ahead = wall + 500 * AHEAD_MAX;
+        let mut clock = HybridClock::resume(0);
+        let first = clock.next_on_top(wall, None, Some(ahead));
+        assert_eq!(first, ahead + 1);
+        assert_eq!(clock.next_on_top(wall, Some(first), Some(ahead)), first + 1);
+        assert!(clock.next_on_top(wall, None, Some(u64::MAX)) < ahead, "beyond all reason");
+        assert!(clock.next(wall) < ahead, "other documents do not follow");
     }
 
     #[test]

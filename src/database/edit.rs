@@ -124,7 +124,8 @@ impl Edit {
             }
         };
         let remote_ancestor = remote_ancestor(writer, store, self.collection, before.as_ref());
-        let version = writer.next_version();
+        let below = before.iter().flat_map(|before| before.vector.versions());
+        let version = writer.next_version(below);
         let vector = match &before {
             None => VersionVector::new(version),
             Some(before) => before.vector.edited(version),

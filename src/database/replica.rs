@@ -271,13 +271,13 @@ impl<'s, 'r> Commit<'s, 'r> {
     fn insert(&mut self, writer: &mut Writer<'_>, index: usize) -> Result<Option<Open>, DatabaseError> {
         let Some(checked) = &mut self.checked[index] else { return Ok(None) };
         let incoming = checked.incoming;
-        if !writer.observe(&incoming.vector) {
+        let local = writer.revision(checked.key, &incoming.id)?;
+        if !writer.observe(&incoming.vector, local.as_ref().map(|local| &local.vector)) {
             let reason =
                 format!("{}: a time of this database's own that lies in its future", incoming.vector.current);
             self.outcomes[index] = Some(CommitOutcome::Rejected(Rejection::BadRevision(reason)));
             return Ok(None);
         }
-        let local = writer.revision(checked.key, &incoming.id)?;
         match local.as_ref().map(|local| incoming.vector.compare(&local.vector)) {
             None | Some(Causality::Newer) => {
                 let body = std::mem::take(&mut checked.body);
@@ -344,7 +344,8 @@ impl<'s, 'r> Commit<'s, 'r> {
                 (from_peer(incoming, vector, std::mem::take(&mut checked.body)), false)
             }
             Resolved::Merge { deleted, body } => {
-                let vector = local.vector.merged_with(&incoming.vector, writer.next_version());
+                let below = local.vector.versions().chain(incoming.vector.versions());
+                let vector = local.vector.merged_with(&incoming.vector, writer.next_version(below));
                 let remote_ancestor = Some(incoming.vector.current);
                 (NewRevision { id: local.id.clone(), vector, deleted, remote_ancestor, body }, true)
             }

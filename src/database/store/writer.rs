@@ -124,16 +124,25 @@ impl Store {
 }
 
 impl Writer<'_> {
-    /// A new version of this database's own.
-    pub(crate) fn next_version(&mut self) -> Version {
-        Version { time: self.state.clock.next(self.wall), source: self.store.source }
+    /// A new version of this database's own, on top of these.
+    pub(crate) fn next_version(&mut self, below: impl Iterator<Item = Version>) -> Version {
+        let source = self.store.source;
+        let (mut own, mut others) = (None, None);
+        for version in below {
+            let newest = if version.source == source { &mut own } else { &mut others };
+            *newest = (*newest).max(Some(version.time));
+        }
+        Version { time: self.state.clock.next_on_top(self.wall, own, others), source }
     }
 
-    /// Notes the versions of a revision from a peer; `false` if it claims a time of our own that cannot be.
-    pub(crate) fn observe(&mut self, vector: &VersionVector) -> bool {
+    /// Notes the versions of a revision from a peer; `false` if it claims a time of our own that cannot be. `known` is
+    /// what there is of the document.
+    pub(crate) fn observe(&mut self, vector: &VersionVector, known: Option<&VersionVector>) -> bool {
         let own = self.store.source;
-        if vector.versions().any(|v| v.source == own && !self.state.clock.is_plausible_own(v.time, self.wall))
-        {
+        let given = known.and_then(|known| known.time_of(own)).unwrap_or(0);
+        let clock = &self.state.clock;
+        let is_plausible = |time| time <= given || clock.is_plausible_own(time, self.wall);
+        if vector.versions().any(|v| v.source == own && !is_plausible(v.time)) {
             return false;
         }
         for version in vector.versions() {
