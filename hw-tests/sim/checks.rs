@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gattway::database::revision::Version;
+use gattway::database::revision::{Version, VersionVector};
 use gattway::database::{Database, DatabaseConfig, DatabaseError};
 use gattway::replicator::checkpoint::checkpoint_id;
 use gattway::replicator::store::ReplicaStore;
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::model::{EventId, NodeIndex};
 use super::node::Node;
+use super::secure;
 use super::store::{Claim, OWN_PREFIX};
 use super::world::World;
 
@@ -24,6 +25,7 @@ pub const COLLECTION: &str = "_default";
 pub struct Found {
     pub sequence: u64,
     pub version: Version,
+    pub vector: VersionVector,
     /// `None`: a tombstone.
     pub body: Option<Map<String, Value>>,
 }
@@ -40,8 +42,8 @@ pub fn content(db: &Database) -> Result<Content, DatabaseError> {
             true => None,
             false => collection.get(&change.id)?.map(|document| document.body().clone()),
         };
-        content
-            .insert(change.id, Found { sequence: change.sequence, version: change.revision.current, body });
+        let (sequence, version) = (change.sequence, change.revision.current);
+        content.insert(change.id, Found { sequence, version, vector: change.revision, body });
     }
     Ok(content)
 }
@@ -110,7 +112,7 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
     for edge in &world.plan.edges {
         let (Some(active), Some(passive)) = (&images[edge.active], &images[edge.passive]) else { continue };
         let config = CollectionConfig::new(COLLECTION);
-        let uid = format!("node-{}", edge.passive);
+        let uid = secure::name(world.plan.security, world.plan.seed, edge.passive);
         let id = checkpoint_id(active.db.source(), &uid, ReplicatorType::PushAndPull, &config);
         for (keeper, claim) in
             [(edge.active, active.claim(&format!("{OWN_PREFIX}{id}"))), (edge.passive, passive.claim(&id))]
@@ -153,16 +155,27 @@ fn untrue(
     })
 }
 
-/// What differs between two nodes; `None` if they are equal.
-pub fn difference(a: (NodeIndex, &Content), b: (NodeIndex, &Content)) -> Option<String> {
-    let key = |found: Option<&Found>| found.map(|found| (found.version, found.body.clone()));
-    let id = a.1.keys().chain(b.1.keys()).find(|id| key(a.1.get(*id)) != key(b.1.get(*id)))?;
+/// What differs between two nodes; `None` if they are equal. Unless `strict`, [`is_mutual`] is let pass.
+pub fn difference(a: (NodeIndex, &Content), b: (NodeIndex, &Content), strict: bool) -> Option<String> {
+    let differs = |id: &&String| {
+        let (a, b) = (a.1.get(*id), b.1.get(*id));
+        let key = |found: Option<&Found>| found.map(|found| (found.version, found.body.clone()));
+        key(a) != key(b) && (strict || !is_mutual(a, b))
+    };
+    let id = a.1.keys().chain(b.1.keys()).find(differs)?;
     let show = |found: Option<&Found>| match found {
         None => "nothing".to_owned(),
-        Some(Found { version, body: None, sequence }) => format!("{version} deleted (change {sequence})"),
-        Some(Found { version, body: Some(body), sequence }) => {
+        Some(Found { version, body: None, sequence, .. }) => format!("{version} deleted (change {sequence})"),
+        Some(Found { version, body: Some(body), sequence, .. }) => {
             format!("{version} {} (change {sequence})", body.get("event").unwrap_or(&Value::Null))
         }
     };
     Some(format!("{id}: node {} has {}, node {} has {}", a.0, show(a.1.get(id)), b.0, show(b.1.get(id))))
+}
+
+/// Whether two revisions were each kept against the other by somebody. The lists of the protocol name a revision by its
+/// current version alone, so neither side sees that the other does not know: a known shortcoming, which is counted.
+pub fn is_mutual(a: Option<&Found>, b: Option<&Found>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    a.version != b.version && a.vector.contains(b.version) && b.vector.contains(a.version)
 }

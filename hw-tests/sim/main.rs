@@ -20,6 +20,7 @@ mod plan;
 mod radio;
 mod report;
 mod run;
+mod secure;
 mod soak;
 mod store;
 mod stranger;

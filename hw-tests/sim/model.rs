@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use gattway::database::revision::Version;
+use gattway::database::revision::{SourceId, Version};
 use serde_json::{Map, Value};
 
 /// A device of the simulation.
@@ -41,7 +41,7 @@ pub struct Model {
     /// The newest acknowledged events of each node and document.
     acknowledged: BTreeMap<(NodeIndex, String), Vec<EventId>>,
     /// Author IDs of the nodes' databases.
-    pub sources: Vec<gattway::database::revision::SourceId>,
+    pub sources: Vec<SourceId>,
     /// Revisions acknowledged, to applications and to peers.
     pub acknowledgements: u64,
 }
@@ -106,15 +106,13 @@ impl Model {
             return Err(format!("{document}: version {version} was given to both {a} and {b}"));
         }
         let entry = &mut self.events[event.0];
-        match entry.version {
-            Some(known) if known != version => {
-                Err(format!("{document}: {} has two versions, {known} and {version}", entry.name))
-            }
-            _ => {
-                entry.version = Some(version);
-                Ok(event)
-            }
+        if *entry.version.get_or_insert(version) != version {
+            return Err(format!(
+                "{document}: {} has the version {version} beside {:?}",
+                entry.name, entry.version
+            ));
         }
+        Ok(event)
     }
 
     fn identify_body(

@@ -14,6 +14,7 @@ use gattway::endpoint::{
 use gattway::link::AttMtu;
 use gattway::replicator::{Replicator, ReplicatorConfiguration};
 use gattway::simulation::{Process, SimulatedDisk};
+use gattway::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
 use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 use gattway::transport::sim::radio::ConnectionSetup;
 use gattway::transport::sim::{HostConfig, SimDevice, SimLink};
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 use super::model::NodeIndex;
 use super::plan::{Bug, Edge};
 use super::radio::{Channels, TappedConnector, tap};
+use super::secure;
 use super::store::Watched;
 use super::world::{Recorder, World, lock};
 
@@ -118,12 +120,23 @@ impl Node {
         let process = Process::new(self.rng.u64(..));
         process.set_work_time(WORK_TIME);
         let connections = Connections::default();
+        let plan = &world.plan;
+        let seed = self.rng.u64(..);
+        let (index, clock) = (self.index, world.clock);
+        let secure = |wanted: Option<usize>| {
+            // No two share their random numbers.
+            let seed = seed ^ wanted.map_or(0, |wanted| wanted as u64 + 1);
+            secure::config(plan.security, plan.seed, index, plan.nodes, seed, clock, wanted)
+        };
         let (listener, accepting, replicators) = process.enter(|| {
             let store = Watched::new(db.clone(), world, self.index, &process);
-            let (listener, accepting) = self.listen(world, &process, &store);
+            let (listener, accepting) = self.listen(world, &process, &store, secure(None));
             let edges: Vec<Edge> =
                 world.plan.edges.iter().filter(|edge| edge.active == self.index).copied().collect();
-            let replicator = |edge| self.replicate(world, edge, devices, &store, &connections);
+            let replicator = |edge: Edge| {
+                let secure = secure(Some(edge.passive));
+                self.replicate(world, edge, devices, &store, &connections, secure)
+            };
             (listener, accepting, edges.into_iter().map(replicator).collect())
         });
         self.running = Some(Running { process, db, listener, replicators, accepting, connections });
@@ -135,6 +148,7 @@ impl Node {
         world: &Arc<World>,
         process: &Process,
         store: &Arc<Watched>,
+        secure: Option<SecureConnectionConfig>,
     ) -> (Arc<MessageEndpointListener>, Vec<JoinHandle<()>>) {
         let mut config =
             MessageEndpointListenerConfiguration::new(Arc::clone(store) as _, ProtocolType::ByteStream);
@@ -154,12 +168,7 @@ impl Node {
         });
         let sessions_come = process.spawn({
             let listener = Arc::clone(&listener);
-            async move {
-                while let Some(connection) = acceptor.next().await {
-                    // One more than it takes is dropped, which closes it.
-                    let _ = listener.accept(connection);
-                }
-            }
+            async move { accept(acceptor, secure, listener).await }
         });
         (listener, vec![channels_come, sessions_come])
     }
@@ -171,6 +180,7 @@ impl Node {
         devices: &[SimDevice],
         store: &Arc<Watched>,
         connections: &Connections,
+        secure: Option<SecureConnectionConfig>,
     ) -> ActiveEdge {
         let mut setup = ConnectionSetup::default();
         setup.parameters.interval = edge.interval;
@@ -187,7 +197,7 @@ impl Node {
             let mut connections = lock(&connections);
             connections.retain(|connection| connection.strong_count() > 0);
             connections.push(Arc::downgrade(&connection));
-            connection
+            secure::active(connection, secure.as_ref())
         };
         let uid = format!("node-{}", edge.passive);
         let endpoint = MessageEndpoint::new(uid, Arc::new(()), ProtocolType::ByteStream, Arc::new(delegate));
@@ -230,5 +240,34 @@ impl Node {
     /// Whether the process runs.
     pub fn is_up(&self) -> bool {
         self.running.is_some()
+    }
+}
+
+/// Gives the listener each peer that may come in.
+async fn accept(
+    acceptor: LinkAcceptor,
+    secure: Option<SecureConnectionConfig>,
+    listener: Arc<MessageEndpointListener>,
+) {
+    let Some(secure) = secure.map(SecureAcceptor::new) else {
+        while let Some(connection) = acceptor.next().await {
+            // One more than it takes is dropped, which closes it.
+            let _ = listener.accept(connection);
+        }
+        return;
+    };
+    loop {
+        tokio::select! {
+            biased;
+            connection = acceptor.next() => match connection {
+                Some(connection) => secure.incoming(Carrier::Link(connection), "radio"),
+                None => return,
+            },
+            incoming = secure.next() => match incoming {
+                Some(Incoming::Accepted(accepted)) => drop(listener.accept(accepted.connection)),
+                Some(Incoming::Refused { .. }) => {}
+                None => return,
+            },
+        }
     }
 }

@@ -119,6 +119,17 @@ pub struct Edge {
     pub interval: Duration,
 }
 
+/// How connections are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Not at all.
+    Plain,
+    /// A group has a secret.
+    Group,
+    /// Each knows the others' keys.
+    Paired,
+}
+
 /// How conflicts are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolving {
@@ -147,6 +158,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Pause between two actions, in milliseconds.
     pub gap_ms: Range<u64>,
+    /// How connections are protected.
+    pub security: Security,
     /// What decides conflicts.
     pub resolving: Resolving,
     /// What is wrong on purpose.
@@ -184,6 +197,11 @@ impl Plan {
             documents: rng.usize(1..=20),
             duration: Duration::from_secs(rng.u64(10..90)),
             gap_ms: 1..slowest,
+            security: match rng.u32(0..10) {
+                0..2 => Security::Plain,
+                2..8 => Security::Group,
+                _ => Security::Paired,
+            },
             resolving: if rng.f64() < 0.6 { Resolving::Default } else { Resolving::Merge },
             bug: None,
         }

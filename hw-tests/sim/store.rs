@@ -112,6 +112,20 @@ impl Watched {
             }
             drop(model);
             self.world.trace.note(line);
+            if matches!(outcome, CommitOutcome::Resolved { .. }) {
+                self.look_at(revision);
+            }
+        }
+    }
+
+    /// Lets the model see what a resolution has led to.
+    fn look_at(&self, revision: &IncomingRevision) {
+        let Ok(Some(now)) = self.db.document(revision.collection, &revision.id) else { return };
+        let body: Option<Map<String, Value>> = (!now.deleted)
+            .then(|| serde_json::from_slice(now.body.as_deref().unwrap_or_default()).unwrap_or_default());
+        let event = self.world.model().identify(&now.id, now.vector.current, body.as_ref());
+        if let Err(problem) = event {
+            self.world.violation(format!("node {} resolved to {problem}", self.node));
         }
     }
 
