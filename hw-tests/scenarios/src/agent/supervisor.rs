@@ -19,6 +19,8 @@ use super::radio::NodeRadio;
 use super::{Result, fail, now_us};
 use gattway::transport::session::SessionConfig;
 
+/// Time for bluetoothd to tell of an adapter.
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(15);
 /// Time for disconnects under way.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(4);
 
@@ -222,7 +224,10 @@ async fn describe(name: &str) -> String {
         let roles = adapter.supported_advertising_instances().await.unwrap_or(0);
         bluer::Result::Ok(format!("{name} {address}{chip}, {roles} advertising sets"))
     };
-    read.await.unwrap_or_else(|error| format!("{name}: {error}"))
+    match tokio::time::timeout(DESCRIBE_LIMIT, read).await {
+        Ok(read) => read.unwrap_or_else(|error| format!("{name}: {error}")),
+        Err(_) => format!("{name}: bluetoothd does not answer"),
+    }
 }
 
 /// The process of one node.

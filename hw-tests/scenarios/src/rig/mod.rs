@@ -224,10 +224,10 @@ impl Rig {
         for index in 0..self.hosts.len() {
             let (host, plan) = (self.hosts[index].clone(), self.plan[index].clone());
             let deadline = tokio::time::Instant::now() + START_LIMIT;
-            let machine: Machine = loop {
-                let command = Command::Machine { adapters: plan.adapters.clone() };
-                match host.ask::<Machine>(0, command, Duration::from_secs(3)).await {
-                    Ok(machine) => break machine,
+            loop {
+                // What is asked too early is lost.
+                match host.ask::<u64>(0, Command::Clock, Duration::from_secs(2)).await {
+                    Ok(_) => break,
                     Err(error) => {
                         if let Running::Virtual(guests) = &mut self.running
                             && let Some(status) = guests.ended()
@@ -242,7 +242,9 @@ impl Rig {
                     }
                 }
                 tokio::time::sleep(START_PAUSE).await;
-            };
+            }
+            let command = Command::Machine { adapters: plan.adapters.clone() };
+            let machine: Machine = host.ask(0, command, ANSWER_LIMIT).await?;
             self.machines.push(machine);
         }
         Ok(())
