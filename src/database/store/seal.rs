@@ -1,9 +1,9 @@
 //! The seal: what a log held when it was closed, so that the next open knows whether it still holds that.
 //!
 //! sled cannot tell damage from the torn end of a write, since it does not know where the log ended. A log that was closed
-//! in order has a file `seal` with a digest of its table of pages and its end; the file goes, durably, before sled opens the
-//! log, since sled writes even when it reads. With it, any change of what the log says is seen. Without it (a crash), the end of the log may be
-//! torn, and damage elsewhere is seen by what it hides ([`Survey`]). The content of pages has checksums of sled's own,
+//! in order has a file `seal` with a digest of its table of pages, its end and its length; the file goes, durably, before sled
+//! opens the log, since sled writes even when it reads. With it, any change of what the log says is seen. Without it (a crash),
+//! the end of the log may be torn, and damage elsewhere is seen by what it hides ([`Survey`]). The content of pages has checksums of sled's own,
 //! which it looks at with each read.
 
 use std::fs::{self, File};
@@ -24,6 +24,8 @@ struct Seal {
     digest: u32,
     /// Number after the last message.
     end: u64,
+    /// Bytes of the log's file. Of a segment that does not end where it did, sled gives up more than what is cut off.
+    len: u64,
 }
 
 /// Looks at a log without changing it. Damage is a finding of the survey; there is no survey of a log that is new.
@@ -56,6 +58,9 @@ pub(super) fn examine(directory: &Path) -> Result<Option<Survey>, DatabaseError>
                     survey.end()
                 );
                 survey.find("db", None, what);
+            } else if len < seal.len {
+                let what = format!("the log was cut: it had {} bytes when it was closed", seal.len);
+                survey.find("db", Some(len), what);
             }
         }
     }
@@ -114,7 +119,8 @@ pub(super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
     if let Some(finding) = survey.findings().0.first() {
         return Err(DatabaseError::Damaged { detail: describe(directory, finding) });
     }
-    let seal = Seal { digest: survey.digest(survey.end()), end: survey.end() };
+    let len = fs::metadata(directory.join("db")).map_err(|e| io_error("read", e))?.len();
+    let seal = Seal { digest: survey.digest(survey.end()), end: survey.end(), len };
     let mut bytes = postcard::to_stdvec(&seal).unwrap_or_default();
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
     let partial = directory.join(format!("{SEAL_FILE}.partial"));
