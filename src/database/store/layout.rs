@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,11 @@ use crate::database::DatabaseError;
 use crate::database::config::{DatabaseConfig, Versioning};
 use crate::database::error::clip;
 use crate::database::revision::SourceId;
+
+/// How long the lock is waited for, and between two tries: the last handle of a dropped database may be the one that its
+/// syncing thread is just letting go of.
+const LOCK_TIME_MAX: Duration = Duration::from_millis(500);
+const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Mode of the directories made here.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -56,10 +62,14 @@ pub(super) fn lock(path: &Path, create: bool) -> Result<File, DatabaseError> {
     }
     let lock = File::options().create(true).truncate(false).write(true).open(lock_path);
     let lock = lock.map_err(|e| io_error("open", e))?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(DatabaseError::InUse { path: path.to_owned() }),
-        Err(error) => Err(io_error("lock", error.into())),
+    let give_up = Instant::now() + LOCK_TIME_MAX;
+    loop {
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => std::thread::sleep(LOCK_POLL),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(DatabaseError::InUse { path: path.to_owned() }),
+            Err(error) => return Err(io_error("lock", error.into())),
+        }
     }
 }
 
