@@ -138,7 +138,7 @@ impl Director<'_> {
     /// Configuration by configuration, as starting one costs seconds.
     async fn run_all(&mut self, chosen: &[Scenario], report: &mut Report) -> Result<()> {
         for run in 1..=self.args.repeat as usize {
-            for config in [Config::Default, Config::Eatt, Config::Mtu23, Config::TwoMachines] {
+            for config in [Config::Default, Config::Eatt, Config::SmallMtu, Config::TwoMachines] {
                 for scenario in chosen.iter().filter(|scenario| scenario.config == config) {
                     let record = self.run_one(scenario, run, report).await;
                     self.table.ended(&record);

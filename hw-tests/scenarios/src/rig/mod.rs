@@ -34,8 +34,8 @@ pub enum Config {
     Default,
     /// BlueZ's default of three EATT channels.
     Eatt,
-    /// A peer whose ATT MTU is 23.
-    Mtu23,
+    /// The smallest ATT MTU: 23, or 48 where BlueZ is.
+    SmallMtu,
     /// Peripheral and central on two machines.
     TwoMachines,
 }
@@ -46,7 +46,7 @@ impl Config {
         match self {
             Config::Default => "default",
             Config::Eatt => "eatt",
-            Config::Mtu23 => "mtu23",
+            Config::SmallMtu => "small-mtu",
             Config::TwoMachines => "two-machines",
         }
     }

@@ -117,7 +117,7 @@ impl ModelAgent {
     fn handle(&mut self, request: Request) {
         let (id, node) = (request.id, request.node);
         let result = match request.command {
-            Command::Machine { .. } => Ok(json!(machine())),
+            Command::Machine { .. } => Ok(json!(machine(self.config))),
             Command::Clock => Ok(json!(now_us())),
             Command::Spawn { fresh, .. } => self.spawn(node, fresh),
             Command::Kill => {
@@ -161,7 +161,7 @@ impl ModelAgent {
             device,
             all: Arc::clone(&self.all),
             address: address(place),
-            att_mtu: if self.config == Config::Mtu23 { 23 } else { 517 },
+            att_mtu: exchange_mtu(self.config),
         });
         let session = SessionConfig::on(self.air.radio.clock());
         let node = Node::new(index, radio, directory, session, self.said.clone());
@@ -188,14 +188,18 @@ impl Drop for ModelAgent {
     }
 }
 
-fn machine() -> Machine {
+fn machine(config: Config) -> Machine {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Machine {
         name: "model".to_owned(),
         kernel: kernel.trim().to_owned(),
         bluez: "none".to_owned(),
         channels: 1,
-        exchange_mtu: 517,
+        exchange_mtu: exchange_mtu(config).into(),
         adapters: (0..NODES).map(|n| format!("{}: modelled, 2M, 30 ms, 251 octets", address(n))).collect(),
     }
+}
+
+fn exchange_mtu(config: Config) -> u16 {
+    if config == Config::SmallMtu { 23 } else { 517 }
 }

@@ -76,8 +76,8 @@ impl Virtual {
             Config::Eatt => {
                 command.arg("--eatt");
             }
-            Config::Mtu23 => {
-                command.arg("--main-conf").arg(self.root.join("hw-tests/rig/main-mtu23.conf"));
+            Config::SmallMtu => {
+                command.arg("--main-conf").arg(self.root.join("hw-tests/rig/main-mtu48.conf"));
             }
             Config::Default | Config::TwoMachines => {}
         }

@@ -51,7 +51,7 @@ pub fn all() -> Vec<Scenario> {
         scenario!("eatt-bulk", Eatt, 2, 180, flow::eatt_bulk, "three EATT channels, which reorder packets: both ways at once"),
         scenario!("eatt-sync", Eatt, 2, 240, sync::records, "three EATT channels: the records synced, both databases equal"),
         scenario!("eatt-cut", Eatt, 2, 180, cuts::radio, "three EATT channels: out of range in the middle of a transfer"),
-        scenario!("mtu23", Mtu23, 2, 240, meet::mtu23, "a peer with an ATT MTU of 23: packets of 20 bytes, everything arrives"),
+        scenario!("small-mtu", SmallMtu, 2, 240, meet::small_mtu, "the smallest ATT MTU there is, 23 on the model and 48 on BlueZ: everything arrives"),
         scenario!("two-machines-sync", TwoMachines, 2, 240, sync::records, "peripheral and central on two machines: the records synced"),
         scenario!("two-machines-bluetoothd", TwoMachines, 2, 240, cuts::bluetoothd, "two machines: the peripheral's bluetoothd is killed in the middle"),
         scenario!("commands-one-machine", Default, 0, 300, external::commands_one_machine, "`gattway serve` and `gattway sync` in one guest, and changes within 2 s"),
