@@ -2,7 +2,8 @@
 //!
 //! Losses are told by what overtook them, in the manner of RACK (RFC 8985): every transmission has a number in the order of
 //! sending, and a packet counts as lost when one that was sent well after it has arrived: eight transmissions later (more
-//! once this turns out too strict, since BlueZ can reorder), or clearly more than a round trip ago.
+//! once this turns out too strict, since BlueZ can reorder), or clearly more than a round trip ago. Buffers below hold more than
+//! a window, so that an answer may be slow without any loss: a repetition counts only where the channel has got to.
 
 use core::time::Duration;
 
@@ -37,10 +38,19 @@ struct Sent {
     length: u16,
     fate: Fate,
     repeated: bool,
+    /// Taken for lost by the probe timer, and not because it was overtaken.
+    probed: bool,
 }
 
-const NEVER: Sent =
-    Sent { offset: 0, order: 0, at: Instant::ZERO, length: 0, fate: Fate::Arrived, repeated: false };
+const NEVER: Sent = Sent {
+    offset: 0,
+    order: 0,
+    at: Instant::ZERO,
+    length: 0,
+    fate: Fate::Arrived,
+    repeated: false,
+    probed: false,
+};
 
 /// A packet that goes out now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,43 +262,11 @@ impl<const N: usize> SendWindow<N> {
         (0..self.span()).map(move |ahead| oldest.plus(ahead))
     }
 
-    /// Takes the number of the packet that the peer expects next.
+    /// Takes the number of the packet that the peer expects next, and the bitmap of those that arrived ahead of it.
     ///
     /// # Errors
-    /// [`LinkError::AckOfUnsent`].
-    pub(super) fn take_number(
-        &mut self,
-        now: Instant,
-        expected: Sequence,
-        round_trip: &mut RoundTrip,
-    ) -> Result<AckOutcome, LinkError> {
-        let mut outcome = AckOutcome::default();
-        let count = expected.since(self.oldest);
-        if count == 0 || count >= AHEAD_MAX {
-            // Nothing new, or an older one that comes late.
-            return Ok(outcome);
-        }
-        if count > self.span() {
-            return Err(self.unsent(expected));
-        }
-        let mut newest = None;
-        for _ in 0..count {
-            let sequence = self.oldest;
-            self.oldest = sequence.plus(1);
-            self.arrive(now, sequence, round_trip, &mut newest, &mut outcome);
-            let sent = &self.packets[sequence.slot()];
-            outcome.bytes += u64::from(sent.length);
-        }
-        self.acknowledged += outcome.bytes;
-        self.measure(now, newest, round_trip);
-        Ok(outcome)
-    }
-
-    /// Takes the bitmap that came with the number `expected`.
-    ///
-    /// # Errors
-    /// [`LinkError::AckOfUnsent`].
-    pub(super) fn take_bitmap(
+    /// [`LinkError::AckOfUnsent`]; nothing has changed.
+    pub(super) fn take_ack(
         &mut self,
         now: Instant,
         expected: Sequence,
@@ -296,31 +274,47 @@ impl<const N: usize> SendWindow<N> {
         round_trip: &mut RoundTrip,
     ) -> Result<AckOutcome, LinkError> {
         let mut outcome = AckOutcome::default();
-        if expected != self.oldest {
-            // Late; a newer one has told more.
+        let (oldest, count) = (self.oldest, expected.since(self.oldest));
+        if count >= AHEAD_MAX {
+            // One that comes late; a newer one has told more.
             return Ok(outcome);
         }
-        let (mut newest, span) = (None, self.span());
-        for (byte, bits) in bitmap.iter().enumerate().filter(|(_, bits)| **bits != 0) {
-            for bit in (0..8).filter(|bit| bits >> bit & 1 == 1) {
-                let ahead = (byte * 8 + bit + 1) as u16;
-                let sequence = expected.plus(ahead);
-                if ahead >= span {
-                    return Err(self.unsent(sequence));
+        let bits = bitmap.iter().enumerate().filter(|(_, bits)| **bits != 0).flat_map(|(byte, bits)| {
+            (0..8u16).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| byte as u16 * 8 + bit + 1)
+        });
+        let last = bits.clone().last().unwrap_or_default();
+        if count + last > self.span() || (last > 0 && count + last == self.span()) {
+            return Err(LinkError::AckOfUnsent {
+                acknowledged: expected.plus(last).number(),
+                next: self.next.number(),
+            });
+        }
+        let arrivals = (0..count).chain(bits.map(|ahead| count + ahead)).map(|ahead| oldest.plus(ahead));
+        // What was sent once tells where the channel has got to, and with it which transmission of the others it was.
+        let mut newest = None;
+        for repeated in [false, true] {
+            for sequence in arrivals.clone() {
+                if self.packets[sequence.slot()].repeated == repeated {
+                    self.arrive(now, sequence, round_trip, &mut newest, &mut outcome);
                 }
-                self.arrive(now, sequence, round_trip, &mut newest, &mut outcome);
             }
         }
-        self.measure(now, newest, round_trip);
+        outcome.bytes =
+            (0..count).map(|ahead| u64::from(self.packets[oldest.plus(ahead).slot()].length)).sum();
+        self.oldest = expected;
+        self.acknowledged += outcome.bytes;
+        if let Some((_, at)) = newest {
+            round_trip.sample(now.since(at));
+        }
         Ok(outcome)
     }
 
-    fn unsent(&self, claimed: Sequence) -> LinkError {
-        LinkError::AckOfUnsent { acknowledged: claimed.number(), next: self.next.number() }
-    }
-
     /// A packet has arrived. `newest` collects the packet to measure the round trip with: the last one sent, unless it was
-    /// repeated, since nobody knows which of the two transmissions arrived.
+    /// repeated.
+    ///
+    /// An acknowledgement does not tell which transmission of a repeated packet has arrived. The repetition has, when the
+    /// channel has got about as far as it, and not earlier than any round trip took; otherwise the packet was only late.
+    /// Time alone would not do: in the buffers below, a round trip grows from 30 ms to more than a second.
     fn arrive(
         &mut self,
         now: Instant,
@@ -330,30 +324,31 @@ impl<const N: usize> SendWindow<N> {
         outcome: &mut AckOutcome,
     ) {
         let sent = &mut self.packets[sequence.slot()];
-        let early = sent.repeated && now.since(sent.at) < round_trip.smallest();
         match sent.fate {
             Fate::Arrived => return,
             Fate::InFlight => self.in_flight -= 1,
             Fate::Lost => self.lost -= 1,
         }
-        if sent.fate == Fate::Lost || early {
-            // It was only late: be more patient from now on.
-            self.reorder_threshold = (self.reorder_threshold * 2).min(REORDER_PACKETS_MAX);
-            outcome.needless += u16::from(sent.repeated);
+        let is_last = if sent.repeated {
+            sent.fate == Fate::InFlight
+                && sent.order <= self.arrived_order + u64::from(REORDER_PACKETS_MIN)
+                && now.since(sent.at) >= round_trip.smallest()
         } else {
+            true
+        };
+        if is_last {
             self.arrived_order = self.arrived_order.max(sent.order);
-            if !sent.repeated && newest.is_none_or(|(order, _)| sent.order > order) {
-                *newest = Some((sent.order, sent.at));
-            }
         }
-        sent.fate = Fate::Arrived;
+        if !sent.repeated && newest.is_none_or(|(order, _)| sent.order > order) {
+            *newest = Some((sent.order, sent.at));
+        }
+        if (sent.fate == Fate::Lost || !is_last) && !sent.probed {
+            // It was overtaken and only late: be more patient from now on.
+            self.reorder_threshold = (self.reorder_threshold * 2).min(REORDER_PACKETS_MAX);
+        }
+        outcome.needless += u16::from(!is_last);
         outcome.packets += 1;
-    }
-
-    fn measure(&self, now: Instant, newest: Option<(u64, Instant)>, round_trip: &mut RoundTrip) {
-        if let Some((_, at)) = newest {
-            round_trip.sample(now.since(at));
-        }
+        sent.fate = Fate::Arrived;
     }
 
     /// Takes the low bits of the offset up to which the peer takes bytes; tells whether that is more than before.
@@ -386,7 +381,7 @@ impl<const N: usize> SendWindow<N> {
             }
             let late_at = sent.at + late;
             if self.arrived_order - sent.order >= u64::from(self.reorder_threshold) || late_at <= now {
-                sent.fate = Fate::Lost;
+                (sent.fate, sent.probed) = (Fate::Lost, false);
                 self.in_flight -= 1;
                 self.lost += 1;
             } else if next.is_none_or(|next| late_at < next) {
@@ -401,7 +396,8 @@ impl<const N: usize> SendWindow<N> {
     pub(super) fn probe(&mut self) -> bool {
         let oldest = self.sequences().find(|sequence| self.packets[sequence.slot()].fate == Fate::InFlight);
         let Some(sequence) = oldest else { return false };
-        self.packets[sequence.slot()].fate = Fate::Lost;
+        let sent = &mut self.packets[sequence.slot()];
+        (sent.fate, sent.probed) = (Fate::Lost, true);
         self.in_flight -= 1;
         self.lost += 1;
         true

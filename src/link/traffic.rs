@@ -125,7 +125,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         if payload.is_empty() {
             return Err(LinkError::EmptyData { sequence: sequence.number() });
         }
-        let outcome = self.send.take_number(now, ack, &mut self.round_trip)?;
+        let outcome = self.send.take_ack(now, ack, &[], &mut self.round_trip)?;
         self.acknowledged(now, outcome);
         match self.receive.take(sequence, payload)? {
             Arrival::InOrder(bytes) => {
@@ -143,10 +143,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 
     fn on_ack(&mut self, now: Instant, ack: &Ack<'_>) -> Result<(), LinkError> {
         self.stats.acks_received += 1;
-        let mut outcome = self.send.take_number(now, ack.next, &mut self.round_trip)?;
-        let early = self.send.take_bitmap(now, ack.next, ack.bitmap, &mut self.round_trip)?;
-        outcome.packets += early.packets;
-        outcome.needless += early.needless;
+        let outcome = self.send.take_ack(now, ack.next, ack.bitmap, &mut self.round_trip)?;
         if self.send.take_credit(ack.credit)? {
             self.pulse.credit_asks = 0;
         }

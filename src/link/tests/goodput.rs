@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::pair::{Faults, Pair};
 use crate::link::AttMtu;
 use crate::transport::sim::HostConfig;
 use crate::transport::sim::bench::{LinkBench, LinkGoodput, link_goodput};
@@ -76,4 +77,32 @@ fn reordering_costs_next_to_nothing() {
         assert!(result.ratio >= 0.95, "{result:?}");
         assert!(result.sender.retransmissions < result.sender.packets_sent / 100, "{result:?}");
     });
+}
+
+/// BlueZ's sockets hold more than a window: while both sides send flat out a packet takes a second to arrive, and so does each
+/// acknowledgement. Nothing is lost in them, so nothing is to be sent again.
+#[test]
+fn deep_buffers_are_not_taken_for_loss() {
+    for (latency_ms, buffered) in [(5, 167), (15, 167), (15, 400), (60, 30), (400, 167)] {
+        let faults = Faults {
+            latency: Duration::from_millis(latency_ms),
+            packet_time: Duration::from_millis(6),
+            buffered,
+            ..Faults::NONE
+        };
+        let mut pair = Pair::<65536, 65536>::new(1, faults, 495);
+        pair.establish();
+        for end in &mut pair.ends {
+            end.to_write = 400_000;
+        }
+        pair.run_until(Duration::from_secs(60), "both ways", Pair::all_across);
+        for end in &pair.ends {
+            let stats = end.link.stats();
+            println!(
+                "latency {latency_ms} ms, {buffered} packets of buffer: {} sent, {} again ({} needless), srtt {:?}",
+                stats.packets_sent, stats.retransmissions, stats.retransmissions_needless, stats.srtt
+            );
+            assert!(stats.retransmissions < stats.packets_sent / 50, "{stats:?}");
+        }
+    }
 }

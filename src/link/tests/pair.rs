@@ -54,6 +54,8 @@ pub struct Faults {
     pub latency: Duration,
     /// Time that a packet occupies the channel.
     pub packet_time: Duration,
+    /// Packets that wait in front of the channel before the sender has to: the buffers of host and controller.
+    pub buffered: u32,
 }
 
 impl Faults {
@@ -66,7 +68,14 @@ impl Faults {
         jitter: Duration::ZERO,
         latency: Duration::from_millis(15),
         packet_time: Duration::from_micros(1400),
+        buffered: 0,
     };
+
+    /// From when on a channel that is busy until `free_at` takes another packet.
+    fn takes_at(&self, free_at: Instant) -> Instant {
+        let waiting = self.packet_time * self.buffered;
+        Instant::from_micros(free_at.as_micros().saturating_sub(waiting.as_micros() as u64))
+    }
 }
 
 /// One direction of the channel.
@@ -301,7 +310,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         let timers = self.ends.iter().filter_map(|end| end.link.poll_at());
         let stalls = self.ends.iter().map(|end| end.stalled_until).filter(|until| *until > self.now);
         let arrivals = self.wires.iter().filter_map(|wire| wire.packets.front().map(|(at, _)| *at));
-        let free = self.wires.iter().filter(|wire| wire.waits).map(|wire| wire.free_at);
+        let free = self.wires.iter().filter(|wire| wire.waits).map(|wire| self.faults.takes_at(wire.free_at));
         timers.chain(stalls).chain(arrivals).chain(free).chain(self.reconnect_at).chain(self.cut_at).min()
     }
 
@@ -324,7 +333,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         self.wires[end].waits = false;
         let mut out = [0u8; 495];
         while self.connected {
-            if self.wires[end].free_at > self.now {
+            if self.faults.takes_at(self.wires[end].free_at) > self.now {
                 self.wires[end].waits = true;
                 return;
             }
@@ -339,7 +348,8 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
     /// Puts a packet into the channel, which does what it does to packets.
     fn put(&mut self, end: usize, mut packet: Vec<u8>) {
         let faults = self.faults;
-        self.wires[end].free_at = self.now + faults.packet_time;
+        let free_at = self.wires[end].free_at.max(self.now) + faults.packet_time;
+        self.wires[end].free_at = free_at;
         if !(self.tap)(end, &mut packet) {
             return;
         }
@@ -354,7 +364,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         }
         let copies = if self.random.chance(faults.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
-            let mut at = self.now + faults.packet_time + faults.latency;
+            let mut at = free_at + faults.latency;
             if self.random.chance(faults.late) {
                 at = at + Duration::from_micros(self.random.below(faults.jitter.as_micros() as u64));
             }

@@ -23,6 +23,7 @@ fn random_faults(random: &mut Random) -> Faults {
         jitter: Duration::from_millis(1 + random.below(60)),
         latency: Duration::from_millis(random.below(60)),
         packet_time: Duration::from_micros(100 + random.below(3000)),
+        buffered: if random.chance(500) { 0 } else { random.below(168) as u32 },
     }
 }
 
