@@ -103,7 +103,7 @@ impl Display<'_> {
         let documents = self.total_documents();
         if let Some(error) = &status.error {
             return Err(CliError::new(Exit::Peer, format!("sync with {} stopped: {error}", self.peer))
-                .help(advice(error)));
+                .help(advice(error, &self.peer)));
         }
         if interrupted {
             return Err(CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here"));
@@ -119,12 +119,15 @@ impl Display<'_> {
 }
 
 /// What to do about an error that ended a sync.
-fn advice(error: &ReplicatorError) -> &'static str {
+fn advice(error: &ReplicatorError, peer: &str) -> &'static str {
     match error {
         ReplicatorError::Messaging(error)
             if error.source().is_some_and(|source| source.is::<SecureError>()) =>
         {
             "`gattway id` and `gattway peers ls` on both sides tell who knows whom"
+        }
+        ReplicatorError::Messaging(_) if peer.starts_with("ble:") => {
+            "`gattway doctor` checks this machine's Bluetooth, `gattway scan` shows who is there"
         }
         ReplicatorError::Messaging(_) => "check the address, and that `gattway serve` runs there",
         ReplicatorError::Session(SessionError::RemoteCollectionMissing { .. }) => {

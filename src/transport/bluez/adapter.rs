@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::BluetoothError;
 use super::daemon::{Daemon, answer};
+use super::kernel::{connection_count, controller_number};
 use super::stall::StallWatch;
 
 /// Connections one adapter is trusted with; small USB adapters manage about 5, Broadcom's about 7
@@ -132,6 +133,11 @@ impl Adapter {
         let count =
             async { self.adapter.active_advertising_instances().await.map_err(BluetoothError::bluez(what)) };
         answer(what, count).await.ok()
+    }
+
+    /// How many connections the controller has, of both roles and all programs; `None` if the kernel does not tell.
+    pub(super) fn connection_count(&self) -> Option<usize> {
+        connection_count(controller_number(self.name())?).ok()
     }
 
     /// Devices that are connected on this adapter, whoever connected them.

@@ -23,8 +23,13 @@ use crate::transport::packet::{Connector, PacketChannel};
 
 /// How long a peer is looked for.
 pub const SCAN_LIMIT: Duration = Duration::from_secs(15);
-/// Limit of one attempt; BlueZ's own is 20 to 40 s.
-const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// Limit of one attempt; BlueZ's own is 20 to 40 s. The peer's advert was just heard, so that it takes a few of its intervals, of
+/// 1.28 s at most.
+const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// Attempts that may end at their limit: the peer may stop advertising for a moment, as ours do while they register anew.
+const SLOW_ATTEMPTS: u32 = 2;
+/// What an attempt was doing when it took too long.
+const CONNECTING: &str = "connecting";
 /// Limit for the discovery of the services.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(20);
 /// How often the resolved services are looked for.
@@ -182,6 +187,7 @@ async fn connect_and_resolve(device: &Device) -> Result<Vec<(Uuid, Characteristi
         let again = match &error {
             BluetoothError::BlueZ { source, .. } => retry::is_transient(source),
             BluetoothError::Disconnected { .. } => true,
+            BluetoothError::TimedOut { what: CONNECTING, .. } => attempt < SLOW_ATTEMPTS,
             _ => false,
         };
         if !again || attempt == retry::ATTEMPTS {
@@ -202,7 +208,11 @@ async fn connect(device: &Device) -> Result<(), BluetoothError> {
             Err(BluetoothError::bluez("connect")(error))
         }
         Ok(_) => Ok(()),
-        Err(_) => Err(BluetoothError::TimedOut { what: "connecting", limit: CONNECT_LIMIT }),
+        Err(_) => {
+            // BlueZ would go on for a while, and refuse the next attempt.
+            let _ = timeout(CONNECT_LIMIT, device.disconnect()).await;
+            Err(BluetoothError::TimedOut { what: CONNECTING, limit: CONNECT_LIMIT })
+        }
     }
 }
 

@@ -54,7 +54,10 @@ pub enum BluetoothError {
         message: String,
     },
     /// The peer was not seen.
-    #[error("not seen within {} s: {peer}. Out of range, off, not serving, or all its connections are taken", within.as_secs())]
+    #[error(
+        "no gattway device ({peer}) was heard within {} s: out of range, off, not serving, or all its connections are taken",
+        within.as_secs()
+    )]
     NotSeen {
         /// Address, name or `any`.
         peer: String,

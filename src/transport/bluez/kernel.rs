@@ -41,6 +41,39 @@ fn last_error(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+// --------------------------------------------------------------------------------------------------------------- connections
+
+/// Connections that are looked at; adapters manage fewer.
+const CONNECTIONS_MAX: usize = 64;
+/// `HCIGETCONNLIST`: `_IOR('H', 212, int)`.
+const GET_CONNECTIONS: u32 = 2 << 30 | (size_of::<i32>() as u32) << 16 | (b'H' as u32) << 8 | 212;
+
+/// `struct hci_conn_list_req` with room for [`CONNECTIONS_MAX`] times `struct hci_conn_info`.
+#[repr(C)]
+struct ConnectionList {
+    controller: u16,
+    count: u16,
+    connections: [[u32; 4]; CONNECTIONS_MAX],
+}
+
+/// How many connections a controller has, of both roles and all programs; needs no privilege and costs one system call.
+#[allow(unsafe_code)] // system calls with pointers to what lives on this stack
+pub(super) fn connection_count(controller: u16) -> io::Result<usize> {
+    // SAFETY: no pointers.
+    let raw =
+        last_error(unsafe { libc::socket(libc::AF_BLUETOOTH, libc::SOCK_RAW | libc::SOCK_CLOEXEC, HCI) })?;
+    // SAFETY: the kernel has just given this descriptor, and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let count = CONNECTIONS_MAX as u16;
+    let mut list = ConnectionList { controller, count, connections: [[0; 4]; CONNECTIONS_MAX] };
+    let pointer: *mut ConnectionList = &raw mut list;
+    // SAFETY: the kernel writes at most as many connections as `count` says, for which there is room.
+    last_error(unsafe { libc::ioctl(socket.as_raw_fd(), GET_CONNECTIONS as _, pointer) })?;
+    Ok(list.count.into())
+}
+
+// -------------------------------------------------------------------------------------------------------------------- sockets
+
 /// A socket of a channel. `filter`: a program that chooses the messages that are received.
 #[allow(unsafe_code)] // system calls with pointers to what lives on this stack
 fn open(channel: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<File>> {

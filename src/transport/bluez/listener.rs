@@ -230,8 +230,9 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut advertise = interval(ADVERTISE_INTERVAL);
     advertise.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // A controller stops a connectable advertisement when a central connects.
+    // A controller stops a connectable advertisement when a central connects, also one that then does nothing.
     let mut stale = false;
+    let mut connections = running.adapter.connection_count();
     loop {
         tokio::select! {
             channel = running.peripheral.accept() => match channel {
@@ -265,8 +266,10 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
                 None => return,
             },
             _ = watch.tick() => match running.adapter.advertisements().await {
-                Some(0) => stale = true,
-                Some(_) => {}
+                Some(registered) => {
+                    let before = std::mem::replace(&mut connections, running.adapter.connection_count());
+                    stale |= registered == 0 || connections != before;
+                }
                 None => return,
             },
         }

@@ -34,6 +34,11 @@ pub async fn foreign_stack(c: &mut Context<'_>) -> Outcome {
     run(c, "hw-tests/foreign/run", &[]).await
 }
 
+pub async fn errors(c: &mut Context<'_>) -> Outcome {
+    only_virtual(c)?;
+    run(c, "hw-tests/rig/errors", &[]).await
+}
+
 pub async fn adapter_faults(c: &mut Context<'_>) -> Outcome {
     only_virtual(c)?;
     if !c.full {

@@ -58,6 +58,7 @@ pub fn all() -> Vec<Scenario> {
         scenario!("commands-two-machines", Default, 0, 300, external::commands_two_machines, "`gattway serve` and `gattway sync` in two guests, and changes within 2 s"),
         scenario!("file-rig", Default, 0, 300, external::file_rig, "a rig file in a guest, the second machine behind a command: the path of real adapters"),
         scenario!("foreign-stack", Default, 0, 300, external::foreign_stack, "a peer on a Bluetooth stack that is not BlueZ: handshake, echo, resume"),
+        scenario!("errors", Default, 0, 300, external::errors, "no adapter, no permission, blocked, not ours, slots full: each command says so; an idle central hides nobody"),
         scenario!("adapter-faults", Default, 0, 900, external::adapter_faults, "everything that happens to adapters and daemons, under two commands in two guests (long form only)"),
     ]
 }
