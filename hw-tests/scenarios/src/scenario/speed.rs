@@ -5,7 +5,7 @@ use crate::agent::protocol::{Command, Raw, Service, Way};
 
 /// The least that our protocol may leave of a raw channel.
 const RATIO_MIN: f64 = 0.9;
-/// Times that raw packets and session take turns; the median counts, for machines that are busy now and then.
+/// Times that raw packets and session take turns; the best of each counts, since whatever else a machine does only takes away.
 const ROUNDS: usize = 3;
 
 /// Bytes a second, both directions.
@@ -54,7 +54,7 @@ pub async fn speed(c: &mut Context<'_>) -> Outcome {
     if missed.is_empty() { Ok(()) } else { failed(missed.join("; ")) }
 }
 
-/// Raw and session in turns: medians of the rates and of the ratios.
+/// Raw and session in turns: the best rates, and their ratios.
 async fn turns(c: &mut Context<'_>, way: Way, bytes: u64) -> Outcome<(Rates, Rates, Rates)> {
     let rounds = if way == Way::Btleplug { 1 } else { ROUNDS };
     let (mut raws, mut ours) = (Vec::new(), Vec::new());
@@ -66,17 +66,13 @@ async fn turns(c: &mut Context<'_>, way: Way, bytes: u64) -> Outcome<(Rates, Rat
     for (raw, ours) in raws.iter().zip(&ours) {
         c.note(&format!("{}: raw {} KiB/s, session {} KiB/s, up / down", way.name(), kib(raw), kib(ours)));
     }
-    let median = |of: &dyn Fn(usize) -> f64| {
-        let mut all: Vec<f64> = (0..rounds).map(of).collect();
-        all.sort_by(f64::total_cmp);
-        all[rounds / 2]
+    let best = |list: &[Rates]| Rates {
+        up: list.iter().map(|rates| rates.up).fold(0.0, f64::max),
+        down: list.iter().map(|rates| rates.down).fold(0.0, f64::max),
     };
-    let rates = |list: &[Rates]| Rates { up: median(&|n| list[n].up), down: median(&|n| list[n].down) };
-    let ratios = Rates {
-        up: median(&|n| ours[n].up / raws[n].up.max(1.0)),
-        down: median(&|n| ours[n].down / raws[n].down.max(1.0)),
-    };
-    Ok((rates(&raws), rates(&ours), ratios))
+    let (raw, ours) = (best(&raws), best(&ours));
+    let ratios = Rates { up: ours.up / raw.up.max(1.0), down: ours.down / raw.down.max(1.0) };
+    Ok((raw, ours, ratios))
 }
 
 async fn raw(c: &mut Context<'_>, way: Way, bytes: u64) -> Outcome<Rates> {
