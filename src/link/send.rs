@@ -130,7 +130,8 @@ impl<const N: usize> SendWindow<N> {
         }
     }
 
-    /// Begins a connection with full packets of `payload` bytes, at the offset up to which the peer has the stream.
+    /// Begins a connection with full packets of `payload` bytes, at the offset up to which the peer has the stream. Gives the
+    /// bytes that were not known to have arrived.
     ///
     /// # Errors
     /// Nothing has changed after an offset that cannot be, or credit taken back.
@@ -141,12 +142,13 @@ impl<const N: usize> SendWindow<N> {
         window: u32,
         peer_buffer: u32,
         in_flight_limit: u8,
-    ) -> Result<(), LinkError> {
+    ) -> Result<u64, LinkError> {
         self.check_offset(arrived)?;
         let credit = arrived.saturating_add(u64::from(window));
         if credit < self.credit {
             return Err(LinkError::CreditWithdrawn { before: self.credit, now: credit });
         }
+        let newly = arrived - self.acknowledged;
         self.acknowledged = arrived;
         self.next_offset = arrived;
         (self.oldest, self.next) = (Sequence::ZERO, Sequence::ZERO);
@@ -155,7 +157,7 @@ impl<const N: usize> SendWindow<N> {
         self.payload = payload;
         self.in_flight_limit = in_flight_limit.into();
         self.reorder_threshold = REORDER_PACKETS_MIN;
-        Ok(())
+        Ok(newly)
     }
 
     /// Whether the peer can have the stream up to `arrived`.

@@ -29,6 +29,7 @@ fn finish(pair: &mut Pair) {
         let stats = end.link.stats();
         let window = 128 * 492 * u64::from(stats.resumes.max(1));
         assert!(stats.bytes_retransmitted <= window, "{stats:?}");
+        assert_eq!(stats.bytes_acknowledged, end.written, "also what a resume told: {stats:?}");
         let established = |event: &&LinkEvent| matches!(event, LinkEvent::Established { resumed: false, .. });
         assert_eq!(end.events.iter().filter(established).count(), 1, "restarted: {:?}", end.events);
     }
