@@ -37,11 +37,12 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// the same time then goes with it.
 pub const RESOLUTION_PUSH_DELAY: Duration = Duration::from_millis(200);
 
-/// How long nothing may move in either direction while the peer owes an answer.
-pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long nothing may move in either direction while the peer owes an answer. Above the 120 s for which a transport keeps a
+/// lost link to resume it, and some for going on.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// How long one request may await its reply although the peer keeps sending other things, in reply time-outs.
-pub const REPLY_TIMEOUT_FACTOR: u32 = 10;
+pub const REPLY_TIMEOUT_FACTOR: u32 = 4;
 
 /// How long a stopped session may still finish what is in flight.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -39,13 +39,13 @@ impl Default for ConnectionLimits {
     fn default() -> ConnectionLimits {
         ConnectionLimits {
             open: Duration::from_secs(15),
-            send: Duration::from_secs(120),
+            send: Duration::from_secs(150),
             close: Duration::from_secs(5),
             stop: Duration::from_secs(10),
             handshake: Duration::from_secs(30),
             idle: Some(Duration::from_secs(3600)),
             heartbeat: Duration::from_secs(300),
-            heartbeat_timeout: Duration::from_secs(60),
+            heartbeat_timeout: Duration::from_secs(150),
             inbound_bytes: INBOUND_BYTES_MAX,
             send_bytes: SEND_BYTES,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::setting;
+use super::{OUT_OF_RANGE, Setting, setting};
 use crate::database::{Database, DatabaseConfig};
 use crate::endpoint::{
     MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
@@ -14,6 +14,7 @@ use crate::endpoint::{
 use crate::replicator::{Replicator, ReplicatorConfiguration};
 use crate::transport::session::LinkConnection;
 use crate::transport::sim::HostConfig;
+use crate::transport::sim::radio::Path;
 
 fn database(folder: &std::path::Path, name: &str, documents: usize) -> Database {
     let db = Database::open(folder.join(name), DatabaseConfig::default()).expect("opens");
@@ -37,9 +38,28 @@ fn ids(db: &Database) -> Vec<String> {
     collection.iter().map(|document| document.expect("reads").id().to_owned()).collect()
 }
 
+/// Cut again and again; and once for nearly as long as a lost link is kept, which no limit of the layers above may undercut.
 #[tokio::test(start_paused = true)]
 async fn databases_replicate_across_cuts_without_the_replicator_noticing() {
-    let setting = setting(15, HostConfig { drop: 0.02, ..HostConfig::default() }, |_| ());
+    replicate_while(15, async |setting| {
+        for _ in 0..2_000 {
+            sleep(Duration::from_millis(300)).await;
+            setting.cut();
+        }
+    })
+    .await;
+    replicate_while(16, async |setting| {
+        sleep(Duration::from_millis(250)).await;
+        setting.set_path(OUT_OF_RANGE);
+        sleep(Duration::from_secs(110)).await;
+        setting.set_path(Path::default());
+        sleep(Duration::from_secs(600)).await;
+    })
+    .await;
+}
+
+async fn replicate_while(seed: u64, happens: impl AsyncFnOnce(&Setting)) {
+    let setting = setting(seed, HostConfig { drop: 0.02, ..HostConfig::default() }, |_| ());
     let folder = tempfile::tempdir().expect("folder");
     let (field, hub) = (database(folder.path(), "field", 3_000), database(folder.path(), "hub", 1_000));
     let listening =
@@ -66,14 +86,8 @@ async fn databases_replicate_across_cuts_without_the_replicator_noticing() {
     let endpoint = MessageEndpoint::new("hub", Arc::new(()), ProtocolType::ByteStream, Arc::new(delegate));
     let replicator = Replicator::new(ReplicatorConfiguration::new(endpoint, Arc::new(field.clone())));
     replicator.start();
-    let cuts = async {
-        loop {
-            sleep(Duration::from_millis(300)).await;
-            setting.cut();
-        }
-    };
     let status = tokio::select! {
-        () = cuts => unreachable!("cuts for ever"),
+        () = happens(&setting) => panic!("it goes on for ever"),
         status = timeout(Duration::from_secs(600), replicator.wait_until_stopped()) => status.expect("it stops"),
     };
     assert!(status.error.is_none(), "{status:?}");
