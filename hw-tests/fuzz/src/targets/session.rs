@@ -16,7 +16,7 @@ use gattway::replicator::event::{CommitRequest, SessionEvent};
 use gattway::replicator::extension::answer::{RevAnswer, encode};
 use gattway::replicator::extension::codec::{Content, RevsEncoder};
 use gattway::replicator::session::Session;
-use gattway::replicator::store::{Change, CollectionId, ReplicaStore};
+use gattway::replicator::store::{Change, CollectionId, CommitOutcome, ReplicaStore};
 use gattway::time::Instant;
 
 use super::super::choices::Choices;
@@ -217,6 +217,12 @@ impl World {
         }
         let request = self.commits.swap_remove(which % self.commits.len());
         let result = self.store.commit(&request.revisions, self.session.conflict_policy());
+        for (revision, outcome) in request.revisions.iter().zip(result.iter().flatten()) {
+            // What lost against another revision is replaced by it, and named no more.
+            if matches!(outcome, CommitOutcome::Resolved { push: false, .. }) {
+                self.promised.retain(|_, (id, _)| *id != revision.id);
+            }
+        }
         self.session.handle_commit(self.now, request.id, result, &*self.store);
     }
 
