@@ -27,6 +27,10 @@ pub const PSM: u16 = PSM_LE_DYN_START + 5;
 const RECEIVE_MTU: u16 = 8192;
 /// `connect` returns before the channel is up, and writing gives ENOTCONN until then.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The socket of before may still be open when everything is registered anew.
+const BIND_ATTEMPTS: u32 = 20;
+/// Pause between two attempts to listen.
+const BIND_PAUSE: Duration = Duration::from_millis(100);
 /// How often the channel is looked at meanwhile.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -102,8 +106,23 @@ impl L2capListener {
     /// Listens on [`PSM`] of `adapter`; the kernel sees to it that a channel has the link security that is asked for.
     ///
     /// # Errors
-    /// [`BluetoothError`], among them that another process listens there.
+    /// [`BluetoothError`], among them that another process listens there, still after 2 s.
     pub async fn bind(adapter: &Adapter, security: LinkSecurity) -> Result<L2capListener, BluetoothError> {
+        let mut attempt = 1;
+        loop {
+            match L2capListener::bind_now(adapter, security).await {
+                Err(BluetoothError::Socket { source, .. })
+                    if source.kind() == std::io::ErrorKind::AddrInUse && attempt < BIND_ATTEMPTS =>
+                {
+                    attempt += 1;
+                    sleep(BIND_PAUSE).await;
+                }
+                bound => return bound,
+            }
+        }
+    }
+
+    async fn bind_now(adapter: &Adapter, security: LinkSecurity) -> Result<L2capListener, BluetoothError> {
         let failed = || BluetoothError::socket("listen for L2CAP channels");
         let bluez = || BluetoothError::bluez("read an address");
         let local = adapter.bluer();

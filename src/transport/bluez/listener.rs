@@ -35,11 +35,6 @@ const RESTART_PAUSE_MIN: Duration = Duration::from_millis(500);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Limit of registering everything; bluer's own for one call is 120 s.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// The socket of before may still be open when everything is registered anew.
-const BIND_ATTEMPTS: u32 = 20;
-/// Pause between two attempts to listen.
-const BIND_PAUSE: Duration = Duration::from_millis(100);
-
 /// Settings of a [`BluetoothListener`].
 #[derive(Clone)]
 pub struct ListenerConfig {
@@ -158,20 +153,11 @@ async fn listen_l2cap(
     security: LinkSecurity,
     sender: mpsc::Sender<PacketChannel>,
 ) -> Option<u16> {
-    let mut attempt = 1;
-    let listener = loop {
-        match L2capListener::bind(adapter, security).await {
-            Ok(listener) => break listener,
-            Err(BluetoothError::Socket { source, .. })
-                if source.kind() == std::io::ErrorKind::AddrInUse && attempt < BIND_ATTEMPTS =>
-            {
-                attempt += 1;
-                sleep(BIND_PAUSE).await;
-            }
-            Err(error) => {
-                warn!(%error, "no L2CAP, GATT only");
-                return None;
-            }
+    let listener = match L2capListener::bind(adapter, security).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(%error, "no L2CAP, GATT only");
+            return None;
         }
     };
     tokio::spawn(async move {

@@ -33,6 +33,9 @@ const STATE: AdvertState = AdvertState { group: 0, device: 0x7e57_7e57, change: 
 /// Time for bluetoothd to answer a question.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often a peripheral without sessions advertises anew until a central has come.
+const ADVERTISE_AGAIN: Duration = Duration::from_secs(3);
+
 /// A device of the modelled radio with the others it can connect to.
 #[derive(Clone)]
 pub struct ModelRadio {
@@ -151,13 +154,24 @@ impl NodeRadio {
                 let (state, security) = (STATE.encode(), LinkSecurity::default());
                 let mut peripheral = Peripheral::start(&adapter, information, name, state, security).await?;
                 tokio::spawn(async move {
+                    let mut connected = false;
+                    let mut again = tokio::time::interval(ADVERTISE_AGAIN);
+                    again.tick().await;
                     loop {
                         let channel = tokio::select! {
                             channel = peripheral.accept() => channel,
                             channel = l2cap.accept() => channel.ok().flatten(),
                             () = sender.closed() => return,
+                            // A connection of before may have ended after the advertisement was registered, and with it that.
+                            _ = again.tick(), if !connected => {
+                                if peripheral.advertise(state).await.is_err() {
+                                    return;
+                                }
+                                continue;
+                            }
                         };
                         let Some(channel) = channel else { return };
+                        connected = true;
                         if sender.send(channel).await.is_err() || peripheral.advertise(state).await.is_err() {
                             return;
                         }
