@@ -326,7 +326,9 @@ impl Run {
             let Some(running) = &mut node.running else { continue };
             for active in &mut running.replicators {
                 let ended = active.replicator.status().activity == ReplicatorActivity::Stopped;
-                if !active.edge.continuous && ended {
+                // Not all at the same moment: two devices that merge differently and in lock step merge each other's merges
+                // without end.
+                if !active.edge.continuous && ended && self.rng.bool() {
                     running.process.enter(|| active.replicator.start());
                     active.started = Instant::now();
                     self.counts.one_shot_runs += 1;

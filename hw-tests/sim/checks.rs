@@ -118,14 +118,12 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
             [(edge.active, active.claim(&format!("{OWN_PREFIX}{id}"))), (edge.passive, passive.claim(&id))]
         {
             let Some(claim) = claim else { continue };
-            // A conflict counts as done for the push when the pull is still to bring the other revision.
-            let to_be_pulled = |found: &Found| found.sequence > claim.remote;
             let pushed = |sequence| claim.has_local(sequence);
             let pulled = |sequence| sequence <= claim.remote;
-            let problem = untrue(world, active, passive, pushed, to_be_pulled)
+            let problem = untrue(world, active, passive, pushed)
                 .map(|what| format!("node {} has {what}, which node {} lacks", edge.active, edge.passive));
             let problem = problem.or_else(|| {
-                untrue(world, passive, active, pulled, |_| false)
+                untrue(world, passive, active, pulled)
                     .map(|what| format!("node {} has {what}, which node {} lacks", edge.passive, edge.active))
             });
             if let Some(problem) = problem {
@@ -138,44 +136,29 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
     }
 }
 
-/// A revision of `from` that is claimed to be known to `to`, and is not; nor does what `to` has instead excuse it.
-fn untrue(
-    world: &World,
-    from: &Image,
-    to: &Image,
-    claimed: impl Fn(u64) -> bool,
-    excuses: impl Fn(&Found) -> bool,
-) -> Option<String> {
+/// A revision of `from` that is claimed to be known to `to`, and is not.
+fn untrue(world: &World, from: &Image, to: &Image, claimed: impl Fn(u64) -> bool) -> Option<String> {
     let model = world.model();
     from.content.iter().filter(|(_, found)| claimed(found.sequence)).find_map(|(id, found)| {
         let event = *from.events.get(id)?;
         let has = to.events.get(id).is_some_and(|has| model.covers(*has, event));
-        let excused = to.content.get(id).is_some_and(&excuses);
-        (!has && !excused).then(|| format!("{id} {} as change {}", model.name(event), found.sequence))
+        (!has).then(|| format!("{id} {} as change {}", model.name(event), found.sequence))
     })
 }
 
-/// What differs between two nodes; `None` if they are equal. Unless `strict`, [`is_mutual`] is let pass.
-pub fn difference(a: (NodeIndex, &Content), b: (NodeIndex, &Content), strict: bool) -> Option<String> {
+/// What differs between two nodes; `None` if they are equal.
+pub fn difference(a: (NodeIndex, &Content), b: (NodeIndex, &Content)) -> Option<String> {
     let differs = |id: &&String| {
-        let (a, b) = (a.1.get(*id), b.1.get(*id));
         let key = |found: Option<&Found>| found.map(|found| (found.version, found.body.clone()));
-        key(a) != key(b) && (strict || !is_mutual(a, b))
+        key(a.1.get(*id)) != key(b.1.get(*id))
     };
     let id = a.1.keys().chain(b.1.keys()).find(differs)?;
     let show = |found: Option<&Found>| match found {
         None => "nothing".to_owned(),
-        Some(Found { version, body: None, sequence, .. }) => format!("{version} deleted (change {sequence})"),
-        Some(Found { version, body: Some(body), sequence, .. }) => {
-            format!("{version} {} (change {sequence})", body.get("event").unwrap_or(&Value::Null))
+        Some(Found { vector, body: None, sequence, .. }) => format!("{vector} deleted (change {sequence})"),
+        Some(Found { vector, body: Some(body), sequence, .. }) => {
+            format!("{vector} {} (change {sequence})", body.get("event").unwrap_or(&Value::Null))
         }
     };
     Some(format!("{id}: node {} has {}, node {} has {}", a.0, show(a.1.get(id)), b.0, show(b.1.get(id))))
-}
-
-/// Whether two revisions were each kept against the other by somebody. The lists of the protocol name a revision by its
-/// current version alone, so neither side sees that the other does not know: a known shortcoming, which is counted.
-pub fn is_mutual(a: Option<&Found>, b: Option<&Found>) -> bool {
-    let (Some(a), Some(b)) = (a, b) else { return false };
-    a.version != b.version && a.vector.contains(b.version) && b.vector.contains(a.version)
 }

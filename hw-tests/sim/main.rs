@@ -140,8 +140,8 @@ fn finds_a_checkpoint_that_claims_too_much() {
 }
 
 #[test]
-fn finds_resolvers_that_never_agree() {
-    finds(Bug::StubbornResolver, "not equal after");
+fn finds_conflicts_that_stay_open() {
+    finds(Bug::OpenConflicts, "not equal after");
 }
 
 /// For hours; `scripts/soak` runs it.

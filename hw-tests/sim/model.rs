@@ -26,7 +26,8 @@ struct Event {
     /// `None`: a deletion.
     body: Option<Map<String, Value>>,
     parents: Vec<EventId>,
-    version: Option<Version>,
+    /// More than one if it was kept against a revision that had been kept against it.
+    versions: Vec<Version>,
     node: NodeIndex,
 }
 
@@ -38,6 +39,8 @@ pub struct Model {
     versions: HashMap<(String, Version), EventId>,
     /// Deletions whose version is not known: the call failed, and may have had its effect all the same.
     open_deletions: Vec<EventId>,
+    /// Events whose revision a resolver of this node has kept where it may not keep its version.
+    renewals: Vec<(EventId, NodeIndex)>,
     /// The newest acknowledged events of each node and document.
     acknowledged: BTreeMap<(NodeIndex, String), Vec<EventId>>,
     /// Author IDs of the nodes' databases.
@@ -62,7 +65,14 @@ impl Model {
     ) -> EventId {
         let id = EventId(self.events.len());
         self.names.insert(name.clone(), id);
-        self.events.push(Event { document: document.into(), name, body, parents, version: None, node });
+        self.events.push(Event {
+            document: document.into(),
+            name,
+            body,
+            parents,
+            versions: Vec::new(),
+            node,
+        });
         id
     }
 
@@ -105,14 +115,28 @@ impl Model {
             let (a, b) = (self.name(known), self.name(event));
             return Err(format!("{document}: version {version} was given to both {a} and {b}"));
         }
-        let entry = &mut self.events[event.0];
-        if *entry.version.get_or_insert(version) != version {
-            return Err(format!(
-                "{document}: {} has the version {version} beside {:?}",
-                entry.name, entry.version
-            ));
+        let versions = &self.events[event.0].versions;
+        if versions.contains(&version) {
+            return Ok(event);
         }
+        if !versions.is_empty() && !self.renew(event, version) {
+            let Event { name, versions, .. } = &self.events[event.0];
+            return Err(format!("{document}: {name} has the version {version} beside {versions:?}"));
+        }
+        self.events[event.0].versions.push(version);
         Ok(event)
+    }
+
+    /// A resolver of `node` has kept this event's revision against one that had been kept against it.
+    pub fn kept_crossing(&mut self, event: EventId, node: NodeIndex) {
+        self.renewals.push((event, node));
+    }
+
+    /// Whether this event may have a further version, made by this author.
+    fn renew(&mut self, event: EventId, version: Version) -> bool {
+        let author = self.sources.iter().position(|source| *source == version.source);
+        let at = self.renewals.iter().position(|(kept, node)| *kept == event && Some(*node) == author);
+        at.map(|at| self.renewals.remove(at)).is_some()
     }
 
     fn identify_body(
@@ -146,6 +170,13 @@ impl Model {
             let event = &self.events[event.0];
             event.document == document && Some(event.node) == author
         };
+        let renewed = self.renewals.iter().find(|(event, node)| {
+            let event = &self.events[event.0];
+            event.document == document && event.body.is_none() && Some(*node) == author
+        });
+        if let Some((event, _)) = renewed {
+            return Ok(*event);
+        }
         // The newest: of an earlier one that failed nobody has heard.
         match self.open_deletions.iter().rposition(matches) {
             Some(at) => Ok(self.open_deletions.remove(at)),

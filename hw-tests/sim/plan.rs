@@ -14,8 +14,8 @@ pub enum Bug {
     ForgetsRevisions,
     /// A checkpoint claims more than the two sides have exchanged.
     CheckpointAhead,
-    /// Each side keeps its own revision in a conflict, whatever the other does.
-    StubbornResolver,
+    /// Conflicts are refused by the active side too, so that nobody resolves them.
+    OpenConflicts,
 }
 
 /// A kind of fault that a run may have.
@@ -212,16 +212,8 @@ impl Plan {
         let mut plan = Plan { bug: Some(bug), ..Plan::new(seed) };
         let needed: &[FaultKind] = match bug {
             Bug::SyncLies => &[FaultKind::PowerCut, FaultKind::PowerCutInWrite],
-            Bug::ForgetsRevisions | Bug::CheckpointAhead | Bug::StubbornResolver => &[],
+            Bug::ForgetsRevisions | Bug::CheckpointAhead | Bug::OpenConflicts => &[],
         };
-        if bug == Bug::StubbornResolver {
-            // Two that resolve: only an active side does.
-            let both =
-                |edge: &Edge| Edge { active: edge.passive, passive: edge.active, continuous: true, ..*edge };
-            let back: Vec<Edge> = plan.edges.iter().map(both).collect();
-            plan.edges.iter_mut().for_each(|edge| edge.continuous = true);
-            plan.edges.extend(back);
-        }
         for kind in needed {
             if !plan.faults.contains(kind) {
                 plan.faults.push(*kind);

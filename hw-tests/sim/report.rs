@@ -25,7 +25,7 @@ pub struct Sums {
     pub acknowledgements: u64,
     pub crashes_with_loss: u64,
     pub resumes: u64,
-    pub mutual: u64,
+    pub crossings: u64,
     pub packets: u64,
     pub heap_peak_max: u64,
     pub faults: BTreeMap<FaultKind, u64>,
@@ -50,7 +50,7 @@ impl Sums {
         self.acknowledgements += counts.acknowledgements;
         self.crashes_with_loss += counts.crashes_with_loss;
         self.resumes += counts.resumes;
-        self.mutual += counts.mutual;
+        self.crossings += counts.crossings;
         self.packets += counts.packets;
         self.heap_peak_max = self.heap_peak_max.max(counts.heap_peak);
         for (kind, count) in &counts.faults {
@@ -84,7 +84,7 @@ impl Sums {
             ("edits and deletions acknowledged".into(), (self.edits + self.deletions).to_string()),
             ("revisions acknowledged, to applications and peers".into(), self.acknowledgements.to_string()),
             ("one-shot replications".into(), self.one_shot_runs.to_string()),
-            ("documents left unequal by opposite resolutions".into(), self.mutual.to_string()),
+            ("conflicts of revisions kept against each other".into(), self.crossings.to_string()),
             ("packets seen".into(), self.packets.to_string()),
             ("crashes that took unsynced writes".into(), self.crashes_with_loss.to_string()),
             ("longest time to be equal, s".into(), format!("{:.0}", self.convergence_max.as_secs_f64())),
@@ -118,7 +118,7 @@ impl Sums {
             "deletions": self.deletions,
             "acknowledgements": self.acknowledgements,
             "one_shot_runs": self.one_shot_runs,
-            "left_unequal_by_opposite_resolutions": self.mutual,
+            "crossing_conflicts": self.crossings,
             "packets": self.packets,
             "crashes_with_loss": self.crashes_with_loss,
             "convergence_s_max": self.convergence_max.as_secs_f64(),

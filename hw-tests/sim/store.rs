@@ -175,6 +175,10 @@ impl ReplicaStore for Watched {
         revisions: &[IncomingRevision],
         policy: ConflictPolicy<'_>,
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
+        let policy = match self.world.plan.bug {
+            Some(Bug::OpenConflicts) => ConflictPolicy::Refuse,
+            _ => policy,
+        };
         let outcomes = if self.world.plan.bug == Some(Bug::ForgetsRevisions) {
             let kept: Vec<IncomingRevision> = self.forget(revisions).into_iter().cloned().collect();
             let mut stored = self.db.commit(&kept, policy)?.into_iter();

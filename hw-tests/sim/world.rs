@@ -1,6 +1,7 @@
 //! What all parts of one run share: radio, history, trace, counts, and what was found wrong.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gattway::replicator::DefaultResolver;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use super::model::{EVENT_FIELD, EventId, Model, NodeIndex};
-use super::plan::{Bug, FaultKind, Plan, Resolving};
+use super::plan::{FaultKind, Plan, Resolving};
 use super::store::{Claim, OWN_PREFIX};
 use super::trace::Trace;
 
@@ -36,6 +37,7 @@ pub struct World {
     pub packet_faults: Mutex<PacketFaults>,
     model: Mutex<Model>,
     violations: Mutex<Vec<String>>,
+    crossings: AtomicU64,
     faults: Mutex<BTreeMap<FaultKind, u64>>,
     lives: Mutex<Vec<u32>>,
     checkpoints: Mutex<BTreeMap<(NodeIndex, String), Written>>,
@@ -61,6 +63,7 @@ impl World {
             packet_faults: Mutex::default(),
             model: Mutex::default(),
             violations: Mutex::default(),
+            crossings: AtomicU64::new(0),
             faults: Mutex::default(),
             lives,
             checkpoints: Mutex::default(),
@@ -87,6 +90,15 @@ impl World {
 
     pub fn violations(&self) -> Vec<String> {
         lock(&self.violations).clone()
+    }
+
+    /// A resolver was asked about two revisions that had each been kept against the other.
+    pub fn crossing(&self) {
+        self.crossings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn crossings(&self) -> u64 {
+        self.crossings.load(Ordering::Relaxed)
     }
 
     /// Counts a fault.
@@ -164,9 +176,6 @@ impl Recorder {
     }
 
     fn decide(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
-        if self.world.plan.bug == Some(Bug::StubbornResolver) {
-            return Ok(Resolution::Local);
-        }
         match (conflict.local_body, conflict.remote_body) {
             (Some(local), Some(_)) if self.world.plan.resolving == Resolving::Merge => {
                 let mut merged = local.clone();
@@ -186,6 +195,15 @@ impl ConflictResolver for Recorder {
         let (Some(local), Some(remote)) = (local, remote) else { return Err("not in the model".into()) };
         let resolution = self.decide(conflict)?;
         let mut model = self.world.model();
+        let kept = match &resolution {
+            Resolution::Local => Some(local),
+            Resolution::Remote => Some(remote),
+            _ => None,
+        };
+        if let Some(kept) = kept.filter(|_| conflict.local.crosses(conflict.remote)) {
+            model.kept_crossing(kept, self.node);
+            self.world.crossing();
+        }
         let name = match &resolution {
             Resolution::Local => {
                 model.decided(local, remote);

@@ -1,5 +1,6 @@
 //! The database as replication sees it: [`ReplicaStore`] for [`Database`].
 
+use std::cmp::Ordering;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use super::config::DOCUMENT_BODY_MAX;
 use super::error::clip;
 use super::name::{canonical_collection_name, check_document_id};
 use super::packed::{Unpacker, json_len, pack_json, pack_map};
-use super::revision::{Causality, SourceId, VersionVector};
+use super::revision::{Causality, SourceId, VersionVector, later};
 use super::store::{CHECKPOINT_BODY_MAX, CollectionKey, NewRevision, Store, StoredRevision, Writer};
 use super::{Database, DatabaseError};
 use crate::replicator::store::{
@@ -206,6 +207,34 @@ enum Resolved {
     Merge { deleted: bool, body: Vec<u8> },
 }
 
+impl Resolved {
+    /// Keeps the later of two.
+    fn later(local: &VersionVector, remote: &VersionVector) -> Resolved {
+        match later(local.current, remote.current) {
+            Ordering::Less => Resolved::Remote,
+            Ordering::Equal | Ordering::Greater => Resolved::Local,
+        }
+    }
+
+    /// Of revisions that cross, the winner cannot keep its version: what the resolver has kept becomes a merge of both.
+    fn as_version_of_its_own(
+        self,
+        crosses: bool,
+        local: &StoredRevision,
+        checked: &mut Checked<'_>,
+    ) -> Resolved {
+        match self {
+            Resolved::Local if crosses => {
+                Resolved::Merge { deleted: local.deleted, body: local.body.clone() }
+            }
+            Resolved::Remote if crosses => {
+                Resolved::Merge { deleted: checked.incoming.deleted, body: std::mem::take(&mut checked.body) }
+            }
+            other => other,
+        }
+    }
+}
+
 /// One call of [`ReplicaStore::commit`].
 struct Commit<'s, 'r> {
     store: &'s std::sync::Arc<Store>,
@@ -243,14 +272,39 @@ impl<'s, 'r> Commit<'s, 'r> {
             let decided = self.decide(std::mem::take(&mut open), resolver)?;
             open = self.apply(Vec::new(), decided)?;
         }
-        for Open { index, local } in open {
-            self.outcomes[index] = Some(CommitOutcome::Conflict { local: local.vector });
-        }
+        self.refuse(open)?;
         // Whatever the database's durability: the peer will be told that the medium has it, and never send it again. Also
         // for what was known already: another writer may still be waiting for the medium.
         self.store.sync(self.store.newest())?;
         let missing = || DatabaseError::Damaged { detail: "a revision without an outcome".into() };
         self.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
+    }
+
+    /// Leaves conflicts open. Where revisions cross, each side has seen the other's before and would not ask for it
+    /// again: the local one becomes a change anew, so that the peer pulls it and can resolve.
+    fn refuse(&mut self, open: Vec<Open>) -> Result<(), DatabaseError> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mut writer = self.store.writer();
+        for Open { index, local } in open {
+            if let Some(checked) = &self.checked[index]
+                && let Some(local) = writer.revision(checked.key, &checked.incoming.id)?
+                && local.vector.crosses(&checked.incoming.vector)
+            {
+                let again = NewRevision {
+                    id: local.id.clone(),
+                    vector: local.vector.clone(),
+                    deleted: local.deleted,
+                    remote_ancestor: local.remote_ancestor,
+                    body: local.body.clone(),
+                };
+                writer.put(checked.key, again, Some(&local))?;
+            }
+            self.outcomes[index] = Some(CommitOutcome::Conflict { local: local.vector });
+        }
+        writer.commit()?;
+        Ok(())
     }
 
     /// One pass under the writer's lock: new revisions and decisions; returns the conflicts that are open after it.
@@ -327,7 +381,8 @@ impl<'s, 'r> Commit<'s, 'r> {
             return self.insert(writer, index);
         };
         let incoming = checked.incoming;
-        let (new, push) = match decision.resolution {
+        let crosses = local.vector.crosses(&incoming.vector);
+        let (new, push) = match decision.resolution.as_version_of_its_own(crosses, &local, checked) {
             Resolved::Local => {
                 let vector = local.vector.kept_against(&incoming.vector);
                 let new = NewRevision {
@@ -403,7 +458,19 @@ fn resolve(
         remote: &incoming.vector,
         remote_body: remote_body.as_ref(),
     };
+    let is_same = local.deleted == incoming.deleted && local.body == checked.body;
     Ok(match resolver.resolve(&conflict) {
+        // Two devices may have resolved the same in the same way. A version of its own for that would meet one of the
+        // other's again, without end: of two revisions that say the same the later one stays.
+        Ok(Resolution::Merge(body)) if is_same && Some(&body) == local_body.as_ref() => {
+            Ok(Resolved::later(&local.vector, &incoming.vector))
+        }
+        Ok(Resolution::Local | Resolution::Remote) if is_same => {
+            Ok(Resolved::later(&local.vector, &incoming.vector))
+        }
+        Ok(Resolution::Delete) if is_same && local.deleted => {
+            Ok(Resolved::later(&local.vector, &incoming.vector))
+        }
         Ok(Resolution::Local) => Ok(Resolved::Local),
         Ok(Resolution::Remote) => Ok(Resolved::Remote),
         Ok(Resolution::Delete) => Ok(Resolved::Merge { deleted: true, body: Vec::new() }),

@@ -167,10 +167,8 @@ impl VersionVector {
         self.time_of(version.source).is_some_and(|time| time >= version.time)
     }
 
-    /// How this revision stands to `other`: whose current version does the other one contain?
-    ///
-    /// Two revisions that each contain the other's current version were resolved differently by two active peers (one
-    /// kept its own, the other too), so they conflict.
+    /// How this revision stands to `other`: whose current version does the other one contain? Two revisions that
+    /// [cross](VersionVector::crosses) conflict.
     pub fn compare(&self, other: &VersionVector) -> Causality {
         if self.current == other.current {
             return Causality::Same;
@@ -180,6 +178,32 @@ impl VersionVector {
             (false, true) => Causality::Older,
             _ => Causality::Conflict,
         }
+    }
+
+    /// Whether two different revisions each contain the other's current version: each was kept against the other, by two
+    /// resolvers that came to it through different revisions in between. No side can keep its version then, for the
+    /// other takes it for known.
+    pub fn crosses(&self, other: &VersionVector) -> bool {
+        self.current != other.current && self.contains(other.current) && other.contains(self.current)
+    }
+
+    /// Whether a revision of which only the current `version` is known is this one or an ancestor of it. `None` if that
+    /// cannot be told: this revision contains a version later than its own, because it was kept against a later one, and
+    /// that later one may since have been kept against this.
+    pub fn knows(&self, version: Version) -> Option<bool> {
+        match (self.contains(version), later(version, self.current)) {
+            (true, Ordering::Greater) => None,
+            (contains, _) => Some(contains),
+        }
+    }
+
+    /// How a list names this revision: by its current version, and by the whole vector if that is not the latest in it,
+    /// so that a peer whose revision crosses this one sees that. `known` stands in the list beside it.
+    pub fn list_text(&self, known: Option<Version>) -> String {
+        let is_told =
+            |v: Version| known.is_some_and(|known| known.source == v.source && known.time >= v.time);
+        let is_hidden = |v: Version| later(v, self.current) == Ordering::Greater && !is_told(v);
+        if self.versions().any(is_hidden) { self.to_string() } else { self.current.to_string() }
     }
 
     /// The vector of an ordinary edit on top of this one: the merge list is dropped, each other author stands once

@@ -354,7 +354,7 @@ pub fn write_changes(changes: &[Change]) -> String {
         }
         list.push_str(&format!("[{},", change.sequence));
         push_json(&mut list, &change.id);
-        list.push_str(&format!(",\"{}\"", change.vector.current));
+        list.push_str(&format!(",\"{}\"", change.vector.list_text(None)));
         match change.deleted {
             true => list.push_str(",1]"),
             false => list.push_str(&format!(",0,{}]", change.body_size)),
@@ -374,7 +374,7 @@ pub fn write_proposals<'a>(proposals: impl Iterator<Item = (&'a Change, Option<V
         }
         list.push('[');
         push_json(&mut list, &change.id);
-        list.push_str(&format!(",\"{}\"", change.vector.current));
+        list.push_str(&format!(",\"{}\"", change.vector.list_text(known)));
         match (known, change.deleted) {
             (Some(known), true) => list.push_str(&format!(",\"{known}\"")),
             (None, true) => {}

@@ -209,11 +209,16 @@ impl Session {
             through: message.through,
             answers: Vec::new(),
         };
+        let conflicted = match &self.role {
+            Role::Active(active) => active.conflicted_offers(collection, &message.revisions),
+            Role::Passive(_) => Vec::new(),
+        };
         let (mut received, revisions) =
             receiver::sort(&mut self.core, head, message.revisions, on_conflict, store)?;
         if let Role::Active(active) = &mut self.role {
             let (_, pull) = active.pull_of(&self.core, request)?;
             pull.begin_revs(&received, revisions.len(), last)?;
+            active.conflicted_offers_answered(conflicted, &received);
         }
         self.core.progress.total += revisions.len() as u64;
         if revisions.is_empty() {
@@ -310,7 +315,7 @@ impl Session {
         outcome: &CommitOutcome,
     ) {
         match &mut self.role {
-            Role::Active(active) => active.received(&mut self.core, collection, ticket, outcome),
+            Role::Active(active) => active.received(&mut self.core, collection, ticket, revision, outcome),
             Role::Passive(passive) => passive.received(&mut self.core, collection, outcome),
         }
         let error = outcome_error(outcome);

@@ -60,7 +60,8 @@ pub enum CommitOutcome {
         /// Place of the stored revision in the change feed.
         sequence: u64,
     },
-    /// Refused: it conflicts with the local revision (only under [`ConflictPolicy::Refuse`]).
+    /// Refused: it conflicts with the local revision (only under [`ConflictPolicy::Refuse`]). If each contains the other's
+    /// current version, the local one stands in the feed once more, so that the peer asks for it again.
     Conflict {
         /// The local revision.
         local: VersionVector,
@@ -119,7 +120,9 @@ pub struct Conflict<'a> {
     pub remote_body: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
-/// What a resolver decides.
+/// What a resolver decides. A kept revision keeps its version, as with the original; only if local and remote have each
+/// been kept against the other before (on other devices, through other revisions) does the kept content get a version of
+/// its own, or the two would stay different.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resolution {
     /// Keep the local revision; the remote one becomes part of its history.

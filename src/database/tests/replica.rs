@@ -78,8 +78,8 @@ fn what_was_resolved_stays_resolved_when_a_newer_revision_comes() {
     let (_one, a, in_a) = open();
     let (_two, b, in_b) = open();
     let (_three, c, in_c) = open();
-    for collection in [&in_a, &in_b] {
-        collection.put("x", &json!({"by": "one of two"})).expect("put");
+    for (collection, by) in [(&in_a, "a"), (&in_b, "b")] {
+        collection.put("x", &json!({"by": by})).expect("put");
     }
     // Somebody has A's revision as it was before A kept it against B's, and writes on top.
     push(&a, &c, 0, ConflictPolicy::Refuse);
@@ -336,4 +336,26 @@ fn check_sync(
         }
     }
     checked
+}
+
+/// Two devices that have resolved a conflict alike give each other no further versions: the later one stays, whatever the
+/// resolver says of who wins.
+#[test]
+fn what_says_the_same_settles() {
+    for resolution in
+        [Resolution::Local, Resolution::Remote, Resolution::Merge(object(json!({"by": "both"})))]
+    {
+        let (_one, a, in_a) = open();
+        let (_two, b, in_b) = open();
+        in_a.put("x", &json!({"by": "both"})).expect("put");
+        in_b.put("x", &json!({"by": "both"})).expect("put");
+        let resolver = Always(resolution.clone());
+        let later = b.revision(DEFAULT, "x").expect("read").expect("there").vector.current;
+        push(&a, &b, 0, ConflictPolicy::Resolve(&resolver));
+        push(&b, &a, 0, ConflictPolicy::Resolve(&resolver));
+        for database in [&a, &b] {
+            let found = database.revision(DEFAULT, "x").expect("read").expect("there").vector;
+            assert_eq!(found.current, later, "{resolution:?}");
+        }
+    }
 }

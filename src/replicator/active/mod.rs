@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub(super) mod checkpointer;
+mod conflicts;
 pub(super) mod pull;
 pub(super) mod push;
 mod replies;
@@ -16,13 +17,16 @@ use super::core::{Answer, Awaiting, Core, Fault, Phase, SessionCollection};
 use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
+use super::extension::answer::RevAnswer;
+use super::extension::codec::{Content, RevEntry};
 use super::extension::receiver::RevsReceived;
 use super::extension::sender::BatchSender;
 use super::feed::Feed;
 use super::messages::{canonical_name, profile, write_get_collections};
 use super::sequences::RemoteSequence;
-use super::store::{CommitOutcome, ReplicaStore};
+use super::store::{CommitOutcome, IncomingRevision, ReplicaStore};
 use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
+use crate::database::revision::Version;
 use crate::time::Instant;
 use checkpointer::Checkpointer;
 use pull::{Pull, Subscribe, is_settled_for_good};
@@ -116,7 +120,13 @@ impl Active {
         store: &dyn ReplicaStore,
     ) -> Result<Answer, Fault> {
         match request.profile() {
-            profile::CHANGES => self.pull_of(core, request)?.1.handle_changes(core, request, store),
+            profile::CHANGES => {
+                let (collection, _) = self.pull_of(core, request)?;
+                let Work { pull: Some(pull), push, .. } = &mut self.works[collection] else {
+                    return Err(ErrorReply::http(403, "not asked for").into());
+                };
+                pull.handle_changes(core, request, push.as_mut(), store)
+            }
             // Whoever pushes to an active peer, or pulls from it, is active itself.
             profile::PROPOSE_CHANGES | profile::SUB_CHANGES | profile::GET_COLLECTIONS => {
                 Err(ErrorReply::http(403, "this peer is active").into())
@@ -187,6 +197,7 @@ impl Active {
         core: &mut Core,
         collection: usize,
         ticket: Option<u64>,
+        revision: &IncomingRevision,
         outcome: &CommitOutcome,
     ) {
         let Some(work) = self.works.get_mut(collection) else { return };
@@ -195,6 +206,11 @@ impl Active {
         }
         core.progress.documents += u64::from(!matches!(outcome, CommitOutcome::Rejected(_)));
         let Some(push) = &mut work.push else { return };
+        match outcome {
+            CommitOutcome::AlreadyKnown { .. } => push.peer_is_behind(&revision.id, revision.vector.current),
+            outcome if is_settled_for_good(outcome) => push.conflict_settled(&revision.id),
+            _ => {}
+        }
         match outcome {
             CommitOutcome::Inserted { sequence } | CommitOutcome::Resolved { sequence, push: false } => {
                 push.peer_has(*sequence);
@@ -208,6 +224,40 @@ impl Active {
     pub fn not_received(&mut self, core: &mut Core, collection: usize, ticket: Option<u64>) {
         if let Some(pull) = self.works.get_mut(collection).and_then(|work| work.pull.as_mut()) {
             pull.settle(core, ticket, true);
+        }
+    }
+
+    /// Offers among these of documents of which the peer has refused a revision: place, ID and version.
+    pub fn conflicted_offers(
+        &self,
+        collection: usize,
+        entries: &[RevEntry],
+    ) -> Vec<(usize, String, Version)> {
+        let Some(push) = self.works.get(collection).and_then(|work| work.push.as_ref()) else {
+            return Vec::new();
+        };
+        let conflicted = |(_, entry): &(usize, &RevEntry)| {
+            entry.content == Content::Offer && push.is_conflicted(&entry.id)
+        };
+        let offers = entries.iter().enumerate().filter(conflicted);
+        offers.map(|(at, entry)| (at, entry.id.clone(), entry.vector.current)).collect()
+    }
+
+    /// What was answered to [`Active::conflicted_offers`].
+    pub fn conflicted_offers_answered(
+        &mut self,
+        offers: Vec<(usize, String, Version)>,
+        received: &RevsReceived,
+    ) {
+        let Some(push) = self.works.get_mut(received.collection).and_then(|work| work.push.as_mut()) else {
+            return;
+        };
+        for (at, id, version) in offers {
+            match received.answers.get(at) {
+                Some((_, Some(RevAnswer::Known))) => push.peer_is_behind(&id, version),
+                Some((_, Some(RevAnswer::Stored(_)))) => push.conflict_settled(&id),
+                _ => {}
+            }
         }
     }
 
@@ -232,7 +282,7 @@ impl Active {
     pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         for work in &mut self.works {
             if let Some(pull) = &mut work.pull {
-                pull.pump(core, store)?;
+                pull.pump(core, work.push.as_mut(), store)?;
             }
             if let Some(push) = &mut work.push
                 && let Some(sent) = push.pump(core, store)?

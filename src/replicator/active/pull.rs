@@ -11,6 +11,7 @@ use super::super::messages::{ChangeEntry, VERSIONING, parse_changes, profile};
 use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
 use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
+use super::push::Push;
 use super::tracker::{ListTracker, UnitTracker};
 use crate::blip::{IncomingRequest, MessageNumber};
 
@@ -106,6 +107,7 @@ impl Pull {
         &mut self,
         core: &mut Core,
         request: &IncomingRequest,
+        push: Option<&mut Push>,
         store: &dyn ReplicaStore,
     ) -> Result<Answer, Fault> {
         let Tracker::Lists(tracker) = &mut self.tracker else {
@@ -122,7 +124,7 @@ impl Pull {
             self.hold(Held { request: request.number, no_reply: request.no_reply, entries, bytes })?;
             return Ok(Answer::Later);
         }
-        Ok(Answer::Now(answer_list(tracker, core, self.collection, entries, store)?))
+        Ok(Answer::Now(answer_list(tracker, core, self.collection, entries, push, store)?))
     }
 
     /// Lets the answer to a list wait.
@@ -141,11 +143,17 @@ impl Pull {
     }
 
     /// Answers lists that wait, when there is room again.
-    pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+    pub fn pump(
+        &mut self,
+        core: &mut Core,
+        mut push: Option<&mut Push>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
         let Tracker::Lists(tracker) = &mut self.tracker else { return Ok(()) };
         while tracker.has_room() {
             let Some(list) = self.held.pop_front() else { return Ok(()) };
-            let reply = answer_list(tracker, core, self.collection, list.entries, store)?;
+            let push = push.as_deref_mut();
+            let reply = answer_list(tracker, core, self.collection, list.entries, push, store)?;
             core.reply(list.request, list.no_reply, reply);
         }
         Ok(())
@@ -264,12 +272,16 @@ fn answer_list(
     core: &mut Core,
     collection: usize,
     entries: Vec<ChangeEntry>,
+    mut push: Option<&mut Push>,
     store: &dyn ReplicaStore,
 ) -> Result<crate::blip::OutgoingMessage, SessionError> {
     let mut answers = Vec::with_capacity(entries.len());
     for entry in entries {
         let answer = answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref());
         core.progress.completed += u64::from(answer.is_none());
+        if let (None, Some(push)) = (&answer, &mut push) {
+            push.peer_is_behind(&entry.id, entry.vector.current);
+        }
         tracker.add(entry.sequence, answer.is_some());
         answers.push(answer);
     }

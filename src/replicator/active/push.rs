@@ -13,6 +13,7 @@ use super::super::messages::{ListAnswer, profile, refuse, write_proposals};
 use super::super::outgoing::{RevSender, SentRev, Wanted};
 use super::super::sequences::SequenceSet;
 use super::super::store::{Change, ReplicaStore};
+use super::conflicts::{Conflicts, Refused};
 use crate::blip::ErrorReply;
 use crate::database::revision::Version;
 use crate::time::Instant;
@@ -31,6 +32,7 @@ pub(crate) struct Push {
     /// Local sequences that need not be pushed any more: confirmed, superseded, filtered out, or the peer's own.
     pub done: SequenceSet,
     sender: Sender,
+    conflicts: Conflicts,
     /// Whether the peer's conflicting revisions will come by the pull.
     pulls: bool,
     continuous: bool,
@@ -83,6 +85,7 @@ impl Push {
             feed,
             done,
             sender,
+            conflicts: Conflicts::default(),
             pulls,
             continuous,
             delayed_until: None,
@@ -133,6 +136,35 @@ impl Push {
     pub fn peer_has(&mut self, sequence: u64) {
         self.feed.skip(sequence);
         self.done.insert(sequence);
+    }
+
+    /// The document has a new revision here that came from the peer or of a conflict with it, or cannot have one, or the
+    /// peer has ours: a conflict is over.
+    pub fn conflict_settled(&mut self, id: &str) {
+        self.conflicts.settle(id, &mut self.done);
+    }
+
+    /// Whether the peer has refused a revision of this document.
+    pub fn is_conflicted(&self, id: &str) -> bool {
+        self.conflicts.contains(id)
+    }
+
+    /// The peer's feed shows a version that ours is or descends from. If the peer has refused ours because of another one,
+    /// it has taken a new revision meanwhile, and nothing but ours is news.
+    pub fn peer_is_behind(&mut self, id: &str, known: Version) {
+        let Some(Refused { sequence, version }) = self.conflicts.take(id) else { return };
+        match &mut self.sender {
+            Sender::Single(single) => {
+                if single.may_retry(sequence, DESCENT_RETRIES_MAX) {
+                    single.retries.push_back(Retry { id: id.to_owned(), sequence, known: Some(known) });
+                }
+            }
+            Sender::Batches(batches) => {
+                if let Some(version) = version {
+                    batches.want(Wanted { id: id.to_owned(), sequence, version });
+                }
+            }
+        }
     }
 
     /// A conflict was resolved so that the peer lacks the result.
@@ -219,6 +251,7 @@ impl Push {
             if !self.feed.is_exhausted(ceiling) {
                 let Rows { from, through, changes } = self.feed.read(store, ceiling, CHANGES_BATCH, false)?;
                 mark_gaps(&mut self.done, from, through, changes.iter().map(|change| change.sequence));
+                changes.iter().for_each(|change| self.conflicts.settle(&change.id, &mut self.done));
                 if !changes.is_empty() {
                     core.progress.total += changes.len() as u64;
                     let proposals = changes.into_iter().map(|change| (known_of(&change), change)).collect();
@@ -253,7 +286,9 @@ impl Push {
                     continue;
                 }
                 ListAnswer::Unwanted => self.done.insert(change.sequence),
-                ListAnswer::Conflict { rev: Some(rev) } if change.vector.contains(rev.current) => {
+                ListAnswer::Conflict { rev: Some(rev) }
+                    if change.vector.contains(rev.current) && !change.vector.crosses(&rev) =>
+                {
                     // Ours descends from what the peer has: it only did not see that. No conflict, so no pull will
                     // bring it; what cannot be tried again stays open for the next run.
                     if single.may_retry(change.sequence, DESCENT_RETRIES_MAX) {
@@ -263,7 +298,14 @@ impl Push {
                     }
                 }
                 ListAnswer::Conflict { .. } => {
-                    note_conflict(&mut self.done, self.pulls, core, self.collection, &change);
+                    let refused = Refused { sequence: change.sequence, version: None };
+                    if self.pulls {
+                        self.conflicts.note(&change.id, refused, &mut self.done);
+                    } else {
+                        self.done.insert(change.sequence);
+                        let error = Some(refuse::conflict());
+                        core.report(Direction::Sent, self.collection, &change.id, change.deleted, error);
+                    }
                 }
                 ListAnswer::Refused(status) => {
                     let error = ErrorReply::http(status, "refused when it was proposed");
@@ -289,7 +331,8 @@ impl Push {
                     single.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known: None });
                     return;
                 }
-                self.failed(core, rev.sequence, &rev.id, rev.deleted, error);
+                let refused = Refused { sequence: rev.sequence, version: None };
+                self.failed(core, refused, &rev.id, rev.deleted, error);
             }
         }
         core.progress.completed += 1;
@@ -322,8 +365,14 @@ impl Push {
             RevAnswer::Known => self.done.insert(sequence),
             // It had the body already and knows nothing to do with it: the next run tries again.
             RevAnswer::Wanted => {}
-            RevAnswer::Conflict(_) => self.failed(core, sequence, &id, deleted, refuse::conflict()),
-            RevAnswer::Failed(error) => self.failed(core, sequence, &id, deleted, error),
+            RevAnswer::Conflict(_) => {
+                let refused = Refused { sequence, version: Some(version) };
+                self.failed(core, refused, &id, deleted, refuse::conflict());
+            }
+            RevAnswer::Failed(error) => {
+                let refused = Refused { sequence, version: Some(version) };
+                self.failed(core, refused, &id, deleted, error);
+            }
         }
         core.progress.completed += 1;
         at_peer
@@ -337,14 +386,12 @@ impl Push {
     }
 
     /// A revision was not taken. Conflicts come back by the pull; refusals are final; the rest is for the next run.
-    fn failed(&mut self, core: &mut Core, sequence: u64, id: &str, deleted: bool, error: ErrorReply) {
-        if is_conflict(&error) {
-            self.done.insert(sequence);
-            if self.pulls {
-                return;
-            }
-        } else if is_refusal(&error) {
-            self.done.insert(sequence);
+    fn failed(&mut self, core: &mut Core, refused: Refused, id: &str, deleted: bool, error: ErrorReply) {
+        if is_conflict(&error) && self.pulls {
+            return self.conflicts.note(id, refused, &mut self.done);
+        }
+        if is_conflict(&error) || is_refusal(&error) {
+            self.done.insert(refused.sequence);
         }
         core.report(Direction::Sent, self.collection, id, deleted, Some(error));
     }
@@ -407,14 +454,6 @@ fn take_retries(
         }
     }
     Ok(again)
-}
-
-fn note_conflict(done: &mut SequenceSet, pulls: bool, core: &mut Core, collection: usize, change: &Change) {
-    // The pull brings the peer's revision and makes a new one of both, with a sequence of its own.
-    done.insert(change.sequence);
-    if !pulls {
-        core.report(Direction::Sent, collection, &change.id, change.deleted, Some(refuse::conflict()));
-    }
 }
 
 /// Everything of the range that is not to be sent is done.

@@ -86,6 +86,8 @@ fn answer_offer(
         (Causality::Same, _) => RevAnswer::Stored(local.sequence),
         (Causality::Newer, _) => RevAnswer::Known,
         (Causality::Older, _) | (Causality::Conflict, OnConflict::Resolve) => RevAnswer::Wanted,
+        // The store sees to it that the peer pulls ours once more.
+        (Causality::Conflict, OnConflict::Refuse) if local.vector.crosses(&entry.vector) => RevAnswer::Wanted,
         (Causality::Conflict, OnConflict::Refuse) => RevAnswer::Conflict(local.vector),
     })
 }

@@ -7,7 +7,7 @@ use super::super::messages::{
 };
 use super::super::store::{Change, ReplicaStore};
 use crate::blip::OutgoingMessage;
-use crate::database::revision::{Causality, Version};
+use crate::database::revision::{Version, VersionVector};
 
 /// What is unwanted in a reply to `changes`.
 const UNWANTED: &str = "0";
@@ -35,21 +35,30 @@ pub(crate) fn answer_proposals(
 
 fn answer_proposal(entry: &ProposedEntry, local: Option<&Change>, conflict_includes_rev: bool) -> String {
     let Some(local) = local else { return ACCEPTED.into() };
-    if local.vector.contains(entry.vector.current) && local.vector.compare(&entry.vector) != Causality::Older
-    {
+    // What the proposer knows of, its revision includes.
+    let proposed = match &entry.known {
+        Some(known) => entry.vector.kept_against(known),
+        None => entry.vector.clone(),
+    };
+    if is_known(&local.vector, &proposed) {
         return "304".into();
     }
-    // The proposed revision descends from ours if it, or the revision that the proposer knows of, includes ours.
-    let includes = |vector: &crate::database::revision::VersionVector| vector.contains(local.vector.current);
-    let descends = includes(&entry.vector) || entry.known.as_ref().is_some_and(includes);
+    let descends = proposed.contains(local.vector.current);
+    let untold = local.vector.knows(proposed.current).is_none();
     // A new document may take the place of a tombstone.
-    if descends || (local.deleted && entry.known.is_none()) {
+    if descends || untold || (local.deleted && entry.known.is_none()) {
         return ACCEPTED.into();
     }
     match conflict_includes_rev {
         true => format!("{{\"status\":409,\"rev\":\"{}\"}}", local.vector),
         false => "409".into(),
     }
+}
+
+/// Whether a listed revision need not be sent. One that crosses the local one is wanted, and one that may do so: it comes
+/// with all its history, and the store decides.
+fn is_known(local: &VersionVector, listed: &VersionVector) -> bool {
+    local.current == listed.current || (local.knows(listed.current) == Some(true) && !local.crosses(listed))
 }
 
 /// Answers `changes` on the passive side, where everything unknown is wanted.
@@ -81,8 +90,7 @@ pub(crate) fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Opti
         return None;
     }
     let Some(local) = local else { return Some(wanted_answer(&[])) };
-    if local.vector.contains(entry.vector.current) && local.vector.compare(&entry.vector) != Causality::Older
-    {
+    if is_known(&local.vector, &entry.vector) {
         return None;
     }
     let mut ancestors: Vec<Version> = Vec::new();

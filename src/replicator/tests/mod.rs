@@ -4,6 +4,7 @@ use super::memory_store;
 
 mod convergence;
 mod cost;
+mod crossing;
 mod database;
 mod exchange;
 mod hostile;

@@ -1,0 +1,63 @@
+//! Revisions of ours that the peer has refused as conflicts. Each stays unconfirmed until the pull has brought what it
+//! conflicted with: by then the peer may have something else that the pull takes for known, and only ours is news.
+
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::HashMap;
+
+use super::super::sequences::SequenceSet;
+use crate::database::revision::Version;
+
+/// Most conflicts remembered; what goes beyond stays unconfirmed until the next run.
+const CONFLICTS_MAX: usize = 10_000;
+
+/// A revision of ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub sequence: u64,
+    /// Its version, where revisions are sent by it.
+    pub version: Option<Version>,
+}
+
+/// See the head of the file.
+#[derive(Debug, Default)]
+pub(super) struct Conflicts {
+    by_document: HashMap<String, Refused>,
+}
+
+impl Conflicts {
+    /// The peer has refused this one.
+    pub fn note(&mut self, id: &str, refused: Refused, done: &mut SequenceSet) {
+        if self.by_document.len() >= CONFLICTS_MAX && !self.by_document.contains_key(id) {
+            return;
+        }
+        // Answers overtake each other: the one about an older revision may come last.
+        match self.by_document.get_mut(id) {
+            None => drop(self.by_document.insert(id.to_owned(), refused)),
+            Some(known) if known.sequence < refused.sequence => {
+                done.insert(known.sequence);
+                *known = refused;
+            }
+            Some(known) if known.sequence > refused.sequence => done.insert(refused.sequence),
+            Some(_) => {}
+        }
+    }
+
+    /// The document has got another revision here, or the peer has this one: there is nothing to push any more under the
+    /// sequence of the refused one.
+    pub fn settle(&mut self, id: &str, done: &mut SequenceSet) {
+        if let Some(refused) = self.take(id) {
+            done.insert(refused.sequence);
+        }
+    }
+
+    /// The refused revision of this document, which is forgotten.
+    pub fn take(&mut self, id: &str) -> Option<Refused> {
+        if self.by_document.is_empty() { None } else { self.by_document.remove(id) }
+    }
+
+    /// Whether a revision of this document was refused.
+    pub fn contains(&self, id: &str) -> bool {
+        !self.by_document.is_empty() && self.by_document.contains_key(id)
+    }
+}
