@@ -108,3 +108,118 @@ fn a_damaged_database_is_reported_refused_and_repaired() {
     assert_eq!(ok(&db, &["db", "export"]).lines().count(), rest);
     ok(&db, &["db", "put", "new", "{}"]);
 }
+
+/// Bytes that may be written to the file system of `path`.
+fn free_bytes(path: &Path) -> u64 {
+    let found = rustix::fs::statvfs(path).unwrap();
+    found.f_bavail * found.f_frsize
+}
+
+/// A directory on a file system where others write little, if there is one.
+fn quiet_directory() -> tempfile::TempDir {
+    let in_memory = Path::new("/dev/shm");
+    let is_usable = in_memory.is_dir() && free_bytes(in_memory) > 48 << 20;
+    if is_usable && let Ok(directory) = tempfile::tempdir_in(in_memory) {
+        return directory;
+    }
+    tempfile::tempdir().unwrap()
+}
+
+/// Room runs out under a `serve` and comes back: it refuses, tells the peer, keeps what it has acknowledged, still gives
+/// what it has, and takes everything as soon as it can.
+#[test]
+fn serve_goes_on_when_there_is_room_again() {
+    let directory = quiet_directory();
+    let db = directory.path().join("gateway.db");
+    ok(&db, &["db", "put", "here", "{\"by\":\"the gateway\"}"]);
+    // What counts as full lies 12 MiB below what is free now, and the ballast takes 24.
+    let keep_free = (free_bytes(directory.path()) - (12 << 20)).to_string();
+    let mut serve = Process::start(
+        &db,
+        &["serve", "--listen", "tcp:127.0.0.1:0", "--keep-free", &keep_free, "--import", "-", "--json"],
+    );
+    let address = serve.address();
+    let ballast = directory.path().join("ballast");
+    std::fs::write(&ballast, vec![0x55; 24 << 20]).unwrap();
+    let event = serve.wait_for(|event| event["event"] == "storage");
+    assert_eq!(event["full"], true, "{event}");
+
+    let sensors = tempfile::tempdir().unwrap();
+    let sensor = database(sensors.path(), 200);
+    let refused = run(&sensor, &["sync", &address, "--push", "--attempts", "1"]);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    assert!(refused.stderr.contains("no space left"), "{refused:?}");
+    // Who only reads is served.
+    let reader = sensors.path().join("reader.db");
+    ok(&reader, &["sync", &address, "--pull"]);
+    assert_eq!(json(&ok(&reader, &["db", "get", "here"]))["by"], "the gateway");
+    let mut continuous = Process::start(&sensor, &["sync", &address, "--continuous", "--json"]);
+    continuous.wait_for(|event| event["event"] == "status" && !event["error"].is_null());
+    let mut input = serve.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"{\"_id\":\"waits\",\"n\":1}\n").unwrap();
+
+    std::fs::remove_file(&ballast).unwrap();
+    let event = serve.wait_for(|event| event["event"] == "storage");
+    assert_eq!(event["full"], false, "{event}");
+    // The import that waited, and the sensor by itself.
+    continuous.wait_for(|event| event["event"] == "status" && event["activity"] == "idle");
+    assert_eq!(continuous.terminate(), Some(0));
+    drop(input);
+    assert_eq!(serve.terminate(), Some(0));
+    assert_eq!(
+        ok(&db, &["db", "export"]).lines().count(),
+        202,
+        "200 of the sensor, 1 of its own, 1 imported"
+    );
+    assert_eq!(json(&ok(&db, &["db", "verify", "--json"]))["ok"], true);
+}
+
+/// The operating system refuses a write after all: `serve` ends with code 5 and says what to do, and started again it has
+/// everything that it has acknowledged, and goes on.
+#[test]
+fn serve_ends_on_a_refused_write_and_resumes_when_it_is_started_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = directory.path().join("gateway.db");
+    let mut limited = std::process::Command::new("sh");
+    limited.args([
+        "-c",
+        "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_gattway"),
+        "--db",
+    ]);
+    limited.arg(&db).args(["serve", "--listen", "tcp:127.0.0.1:0", "--plain", "--import", "-", "--json"]);
+    limited.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = limited.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let feeder = std::thread::spawn(move || {
+        let line = |n: u32| format!("{{\"_id\":\"d{n}\",\"text\":\"{}\"}}\n", format!("{n:08x}").repeat(80));
+        (0..).try_for_each(|n| std::io::Write::write_all(&mut input, line(n).as_bytes()))
+    });
+    let output = child.wait_with_output().unwrap();
+    assert!(feeder.join().unwrap().is_err(), "the input ends with the process");
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(stderr.contains("make room") || stderr.contains("no space left"), "{stderr}");
+    let events = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let saved: Vec<String> = events
+        .filter(|event| event["event"] == "saved")
+        .map(|event| event["_id"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(saved.len() > 50, "only {} were saved", saved.len());
+
+    let mut serve = Process::start(&db, &["serve", "--listen", "tcp:127.0.0.1:0", "--import", "-", "--json"]);
+    serve.address();
+    let mut input = serve.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"{\"_id\":\"more\"}\n").unwrap();
+    serve.wait_for(|event| event["event"] == "saved");
+    drop(input);
+    assert_eq!(serve.terminate(), Some(0));
+    let exported = ok(&db, &["db", "export"]);
+    let there: std::collections::HashSet<String> = exported
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["_id"].as_str().unwrap().to_owned())
+        .collect();
+    let missing: Vec<&String> = saved.iter().filter(|id| !there.contains(*id)).collect();
+    assert!(missing.is_empty() && there.contains("more"), "acknowledged and not there: {missing:?}");
+}

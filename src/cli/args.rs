@@ -120,3 +120,18 @@ mod tests {
         super::Cli::command().debug_assert();
     }
 }
+
+/// Reads a number of bytes: `1500`, `500K`, `64M`, `2G`, in powers of 1,024.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => Some(1),
+        "K" | "KIB" => Some(1 << 10),
+        "M" | "MIB" => Some(1 << 20),
+        "G" | "GIB" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes =
+        digits.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    bytes.ok_or_else(|| "a number of bytes, as 500K, 64M or 2G".into())
+}

@@ -58,6 +58,10 @@ pub(super) enum Event<'a> {
     /// A device wants to pair: this code must be typed there.
     #[cfg(feature = "bluetooth")]
     Passkey { peer: &'a str, code: String },
+    /// Nothing is stored for want of room on the disk (`full`), or it is again.
+    Storage { full: bool, free_bytes: Option<u64>, keep_free_bytes: u64 },
+    /// So many versions have come since the start from more than a day ahead of this device's clock.
+    Clock { versions_ahead: u64 },
     /// One document went over, or failed to.
     Document {
         direction: &'a str,

@@ -6,16 +6,21 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::documents::{Edit, IdArgs, edit_of};
 use super::events::{Event, Events};
+use super::store::SavedKind;
 use super::{CliError, Exit, records, store};
 use crate::database::{Collection, Database};
 
 /// Lines that may wait for the medium. The writer waits beyond it.
 const WAITING_LINES_MAX: usize = 256;
+
+/// Pause between two attempts to save while the medium has no room.
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
 
 /// Options of the import that runs beside replication.
 #[derive(Clone, Debug, Args)]
@@ -122,6 +127,11 @@ fn read_lines(mut input: Box<dyn BufRead + Send>, ids: &IdArgs, lines: &SyncSend
     }
 }
 
+/// Whether a save was refused for want of room, and may be taken later.
+fn is_waiting(db: &Database, error: &CliError) -> bool {
+    error.exit() == Exit::Database && db.failure().is_none() && db.room().is_short
+}
+
 /// Makes lines durable and acknowledges them.
 struct Writer {
     db: Database,
@@ -144,7 +154,7 @@ impl Writer {
                     }
                 }
             }
-            let saved = store::save(&self.db, &self.collection, &edits).map_err(|error| {
+            let saved = self.save(&edits).map_err(|error| {
                 error.context("import: ", &format!("; {} records were saved before", fed.saved))
             })?;
             fed.saved += saved.len() as u64;
@@ -152,6 +162,16 @@ impl Writer {
         }
         self.events.emit(&Event::ImportEnded { saved: fed.saved, rejected: fed.rejected });
         Ok(fed)
+    }
+
+    /// Saves; while there is no room on the medium, the input waits.
+    fn save(&self, edits: &[Edit]) -> Result<Vec<SavedKind>, CliError> {
+        loop {
+            match store::save(&self.db, &self.collection, edits) {
+                Err(error) if is_waiting(&self.db, &error) => thread::sleep(ROOM_PAUSE),
+                done => return done,
+            }
+        }
     }
 
     /// Tells which edits are on the medium. The revision is the document's newest, should a peer have been faster.

@@ -34,7 +34,8 @@ use crate::transport::stream::{Address, StreamConnection, StreamListener};
 /// alone; whoever reaches a TCP port may read and write the collections that are offered.
 ///
 /// With --json, standard output has one event a line: `listening` (the address, with the real port), `status` of each
-/// connection, `saved` and `rejected` (of --import), and last `finished`.
+/// connection, `saved` and `rejected` (of --import), `storage` when the disk has no room for more and when it has again, `clock`
+/// when versions of the far future come, and last `finished`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -59,6 +60,10 @@ pub(super) struct ServeArgs {
     /// Peers may only get documents
     #[arg(long)]
     read_only: bool,
+
+    /// Refuse what peers send while less than this is free on the disk, in bytes or as 500K, 64M, 2G
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = super::args::parse_size)]
+    keep_free: u64,
 
     /// Connections at one time
     #[arg(long, value_name = "N", default_value_t = crate::endpoint::CONNECTIONS_MAX)]
@@ -85,7 +90,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     }
     security::keep_secrets_in_memory();
     let path = global.db_path()?;
-    let db = store::open(path)?;
+    let db = store::open_keeping_free(path, args.keep_free)?;
     let _control = Control::start(&db);
     let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
@@ -194,8 +199,10 @@ async fn until_told(
     events: &Events,
 ) -> Result<(), CliError> {
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+    let mut condition = std::pin::pin!(store::tell_condition(db, events));
     loop {
         tokio::select! {
+            never = &mut condition => match never {},
             () = signals.next() => {
                 events.say("stopping");
                 return Ok(());

@@ -1,5 +1,6 @@
 //! What commands do with a database, with errors that say what to do.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,9 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use super::documents::Edit;
+use super::events::{Event, Events};
+use super::output::bytes_text;
 use super::{CliError, Exit};
 use crate::database::{
-    Collection, DOCUMENT_BODY_MAX, Database, DatabaseConfig, DatabaseError, Document, check_document_id,
+    Collection, DOCUMENT_BODY_MAX, Database, DatabaseConfig, DatabaseError, Document, Room, check_document_id,
 };
 
 /// How long a command waits for another process that has the database open: a short command ends soon, a `serve`
@@ -22,6 +25,12 @@ const IN_USE_RETRY: Duration = Duration::from_millis(50);
 /// Opens the database, waiting for a short command of another process to end.
 pub(super) fn open(path: &Path) -> Result<Database, CliError> {
     when_free(|| Database::open(path, DatabaseConfig::default()))
+}
+
+/// Opens the database like [`open`], for a command that keeps so many bytes of the file system free.
+pub(super) fn open_keeping_free(path: &Path, keep_free_bytes: u64) -> Result<Database, CliError> {
+    let config = DatabaseConfig { keep_free_bytes, ..DatabaseConfig::default() };
+    when_free(|| Database::open(path, config.clone()))
 }
 
 /// Opens the database unless another process has it.
@@ -63,6 +72,39 @@ pub(super) async fn broken(db: &Database) -> CliError {
             return CliError::new(Exit::Database, message).help(
                 "make room or mend what is wrong, then start this again (a service manager that restarts it does)",
             );
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Tells what is wrong with the disk or a clock, once when it begins and once when it is over; never ends.
+pub(super) async fn tell_condition(db: &Database, events: &Events) -> Infallible {
+    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+    let (mut was_short, mut ahead) = (false, 0);
+    loop {
+        let Room { free_bytes, keep_free_bytes, is_short } = db.room();
+        if is_short != was_short {
+            was_short = is_short;
+            let free = free_bytes.map_or_else(|| "little".to_owned(), bytes_text);
+            events.say(&match is_short {
+                true => format!(
+                    "the disk is nearly full ({free} free, {} are kept so): nothing is stored or acknowledged until there \
+                     is room; all else goes on",
+                    bytes_text(keep_free_bytes)
+                ),
+                false => format!("there is room on the disk again ({free} free): what comes is stored"),
+            });
+            events.emit(&Event::Storage { full: is_short, free_bytes, keep_free_bytes });
+        }
+        let versions_ahead = db.versions_ahead();
+        if versions_ahead != ahead {
+            if ahead == 0 {
+                events.say(
+                    "a peer's clock, or this device's, is wrong by more than a day; see `gattway db info`",
+                );
+            }
+            ahead = versions_ahead;
+            events.emit(&Event::Clock { versions_ahead });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

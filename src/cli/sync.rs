@@ -345,8 +345,10 @@ async fn follow(
     let mut display = Display::new(args.address.to_string(), !args.security.is_plain(), events);
     let mut interrupted = false;
     let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
+    let mut condition = std::pin::pin!(store::tell_condition(db, events));
     loop {
         tokio::select! {
+            never = &mut condition => match never {},
             status = replicator.wait_until_stopped() => {
                 display.show(&status);
                 break;

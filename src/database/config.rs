@@ -52,6 +52,10 @@ pub struct DatabaseConfig {
     pub cache_bytes: u64,
     /// Whether a missing database is created.
     pub create: bool,
+    /// Bytes of the file system that commits leave free: one that could take them is refused with
+    /// [`DatabaseError::Full`](super::DatabaseError::Full) before it is begun, and the database goes on when there is room
+    /// again. 0: commits are begun until the operating system refuses a write.
+    pub keep_free_bytes: u64,
 }
 
 impl Default for DatabaseConfig {
@@ -61,9 +65,13 @@ impl Default for DatabaseConfig {
             versioning: Versioning::default(),
             cache_bytes: CACHE_BYTES_DEFAULT,
             create: true,
+            keep_free_bytes: KEEP_FREE_BYTES_DEFAULT,
         }
     }
 }
 
 /// Default page cache: a few MiB, as a device with 64 MiB of memory can spare.
 pub const CACHE_BYTES_DEFAULT: u64 = 4 * 1024 * 1024;
+
+/// Default of [`DatabaseConfig::keep_free_bytes`]: several of sled's segments and what it writes when it is closed.
+pub const KEEP_FREE_BYTES_DEFAULT: u64 = 2 * 1024 * 1024;

@@ -36,10 +36,12 @@ pub enum DatabaseError {
         /// What was found where.
         detail: String,
     },
-    /// The medium is full. What was acknowledged before is safe; free space and open the database again.
+    /// The medium is full. What was acknowledged before is safe. If a commit was refused before it was begun, the handle
+    /// takes the next ones when there is room again; after a write that the operating system refused
+    /// ([`Database::failure`](super::Database::failure) says so) it must be opened again.
     #[error("no space left for the database: {detail}")]
     Full {
-        /// The operating system's words.
+        /// What is free, or the operating system's words.
         detail: String,
     },
     /// The operating system refused a read or a write. After a failed write the handle refuses more; open it again.

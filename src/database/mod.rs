@@ -51,14 +51,15 @@ pub use self::batch::Batch;
 pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 pub use self::collection::{Change, Collection, Documents};
 pub use self::config::{
-    DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DatabaseConfig, Durability, Versioning,
+    DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DatabaseConfig, Durability,
+    KEEP_FREE_BYTES_DEFAULT, Versioning,
 };
 pub use self::document::{Blob, Document};
 pub use self::error::DatabaseError;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
 use self::revision::SourceId;
 use self::store::Store;
-pub use self::store::{BackupInfo, Damage, DocumentName, RestoreReport, SalvageReport, VerifyReport};
+pub use self::store::{BackupInfo, Damage, DocumentName, RestoreReport, Room, SalvageReport, VerifyReport};
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
 
@@ -87,6 +88,8 @@ pub struct DatabaseInfo {
     /// Versions seen since it was opened whose time is more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock: a
     /// peer's clock is wrong, or this device's.
     pub versions_ahead: u64,
+    /// Room on the medium.
+    pub room: Room,
 }
 
 /// One collection in [`DatabaseInfo`].
@@ -322,6 +325,7 @@ impl Database {
             last_sequence: state.applied(),
         };
         Ok(DatabaseInfo {
+            room: self.room(),
             source: self.source(),
             format: store::FORMAT,
             collections: self.store.collections().iter().map(|(_, state)| collection(state)).collect(),
@@ -330,6 +334,38 @@ impl Database {
             syncs: counts.syncs,
             versions_ahead: self.store.versions_ahead(),
         })
+    }
+
+    /// Room on the medium. While it is short, commits are refused with [`DatabaseError::Full`] and the rest goes on.
+    pub fn room(&self) -> Room {
+        self.store.room()
+    }
+
+    /// Documents and tombstones whose current version has a time more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock.
+    /// Looks at all of them.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn count_ahead(&self) -> Result<u64, DatabaseError> {
+        const ROWS: usize = 1_000;
+        let limit = clock::wall_now().saturating_add(CLOCK_AHEAD_NS_MAX);
+        let mut count = 0;
+        for name in self.collections() {
+            let Some(collection) = self.collection(&name) else { continue };
+            let mut since = 0;
+            loop {
+                let changes = collection.changes_since(since, ROWS)?;
+                let Some(last) = changes.last() else { break };
+                since = last.sequence;
+                count += changes.iter().filter(|change| change.revision.current.time > limit).count() as u64;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Versions seen since it was opened whose time is more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock.
+    pub fn versions_ahead(&self) -> u64 {
+        self.store.versions_ahead()
     }
 
     /// Brings everything to the medium and seals the files, so that the next open can tell every damage. All handles of

@@ -48,6 +48,7 @@ pub(in crate::cli) struct VerifyArgs {
 
 pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
     let info = db.info().map_err(store::failed)?;
+    let ahead = db.count_ahead().map_err(store::failed)?;
     let mut out = Output::new();
     if args.json {
         let collections: Vec<_> = info
@@ -62,6 +63,10 @@ pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
             "source": info.source.to_string(),
             "format": info.format,
             "disk_bytes": info.disk_bytes,
+            "free_bytes": info.room.free_bytes,
+            "keep_free_bytes": info.room.keep_free_bytes,
+            "full": info.room.is_short,
+            "versions_ahead": ahead,
             "collections": collections,
         }))?;
         return out.flush();
@@ -70,6 +75,16 @@ pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
     out.line(format!("source      {}", info.source))?;
     out.line(format!("format      {}", info.format))?;
     out.line(format!("on disk     {}", bytes_text(info.disk_bytes)))?;
+    if let Some(free) = info.room.free_bytes {
+        let note = if info.room.is_short { ": too little, nothing is stored" } else { "" };
+        out.line(format!("free        {}{note}", bytes_text(free)))?;
+    }
+    if ahead > 0 {
+        out.line(format!(
+            "ahead       {}: the clock of who wrote it, or this device's, is wrong by more than a day",
+            counted(ahead, "document")
+        ))?;
+    }
     for collection in &info.collections {
         let documents = counted(collection.documents, "document");
         out.line(format!(

@@ -23,6 +23,7 @@ mod salvaged;
 mod seal;
 #[cfg(feature = "simulation")]
 mod simulated;
+mod space;
 mod tables;
 mod writer;
 
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 
 use self::engine::{Engine, Watermarks};
 use self::read::BlockCache;
+use self::space::Space;
 use self::tables::Sources;
 use self::writer::WriterState;
 use super::config::{DatabaseConfig, Durability, RELAXED_SYNC_MS};
@@ -59,6 +61,7 @@ pub use self::repair::{DocumentName, SalvageReport};
 pub(crate) use self::repair::{repair, salvage};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
+pub use self::space::Room;
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
 
 /// Version of the stored format. A newer one is refused.
@@ -91,6 +94,7 @@ pub(crate) struct Store {
     collections: RwLock<BTreeMap<CollectionKey, Arc<CollectionState>>>,
     cache: Mutex<BlockCache>,
     writer: Mutex<WriterState>,
+    space: Space,
     /// One backup at a time.
     backup: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -141,6 +145,7 @@ impl Store {
             collections: RwLock::new(collections),
             cache: Mutex::default(),
             writer: Mutex::new(writer),
+            space: Space::new(path, config.keep_free_bytes),
             backup: Mutex::default(),
             changed: watch::Sender::new(0),
             syncer: Mutex::new(None),
@@ -248,6 +253,24 @@ impl Store {
     /// Why the handle accepts nothing more, if so.
     pub(crate) fn failure(&self) -> Option<String> {
         self.engine().failure()
+    }
+
+    /// How much room there is on the medium.
+    pub(crate) fn room(&self) -> Room {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return Room { free_bytes: None, keep_free_bytes: 0, is_short: false };
+        }
+        self.space.room()
+    }
+
+    /// Lets a commit of that many staged bytes through while there is room for it.
+    fn admit(&self, staged: usize, only_checkpoints: bool) -> Result<(), DatabaseError> {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return Ok(());
+        }
+        self.space.admit(staged, only_checkpoints)
     }
 
     /// Bytes of all files.

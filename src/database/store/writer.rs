@@ -20,6 +20,7 @@ use super::engine::{Ticket, Watermarks, Writes};
 use super::index::{IndexEdit, IndexEntry};
 use super::keys::{self, CollectionKey};
 use super::read::{damaged, write_pieces};
+use super::space::REVISION_OVERHEAD;
 use super::tables::write_new_names;
 use super::{CollectionState, Store};
 use crate::database::DatabaseError;
@@ -240,7 +241,16 @@ impl Writer<'_> {
     }
 
     /// Applies what was staged as one atomic batch and lets the next writer in. Durable with [`Store::finish`].
+    ///
+    /// # Errors
+    /// [`DatabaseError::Full`] before anything is changed if the medium is nearly full; what else the store says.
     pub(crate) fn commit(mut self) -> Result<Ticket, DatabaseError> {
+        let revisions = || self.staged.values().flat_map(|staged| staged.revisions.iter().flatten());
+        let bytes = |revision: &StoredRevision| REVISION_OVERHEAD + revision.id.len() + revision.body.len();
+        let only_checkpoints = self.staged.values().all(|staged| staged.newest.is_empty());
+        if !only_checkpoints || !self.checkpoints.is_empty() {
+            self.store.admit(revisions().map(bytes).sum(), only_checkpoints)?;
+        }
         let mut writes = Writes::default();
         let mut sequences = Watermarks::new();
         for (key, bytes) in &self.checkpoints {

@@ -205,6 +205,55 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A commit that could take the last of the room is refused before it is begun, and the handle goes on when there is room.
+#[test]
+fn refuses_to_fill_the_medium_and_goes_on() {
+    let fixture = Fixture::new();
+    let all = DatabaseConfig { keep_free_bytes: u64::MAX, ..DatabaseConfig::default() };
+    fixture.open().default_collection().expect("default").put("old", &json!({"n": 1})).expect("room");
+    let database = fixture.try_open(all).expect("opens whatever is free");
+    let collection = database.default_collection().expect("default");
+    for _ in 0..3 {
+        let refused = collection.put("new", &json!({}));
+        assert!(matches!(refused, Err(DatabaseError::Full { .. })), "{refused:?}");
+        assert!(refused.is_err_and(|error| error.is_recoverable()));
+        assert!(matches!(collection.delete("old"), Err(DatabaseError::Full { .. })));
+    }
+    assert!(database.failure().is_none() && database.room().is_short);
+    assert_eq!(collection.get("old").expect("read").map(|d| d.body()["n"].clone()), Some(json!(1)));
+    assert_eq!(collection.get("new").expect("read"), None);
+    drop((database, collection));
+
+    let Some(disk) = SmallDisk::mount("24m") else {
+        println!("the part on a file system of its own needs a mount, which is not allowed here");
+        return;
+    };
+    let database = Database::open(disk.0.path().join("db"), DatabaseConfig::default()).expect("open");
+    let collection = database.default_collection().expect("default");
+    let put = |n: u32| collection.put(&format!("d{n}"), &json!({"n": n, "text": "x".repeat(300)}));
+    let (mut next, mut refusals) = (0, 0);
+    for _ in 0..3 {
+        (0..100).for_each(|_| {
+            put(next).expect("room");
+            next += 1;
+        });
+        disk.fill();
+        refusals += u32::from(matches!(put(next), Err(DatabaseError::Full { .. })));
+        assert!(database.room().is_short && database.failure().is_none());
+        disk.make_room();
+        put(next).expect("the same handle takes it");
+        assert!(!database.room().is_short);
+        next += 1;
+    }
+    assert_eq!((refusals, collection.count()), (3, u64::from(next)));
+    assert!(database.verify().expect("verify").is_sound());
+}
+
+/// Nothing is kept free: sled itself meets the end of the room.
+fn to_the_brim() -> DatabaseConfig {
+    DatabaseConfig { keep_free_bytes: 0, ..DatabaseConfig::default() }
+}
+
 /// A real full disk under commits, compaction, backup and restore: each says so, nothing acknowledged is lost, and with room
 /// again everything goes on.
 #[test]
@@ -217,7 +266,7 @@ fn a_really_full_disk_stops_everything_and_loses_nothing() {
     let directory = disk.0.path().join("db");
     let mut acknowledged = 0;
     for round in 0..3 {
-        let database = Database::open(&directory, DatabaseConfig::default()).expect("open");
+        let database = Database::open(&directory, to_the_brim()).expect("open");
         let collection = database.default_collection().expect("default");
         let number = |n: u64| collection.get(&format!("d{n}")).expect("read").map(|d| d.body()["n"].as_u64());
         assert!((0..acknowledged).all(|n| number(n) == Some(Some(n))), "round {round}: something is lost");
@@ -251,7 +300,7 @@ fn a_really_full_disk_stops_everything_and_loses_nothing() {
         assert!(matches!(put(acknowledged), Err(DatabaseError::Failed { .. })));
         drop((collection, database));
         // Without room it cannot be opened for writing, and says so, or it is opened; in no case is anything lost.
-        match Database::open(&directory, DatabaseConfig::default()) {
+        match Database::open(&directory, to_the_brim()) {
             Ok(database) => drop(database),
             Err(error) => assert!(is_full(&error), "{error:?}"),
         }
