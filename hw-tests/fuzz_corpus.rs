@@ -77,4 +77,6 @@ macro_rules! targets {
     };
 }
 
-targets!(link, handshake, framing, blip, deflate, messages, revs, session, records, secure, text);
+targets!(
+    link, handshake, framing, blip, deflate, messages, revs, session, records, secure, pairing, trust, text
+);

@@ -122,8 +122,13 @@ impl PrivateFile {
     /// [`PrivateFileError`]: also if others can get at it, or it does not hold together.
     pub fn read(&self, directory: &Path) -> Result<Option<Content>, PrivateFileError> {
         let path = self.path(directory);
-        let damaged = |detail| PrivateFileError::Damaged { path: path.clone(), detail };
         let Some(bytes) = read_private(&path, self.content_max + OVERHEAD_BYTES)? else { return Ok(None) };
+        self.unpack(&bytes, path).map(Some)
+    }
+
+    /// Version and content of the bytes of such a file.
+    pub(crate) fn unpack(&self, bytes: &[u8], path: PathBuf) -> Result<Content, PrivateFileError> {
+        let damaged = |detail| PrivateFileError::Damaged { path: path.clone(), detail };
         let Some(end) = bytes.len().checked_sub(SUM_BYTES).filter(|_| bytes.len() >= OVERHEAD_BYTES) else {
             return Err(damaged("too short"));
         };
@@ -137,7 +142,18 @@ impl PrivateFile {
         if found > self.version {
             return Err(PrivateFileError::Newer { path, found, supported: self.version });
         }
-        Ok(Some((found, Zeroizing::new(bytes[MAGIC_BYTES + 1..end].to_vec()))))
+        Ok((found, Zeroizing::new(bytes[MAGIC_BYTES + 1..end].to_vec())))
+    }
+
+    /// The bytes of such a file.
+    pub(crate) fn pack(&self, content: &[u8]) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(content.len() + OVERHEAD_BYTES));
+        bytes.extend_from_slice(&self.magic);
+        bytes.push(self.version);
+        bytes.extend_from_slice(content);
+        let sum = crc32fast::hash(&bytes).to_le_bytes();
+        bytes.extend_from_slice(&sum);
+        bytes
     }
 
     /// Replaces it by `content`, whole, on the medium when this returns.
@@ -145,13 +161,7 @@ impl PrivateFile {
     /// # Errors
     /// [`PrivateFileError`]; the old file is in place then, unless only the last sync of the directory failed.
     pub fn write(&self, directory: &Path, content: &[u8]) -> Result<(), PrivateFileError> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(content.len() + OVERHEAD_BYTES));
-        bytes.extend_from_slice(&self.magic);
-        bytes.push(self.version);
-        bytes.extend_from_slice(content);
-        let sum = crc32fast::hash(&bytes).to_le_bytes();
-        bytes.extend_from_slice(&sum);
-        write_private(&self.path(directory), &bytes)
+        write_private(&self.path(directory), &self.pack(content))
     }
 
     /// Overwrites what it held and removes it. Whether there was one.

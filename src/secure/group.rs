@@ -35,7 +35,7 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const TEXT_MAX: usize = 256;
 
 /// Where a group is kept in the database's directory.
-const FILE: PrivateFile =
+pub(crate) const FILE: PrivateFile =
     PrivateFile { name: "group", magic: *b"GWgr", version: 1, content_max: GROUP_NAME_MAX + 64 };
 
 /// Why a text is not the code of a group. Says nothing of the text itself, which may be nearly right.
@@ -232,11 +232,15 @@ impl Group {
     /// [`GroupError`]: the file is damaged, or not private.
     pub fn load(directory: &Path) -> Result<Option<Group>, GroupError> {
         let Some((_, content)) = FILE.read(directory)? else { return Ok(None) };
-        let stored: Stored = postcard::from_bytes(&content).map_err(|_| PrivateFileError::Damaged {
-            path: FILE.path(directory),
-            detail: "its content is not a group",
-        })?;
-        Group::new(Some(&stored.name), GroupSecret(stored.secret)).map(Some)
+        let detail = "its content is not a group";
+        let damaged = || PrivateFileError::Damaged { path: FILE.path(directory), detail };
+        Group::from_content(&content).ok_or_else(damaged)?.map(Some)
+    }
+
+    /// Reads the content of its file; `None` if it is not that of a group.
+    pub(crate) fn from_content(content: &[u8]) -> Option<Result<Group, GroupError>> {
+        let stored: Stored = postcard::from_bytes(content).ok()?;
+        Some(Group::new(Some(&stored.name), GroupSecret(stored.secret)))
     }
 
     /// Makes this the group of the database in `directory`, durably.

@@ -168,7 +168,7 @@ fn read_up_to(mut file: File, bytes: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-fn parse(bytes: &[u8]) -> Option<Identity> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Identity> {
     let content = bytes.get(..FILE_BYTES - 4)?;
     let crc = u32::from_le_bytes(bytes.get(FILE_BYTES - 4..)?.try_into().ok()?);
     let private = content.strip_prefix(MAGIC)?;

@@ -21,7 +21,8 @@ pub const PEER_NAME_MAX: usize = 64;
 /// Collections for which one peer may have a role of their own.
 pub const PEER_COLLECTIONS_MAX: usize = 64;
 
-const FILE: PrivateFile = PrivateFile { name: "trust", magic: *b"GWtl", version: 1, content_max: 2 << 20 };
+pub(crate) const FILE: PrivateFile =
+    PrivateFile { name: "trust", magic: *b"GWtl", version: 1, content_max: 2 << 20 };
 const LOCK_FILE: &str = "trust.lock";
 
 /// How a peer came into the list.
@@ -146,18 +147,27 @@ impl TrustList {
     pub fn load(directory: &Path) -> Result<TrustList, TrustError> {
         let Some((_, content)) = FILE.read(directory)? else { return Ok(TrustList::default()) };
         let damaged = |detail| PrivateFileError::Damaged { path: FILE.path(directory), detail };
-        let stored: Stored =
-            postcard::from_bytes(&content).map_err(|_| damaged("its content is not a trust list"))?;
+        Ok(TrustList::from_content(&content).map_err(damaged)?)
+    }
+
+    /// Reads the content of its file; the error says what is wrong with it.
+    pub(crate) fn from_content(content: &[u8]) -> Result<TrustList, &'static str> {
+        let stored: Stored = postcard::from_bytes(content).map_err(|_| "its content is not a trust list")?;
         if stored.peers.len() > PEERS_MAX {
-            return Err(damaged("too many peers").into());
+            return Err("too many peers");
         }
         Ok(TrustList { default: stored.default, peers: stored.peers.into_iter().collect() })
     }
 
-    fn store(&self, directory: &Path) -> Result<(), TrustError> {
+    /// The content of its file.
+    pub(crate) fn content(&self) -> Zeroizing<Vec<u8>> {
         let peers = self.peers.iter().map(|(id, peer)| (*id, peer.clone())).collect();
         let stored = Stored { default: self.default.clone(), peers };
-        let content = postcard::to_stdvec(&stored).map(Zeroizing::new).unwrap_or_default();
+        postcard::to_stdvec(&stored).map(Zeroizing::new).unwrap_or_default()
+    }
+
+    fn store(&self, directory: &Path) -> Result<(), TrustError> {
+        let content = self.content();
         if content.is_empty() || content.len() > FILE.content_max {
             return Err(TrustError::Full);
         }

@@ -27,7 +27,7 @@ mod error;
 pub mod files;
 pub mod group;
 mod handshake;
-mod identity;
+pub(crate) mod identity;
 #[allow(clippy::disallowed_methods)] // file and lock
 pub mod list;
 pub mod pairing;

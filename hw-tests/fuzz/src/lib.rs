@@ -47,6 +47,8 @@ pub const TARGETS: &[Target] = &[
     target!(session, 4096),
     target!(records, 4096),
     target!(secure, 4096),
+    target!(pairing, 2048),
+    target!(trust, 4096),
     target!(text, 2048),
 ];
 

@@ -431,3 +431,58 @@ pub fn secure() -> Vec<Vec<u8>> {
     }
     seeds
 }
+
+/// Friends, a wrong code, another session; whole messages, single bytes, cards of any name; a path that changes something.
+pub fn pairing() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for mode in 0..4 {
+        for name in
+            ["", "sensor", "ein Name, der länger ist als jeder, den eine Liste aufnimmt, und gekürzt wird"]
+        {
+            let begin = || Script::default().byte(mode).blob(name.as_bytes());
+            seeds.push(begin().0);
+            seeds.push(begin().bytes(&[0x81, 10, 0x81, 1, 2, 0x80, 1, 33, 1, 1, 0, 0x80, 0, 0x80]).0);
+            seeds.push(begin().bytes(&[0x83, 5, 0, 1]).0);
+            seeds.push(begin().bytes(&[0x80, 3, 20, 0, 0x40]).0);
+            seeds.push(begin().bytes(&[0x80, 0, 0x80, 0x84, 3, 0, 1, 0x80, 0]).0);
+            seeds.push(begin().bytes(&[0x80, 0, 0x85, 1, 0, 0, 255, 0x80, 0]).0);
+        }
+        for kind in 1..=6u8 {
+            let begin = Script::default().byte(mode).blob(b"x");
+            seeds.push(begin.bytes(&[0x86]).blob(&[34, kind, 1, 2, 3]).bytes(&[6]).blob(&[2, kind, 1]).0);
+        }
+    }
+    seeds
+}
+
+/// Trust lists as they are written, groups, identities; and whole files.
+pub fn trust() -> Vec<Vec<u8>> {
+    use gattway::fuzzing::secure::{packed, trust_list};
+    let mut seeds = vec![Script::default().byte(2).bytes(&[0x47; 41]).0];
+    // Default permissions, no peer; then peers of each origin, with a name, a denial, permissions, a key.
+    let peer = |id: u8, rest: &[u8]| [&[id; 32][..], rest].concat();
+    let named = peer(1, &[1, 2, b'g', b'w', 0, 0, 1, 3, 1, 1, b'c', 2, 0x80, 1, 9, 1]);
+    let named = [&named[..], &[7; 32]].concat();
+    let plain = peer(2, &[0, 1, 1, 0, 0, 5, 0]);
+    let lists: [Vec<u8>; 3] = [
+        vec![3, 0, 0],
+        [&[3, 1, 1, b'x', 1, 1][..], &plain].concat(),
+        [&[1, 0, 2][..], &named, &plain].concat(),
+    ];
+    for content in &lists {
+        assert!(trust_list(content).is_some(), "a seed is no list: {content:?}");
+        let asked = [
+            0, 0, 0, 1, 2, b'g', b'w', 1, 2, 1, b'z', 0, 1, 4, b'c', b'e', b'i', b'r', 2, 0, 9, 0, 3, 1, 0, 4,
+        ];
+        seeds.push(Script::default().byte(0).blob(content).bytes(&asked).0);
+        seeds.push(Script::default().bytes(&[4, 0]).bytes(content).0);
+        seeds.push(Script::default().bytes(&[3, 0]).bytes(&packed(false, content)).0);
+    }
+    let group = [&[4, b'h', b'o', b'm', b'e'][..], &[0x5a; 16]].concat();
+    seeds.push(Script::default().byte(1).bytes(&group).0);
+    seeds.push(Script::default().bytes(&[3, 1]).bytes(&packed(true, &group)).0);
+    seeds.push(Script::default().bytes(&[4, 1]).bytes(&group).0);
+    let claims = [3, 0, 0xff, 0xff, 0xff, 0xff, 0x0f];
+    seeds.push(Script::default().byte(0).blob(&claims).0);
+    seeds
+}

@@ -1,0 +1,158 @@
+//! Pairing by a code, with a path between the two that cuts, joins, repeats, changes and makes up bytes: who does not have
+//! the code enters nobody and is entered by nobody, an honest path between two who have it always succeeds, and what is
+//! kept and sent stays small.
+
+use gattway::secure::PeerId;
+use gattway::secure::advert::AdvertKey;
+use gattway::secure::pairing::{Card, MESSAGE_BYTES_MAX, Pairing, PairingCode, PairingError, PairingStep};
+
+use super::super::choices::Choices;
+
+/// Bytes that one side may say in a whole run.
+const SAID_MAX: usize = 6 * (MESSAGE_BYTES_MAX + 1);
+
+/// Session hashes and names of the two.
+const HASHES: [[u8; 32]; 2] = [[9; 32], [8; 32]];
+const IDS: [PeerId; 2] = [PeerId([1; 32]), PeerId([2; 32])];
+
+struct Side {
+    pairing: Pairing,
+    /// Bytes on their way to this side.
+    wire: Vec<u8>,
+    said: usize,
+    entered: Option<Card>,
+    done: bool,
+    error: Option<PairingError>,
+}
+
+struct World {
+    sides: [Side; 2],
+    /// Whether both have the same code and the same session.
+    friends: bool,
+    forged: bool,
+}
+
+fn card(of: usize, name: &str) -> Card {
+    Card { name: name.to_owned(), advert_key: AdvertKey::from_bytes([of as u8 + 40; 32]) }
+}
+
+impl World {
+    fn new(choices: &mut Choices<'_>) -> World {
+        let mode = choices.byte();
+        let (same_code, same_session) = (mode & 1 == 0, mode & 2 == 0);
+        let code = |n: u8| PairingCode::from_entropy([n; 16]);
+        let name = choices.text().into_owned();
+        let active = Pairing::active(&code(7), HASHES[0], IDS[0], IDS[1], card(0, &name));
+        let passive = Pairing::passive(
+            code(if same_code { 7 } else { 6 }),
+            HASHES[usize::from(!same_session)],
+            IDS[1],
+            IDS[0],
+            card(1, &name),
+        );
+        let side =
+            |pairing| Side { pairing, wire: Vec::new(), said: 0, entered: None, done: false, error: None };
+        let friends = same_code && same_session;
+        let mut world = World { sides: [side(active), side(passive)], friends, forged: false };
+        world.send(0);
+        world
+    }
+
+    fn send(&mut self, from: usize) {
+        let output = self.sides[from].pairing.take_output();
+        self.sides[from].said += output.len();
+        assert!(self.sides[from].said <= SAID_MAX, "it talks without end");
+        self.sides[1 - from].wire.extend_from_slice(&output);
+    }
+
+    fn take(&mut self, at: usize, bytes: &[u8]) {
+        let side = &mut self.sides[at];
+        let mut result = side.pairing.handle_bytes(bytes);
+        while let Ok(PairingStep::Enter(card)) = result {
+            assert!(self.friends, "entered without the code");
+            assert!(side.entered.replace(card).is_none(), "entered twice");
+            result = side.pairing.entered();
+        }
+        match result {
+            Ok(PairingStep::Done) => {
+                assert!(side.entered.is_some() && !side.done);
+                side.done = true;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                side.error.get_or_insert(error);
+            }
+        }
+        if side.error.is_some() {
+            assert!(side.pairing.entered().is_err(), "nobody is entered after an error");
+        }
+        self.send(at);
+    }
+
+    fn carry(&mut self, at: usize, count: usize) {
+        let wire = &mut self.sides[at].wire;
+        let bytes: Vec<u8> = wire.drain(..count.min(wire.len())).collect();
+        if !bytes.is_empty() {
+            self.take(at, &bytes);
+        }
+    }
+}
+
+fn step(world: &mut World, choices: &mut Choices<'_>) {
+    let operation = choices.byte();
+    let at = usize::from(operation >> 7);
+    match operation & 7 {
+        0 => world.carry(at, usize::MAX),
+        1 => world.carry(at, choices.byte().into()),
+        2 => world.take(at, &[]),
+        3 | 4 => {
+            world.forged = true;
+            let (place, change) = (choices.u16(), choices.byte());
+            let wire = &mut world.sides[at].wire;
+            let place = usize::from(place) % wire.len().max(1);
+            if let Some(byte) = wire.get_mut(place) {
+                *byte ^= change;
+            }
+        }
+        5 => {
+            world.forged = true;
+            let (kind, place, length) = (choices.byte(), choices.u16(), choices.byte());
+            let wire = &mut world.sides[at].wire;
+            let from = usize::from(place) % (wire.len() + 1);
+            let to = (from + usize::from(length)).min(wire.len());
+            match kind & 3 {
+                0 => drop(wire.drain(from..to)),
+                1 => {
+                    let again = wire[from..to].to_vec();
+                    wire.splice(to..to, again);
+                }
+                _ => drop(wire.splice(from..from, choices.blob().iter().copied())),
+            }
+        }
+        _ => {
+            world.forged = true;
+            let bytes = choices.blob();
+            world.take(at, bytes);
+        }
+    }
+}
+
+pub fn run(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let mut world = World::new(&mut choices);
+    while !choices.is_empty() {
+        step(&mut world, &mut choices);
+    }
+    for _ in 0..8 {
+        world.carry(1, usize::MAX);
+        world.carry(0, usize::MAX);
+    }
+    let [active, passive] = &world.sides;
+    if !world.forged {
+        let paired = active.done && passive.done;
+        assert_eq!(paired, world.friends, "{:?} {:?}", active.error, passive.error);
+        assert!(paired || passive.error == Some(PairingError::WrongCode));
+        assert_eq!(passive.pairing.has_guessed_wrong(), !paired, "a wrong code uses up an attempt");
+    }
+}
