@@ -111,16 +111,6 @@ impl GlobalArgs {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_definition_is_consistent() {
-        super::Cli::command().debug_assert();
-    }
-}
-
 /// Reads a number of bytes: `1500`, `500K`, `64M`, `2G`, in powers of 1,024.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -134,4 +124,25 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let bytes =
         digits.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
     bytes.ok_or_else(|| "a number of bytes, as 500K, 64M or 2G".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [("1500", 1500), ("0", 0), ("500K", 512_000), ("2m", 2 << 20), ("3GiB", 3 << 30)]
+        {
+            assert_eq!(super::parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5G", "12Q", "99999999999G"] {
+            assert!(super::parse_size(text).is_err(), "{text}");
+        }
+    }
 }

@@ -217,7 +217,7 @@ impl Resolved {
     }
 
     /// Of revisions that cross, the winner cannot keep its version: what the resolver has kept becomes a merge of both.
-    fn as_version_of_its_own(
+    fn with_a_version_of_its_own(
         self,
         crosses: bool,
         local: &StoredRevision,
@@ -382,7 +382,7 @@ impl<'s, 'r> Commit<'s, 'r> {
         };
         let incoming = checked.incoming;
         let crosses = local.vector.crosses(&incoming.vector);
-        let (new, push) = match decision.resolution.as_version_of_its_own(crosses, &local, checked) {
+        let (new, push) = match decision.resolution.with_a_version_of_its_own(crosses, &local, checked) {
             Resolved::Local => {
                 let vector = local.vector.kept_against(&incoming.vector);
                 let new = NewRevision {
