@@ -21,6 +21,9 @@ pub const SLOTS_DEFAULT: usize = 5;
 const POWER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between off and on of a power cycle.
 const POWER_CYCLE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between the end of a connection and the next connect: 5.66 took one back that was asked for 1 ms later, and never
+/// answered it (`firmware-notes/bluez.md`, connecting).
+const SETTLE: Duration = Duration::from_millis(150);
 /// Pauses in which an adapter is asked again whether it has come up.
 const POWER_ON_PAUSE: Duration = Duration::from_millis(200);
 /// Attempts to switch an adapter on while BlueZ is busy with it.
@@ -300,12 +303,13 @@ pub(super) fn disconnect(device: bluer::Device, then: impl Send + 'static) {
     });
 }
 
-/// Runs something that ends a radio connection in the background, for at most [`POWER_LIMIT`].
+/// Runs something that ends a radio connection in the background, for at most [`POWER_LIMIT`], and gives BlueZ a moment then.
 pub(super) fn farewell(end: impl Future<Output = ()> + Send + 'static) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     FAREWELLS.send_modify(|count| *count += 1);
     runtime.spawn(async move {
         let _ = timeout(POWER_LIMIT, end).await;
+        sleep(SETTLE).await;
         FAREWELLS.send_modify(|count| *count -= 1);
     });
 }

@@ -33,8 +33,12 @@ use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSourc
 const SCAN_LIMIT: Duration = Duration::from_secs(15);
 /// How often the devices seen are looked through.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
-/// Limit of connecting and of the discovery of services, each.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// Limit of one attempt to connect.
+const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// Attempts that may end at their limit.
+const SLOW_ATTEMPTS: u32 = 2;
+/// Limit of the discovery of services.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(20);
 /// Attempts to connect (bleak #1255).
 const CONNECT_ATTEMPTS: u32 = 4;
 /// Pause between two of them.
@@ -161,21 +165,27 @@ async fn connect(peripheral: &Peripheral) -> Result<(), BluetoothError> {
     loop {
         let error = match timeout(CONNECT_LIMIT, peripheral.connect()).await {
             Ok(Ok(())) => break,
-            Ok(Err(error)) => error,
-            Err(_) => return Err(BluetoothError::TimedOut { what: "connecting", limit: CONNECT_LIMIT }),
+            Ok(Err(error)) if attempt == CONNECT_ATTEMPTS => return Err(failed("connect")(error)),
+            Ok(Err(error)) => failed("connect")(error),
+            Err(_) => {
+                // BlueZ would go on for a while, and refuse the next attempt.
+                let _ = timeout(CONNECT_LIMIT, peripheral.disconnect()).await;
+                let error = BluetoothError::TimedOut { what: "connecting", limit: CONNECT_LIMIT };
+                if attempt >= SLOW_ATTEMPTS {
+                    return Err(error);
+                }
+                error
+            }
         };
-        if attempt == CONNECT_ATTEMPTS {
-            return Err(failed("connect")(error));
-        }
         debug!(peer = %peripheral.address(), %error, attempt, "connect failed, trying again");
         attempt += 1;
         sleep(CONNECT_PAUSE).await;
     }
-    timeout(CONNECT_LIMIT, peripheral.discover_services())
+    timeout(RESOLVE_LIMIT, peripheral.discover_services())
         .await
         .map_err(|_| BluetoothError::TimedOut {
             what: "discovery of the peer's services",
-            limit: CONNECT_LIMIT,
+            limit: RESOLVE_LIMIT,
         })?
         .map_err(failed("discover services"))
 }
