@@ -347,6 +347,9 @@ impl Session {
             self.core.finish(Err(error));
             return;
         }
+        if let Role::Active(active) = &mut self.role {
+            active.handle_timeout(now);
+        }
         self.update(store);
     }
 

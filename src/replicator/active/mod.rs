@@ -382,6 +382,11 @@ impl Active {
         at
     }
 
+    /// What was due at a moment is so no more.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.works.iter_mut().filter_map(|work| work.push.as_mut()).for_each(|push| push.end_delay(now));
+    }
+
     /// Whether the peer owes something beyond replies.
     pub fn is_owed(&self) -> bool {
         self.works.iter().any(|work| work.pull.as_ref().is_some_and(Pull::is_owed))

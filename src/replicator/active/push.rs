@@ -99,6 +99,11 @@ impl Push {
         self.delayed_until
     }
 
+    /// Ends a delay that is over: also while nothing can be sent, or its moment would stay due.
+    pub fn end_delay(&mut self, now: Instant) {
+        self.delayed_until = self.delayed_until.filter(|until| now < *until);
+    }
+
     /// Whether everything that is to be pushed is confirmed.
     pub fn is_idle(&self, ceiling: u64) -> bool {
         let sent = match &self.sender {
@@ -199,9 +204,7 @@ impl Push {
             return Ok(None);
         }
         let stopping = core.phase != Phase::Running;
-        if self.delayed_until.is_some_and(|until| core.now >= until) {
-            self.delayed_until = None;
-        }
+        self.end_delay(core.now);
         match &mut self.sender {
             Sender::Single(single) => {
                 if stopping {
