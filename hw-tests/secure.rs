@@ -10,12 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use command::{Process, ok, run};
-use gattway::secure::{
-    Authentication, Grant, Identity, Keyring, PeerId, PeerPolicy, Psk, Refusal, SecureConfig, SecureSession,
-};
+use gattway::secure::{GroupOnly, Identity, Keyring, Psk, SecureConfig, SecureSession};
 use gattway::time::Instant;
 use serde_json::Value;
-use tokio::sync::watch;
 
 /// Bytes of the heap that one handshake may take at a passive side, whatever the peer sends.
 const HALF_OPEN_BYTES_MAX: usize = 6 * 1024;
@@ -41,28 +38,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-struct Group;
-
-impl PeerPolicy for Group {
-    fn group_psk(&self) -> Option<Psk> {
-        Some(Psk([9; 32]))
-    }
-
-    fn paired(&self) -> Vec<PeerId> {
-        Vec::new()
-    }
-
-    fn admit(&self, _: &PeerId, _: Authentication) -> Result<Grant, Refusal> {
-        Ok(Grant::full(None))
-    }
-
-    fn watch(&self) -> watch::Receiver<u64> {
-        watch::Sender::new(0).subscribe()
-    }
-}
-
 fn member(device: u8) -> (SecureConfig, Keyring) {
-    let config = SecureConfig::new(Arc::new(Identity::from_private([device; 32])), Arc::new(Group));
+    let config =
+        SecureConfig::new(Arc::new(Identity::from_private([device; 32])), Arc::new(GroupOnly(Psk([9; 32]))));
     let keyring = Keyring::new(&config.identity, &*config.policy);
     (config, keyring)
 }

@@ -1,6 +1,10 @@
 //! Our active and our passive side each hold the other half of conversations that two instances of a real Couchbase
 //! Lite core had: every recorded one with version vectors that needs no blobs and no deltas.
 
+#[macro_use]
+#[path = "../support/delegate.rs"]
+mod delegate;
+
 mod half;
 mod normal;
 mod probes;

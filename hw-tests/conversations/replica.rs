@@ -7,7 +7,6 @@ use gattway::database::revision::{SourceId, Version};
 use gattway::database::{Database, DatabaseConfig};
 use gattway::replicator::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
-    StoredCheckpoint,
 };
 
 use crate::scenario::RecordedDocument;
@@ -97,17 +96,7 @@ impl Replica {
 }
 
 impl ReplicaStore for Replica {
-    fn source(&self) -> SourceId {
-        self.database.source()
-    }
-
-    fn collection(&self, name: &str) -> Option<CollectionId> {
-        ReplicaStore::collection(&self.database, name)
-    }
-
-    fn last_sequence(&self, collection: CollectionId) -> u64 {
-        self.database.last_sequence(collection)
-    }
+    delegate_to_database!(database);
 
     fn changes(
         &self,
@@ -138,18 +127,6 @@ impl ReplicaStore for Replica {
 
     fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
         self.database.watch()
-    }
-
-    fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
-        self.database.mark_pushed(collection, sequence);
-    }
-
-    fn checkpoint(
-        &self,
-        collection: CollectionId,
-        client: &str,
-    ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
-        self.database.checkpoint(collection, client)
     }
 
     fn set_checkpoint(

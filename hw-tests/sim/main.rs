@@ -11,6 +11,10 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+#[macro_use]
+#[path = "../support/delegate.rs"]
+mod delegate;
+
 mod actions;
 mod checks;
 mod memory;

@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use gattway::database::Database;
-use gattway::database::revision::SourceId;
 use gattway::replicator::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
-    StoredCheckpoint,
 };
 use gattway::simulation::Process;
 use serde_json::{Map, Value};
@@ -140,17 +138,7 @@ impl Watched {
 }
 
 impl ReplicaStore for Watched {
-    fn source(&self) -> SourceId {
-        self.db.source()
-    }
-
-    fn collection(&self, name: &str) -> Option<CollectionId> {
-        ReplicaStore::collection(&self.db, name)
-    }
-
-    fn last_sequence(&self, collection: CollectionId) -> u64 {
-        self.db.last_sequence(collection)
-    }
+    delegate_to_database!(db);
 
     fn changes(
         &self,
@@ -201,18 +189,6 @@ impl ReplicaStore for Watched {
         let receiver = sender.subscribe();
         lock(&self.watchers).push(sender);
         receiver
-    }
-
-    fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
-        self.db.mark_pushed(collection, sequence);
-    }
-
-    fn checkpoint(
-        &self,
-        collection: CollectionId,
-        client: &str,
-    ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
-        self.db.checkpoint(collection, client)
     }
 
     fn set_checkpoint(

@@ -49,6 +49,8 @@ use tokio::sync::watch;
 
 pub use self::batch::Batch;
 pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
+#[cfg(test)]
+pub(crate) use self::clock::wall_now;
 pub use self::collection::{Change, Collection, Documents};
 pub use self::config::{
     DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DatabaseConfig, Durability,

@@ -48,7 +48,44 @@ pub mod profile {
     pub const PROVE_ATTACHMENT: &str = "proveAttachment";
     /// Of the extension between peers of our kind.
     pub const REVS: &str = "revs";
+
+    /// All of them, for tests and fuzz targets that try each.
+    pub const ALL: [&str; 11] = [
+        GET_COLLECTIONS,
+        GET_CHECKPOINT,
+        SET_CHECKPOINT,
+        SUB_CHANGES,
+        CHANGES,
+        PROPOSE_CHANGES,
+        REV,
+        NOREV,
+        REVS,
+        GET_ATTACHMENT,
+        PROVE_ATTACHMENT,
+    ];
 }
+
+/// Keys of properties that have a meaning in some request, for tests and fuzz targets that try each.
+pub const PROPERTY_KEYS: [&str; 18] = [
+    "collection",
+    "client",
+    "rev",
+    "id",
+    "history",
+    "sequence",
+    "since",
+    "batch",
+    "offer",
+    "versioning",
+    "gattway",
+    "deleted",
+    "digest",
+    "continuous",
+    "activeOnly",
+    "noconflicts",
+    "conflictIncludesRev",
+    "filter",
+];
 
 /// The full name under which a collection is compared: the default one has two.
 pub fn canonical_name(name: &str) -> &str {

@@ -42,7 +42,9 @@ pub use error::{RefuseReason, SecureError};
 pub use handshake::{HANDSHAKE_BYTES_MAX, Keyring, OFFERS_MAX, PAIRED_MAX, SECURE_VERSION};
 pub use identity::{IDENTITY_FILE, Identity, IdentityError};
 pub use peer::{PEER_ID_BYTES, PeerId, PeerIdError};
-pub use policy::{Access, Authentication, Grant, PSK_BYTES, PeerPolicy, Permissions, Psk, Refusal};
+pub use policy::{
+    Access, Authentication, Grant, GroupOnly, PSK_BYTES, PeerPolicy, Permissions, Psk, Refusal,
+};
 pub use record::{
     DirectionStats, RECORD_BYTES_MAX, RECORD_DATA_MAX, RECORD_OVERHEAD_BYTES, REKEY_BYTES, REKEY_RECORDS,
     RekeyLimits,

@@ -142,3 +142,26 @@ pub trait PeerPolicy: Send + Sync {
     /// Changes whenever an answer may have changed. An open connection whose answer differs then is closed.
     fn watch(&self) -> watch::Receiver<u64>;
 }
+
+/// The policy of a device that knows its group's key and nothing else: every member may do everything.
+#[derive(Clone, Debug)]
+pub struct GroupOnly(pub Psk);
+
+impl PeerPolicy for GroupOnly {
+    fn group_psk(&self) -> Option<Psk> {
+        Some(self.0.clone())
+    }
+
+    fn paired(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+
+    fn admit(&self, _: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
+        if via == Authentication::Group { Ok(Grant::full(None)) } else { Err(Refusal::Stranger) }
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        // Its answers never change.
+        watch::Sender::new(0).subscribe()
+    }
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use gattway::blip::frame::Frame;
 use gattway::endpoint::ProtocolType;
 use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::replicator::messages::profile;
 use serde_json::Value;
 
 use super::choices::Script;
@@ -333,16 +334,7 @@ pub fn session() -> Vec<Vec<u8>> {
             .push(begin().bytes(&[4, 0x20, 0, 2, 0, 3, 0, 8, 1, 0, 10, 0]).bytes(&answers).bytes(&[12, 5]).0);
     }
     for (profile, body) in bodies() {
-        let known = [
-            "getCollections",
-            "getCheckpoint",
-            "setCheckpoint",
-            "subChanges",
-            "changes",
-            "proposeChanges",
-            "rev",
-        ];
-        let Some(at) = known.iter().position(|name| *name == profile) else { continue };
+        let Some(at) = profile::ALL.iter().position(|name| *name == profile) else { continue };
         let begin = Script::default().bytes(&[0, 0, 5, 13, 0]);
         seeds.push(cut(begin.bytes(&[0, at as u8, 0]).byte(2).blob(&body)));
     }

@@ -4,6 +4,7 @@ mod backup;
 mod crash;
 mod damage;
 mod group;
+mod growth;
 mod model;
 mod replica;
 

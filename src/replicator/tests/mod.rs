@@ -2,6 +2,8 @@
 
 use super::memory_store;
 
+mod clocks;
+mod conflicts;
 mod convergence;
 mod cost;
 mod crossing;
@@ -9,3 +11,5 @@ mod database;
 mod exchange;
 mod hostile;
 mod pair;
+mod probes;
+mod scripted;

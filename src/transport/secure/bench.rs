@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::watch;
 
 use crate::link::{Link, LinkEvent, LinkRole, PACKET_BYTES_MAX, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES};
 use crate::secure::{
-    Authentication, Grant, Identity, Keyring, PeerId, PeerPolicy, Psk, Refusal, SecureConfig, SecureError,
-    SecureEvent, SecureSession,
+    GroupOnly, Identity, Keyring, Psk, SecureConfig, SecureError, SecureEvent, SecureSession,
 };
 use crate::time::Instant;
 use crate::transport::sim::bench::{LinkBench, LinkBenchError};
@@ -54,27 +52,6 @@ pub enum SecureBenchError {
     /// It does not come to its end.
     #[error("the transfer has not come to its end within {RUN_MAX:?} of virtual time")]
     Stuck,
-}
-
-/// A group of two.
-struct Pair;
-
-impl PeerPolicy for Pair {
-    fn group_psk(&self) -> Option<Psk> {
-        Some(Psk([7; 32]))
-    }
-
-    fn paired(&self) -> Vec<PeerId> {
-        Vec::new()
-    }
-
-    fn admit(&self, _: &PeerId, _: Authentication) -> Result<Grant, Refusal> {
-        Ok(Grant::full(None))
-    }
-
-    fn watch(&self) -> watch::Receiver<u64> {
-        watch::Sender::new(0).subscribe()
-    }
 }
 
 struct End {
@@ -187,7 +164,8 @@ impl End {
 }
 
 fn member(device: u8) -> (SecureConfig, Keyring) {
-    let config = SecureConfig::new(Arc::new(Identity::from_private([device; 32])), Arc::new(Pair));
+    let config =
+        SecureConfig::new(Arc::new(Identity::from_private([device; 32])), Arc::new(GroupOnly(Psk([7; 32]))));
     let keyring = Keyring::new(&config.identity, &*config.policy);
     (config, keyring)
 }

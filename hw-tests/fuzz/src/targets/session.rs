@@ -15,6 +15,7 @@ use gattway::replicator::config::{ActiveConfig, PassiveConfig, REPLY_TIMEOUT, ST
 use gattway::replicator::event::{CommitRequest, SessionEvent};
 use gattway::replicator::extension::answer::{RevAnswer, encode};
 use gattway::replicator::extension::codec::{Content, RevsEncoder};
+use gattway::replicator::messages::{PROPERTY_KEYS, profile};
 use gattway::replicator::session::Session;
 use gattway::replicator::store::{Change, CollectionId, CommitOutcome, ReplicaStore};
 use gattway::time::Instant;
@@ -28,40 +29,16 @@ const FRAMES_MAX: usize = 4_096;
 /// Memory of a session, its peer and the store, whatever an input of a few KiB says, in bytes.
 const MEMORY_MAX: usize = 24 << 20;
 
-const PROFILES: [&str; 12] = [
-    "getCollections",
-    "getCheckpoint",
-    "setCheckpoint",
-    "subChanges",
-    "changes",
-    "proposeChanges",
-    "rev",
-    "norev",
-    "revs",
-    "getAttachment",
-    "proveAttachment",
-    "?",
-];
-const KEYS: [&str; 18] = [
-    "collection",
-    "client",
-    "rev",
-    "id",
-    "history",
-    "sequence",
-    "since",
-    "batch",
-    "offer",
-    "versioning",
-    "gattway",
-    "deleted",
-    "digest",
-    "continuous",
-    "activeOnly",
-    "noconflicts",
-    "conflictIncludesRev",
-    "filter",
-];
+/// What a request may be, and one that there is not.
+const PROFILES: [&str; profile::ALL.len() + 1] = {
+    let mut all = ["?"; profile::ALL.len() + 1];
+    let mut n = 0;
+    while n < profile::ALL.len() {
+        all[n] = profile::ALL[n];
+        n += 1;
+    }
+    all
+};
 const VALUES: [&str; 14] = [
     "0",
     "1",
@@ -283,7 +260,7 @@ fn free_request(world: &mut World, choices: &mut Choices<'_>) {
         message = message.with("collection", "0");
     }
     for _ in 0..flags >> 3 & 3 {
-        let key = choices.pick(&KEYS);
+        let key = choices.pick(&PROPERTY_KEYS);
         let value = match choices.below(VALUES.len() + 1) {
             at if at < VALUES.len() => VALUES[at].into(),
             _ => choices.text(),
@@ -380,7 +357,7 @@ fn answer(world: &mut World, choices: &mut Choices<'_>) {
             let _ = world.peer.reply_error(number, &error);
             return;
         }
-        (1, _) => reply.with(choices.pick(&KEYS), choices.pick(&VALUES)).with_body(body(choices)),
+        (1, _) => reply.with(choices.pick(&PROPERTY_KEYS), choices.pick(&VALUES)).with_body(body(choices)),
         (_, "getCollections") if how & 0x10 != 0 => reply.with("gattway", "1 3").with_body("[{}]"),
         (2, "getCollections") => reply.with_body(r#"[{"local":2,"remote":1,"rev":"1-cc"}]"#),
         (_, "getCollections") => reply.with_body("[{}]"),
