@@ -106,6 +106,9 @@ fn ms(began: Instant) -> u64 {
 
 // ---- After the cut: what is there ---------------------------------------------------------------------------------
 
+/// Operations of a writer that a host may not have heard of at the cut: it is busy at times, and the console has a buffer.
+const UNREAD_MAX: u64 = 64;
+
 /// Everything of one side, tombstones included: newest revisions, and the operation that saved each document.
 struct Contents {
     revisions: BTreeMap<String, revision::VersionVector>,
@@ -141,8 +144,8 @@ fn check_writer(task: &Task, writer: Writer, db: &Database, contents: &Contents)
     let prefix = model::prefix(writer);
     let own = contents.operations.iter().filter(|(id, _)| id.starts_with(&prefix));
     let own = own.map(|(id, operation)| (id.clone(), *operation)).collect();
-    // One more may have reached the medium without its acknowledgement having reached the host.
-    let operation = model::matching(task.seed, writer, acknowledged + 1, &own);
+    // More may have reached the medium without the acknowledgements having reached the host.
+    let operation = model::matching(task.seed, writer, acknowledged + UNREAD_MAX, &own);
     say(&Line::Found { writer, operation });
     let position = operation.unwrap_or(acknowledged);
     for (id, acknowledged) in &task.revisions[writer.index()] {

@@ -28,6 +28,8 @@ pub struct Sums {
     pub crossings: u64,
     pub packets: u64,
     pub heap_peak_max: u64,
+    pub heap_node_max: u64,
+    pub heap_left_max: u64,
     pub faults: BTreeMap<FaultKind, u64>,
 }
 
@@ -53,6 +55,8 @@ impl Sums {
         self.crossings += counts.crossings;
         self.packets += counts.packets;
         self.heap_peak_max = self.heap_peak_max.max(counts.heap_peak);
+        self.heap_node_max = self.heap_node_max.max(counts.heap_peak / outcome.plan.nodes as u64);
+        self.heap_left_max = self.heap_left_max.max(counts.heap_left);
         for (kind, count) in &counts.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
@@ -89,6 +93,8 @@ impl Sums {
             ("crashes that took unsynced writes".into(), self.crashes_with_loss.to_string()),
             ("longest time to be equal, s".into(), format!("{:.0}", self.convergence_max.as_secs_f64())),
             ("most heap of one run, KiB".into(), (self.heap_peak_max / 1024).to_string()),
+            ("the same for each node of a run, KiB".into(), (self.heap_node_max / 1024).to_string()),
+            ("most heap left after a run, KiB".into(), (self.heap_left_max / 1024).to_string()),
         ];
         rows.extend(
             self.faults.iter().map(|(kind, count)| (format!("fault: {}", kind.name()), count.to_string())),
@@ -123,6 +129,8 @@ impl Sums {
             "crashes_with_loss": self.crashes_with_loss,
             "convergence_s_max": self.convergence_max.as_secs_f64(),
             "heap_bytes_max": self.heap_peak_max,
+            "heap_bytes_node_max": self.heap_node_max,
+            "heap_bytes_left_max": self.heap_left_max,
             "faults": faults,
             "failed": self.failed.iter().map(|(seed, what)| json!({"seed": seed, "violation": what})).collect::<Vec<_>>(),
         })

@@ -35,6 +35,13 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Time in which the last task has to end after that: a lost session is kept for 120 s.
 const TASKS_LIMIT: Duration = Duration::from_secs(150);
 
+/// Heap of a run at most: the simulation's own, and for each node its connections, commits under way and modelled disk.
+const HEAP_BYTES_MAX: u64 = 8 << 20;
+const HEAP_BYTES_NODE_MAX: u64 = 4 << 20;
+
+/// Heap that may be left when a run is over: what a thread keeps for ever.
+const HEAP_BYTES_LEFT_MAX: u64 = 256 << 10;
+
 /// How long a process is down.
 const DOWN_MS: std::ops::Range<u64> = 200..8_000;
 
@@ -92,11 +99,18 @@ pub struct Run {
 pub fn simulate(plan: Plan, printing: bool) -> Outcome {
     // The library's own random choices: masks, jitter.
     fastrand::seed(plan.seed);
-    let live = memory::live();
+    let (live, nodes) = (memory::live(), plan.nodes as u64);
     memory::reset_peak();
     let mut outcome = in_virtual_time(plan, printing);
     outcome.counts.heap_peak = memory::peak().saturating_sub(live);
     outcome.counts.heap_left = memory::live().saturating_sub(live);
+    let bound = HEAP_BYTES_MAX + HEAP_BYTES_NODE_MAX * nodes;
+    if outcome.counts.heap_peak > bound {
+        outcome.violations.push(format!("{} bytes of heap, {bound} are allowed", outcome.counts.heap_peak));
+    }
+    if outcome.counts.heap_left > HEAP_BYTES_LEFT_MAX {
+        outcome.violations.push(format!("{} bytes of heap are never freed", outcome.counts.heap_left));
+    }
     outcome
 }
 

@@ -39,6 +39,11 @@ pub async fn errors(c: &mut Context<'_>) -> Outcome {
     run(c, "hw-tests/rig/errors", &[]).await
 }
 
+pub async fn privacy(c: &mut Context<'_>) -> Outcome {
+    only_virtual(c)?;
+    run(c, "hw-tests/rig/privacy", &[]).await
+}
+
 pub async fn adapter_faults(c: &mut Context<'_>) -> Outcome {
     only_virtual(c)?;
     if !c.full {

@@ -59,6 +59,7 @@ pub fn all() -> Vec<Scenario> {
         scenario!("file-rig", Default, 0, 300, external::file_rig, "a rig file in a guest, the second machine behind a command: the path of real adapters"),
         scenario!("foreign-stack", Default, 0, 300, external::foreign_stack, "a peer on a Bluetooth stack that is not BlueZ: handshake, echo, resume"),
         scenario!("errors", Default, 0, 300, external::errors, "no adapter, no permission, blocked, not ours, slots full: each command says so; an idle central hides nobody"),
+        scenario!("privacy", Default, 0, 200, external::privacy, "addresses that change: heard, reached and synced by `ble:any` all the same"),
         scenario!("adapter-faults", Default, 0, 900, external::adapter_faults, "everything that happens to adapters and daemons, under two commands in two guests (long form only)"),
     ]
 }
