@@ -317,10 +317,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         let payload = size.bytes() - DATA_HEADER_BYTES;
         let (window, buffer) = (peer.window_bytes, peer.buffer_bytes);
         let newly = self.send.begin(payload, arrived, window, buffer, peer.window_packets)?;
-        self.stats.bytes_acknowledged += newly;
-        if newly > 0 && core::mem::take(&mut self.write_blocked) {
-            self.writable_event = true;
-        }
+        self.note_acknowledged(newly);
         self.receive.begin(payload, credit, self.ack_every(payload, peer));
         self.transport.size = size.bytes();
         self.pulse.peer_delay = Duration::from_millis(peer.ack_delay_ms.into()).min(PEER_ACK_DELAY_MAX);

@@ -163,11 +163,16 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             self.timers.stop(Timer::Probe);
         }
         self.stats.retransmissions_needless += u64::from(outcome.needless);
-        self.stats.bytes_acknowledged += outcome.bytes;
-        if outcome.bytes > 0 && core::mem::take(&mut self.write_blocked) {
+        self.note_acknowledged(outcome.bytes);
+        self.watch(now);
+    }
+
+    /// Room for so many bytes that were written: the peer has them.
+    pub(super) fn note_acknowledged(&mut self, bytes: u64) {
+        self.stats.bytes_acknowledged += bytes;
+        if bytes > 0 && core::mem::take(&mut self.write_blocked) {
             self.writable_event = true;
         }
-        self.watch(now);
     }
 
     fn detect_losses(&mut self, now: Instant) {

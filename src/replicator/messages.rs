@@ -1,4 +1,5 @@
-//! The replication messages on the wire: names, bodies and error replies. No state.
+//! The replication messages on the wire: names, bodies and error replies. No state. Longer than most files, because each
+//! message's reading and writing stand side by side.
 //!
 //! Source: `firmware-notes/replication.md`, messages.
 

@@ -64,6 +64,30 @@ impl<'a> Choices<'a> {
         String::from_utf8_lossy(self.blob())
     }
 
+    /// Changes a byte of what is on its way.
+    pub fn flip(&mut self, wire: &mut [u8]) {
+        let (place, change) = (self.u16(), self.byte());
+        let place = usize::from(place) % wire.len().max(1);
+        if let Some(byte) = wire.get_mut(place) {
+            *byte ^= change;
+        }
+    }
+
+    /// Takes bytes of what is on its way out, repeats them, or puts others in.
+    pub fn rearrange(&mut self, wire: &mut Vec<u8>) {
+        let (kind, place, length) = (self.byte(), self.u16(), self.byte());
+        let from = usize::from(place) % (wire.len() + 1);
+        let to = (from + usize::from(length)).min(wire.len());
+        match kind & 3 {
+            0 => drop(wire.drain(from..to)),
+            1 => {
+                let again = wire[from..to].to_vec();
+                wire.splice(to..to, again);
+            }
+            _ => drop(wire.splice(from..from, self.blob().iter().copied())),
+        }
+    }
+
     /// All that is left.
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)

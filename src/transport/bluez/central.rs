@@ -23,11 +23,6 @@ use crate::transport::packet::{Connector, PacketChannel};
 
 /// How long a peer is looked for.
 pub const SCAN_LIMIT: Duration = Duration::from_secs(15);
-/// Limit of one attempt; BlueZ's own is 20 to 40 s. The peer's advert was just heard, so that it takes a few of its intervals, of
-/// 1.28 s at most.
-const CONNECT_LIMIT: Duration = Duration::from_secs(8);
-/// Attempts that may end at their limit: the peer may stop advertising for a moment, as ours do while they register anew.
-const SLOW_ATTEMPTS: u32 = 2;
 /// What an attempt was doing when it took too long.
 const CONNECTING: &str = "connecting";
 /// Limit for the discovery of the services.
@@ -187,7 +182,7 @@ async fn connect_and_resolve(device: &Device) -> Result<Vec<(Uuid, Characteristi
         let again = match &error {
             BluetoothError::BlueZ { source, .. } => retry::is_transient(source),
             BluetoothError::Disconnected { .. } => true,
-            BluetoothError::TimedOut { what: CONNECTING, .. } => attempt < SLOW_ATTEMPTS,
+            BluetoothError::TimedOut { what: CONNECTING, .. } => attempt < retry::SLOW_ATTEMPTS,
             _ => false,
         };
         if !again || attempt == retry::ATTEMPTS {
@@ -203,15 +198,15 @@ async fn connect(device: &Device) -> Result<(), BluetoothError> {
     if device.is_connected().await.unwrap_or(false) {
         return Ok(());
     }
-    match timeout(CONNECT_LIMIT, device.connect()).await {
+    match timeout(retry::CONNECT_LIMIT, device.connect()).await {
         Ok(Err(error)) if error.kind != bluer::ErrorKind::AlreadyConnected => {
             Err(BluetoothError::bluez("connect")(error))
         }
         Ok(_) => Ok(()),
         Err(_) => {
             // BlueZ would go on for a while, and refuse the next attempt.
-            let _ = timeout(CONNECT_LIMIT, device.disconnect()).await;
-            Err(BluetoothError::TimedOut { what: CONNECTING, limit: CONNECT_LIMIT })
+            let _ = timeout(retry::CONNECT_LIMIT, device.disconnect()).await;
+            Err(BluetoothError::TimedOut { what: CONNECTING, limit: retry::CONNECT_LIMIT })
         }
     }
 }

@@ -25,6 +25,7 @@ use super::central::FAREWELL_LIMIT;
 use super::error::BluetoothError;
 use super::packets::{copy, packet_size};
 use super::profile::{INFORMATION, Information, SERVICE, advert_state, from_peripheral, to_peripheral};
+use super::retry;
 use super::scan::{Neighbour, Search};
 use crate::link::{ATT_HEADER_BYTES, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
@@ -33,14 +34,8 @@ use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSourc
 const SCAN_LIMIT: Duration = Duration::from_secs(15);
 /// How often the devices seen are looked through.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
-/// Limit of one attempt to connect.
-const CONNECT_LIMIT: Duration = Duration::from_secs(8);
-/// Attempts that may end at their limit.
-const SLOW_ATTEMPTS: u32 = 2;
 /// Limit of the discovery of services.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(20);
-/// Attempts to connect (bleak #1255).
-const CONNECT_ATTEMPTS: u32 = 4;
 /// Pause between two of them.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -163,15 +158,15 @@ impl Connector for BtleplugCentral {
 async fn connect(peripheral: &Peripheral) -> Result<(), BluetoothError> {
     let mut attempt = 1;
     loop {
-        let error = match timeout(CONNECT_LIMIT, peripheral.connect()).await {
+        let error = match timeout(retry::CONNECT_LIMIT, peripheral.connect()).await {
             Ok(Ok(())) => break,
-            Ok(Err(error)) if attempt == CONNECT_ATTEMPTS => return Err(failed("connect")(error)),
+            Ok(Err(error)) if attempt == retry::ATTEMPTS => return Err(failed("connect")(error)),
             Ok(Err(error)) => failed("connect")(error),
             Err(_) => {
                 // BlueZ would go on for a while, and refuse the next attempt.
-                let _ = timeout(CONNECT_LIMIT, peripheral.disconnect()).await;
-                let error = BluetoothError::TimedOut { what: "connecting", limit: CONNECT_LIMIT };
-                if attempt >= SLOW_ATTEMPTS {
+                let _ = timeout(retry::CONNECT_LIMIT, peripheral.disconnect()).await;
+                let error = BluetoothError::TimedOut { what: "connecting", limit: retry::CONNECT_LIMIT };
+                if attempt >= retry::SLOW_ATTEMPTS {
                     return Err(error);
                 }
                 error

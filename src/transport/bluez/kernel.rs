@@ -59,11 +59,7 @@ struct ConnectionList {
 /// How many connections a controller has, of both roles and all programs; needs no privilege and costs one system call.
 #[allow(unsafe_code)] // system calls with pointers to what lives on this stack
 pub(super) fn connection_count(controller: u16) -> io::Result<usize> {
-    // SAFETY: no pointers.
-    let raw =
-        last_error(unsafe { libc::socket(libc::AF_BLUETOOTH, libc::SOCK_RAW | libc::SOCK_CLOEXEC, HCI) })?;
-    // SAFETY: the kernel has just given this descriptor, and nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let socket = unbound(0)?;
     let count = CONNECTIONS_MAX as u16;
     let mut list = ConnectionList { controller, count, connections: [[0; 4]; CONNECTIONS_MAX] };
     let pointer: *mut ConnectionList = &raw mut list;
@@ -74,21 +70,34 @@ pub(super) fn connection_count(controller: u16) -> io::Result<usize> {
 
 // -------------------------------------------------------------------------------------------------------------------- sockets
 
+/// A raw socket of no channel yet. `flags`: besides that it is closed in programs that are started.
+#[allow(unsafe_code)] // a system call
+fn unbound(flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let raw = last_error(unsafe {
+        libc::socket(libc::AF_BLUETOOTH, libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags, HCI)
+    })?;
+    // SAFETY: the kernel has just given this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
 /// A socket of a channel. `filter`: a program that chooses the messages that are received.
 #[allow(unsafe_code)] // system calls with pointers to what lives on this stack
 fn open(channel: u16, filter: &[libc::sock_filter]) -> io::Result<AsyncFd<File>> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: no pointers.
-    let raw = last_error(unsafe { libc::socket(libc::AF_BLUETOOTH, kind, HCI) })?;
-    // SAFETY: the kernel has just given this descriptor, and nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let socket = unbound(libc::SOCK_NONBLOCK)?;
     if !filter.is_empty() {
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
         let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
         let program: *const libc::sock_fprog = &raw const program;
         // SAFETY: program and filter live until the call returns; the kernel copies them and writes to neither.
         last_error(unsafe {
-            libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program.cast(), length)
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                program.cast(),
+                length,
+            )
         })?;
     }
     let address = HciAddress { family: libc::AF_BLUETOOTH as u16, controller: NO_CONTROLLER, channel };

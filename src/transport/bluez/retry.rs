@@ -6,6 +6,11 @@ use bluer::ErrorKind;
 
 /// Attempts of one connect, the first included. 4 with a pause of 500 ms are known to be enough (bleak #1255).
 pub(super) const ATTEMPTS: u32 = 4;
+/// Limit of one attempt; BlueZ's own is 20 to 40 s. The peer's advert was just heard, so that it takes a few of its intervals, of
+/// 1.28 s at most.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// Attempts that may end at their limit: the peer may stop advertising for a moment, as ours do while they register anew.
+pub(super) const SLOW_ATTEMPTS: u32 = 2;
 /// Pause before the second attempt; doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(300);
 

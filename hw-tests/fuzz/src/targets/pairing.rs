@@ -108,27 +108,11 @@ fn step(world: &mut World, choices: &mut Choices<'_>) {
         2 => world.take(at, &[]),
         3 | 4 => {
             world.forged = true;
-            let (place, change) = (choices.u16(), choices.byte());
-            let wire = &mut world.sides[at].wire;
-            let place = usize::from(place) % wire.len().max(1);
-            if let Some(byte) = wire.get_mut(place) {
-                *byte ^= change;
-            }
+            choices.flip(&mut world.sides[at].wire);
         }
         5 => {
             world.forged = true;
-            let (kind, place, length) = (choices.byte(), choices.u16(), choices.byte());
-            let wire = &mut world.sides[at].wire;
-            let from = usize::from(place) % (wire.len() + 1);
-            let to = (from + usize::from(length)).min(wire.len());
-            match kind & 3 {
-                0 => drop(wire.drain(from..to)),
-                1 => {
-                    let again = wire[from..to].to_vec();
-                    wire.splice(to..to, again);
-                }
-                _ => drop(wire.splice(from..from, choices.blob().iter().copied())),
-            }
+            choices.rearrange(&mut world.sides[at].wire);
         }
         _ => {
             world.forged = true;

@@ -15,32 +15,26 @@ const SKIPPED: i32 = 77;
 const LINES_KEPT: usize = 40;
 
 pub async fn commands_one_machine(c: &mut Context<'_>) -> Outcome {
-    only_virtual(c)?;
     run(c, "hw-tests/rig/sync-commands", &["one"]).await
 }
 
 pub async fn commands_two_machines(c: &mut Context<'_>) -> Outcome {
-    only_virtual(c)?;
     run(c, "hw-tests/rig/sync-commands", &["two"]).await
 }
 
 pub async fn file_rig(c: &mut Context<'_>) -> Outcome {
-    only_virtual(c)?;
     run(c, "hw-tests/rig/file-rig", &[]).await
 }
 
 pub async fn foreign_stack(c: &mut Context<'_>) -> Outcome {
-    only_virtual(c)?;
     run(c, "hw-tests/foreign/run", &[]).await
 }
 
 pub async fn errors(c: &mut Context<'_>) -> Outcome {
-    only_virtual(c)?;
     run(c, "hw-tests/rig/errors", &[]).await
 }
 
 pub async fn privacy(c: &mut Context<'_>) -> Outcome {
-    only_virtual(c)?;
     run(c, "hw-tests/rig/privacy", &[]).await
 }
 
@@ -54,6 +48,7 @@ pub async fn adapter_faults(c: &mut Context<'_>) -> Outcome {
 }
 
 async fn run(c: &mut Context<'_>, program: &str, arguments: &[&str]) -> Outcome {
+    only_virtual(c)?;
     let root = root();
     let path = root.join(program);
     if !Path::new(&path).exists() {
