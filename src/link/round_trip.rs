@@ -50,6 +50,11 @@ impl RoundTrip {
         self.smoothed
     }
 
+    /// As it is now, the larger of the smoothed and the latest; zero before the first measurement.
+    pub(super) fn recent(&self) -> Duration {
+        self.smoothed.max(self.latest)
+    }
+
     /// Zero before the first measurement.
     pub(super) fn smallest(&self) -> Duration {
         self.smallest
@@ -69,7 +74,7 @@ impl RoundTrip {
     /// After this time a packet that others have overtaken counts as lost. The peer's delay is in it because a gap that
     /// closes at once is told of only that much later.
     pub(super) fn late(&self, peer_delay: Duration) -> Duration {
-        let round_trip = self.smoothed.max(self.latest);
+        let round_trip = self.recent();
         round_trip + round_trip / (1 << LATE_SHIFT) + peer_delay.max(VARIANCE_MIN)
     }
 }

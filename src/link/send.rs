@@ -3,7 +3,7 @@
 //! Losses are told by what overtook them, in the manner of RACK (RFC 8985): every transmission has a number in the order of
 //! sending, and a packet counts as lost when one that was sent well after it has arrived: eight transmissions later (more
 //! once this turns out too strict, since BlueZ can reorder), or clearly more than a round trip ago. Buffers below hold more than
-//! a window, so that an answer may be slow without any loss: a repetition counts only where the channel has got to.
+//! a window, so that an answer may be slow without any loss: see [`SendWindow::arrive`].
 
 use core::time::Duration;
 
@@ -300,23 +300,24 @@ impl<const N: usize> SendWindow<N> {
                     self.arrive(now, sequence, round_trip, &mut newest, &mut outcome);
                 }
             }
+            if let Some((_, at)) = newest.take() {
+                round_trip.sample(now.since(at));
+            }
         }
         outcome.bytes =
             (0..count).map(|ahead| u64::from(self.packets[oldest.plus(ahead).slot()].length)).sum();
         self.oldest = expected;
         self.acknowledged += outcome.bytes;
-        if let Some((_, at)) = newest {
-            round_trip.sample(now.since(at));
-        }
         Ok(outcome)
     }
 
     /// A packet has arrived. `newest` collects the packet to measure the round trip with: the last one sent, unless it was
     /// repeated.
     ///
-    /// An acknowledgement does not tell which transmission of a repeated packet has arrived. The repetition has, when the
-    /// channel has got about as far as it, and not earlier than any round trip took; otherwise the packet was only late.
-    /// Time alone would not do: in the buffers below, a round trip grows from 30 ms to more than a second.
+    /// An acknowledgement does not tell which transmission of a repeated packet has arrived: the repetition, unless that is
+    /// sooner than any round trip took. For what the probe repeats this would not do, since nothing has overtaken it and a
+    /// round trip grows from 30 ms to more than a second in the buffers below: there it was the repetition only when the
+    /// channel has got about as far as it, or once a whole round trip as they are now has passed.
     fn arrive(
         &mut self,
         now: Instant,
@@ -332,16 +333,21 @@ impl<const N: usize> SendWindow<N> {
             Fate::Lost => self.lost -= 1,
         }
         let is_last = if sent.repeated {
+            let since = now.since(sent.at);
             sent.fate == Fate::InFlight
-                && sent.order <= self.arrived_order + u64::from(REORDER_PACKETS_MIN)
-                && now.since(sent.at) >= round_trip.smallest()
+                && since >= round_trip.smallest()
+                && (!sent.probed
+                    || sent.order <= self.arrived_order + u64::from(REORDER_PACKETS_MIN)
+                    || since >= round_trip.recent())
         } else {
             true
         };
         if is_last {
             self.arrived_order = self.arrived_order.max(sent.order);
         }
-        if !sent.repeated && newest.is_none_or(|(order, _)| sent.order > order) {
+        // One that counted as lost may have arrived long before this tells it.
+        let measures = !sent.repeated && sent.fate == Fate::InFlight;
+        if measures && newest.is_none_or(|(order, _)| sent.order > order) {
             *newest = Some((sent.order, sent.at));
         }
         if (sent.fate == Fate::Lost || !is_last) && !sent.probed {

@@ -115,6 +115,8 @@ fn seeds_that_failed_once_and_others() {
     }
     // The peripheral loses its second connection before the CONFIRM of its first session ever came.
     storm::<700, 1500>(14110249870809015814);
+    // Nothing but repetitions is on its way, and what would tell how far the channel has got is among the lost.
+    storm::<65536, 65536>(8732552150243516527);
 }
 
 #[test]
