@@ -109,9 +109,10 @@ fn every_recorded_frame_is_read_and_written_back() {
         read_and_write_back(&name, &frames, recording.compression(), &mut count);
         count.messages += recording::messages(&frames).len();
     }
-    let expected =
-        Count { files: 99, web_socket_frames: 128, frames: 3379, acks: 4, compressed: 50, messages: 3355 };
-    assert_eq!(count, expected);
+    // Recordings are added, none is lost.
+    assert!(count.files >= 104 && count.web_socket_frames >= 233, "{count:?}");
+    assert!(count.frames >= 3474 && count.messages >= 3450, "{count:?}");
+    assert!(count.acks >= 4 && count.compressed >= 50, "{count:?}");
 }
 
 /// Both sides of a recorded connection, played by our connections.
@@ -253,7 +254,7 @@ fn two_connections_say_again_what_was_recorded() {
         Replay::new(&name, recording.compression()).run(&frames);
         files += 1;
     }
-    assert_eq!(files, 99);
+    assert!(files >= 104, "only {files} files");
 }
 
 #[test]

@@ -63,13 +63,13 @@ fn check_end(scenario: &Scenario, us: Side, finished: &Option<Result<(), Session
 #[test]
 fn our_active_side_speaks_with_the_recorded_passive_side() {
     let (conversations, compared) = play_all(Side::Active);
-    assert_eq!(conversations, 44);
-    assert!(compared > 650, "only {compared} messages compared");
+    assert!(conversations >= 49, "only {conversations} conversations");
+    assert!(compared > 690, "only {compared} messages compared");
 }
 
 #[test]
 fn our_passive_side_speaks_with_the_recorded_active_side() {
     let (conversations, compared) = play_all(Side::Passive);
-    assert_eq!(conversations, 44);
-    assert!(compared > 780, "only {compared} messages compared");
+    assert!(conversations >= 49, "only {conversations} conversations");
+    assert!(compared > 820, "only {compared} messages compared");
 }

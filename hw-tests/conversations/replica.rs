@@ -37,6 +37,7 @@ impl Replica {
     /// Puts documents in, each at its recorded sequence; they come in the order of their sequences.
     pub fn load(&mut self, documents: &[RecordedDocument]) {
         for document in documents {
+            self.database.create_collection(&document.collection).expect("collection");
             let collection = self.id_of(&document.collection);
             while self.database.last_sequence(collection) + 1 < document.sequence {
                 self.filler_versions += 1;
@@ -80,6 +81,11 @@ impl Replica {
             current = next.expect("written");
             assert!(current.is_some(), "{client} at {revision}");
         }
+    }
+
+    /// Full names of all collections, asked for or not.
+    pub fn collections(&self) -> Vec<String> {
+        self.database.collections()
     }
 
     pub fn id_of(&self, collection: &str) -> CollectionId {

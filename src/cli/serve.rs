@@ -92,11 +92,13 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let path = global.db_path()?;
     let db = store::open_keeping_free(path, args.keep_free)?;
     let _control = Control::start(&db);
-    let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
+    let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
-    let (security, mut keeper) = args.security.open(path)?;
+    let (security, mut keeper) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
     let began = std::time::Instant::now();
-    let result = runtime::block_on(serve(&db, collections, args, &security, &mut keeper, &events))
+    let names = chosen.names.clone();
+    let result = runtime::block_on(serve(&db, names, args, &security, &mut keeper, &events))
+        .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n));
     db.close();
     events.finish(began, &result);

@@ -12,8 +12,10 @@ use super::events::{Event, Events};
 use super::output::bytes_text;
 use super::{CliError, Exit};
 use crate::database::{
-    Collection, DOCUMENT_BODY_MAX, Database, DatabaseConfig, DatabaseError, Document, Room, check_document_id,
+    Collection, DOCUMENT_BODY_MAX, Database, DatabaseConfig, DatabaseError, Document, Room,
+    canonical_collection_name, check_document_id,
 };
+use crate::replicator::store::ReplicaStore;
 
 /// How long a command waits for another process that has the database open: a short command ends soon, a `serve`
 /// does not.
@@ -125,20 +127,54 @@ pub(super) fn create_collection(db: &Database, name: &str) -> Result<Collection,
     db.create_collection(name).map_err(failed)
 }
 
-/// The collections a replication is about: those that were named, else all there are.
-pub(super) fn choose_collections(
-    db: &Database,
-    named: &[String],
-    create: bool,
-) -> Result<Vec<String>, CliError> {
+/// The collections a replication is about.
+pub(super) struct Chosen {
+    /// Full names, each once.
+    pub(super) names: Vec<String>,
+    /// Those that this command has made.
+    created: Vec<String>,
+}
+
+/// The collections a replication is about: those that were named, else all there are. With `create`, those that do not
+/// exist are made, all or none.
+pub(super) fn choose_collections(db: &Database, named: &[String], create: bool) -> Result<Chosen, CliError> {
+    if named.is_empty() {
+        return Ok(Chosen { names: db.collections(), created: Vec::new() });
+    }
+    let mut names = Vec::with_capacity(named.len());
     for name in named {
-        if create {
-            create_collection(db, name)?;
-        } else {
+        let full = canonical_collection_name(name).map_err(failed)?;
+        if !create {
             collection(db, name)?;
         }
+        if !names.contains(&full) {
+            names.push(full);
+        }
     }
-    Ok(if named.is_empty() { db.collections() } else { named.to_vec() })
+    let mut chosen = Chosen { names, created: Vec::new() };
+    for name in &chosen.names {
+        if db.collection(name).is_some() {
+            continue;
+        }
+        if let Err(error) = create_collection(db, name) {
+            chosen.take_back(db);
+            return Err(error);
+        }
+        chosen.created.push(name.clone());
+    }
+    Ok(chosen)
+}
+
+impl Chosen {
+    /// The command has failed: the collections that it made and nobody has used are taken away again.
+    pub(super) fn take_back(&self, db: &Database) {
+        for name in &self.created {
+            let is_unused = ReplicaStore::collection(db, name).is_some_and(|id| db.last_sequence(id) == 0);
+            if is_unused && let Err(error) = db.delete_collection(name) {
+                tracing::warn!(%error, collection = name, "cannot take back a collection that was made for nothing");
+            }
+        }
+    }
 }
 
 /// A document that exists.

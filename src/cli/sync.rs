@@ -110,12 +110,14 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let path = global.db_path()?;
     let db = store::open(path)?;
     let _control = Control::start(&db);
-    let collections = store::choose_collections(&db, &args.collections, args.create_collections)?;
+    let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
-    let (security, mut keeper) = args.security.open(path)?;
-    security.check_offer()?;
+    let (security, mut keeper) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
+    security.check_offer().inspect_err(|_| chosen.take_back(&db))?;
     let began = Instant::now();
-    let result = runtime::block_on(sync(&db, collections, args, &security, &mut keeper, &events))
+    let names = chosen.names.clone();
+    let result = runtime::block_on(sync(&db, names, args, &security, &mut keeper, &events))
+        .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n));
     db.close();
     events.finish(began, &result);

@@ -13,13 +13,14 @@ use super::config::{COLLECTIONS_MAX, DOCUMENT_ID_MAX, LIST_ENTRIES_MAX};
 use super::sequences::RemoteSequence;
 use super::store::{Change, Rejection};
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
+use crate::database::canonical_collection_name;
 use crate::database::revision::{Version, VersionVector};
 
 /// The short name of the default collection.
 pub const DEFAULT_COLLECTION: &str = "_default";
 
-/// The long name of the default collection.
-const DEFAULT_COLLECTION_LONG: &str = "_default._default";
+/// What stands before the name of a collection of the default scope in its full name, and is left out on the wire.
+const DEFAULT_SCOPE: &str = "_default.";
 
 /// `subChanges.versioning` of this generation of revision IDs.
 pub const VERSIONING: &str = "version-vectors";
@@ -88,9 +89,15 @@ pub const PROPERTY_KEYS: [&str; 18] = [
     "filter",
 ];
 
-/// The full name under which a collection is compared: the default one has two.
-pub fn canonical_name(name: &str) -> &str {
-    if name == DEFAULT_COLLECTION_LONG { DEFAULT_COLLECTION } else { name }
+/// The full name under which a collection is compared, of any form a user or a peer may write: `logs` and
+/// `_default.logs` are one. A name that no collection can have stays as it is.
+pub fn canonical_name(name: &str) -> String {
+    canonical_collection_name(name).unwrap_or_else(|_| name.to_owned())
+}
+
+/// How a collection is named to a peer: Couchbase Lite leaves out the default scope and knows no other form.
+pub fn wire_name(canonical: &str) -> &str {
+    canonical.strip_prefix(DEFAULT_SCOPE).unwrap_or(canonical)
 }
 
 /// Errors that a passive peer answers with. Domains and codes are those of the original.
@@ -425,9 +432,10 @@ pub fn write_proposals<'a>(proposals: impl Iterator<Item = (&'a Change, Option<V
     list
 }
 
-/// The body of `getCollections`.
+/// The body of `getCollections`, of canonical names.
 pub fn write_get_collections(checkpoint_ids: &[String], names: &[&str]) -> String {
-    let (ids, names) = (Value::from(checkpoint_ids.to_vec()), Value::from(names.to_vec()));
+    let names: Vec<&str> = names.iter().map(|name| wire_name(name)).collect();
+    let (ids, names) = (Value::from(checkpoint_ids.to_vec()), Value::from(names));
     format!("{{\"checkpoint_ids\":{ids},\"collections\":{names}}}")
 }
 
@@ -455,7 +463,7 @@ pub fn parse_get_collections(body: &[u8]) -> Result<Vec<(String, String)>, Error
     }
     let mut pairs: Vec<(String, String)> = Vec::with_capacity(ids.len());
     for (id, name) in ids.into_iter().zip(names) {
-        let name = canonical_name(&name).to_owned();
+        let name = canonical_name(&name);
         if pairs.iter().any(|(_, earlier)| *earlier == name) {
             return Err(refuse::collections("a collection is named twice"));
         }

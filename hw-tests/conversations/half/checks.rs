@@ -53,8 +53,8 @@ impl Half<'_> {
     pub(super) fn check_documents(&mut self) {
         let expected = self.scenario.documents("after", self.us);
         let mut count = 0;
-        for name in &self.scenario.collections {
-            let id = self.replica.id_of(name);
+        for name in self.replica.collections() {
+            let id = self.replica.id_of(&name);
             count += self.replica.changes(id, 0, usize::MAX, false).expect("changes").len();
         }
         if count != expected.len() {

@@ -71,7 +71,7 @@ impl Active {
     pub fn start(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         self.check_config()?;
         for (n, collection) in self.config.collections.iter().enumerate() {
-            let name = canonical_name(&collection.name).to_owned();
+            let name = canonical_name(&collection.name);
             let missing = || SessionError::LocalCollectionMissing { name: name.clone() };
             let id = store.collection(&name).ok_or_else(missing)?;
             let client = checkpoint_id(
@@ -101,7 +101,7 @@ impl Active {
     }
 
     fn check_config(&self) -> Result<(), SessionError> {
-        let names: Vec<&str> = self.config.collections.iter().map(|c| canonical_name(&c.name)).collect();
+        let names: Vec<String> = self.config.collections.iter().map(|c| canonical_name(&c.name)).collect();
         let twice = names.iter().enumerate().any(|(n, name)| names[..n].contains(name));
         let reason = match () {
             () if names.is_empty() => "no collections",

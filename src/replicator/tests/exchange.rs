@@ -175,6 +175,48 @@ fn several_collections_and_missing_ones() {
     }
 }
 
+/// `logs` and `_default.logs` are one collection, whoever writes which; on the wire it is the short form, which is the only
+/// one that Couchbase Lite knows.
+#[test]
+fn a_collection_of_the_default_scope_has_one_name() {
+    for (ours, theirs) in COMBINATIONS {
+        for (here, there) in [("logs", "_default.logs"), ("_default.logs", "logs"), ("logs", "logs")] {
+            let a = Arc::new(MemoryStore::with_collections(1, &["_default.logs"]));
+            let p = Arc::new(MemoryStore::with_collections(2, &["_default.logs"]));
+            a.put("a", "{}");
+            p.put("p", "{}");
+            let collections = vec![CollectionConfig::new(here)];
+            let config = ActiveConfig { collections, ..active(ReplicatorType::PushAndPull, ours) };
+            let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+            let heard = asked.clone();
+            let access: AccessRule = Arc::new(move |name| {
+                heard.lock().unwrap().push(name.to_owned());
+                CollectionAccess { push: true, pull: true }
+            });
+            let offer = PassiveConfig {
+                collections: vec![there.to_owned()],
+                access: Some(access),
+                ..passive(theirs)
+            };
+            let mut pair = Pair::new(1, config, offer, &a, &p);
+            assert_eq!(pair.run(), Ok(()), "{here} {there}");
+            assert_eq!((a.dump(0), a.count()), (p.dump(0), 2));
+            let asked = asked.lock().unwrap();
+            assert!(
+                asked.iter().all(|name| name == "_default.logs"),
+                "access is by the full name: {asked:?}"
+            );
+        }
+    }
+    let twice = vec![CollectionConfig::new("logs"), CollectionConfig::new("_default.logs")];
+    let config = ActiveConfig { collections: twice, ..active(ReplicatorType::Push, true) };
+    let (a, p) = stores();
+    let ended = Pair::new(1, config, passive(true), &a, &p).run();
+    assert_eq!(ended, Err(SessionError::Configuration { reason: "a collection is named twice" }));
+    let wire = crate::replicator::messages::write_get_collections(&[], &["_default", "_default.logs", "a.b"]);
+    assert!(wire.contains(r#"["_default","logs","a.b"]"#), "{wire}");
+}
+
 #[test]
 fn document_ids_filters_and_tombstones() {
     for (ours, theirs) in COMBINATIONS {

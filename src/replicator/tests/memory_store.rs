@@ -235,7 +235,7 @@ impl ReplicaStore for MemoryStore {
 
     fn collection(&self, name: &str) -> Option<CollectionId> {
         let name = crate::replicator::messages::canonical_name(name);
-        self.names.iter().position(|n| n == name).map(|n| CollectionId(n as u32))
+        self.names.iter().position(|n| *n == name).map(|n| CollectionId(n as u32))
     }
 
     fn last_sequence(&self, collection: CollectionId) -> u64 {
