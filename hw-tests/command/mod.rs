@@ -107,7 +107,7 @@ impl Process {
 
     /// The next event for which `wanted` holds.
     #[track_caller]
-    pub fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             let event = self.event().expect("the process ended before the event");

@@ -1,10 +1,11 @@
 //! The command line: global options, the list of commands, and which file runs which.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::{CliError, Exit, bench, db, demo, group, id, pair, peers, serve, sync};
+use super::{CliError, Exit, bench, db, demo, group, id, pair, peers, serve, sync, words};
 #[cfg(feature = "bluetooth")]
 use super::{ble, doctor};
 
@@ -80,6 +81,22 @@ pub(super) enum Command {
     #[cfg(feature = "bluetooth")]
     Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
+}
+
+/// Says what is wrong with the arguments, or prints the help that they ask for; gives the exit code.
+pub(super) fn refuse(error: &clap::Error) -> ExitCode {
+    let mut format = std::env::args_os().skip_while(|arg| arg != "--log-format").skip(1);
+    let is_json = format.next().is_some_and(|format| format == "json")
+        || std::env::args_os().any(|arg| arg == "--log-format=json");
+    if is_json && error.use_stderr() {
+        words::use_json();
+        words::say(words::Level::Error, error.render().to_string().trim_end(), None);
+        words::end();
+    } else {
+        // A reader that has gone already wanted nothing of it.
+        let _ = error.print();
+    }
+    ExitCode::from(error.exit_code() as u8)
 }
 
 /// Runs the command that was given.

@@ -40,7 +40,7 @@ const PAIRING_LIMIT: Duration = Duration::from_secs(50);
 /// How often radio connections are looked at.
 const RADIO_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for radio connections to be ended before the process ends.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// Change of signal strength that is told.
 const RSSI_STEP_DB: u8 = 6;
 
@@ -474,7 +474,7 @@ impl Table {
         let mut out = Output::new();
         if self.lines > 0 {
             // Up to the table's first line, and clear from there.
-            out.line(format!("\x1b[{}A\x1b[J\x1b[1A", self.lines))?;
+            out.steer(&format!("\x1b[{}A\x1b[J", self.lines))?;
         }
         out.line(format!("{TITLE} SEEN"))?;
         for (neighbour, at) in self.seen.values() {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use super::words::{self, Level};
+
 /// Exit codes of the command, the same for every subcommand. Code 2 (wrong arguments) is clap's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,18 +77,9 @@ impl CliError {
         if self.broken_pipe {
             return Exit::Success.into();
         }
-        // Nothing is left to do when standard error is gone too.
-        let _ = write_lines(&mut io::stderr().lock(), self);
+        words::say(Level::Error, &format!("gattway: {}", self.message), self.help.as_deref());
         self.exit.into()
     }
-}
-
-fn write_lines(to: &mut impl io::Write, error: &CliError) -> io::Result<()> {
-    writeln!(to, "gattway: {}", error.message)?;
-    if let Some(help) = &error.help {
-        writeln!(to, "  -> {help}")?;
-    }
-    Ok(())
 }
 
 impl fmt::Display for CliError {

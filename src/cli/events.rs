@@ -1,17 +1,20 @@
 //! What long-running commands tell while they run: lines for people on standard error, or (`--json`) one JSON object a
 //! line on standard output, each with the name of its kind in `event`.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::Notify;
 
-use super::{CliError, Exit, output};
+use super::sink::Sink;
+use super::visible::visible_json;
+use super::{CliError, Exit, output, words};
 use crate::database::bench::process_cpu;
+
+/// How long the end of the process waits for a script that reads nothing.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Something that happened. The field names are a promise to scripts.
 #[derive(Clone, Debug, Serialize)]
@@ -90,6 +93,8 @@ pub(super) enum Event<'a> {
         #[serde(flatten)]
         refusals: crate::endpoint::Refusals,
     },
+    /// So many events are missing here: nobody read them in time, and what can wait for a reader is bounded.
+    Dropped { events: u64 },
     /// The last event.
     Finished {
         ok: bool,
@@ -109,38 +114,29 @@ pub(super) struct Events {
 }
 
 struct Shared {
-    json: bool,
-    gone: AtomicBool,
+    /// Where a script reads them.
+    script: Option<Sink>,
     /// Lines of an import that were not taken.
     rejected: AtomicU64,
-    reader_gone: Notify,
 }
 
 impl Events {
     /// Events for a script if `json`, else none.
     pub(super) fn new(json: bool) -> Events {
-        let shared = Shared {
-            json,
-            gone: AtomicBool::new(false),
-            rejected: AtomicU64::new(0),
-            reader_gone: Notify::new(),
-        };
-        Events { shared: Arc::new(shared) }
+        let tell = |events| line_of(&Event::Dropped { events });
+        let script = json.then(|| Sink::start("gattway-events", io::stdout(), tell, tell_reader_gone));
+        Events { shared: Arc::new(Shared { script, rejected: AtomicU64::new(0) }) }
     }
 
     /// Whether a script reads events, so that people's lines are not wanted.
     pub(super) fn json(&self) -> bool {
-        self.shared.json
+        self.shared.script.is_some()
     }
 
-    /// Hands one event to the script, whole and at once.
+    /// Hands one event to the script, whole and at once; nobody waits for it.
     pub(super) fn emit(&self, event: &Event<'_>) {
-        if !self.shared.json || self.shared.gone.load(Ordering::Relaxed) {
-            return;
-        }
-        if write_line(event).is_err() {
-            self.shared.gone.store(true, Ordering::Relaxed);
-            self.shared.reader_gone.notify_one();
+        if let Some(script) = &self.shared.script {
+            script.push(line_of(event));
         }
     }
 
@@ -162,34 +158,37 @@ impl Events {
         }
     }
 
-    /// Tells how it ended, as the last event.
+    /// Tells how it ended, as the last event, and gives the script time to read what waits for it.
     pub(super) fn finish(&self, began: Instant, result: &Result<u64, CliError>) {
-        self.emit(&Event::Finished {
+        let Some(script) = &self.shared.script else { return };
+        script.push_last(line_of(&Event::Finished {
             ok: result.is_ok(),
             documents: *result.as_ref().unwrap_or(&0),
             seconds: began.elapsed().as_secs_f64(),
             cpu_seconds: process_cpu().as_secs_f64(),
             error: result.as_ref().err().map(ToString::to_string),
-        });
+        }));
+        script.flush(END_PATIENCE);
     }
 
     /// A line for people; nothing if a script reads events.
     pub(super) fn say(&self, line: &str) {
-        if !self.shared.json {
+        if !self.json() {
             output::note(line);
         }
     }
-
-    /// Completes when the script does not read any more.
-    pub(super) async fn reader_gone(&self) {
-        self.shared.reader_gone.notified().await;
-    }
 }
 
-fn write_line(event: &Event<'_>) -> io::Result<()> {
-    let mut line = serde_json::to_vec(event)?;
+/// An event as it is read, with its end of line.
+fn line_of(event: &Event<'_>) -> Vec<u8> {
+    // No event has a key that is not text or a number that JSON does not know.
+    let text = serde_json::to_string(event).unwrap_or_default();
+    let mut line = visible_json(&text).into_owned().into_bytes();
     line.push(b'\n');
-    let mut out = io::stdout().lock();
-    out.write_all(&line)?;
-    out.flush()
+    line
+}
+
+fn tell_reader_gone() {
+    let text = "gattway: nobody reads the events any more (standard output is closed): going on without them";
+    words::say(words::Level::Warn, text, None);
 }

@@ -166,7 +166,8 @@ fn show(directory: &Path, args: &ShowArgs) -> Result<(), CliError> {
 fn print_code(group: &Group, as_picture: bool) -> Result<(), CliError> {
     let mut out = Output::new();
     if as_picture {
-        out.line(&*picture(&group.secret().qr_text(), stdout_is_terminal())?)?;
+        out.steer(&picture(&group.secret().qr_text(), stdout_is_terminal())?)?;
+        out.line("")?;
     }
     out.line(&*group.secret().code())?;
     out.flush()?;

@@ -37,8 +37,11 @@ mod runtime;
 mod secret;
 mod security;
 mod serve;
+mod sink;
 mod store;
 mod sync;
+mod visible;
+mod words;
 
 use args::Cli;
 pub use error::{CliError, Exit};
@@ -48,10 +51,16 @@ use std::process::ExitCode;
 
 /// Runs the command with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return args::refuse(&error),
+    };
     logging::start(&cli.global);
-    match args::run(&cli) {
+    runtime::outlive_file_limit();
+    let code = match args::run(&cli) {
         Ok(()) => Exit::Success.into(),
         Err(error) => error.report(),
-    }
+    };
+    words::end();
+    code
 }

@@ -1,33 +1,69 @@
-//! What commands print: results on standard output, one JSON value a line for scripts.
+//! What commands print: results on standard output, one JSON value a line for scripts; words for people on standard error.
+//!
+//! Everything that people see passes through here, so that nothing that a peer chose steers their terminal; what goes to
+//! standard error waits for nobody ([`words`]).
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::CliError;
+use super::visible::{visible, visible_json, visible_lines};
+use super::words;
+
+/// How long standard error is given to take a line before a result follows on the terminal.
+const ORDER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Standard output, buffered until [`flush`](Self::flush) or drop.
 pub(super) struct Output {
     out: io::BufWriter<io::StdoutLock<'static>>,
+    for_people: bool,
 }
 
 impl Output {
     /// Takes standard output.
     pub(super) fn new() -> Output {
-        Output { out: io::BufWriter::with_capacity(64 * 1024, io::stdout().lock()) }
+        let for_people = stdout_is_terminal();
+        if for_people && stderr_is_terminal() {
+            // What was said before stands before.
+            words::flush(ORDER_PATIENCE);
+        }
+        Output { out: io::BufWriter::with_capacity(64 * 1024, io::stdout().lock()), for_people }
     }
 
-    /// Prints one line.
+    /// Prints one line, or some; on a terminal, what would steer it is escaped.
     pub(super) fn line(&mut self, text: impl AsRef<str>) -> Result<(), CliError> {
-        self.out.write_all(text.as_ref().as_bytes())?;
+        let text = text.as_ref();
+        match self.for_people {
+            true => self.out.write_all(visible_lines(text).as_bytes())?,
+            false => self.out.write_all(text.as_bytes())?,
+        }
         self.out.write_all(b"\n")?;
         Ok(())
     }
 
+    /// Prints something that a peer chose, as one line: on a terminal an end of line in it is escaped too.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), CliError> {
+        if self.for_people { self.line(visible(text)) } else { self.line(text) }
+    }
+
+    /// Moves the cursor of a terminal.
+    pub(super) fn steer(&mut self, sequence: &str) -> Result<(), CliError> {
+        Ok(self.out.write_all(sequence.as_bytes())?)
+    }
+
     /// Prints `value` as one line of JSON.
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)?;
-        self.line("")
+        let text = serde_json::to_string(value).map_err(io::Error::from)?;
+        self.out.write_all(visible_json(&text).as_bytes())?;
+        Ok(self.out.write_all(b"\n")?)
+    }
+
+    /// Prints `value` as JSON that is laid out for reading.
+    pub(super) fn pretty_json(&mut self, value: &serde_json::Value) -> Result<(), CliError> {
+        self.out.write_all(visible_json(&format!("{value:#}")).as_bytes())?;
+        Ok(self.out.write_all(b"\n")?)
     }
 
     /// Hands everything to the reader.
@@ -36,9 +72,9 @@ impl Output {
     }
 }
 
-/// Prints a line on standard error, where a closed pipe is nobody's trouble.
-pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+/// Prints a line on standard error, or some; nobody waits for whoever reads it.
+pub(super) fn note(lines: &str) {
+    words::say(words::Level::Info, lines, None);
 }
 
 /// Whether a person looks at standard output.

@@ -1,13 +1,21 @@
 //! Progress of long work: a bar on a terminal, a line now and then otherwise, nothing when a script reads events.
 
+use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use super::output;
+use super::{output, words};
 
 /// How often a line tells of progress when there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often a bar is drawn.
+const DRAWS_PER_S: u8 = 10;
+
+/// Width of a terminal that does not say.
+const COLUMNS: u16 = 80;
 
 /// Shows how far one step of the work is.
 pub(super) struct Progress {
@@ -26,7 +34,7 @@ impl Progress {
     pub(super) fn start(what: &str, total: u64, hidden: bool) -> Progress {
         let view = if hidden {
             View::Hidden
-        } else if output::stderr_is_terminal() {
+        } else if output::stderr_is_terminal() && !words::is_json() {
             View::Bar(bar(what, total))
         } else {
             View::Lines { next: Instant::now() + LINE_INTERVAL }
@@ -59,7 +67,7 @@ impl Progress {
     /// Prints a line for people above the bar, or by itself.
     pub(super) fn say(&self, line: &str) {
         match &self.view {
-            View::Bar(bar) => bar.println(line),
+            View::Bar(bar) => bar.suspend(|| output::note(line)),
             View::Lines { .. } => output::note(line),
             View::Hidden => {}
         }
@@ -89,8 +97,72 @@ impl Drop for Progress {
 fn bar(what: &str, total: u64) -> ProgressBar {
     let template = "{prefix:<22} {bar:30} {human_pos:>8} of {human_len} {msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(total);
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::default()), DRAWS_PER_S);
+    let bar = ProgressBar::with_draw_target(Some(total), target);
     bar.set_style(style);
     bar.set_prefix(what.to_owned());
     bar
+}
+
+/// The terminal behind standard error, for the bar: a picture is handed over whole, and left out when the terminal stands
+/// still.
+#[derive(Debug, Default)]
+struct Terminal {
+    picture: Mutex<Vec<u8>>,
+}
+
+impl Terminal {
+    fn add(&self, text: &str) -> io::Result<()> {
+        let mut picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
+        picture.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    fn steer(&self, count: usize, how: char) -> io::Result<()> {
+        if count == 0 { Ok(()) } else { self.add(&format!("\x1b[{count}{how}")) }
+    }
+}
+
+impl TermLike for Terminal {
+    fn width(&self) -> u16 {
+        let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+        size.map(|size| size.ws_col).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.steer(n, 'A')
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.steer(n, 'B')
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.steer(n, 'C')
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.steer(n, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.add(text)?;
+        self.add("\n")
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.add(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.add("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let picture = std::mem::take(&mut *self.picture.lock().unwrap_or_else(PoisonError::into_inner));
+        if !picture.is_empty() {
+            words::draw(picture);
+        }
+        Ok(())
+    }
 }

@@ -13,7 +13,7 @@ use super::display::activity_name;
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
-use super::runtime::{self, Signals};
+use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Keeper, Security, SecurityArgs};
 use super::sync::check_stdio;
 use super::{CliError, Exit, store};
@@ -33,9 +33,12 @@ use crate::transport::stream::{Address, StreamConnection, StreamListener};
 /// A peer that sends garbage or falls silent loses its connection; the others go on. A Unix socket is open to its owner
 /// alone; whoever reaches a TCP port may read and write the collections that are offered.
 ///
+/// SIGINT, SIGTERM and SIGHUP end it in order, within five seconds and what the disk takes.
+///
 /// With --json, standard output has one event a line: `listening` (the address, with the real port), `status` of each
 /// connection, `saved` and `rejected` (of --import), `storage` when the disk has no room for more and when it has again, `clock`
-/// when versions of the far future come, and last `finished`.
+/// when versions of the far future come, and last `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that
+/// were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -165,6 +168,10 @@ async fn serve(
     listener.close_all();
     tokio::select! {
         () = listener.wait_until_closed() => {}
+        () = tokio::time::sleep(CLOSING_LIMIT) => {
+            let open = listener.connections().len() as u64;
+            events.say(&format!("{} did not end in time: cut off", counted(open, "connection")));
+        }
         () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end")),
     }
     #[cfg(feature = "bluetooth")]
@@ -209,7 +216,6 @@ async fn until_told(
                 events.say("stopping");
                 return Ok(());
             }
-            () = events.reader_gone() => return Ok(()),
             error = store::broken(db) => return Err(error),
             ended = accepting.join_next() => match ended {
                 None => return Ok(()),

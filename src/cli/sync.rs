@@ -13,7 +13,7 @@ use super::display::{Display, emit_document, say_failed};
 use super::events::Events;
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
-use super::runtime::{self, Signals};
+use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Keeper, Security, SecurityArgs};
 use super::{CliError, Exit, store};
 use crate::database::Database;
@@ -33,7 +33,8 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 /// the side that received it. Interrupted, it continues where it was the next time.
 ///
 /// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document`
-/// (with --documents), `saved` and `rejected` (of --import), and last `finished`.
+/// (with --documents), `saved` and `rejected` (of --import), and last `finished`. Nobody waits for whoever reads them: events
+/// beyond 1 MiB that were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -156,7 +157,13 @@ async fn sync(
     let feed = match feed {
         // Once: everything is imported, then synced.
         Some(feed) if !args.continuous => {
-            finish_feed(feed, events).await?;
+            tokio::select! {
+                fed = finish_feed(feed, events) => fed?,
+                () = signals.next() => {
+                    let message = "interrupted before the import had ended; what was saved is sent by the next sync";
+                    return Err(CliError::new(Exit::Interrupted, message));
+                }
+            }
             None
         }
         other => other,
@@ -346,6 +353,7 @@ async fn follow(
 ) -> Result<u64, CliError> {
     let mut display = Display::new(args.address.to_string(), !args.security.is_plain(), events);
     let mut interrupted = false;
+    let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
     let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
     let mut condition = std::pin::pin!(store::tell_condition(db, events));
     loop {
@@ -364,14 +372,14 @@ async fn follow(
                 display.say("stopping");
                 replicator.stop();
             }
+            () = &mut closing, if interrupted => {
+                display.say("the peer did not end in time: cut off");
+                break;
+            }
             error = store::broken(db), if args.continuous => {
                 replicator.stop();
                 replicator.wait_until_stopped().await;
                 return Err(error);
-            }
-            () = events.reader_gone(), if !interrupted => {
-                interrupted = true;
-                replicator.stop();
             }
         }
         if let Some(done) = feed.take_if(|feed| feed.is_finished())

@@ -108,7 +108,7 @@ impl Feed<'_> {
             self.out.json(&json!({"sequence": sequence, "_id": id, "_rev": revision, "deleted": deleted}))
         } else {
             let deleted = if change.deleted { "  deleted" } else { "" };
-            self.out.line(format!("{:>8}  {}{deleted}", change.sequence, change.id))
+            self.out.text(&format!("{:>8}  {}{deleted}", change.sequence, change.id))
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn run(db: &Database, args: &GetArgs) -> Result<(), CliError> {
     let value = if args.body { document.into_body().into() } else { store::with_meta(document, true) };
     let mut out = Output::new();
     if output::stdout_is_terminal() {
-        out.line(format!("{value:#}"))?;
+        out.pretty_json(&value)?;
     } else {
         out.json(&value)?;
     }

@@ -49,7 +49,7 @@ pub(super) fn run(db: &Database, args: &LsArgs) -> Result<(), CliError> {
             let revision = store::revision_of(&document);
             out.json(&json!({"_id": document.id(), "_rev": revision, "sequence": document.sequence()}))?;
         } else {
-            out.line(document.id())?;
+            out.text(document.id())?;
         }
     }
     out.flush()

@@ -33,7 +33,7 @@ pub(super) fn run(db: &Database, args: &RmArgs) -> Result<(), CliError> {
         let removed = if args.purge { store::purge(&collection, id) } else { store::delete(&collection, id) };
         let after = if done == 0 { String::new() } else { format!("; the {done} before it are deleted") };
         removed.map_err(|error| error.context("", &after))?;
-        out.line(id)?;
+        out.text(id)?;
     }
     out.flush()
 }

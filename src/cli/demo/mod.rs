@@ -69,6 +69,7 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 
 pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
     let began = Instant::now();
+    let mut signals = runtime::Signals::listen()?;
     let place = Place::new(args.dir.as_deref())?;
     let field = store::open(&place.path().join("field"))?;
     let gateway = store::open(&place.path().join("gateway"))?;
@@ -92,7 +93,10 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
     let ceiling = air.ceiling_bytes_per_s()?;
     let scenes = runtime::block_on(async {
         let air = Air::start(&args.air, &gateway, Clock::scaled(args.speed), Protection::Secure);
-        scenes::play(&air, &field, &gateway, args.json).await
+        tokio::select! {
+            scenes = scenes::play(&air, &field, &gateway, args.json) => scenes,
+            () = signals.next() => Err(CliError::new(Exit::Interrupted, "interrupted")),
+        }
     })?;
     let comparison = compare::compare(&field, &gateway)?;
     let report = Report::new(&scenes, &comparison, json_bytes, ceiling, began.elapsed());

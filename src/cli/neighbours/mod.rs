@@ -16,7 +16,7 @@ use self::news::News;
 use super::display::Display;
 use super::events::Events;
 use super::feed::Feed;
-use super::runtime::Signals;
+use super::runtime::{CLOSING_LIMIT, Signals};
 use super::{CliError, Exit};
 use crate::replicator::{Replicator, ReplicatorActivity};
 use crate::transport::bluez::BluetoothError;
@@ -94,7 +94,7 @@ impl Key {
 enum Visit {
     Done,
     Failed(CliError),
-    /// A signal came, or nobody reads the events any more.
+    /// A signal came.
     Told,
 }
 
@@ -166,7 +166,6 @@ impl Neighbourhood<'_> {
             tokio::select! {
                 () = tokio::time::sleep(pause(failures)) => {}
                 () = self.signals.next() => return Ok(documents),
-                () = self.events.reader_gone() => return Ok(documents),
             }
         }
     }
@@ -191,7 +190,6 @@ impl Neighbourhood<'_> {
                 }
                 _ = tick.tick() => finish_feed(feed, self.events).await?,
                 () = self.signals.next() => return Ok(true),
-                () = self.events.reader_gone() => return Ok(true),
             }
             known.retain(|_, known| known.heard.elapsed() < GONE_AFTER);
             let settled = known.len() > 1 || began.elapsed() >= SETTLE;
@@ -280,6 +278,7 @@ impl Neighbourhood<'_> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut told, mut leaving) = (false, false);
+        let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
         let mut failure = None;
         loop {
             tokio::select! {
@@ -312,9 +311,9 @@ impl Neighbourhood<'_> {
                     display.say("stopping");
                     replicator.stop();
                 }
-                () = events.reader_gone(), if !told => {
-                    told = true;
-                    replicator.stop();
+                () = &mut closing, if told => {
+                    display.say("the peer did not end in time: cut off");
+                    break;
                 }
             }
         }

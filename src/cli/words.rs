@@ -1,0 +1,149 @@
+//! Standard error, where commands speak to people: notes, errors, logs, bars. All of it goes one way, through a [`Sink`], so that
+//! it stays in order and a reader that has stopped (a full pipe, Ctrl-S) holds up nobody.
+//!
+//! With `--log-format json` everything is a JSON object a line, notes and errors in the form of log lines.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use super::sink::Sink;
+use super::visible::{visible_json, visible_lines};
+
+/// How long the end of the process waits for a reader that does not go on.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// How a line is marked among log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+/// Everything is JSON from now on.
+pub(super) fn use_json() {
+    IS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether a program reads this.
+pub(super) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
+fn sink() -> &'static Sink {
+    let tell =
+        |dropped| in_form(Level::Warn, &format!("{dropped} lines were dropped here: nobody read them"), None);
+    SINK.get_or_init(|| Sink::start("gattway-stderr", io::stderr(), tell, || ()))
+}
+
+/// Says something, in one line or some; `help`: what to do now.
+pub(super) fn say(level: Level, lines: &str, help: Option<&str>) {
+    sink().push(in_form(level, lines, help));
+}
+
+fn in_form(level: Level, lines: &str, help: Option<&str>) -> Vec<u8> {
+    let mut text = if is_json() {
+        let mut fields = Map::from_iter([("message".to_owned(), Value::from(lines))]);
+        fields.extend(help.map(|help| ("help".to_owned(), help.into())));
+        let name = match level {
+            Level::Info => "INFO",
+            Level::Warn => "WARN",
+            Level::Error => "ERROR",
+        };
+        let line = json!({"timestamp": time(), "level": name, "fields": fields, "target": "gattway"});
+        visible_json(&line.to_string()).into_owned()
+    } else {
+        let help = help.map_or_else(String::new, |help| format!("\n  -> {help}"));
+        visible_lines(&format!("{lines}{help}")).into_owned()
+    };
+    text.push('\n');
+    text.into_bytes()
+}
+
+/// Now, as log lines have it.
+pub(super) fn time() -> String {
+    let mut text = String::new();
+    // Fails only if the text cannot grow.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
+}
+
+/// Something for a terminal that the next one replaces.
+pub(super) fn draw(bytes: Vec<u8>) {
+    sink().push_passing(bytes);
+}
+
+/// Waits until all was written, unless nothing is for `patience`.
+pub(super) fn flush(patience: Duration) {
+    if let Some(sink) = SINK.get() {
+        sink.flush(patience);
+    }
+}
+
+/// The process ends now.
+pub(super) fn end() {
+    flush(END_PATIENCE);
+}
+
+/// Takes log lines, each with one write.
+pub(super) struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = match std::str::from_utf8(bytes) {
+            Ok(line) if is_json() => visible_json(line).into_owned().into_bytes(),
+            Ok(line) => with_colours(line).into_bytes(),
+            Err(_) => bytes.to_vec(),
+        };
+        sink().push(line);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Escapes what steers a terminal, but not the colours of log lines: what is logged has them escaped already.
+fn with_colours(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, sequence)) = rest.split_once("\x1b[") {
+        let end = sequence.find(|c: char| !c.is_ascii_digit() && c != ';');
+        text.push_str(&visible_lines(before));
+        match end.filter(|&end| sequence[end..].starts_with('m')) {
+            Some(end) => {
+                text.push_str("\x1b[");
+                text.push_str(&sequence[..=end]);
+                rest = &sequence[end + 1..];
+            }
+            None => {
+                text.push_str("\\u{1b}[");
+                rest = sequence;
+            }
+        }
+    }
+    text.push_str(&visible_lines(rest));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_keep_their_colours_and_nothing_else() {
+        assert_eq!(with_colours("\x1b[33m WARN\x1b[0m a\n"), "\x1b[33m WARN\x1b[0m a\n");
+        assert_eq!(with_colours("a\x1b[2Jb\x1b]0;t\x07"), "a\\u{1b}[2Jb\\u{1b}]0;t\\u{7}");
+        assert_eq!(with_colours("\x1b["), "\\u{1b}[");
+    }
+}
