@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod command;
+#[path = "commands/orderly.rs"]
+mod orderly;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -86,11 +86,16 @@ pub struct Process {
 impl Process {
     /// Starts `gattway --db DB ARGS`, whose arguments should include `--json`.
     pub fn start(db: &Path, args: &[&str]) -> Process {
+        Process::start_with_stderr(db, args, Stdio::inherit())
+    }
+
+    /// As [`Process::start`], with its standard error where it is wanted.
+    pub fn start_with_stderr(db: &Path, args: &[&str], stderr: Stdio) -> Process {
         let mut child = gattway(db)
             .args(meeting(args))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let stdin = child.stdin.take();
@@ -126,10 +131,21 @@ impl Process {
     }
 
     /// Asks it to end in order, and waits.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(self) -> Option<i32> {
+        self.end("TERM")
+    }
+
+    /// Sends it a signal, and waits for its end.
+    pub fn end(mut self, signal: &str) -> Option<i32> {
         drop(self.stdin.take());
-        let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        let kill =
+            Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(kill.success());
+        self.end_of_itself()
+    }
+
+    /// Waits for its end.
+    pub fn end_of_itself(mut self) -> Option<i32> {
         // Its output must not fill up meanwhile.
         if let Some(mut events) = self.events.take() {
             std::thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
@@ -141,7 +157,7 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("it did not end within {PATIENCE:?} of SIGTERM");
+        panic!("it did not end within {PATIENCE:?}");
     }
 }
 

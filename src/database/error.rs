@@ -58,6 +58,10 @@ pub enum DatabaseError {
         /// The first failure.
         reason: String,
     },
+    /// This database was closed in order ([`Database::close`](super::Database::close)); other handles of it in this process
+    /// are refused from then on.
+    #[error("the database was closed: open it again")]
+    Closed,
     /// The document was changed since it was read. Read it again, apply the change, save again.
     #[error("document {id:?} was changed by somebody else since it was read")]
     Conflict {

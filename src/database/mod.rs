@@ -377,7 +377,8 @@ impl Database {
         self.store.close();
     }
 
-    /// Why this handle accepts no more (a full disk, damage), if so. Opening the database again is the way on.
+    /// What went wrong so that this handle accepts no more (a full disk, damage), if so; an orderly
+    /// [`Database::close`] is no failure. Opening the database again is the way on.
     pub fn failure(&self) -> Option<String> {
         self.store.failure()
     }

@@ -85,11 +85,28 @@ pub(super) struct Engine {
     directory: PathBuf,
     group: Mutex<Group>,
     group_changed: Condvar,
-    failed: OnceLock<String>,
+    ended: OnceLock<End>,
     syncs: AtomicU64,
     /// Called after each sync, so that a test knows what a power cut would leave.
     #[cfg(test)]
     pub(super) synced: Mutex<Option<Box<dyn Fn() + Send>>>,
+}
+
+/// Why an engine accepts nothing more.
+enum End {
+    /// A write failed, for this reason: what is in memory is ahead of the medium.
+    Failed(String),
+    /// Its owner closed it in order.
+    Closed,
+}
+
+impl End {
+    fn error(&self) -> DatabaseError {
+        match self {
+            End::Failed(reason) => DatabaseError::Failed { reason: reason.clone() },
+            End::Closed => DatabaseError::Closed,
+        }
+    }
 }
 
 /// Who waits for which sync.
@@ -133,7 +150,7 @@ impl Engine {
             directory: directory.to_owned(),
             group: Mutex::new(Group { applied: start.0, synced: start.0, ..Group::default() }),
             group_changed: Condvar::new(),
-            failed: OnceLock::new(),
+            ended: OnceLock::new(),
             syncs: AtomicU64::new(0),
             #[cfg(test)]
             synced: Mutex::default(),
@@ -145,8 +162,8 @@ impl Engine {
     /// Runs a call of the log that reads. An error concerns the page that was read; the handle goes on. After a panic it
     /// does not.
     fn read<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, DatabaseError> {
-        if let Some(reason) = self.failed.get() {
-            return Err(DatabaseError::Failed { reason: reason.clone() });
+        if let Some(end) = self.ended.get() {
+            return Err(end.error());
         }
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(result) => result.map_err(|error| log::translate("read", error, &self.directory)),
@@ -160,8 +177,8 @@ impl Engine {
         action: &'static str,
         call: impl FnOnce() -> sled::Result<T>,
     ) -> Result<T, DatabaseError> {
-        if let Some(reason) = self.failed.get() {
-            return Err(DatabaseError::Failed { reason: reason.clone() });
+        if let Some(end) = self.ended.get() {
+            return Err(end.error());
         }
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
@@ -172,13 +189,13 @@ impl Engine {
 
     /// Marks the handle as failed, with the first reason.
     pub(super) fn fail(&self, error: DatabaseError) -> DatabaseError {
-        let _ = self.failed.set(error.to_string());
+        let _ = self.ended.set(End::Failed(error.to_string()));
         error
     }
 
-    /// Refuses everything from now on.
-    pub(super) fn refuse(&self, reason: &str) {
-        let _ = self.failed.set(reason.to_owned());
+    /// Refuses everything from now on, after an orderly end.
+    pub(super) fn refuse(&self) {
+        let _ = self.ended.set(End::Closed);
     }
 
     /// The value of a key.
@@ -259,8 +276,8 @@ impl Engine {
             if group.synced >= ticket.0 {
                 return Ok(());
             }
-            if let Some(reason) = self.failed.get() {
-                return Err(DatabaseError::Failed { reason: reason.clone() });
+            if let Some(end) = self.ended.get() {
+                return Err(end.error());
             }
             if !group.leading {
                 group.leading = true;
@@ -309,7 +326,7 @@ impl Engine {
     pub(super) fn wait_dirty(&self) -> Option<Ticket> {
         let mut group = self.lock();
         loop {
-            if group.closed || self.failed.get().is_some() {
+            if group.closed || self.ended.get().is_some() {
                 return None;
             }
             if group.applied > group.synced {
@@ -333,7 +350,7 @@ impl Engine {
 
     /// Syncs and seals the log; no other write may come.
     pub(super) fn seal(&self) {
-        if self.failed.get().is_some() {
+        if self.ended.get().is_some() {
             return;
         }
         // Also what is not a commit, as the removal of a redo list.
@@ -345,9 +362,17 @@ impl Engine {
         }
     }
 
-    /// Why the handle accepts nothing more, if so.
+    /// What went wrong so that the handle accepts nothing more, if so. An orderly end is no failure.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failed.get().cloned()
+        match self.ended.get()? {
+            End::Failed(reason) => Some(reason.clone()),
+            End::Closed => None,
+        }
+    }
+
+    /// Whether it accepts nothing more, for whatever reason.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get().is_some()
     }
 
     /// Directory of the log.

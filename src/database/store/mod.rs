@@ -241,13 +241,27 @@ impl Store {
         self.versions_ahead.load(Ordering::Relaxed)
     }
 
-    /// Syncs, seals and refuses everything afterwards.
+    /// Syncs, seals and refuses everything afterwards. When it returns, the thread that syncs has ended: an orderly end
+    /// leaves nobody behind who would find the store closed and take that for a failure.
     pub(crate) fn close(&self) {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine();
+        // By way of the group, so that those who wait for these commits hear that the medium has them. If it fails, the
+        // engine knows, and is not sealed.
+        let _ = self.sync(self.newest());
         engine.seal();
-        engine.refuse("it was closed");
+        engine.refuse();
         engine.close();
+        drop(writer);
+        self.join_syncer();
+    }
+
+    fn join_syncer(&self) {
+        let syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The thread itself may be the one that drops the last handle.
+        if let Some(thread) = syncer.filter(|t| t.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
     }
 
     /// Why the handle accepts nothing more, if so.
@@ -327,7 +341,7 @@ impl Store {
             return simulated::sync_later(Arc::downgrade(self));
         }
         let mut syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner);
-        if syncer.is_some() {
+        if syncer.is_some() || self.engine().is_ended() {
             return;
         }
         let store = Arc::downgrade(self);
@@ -342,9 +356,13 @@ impl Store {
                 }
                 engine.sleep(Duration::from_millis(RELAXED_SYNC_MS / 2));
                 let Some(store) = store.upgrade() else { return };
-                if let Err(error) = store.sync(store.newest()) {
-                    tracing::error!(%error, "background sync failed; the database accepts no more writes");
-                    return;
+                match store.sync(store.newest()) {
+                    Ok(()) => {}
+                    Err(DatabaseError::Closed) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "background sync failed; the database accepts no more writes");
+                        return;
+                    }
                 }
             }
         };
@@ -375,11 +393,7 @@ fn publish(
 impl Drop for Store {
     fn drop(&mut self) {
         self.engine().close();
-        let syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // The thread itself may be the one that drops the last handle.
-        if let Some(thread) = syncer.filter(|t| t.thread().id() != std::thread::current().id()) {
-            let _ = thread.join();
-        }
+        self.join_syncer();
         self.engine().seal();
     }
 }
