@@ -1,34 +1,34 @@
 //! The hybrid logical clock that versions are made of.
 //!
 //! A time is wall-clock nanoseconds since 1970 with a counter in the low 16 bits. It never repeats and never goes back:
-//! not when the wall clock does, not across restarts (see [`RESERVE`]), not after a version from another author was seen.
+//! not when the wall clock does, not across restarts. It is ahead of the wall clock only as far as it has to be for that,
+//! and follows nobody else's: a stock peer refuses versions two minutes ahead, and what is ahead wins conflicts it should lose.
+//!
+//! Each commit stores the newest time it uses in the same batch, so what is found at open is the newest time that the
+//! medium knows of. A time beyond it was lost with its commit, and may be given out again: nobody has heard of it, since
+//! peers and backups are shown only what is on the medium.
 
 /// The low bits that count instead of measuring.
 const COUNTER_MASK: u64 = 0xffff;
 
-/// How far ahead of the wall clock, in nanoseconds, versions of others may pull this clock: one day. A peer whose clock
-/// runs further ahead still replicates, but it cannot make this database write times of the far future.
+/// How far ahead of the wall clock, in nanoseconds, a version counts as one of a clock that is wrong: one day.
 pub const AHEAD_MAX: u64 = 24 * 3600 * 1_000_000_000;
 
-/// Times of others beyond this one (the year 2100) are not believed, and never followed.
+/// Times of others beyond this one (the year 2100) are not believed: an edit on top of one is not above it.
 const FOLLOWED_MAX: u64 = 4_102_444_800_000_000_000;
-
-/// The store keeps a limit no time was given out beyond; it moves in steps of this many nanoseconds (1 s), so that a
-/// restart continues above everything ever given out while most commits need not store the clock.
-pub const RESERVE: u64 = 1_000_000_000;
 
 /// The clock of one database. The wall clock is passed in.
 #[derive(Clone, Debug)]
 pub(crate) struct HybridClock {
     last: u64,
-    /// Every time at or below this may have been given out by an earlier run.
-    reserved: u64,
+    /// The newest time that is stored, or handed over to be.
+    stored: u64,
 }
 
 impl HybridClock {
-    /// Continues above `reserved`, the stored limit of the last run.
-    pub(crate) fn resume(reserved: u64) -> HybridClock {
-        HybridClock { last: reserved, reserved }
+    /// Continues above the newest time that is stored.
+    pub(crate) fn resume(stored: u64) -> HybridClock {
+        HybridClock { last: stored, stored }
     }
 
     /// The next time for a version, above all before; `wall` is nanoseconds since 1970.
@@ -46,32 +46,30 @@ impl HybridClock {
         self.next(wall).max(followed.map_or(0, |time| time.saturating_add(1)))
     }
 
-    /// Notes a time that another author gave out, so that later local ones are above it, within [`AHEAD_MAX`]. `false` if
-    /// it is beyond that and this clock did not follow.
-    pub(crate) fn observe(&mut self, time: u64, wall: u64) -> bool {
-        if time <= self.last {
-            return true;
+    /// A document with this time of our own is forgotten, and may be made anew: peers that still have it must take what is
+    /// made then for newer. Unless the time is so far ahead that the clock would be wrong for long.
+    pub(crate) fn forget(&mut self, own: u64, wall: u64) {
+        if !is_ahead(own, wall) {
+            self.last = self.last.max(own);
         }
-        let is_near = time <= wall.saturating_add(AHEAD_MAX);
-        if is_near {
-            self.last = time;
-        }
-        is_near
     }
 
     /// Whether a time of our own making can have come from this database: not beyond [`AHEAD_MAX`] unless it gave it out.
     pub(crate) fn is_plausible_own(&self, time: u64, wall: u64) -> bool {
-        time <= self.last || time <= wall.saturating_add(AHEAD_MAX)
+        time <= self.last || !is_ahead(time, wall)
     }
 
-    /// If times beyond the stored limit were given out: the new limit to store with the commit that uses them.
-    pub(crate) fn reserve(&mut self) -> Option<u64> {
-        if self.last <= self.reserved {
-            return None;
-        }
-        self.reserved = self.last.saturating_add(RESERVE);
-        Some(self.reserved)
+    /// The newest time, to be stored with the commit that uses it; `None` if it is already.
+    pub(crate) fn take_unstored(&mut self) -> Option<u64> {
+        let is_newer = self.last > self.stored;
+        self.stored = self.last;
+        is_newer.then_some(self.last)
     }
+}
+
+/// Whether a version's time is so far ahead that somebody's clock is wrong.
+pub(crate) fn is_ahead(time: u64, wall: u64) -> bool {
+    time > wall.saturating_add(AHEAD_MAX)
 }
 
 /// Wall clock in nanoseconds since 1970; 0 if it is set before that.
@@ -86,21 +84,29 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// Whatever the wall clock does, whenever the process dies, and whatever of the last commits that takes along.
         #[test]
-        fn never_repeats_or_goes_back(steps in prop::collection::vec((0u64..1u64 << 62, 0u64..1 << 62, any::<bool>()), 1..200)) {
+        fn never_repeats_and_is_ahead_only_as_far_as_it_must(
+            steps in prop::collection::vec((0u64..1u64 << 62, 1usize..4, any::<bool>(), any::<bool>()), 1..200)
+        ) {
             let mut clock = HybridClock::resume(0);
-            let (mut last, mut stored) = (0, 0);
-            for (wall, seen, restart) in steps {
-                clock.observe(seen, wall);
-                let time = clock.next(wall);
-                prop_assert!(time > last);
-                last = time;
-                if let Some(limit) = clock.reserve() {
-                    stored = limit;
+            // What the medium has, and what peers and the next process know of.
+            let mut durable = 0;
+            for (wall, versions, lost, restart) in steps {
+                let mut newest = clock.last;
+                for _ in 0..versions {
+                    let time = clock.next(wall);
+                    prop_assert!(time > newest);
+                    prop_assert!(time <= wall.max(newest + 1), "{time} is ahead of {wall} without need");
+                    newest = time;
                 }
-                prop_assert!(stored >= last, "a time beyond the stored limit");
+                let stored = clock.take_unstored();
+                prop_assert_eq!(stored, Some(newest));
+                if !(lost && restart) {
+                    durable = newest;
+                }
                 if restart {
-                    clock = HybridClock::resume(stored);
+                    clock = HybridClock::resume(durable);
                 }
             }
         }
@@ -119,13 +125,15 @@ mod tests {
     }
 
     #[test]
-    fn a_far_future_version_does_not_drag() {
+    fn what_is_forgotten_is_not_given_out_again() {
         let wall = 1_700_000_000_000_000_000;
         let mut clock = HybridClock::resume(0);
-        assert!(!clock.observe(wall + AHEAD_MAX + 1, wall));
-        assert!(clock.next(wall) <= wall);
-        assert!(clock.observe(wall + AHEAD_MAX, wall));
+        clock.forget(wall + AHEAD_MAX, wall);
         assert_eq!(clock.next(wall), wall + AHEAD_MAX + 1);
+        clock.forget(wall + 2 * AHEAD_MAX, wall);
+        assert_eq!(clock.next(wall), wall + AHEAD_MAX + 2, "too far ahead");
+        assert_eq!(clock.take_unstored(), Some(wall + AHEAD_MAX + 2));
+        assert_eq!(clock.take_unstored(), None);
     }
 
     /// Without a battery a device starts in 1970. Its versions follow each other all the same, and catch up with the wall
@@ -134,7 +142,7 @@ mod tests {
     fn works_without_the_time_of_day() {
         let peers = 1_800_000_000_000_000_000;
         let mut clock = HybridClock::resume(0);
-        assert!(!clock.observe(peers, 5_000_000_000));
+        assert!(is_ahead(peers, 5_000_000_000));
         let first = clock.next(5_000_000_000);
         assert!(first < AHEAD_MAX);
         let second = clock.next(0);

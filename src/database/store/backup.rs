@@ -200,6 +200,8 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
         }
         let collections = writer.ends();
         drop(writer);
+        // A power cut could take back what is only in memory, and its times would be given out again for something else.
+        self.store.sync(self.store.newest())?;
         self.out.put(&Frame::End { collections })?;
         self.out.out.flush().map_err(|e| io_error("back up", e))?;
         Ok(BackupInfo { source, created_ns, records: self.records, bytes: self.out.bytes })

@@ -3,7 +3,7 @@
 //! | first byte | then | value |
 //! |---|---|---|
 //! | `m` | – | format, versioning, source (`layout.rs`) |
-//! | `h` | – | limit of the hybrid clock |
+//! | `h` | – | newest time that the hybrid clock gave out |
 //! | `f` | – | source IDs that this database had before it was repaired or restored, 16 bytes each |
 //! | `n` | name number, 2 bytes | field name |
 //! | `s` | source number, 2 bytes | 16 bytes |

@@ -150,6 +150,8 @@ impl SimulatedDisk {
     pub(super) fn open(&self) -> DiskHandle {
         let mut disk = self.lock();
         disk.life += 1;
+        // As the real log when it is opened: what was found then is on the medium before anybody hears of it.
+        disk.sync();
         DiskHandle { disk: self.clone(), life: disk.life }
     }
 

@@ -24,7 +24,7 @@ use super::space::REVISION_OVERHEAD;
 use super::tables::write_new_names;
 use super::{CollectionState, Store};
 use crate::database::DatabaseError;
-use crate::database::clock::HybridClock;
+use crate::database::clock::{self, HybridClock};
 use crate::database::revision::{Version, VersionVector};
 
 /// Bytes of records (not deflated) after which a block is closed.
@@ -147,7 +147,7 @@ impl Writer<'_> {
             return false;
         }
         for version in vector.versions() {
-            if !self.state.clock.observe(version.time, self.wall) {
+            if clock::is_ahead(version.time, self.wall) {
                 self.store.note_ahead(version);
             }
         }
@@ -211,6 +211,9 @@ impl Writer<'_> {
 
     /// Stages the removal of every trace of a document; `before` is what there is of it.
     pub(crate) fn purge(&mut self, key: CollectionKey, before: &StoredRevision) -> Result<(), DatabaseError> {
+        if let Some(own) = before.vector.time_of(self.store.source) {
+            self.state.clock.forget(own, self.wall);
+        }
         let staged = self.stage(key)?;
         staged.forget(&before.id, Some(before));
         staged.newest.insert(before.id.clone(), None);
@@ -266,8 +269,8 @@ impl Writer<'_> {
         if done.is_empty() && self.checkpoints.is_empty() {
             return Ok(self.store.newest());
         }
-        if let Some(limit) = self.state.clock.reserve() {
-            writes.insert(keys::CLOCK, postcard::to_stdvec(&limit).unwrap_or_default());
+        if let Some(newest) = self.state.clock.take_unstored() {
+            writes.insert(keys::CLOCK, postcard::to_stdvec(&newest).unwrap_or_default());
         }
         let names = self.store.names.read().unwrap_or_else(PoisonError::into_inner);
         write_new_names(&names, &mut self.state.names_stored, &mut writes);

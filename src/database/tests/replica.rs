@@ -149,6 +149,18 @@ fn bad_revisions_are_rejected_alone() {
     assert_eq!(stored.remote_ancestor, Some(Version { time: u64::MAX, source: other }));
 }
 
+/// Stores a document as a peer wrote it at `time`.
+pub(super) fn take_from_a_peer(database: &Database, id: &str, time: u64) {
+    let revision = IncomingRevision {
+        collection: DEFAULT,
+        id: id.into(),
+        vector: VersionVector::new(Version { time, source: SourceId([9; 16]) }),
+        deleted: false,
+        body: Bytes::from_static(b"{\"by\":\"a peer\"}"),
+    };
+    database.commit(&[revision], ConflictPolicy::Refuse).expect("commit");
+}
+
 /// A peer in the year 2262: what it wrote travels and can be edited by others, and nobody else's clock follows it.
 #[test]
 fn a_version_from_2262_poisons_nothing() {

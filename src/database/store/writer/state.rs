@@ -20,12 +20,12 @@ impl WriterState {
         engine: &Engine,
         names_stored: usize,
     ) -> Result<WriterState, DatabaseError> {
-        let reserved = match engine.get(keys::CLOCK)? {
+        let newest = match engine.get(keys::CLOCK)? {
             None => 0,
             Some(value) => postcard::from_bytes(&value).map_err(|_| damaged("the clock"))?,
         };
         Ok(WriterState {
-            clock: HybridClock::resume(reserved),
+            clock: HybridClock::resume(newest),
             names_stored,
             next_collection: 0,
             collections: BTreeMap::new(),

@@ -1,0 +1,207 @@
+//! The times of versions over restarts, crashes, power cuts and wall clocks that jump: none is ever given out for two
+//! contents that somebody may know of, and none is ahead of the wall clock further than that needs.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::Fixture;
+use crate::database::clock::wall_now;
+
+/// Each process that writes once is as far ahead as the one before it: not at all.
+#[test]
+fn many_short_processes_do_not_push_the_clock() {
+    let fixture = Fixture::new();
+    let mut last = 0;
+    for round in 0..12 {
+        let database = fixture.open();
+        let collection = database.default_collection().expect("default");
+        collection.put("x", &json!({"round": round})).expect("put");
+        let document = collection.get("x").expect("read").expect("there");
+        let time = document.revision().expect("saved").current.time;
+        assert!(time > last, "round {round}: it went back");
+        assert!(time <= wall_now(), "round {round}: {} ms ahead", (time - wall_now()) / 1_000_000);
+        last = time;
+    }
+}
+
+/// What a purge forgets comes back as something newer, also where the clock of another had pulled the document ahead.
+#[test]
+fn a_document_made_anew_after_a_purge_is_newer() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    let time = || collection.get("x").expect("read").expect("there").revision().expect("saved").current.time;
+    super::replica::take_from_a_peer(&database, "x", wall_now() + 3_600_000_000_000);
+    collection.put("x", &json!({})).expect("put");
+    let before = time();
+    assert!(before > wall_now());
+    collection.put("y", &json!({})).expect("put");
+    let other = collection.get("y").expect("read").expect("there").revision().expect("saved").current.time;
+    assert!(other <= wall_now(), "another document does not follow");
+    collection.purge("x").expect("purge");
+    collection.put("x", &json!({})).expect("put");
+    assert!(time() > before);
+}
+
+#[cfg(feature = "simulation")]
+mod simulated {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::database::revision::{SourceId, Version};
+    use crate::database::{Database, DatabaseConfig, Durability, SimulatedDisk};
+    use crate::replicator::store::{CollectionId, ReplicaStore};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8),
+        Batch(u8),
+        Delete(u8),
+        Purge(u8),
+        Sync,
+        /// A peer, or a backup, looks at everything.
+        Look,
+        Wall(i64),
+        PowerFails(u64),
+        Crash,
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0u8..8).prop_map(Step::Put),
+            2 => (1u8..40).prop_map(Step::Batch),
+            1 => (0u8..8).prop_map(Step::Delete),
+            1 => (0u8..8).prop_map(Step::Purge),
+            1 => Just(Step::Sync),
+            3 => Just(Step::Look),
+            1 => prop_oneof![(-1_000i64..1_000), (-1i64 << 55..1i64 << 55)].prop_map(Step::Wall),
+            2 => (1u64..6).prop_map(Step::PowerFails),
+            2 => Just(Step::Crash),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    /// A device with one database, and what others know of it.
+    struct Device {
+        disk: SimulatedDisk,
+        config: DatabaseConfig,
+        database: Database,
+        wall: Arc<AtomicU64>,
+        /// The latest the wall clock ever was.
+        latest_wall: u64,
+        made: u64,
+        seen: HashMap<Version, String>,
+    }
+
+    impl Device {
+        fn new(seed: u64, durability: Durability) -> Device {
+            let wall = Arc::new(AtomicU64::new(1_700_000_000_000_000_000));
+            let now = Arc::clone(&wall);
+            let disk = SimulatedDisk::new(seed, SourceId([7; 16]), move || now.load(Ordering::Relaxed));
+            let config = DatabaseConfig { durability, ..DatabaseConfig::default() };
+            let database = Database::open_simulated(&disk, config.clone()).expect("open");
+            let latest_wall = wall.load(Ordering::Relaxed);
+            Device { disk, config, database, wall, latest_wall, made: 0, seen: HashMap::new() }
+        }
+
+        fn reopen(&mut self) {
+            self.disk.disarm();
+            self.database = Database::open_simulated(&self.disk, self.config.clone()).expect("open");
+        }
+
+        fn put(&mut self, ids: &[String]) {
+            let collection = self.database.default_collection().expect("default");
+            self.made += ids.len() as u64;
+            let body = json!({"made": self.made});
+            let done = self.database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body)));
+            if done.is_err() {
+                // The power has failed.
+                self.reopen();
+                return;
+            }
+            for id in ids {
+                let document = collection.get(id).expect("read").expect("just saved");
+                let version = document.revision().expect("saved").current;
+                let known = self.seen.keys().map(|seen| seen.time).max().unwrap_or(0);
+                assert!(version.time > known, "{version} is not above what others know");
+                assert!(version.time <= self.latest_wall + self.made, "{version} is ahead without need");
+                if self.config.durability == Durability::Synced {
+                    self.know(version, format!("{id} {body}"));
+                }
+            }
+        }
+
+        fn look(&mut self) {
+            let changes = self.database.changes(CollectionId(0), 0, usize::MAX, true).expect("changes");
+            for change in changes {
+                let body = change.body.unwrap_or_default();
+                let content = format!("{} {}", change.id, String::from_utf8_lossy(&body));
+                self.know(change.vector.current, content);
+            }
+        }
+
+        fn know(&mut self, version: Version, content: String) {
+            let known = self.seen.entry(version).or_insert_with(|| content.clone());
+            assert_eq!(*known, content, "{version} has two contents");
+        }
+
+        fn take(&mut self, step: &Step) {
+            let id = |n: &u8| format!("d{n}");
+            match step {
+                Step::Put(n) => self.put(&[id(n)]),
+                Step::Batch(n) => self.put(&(0..*n).map(|n| id(&n)).collect::<Vec<_>>()),
+                Step::Delete(n) | Step::Purge(n) => {
+                    let collection = self.database.default_collection().expect("default");
+                    let done = match step {
+                        Step::Delete(_) => collection.delete(&id(n)),
+                        _ => collection.purge(&id(n)),
+                    };
+                    self.made += 1;
+                    if done.is_err() {
+                        self.reopen();
+                    }
+                }
+                Step::Sync => {
+                    if self.database.sync().is_err() {
+                        self.reopen();
+                    }
+                }
+                Step::Look => self.look(),
+                Step::Wall(jump) => {
+                    let wall = self.wall.load(Ordering::Relaxed).saturating_add_signed(*jump);
+                    self.wall.store(wall, Ordering::Relaxed);
+                    self.latest_wall = self.latest_wall.max(wall);
+                }
+                Step::PowerFails(operations) => self.disk.fail_power_after(*operations, || ()),
+                Step::Crash => {
+                    self.disk.crash();
+                    self.reopen();
+                }
+                Step::Reopen => self.reopen(),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_time_is_given_out_twice(
+            seed in any::<u64>(), relaxed in any::<bool>(), steps in prop::collection::vec(step(), 1..120)
+        ) {
+            // A relaxed store syncs later by a task; here the steps say when.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            let _inside = runtime.enter();
+            let durability = if relaxed { Durability::Relaxed } else { Durability::Synced };
+            let mut device = Device::new(seed, durability);
+            for step in &steps {
+                device.take(step);
+            }
+        }
+    }
+}
