@@ -286,7 +286,7 @@ fn version_vectors_are_written_as_they_are_read() {
     for text in &texts {
         let vector: VersionVector = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(&vector.to_string(), text);
-        let joined = VersionVector::from_rev_and_history(&vector.current.to_string(), &vector.history_text());
+        let joined = VersionVector::from_rev_and_history(&vector.id().to_string(), &vector.history_text());
         assert_eq!(joined.as_ref(), Ok(&vector), "{text} by way of a rev message");
     }
     assert_eq!(texts.len(), 79);

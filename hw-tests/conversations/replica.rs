@@ -93,7 +93,7 @@ impl Replica {
     }
 
     fn remember(&self, mut change: Change) -> Change {
-        let key = (change.id.clone(), change.vector.current.to_string());
+        let key = (change.id.clone(), change.vector.id().to_string());
         if let Some(ancestor) = self.ancestors.get(&key) {
             change.remote_ancestor = Some(ancestor.parse().expect("a version"));
         }

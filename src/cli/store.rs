@@ -226,10 +226,10 @@ pub(super) fn purge(collection: &Collection, id: &str) -> Result<(), CliError> {
     if collection.purge(id).map_err(failed)? { Ok(()) } else { Err(no_document(collection, id)) }
 }
 
-/// What names a revision in output: its current version, which no other revision has. What it descends from may be known
+/// What names a revision in output: its current version or its tree ID, which no other revision has. What it descends from may be known
 /// better on one side than on the other.
 pub(super) fn revision_of(document: &Document) -> Option<String> {
-    document.revision().map(|vector| vector.current.to_string())
+    document.revision().map(|vector| vector.id().to_string())
 }
 
 /// A document as it is printed: `_id` first, `_rev` if wanted, then the body.

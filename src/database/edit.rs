@@ -4,7 +4,7 @@ use super::DatabaseError;
 use super::config::DOCUMENT_BODY_MAX;
 use super::error::clip;
 use super::packed::{pack_json, pack_map};
-use super::revision::{Version, VersionVector};
+use super::revision::{RevId, Version, VersionVector};
 use super::store::{CollectionKey, NewRevision, Store, StoredRevision, Writer};
 
 use serde_json::{Map, Value};
@@ -48,11 +48,11 @@ pub(super) fn remote_ancestor(
     store: &Store,
     collection: CollectionKey,
     before: Option<&StoredRevision>,
-) -> Option<Version> {
+) -> Option<RevId> {
     let before = before?;
     let is_from_peer = !store.is_own(before.vector.current.source);
     if is_from_peer || writer.is_pushed(collection, before.sequence) {
-        Some(before.vector.current)
+        Some(before.vector.id())
     } else {
         before.remote_ancestor
     }
@@ -124,7 +124,7 @@ impl Edit {
             }
         };
         let remote_ancestor = remote_ancestor(writer, store, self.collection, before.as_ref());
-        let below = before.iter().flat_map(|before| before.vector.versions());
+        let below = before.iter().flat_map(|before| before.vector.all_versions());
         let version = writer.next_version(below);
         let vector = match &before {
             None => VersionVector::new(version),

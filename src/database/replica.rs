@@ -216,18 +216,16 @@ impl Resolved {
         }
     }
 
-    /// Of revisions that cross, the winner cannot keep its version: what the resolver has kept becomes a merge of both.
-    fn with_a_version_of_its_own(
-        self,
-        crosses: bool,
-        local: &StoredRevision,
-        checked: &mut Checked<'_>,
-    ) -> Resolved {
+    /// Of revisions that cross the winner cannot keep its version, nor can a tree ID where the other is none: what the
+    /// resolver has kept becomes a merge of both.
+    fn with_a_version_of_its_own(self, local: &StoredRevision, checked: &mut Checked<'_>) -> Resolved {
+        let (ours, theirs) = (&local.vector, &checked.incoming.vector);
+        let crosses = ours.crosses(theirs);
         match self {
-            Resolved::Local if crosses => {
+            Resolved::Local if crosses || ours.needs_version_to_win(theirs) => {
                 Resolved::Merge { deleted: local.deleted, body: local.body.clone() }
             }
-            Resolved::Remote if crosses => {
+            Resolved::Remote if crosses || theirs.needs_version_to_win(ours) => {
                 Resolved::Merge { deleted: checked.incoming.deleted, body: std::mem::take(&mut checked.body) }
             }
             other => other,
@@ -338,7 +336,7 @@ impl<'s, 'r> Commit<'s, 'r> {
                 // What was resolved here stays resolved: the local revision may have been kept against others that the
                 // author of the incoming one never saw.
                 let vector = match &local {
-                    Some(local) => incoming.vector.kept_against(&local.vector),
+                    Some(local) => incoming.vector.with_history_of(&local.vector),
                     None => incoming.vector.clone(),
                 };
                 let new = from_peer(incoming, vector, body);
@@ -381,27 +379,26 @@ impl<'s, 'r> Commit<'s, 'r> {
             return self.insert(writer, index);
         };
         let incoming = checked.incoming;
-        let crosses = local.vector.crosses(&incoming.vector);
-        let (new, push) = match decision.resolution.with_a_version_of_its_own(crosses, &local, checked) {
+        let (new, push) = match decision.resolution.with_a_version_of_its_own(&local, checked) {
             Resolved::Local => {
                 let vector = local.vector.kept_against(&incoming.vector);
                 let new = NewRevision {
                     id: local.id.clone(),
                     vector,
                     deleted: local.deleted,
-                    remote_ancestor: Some(incoming.vector.current),
+                    remote_ancestor: Some(incoming.vector.id()),
                     body: local.body.clone(),
                 };
                 (new, true)
             }
             Resolved::Remote => {
-                let vector = incoming.vector.kept_against(&local.vector);
+                let vector = incoming.vector.taken_against(&local.vector);
                 (from_peer(incoming, vector, std::mem::take(&mut checked.body)), false)
             }
             Resolved::Merge { deleted, body } => {
-                let below = local.vector.versions().chain(incoming.vector.versions());
+                let below = local.vector.all_versions().chain(incoming.vector.all_versions());
                 let vector = local.vector.merged_with(&incoming.vector, writer.next_version(below));
-                let remote_ancestor = Some(incoming.vector.current);
+                let remote_ancestor = Some(incoming.vector.id());
                 (NewRevision { id: local.id.clone(), vector, deleted, remote_ancestor, body }, true)
             }
         };

@@ -1,7 +1,7 @@
-//! Revision identity: versions, version vectors and (as a place to stand) rev-tree IDs.
+//! Revision identity: versions, version vectors, and IDs of revision trees in them.
 //!
 //! A *version* is one author's logical time; a *version vector* is the current version, the versions it merged and the
-//! newest version of every other author it descends from. Text forms are those of the wire.
+//! newest version of every other author it descends from. Text forms are those of the wire ([`text`]).
 //! Source: `firmware-notes/replication.md`, revision IDs.
 
 use std::cmp::Ordering;
@@ -11,6 +11,13 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod tree;
+
+pub use self::tree::{RevId, TREE_IDS_MAX, TREE_SOURCE, TreeId};
 
 /// The most versions one vector from a peer may carry. A vector has one entry for each author of a document.
 pub const VERSIONS_MAX: usize = 256;
@@ -52,7 +59,7 @@ impl FromStr for SourceId {
 }
 
 /// One author's logical time: a hybrid clock in nanoseconds whose low 16 bits are a counter.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version {
     /// Hybrid logical time, nanoseconds since 1970 with a counter in the low 16 bits. Never 0.
     pub time: u64,
@@ -101,60 +108,55 @@ pub enum Causality {
     Conflict,
 }
 
-/// A revision of generation 4: `current[, merged...][; history...]`.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A revision with what it descends from: `current[, merged...][; history..., tree IDs...]`.
+///
+/// Tree IDs come from databases that kept revision trees before; see [`tree`]. A revision is at a tree ID itself if
+/// `current` is the version of the first one and there are no other versions.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VersionVector {
     /// The version this revision is.
     pub current: Version,
     /// The versions that a merge joined; empty for an ordinary edit.
     pub merged: Vec<Version>,
-    /// The newest version of each other author this revision descends from.
+    /// The newest version of each other author this revision descends from, and versions of tree IDs.
     pub history: Vec<Version>,
+    /// Tree IDs that this revision is or descends from, those of the newest branch first; at most [`TREE_IDS_MAX`].
+    pub trees: Vec<TreeId>,
 }
 
 impl VersionVector {
     /// A first revision, with no ancestors.
     pub fn new(current: Version) -> VersionVector {
-        VersionVector { current, merged: Vec::new(), history: Vec::new() }
+        VersionVector { current, merged: Vec::new(), history: Vec::new(), trees: Vec::new() }
     }
 
-    /// Joins the `rev` and `history` properties of a `rev` message.
-    ///
-    /// `rev` may itself be a whole vector; `history` then adds to it.
-    ///
-    /// # Errors
-    /// [`RevisionError`] if either is malformed or the two hold more than [`VERSIONS_MAX`] versions.
-    pub fn from_rev_and_history(rev: &str, history: &str) -> Result<VersionVector, RevisionError> {
-        let mut vector: VersionVector = rev.parse()?;
-        // A history with a `;` begins with the merge list, one without is plain history.
-        let (merged, older) = history.split_once(';').unwrap_or(("", history));
-        vector.merged.extend(parse_list(merged)?);
-        for version in parse_list(older)? {
-            if !vector.history.contains(&version) {
-                vector.history.push(version);
-            }
+    /// A revision of a tree, its ancestors unknown.
+    pub fn at_tree(id: TreeId) -> VersionVector {
+        VersionVector { trees: vec![id], ..VersionVector::new(id.version()) }
+    }
+
+    /// Whether this is a revision of a tree, unchanged since.
+    pub fn is_tree(&self) -> bool {
+        let newest = self.trees.first().map(TreeId::version);
+        newest == Some(self.current) && self.merged.is_empty() && self.history.is_empty()
+    }
+
+    /// What names this revision: its tree ID if it is one, otherwise its current version.
+    pub fn id(&self) -> RevId {
+        match self.trees.first() {
+            Some(id) if self.is_tree() => RevId::Tree(*id),
+            _ => RevId::Version(self.current),
         }
-        vector.check_len()
     }
 
-    /// Everything but the current version, as the `history` property of a `rev` message; empty if there is nothing.
-    ///
-    /// After merged versions a `;` stands even when nothing follows.
-    pub fn history_text(&self) -> String {
-        let mut text = join(&self.merged);
-        if !self.merged.is_empty() {
-            text.push(';');
-            if !self.history.is_empty() {
-                text.push(' ');
-            }
-        }
-        text.push_str(&join(&self.history));
-        text
-    }
-
-    /// All versions: the current one, the merged ones, the history.
+    /// The versions: the current one, the merged ones, the history; those of tree IDs only where they stand for them.
     pub fn versions(&self) -> impl Iterator<Item = Version> + '_ {
         std::iter::once(self.current).chain(self.merged.iter().copied()).chain(self.history.iter().copied())
+    }
+
+    /// The versions and those that stand for tree IDs, some twice.
+    pub fn all_versions(&self) -> impl Iterator<Item = Version> + '_ {
+        self.versions().chain(self.trees.iter().map(TreeId::version))
     }
 
     /// The newest time of `source` in this vector.
@@ -162,8 +164,12 @@ impl VersionVector {
         self.versions().filter(|v| v.source == source).map(|v| v.time).max()
     }
 
-    /// Whether this revision is `version` or descends from it.
+    /// Whether this revision is `version` or descends from it. The times of one author are in order, those of tree IDs
+    /// are not: only what is named is known.
     pub fn contains(&self, version: Version) -> bool {
+        if version.source == TREE_SOURCE {
+            return self.all_versions().any(|own| own == version);
+        }
         self.time_of(version.source).is_some_and(|time| time >= version.time)
     }
 
@@ -187,40 +193,39 @@ impl VersionVector {
         self.current != other.current && self.contains(other.current) && other.contains(self.current)
     }
 
-    /// Whether a revision of which only the current `version` is known is this one or an ancestor of it. `None` if that
-    /// cannot be told: this revision contains a version later than its own, because it was kept against a later one, and
-    /// that later one may since have been kept against this.
-    pub fn knows(&self, version: Version) -> Option<bool> {
-        match (self.contains(version), later(version, self.current)) {
-            (true, Ordering::Greater) => None,
-            (contains, _) => Some(contains),
-        }
-    }
-
-    /// How a list names this revision: by its current version, and by the whole vector if that is not the latest in it,
-    /// so that a peer whose revision crosses this one sees that. `known` stands in the list beside it.
-    pub fn list_text(&self, known: Option<Version>) -> String {
-        let is_told =
-            |v: Version| known.is_some_and(|known| known.source == v.source && known.time >= v.time);
-        let is_hidden = |v: Version| later(v, self.current) == Ordering::Greater && !is_told(v);
-        if self.versions().any(is_hidden) { self.to_string() } else { self.current.to_string() }
+    /// Whether a revision of which only the name is known is this one or an ancestor of it. `None` if that cannot be told:
+    /// - this revision contains a version later than its own, because it was kept against a later one, and that later one
+    ///   may since have been kept against this;
+    /// - the other is named by the version of a tree ID. Only a revision that was kept against another is.
+    pub fn knows(&self, id: RevId) -> Option<bool> {
+        let version = id.version();
+        let contains = self.contains(version);
+        let is_kept_tree = version.source == TREE_SOURCE && id.tree().is_none();
+        let is_later = later(version, self.current) == Ordering::Greater;
+        if contains && version != self.current && (is_later || is_kept_tree) { None } else { Some(contains) }
     }
 
     /// The vector of an ordinary edit on top of this one: the merge list is dropped, each other author stands once
     /// with its newest version, newest entry first as they stood.
     pub fn edited(&self, version: Version) -> VersionVector {
         let mut edited = VersionVector::new(version);
+        edited.trees.clone_from(&self.trees);
         for v in self.versions() {
             edited.add_history(v);
         }
         edited
     }
 
-    /// The vector of a merge of `self` (local) with `remote`, made as `version`. Both lists have the newest time first.
+    /// The vector of a merge of `self` (local) with `remote`, made as `version`. Both lists have the newest time first. A
+    /// merge with a tree ID is written as an edit on top of both: a list of merged versions cannot name one.
     pub fn merged_with(&self, remote: &VersionVector, version: Version) -> VersionVector {
         let mut merge = VersionVector::new(version);
-        merge.merged = vec![remote.current, self.current];
-        merge.merged.sort_by(|a, b| later(*b, *a));
+        if self.current.source != TREE_SOURCE && remote.current.source != TREE_SOURCE {
+            merge.merged = vec![remote.current, self.current];
+            merge.merged.sort_by(|a, b| later(*b, *a));
+        }
+        merge.add_trees(&remote.trees);
+        merge.add_trees(&self.trees);
         for v in remote.versions().chain(self.versions()) {
             merge.add_history(v);
         }
@@ -228,13 +233,47 @@ impl VersionVector {
         merge
     }
 
-    /// This revision kept against `remote`: the current version stays, the history gains all of `remote`.
+    /// This revision with the other one in its history.
+    pub fn with_history_of(&self, other: &VersionVector) -> VersionVector {
+        let mut joined = self.clone();
+        joined.add_trees(&other.trees);
+        for v in other.versions() {
+            joined.add_history(v);
+        }
+        joined
+    }
+
+    /// This revision as it is told to a peer that knows no tree IDs: the newest one by its version.
+    pub fn with_trees_as_versions(&self) -> VersionVector {
+        let newest = self.trees.first().map(TreeId::version);
+        let mut versions = VersionVector { trees: Vec::new(), ..self.clone() };
+        newest.into_iter().for_each(|version| versions.add_history(version));
+        versions
+    }
+
+    /// This revision kept against `remote`: the current version stays, the history gains all of `remote`. A tree ID that
+    /// is kept, or kept against, is named by its version from then on, or nothing would show that.
     pub fn kept_against(&self, remote: &VersionVector) -> VersionVector {
         let mut kept = self.clone();
-        for v in remote.versions() {
-            kept.add_history(v);
+        if self.is_tree() {
+            kept.trees.clone_from(&remote.trees);
+            kept.add_trees(&self.trees);
+        } else if remote.is_tree() && !self.contains(remote.current) {
+            kept.history.insert(0, remote.current);
         }
-        kept
+        kept.with_history_of(remote)
+    }
+
+    /// This revision taken in place of `local`, against which it won. Of two tree IDs the other is forgotten: among the
+    /// ancestors of a tree ID it would be taken for one.
+    pub fn taken_against(&self, local: &VersionVector) -> VersionVector {
+        if self.is_tree() && local.is_tree() { self.clone() } else { self.with_history_of(local) }
+    }
+
+    /// Whether this revision needs a version of its own to win against `other`. A tree ID's version does, unless the other
+    /// is a tree ID too: Couchbase Lite refuses it where it has the other one.
+    pub fn needs_version_to_win(&self, other: &VersionVector) -> bool {
+        self.current.source == TREE_SOURCE && !(self.is_tree() && other.is_tree())
     }
 
     fn check_len(self) -> Result<VersionVector, RevisionError> {
@@ -244,66 +283,35 @@ impl VersionVector {
         }
     }
 
-    /// Adds `v` to the history unless this vector contains it; one entry an author stays.
+    /// Adds `v` to the history unless this vector contains it; one entry an author stays, but each tree ID is one of its
+    /// own.
     fn add_history(&mut self, v: Version) {
-        if v.source == self.current.source && v.time <= self.current.time || self.contains(v) {
+        if v.source == self.current.source && v.source != TREE_SOURCE && v.time <= self.current.time
+            || self.contains(v)
+        {
             return;
         }
-        self.history.retain(|h| h.source != v.source);
+        if v.source != TREE_SOURCE {
+            self.history.retain(|h| h.source != v.source);
+        } else if self.history.iter().filter(|h| h.source == TREE_SOURCE).count() >= TREE_IDS_MAX {
+            return;
+        }
         self.history.push(v);
     }
-}
 
-impl fmt::Display for VersionVector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.current)?;
-        for v in &self.merged {
-            write!(f, ", {v}")?;
+    /// Adds tree IDs behind those that are there.
+    fn add_trees(&mut self, ids: &[TreeId]) {
+        for id in ids {
+            if self.trees.len() < TREE_IDS_MAX && !self.trees.contains(id) {
+                self.trees.push(*id);
+            }
         }
-        if !self.history.is_empty() {
-            write!(f, "; {}", join(&self.history))?;
-        } else if !self.merged.is_empty() {
-            f.write_str(";")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for VersionVector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for VersionVector {
-    type Err = RevisionError;
-
-    fn from_str(text: &str) -> Result<VersionVector, RevisionError> {
-        let (front, back) = text.split_once(';').unwrap_or((text, ""));
-        let mut front = parse_list(front)?.into_iter();
-        let current = front.next().ok_or_else(|| RevisionError::Malformed { text: clip(text) })?;
-        VersionVector { current, merged: front.collect(), history: parse_list(back)? }.check_len()
     }
 }
 
 /// Default order of two conflicting versions: the later clock, then the higher source.
 pub fn later(a: Version, b: Version) -> Ordering {
     (a.time, a.source).cmp(&(b.time, b.source))
-}
-
-/// A revision ID of either generation. Only version vectors are implemented; a database holds one generation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum RevisionId {
-    /// Generation 4.
-    Vector(VersionVector),
-    /// Generation 3: `generation-digest`, the digest opaque.
-    Tree {
-        /// Number of ancestors plus one.
-        generation: u32,
-        /// Whatever the author's recipe gave.
-        digest: String,
-    },
 }
 
 /// Why the text of a revision was not accepted. Nothing was changed.
@@ -324,22 +332,6 @@ pub enum RevisionError {
         /// What was given.
         actual: usize,
     },
-}
-
-fn join(versions: &[Version]) -> String {
-    versions.iter().map(Version::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn parse_list(text: &str) -> Result<Vec<Version>, RevisionError> {
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    // Looked at before the versions themselves: hostile text may hold thousands.
-    let actual = 1 + text.bytes().filter(|byte| *byte == b',').count();
-    if actual > VERSIONS_MAX {
-        return Err(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual });
-    }
-    text.split(',').map(|part| part.trim().parse()).collect()
 }
 
 /// The first characters of hostile text, for an error.

@@ -12,6 +12,7 @@ use super::config::{
 };
 use super::error::SessionError;
 use super::event::{Activity, Direction, Progress, SessionEvent};
+use super::extension::RevsFormat;
 use super::extension::sender::SentRevision;
 use super::inbox::Inbox;
 use super::outgoing::SentRev;
@@ -116,6 +117,8 @@ pub(super) struct Core {
     pub collections: Vec<SessionCollection>,
     /// Whether both sides speak the extension.
     pub extension: bool,
+    /// What both sides read of it.
+    pub revs_format: RevsFormat,
     pub phase: Phase,
     pub progress: Progress,
     /// Changes that are known to be there and are not read yet; part of the total.
@@ -141,6 +144,7 @@ impl Core {
             inbox: Inbox::default(),
             collections: Vec::new(),
             extension,
+            revs_format: RevsFormat::default(),
             phase: Phase::Running,
             progress: Progress::default(),
             unread: 0,

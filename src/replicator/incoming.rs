@@ -10,7 +10,7 @@ use super::core::Core;
 use super::messages::{is_valid_id, refuse, rejection_error};
 use super::store::{IncomingRevision, Rejection};
 use crate::blip::{ErrorReply, IncomingRequest};
-use crate::database::revision::{Version, VersionVector};
+use crate::database::revision::{RevId, VersionVector};
 
 /// Keys that belong into properties, not into a body.
 const META_KEYS: [&str; 4] = ["_id", "_rev", "_deleted", "_revisions"];
@@ -53,7 +53,7 @@ pub(super) fn parse_rev(
 fn parse_vector(rev: &str, history: &str) -> Result<VersionVector, ErrorReply> {
     // A malformed revision and a malformed history are two errors.
     let front = rev.split([',', ';']).next().unwrap_or_default();
-    front.trim().parse::<Version>().map_err(|_| ErrorReply::http(400, "malformed revision ID"))?;
+    front.trim().parse::<RevId>().map_err(|_| ErrorReply::http(400, "malformed revision ID"))?;
     VersionVector::from_rev_and_history(rev, history)
         .map_err(|error| ErrorReply::new("LiteCore", 4, error.to_string()))
 }

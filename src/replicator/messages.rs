@@ -14,7 +14,7 @@ use super::sequences::RemoteSequence;
 use super::store::{Change, Rejection};
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
 use crate::database::canonical_collection_name;
-use crate::database::revision::{Version, VersionVector};
+use crate::database::revision::{RevId, VersionVector};
 
 /// The short name of the default collection.
 pub const DEFAULT_COLLECTION: &str = "_default";
@@ -309,7 +309,7 @@ pub enum ListAnswer {
     /// Send it.
     Wanted {
         /// Versions of the document that the peer has, as bases for a delta.
-        ancestors: Vec<Version>,
+        ancestors: Vec<RevId>,
     },
     /// The peer has it, or does not want it.
     Unwanted,
@@ -379,8 +379,8 @@ pub fn write_answers(answers: &[String], tail: &str) -> String {
 }
 
 /// The answer to a list entry that is wanted, with the versions that are here.
-pub fn wanted_answer(ancestors: &[Version]) -> String {
-    let quoted: Vec<String> = ancestors.iter().map(|version| format!("\"{version}\"")).collect();
+pub fn wanted_answer(ancestors: &[RevId]) -> String {
+    let quoted: Vec<String> = ancestors.iter().map(|id| format!("\"{id}\"")).collect();
     format!("[{}]", quoted.join(","))
 }
 
@@ -411,7 +411,7 @@ pub fn write_changes(changes: &[Change]) -> String {
 
 /// The body of `proposeChanges`: each change with the revision that the peer is known to have. Tombstones leave the
 /// size out.
-pub fn write_proposals<'a>(proposals: impl Iterator<Item = (&'a Change, Option<Version>)>) -> String {
+pub fn write_proposals<'a>(proposals: impl Iterator<Item = (&'a Change, Option<RevId>)>) -> String {
     let mut list = String::from("[");
     for (change, known) in proposals {
         if list.len() > 1 {
@@ -504,12 +504,12 @@ pub fn write_rev(collection: Option<&str>, change: &Change, no_conflicts: bool) 
         properties.set("collection", index);
     }
     properties.set("id", &change.id);
-    properties.set("rev", &change.vector.current.to_string());
+    properties.set("rev", &change.vector.id().to_string());
     properties.set("sequence", &change.sequence.to_string());
     if change.deleted {
         properties.set("deleted", "1");
     }
-    let history = change.vector.history_text();
+    let history = change.vector.history_text_for(change.remote_ancestor);
     if !history.is_empty() {
         properties.set("history", &history);
     }

@@ -12,19 +12,19 @@ use super::error::SessionError;
 use super::event::Direction;
 use super::messages::{refuse, write_norev, write_rev};
 use super::store::{Change, ReplicaStore};
-use crate::database::revision::Version;
+use crate::database::revision::RevId;
 
 /// A revision that the peer wants.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub id: String,
     pub sequence: u64,
-    pub version: Version,
+    pub revision: RevId,
 }
 
 impl Wanted {
     pub fn of(change: Change) -> Wanted {
-        Wanted { id: change.id, sequence: change.sequence, version: change.vector.current }
+        Wanted { id: change.id, sequence: change.sequence, revision: change.vector.id() }
     }
 }
 
@@ -88,17 +88,17 @@ impl RevSender {
             let index = target.index.clone();
             let newest = store
                 .document(target.id, &wanted.id)?
-                .filter(|change| change.vector.current == wanted.version);
+                .filter(|change| change.vector.current == wanted.revision.version());
             sent = true;
             let size = newest.as_ref().and_then(|change| change.body.as_ref()).map_or(0, Bytes::len);
             if size > core.body_size_max {
-                let revision = wanted.version.to_string();
+                let revision = wanted.revision.to_string();
                 core.notify(write_norev(index.as_deref(), &wanted.id, &revision, wanted.sequence))?;
                 core.report(Direction::Sent, collection, &wanted.id, false, Some(refuse::too_large()));
                 continue;
             }
             let Some(change) = newest else {
-                let revision = wanted.version.to_string();
+                let revision = wanted.revision.to_string();
                 core.notify(write_norev(index.as_deref(), &wanted.id, &revision, wanted.sequence))?;
                 self.gone.push(wanted.sequence);
                 continue;

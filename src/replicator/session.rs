@@ -223,7 +223,7 @@ impl Session {
         self.core.progress.total += revisions.len() as u64;
         if revisions.is_empty() {
             self.revs_settled(&mut received, &[], store)?;
-            return Ok(Answer::Now(received.to_reply()));
+            return Ok(Answer::Now(received.to_reply(self.core.revs_format)));
         }
         self.core.inbox.push(Batch { origin: Origin::Revs(Box::new(received)), revisions });
         Ok(Answer::Later)
@@ -299,7 +299,8 @@ impl Session {
                         self.outcome(received.collection, None, revision, outcome);
                     }
                     self.revs_settled(&mut received, outcomes, store)?;
-                    self.core.reply(received.request, received.no_reply, received.to_reply());
+                    let reply = received.to_reply(self.core.revs_format);
+                    self.core.reply(received.request, received.no_reply, reply);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::database::revision::VersionVector;
+use crate::database::revision::{RevId, VersionVector};
 
 /// A collection of one open store, valid as long as the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,7 +27,7 @@ pub struct Change {
     /// Size of the body as JSON text in bytes, exact or a close estimate (it is a hint on the wire).
     pub body_size: u64,
     /// The previous revision that some peer is known to have had when this one was saved, as far as the store knows.
-    pub remote_ancestor: Option<crate::database::revision::Version>,
+    pub remote_ancestor: Option<RevId>,
     /// The body as JSON text without `_id` and `_rev`, if it was asked for; `{}` for an empty tombstone.
     pub body: Option<Bytes>,
 }

@@ -259,13 +259,14 @@ pub fn messages() -> Vec<Vec<u8>> {
 /// Messages of our encoder, in each of its shapes.
 pub fn revs() -> Vec<Vec<u8>> {
     use gattway::database::revision::{SourceId, Version, VersionVector};
+    use gattway::replicator::extension::RevsFormat;
     use gattway::replicator::extension::answer::{RevAnswer, encode};
     use gattway::replicator::extension::codec::{Content, RevsEncoder};
     use gattway::replicator::store::Change;
     let version = |time, author| Version { time, source: SourceId([author; 16]) };
     let mut seeds = Vec::new();
     for shape in 0..16u64 {
-        let mut encoder = RevsEncoder::new(shape & 1 == 1, 40);
+        let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, shape & 1 == 1, 40);
         for n in 0..shape + 1 {
             let mut vector =
                 VersionVector::new(version(0x18ea_7b9b_f01b_0000 + (n << 16), 1 + (n & shape) as u8));
@@ -301,7 +302,12 @@ pub fn revs() -> Vec<Vec<u8>> {
         vec![RevAnswer::Failed(gattway::blip::ErrorReply::http(403, "refused by a filter"))],
     ];
     for answers in answers {
-        seeds.push(Script::default().bytes(&[0, answers.len() as u8, 0]).bytes(&encode(&answers)).0);
+        seeds.push(
+            Script::default()
+                .bytes(&[0, answers.len() as u8, 0])
+                .bytes(&encode(&answers, RevsFormat::NEWEST))
+                .0,
+        );
     }
     seeds.push(Script::default().bytes(&[1, 2]).blob(b"1 40 99").0);
     seeds

@@ -102,7 +102,7 @@ impl Feed<'_> {
     }
 
     fn line(&mut self, change: &Change) -> Result<(), CliError> {
-        let revision = change.revision.current.to_string();
+        let revision = change.revision.id().to_string();
         if self.args.json {
             let Change { sequence, id, deleted, .. } = change;
             self.out.json(&json!({"sequence": sequence, "_id": id, "_rev": revision, "deleted": deleted}))

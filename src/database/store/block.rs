@@ -11,12 +11,13 @@
 //!
 //! | field | how |
 //! |---|---|
-//! | flags | 1 byte: 1 tombstone, 2 merged versions, 4 history, 8 remote ancestor |
+//! | flags | 1 byte: 1 tombstone, 2 merged versions, 4 history, 8 remote ancestor, 16 tree IDs, 32 the remote ancestor is a tree ID |
 //! | sequence | difference to the record before; the first in full |
 //! | ID | bytes shared with the record before, length of the rest, the rest |
 //! | version | time: signed difference to the record before (first: to 0); source number |
 //! | merged, history | count, then versions as signed difference to the current time, source number |
-//! | remote ancestor | one version so |
+//! | remote ancestor | one version so, or a tree ID |
+//! | tree IDs | count, then each: generation, length of the digest, digest |
 //! | body | length, packed bytes ([`crate::database::packed`]) |
 //!
 //! Source number 0 is followed by the 16 bytes themselves.
@@ -24,7 +25,9 @@
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::database::packed::{Reader, put_text, put_varint, put_zigzag};
-use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+use crate::database::revision::{
+    RevId, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector,
+};
 
 const PLAIN: u8 = 0;
 const DEFLATED: u8 = 1;
@@ -33,6 +36,8 @@ const TOMBSTONE: u8 = 1;
 const MERGED: u8 = 2;
 const HISTORY: u8 = 4;
 const REMOTE_ANCESTOR: u8 = 8;
+const TREES: u8 = 16;
+const REMOTE_TREE: u8 = 32;
 
 /// Blocks shorter than this are not worth deflating, bytes.
 const DEFLATE_MIN: usize = 128;
@@ -54,7 +59,7 @@ pub(crate) struct StoredRevision {
     pub(crate) id: Box<str>,
     pub(crate) vector: VersionVector,
     pub(crate) deleted: bool,
-    pub(crate) remote_ancestor: Option<Version>,
+    pub(crate) remote_ancestor: Option<RevId>,
     /// Packed body.
     pub(crate) body: Vec<u8>,
 }
@@ -86,7 +91,9 @@ impl BlockBuilder {
             flag(revision.deleted, TOMBSTONE)
                 | flag(!vector.merged.is_empty(), MERGED)
                 | flag(!vector.history.is_empty(), HISTORY)
-                | flag(revision.remote_ancestor.is_some(), REMOTE_ANCESTOR),
+                | flag(matches!(revision.remote_ancestor, Some(RevId::Version(_))), REMOTE_ANCESTOR)
+                | flag(!vector.trees.is_empty(), TREES)
+                | flag(matches!(revision.remote_ancestor, Some(RevId::Tree(_))), REMOTE_TREE),
         );
         put_varint(out, revision.sequence.wrapping_sub(self.last_sequence));
         let shared = shared_prefix(&self.last_id, &revision.id);
@@ -99,8 +106,14 @@ impl BlockBuilder {
                 list.iter().for_each(|&v| put_version(out, v, vector.current.time, sources));
             }
         }
-        if let Some(ancestor) = revision.remote_ancestor {
-            put_version(out, ancestor, vector.current.time, sources);
+        match revision.remote_ancestor {
+            Some(RevId::Version(ancestor)) => put_version(out, ancestor, vector.current.time, sources),
+            Some(RevId::Tree(ancestor)) => put_tree(out, ancestor),
+            None => {}
+        }
+        if !vector.trees.is_empty() {
+            put_varint(out, vector.trees.len() as u64);
+            vector.trees.iter().for_each(|id| put_tree(out, *id));
         }
         put_varint(out, revision.body.len() as u64);
         out.extend_from_slice(&revision.body);
@@ -183,6 +196,12 @@ fn put_version(out: &mut Vec<u8>, version: Version, base: u64, sources: &impl So
     }
 }
 
+fn put_tree(out: &mut Vec<u8>, id: TreeId) {
+    put_varint(out, id.generation().into());
+    put_varint(out, id.digest().len() as u64);
+    out.extend_from_slice(id.digest());
+}
+
 /// Bytes of a block's records, not deflated; `None` means damage.
 pub(super) fn records_len(value: &[u8]) -> Option<usize> {
     let mut reader = Reader::new(value);
@@ -236,21 +255,38 @@ fn read_records(records: &[u8], sources: &impl SourceNumbers) -> Option<Vec<Stor
         time = current.time;
         let merged = read_versions(&mut reader, flags & MERGED != 0, time, sources)?;
         let history = read_versions(&mut reader, flags & HISTORY != 0, time, sources)?;
-        let remote_ancestor = match flags & REMOTE_ANCESTOR {
+        let remote_ancestor = match flags & (REMOTE_ANCESTOR | REMOTE_TREE) {
             0 => None,
-            _ => Some(read_version(&mut reader, time, sources)?),
+            REMOTE_ANCESTOR => Some(RevId::Version(read_version(&mut reader, time, sources)?)),
+            REMOTE_TREE => Some(RevId::Tree(read_tree(&mut reader)?)),
+            _ => return None,
         };
+        let trees = read_trees(&mut reader, flags & TREES != 0)?;
         let body_len = reader.length()?;
         revisions.push(StoredRevision {
             sequence,
             id: id.into_boxed_str(),
-            vector: VersionVector { current, merged, history },
+            vector: VersionVector { current, merged, history, trees },
             deleted: flags & TOMBSTONE != 0,
             remote_ancestor,
             body: reader.take(body_len)?.to_vec(),
         });
     }
     Some(revisions)
+}
+
+fn read_tree(reader: &mut Reader<'_>) -> Option<TreeId> {
+    let generation = reader.number()?;
+    let len = reader.length()?;
+    TreeId::new(generation, reader.take(len)?)
+}
+
+fn read_trees(reader: &mut Reader<'_>, present: bool) -> Option<Vec<TreeId>> {
+    if !present {
+        return Some(Vec::new());
+    }
+    let count = reader.length().filter(|&count| (1..=TREE_IDS_MAX).contains(&count))?;
+    (0..count).map(|_| read_tree(reader)).collect()
 }
 
 fn read_version(reader: &mut Reader<'_>, base: u64, sources: &impl SourceNumbers) -> Option<Version> {

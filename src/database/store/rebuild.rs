@@ -121,7 +121,8 @@ impl Rebuild {
             return Ok(false);
         }
         part.counters.last_sequence = record.sequence;
-        record.vector.versions().chain(record.remote_ancestor).for_each(|v| self.sources.intern(v.source));
+        let ancestor = record.remote_ancestor.map(|ancestor| ancestor.version());
+        record.vector.versions().chain(ancestor).for_each(|v| self.sources.intern(v.source));
         // A large document gets a block of its own, as in a commit.
         if record.body.len() > BLOCK_BYTES_TARGET || part.builder.len() >= BLOCK_BYTES_TARGET {
             cut_block(key, part, &mut self.codec, &mut self.writes);

@@ -25,7 +25,7 @@ use super::tables::write_new_names;
 use super::{CollectionState, Store};
 use crate::database::DatabaseError;
 use crate::database::clock::{self, HybridClock};
-use crate::database::revision::{Version, VersionVector};
+use crate::database::revision::{RevId, Version, VersionVector};
 
 /// Bytes of records (not deflated) after which a block is closed.
 pub(super) const BLOCK_BYTES_TARGET: usize = 4096;
@@ -90,7 +90,7 @@ pub(crate) struct NewRevision {
     pub(crate) id: Box<str>,
     pub(crate) vector: VersionVector,
     pub(crate) deleted: bool,
-    pub(crate) remote_ancestor: Option<Version>,
+    pub(crate) remote_ancestor: Option<RevId>,
     /// Packed body.
     pub(crate) body: Vec<u8>,
 }

@@ -146,7 +146,7 @@ fn bad_revisions_are_rejected_alone() {
     in_b.put("good", &json!({"a": 2})).expect("put");
     let stored = b.revision(DEFAULT, "good").expect("read").expect("there");
     assert!(stored.vector.current.time < u64::MAX / 2);
-    assert_eq!(stored.remote_ancestor, Some(Version { time: u64::MAX, source: other }));
+    assert_eq!(stored.remote_ancestor, Some(Version { time: u64::MAX, source: other }.into()));
 }
 
 /// Stores a document as a peer wrote it at `time`.
@@ -210,7 +210,7 @@ fn a_version_from_2262_poisons_nothing() {
 fn remembers_what_a_peer_had() {
     let (_fixture, database, collection) = open();
     let ancestor = |id: &str| database.revision(DEFAULT, id).expect("read").expect("there").remote_ancestor;
-    let current = |id: &str| database.revision(DEFAULT, id).expect("read").expect("there").vector.current;
+    let current = |id: &str| database.revision(DEFAULT, id).expect("read").expect("there").vector.id();
     collection.put("x", &json!({"n": 1})).expect("put");
     let first = current("x");
     assert_eq!(ancestor("x"), None);
@@ -296,7 +296,7 @@ fn vector_of(document: &Value) -> VersionVector {
     assert_eq!(vector.to_string(), text);
     let history = vector.history_text();
     assert_eq!(
-        VersionVector::from_rev_and_history(&vector.current.to_string(), &history).expect("a vector"),
+        VersionVector::from_rev_and_history(&vector.id().to_string(), &history).expect("a vector"),
         vector
     );
     vector

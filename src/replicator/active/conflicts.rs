@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::super::sequences::SequenceSet;
-use crate::database::revision::Version;
+use crate::database::revision::RevId;
 
 /// Most conflicts remembered; what goes beyond stays unconfirmed until the next run.
 const CONFLICTS_MAX: usize = 10_000;
@@ -15,8 +15,8 @@ const CONFLICTS_MAX: usize = 10_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refused {
     pub sequence: u64,
-    /// Its version, where revisions are sent by it.
-    pub version: Option<Version>,
+    /// Its name, where revisions are sent by it.
+    pub revision: Option<RevId>,
 }
 
 /// See the head of the file.

@@ -17,6 +17,7 @@ use super::core::{Answer, Awaiting, Core, Fault, Phase, SessionCollection};
 use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
+use super::extension::RevsFormat;
 use super::extension::answer::RevAnswer;
 use super::extension::codec::{Content, RevEntry};
 use super::extension::receiver::RevsReceived;
@@ -26,7 +27,7 @@ use super::messages::{canonical_name, profile, write_get_collections};
 use super::sequences::RemoteSequence;
 use super::store::{CommitOutcome, IncomingRevision, ReplicaStore};
 use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
-use crate::database::revision::Version;
+use crate::database::revision::RevId;
 use crate::time::Instant;
 use checkpointer::Checkpointer;
 use pull::{Pull, Subscribe, is_settled_for_good};
@@ -96,6 +97,7 @@ impl Active {
         let mut message = OutgoingMessage::request(profile::GET_COLLECTIONS).with_body(body);
         if self.config.extension {
             message = message.with(extension::PROPERTY, extension::VERSION);
+            message = message.with(extension::FORMAT_PROPERTY, RevsFormat::NEWEST.text());
         }
         core.request(message, Awaiting::Collections)
     }
@@ -207,7 +209,7 @@ impl Active {
         core.progress.documents += u64::from(!matches!(outcome, CommitOutcome::Rejected(_)));
         let Some(push) = &mut work.push else { return };
         match outcome {
-            CommitOutcome::AlreadyKnown { .. } => push.peer_is_behind(&revision.id, revision.vector.current),
+            CommitOutcome::AlreadyKnown { .. } => push.peer_is_behind(&revision.id, revision.vector.id()),
             outcome if is_settled_for_good(outcome) => push.conflict_settled(&revision.id),
             _ => {}
         }
@@ -228,11 +230,7 @@ impl Active {
     }
 
     /// Offers among these of documents of which the peer has refused a revision: place, ID and version.
-    pub fn conflicted_offers(
-        &self,
-        collection: usize,
-        entries: &[RevEntry],
-    ) -> Vec<(usize, String, Version)> {
+    pub fn conflicted_offers(&self, collection: usize, entries: &[RevEntry]) -> Vec<(usize, String, RevId)> {
         let Some(push) = self.works.get(collection).and_then(|work| work.push.as_ref()) else {
             return Vec::new();
         };
@@ -240,21 +238,21 @@ impl Active {
             entry.content == Content::Offer && push.is_conflicted(&entry.id)
         };
         let offers = entries.iter().enumerate().filter(conflicted);
-        offers.map(|(at, entry)| (at, entry.id.clone(), entry.vector.current)).collect()
+        offers.map(|(at, entry)| (at, entry.id.clone(), entry.vector.id())).collect()
     }
 
     /// What was answered to [`Active::conflicted_offers`].
     pub fn conflicted_offers_answered(
         &mut self,
-        offers: Vec<(usize, String, Version)>,
+        offers: Vec<(usize, String, RevId)>,
         received: &RevsReceived,
     ) {
         let Some(push) = self.works.get_mut(received.collection).and_then(|work| work.push.as_mut()) else {
             return;
         };
-        for (at, id, version) in offers {
+        for (at, id, revision) in offers {
             match received.answers.get(at) {
-                Some((_, Some(RevAnswer::Known))) => push.peer_is_behind(&id, version),
+                Some((_, Some(RevAnswer::Known))) => push.peer_is_behind(&id, revision),
                 Some((_, Some(RevAnswer::Stored(_)))) => push.conflict_settled(&id),
                 _ => {}
             }

@@ -280,7 +280,7 @@ fn answer_list(
         let answer = answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref());
         core.progress.completed += u64::from(answer.is_none());
         if let (None, Some(push)) = (&answer, &mut push) {
-            push.peer_is_behind(&entry.id, entry.vector.current);
+            push.peer_is_behind(&entry.id, entry.vector.id());
         }
         tracker.add(entry.sequence, answer.is_some());
         answers.push(answer);

@@ -15,7 +15,7 @@ use super::super::sequences::SequenceSet;
 use super::super::store::{Change, ReplicaStore};
 use super::conflicts::{Conflicts, Refused};
 use crate::blip::ErrorReply;
-use crate::database::revision::Version;
+use crate::database::revision::RevId;
 use crate::time::Instant;
 
 /// Most documents that may be tried again in one run.
@@ -66,7 +66,7 @@ struct Retry {
     id: String,
     sequence: u64,
     /// The peer's revision, which ours descends from.
-    known: Option<Version>,
+    known: Option<RevId>,
 }
 
 impl Push {
@@ -156,8 +156,8 @@ impl Push {
 
     /// The peer's feed shows a version that ours is or descends from. If the peer has refused ours because of another one,
     /// it has taken a new revision meanwhile, and nothing but ours is news.
-    pub fn peer_is_behind(&mut self, id: &str, known: Version) {
-        let Some(Refused { sequence, version }) = self.conflicts.take(id) else { return };
+    pub fn peer_is_behind(&mut self, id: &str, known: RevId) {
+        let Some(Refused { sequence, revision }) = self.conflicts.take(id) else { return };
         match &mut self.sender {
             Sender::Single(single) => {
                 if single.may_retry(sequence, DESCENT_RETRIES_MAX) {
@@ -165,8 +165,8 @@ impl Push {
                 }
             }
             Sender::Batches(batches) => {
-                if let Some(version) = version {
-                    batches.want(Wanted { id: id.to_owned(), sequence, version });
+                if let Some(revision) = revision {
+                    batches.want(Wanted { id: id.to_owned(), sequence, revision });
                 }
             }
         }
@@ -295,13 +295,13 @@ impl Push {
                     // Ours descends from what the peer has: it only did not see that. No conflict, so no pull will
                     // bring it; what cannot be tried again stays open for the next run.
                     if single.may_retry(change.sequence, DESCENT_RETRIES_MAX) {
-                        let (id, sequence, known) = (change.id, change.sequence, Some(rev.current));
+                        let (id, sequence, known) = (change.id, change.sequence, Some(rev.id()));
                         single.retries.push_back(Retry { id, sequence, known });
                         continue;
                     }
                 }
                 ListAnswer::Conflict { .. } => {
-                    let refused = Refused { sequence: change.sequence, version: None };
+                    let refused = Refused { sequence: change.sequence, revision: None };
                     if self.pulls {
                         self.conflicts.note(&change.id, refused, &mut self.done);
                     } else {
@@ -334,7 +334,7 @@ impl Push {
                     single.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known: None });
                     return;
                 }
-                let refused = Refused { sequence: rev.sequence, version: None };
+                let refused = Refused { sequence: rev.sequence, revision: None };
                 self.failed(core, refused, &rev.id, rev.deleted, error);
             }
         }
@@ -348,12 +348,12 @@ impl Push {
         revision: SentRevision,
         answer: RevAnswer,
     ) -> Option<u64> {
-        let SentRevision { id, sequence, deleted, sent, version } = revision;
+        let SentRevision { id, sequence, deleted, sent, revision } = revision;
         let mut at_peer = None;
         match answer {
             RevAnswer::Wanted if sent == Sent::Offer => {
                 if let Sender::Batches(batches) = &mut self.sender {
-                    batches.want(Wanted { id, sequence, version });
+                    batches.want(Wanted { id, sequence, revision });
                 }
                 return None;
             }
@@ -369,11 +369,11 @@ impl Push {
             // It had the body already and knows nothing to do with it: the next run tries again.
             RevAnswer::Wanted => {}
             RevAnswer::Conflict(_) => {
-                let refused = Refused { sequence, version: Some(version) };
+                let refused = Refused { sequence, revision: Some(revision) };
                 self.failed(core, refused, &id, deleted, refuse::conflict());
             }
             RevAnswer::Failed(error) => {
-                let refused = Refused { sequence, version: Some(version) };
+                let refused = Refused { sequence, revision: Some(revision) };
                 self.failed(core, refused, &id, deleted, error);
             }
         }
@@ -413,15 +413,15 @@ impl Single {
 }
 
 /// The revision that the peer is known to have had.
-fn known_of(change: &Change) -> Option<Version> {
-    change.remote_ancestor.filter(|ancestor| *ancestor != change.vector.current)
+fn known_of(change: &Change) -> Option<RevId> {
+    change.remote_ancestor.filter(|ancestor| *ancestor != change.vector.id())
 }
 
 fn propose(
     core: &mut Core,
     collection: usize,
     single: &mut Single,
-    proposals: Vec<(Option<Version>, Change)>,
+    proposals: Vec<(Option<RevId>, Change)>,
 ) -> Result<(), SessionError> {
     let body = write_proposals(proposals.iter().map(|(known, change)| (change, *known)));
     let mut message = core
@@ -443,7 +443,7 @@ fn take_retries(
     core: &mut Core,
     collection: usize,
     store: &dyn ReplicaStore,
-) -> Result<Vec<(Option<Version>, Change)>, SessionError> {
+) -> Result<Vec<(Option<RevId>, Change)>, SessionError> {
     let id = core.collections[collection].id;
     let count = single.retries.len().min(CHANGES_BATCH);
     let mut again = Vec::with_capacity(count);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::core::{Awaiting, Core};
 use super::super::error::SessionError;
 use super::super::extension::sender::SentRevision;
-use super::super::extension::{self, answer};
+use super::super::extension::{self, RevsFormat, answer};
 use super::super::messages::{DEFAULT_COLLECTION, parse_proposals_reply, profile};
 use super::super::store::{Change, ReplicaStore};
 use super::Active;
@@ -81,6 +81,7 @@ impl Active {
         let accepted = reply.properties.get(extension::PROPERTY).filter(|_| self.config.extension);
         let last = accepted.and_then(|value| extension::parse_acceptance(value, self.works.len()));
         core.extension = last.is_some();
+        core.revs_format = RevsFormat::agreed(reply.properties.get(extension::FORMAT_PROPERTY));
         for (n, checkpoint) in checkpoints.iter().enumerate() {
             self.begin(core, n, checkpoint, last.as_ref().map(|last| last[n]), store)?;
         }

@@ -2,6 +2,7 @@
 //!
 //! Source: `firmware-notes/replication.md`, extension, byte tables.
 
+use super::RevsFormat;
 use super::codec::{CodecError, get, put, unzigzag, zigzag};
 use crate::blip::ErrorReply;
 use crate::database::revision::VersionVector;
@@ -37,7 +38,7 @@ impl RevAnswer {
 }
 
 /// Writes the answers to all revisions of a message, in order.
-pub fn encode(answers: &[RevAnswer]) -> Vec<u8> {
+pub fn encode(answers: &[RevAnswer], format: RevsFormat) -> Vec<u8> {
     let mut out = Vec::new();
     let mut next = 0u64;
     let mut at = 0;
@@ -51,6 +52,9 @@ pub fn encode(answers: &[RevAnswer]) -> Vec<u8> {
                 next = sequence.wrapping_add(run as u64);
             }
             RevAnswer::Known | RevAnswer::Wanted => {}
+            RevAnswer::Conflict(vector) if format == RevsFormat::Versions => {
+                put_text(&mut out, &vector.with_trees_as_versions().to_string());
+            }
             RevAnswer::Conflict(vector) => put_text(&mut out, &vector.to_string()),
             RevAnswer::Failed(error) => {
                 put_text(&mut out, &error.domain);
@@ -164,7 +168,7 @@ mod tests {
             // A run of sequences ends before the last number there is.
             let answers: Vec<RevAnswer> =
                 answers.into_iter().filter(|a| *a != RevAnswer::Stored(u64::MAX)).collect();
-            let body = encode(&answers);
+            let body = encode(&answers, RevsFormat::TreeIds);
             prop_assert_eq!(decode(&body, answers.len()), Ok(answers.clone()));
             prop_assert!(decode(&body, answers.len() + 1).is_err());
         }
@@ -180,6 +184,6 @@ mod tests {
     #[test]
     fn the_usual_answer_takes_a_few_bytes() {
         let answers: Vec<RevAnswer> = (8_000..8_400).map(RevAnswer::Stored).collect();
-        assert!(encode(&answers).len() <= 6);
+        assert!(encode(&answers, RevsFormat::Versions).len() <= 6);
     }
 }

@@ -18,6 +18,39 @@ pub const PROPERTY: &str = "gattway";
 /// The version that is offered; also the whole value of the offer.
 pub const VERSION: &str = "1";
 
+/// Name of the property that says which columns of a `revs` message one side reads: the newest [`RevsFormat`]. Both use the
+/// older of the two; a peer without the property reads the first.
+pub const FORMAT_PROPERTY: &str = "gattway-revs";
+
+/// Which columns a `revs` message and its answer may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RevsFormat {
+    /// Versions only: those that stand for tree IDs go in their place.
+    #[default]
+    Versions,
+    /// Tree IDs too.
+    TreeIds,
+}
+
+impl RevsFormat {
+    /// The newest this side reads.
+    pub const NEWEST: RevsFormat = RevsFormat::TreeIds;
+
+    /// The value of the property.
+    pub fn text(self) -> &'static str {
+        match self {
+            RevsFormat::Versions => "1",
+            RevsFormat::TreeIds => "2",
+        }
+    }
+
+    /// What to use with a peer that says this of itself. Newer peers read older columns too.
+    pub fn agreed(peer: Option<&str>) -> RevsFormat {
+        let newest: u32 = peer.and_then(|peer| peer.parse().ok()).unwrap_or(1);
+        if newest >= 2 { RevsFormat::TreeIds } else { RevsFormat::Versions }
+    }
+}
+
 /// Most revisions in one message.
 pub const REVS_ENTRIES_MAX: usize = 4_096;
 

@@ -1,5 +1,6 @@
 //! Receiving by the extension: what a `revs` message asks of the store, and the answer when that is done.
 
+use super::RevsFormat;
 use super::answer::{RevAnswer, encode};
 use super::codec::{Content, RevEntry};
 use crate::blip::{ErrorReply, MessageNumber, OutgoingMessage};
@@ -32,10 +33,10 @@ pub(in crate::replicator) struct RevsReceived {
 
 impl RevsReceived {
     /// The reply, when all answers are there.
-    pub fn to_reply(&self) -> OutgoingMessage {
+    pub fn to_reply(&self, format: RevsFormat) -> OutgoingMessage {
         let answers: Vec<RevAnswer> =
             self.answers.iter().map(|(_, answer)| answer.clone().unwrap_or(RevAnswer::Known)).collect();
-        OutgoingMessage::default().with_body(encode(&answers))
+        OutgoingMessage::default().with_body(encode(&answers, format))
     }
 }
 

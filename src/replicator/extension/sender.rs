@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::codec::{Content, RevsEncoder};
 use super::{REVS_BYTES, REVS_BYTES_IN_FLIGHT_MAX, REVS_ENTRIES, REVS_IN_FLIGHT_MAX};
-use crate::database::revision::SourceId;
+use crate::database::revision::{RevId, SourceId, VersionVector};
 use crate::replicator::core::{Awaiting, Core};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
@@ -28,7 +28,7 @@ pub(in crate::replicator) struct SentRevision {
     /// What went with it.
     pub sent: Sent,
     /// For sending it when it is wanted.
-    pub version: crate::database::revision::Version,
+    pub revision: RevId,
 }
 
 /// What went with a revision.
@@ -111,11 +111,12 @@ impl BatchSender {
         let mut sent = false;
         while !self.wanted.is_empty() && self.has_room(core) {
             let Some(target) = core.collections.get(collection).map(|c| c.id) else { break };
-            let mut encoder = RevsEncoder::new(true, 0);
+            let mut encoder = RevsEncoder::new(core.revs_format, true, 0);
             let mut revisions = Vec::new();
             while let Some(wanted) = self.wanted.pop_front() {
-                let newest =
-                    store.document(target, &wanted.id)?.filter(|c| c.vector.current == wanted.version);
+                let newest = store
+                    .document(target, &wanted.id)?
+                    .filter(|c| c.vector.current == wanted.revision.version());
                 let (change, content) = match newest {
                     Some(change) => {
                         let content = Content::Body(body_of(&change));
@@ -154,7 +155,7 @@ impl BatchSender {
         }
         let limit = (REVS_BYTES / self.row_bytes.max(1)).clamp(READ_MIN, REVS_ENTRIES);
         let Rows { from, mut through, changes } = feed.read(store, ceiling, limit, true)?;
-        let mut encoder = RevsEncoder::new(false, self.announced);
+        let mut encoder = RevsEncoder::new(core.revs_format, false, self.announced);
         let mut revisions = Vec::with_capacity(changes.len());
         let mut sequences = Vec::with_capacity(changes.len());
         let rows = changes.len();
@@ -234,7 +235,7 @@ fn sent_revision(change: Change, content: &Content) -> SentRevision {
         sequence: change.sequence,
         deleted: change.deleted,
         sent,
-        version: change.vector.current,
+        revision: change.vector.id(),
     }
 }
 
@@ -243,7 +244,7 @@ fn gone(wanted: &Wanted) -> Change {
     Change {
         sequence: wanted.sequence,
         id: wanted.id.clone(),
-        vector: crate::database::revision::VersionVector::new(wanted.version),
+        vector: VersionVector::new(wanted.revision.version()),
         deleted: false,
         body_size: 0,
         remote_ancestor: None,

@@ -7,7 +7,7 @@ use super::super::messages::{
 };
 use super::super::store::{Change, ReplicaStore};
 use crate::blip::OutgoingMessage;
-use crate::database::revision::{Version, VersionVector};
+use crate::database::revision::{RevId, VersionVector};
 
 /// What is unwanted in a reply to `changes`.
 const UNWANTED: &str = "0";
@@ -37,28 +37,28 @@ fn answer_proposal(entry: &ProposedEntry, local: Option<&Change>, conflict_inclu
     let Some(local) = local else { return ACCEPTED.into() };
     // What the proposer knows of, its revision includes.
     let proposed = match &entry.known {
-        Some(known) => entry.vector.kept_against(known),
+        Some(known) => entry.vector.with_history_of(known),
         None => entry.vector.clone(),
     };
-    if is_known(&local.vector, &proposed) {
+    if is_known(&local.vector, &proposed, entry.vector.id()) {
         return "304".into();
     }
     let descends = proposed.contains(local.vector.current);
-    let untold = local.vector.knows(proposed.current).is_none();
+    let untold = local.vector.knows(entry.vector.id()).is_none();
     // A new document may take the place of a tombstone.
     if descends || untold || (local.deleted && entry.known.is_none()) {
         return ACCEPTED.into();
     }
     match conflict_includes_rev {
-        true => format!("{{\"status\":409,\"rev\":\"{}\"}}", local.vector),
+        true => format!("{{\"status\":409,\"rev\":\"{}\"}}", local.vector.versions_text()),
         false => "409".into(),
     }
 }
 
 /// Whether a listed revision need not be sent. One that crosses the local one is wanted, and one that may do so: it comes
 /// with all its history, and the store decides.
-fn is_known(local: &VersionVector, listed: &VersionVector) -> bool {
-    local.current == listed.current || (local.knows(listed.current) == Some(true) && !local.crosses(listed))
+fn is_known(local: &VersionVector, listed: &VersionVector, id: RevId) -> bool {
+    local.current == listed.current || (local.knows(id) == Some(true) && !local.crosses(listed))
 }
 
 /// Answers `changes` on the passive side, where everything unknown is wanted.
@@ -90,14 +90,14 @@ pub(crate) fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Opti
         return None;
     }
     let Some(local) = local else { return Some(wanted_answer(&[])) };
-    if is_known(&local.vector, &entry.vector) {
+    if is_known(&local.vector, &entry.vector, entry.vector.id()) {
         return None;
     }
-    let mut ancestors: Vec<Version> = Vec::new();
+    let mut ancestors: Vec<RevId> = Vec::new();
     if !local.deleted {
-        ancestors.push(local.vector.current);
+        ancestors.push(local.vector.id());
     }
-    ancestors.extend(local.remote_ancestor.filter(|ancestor| *ancestor != local.vector.current));
+    ancestors.extend(local.remote_ancestor.filter(|ancestor| *ancestor != local.vector.id()));
     Some(wanted_answer(&ancestors))
 }
 

@@ -13,6 +13,7 @@ use super::core::{Answer, Awaiting, Core, Fault, SessionCollection};
 use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
+use super::extension::RevsFormat;
 use super::extension::receiver::RevsReceived;
 use super::messages::{DEFAULT_COLLECTION, parse_get_collections, profile, refuse};
 use super::store::{CommitOutcome, ReplicaStore, StoredCheckpoint};
@@ -138,6 +139,12 @@ impl Passive {
             };
             let last: Vec<u64> = core.collections.iter().map(last).collect();
             reply = reply.with(extension::PROPERTY, &extension::acceptance(&last));
+            let newest = request.properties.get(extension::FORMAT_PROPERTY);
+            core.revs_format = RevsFormat::agreed(newest);
+            // A peer that says nothing of formats gets the answer that it always got.
+            if newest.is_some() {
+                reply = reply.with(extension::FORMAT_PROPERTY, RevsFormat::NEWEST.text());
+            }
         }
         Ok(Answer::Now(reply))
     }

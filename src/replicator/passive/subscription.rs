@@ -218,9 +218,9 @@ fn revision_answered(
     revision: SentRevision,
     answer: RevAnswer,
 ) {
-    let SentRevision { id, sequence, deleted, sent, version } = revision;
+    let SentRevision { id, sequence, deleted, sent, revision } = revision;
     match answer {
-        RevAnswer::Wanted if sent == Sent::Offer => batches.want(Wanted { id, sequence, version }),
+        RevAnswer::Wanted if sent == Sent::Offer => batches.want(Wanted { id, sequence, revision }),
         RevAnswer::Stored(_) | RevAnswer::Known | RevAnswer::Wanted | RevAnswer::Conflict(_) => {
             core.progress.completed += 1;
             if sent == Sent::Body {

@@ -74,12 +74,13 @@ fn body(rng: &mut fastrand::Rng, sample: &[u8]) -> Vec<u8> {
 
 /// A good `revs` message to be damaged.
 fn sample_revs() -> Vec<u8> {
+    use crate::replicator::extension::RevsFormat;
     use crate::replicator::extension::codec::{Content, RevsEncoder};
     let store = MemoryStore::new(9);
     (0..20).for_each(|n| store.put(&format!("doc-{n}"), "{\"a\":[1,2,3]}"));
     let changes =
         store.changes(store.collection("_default").expect("there"), 0, 100, true).expect("in memory");
-    let mut encoder = RevsEncoder::new(false, 0);
+    let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, false, 0);
     for (n, change) in changes.iter().enumerate() {
         let body = Content::Body(change.body.clone().expect("asked for"));
         encoder.push(change, if n % 3 == 0 { &Content::Offer } else { &body });
@@ -260,10 +261,11 @@ fn a_revision_that_never_comes_does_not_keep_lists_without_end() {
 
 #[test]
 fn a_feed_of_holes_is_refused() {
+    use crate::replicator::extension::RevsFormat;
     use crate::replicator::extension::codec::RevsEncoder;
     let mut scripted = pulling(true);
     for n in 1.. {
-        let body = RevsEncoder::new(false, 2 * n).finish(2 * n + 1, false);
+        let body = RevsEncoder::new(RevsFormat::NEWEST, false, 2 * n).finish(2 * n + 1, false);
         let mut message = request("revs").with_body(body);
         message.no_reply = true;
         scripted.peer.send_request(message).expect("small");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::database::revision::{Causality, SourceId, Version, VersionVector};
+use crate::database::revision::{Causality, RevId, SourceId, Version, VersionVector};
 use crate::replicator::store::*;
 
 #[derive(Clone)]
@@ -76,8 +76,7 @@ impl MemoryStore {
             None => (VersionVector::new(version), None),
             Some(old) => {
                 let shared = old.shared || old.change.sequence <= c.pushed;
-                let ancestor =
-                    if shared { Some(old.change.vector.current) } else { old.change.remote_ancestor };
+                let ancestor = if shared { Some(old.change.vector.id()) } else { old.change.remote_ancestor };
                 (old.change.vector.edited(version), ancestor)
             }
         };
@@ -151,7 +150,7 @@ impl MemoryStore {
             Err(error) => return CommitOutcome::Rejected(Rejection::BadBody(error.to_string())),
         };
         let (id, body_text) = (&revision.id, revision.body.clone());
-        let current = revision.vector.current;
+        let current = revision.vector.id();
         let Some(local) = c.docs.get(id).cloned() else {
             let sequence = insert(c, id, revision.vector.clone(), revision.deleted, body_text, None, true);
             return CommitOutcome::Inserted { sequence };
@@ -207,7 +206,7 @@ fn insert(
     vector: VersionVector,
     deleted: bool,
     body: Bytes,
-    remote_ancestor: Option<Version>,
+    remote_ancestor: Option<RevId>,
     shared: bool,
 ) -> u64 {
     if let Some(old) = c.docs.get(id) {

@@ -87,7 +87,7 @@ fn vectors(choices: &mut Choices<'_>) {
     assert!(vector.versions().count() <= VERSIONS_MAX);
     let again: VersionVector = vector.to_string().parse().expect("what is printed is read");
     assert_eq!(again, vector);
-    let joined = VersionVector::from_rev_and_history(&vector.current.to_string(), &vector.history_text());
+    let joined = VersionVector::from_rev_and_history(&vector.id().to_string(), &vector.history_text());
     assert_eq!(joined.map(|joined| joined.current), Ok(vector.current));
     assert_eq!(vector.compare(&vector), Causality::Same);
     let Ok(other) = choices.text().parse::<VersionVector>() else { return };

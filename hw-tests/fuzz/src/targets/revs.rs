@@ -5,7 +5,7 @@ use bytes::Bytes;
 use gattway::database::revision::VERSIONS_MAX;
 use gattway::replicator::config::DOCUMENT_ID_MAX;
 use gattway::replicator::extension::codec::{Content, RevsEncoder, decode};
-use gattway::replicator::extension::{REVS_ENTRIES_MAX, answer, parse_acceptance};
+use gattway::replicator::extension::{REVS_ENTRIES_MAX, RevsFormat, answer, parse_acceptance};
 use gattway::replicator::store::Change;
 
 use super::super::choices::Choices;
@@ -20,7 +20,7 @@ fn revs(body: Bytes) {
     assert!(held <= PER_BYTE * body.len() + OVERHEAD, "{held} bytes held for {}", body.len());
     let Ok(message) = decoded else { return };
     assert!(message.revisions.len() <= REVS_ENTRIES_MAX && message.from <= message.through);
-    let mut encoder = RevsEncoder::new(message.asked, message.from);
+    let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, message.asked, message.from);
     for entry in &message.revisions {
         assert!((1..=DOCUMENT_ID_MAX).contains(&entry.id.len()));
         assert!(entry.vector.versions().count() <= VERSIONS_MAX);
@@ -53,7 +53,11 @@ fn answers(count: usize, body: &[u8]) {
     assert!(held <= 200 * count + 64 * body.len() + OVERHEAD, "{held} bytes held");
     let Ok(answers) = decoded else { return };
     assert_eq!(answers.len(), count);
-    assert_eq!(answer::decode(&answer::encode(&answers), count), Ok(answers), "written back");
+    assert_eq!(
+        answer::decode(&answer::encode(&answers, RevsFormat::NEWEST), count),
+        Ok(answers),
+        "written back"
+    );
 }
 
 pub fn run(input: &[u8]) {

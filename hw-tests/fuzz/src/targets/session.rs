@@ -13,6 +13,7 @@ use gattway::replicator::ReplicatorType;
 use gattway::replicator::checkpoint::Checkpoint;
 use gattway::replicator::config::{ActiveConfig, PassiveConfig, REPLY_TIMEOUT, STOP_TIMEOUT};
 use gattway::replicator::event::{CommitRequest, SessionEvent};
+use gattway::replicator::extension::RevsFormat;
 use gattway::replicator::extension::answer::{RevAnswer, encode};
 use gattway::replicator::extension::codec::{Content, RevsEncoder};
 use gattway::replicator::messages::{PROPERTY_KEYS, profile};
@@ -277,7 +278,7 @@ fn good_rev(world: &mut World, choices: &mut Choices<'_>) {
     let mut message = OutgoingMessage::request("rev")
         .with("collection", "0")
         .with("id", id)
-        .with("rev", &vector.current.to_string())
+        .with("rev", &vector.id().to_string())
         .with("sequence", &choices.byte().to_string());
     let history = vector.history_text();
     if !history.is_empty() {
@@ -297,7 +298,7 @@ fn good_rev(world: &mut World, choices: &mut Choices<'_>) {
 fn revs(world: &mut World, choices: &mut Choices<'_>) {
     let flags = choices.byte();
     let from = u64::from(choices.byte());
-    let mut encoder = RevsEncoder::new(flags & 8 != 0, from);
+    let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, flags & 8 != 0, from);
     let mut sequence = from;
     for _ in 0..choices.below(8) {
         let shape = choices.byte();
@@ -377,7 +378,7 @@ fn answer(world: &mut World, choices: &mut Choices<'_>) {
                     _ => RevAnswer::Stored(choices.u64() >> (choices.byte() & 63)),
                 })
                 .collect();
-            reply.with_body(encode(&answers))
+            reply.with_body(encode(&answers, RevsFormat::NEWEST))
         }
         _ => reply,
     };

@@ -6,7 +6,7 @@ use super::{
     COARSE, CodecError, Content, HISTORY_VERSIONS_MAX, RevEntry, RevsMessage, SOURCES_MAX, flag, get, head,
     unzigzag,
 };
-use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+use crate::database::revision::{SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector};
 use crate::replicator::config::DOCUMENT_ID_MAX;
 use crate::replicator::extension::REVS_ENTRIES_MAX;
 
@@ -137,6 +137,13 @@ fn read_vectors(
                 vector.history.push(reader.version(sources, last_time)?);
             }
         }
+        if flags & flag::TREES != 0 {
+            let trees = reader.size(TREE_IDS_MAX, field)?;
+            history_versions += trees;
+            for _ in 0..trees {
+                vector.trees.push(reader.tree()?);
+            }
+        }
         vectors.push(vector);
     }
     Ok(vectors)
@@ -183,6 +190,13 @@ impl<'a> Reader<'a> {
         let field = "author";
         let number = self.size(SOURCES_MAX, field)?;
         sources.get(number).copied().ok_or(CodecError { field })
+    }
+
+    fn tree(&mut self) -> Result<TreeId, CodecError> {
+        let field = "tree ID";
+        let generation = u32::try_from(self.number(field)?).map_err(|_| CodecError { field })?;
+        let len = self.size(self.bytes.len(), field)?;
+        TreeId::new(generation, self.take(len, field)?).ok_or(CodecError { field })
     }
 
     fn version(&mut self, sources: &[SourceId], base: u64) -> Result<Version, CodecError> {

@@ -9,7 +9,7 @@ mod tests;
 use bytes::Bytes;
 
 pub use self::decode::decode;
-use super::REVS_ENTRIES_MAX;
+use super::{REVS_ENTRIES_MAX, RevsFormat};
 use crate::blip::varint;
 use crate::database::revision::{SourceId, VERSIONS_MAX, VersionVector};
 use crate::replicator::store::Change;
@@ -30,6 +30,8 @@ mod flag {
     pub const COARSE: u8 = 0x20;
     /// It was asked for and is not there any more.
     pub const GONE: u8 = 0x40;
+    /// It is at a tree ID or has some in its history.
+    pub const TREES: u8 = 0x80;
 }
 
 /// Flags of a message.
@@ -101,6 +103,7 @@ pub struct CodecError {
 /// Builds a message, one revision after the other.
 #[derive(Debug)]
 pub struct RevsEncoder {
+    format: RevsFormat,
     asked: bool,
     from: u64,
     count: usize,
@@ -119,8 +122,9 @@ pub struct RevsEncoder {
 
 impl RevsEncoder {
     /// An empty message.
-    pub fn new(asked: bool, from: u64) -> RevsEncoder {
+    pub fn new(format: RevsFormat, asked: bool, from: u64) -> RevsEncoder {
         RevsEncoder {
+            format,
             asked,
             from,
             count: 0,
@@ -158,7 +162,12 @@ impl RevsEncoder {
         let mut flags = u8::from(change.deleted) * flag::DELETED;
         self.push_sequence(change.sequence, &mut flags);
         self.push_id(&change.id);
-        self.push_vector(&change.vector, &mut flags);
+        match self.format {
+            RevsFormat::Versions if !change.vector.trees.is_empty() => {
+                self.push_vector(&change.vector.with_trees_as_versions(), &mut flags);
+            }
+            _ => self.push_vector(&change.vector, &mut flags),
+        }
         match content {
             Content::Body(body) => {
                 flags |= flag::BODY;
@@ -205,6 +214,11 @@ impl RevsEncoder {
             put(&mut self.versions, zigzag(step));
         }
         self.last_time = vector.current.time;
+        self.push_history(vector, flags);
+        self.push_trees(vector, flags);
+    }
+
+    fn push_history(&mut self, vector: &VersionVector, flags: &mut u8) {
         if vector.merged.is_empty() && vector.history.is_empty() {
             return;
         }
@@ -215,6 +229,19 @@ impl RevsEncoder {
             let source = self.source(version.source);
             put(&mut self.versions, source as u64);
             put(&mut self.versions, zigzag(version.time.wrapping_sub(vector.current.time) as i64));
+        }
+    }
+
+    fn push_trees(&mut self, vector: &VersionVector, flags: &mut u8) {
+        if vector.trees.is_empty() {
+            return;
+        }
+        *flags |= flag::TREES;
+        put(&mut self.versions, vector.trees.len() as u64);
+        for id in &vector.trees {
+            put(&mut self.versions, id.generation().into());
+            put(&mut self.versions, id.digest().len() as u64);
+            self.versions.extend_from_slice(id.digest());
         }
     }
 

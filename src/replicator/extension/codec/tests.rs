@@ -1,7 +1,8 @@
 //! What went in comes out; what is damaged is refused.
 
 use super::*;
-use crate::database::revision::Version;
+use crate::database::revision::tree::GENERATION_MAX;
+use crate::database::revision::{TreeId, Version};
 use proptest::prelude::*;
 
 fn version() -> impl Strategy<Value = Version> {
@@ -10,8 +11,11 @@ fn version() -> impl Strategy<Value = Version> {
 }
 
 fn entry() -> impl Strategy<Value = RevEntry> {
-    let vector = (version(), prop::collection::vec(version(), 0..3), prop::collection::vec(version(), 0..3))
-        .prop_map(|(current, merged, history)| VersionVector { current, merged, history });
+    let versions = || prop::collection::vec(version(), 0..3);
+    let tree = (1..=GENERATION_MAX, prop::collection::vec(any::<u8>(), 1..=20))
+        .prop_map(|(generation, digest)| TreeId::new(generation, &digest).expect("within the limits"));
+    let vector = (version(), versions(), versions(), prop::collection::vec(tree, 0..3))
+        .prop_map(|(current, merged, history, trees)| VersionVector { current, merged, history, trees });
     let content = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..20).prop_map(|body| Content::Body(body.into())),
         Just(Content::Offer),
@@ -44,7 +48,7 @@ proptest! {
         last: bool,
     ) {
         let (from, through) = (u64::from(from), u64::from(from) + u64::from(span));
-        let mut encoder = RevsEncoder::new(asked, from);
+        let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, asked, from);
         revisions.iter().for_each(|entry| encoder.push(&change(entry), &entry.content));
         let body = Bytes::from(encoder.finish(through, last));
         let decoded = decode(&body);
@@ -63,7 +67,7 @@ proptest! {
 
 #[test]
 fn a_record_of_a_sensor_takes_few_bytes_beside_its_body() {
-    let mut encoder = RevsEncoder::new(false, 100);
+    let mut encoder = RevsEncoder::new(RevsFormat::Versions, false, 100);
     for n in 0..300u64 {
         let time = 0x18ea_7b9b_f01b_0000 + (n << 16);
         let entry = RevEntry {
