@@ -33,7 +33,7 @@ fn documents(db: &Path) -> Vec<Value> {
 #[test]
 fn documents_are_put_got_listed_and_removed() {
     let (_directory, db) = database();
-    let revision = ok(&db, &["db", "put", "valve-7", r#"{"open":true,"_id":"ignored"}"#]);
+    let revision = ok(&db, &["db", "put", "valve-7", r#"{"open":true,"_id":"valve-7"}"#]);
     let document: Value = serde_json::from_str(&ok(&db, &["db", "get", "valve-7"])).unwrap();
     assert_eq!(document, json!({"_id": "valve-7", "_rev": revision.trim(), "open": true}));
     assert_eq!(ok(&db, &["db", "get", "valve-7", "--body"]), "{\"open\":true}\n");

@@ -11,6 +11,10 @@ pub const FRAME_SIZE_MAX_WHILE_URGENT: usize = 4_096;
 /// Longest frame accepted from a peer, in bytes: the message limit of the framing below.
 pub const FRAME_SIZE_ACCEPTED_MAX: usize = 1 << 20;
 
+/// Most bytes of a message after decompression, properties included: the largest document a server of this protocol takes
+/// is 20 MB.
+pub const MESSAGE_SIZE_MAX: usize = 20 << 20;
+
 /// Most bytes of encoded properties in a message.
 pub const PROPERTIES_SIZE_MAX: usize = 100 * 1024;
 
@@ -47,8 +51,7 @@ impl Default for BlipConfig {
     fn default() -> BlipConfig {
         BlipConfig {
             compression_level: 6,
-            // The largest document a server of this protocol takes is 20 MB.
-            message_size_max: 20 << 20,
+            message_size_max: MESSAGE_SIZE_MAX,
             properties_size_max: PROPERTIES_SIZE_MAX,
             // The original keeps 10 revisions, 5 change lists and a few attachments open.
             open_messages_max: 256,

@@ -27,7 +27,7 @@ mod tests;
 pub mod varint;
 
 pub use budget::Budget;
-pub use config::BlipConfig;
+pub use config::{BlipConfig, MESSAGE_SIZE_MAX};
 pub use connection::{BlipStats, Connection};
 pub use error::BlipError;
 pub use message::{ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage};

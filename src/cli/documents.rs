@@ -32,45 +32,75 @@ pub(super) struct Edit {
     pub(super) body: Option<Map<String, Value>>,
 }
 
-/// Makes the edit that a record asks for. `number` counts the records, from 1.
-///
-/// `_id`, `_rev` and `_deleted` are taken out of the body; `"_deleted": true` deletes the document.
-///
-/// # Errors
-/// No ID, or one that is neither text nor a whole number.
-pub(super) fn edit_of(record: Record, number: u64, ids: &IdArgs) -> Result<Edit, CliError> {
-    let Record { line, mut fields } = record;
-    let own_id = fields.remove("_id");
-    let id = if let Some(prefix) = &ids.id_prefix {
-        format!("{prefix}{number:0NUMBER_DIGITS$}")
-    } else if let Some(field) = &ids.id_from {
-        let value = if field == "_id" { own_id.as_ref() } else { fields.get(field) };
-        id_text(value.ok_or_else(|| no_id(line, field))?, line, field)?
-    } else {
-        id_text(&own_id.ok_or_else(|| no_id(line, "_id"))?, line, "_id")?
-    };
-    fields.remove("_rev");
-    let body = match fields.remove("_deleted") {
-        None | Some(Value::Bool(false)) => Some(fields),
-        Some(Value::Bool(true)) => None,
-        Some(_) => {
-            return Err(CliError::new(
-                Exit::Input,
-                format!("line {line}: `_deleted` is neither true nor false"),
-            ));
-        }
-    };
-    Ok(Edit { line, id, body })
+/// What stands beside a document in a record, as `db get` and `db export` print it: those members are no part of the body.
+/// One rule for all that a person or a program gives as JSON.
+#[derive(Debug)]
+pub(super) struct Meta {
+    /// `_id`.
+    pub(super) id: Option<Value>,
+    /// `"_deleted": true`.
+    pub(super) deleted: bool,
+    /// The rest. `_rev` is left out: it says what was stored when it was printed.
+    pub(super) body: Map<String, Value>,
 }
 
-fn id_text(value: &Value, line: u64, field: &str) -> Result<String, CliError> {
+impl Meta {
+    /// Takes a record apart.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(super) fn take(mut fields: Map<String, Value>) -> Result<Meta, String> {
+        let id = fields.remove("_id");
+        fields.remove("_rev");
+        let deleted = match fields.remove("_deleted") {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::Bool(true)) => true,
+            Some(_) => return Err("`_deleted` is neither true nor false".to_owned()),
+        };
+        Ok(Meta { id, deleted, body: fields })
+    }
+
+    /// Checks that the record does not say it is another document.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(super) fn check_id(&self, id: &str) -> Result<(), String> {
+        match &self.id {
+            Some(own) if id_text(own).as_deref() != Some(id) => {
+                Err(format!("its `_id` is {own}, and it would be saved as {id:?}; take `_id` out, or use it"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes the edit that a record asks for. `number` counts the records, from 1.
+///
+/// # Errors
+/// No ID, one that is neither text nor a whole number, or two that differ.
+pub(super) fn edit_of(record: Record, number: u64, ids: &IdArgs) -> Result<Edit, CliError> {
+    let Record { line, fields } = record;
+    let at_line = |reason: String| CliError::new(Exit::Input, format!("line {line}: {reason}"));
+    let meta = Meta::take(fields).map_err(at_line)?;
+    let id_of = |value: Option<&Value>, field: &str| {
+        let value = value.ok_or_else(|| no_id(line, field))?;
+        id_text(value).ok_or_else(|| at_line(format!("`{field}` is neither text nor a whole number")))
+    };
+    let id = match (&ids.id_prefix, ids.id_from.as_deref()) {
+        (Some(prefix), _) => format!("{prefix}{number:0NUMBER_DIGITS$}"),
+        (None, Some("_id") | None) => id_of(meta.id.as_ref(), "_id")?,
+        (None, Some(field)) => id_of(meta.body.get(field), field)?,
+    };
+    meta.check_id(&id).map_err(at_line)?;
+    Ok(Edit { line, id, body: (!meta.deleted).then_some(meta.body) })
+}
+
+/// A value as an ID: text, or a whole number.
+fn id_text(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
-        _ => Err(CliError::new(
-            Exit::Input,
-            format!("line {line}: `{field}` is neither text nor a whole number"),
-        )),
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        _ => None,
     }
 }
 
@@ -100,10 +130,16 @@ mod tests {
         let doc = json!({"_id": "x", "_rev": "1@a", "n": 7, "t": 1.5});
         let body = Some(json!({"n": 7, "t": 1.5}));
         assert_eq!(edit(doc.clone(), &none), Ok(("x".into(), body.clone())));
-        assert_eq!(edit(doc.clone(), &from("n")), Ok(("7".into(), body.clone())));
+        let bare = json!({"_rev": "1@a", "n": 7, "t": 1.5});
+        assert_eq!(edit(bare.clone(), &from("n")), Ok(("7".into(), body.clone())));
         assert_eq!(edit(doc.clone(), &from("_id")), Ok(("x".into(), body.clone())));
-        assert_eq!(edit(doc.clone(), &prefix), Ok(("p-000041".into(), body)));
-        assert_eq!(edit(doc, &from("t")), Err("line 9: `t` is neither text nor a whole number".into()));
+        assert_eq!(edit(bare.clone(), &prefix), Ok(("p-000041".into(), body)));
+        let two = "line 9: its `_id` is \"x\", and it would be saved as ";
+        for (ids, id) in [(from("n"), "7"), (prefix, "p-000041")] {
+            let refused = edit(doc.clone(), &ids).expect_err("two IDs");
+            assert_eq!(refused, format!("{two}{id:?}; take `_id` out, or use it"));
+        }
+        assert_eq!(edit(bare, &from("t")), Err("line 9: `t` is neither text nor a whole number".into()));
         assert_eq!(edit(json!({"n": 7}), &none), Err("line 9: no `_id`, so the document has no ID".into()));
     }
 

@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::{CliError, Exit};
+use crate::database::validate::parse_json;
 
 /// Longest line of NDJSON that is read, in bytes. A line without an end would otherwise fill the memory.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -68,7 +69,7 @@ pub(super) fn read(input: impl BufRead, format: Format, take: &mut Take<'_>) -> 
 /// # Errors
 /// Not a JSON object.
 pub(super) fn parse_line(text: &[u8], line: u64) -> Result<Record, CliError> {
-    match serde_json::from_slice(text) {
+    match parse_json(text) {
         Ok(Value::Object(fields)) => Ok(Record { line, fields }),
         Ok(other) => Err(not_an_object(line, &other)),
         Err(error) => Err(malformed(line, &reason(&error))),

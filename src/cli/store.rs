@@ -11,9 +11,10 @@ use super::documents::Edit;
 use super::events::{Event, Events};
 use super::output::bytes_text;
 use super::{CliError, Exit};
+use crate::database::validate::check_body;
 use crate::database::{
-    Collection, DOCUMENT_BODY_MAX, Database, DatabaseConfig, DatabaseError, Document, Room,
-    canonical_collection_name, check_document_id,
+    Collection, Database, DatabaseConfig, DatabaseError, Document, Room, canonical_collection_name,
+    check_document_id,
 };
 use crate::replicator::store::ReplicaStore;
 
@@ -190,7 +191,7 @@ pub(super) fn put(
     body: Map<String, Value>,
     if_revision: Option<&str>,
 ) -> Result<(String, u64), CliError> {
-    check_id(id).map_err(failed)?;
+    check_document_id(id).map_err(failed)?;
     let stored = collection.get(id).map_err(failed)?;
     let current = stored.as_ref().and_then(revision_of);
     if let Some(expected) = if_revision
@@ -257,18 +258,10 @@ pub(super) enum SavedKind {
 /// Checks what can be checked of an edit without the database; gives the size of its body in bytes.
 pub(super) fn check(edit: &Edit) -> Result<usize, CliError> {
     let at_line = |error: DatabaseError| failed(error).context(&format!("line {}: ", edit.line), "");
-    check_id(&edit.id).map_err(at_line)?;
+    check_document_id(&edit.id).map_err(at_line)?;
     let Some(body) = &edit.body else { return Ok(0) };
-    let actual = serde_json::to_vec(body).map_or(0, |text| text.len());
-    if actual > DOCUMENT_BODY_MAX {
-        let error = at_line(DatabaseError::TooLarge { max: DOCUMENT_BODY_MAX, actual });
-        return Err(error.context("", &format!(" (document {:?})", edit.id)));
-    }
-    Ok(actual)
-}
-
-fn check_id(id: &str) -> Result<(), DatabaseError> {
-    check_document_id(id)
+    let of_document = |error: CliError| error.context("", &format!(" (document {:?})", edit.id));
+    check_body(body).map_err(|invalid| of_document(at_line(invalid.into())))
 }
 
 /// Makes edits durable, all or none. A document that is there with the same content is left alone.

@@ -1,16 +1,19 @@
 //! Local edits: what a save, a deletion or a purge does to version vector and remote ancestor.
 
 use super::DatabaseError;
-use super::config::DOCUMENT_BODY_MAX;
 use super::error::clip;
-use super::packed::{pack_json, pack_map};
+use super::packed::{Unpacker, json_len, pack_json, pack_map};
 use super::revision::{RevId, Version, VersionVector};
 use super::store::{CollectionKey, NewRevision, Store, StoredRevision, Writer};
+use super::validate::{check_numbers, check_size, may_be_too_large};
+
+use std::sync::PoisonError;
 
 use serde_json::{Map, Value};
 
-/// Top-level keys that belong to the wire, not to a body.
-const RESERVED_KEYS: [&str; 4] = ["_id", "_rev", "_deleted", "_revisions"];
+/// Bytes of a packed body from which on it may stand for more JSON text than a body may have: one byte stands for the
+/// document's ID, of which each byte may need an escape.
+const PACKED_MEASURED_MIN: usize = 32 * 1024;
 
 /// Packs a body of a local edit.
 pub(super) fn pack_body(
@@ -18,28 +21,36 @@ pub(super) fn pack_body(
     id: &str,
     body: &Map<String, Value>,
 ) -> Result<Vec<u8>, DatabaseError> {
-    if let Some(key) = RESERVED_KEYS.into_iter().find(|key| body.contains_key(*key)) {
-        return Err(DatabaseError::BadBody { reason: format!("the key {key:?} is reserved") });
-    }
     let mut packed = Vec::new();
-    pack_map(body, id, store.names(), &mut packed).map_err(|reason| DatabaseError::BadBody { reason })?;
-    check_size(packed.len())?;
+    pack_map(body, id, store.names(), &mut packed)?;
+    if packed.len() >= PACKED_MEASURED_MIN {
+        check_packed_size(store, id, &packed)?;
+    }
     Ok(packed)
 }
 
 /// Packs a body given as JSON text.
 pub(super) fn pack_text(store: &Store, id: &str, text: &[u8]) -> Result<Vec<u8>, DatabaseError> {
-    check_size(text.len())?;
-    let mut packed = Vec::new();
+    check_numbers(text)?;
+    pack_checked(store, id, text)
+}
+
+/// Packs JSON text in which numbers may be written as a peer writes its doubles.
+pub(super) fn pack_checked(store: &Store, id: &str, text: &[u8]) -> Result<Vec<u8>, DatabaseError> {
+    let mut packed = Vec::with_capacity(text.len() / 2);
     pack_json(text, id, store.names(), &mut packed).map_err(|reason| DatabaseError::BadBody { reason })?;
+    if may_be_too_large(text.len()) {
+        check_packed_size(store, id, &packed)?;
+    }
     Ok(packed)
 }
 
-fn check_size(actual: usize) -> Result<(), DatabaseError> {
-    match actual {
-        0..=DOCUMENT_BODY_MAX => Ok(()),
-        _ => Err(DatabaseError::TooLarge { max: DOCUMENT_BODY_MAX, actual }),
-    }
+/// Measures a packed body in the form that travels.
+fn check_packed_size(store: &Store, id: &str, packed: &[u8]) -> Result<(), DatabaseError> {
+    let names = store.names().read().unwrap_or_else(PoisonError::into_inner);
+    let damaged = || DatabaseError::Damaged { detail: "a body that was just packed".into() };
+    let size = json_len(&Unpacker::new(&names, id), packed).ok_or_else(damaged)?;
+    Ok(check_size(size)?)
 }
 
 /// The revision that some peer is known to have of a document whose stored revision is `before`.

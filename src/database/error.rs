@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::validate::Invalid;
+
 /// A failure of the database. Unless a variant says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,11 +76,13 @@ pub enum DatabaseError {
         /// The document.
         id: String,
     },
-    /// Empty, longer than [`DOCUMENT_ID_MAX`](super::DOCUMENT_ID_MAX) bytes, or starts with `_`.
-    #[error("{id:?} is not a valid document ID: 1 to {max} bytes, not starting with `_`", max = super::DOCUMENT_ID_MAX)]
+    /// An ID that no peer would take: see [`check_document_id`](super::check_document_id).
+    #[error("{id:?} cannot be a document ID: {reason}")]
     InvalidId {
         /// What was given, shortened.
         id: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Not `scope.name`, `name` or `_default` of allowed characters.
     #[error(
@@ -100,14 +104,14 @@ pub enum DatabaseError {
         /// The limit.
         max: usize,
     },
-    /// Not a JSON object that can be stored.
+    /// Not a JSON object that can be stored and synced.
     #[error("document body: {reason}")]
     BadBody {
         /// What is wrong with it.
         reason: String,
     },
     /// Body above the limit.
-    #[error("document body of {actual} bytes, at most {max} are accepted")]
+    #[error("document body of {actual} bytes, at most {max} can be synced: split it")]
     TooLarge {
         /// Limit in bytes.
         max: usize,
@@ -135,6 +139,15 @@ impl DatabaseError {
             self,
             DatabaseError::Full { .. } | DatabaseError::Conflict { .. } | DatabaseError::InUse { .. }
         )
+    }
+}
+
+impl From<Invalid> for DatabaseError {
+    fn from(invalid: Invalid) -> DatabaseError {
+        match invalid {
+            Invalid::TooLarge { actual } => DatabaseError::TooLarge { max: super::DOCUMENT_BODY_MAX, actual },
+            invalid => DatabaseError::BadBody { reason: invalid.to_string() },
+        }
     }
 }
 

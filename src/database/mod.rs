@@ -41,6 +41,7 @@ pub mod revision;
 mod store;
 #[cfg(test)]
 mod tests;
+pub(crate) mod validate;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,17 +54,19 @@ pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 pub(crate) use self::clock::wall_now;
 pub use self::collection::{Change, Collection, Documents};
 pub use self::config::{
-    DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DatabaseConfig, Durability,
-    KEEP_FREE_BYTES_DEFAULT, Versioning,
+    DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DOCUMENT_OVERHEAD_MAX, DatabaseConfig,
+    Durability, KEEP_FREE_BYTES_DEFAULT, Versioning,
 };
 pub use self::document::{Blob, Document};
 pub use self::error::DatabaseError;
+pub(crate) use self::error::clip;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
 use self::revision::SourceId;
 use self::store::Store;
 pub use self::store::{BackupInfo, Damage, DocumentName, RestoreReport, Room, SalvageReport, VerifyReport};
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
+pub(crate) use self::validate::Invalid;
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.
 #[derive(Clone)]

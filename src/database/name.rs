@@ -1,8 +1,9 @@
 //! Names: scopes and collections, document IDs.
 
 use super::DatabaseError;
-use super::config::{COLLECTION_NAME_MAX, DOCUMENT_ID_MAX};
+use super::config::COLLECTION_NAME_MAX;
 use super::error::clip;
+use super::validate::check_id;
 
 /// Name of the default scope and the default collection.
 pub const DEFAULT_NAME: &str = "_default";
@@ -35,12 +36,10 @@ fn is_plain_name(name: &str) -> bool {
 /// Checks a document ID.
 ///
 /// # Errors
-/// [`DatabaseError::InvalidId`] if it is empty, longer than [`DOCUMENT_ID_MAX`] or starts with `_`.
+/// [`DatabaseError::InvalidId`] if it is empty, longer than [`DOCUMENT_ID_MAX`](super::DOCUMENT_ID_MAX), begins with `_` or
+/// holds a control character below U+0020: no peer would take it.
 pub fn check_document_id(id: &str) -> Result<(), DatabaseError> {
-    if id.is_empty() || id.len() > DOCUMENT_ID_MAX || id.starts_with('_') {
-        return Err(DatabaseError::InvalidId { id: clip(id) });
-    }
-    Ok(())
+    check_id(id).map_err(|reason| DatabaseError::InvalidId { id: clip(id), reason: reason.to_string() })
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::collection::unpack_body;
-use super::config::DOCUMENT_BODY_MAX;
+use super::edit::{pack_body, pack_checked};
 use super::error::clip;
-use super::name::{canonical_collection_name, check_document_id};
-use super::packed::{Unpacker, json_len, pack_json, pack_map};
+use super::name::canonical_collection_name;
+use super::packed::{Unpacker, json_len};
 use super::revision::{Causality, SourceId, VersionVector, later};
 use super::store::{CHECKPOINT_BODY_MAX, CollectionKey, NewRevision, Store, StoredRevision, Writer};
+use super::validate::check_id;
 use super::{Database, DatabaseError};
 use crate::replicator::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
@@ -415,17 +416,15 @@ fn from_peer(incoming: &IncomingRevision, vector: VersionVector, body: Vec<u8>) 
 
 /// Checks the form of a revision from a peer; gives the packed body.
 fn check(store: &Store, incoming: &IncomingRevision) -> Result<Vec<u8>, Rejection> {
-    check_document_id(&incoming.id).map_err(|_| Rejection::BadId(clip(&incoming.id)))?;
-    let actual = incoming.body.len();
-    if actual > DOCUMENT_BODY_MAX {
-        return Err(Rejection::TooLarge { max: DOCUMENT_BODY_MAX, actual });
-    }
+    check_id(&incoming.id).map_err(|reason| Rejection::bad_id(&incoming.id, &reason))?;
     if incoming.deleted && (incoming.body.is_empty() || &*incoming.body == EMPTY_BODY) {
         return Ok(Vec::new());
     }
-    let mut body = Vec::with_capacity(actual / 2);
-    pack_json(&incoming.body, &incoming.id, store.names(), &mut body).map_err(Rejection::BadBody)?;
-    Ok(body)
+    pack_checked(store, &incoming.id, &incoming.body).map_err(|error| match error {
+        DatabaseError::TooLarge { max, actual } => Rejection::TooLarge { max, actual },
+        DatabaseError::BadBody { reason } => Rejection::BadBody(reason),
+        other => Rejection::BadBody(other.to_string()),
+    })
 }
 
 /// Calls the resolver and packs what it decides.
@@ -472,9 +471,9 @@ fn resolve(
         Ok(Resolution::Remote) => Ok(Resolved::Remote),
         Ok(Resolution::Delete) => Ok(Resolved::Merge { deleted: true, body: Vec::new() }),
         Ok(Resolution::Merge(body)) => {
-            let mut packed = Vec::new();
-            let result = pack_map(&body, &incoming.id, store.names(), &mut packed);
-            result.map(|()| Resolved::Merge { deleted: false, body: packed }).map_err(Rejection::Resolver)
+            let packed = pack_body(store, &incoming.id, &body);
+            let merged = packed.map(|body| Resolved::Merge { deleted: false, body });
+            merged.map_err(|error| Rejection::Resolver(error.to_string()))
         }
         Err(reason) => Err(Rejection::Resolver(reason)),
     })

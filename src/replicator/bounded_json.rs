@@ -199,52 +199,6 @@ impl Visitor<'_> for IsKey<'_> {
     }
 }
 
-/// An object's text without the members of these names, otherwise as it came: duplicates and numbers are left alone, so
-/// that what a store would refuse is not made good on the way. At most a few bytes longer than it was.
-///
-/// # Errors
-/// Not a JSON object.
-pub(super) fn without_members(text: &[u8], names: &[&str]) -> Result<String, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let rest = deserializer.deserialize_map(Without { names, room: text.len() })?;
-    deserializer.end()?;
-    Ok(rest)
-}
-
-struct Without<'n> {
-    names: &'n [&'n str],
-    /// Bytes of the result at most, or nearly so: it need not grow.
-    room: usize,
-}
-
-impl<'de> Visitor<'de> for Without<'_> {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<String, A::Error> {
-        let mut rest = String::with_capacity(self.room);
-        rest.push('{');
-        // A key with an escape cannot be borrowed.
-        while let Some(key) = object.next_key::<String>()? {
-            let value: &RawValue = object.next_value()?;
-            if self.names.contains(&key.as_str()) {
-                continue;
-            }
-            if rest.len() > 1 {
-                rest.push(',');
-            }
-            rest.push_str(&serde_json::to_string(&key).map_err(A::Error::custom)?);
-            rest.push(':');
-            rest.push_str(value.get());
-        }
-        rest.push('}');
-        Ok(rest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,18 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_and_left_out() {
+    fn members_are_found() {
         let text = br#"{"a":[1],"\u0062":2,"b":{"a":3},"n":1.50}"#;
         assert_eq!(member(text, "b").expect("an object").map(RawValue::get), Some(r#"{"a":3}"#));
         assert_eq!(member(text, "x").expect("an object").map(RawValue::get), None);
         assert_eq!(member(b"[]", "x").err(), Some(ListError::Malformed));
-        assert_eq!(without_members(text, &["a", "b"]).expect("an object"), r#"{"n":1.50}"#);
-        assert_eq!(without_members(b"{\"a\":1}", &["a"]).expect("an object"), "{}");
-        assert_eq!(
-            without_members(b"{\"a\\n\":1,\"a\\n\":1}", &["a"]).expect("an object"),
-            r#"{"a\n":1,"a\n":1}"#
-        );
-        assert!(without_members(b"{\"a\":1} x", &["a"]).is_err());
-        assert!(without_members(b"[]", &["a"]).is_err());
     }
 }

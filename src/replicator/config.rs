@@ -100,9 +100,6 @@ pub const HELD_LIST_BYTES_MAX: usize = 1 << 20;
 /// Ranges in which a peer's feed may have arrived; in order it is one, and each writer beside us adds a few.
 pub const FEED_RANGES_MAX: usize = 65_536;
 
-/// Longest document ID, in bytes.
-pub const DOCUMENT_ID_MAX: usize = 250;
-
 /// Longest checkpoint ID of a peer, in bytes.
 pub const CHECKPOINT_CLIENT_MAX: usize = 250;
 

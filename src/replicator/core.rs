@@ -17,11 +17,14 @@ use super::extension::sender::SentRevision;
 use super::inbox::Inbox;
 use super::outgoing::SentRev;
 use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
-use crate::blip::{BlipConfig, Connection, ErrorReply, IncomingRequest, MessageNumber, OutgoingMessage};
+use crate::blip::{
+    BlipConfig, Connection, ErrorReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber, OutgoingMessage,
+};
+use crate::database::{DOCUMENT_BODY_MAX, DOCUMENT_OVERHEAD_MAX};
 use crate::time::Instant;
 
-/// Bytes that a message may need beside a document's body: properties with a long history, columns.
-const MESSAGE_OVERHEAD: usize = 64 << 10;
+// What a database takes fits into a message.
+const _: () = assert!(DOCUMENT_BODY_MAX + DOCUMENT_OVERHEAD_MAX <= MESSAGE_SIZE_MAX);
 
 /// One collection of the session, in the order of `getCollections`.
 #[derive(Clone)]
@@ -138,7 +141,7 @@ pub(super) struct Core {
 impl Core {
     pub fn new(blip: BlipConfig, extension: bool, report_documents: bool, reply_timeout: Duration) -> Core {
         Core {
-            body_size_max: blip.message_size_max.saturating_sub(MESSAGE_OVERHEAD),
+            body_size_max: blip.message_size_max.saturating_sub(DOCUMENT_OVERHEAD_MAX),
             blip: Connection::new(blip),
             now: Instant::ZERO,
             inbox: Inbox::default(),
@@ -334,6 +337,13 @@ impl Core {
             deleted,
             error,
         });
+    }
+
+    /// Reports documents that no peer can be sent.
+    pub fn report_unsendable(&mut self, collection: usize, unsendable: Vec<(Change, ErrorReply)>) {
+        for (change, error) in unsendable {
+            self.report(Direction::Sent, collection, &change.id, change.deleted, Some(error));
+        }
     }
 
     /// The newest revision of a document, if it is on the medium: only such a one may be called known to the peer. One

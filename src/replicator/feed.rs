@@ -7,8 +7,10 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::config::{FilterInput, ReplicationFilter};
+use super::messages::unsendable;
 use super::sequences::SequenceSet;
 use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::blip::ErrorReply;
 
 /// Most rows one call looks at, so that a call stays short when few of them pass.
 const SCANNED_MAX: usize = 2_000;
@@ -43,6 +45,18 @@ pub(super) struct Rows {
     pub through: u64,
     /// What passes, in order.
     pub changes: Vec<Change>,
+    /// What would pass and cannot be sent to anybody, with the reason.
+    pub unsendable: Vec<(Change, ErrorReply)>,
+}
+
+impl Rows {
+    /// The sequences of all that is not simply left out, in order.
+    pub fn sequences(&self) -> Vec<u64> {
+        let unsendable = self.unsendable.iter().map(|(change, _)| change.sequence);
+        let mut all: Vec<u64> = self.changes.iter().map(|change| change.sequence).chain(unsendable).collect();
+        all.sort_unstable();
+        all
+    }
 }
 
 impl Feed {
@@ -93,16 +107,19 @@ impl Feed {
         self.target.is_some_and(|target| self.cursor >= target)
     }
 
-    /// Reads on, until `limit` changes pass or much was looked at or nothing is left.
+    /// Reads on, until `limit` changes pass or much was looked at or nothing is left. Bodies above `body_size_max` bytes
+    /// cannot be sent.
     pub fn read(
         &mut self,
         store: &dyn ReplicaStore,
         ceiling: u64,
         limit: usize,
         bodies: bool,
+        body_size_max: usize,
     ) -> Result<Rows, ReplicaStoreError> {
         let end = self.end(ceiling);
-        let mut rows = Rows { from: self.cursor, through: self.cursor, changes: Vec::new() };
+        let mut rows =
+            Rows { from: self.cursor, through: self.cursor, changes: Vec::new(), unsendable: Vec::new() };
         let mut scanned = 0;
         while rows.changes.len() < limit && self.cursor < end && scanned < SCANNED_MAX {
             let wanted = limit - rows.changes.len();
@@ -115,8 +132,12 @@ impl Feed {
                     break;
                 }
                 self.cursor = self.cursor.max(change.sequence);
-                if self.passes(&change) {
-                    rows.changes.push(change);
+                if !self.passes(&change) {
+                    continue;
+                }
+                match unsendable(&change, body_size_max) {
+                    None => rows.changes.push(change),
+                    Some(error) => rows.unsendable.push((Change { body: None, ..change }, error)),
                 }
             }
             if exhausted {

@@ -2,18 +2,12 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use bytes::Bytes;
-
-use super::bounded_json;
 use super::config::FilterInput;
 use super::core::Core;
-use super::messages::{is_valid_id, refuse, rejection_error};
+use super::messages::{id_error, refuse, rejection_error};
 use super::store::{IncomingRevision, Rejection};
 use crate::blip::{ErrorReply, IncomingRequest};
 use crate::database::revision::{RevId, VersionVector};
-
-/// Keys that belong into properties, not into a body.
-const META_KEYS: [&str; 4] = ["_id", "_rev", "_deleted", "_revisions"];
 
 /// Reads a `rev` request.
 ///
@@ -33,14 +27,14 @@ pub(super) fn parse_rev(
     if request.properties.get("deltaSrc").is_some() {
         return Err(refuse::delta());
     }
-    if !is_valid_id(id) {
-        return Err(rejection_error(&Rejection::BadId(id.chars().take(80).collect())));
+    if let Some(error) = id_error(id) {
+        return Err(error);
     }
     if request.body.is_empty() {
         return Err(rejection_error(&Rejection::BadBody("empty".into())));
     }
     let deleted = request.properties.get_bool("deleted");
-    let body = without_meta(&request.body)?;
+    let body = request.body.clone();
     let target = &core.collections[collection];
     if let Some(filter) = &target.incoming_filter
         && !filter(&FilterInput { collection: &target.name, id, deleted, body: &body })
@@ -58,35 +52,9 @@ fn parse_vector(rev: &str, history: &str) -> Result<VersionVector, ErrorReply> {
         .map_err(|error| ErrorReply::new("LiteCore", 4, error.to_string()))
 }
 
-/// The body without the keys that peers of other kinds may put there.
-fn without_meta(body: &Bytes) -> Result<Bytes, ErrorReply> {
-    if !META_KEYS.iter().any(|key| contains_key(body, key)) {
-        return Ok(body.clone());
-    }
-    bounded_json::without_members(body, &META_KEYS)
-        .map(Bytes::from)
-        .map_err(|error| rejection_error(&Rejection::BadBody(error.to_string())))
-}
-
-/// Whether the text of a key stands anywhere in the body. A false alarm only costs time.
-fn contains_key(body: &[u8], key: &str) -> bool {
-    let quoted = key.as_bytes();
-    body.windows(quoted.len() + 2)
-        .any(|w| w[0] == b'"' && w[quoted.len() + 1] == b'"' && &w[1..=quoted.len()] == quoted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn takes_meta_keys_out_of_bodies() {
-        let plain = Bytes::from_static(br#"{"a":1,"_foo":2}"#);
-        assert_eq!(without_meta(&plain).expect("valid"), plain);
-        let with = Bytes::from_static(br#"{"_id":"n","q":{"_id":1},"_rev":"x"}"#);
-        assert_eq!(without_meta(&with).expect("valid"), &br#"{"q":{"_id":1}}"#[..]);
-        assert!(without_meta(&Bytes::from_static(br#"{"_id":"#)).is_err());
-    }
 
     #[test]
     fn tells_a_bad_revision_from_a_bad_history() {

@@ -9,12 +9,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::bounded_json::{self, ListError};
-use super::config::{COLLECTIONS_MAX, DOCUMENT_ID_MAX, LIST_ENTRIES_MAX};
+use super::config::{COLLECTIONS_MAX, LIST_ENTRIES_MAX};
 use super::sequences::RemoteSequence;
 use super::store::{Change, Rejection};
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
 use crate::database::canonical_collection_name;
 use crate::database::revision::{RevId, VersionVector};
+use crate::database::validate::{check_id, check_stored};
 
 /// The short name of the default collection.
 pub const DEFAULT_COLLECTION: &str = "_default";
@@ -200,7 +201,7 @@ pub mod refuse {
 pub fn rejection_error(rejection: &Rejection) -> ErrorReply {
     let (domain, code) = match rejection {
         Rejection::BadBody(_) => ("LiteCore", 5),
-        Rejection::BadId(_) => ("LiteCore", 29),
+        Rejection::BadId { .. } => ("LiteCore", 29),
         Rejection::TooLarge { .. } => ("HTTP", 413),
         Rejection::BadRevision(_) => ("HTTP", 400),
         Rejection::Resolver(_) => ("HTTP", 500),
@@ -208,9 +209,20 @@ pub fn rejection_error(rejection: &Rejection) -> ErrorReply {
     ErrorReply::new(domain, code, rejection.to_string())
 }
 
-/// Whether `id` may name a document.
-pub fn is_valid_id(id: &str) -> bool {
-    !id.is_empty() && id.len() <= DOCUMENT_ID_MAX && !id.starts_with('_')
+/// The error reply for an ID that no document may have.
+pub fn id_error(id: &str) -> Option<ErrorReply> {
+    let reason = check_id(id).err()?;
+    Some(rejection_error(&Rejection::bad_id(id, &reason)))
+}
+
+/// Why no peer can be sent a stored revision, which an earlier release has taken.
+pub fn unsendable(change: &Change, body_size_max: usize) -> Option<ErrorReply> {
+    let size = change.body.as_ref().map_or(change.body_size, |body| body.len() as u64);
+    if size > body_size_max as u64 {
+        return Some(refuse::too_large());
+    }
+    let invalid = check_stored(&change.id, size, change.body.as_deref()).err()?;
+    Some(rejection_error(&Rejection::of_stored(&change.id, invalid)))
 }
 
 /// An entry of `changes`.

@@ -4,13 +4,11 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use super::config::{REV_BYTES_IN_FLIGHT_MAX, REVS_IN_FLIGHT_MAX};
 use super::core::{Awaiting, Core};
 use super::error::SessionError;
 use super::event::Direction;
-use super::messages::{refuse, write_norev, write_rev};
+use super::messages::{unsendable, write_norev, write_rev};
 use super::store::{Change, ReplicaStore};
 use crate::database::revision::RevId;
 
@@ -90,11 +88,11 @@ impl RevSender {
                 .document(target.id, &wanted.id)?
                 .filter(|change| change.vector.current == wanted.revision.version());
             sent = true;
-            let size = newest.as_ref().and_then(|change| change.body.as_ref()).map_or(0, Bytes::len);
-            if size > core.body_size_max {
+            let refused = newest.as_ref().and_then(|change| unsendable(change, core.body_size_max));
+            if refused.is_some() {
                 let revision = wanted.revision.to_string();
                 core.notify(write_norev(index.as_deref(), &wanted.id, &revision, wanted.sequence))?;
-                core.report(Direction::Sent, collection, &wanted.id, false, Some(refuse::too_large()));
+                core.report(Direction::Sent, collection, &wanted.id, false, refused);
                 continue;
             }
             let Some(change) = newest else {

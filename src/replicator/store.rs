@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::database::revision::{RevId, VersionVector};
+use crate::database::{DOCUMENT_BODY_MAX, Invalid, clip};
 
 /// A collection of one open store, valid as long as the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,14 +82,19 @@ pub enum CommitOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Not a JSON object, or an empty or duplicate key.
+    /// Not a JSON object, or one with a key that none may have.
     #[error("document body: {0}")]
     BadBody(String),
-    /// Longer than the limit, empty, or starts with `_`.
-    #[error("document ID {0:?} is not valid")]
-    BadId(String),
+    /// An ID that no document may have.
+    #[error("document ID {id:?}: {reason}")]
+    BadId {
+        /// The ID, shortened.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Body above the limit.
-    #[error("document body of {actual} bytes, at most {max} are accepted")]
+    #[error("document body of {actual} bytes, at most {max} can be synced: split it")]
     TooLarge {
         /// The limit in bytes.
         max: usize,
@@ -101,6 +107,24 @@ pub enum Rejection {
     /// A custom resolver failed.
     #[error("conflict resolver: {0}")]
     Resolver(String),
+}
+
+impl Rejection {
+    /// An ID that no document may have.
+    pub(crate) fn bad_id(id: &str, reason: &dyn fmt::Display) -> Rejection {
+        Rejection::BadId { id: clip(id), reason: reason.to_string() }
+    }
+
+    /// What keeps a stored document from being sent.
+    pub(crate) fn of_stored(id: &str, invalid: Invalid) -> Rejection {
+        match invalid {
+            Invalid::IdEmpty | Invalid::IdTooLong { .. } | Invalid::IdReserved | Invalid::IdControl(_) => {
+                Rejection::bad_id(id, &invalid)
+            }
+            Invalid::TooLarge { actual } => Rejection::TooLarge { max: DOCUMENT_BODY_MAX, actual },
+            _ => Rejection::BadBody(invalid.to_string()),
+        }
+    }
 }
 
 /// Both sides of a conflict, for a resolver.

@@ -6,9 +6,11 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::CollectionArg;
+use crate::cli::documents::Meta;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit, store};
 use crate::database::Database;
+use crate::database::validate::parse_json;
 
 /// Save a document.
 ///
@@ -72,12 +74,18 @@ fn read_body(id: &str, text: &str) -> Result<Map<String, Value>, CliError> {
     } else {
         text.as_bytes()
     };
-    let mut body: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
-        CliError::new(Exit::Input, format!("document {id:?} was not saved: {error}"))
-            .help("a document is a JSON object, such as '{\"open\": true}'")
-    })?;
-    // What `db get` prints can be saved again.
-    body.remove("_id");
-    body.remove("_rev");
-    Ok(body)
+    let not_saved = |reason: &dyn std::fmt::Display| {
+        CliError::new(Exit::Input, format!("document {id:?} was not saved: {reason}"))
+    };
+    let help = "a document is a JSON object, such as '{\"open\": true}'";
+    let fields = match parse_json(bytes).map_err(|error| not_saved(&error).help(help))? {
+        Value::Object(fields) => fields,
+        _ => return Err(not_saved(&"not a JSON object").help(help)),
+    };
+    let mut meta = Meta::take(fields).map_err(|reason| not_saved(&reason))?;
+    meta.check_id(id).map_err(|reason| not_saved(&reason))?;
+    match meta.deleted {
+        false => Ok(std::mem::take(&mut meta.body)),
+        true => Err(not_saved(&"`_deleted` is true").help(format!("delete it with `gattway db rm {id}`"))),
+    }
 }

@@ -1,6 +1,5 @@
 //! JSON text or a JSON map into stored bytes.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
@@ -10,7 +9,8 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Names, put_text, put_varint, put_zigzag, tag};
-use crate::database::config::DOCUMENT_DEPTH_MAX;
+use crate::database::error::clip;
+use crate::database::validate::{Invalid, check_depth, check_key};
 
 /// Members up to which duplicates are found by comparing each with each; above, by a set.
 const COMPARE_EACH_MAX: usize = 24;
@@ -28,7 +28,7 @@ const MANTISSA_MAX: f64 = 9_007_199_254_740_992.0;
 /// Appends the packed form of a JSON object in text. On error `out` holds a meaningless part.
 ///
 /// # Errors
-/// What is wrong, for people: bad JSON, not an object, empty or duplicate key, nested too deep.
+/// What is wrong, for people: bad JSON, not an object, a key that none may have or that occurs twice, nested too deep.
 pub(crate) fn pack_json(
     text: &[u8],
     id: &str,
@@ -44,13 +44,13 @@ pub(crate) fn pack_json(
 /// Appends the packed form of a JSON map, like [`pack_json`].
 ///
 /// # Errors
-/// Empty key, nested too deep.
+/// A key that none may have, nested too deep.
 pub(crate) fn pack_map(
     map: &Map<String, Value>,
     id: &str,
     names: &RwLock<Names>,
     out: &mut Vec<u8>,
-) -> Result<(), String> {
+) -> Result<(), Invalid> {
     Packer { out, id, names }.map(map, 1)
 }
 
@@ -138,23 +138,19 @@ impl Packer<'_> {
         self.out.splice(count_at..=count_at, varint);
     }
 
-    fn map(&mut self, map: &Map<String, Value>, depth: usize) -> Result<(), String> {
-        if depth > DOCUMENT_DEPTH_MAX {
-            return Err(too_deep());
-        }
+    fn map(&mut self, map: &Map<String, Value>, depth: usize) -> Result<(), Invalid> {
+        check_depth(depth)?;
         self.out.push(tag::OBJECT);
         put_varint(self.out, map.len() as u64);
         for (name, value) in map {
-            if name.is_empty() {
-                return Err("empty key".into());
-            }
+            check_key(name, depth)?;
             self.key(name);
             self.value(value, depth + 1)?;
         }
         Ok(())
     }
 
-    fn value(&mut self, value: &Value, depth: usize) -> Result<(), String> {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Invalid> {
         match value {
             Value::Null => self.out.push(tag::NULL),
             Value::Bool(false) => self.out.push(tag::FALSE),
@@ -165,8 +161,8 @@ impl Packer<'_> {
                 (None, None, value) => self.float(value.unwrap_or(0.0)),
             },
             Value::String(text) => self.text(text),
-            Value::Array(_) if depth > DOCUMENT_DEPTH_MAX => return Err(too_deep()),
             Value::Array(items) => {
+                check_depth(depth)?;
                 self.out.push(tag::ARRAY);
                 put_varint(self.out, items.len() as u64);
                 for item in items {
@@ -177,10 +173,6 @@ impl Packer<'_> {
         }
         Ok(())
     }
-}
-
-fn too_deep() -> String {
-    format!("nested deeper than {DOCUMENT_DEPTH_MAX} levels")
 }
 
 /// Finds a member name that occurred before, without keeping names when there are few.
@@ -279,9 +271,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        if self.depth > DOCUMENT_DEPTH_MAX {
-            return Err(A::Error::custom(too_deep()));
-        }
+        check_depth(self.depth).map_err(A::Error::custom)?;
         let count_at = self.packer.open(tag::ARRAY);
         let mut count = 0;
         let depth = self.depth + 1;
@@ -296,13 +286,13 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        if self.depth > DOCUMENT_DEPTH_MAX {
-            return Err(A::Error::custom(too_deep()));
-        }
+        check_depth(self.depth).map_err(A::Error::custom)?;
         let count_at = self.packer.open(tag::OBJECT);
         let mut seen = Members::default();
         let depth = self.depth + 1;
-        while let Some(()) = members.next_key_seed(KeySeed { packer: &mut *self.packer, seen: &mut seen })? {
+        loop {
+            let key = KeySeed { packer: &mut *self.packer, seen: &mut seen, depth: self.depth };
+            let Some(()) = members.next_key_seed(key)? else { break };
             members.next_value_seed(ValueSeed { packer: &mut *self.packer, depth, only_object: false })?;
         }
         self.packer.close(count_at, seen.count);
@@ -314,6 +304,8 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
 struct KeySeed<'p, 'a> {
     packer: &'p mut Packer<'a>,
     seen: &'p mut Members,
+    /// Of the object it belongs to.
+    depth: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_, '_> {
@@ -332,13 +324,10 @@ impl<'de> Visitor<'de> for KeySeed<'_, '_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<(), E> {
-        if name.is_empty() {
-            return Err(E::custom("empty key"));
-        }
+        check_key(name, self.depth).map_err(E::custom)?;
         let number = self.packer.key(name);
         if !self.seen.add(number, name) {
-            let name: Cow<'_, str> = name.chars().take(40).collect();
-            return Err(E::custom(format_args!("duplicate key {name:?}")));
+            return Err(E::custom(Invalid::KeyTwice(clip(name))));
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! Stored bytes into JSON text or a JSON map. Every byte may be damaged: `None` says so.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::{Map, Number, Value};
 
 use super::pack::POWERS_OF_TEN;
 use super::{Names, Reader, tag};
 use crate::database::config::DOCUMENT_DEPTH_MAX;
+use crate::database::validate::Count;
 
 /// Items reserved for at most before they were seen: a damaged count must not allocate.
 const RESERVE_MAX: usize = 256;
@@ -146,16 +147,6 @@ fn write_text(out: &mut impl Write, text: &str) -> Option<()> {
 
 /// Length in bytes of the body as JSON text.
 pub(crate) fn json_len(unpacker: &Unpacker<'_>, packed: &[u8]) -> Option<u64> {
-    struct Count(u64);
-    impl Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len() as u64;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
     let mut count = Count(0);
     unpacker.write_json(packed, &mut count)?;
     Some(count.0)

@@ -45,9 +45,9 @@ const DEFLATE_MIN: usize = 128;
 /// Fast: bodies repeat so much that higher levels gain little and the commit path pays.
 const DEFLATE_LEVEL: u32 = 2;
 
-/// Longest block unpacked, bytes: a document of the largest size with its ID and versions. A damaged length allocates
-/// no more than this.
-const RECORDS_BYTES_MAX: usize = 2 * crate::database::config::DOCUMENT_BODY_MAX + 64 * 1024;
+/// Longest block unpacked, bytes: a document of the largest size with its ID and versions; earlier releases took 20 MiB of
+/// JSON. A damaged length allocates no more than this.
+const RECORDS_BYTES_MAX: usize = 2 * (20 << 20) + 64 * 1024;
 
 /// Deflate makes no more than 258 bytes of two bits: a damaged length allocates no more than its block could hold.
 const INFLATE_RATIO_MAX: usize = 1_032;

@@ -118,14 +118,96 @@ fn refuses_what_it_cannot_hold() {
     assert!(matches!(fixture.try_open(config), Err(DatabaseError::Unsupported { .. })));
     let database = fixture.open();
     let collection = database.default_collection().expect("default");
-    for id in ["", "_x", &"x".repeat(251)] {
+    for id in ["", "_x", "a\0b", "a\n", &"x".repeat(241)] {
         assert!(matches!(collection.put(id, &json!({})), Err(DatabaseError::InvalidId { .. })), "{id:.10}");
     }
     assert!(matches!(collection.put("a", &json!([])), Err(DatabaseError::BadBody { .. })));
-    assert!(matches!(collection.put("a", &json!({"_id": 1})), Err(DatabaseError::BadBody { .. })));
-    let long = json!({"x": "y".repeat(super::DOCUMENT_BODY_MAX + 1)});
-    assert!(matches!(collection.put("a", &long), Err(DatabaseError::TooLarge { .. })));
+    // One rule, whichever way a document comes.
+    let longer_when_written_anew =
+        format!("{{\"x\":[{}1e15]}}", "1e15,".repeat(super::DOCUMENT_BODY_MAX / 19));
+    assert!(longer_when_written_anew.len() < super::DOCUMENT_BODY_MAX);
+    for bad in [
+        json!({"_id": 1}).to_string(),
+        json!({"_removed": true}).to_string(),
+        json!({"_revisions": {}}).to_string(),
+        json!({"_": 1}).to_string(),
+        json!({"": 1}).to_string(),
+    ] {
+        let value: Value = serde_json::from_str(&bad).expect("JSON");
+        let mut document = super::Document::new("a", object(value.clone()));
+        for (way, refused) in [
+            ("put", collection.put("a", &value).map(drop)),
+            ("put_json", collection.put_json("a", bad.as_bytes()).map(drop)),
+            ("save", collection.save(&mut document)),
+            ("batch put", database.batch(|batch| batch.put(&collection, "a", &value))),
+            ("batch put_json", database.batch(|batch| batch.put_json(&collection, "a", bad.as_bytes()))),
+            ("batch save", database.batch(|batch| batch.save(&collection, &document))),
+        ] {
+            assert!(matches!(refused, Err(DatabaseError::BadBody { .. })), "{way} {bad}: {refused:?}");
+        }
+    }
+    for (what, value) in [
+        ("text", json!({"x": "y".repeat(super::DOCUMENT_BODY_MAX - 7)})),
+        ("escapes", json!({"x": "\u{1}".repeat(super::DOCUMENT_BODY_MAX / 6 + 1)})),
+    ] {
+        let refused = collection.put("a", &value);
+        assert!(matches!(refused, Err(DatabaseError::TooLarge { .. })), "{what}: {refused:?}");
+    }
+    let refused = collection.put_json("a", longer_when_written_anew.as_bytes());
+    assert!(matches!(refused, Err(DatabaseError::TooLarge { .. })), "{refused:?}");
+    for text in [r#"{"a":1,"a":1}"#, r#"{"b":{"a":1,"a":1}}"#, r#"{"n":123456789012345678901}"#] {
+        let refused = collection.put_json("a", text.as_bytes());
+        assert!(matches!(refused, Err(DatabaseError::BadBody { .. })), "{text}: {refused:?}");
+    }
     assert_eq!(collection.last_sequence(), 0);
+    collection.put("a", &json!({"b": {"": {"_id": 1}}})).expect("kept for Couchbase Lite at the top alone");
+}
+
+/// Stores a body of one member, whatever the rules say, as an earlier release did.
+fn put_unchecked(database: &Database, collection: &Collection, id: &str, key: &str) {
+    use super::edit::{Edit, EditKind, Expects};
+    const OBJECT_OF_ONE: [u8; 2] = [14, 1];
+    const NULL: u8 = 0;
+    let number = database.store.names().write().expect("lock").intern(key);
+    let packed = vec![OBJECT_OF_ONE[0], OBJECT_OF_ONE[1], u8::try_from(number).expect("few names"), NULL];
+    let edit = Edit {
+        collection: collection.key().expect("there"),
+        id: id.to_owned(),
+        kind: EditKind::Save(packed),
+        expects: Expects::Anything,
+    };
+    let mut writer = database.store.writer();
+    edit.stage(&database.store, &mut writer).expect("staged");
+    let ticket = writer.commit().expect("committed");
+    database.store.finish(ticket).expect("on the medium");
+}
+
+#[test]
+fn what_an_earlier_release_took_stays_readable() {
+    let fixture = Fixture::new();
+    let long = "i".repeat(250);
+    let old = [("a\0b", "x"), ("b", ""), ("c", "_exp"), (long.as_str(), "y")];
+    {
+        let database = fixture.open();
+        let collection = database.default_collection().expect("default");
+        old.iter().for_each(|(id, key)| put_unchecked(&database, &collection, id, key));
+    }
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    let expected: Vec<(String, Value)> =
+        old.iter().map(|(id, key)| ((*id).to_owned(), json!({ *key: null }))).collect();
+    assert_eq!(contents(&collection), expected);
+    assert!(database.verify().expect("verify").is_sound());
+    let mut backup = Vec::new();
+    database.backup(&mut backup, |_, _| {}).expect("a backup");
+    let to = fixture.directory.path().join("restored");
+    Database::restore(&mut backup.as_slice(), &to, |_| true, |_, _| {}).expect("restored");
+    let restored = Database::open(&to, DatabaseConfig::default()).expect("open");
+    assert_eq!(contents(&restored.default_collection().expect("default")), expected);
+    for (id, _) in old {
+        assert!(collection.get(id).expect("read").is_some());
+        assert!(collection.delete(id).expect("deleted"), "{id:?}");
+    }
 }
 
 #[test]

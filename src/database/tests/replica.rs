@@ -137,7 +137,7 @@ fn bad_revisions_are_rejected_alone() {
         one("good", r#"{"a":1}"#, other, u64::MAX),
     ];
     let outcomes = b.commit(&revisions, ConflictPolicy::Refuse).expect("commit");
-    assert!(matches!(outcomes[0], CommitOutcome::Rejected(Rejection::BadId(_))));
+    assert!(matches!(outcomes[0], CommitOutcome::Rejected(Rejection::BadId { .. })));
     assert!(matches!(outcomes[1], CommitOutcome::Rejected(Rejection::BadBody(_))));
     assert!(matches!(outcomes[2], CommitOutcome::Rejected(Rejection::BadBody(_))));
     assert!(matches!(outcomes[3], CommitOutcome::Rejected(Rejection::BadRevision(_))));

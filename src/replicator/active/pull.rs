@@ -5,15 +5,17 @@ use std::collections::VecDeque;
 use super::super::config::{CHANGES_BATCH, EXPECTED_REVS_HIGH, HELD_LIST_BYTES_MAX, HELD_LISTS_MAX};
 use super::super::core::{Answer, Awaiting, Core, Fault};
 use super::super::error::SessionError;
+use super::super::event::Direction;
 use super::super::extension::answer::RevAnswer;
 use super::super::extension::receiver::RevsReceived;
-use super::super::messages::{ChangeEntry, VERSIONING, parse_changes, profile};
+use super::super::messages::{ChangeEntry, VERSIONING, id_error, parse_changes, profile};
 use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
 use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
 use super::push::Push;
 use super::tracker::{ListTracker, UnitTracker};
 use crate::blip::{IncomingRequest, MessageNumber};
+use crate::database::clip;
 
 /// See the head of the file.
 pub(crate) struct Pull {
@@ -277,7 +279,13 @@ fn answer_list(
 ) -> Result<crate::blip::OutgoingMessage, SessionError> {
     let mut answers = Vec::with_capacity(entries.len());
     for entry in entries {
-        let answer = answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref());
+        let answer = match id_error(&entry.id) {
+            None => answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref()),
+            error => {
+                core.report(Direction::Received, collection, &clip(&entry.id), entry.flags & 1 != 0, error);
+                None
+            }
+        };
         core.progress.completed += u64::from(answer.is_none());
         if let (None, Some(push)) = (&answer, &mut push) {
             push.peer_is_behind(&entry.id, entry.vector.id());

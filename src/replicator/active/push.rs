@@ -252,8 +252,11 @@ impl Push {
             }
             let ceiling = core.feed_ceiling(self.collection, store);
             if !self.feed.is_exhausted(ceiling) {
-                let Rows { from, through, changes } = self.feed.read(store, ceiling, CHANGES_BATCH, false)?;
-                mark_gaps(&mut self.done, from, through, changes.iter().map(|change| change.sequence));
+                let rows = self.feed.read(store, ceiling, CHANGES_BATCH, false, core.body_size_max)?;
+                let sequences = rows.sequences();
+                let Rows { from, through, changes, unsendable } = rows;
+                mark_gaps(&mut self.done, from, through, sequences.into_iter());
+                core.report_unsendable(self.collection, unsendable);
                 changes.iter().for_each(|change| self.conflicts.settle(&change.id, &mut self.done));
                 if !changes.is_empty() {
                     core.progress.total += changes.len() as u64;

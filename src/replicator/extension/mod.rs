@@ -51,6 +51,10 @@ impl RevsFormat {
     }
 }
 
+/// Longest document ID that a message can carry, in bytes: earlier releases stored IDs of so many, which are refused one by
+/// one and not with all that came with them.
+pub const REVS_ID_BYTES_MAX: usize = 250;
+
 /// Most revisions in one message.
 pub const REVS_ENTRIES_MAX: usize = 4_096;
 

@@ -9,8 +9,8 @@ use crate::replicator::config::FilterInput;
 use crate::replicator::core::Core;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
-use crate::replicator::messages::{is_valid_id, refuse, rejection_error};
-use crate::replicator::store::{CommitOutcome, IncomingRevision, Rejection, ReplicaStore};
+use crate::replicator::messages::{id_error, refuse, rejection_error};
+use crate::replicator::store::{CommitOutcome, IncomingRevision, ReplicaStore};
 
 /// A message whose revisions are on their way.
 #[derive(Debug)]
@@ -62,8 +62,11 @@ pub(in crate::replicator) fn sort(
         let sequence = entry.sequence;
         let answer = match &entry.content {
             Content::Gone => Some(RevAnswer::Known),
-            Content::Offer => Some(answer_offer(core, collection, &entry, on_conflict, store)?),
-            Content::Body(_) => check_body(core, collection, &entry),
+            Content::Offer => match refuse_entry(core, collection, &entry) {
+                None => Some(answer_offer(core, collection, &entry, on_conflict, store)?),
+                refused => refused,
+            },
+            Content::Body(_) => refuse_entry(core, collection, &entry),
         };
         if answer.is_none() {
             revisions.push(to_incoming(core, collection, entry));
@@ -94,7 +97,7 @@ fn answer_offer(
 }
 
 /// The answer to a revision that need not be tried.
-fn check_body(core: &mut Core, collection: usize, entry: &RevEntry) -> Option<RevAnswer> {
+fn refuse_entry(core: &mut Core, collection: usize, entry: &RevEntry) -> Option<RevAnswer> {
     let error = refuse_reason(core, collection, &entry.id, entry.deleted, &entry.content)?;
     core.report(Direction::Received, collection, &entry.id, entry.deleted, Some(error.clone()));
     Some(RevAnswer::Failed(error))
@@ -107,10 +110,10 @@ fn refuse_reason(
     deleted: bool,
     content: &Content,
 ) -> Option<ErrorReply> {
-    let Content::Body(body) = content else { return None };
-    if !is_valid_id(id) {
-        return Some(rejection_error(&Rejection::BadId(id.to_owned())));
+    if let Some(error) = id_error(id) {
+        return Some(error);
     }
+    let Content::Body(body) = content else { return None };
     let target = core.collections.get(collection)?;
     let filter = target.incoming_filter.as_ref()?;
     let passes = filter(&FilterInput { collection: &target.name, id, deleted, body });

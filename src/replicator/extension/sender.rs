@@ -10,9 +10,8 @@ use super::{REVS_BYTES, REVS_BYTES_IN_FLIGHT_MAX, REVS_ENTRIES, REVS_IN_FLIGHT_M
 use crate::database::revision::{RevId, SourceId, VersionVector};
 use crate::replicator::core::{Awaiting, Core};
 use crate::replicator::error::SessionError;
-use crate::replicator::event::Direction;
 use crate::replicator::feed::{Feed, Rows};
-use crate::replicator::messages::{profile, refuse};
+use crate::replicator::messages::profile;
 use crate::replicator::outgoing::Wanted;
 use crate::replicator::store::{Change, ReplicaStore};
 
@@ -117,6 +116,12 @@ impl BatchSender {
                 let newest = store
                     .document(target, &wanted.id)?
                     .filter(|c| c.vector.current == wanted.revision.version());
+                let size = newest.as_ref().map_or(0, |change| body_of(change).len());
+                if !revisions.is_empty() && encoder.size() + size > core.body_size_max {
+                    // It fits into a message of its own.
+                    self.wanted.push_front(wanted);
+                    break;
+                }
                 let (change, content) = match newest {
                     Some(change) => {
                         let content = Content::Body(body_of(&change));
@@ -154,30 +159,28 @@ impl BatchSender {
             return Ok(None);
         }
         let limit = (REVS_BYTES / self.row_bytes.max(1)).clamp(READ_MIN, REVS_ENTRIES);
-        let Rows { from, mut through, changes } = feed.read(store, ceiling, limit, true)?;
+        let rows = feed.read(store, ceiling, limit, true, core.body_size_max)?;
+        let mut sequences = rows.sequences();
+        let Rows { from, mut through, changes, mut unsendable } = rows;
         let mut encoder = RevsEncoder::new(core.revs_format, false, self.announced);
         let mut revisions = Vec::with_capacity(changes.len());
-        let mut sequences = Vec::with_capacity(changes.len());
-        let rows = changes.len();
         for change in changes {
-            sequences.push(change.sequence);
-            if change.body.as_ref().is_some_and(|body| body.len() > core.body_size_max) {
-                core.report(Direction::Sent, collection, &change.id, false, Some(refuse::too_large()));
-                continue;
-            }
             let ours = change.vector.current.source == self.source && change.sequence > self.offer_until;
             let content = if ours { Content::Body(body_of(&change)) } else { Content::Offer };
-            encoder.push(&change, &content);
-            revisions.push(sent_revision(change, &content));
+            let size = if let Content::Body(body) = &content { body.len() } else { 0 };
+            let is_full = encoder.size() >= REVS_BYTES || encoder.is_full();
             // A document that is large alone goes alone.
-            if encoder.size() >= REVS_BYTES || encoder.is_full() {
+            if !revisions.is_empty() && (is_full || encoder.size() + size > core.body_size_max) {
+                through = change.sequence - 1;
+                feed.unread_after(through);
                 break;
             }
+            encoder.push(&change, &content);
+            revisions.push(sent_revision(change, &content));
         }
-        if sequences.len() < rows {
-            through = sequences.last().copied().unwrap_or(through);
-            feed.unread_after(through);
-        }
+        sequences.retain(|sequence| *sequence <= through);
+        unsendable.retain(|(change, _)| change.sequence <= through);
+        core.report_unsendable(collection, unsendable);
         if !revisions.is_empty() {
             self.row_bytes = (self.row_bytes + encoder.size() / revisions.len()) / 2;
         }

@@ -2,12 +2,14 @@
 
 use super::super::config::LIST_ENTRIES_MAX;
 use super::super::core::{Answer, Core, Fault};
+use super::super::event::Direction;
 use super::super::messages::{
-    ChangeEntry, ProposedEntry, parse_changes, parse_proposals, wanted_answer, write_answers,
+    ChangeEntry, ProposedEntry, id_error, parse_changes, parse_proposals, wanted_answer, write_answers,
 };
 use super::super::store::{Change, ReplicaStore};
 use crate::blip::OutgoingMessage;
 use crate::database::revision::{RevId, VersionVector};
+use crate::database::{DOCUMENT_ID_MAX, clip};
 
 /// What is unwanted in a reply to `changes`.
 const UNWANTED: &str = "0";
@@ -15,9 +17,12 @@ const UNWANTED: &str = "0";
 /// What is wanted in a reply to `proposeChanges`.
 const ACCEPTED: &str = "0";
 
+/// What cannot be taken in a reply to `proposeChanges`.
+const REFUSED: &str = "500";
+
 /// Answers `proposeChanges`.
 pub(crate) fn answer_proposals(
-    core: &Core,
+    core: &mut Core,
     collection: usize,
     body: &[u8],
     conflict_includes_rev: bool,
@@ -27,6 +32,12 @@ pub(crate) fn answer_proposals(
     debug_assert!(entries.len() <= LIST_ENTRIES_MAX);
     let mut answers = Vec::with_capacity(entries.len());
     for entry in &entries {
+        if entry.id.len() > DOCUMENT_ID_MAX {
+            // As Couchbase Lite answers; what else may be wrong with an ID, the answer to the revision says in words.
+            core.report(Direction::Received, collection, &clip(&entry.id), false, id_error(&entry.id));
+            answers.push(REFUSED.into());
+            continue;
+        }
         let local = core.durable_revision(collection, &entry.id, store)?;
         answers.push(answer_proposal(entry, local.as_ref(), conflict_includes_rev));
     }

@@ -124,7 +124,8 @@ impl Subscription {
             if self.feed.is_exhausted(ceiling) {
                 return self.tell_caught_up(core, collection);
             }
-            let rows = self.feed.read(store, ceiling, self.batch, false)?;
+            let rows = self.feed.read(store, ceiling, self.batch, false, core.body_size_max)?;
+            core.report_unsendable(collection, rows.unsendable);
             if rows.changes.is_empty() {
                 continue;
             }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::database::revision::{Causality, RevId, SourceId, Version, VersionVector};
+use crate::database::validate::{check_body, parse_json};
 use crate::replicator::store::*;
 
 #[derive(Clone)]
@@ -145,10 +146,14 @@ impl MemoryStore {
         self.received.fetch_add(1, Ordering::Relaxed);
         let newest = revision.vector.versions().map(|v| v.time).max().unwrap_or(0);
         self.clock.fetch_max(newest, Ordering::Relaxed);
-        let body: Map<String, Value> = match serde_json::from_slice(&revision.body) {
-            Ok(body) => body,
+        let body = match parse_json(&revision.body) {
+            Ok(Value::Object(body)) => body,
+            Ok(_) => return CommitOutcome::Rejected(Rejection::BadBody("not an object".into())),
             Err(error) => return CommitOutcome::Rejected(Rejection::BadBody(error.to_string())),
         };
+        if let Err(invalid) = check_body(&body) {
+            return CommitOutcome::Rejected(Rejection::of_stored(&revision.id, invalid));
+        }
         let (id, body_text) = (&revision.id, revision.body.clone());
         let current = revision.vector.id();
         let Some(local) = c.docs.get(id).cloned() else {

@@ -8,6 +8,7 @@ mod convergence;
 mod cost;
 mod crossing;
 mod database;
+mod entry;
 mod exchange;
 mod hostile;
 mod pair;

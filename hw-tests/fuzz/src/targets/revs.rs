@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use gattway::database::revision::VERSIONS_MAX;
-use gattway::replicator::config::DOCUMENT_ID_MAX;
 use gattway::replicator::extension::codec::{Content, RevsEncoder, decode};
-use gattway::replicator::extension::{REVS_ENTRIES_MAX, RevsFormat, answer, parse_acceptance};
+use gattway::replicator::extension::{
+    REVS_ENTRIES_MAX, REVS_ID_BYTES_MAX, RevsFormat, answer, parse_acceptance,
+};
 use gattway::replicator::store::Change;
 
 use super::super::choices::Choices;
@@ -22,7 +23,7 @@ fn revs(body: Bytes) {
     assert!(message.revisions.len() <= REVS_ENTRIES_MAX && message.from <= message.through);
     let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, message.asked, message.from);
     for entry in &message.revisions {
-        assert!((1..=DOCUMENT_ID_MAX).contains(&entry.id.len()));
+        assert!((1..=REVS_ID_BYTES_MAX).contains(&entry.id.len()));
         assert!(entry.vector.versions().count() <= VERSIONS_MAX);
         if encoder.is_full() {
             // A sender would begin another message here.

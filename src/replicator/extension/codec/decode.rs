@@ -7,8 +7,7 @@ use super::{
     unzigzag,
 };
 use crate::database::revision::{SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector};
-use crate::replicator::config::DOCUMENT_ID_MAX;
-use crate::replicator::extension::REVS_ENTRIES_MAX;
+use crate::replicator::extension::{REVS_ENTRIES_MAX, REVS_ID_BYTES_MAX};
 
 /// Reads a message. Bodies are slices of `body`.
 ///
@@ -88,10 +87,10 @@ fn read_sequences(
 
 fn read_ids(reader: &mut Reader<'_>, count: usize) -> Result<Vec<String>, CodecError> {
     let field = "document ID";
-    let mut last: Vec<u8> = Vec::with_capacity(DOCUMENT_ID_MAX);
+    let mut last: Vec<u8> = Vec::with_capacity(REVS_ID_BYTES_MAX);
     let one = |_| {
         let shared = reader.size(last.len(), field)?;
-        let rest = reader.size(DOCUMENT_ID_MAX - shared, field)?;
+        let rest = reader.size(REVS_ID_BYTES_MAX - shared, field)?;
         last.truncate(shared);
         last.extend_from_slice(reader.take(rest, field)?);
         let id = std::str::from_utf8(&last).map_err(|_| CodecError { field })?;

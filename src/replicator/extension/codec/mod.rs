@@ -56,7 +56,7 @@ const HISTORY_VERSIONS_MAX: usize = 65_536;
 pub struct RevEntry {
     /// Its place in the sender's feed.
     pub sequence: u64,
-    /// The document's ID; not empty, at most [`DOCUMENT_ID_MAX`](crate::replicator::config::DOCUMENT_ID_MAX) bytes.
+    /// The document's ID; not empty, at most [`REVS_ID_BYTES_MAX`](super::REVS_ID_BYTES_MAX) bytes; not checked further.
     pub id: String,
     /// The revision.
     pub vector: VersionVector,
