@@ -13,7 +13,7 @@ use super::output::bytes_text;
 use super::{CliError, Exit};
 use crate::database::validate::check_body;
 use crate::database::{
-    Collection, Database, DatabaseConfig, DatabaseError, Document, Room, canonical_collection_name,
+    Collection, Database, DatabaseConfig, DatabaseError, Document, Lack, Room, canonical_collection_name,
     check_document_id,
 };
 use crate::replicator::store::ReplicaStore;
@@ -85,19 +85,25 @@ pub(super) async fn tell_condition(db: &Database, events: &Events) -> Infallible
     const LOOK_INTERVAL: Duration = Duration::from_secs(1);
     let (mut was_short, mut ahead) = (false, 0);
     loop {
-        let Room { free_bytes, keep_free_bytes, is_short } = db.room();
+        let Room { free_bytes, keep_free_bytes, is_short, lack } = db.room();
         if is_short != was_short {
             was_short = is_short;
             let free = free_bytes.map_or_else(|| "little".to_owned(), bytes_text);
-            events.say(&match is_short {
-                true => format!(
-                    "the disk is nearly full ({free} free, {} are kept so): nothing is stored or acknowledged until there \
-                     is room; all else goes on",
-                    bytes_text(keep_free_bytes)
-                ),
-                false => format!("there is room on the disk again ({free} free): what comes is stored"),
+            let until = "nothing is stored or acknowledged until there is room; all else goes on";
+            events.say(&match lack {
+                Some(Lack::Medium) => {
+                    let kept = bytes_text(keep_free_bytes);
+                    format!("{} ({free} free, {kept} are kept so): {until}", Lack::Medium)
+                }
+                Some(lack) => format!("{lack}: {until}"),
+                None => format!("there is room again ({free} free on the disk): what comes is stored"),
             });
-            events.emit(&Event::Storage { full: is_short, free_bytes, keep_free_bytes });
+            let lack = lack.map(|lack| match lack {
+                Lack::Quota => "quota",
+                Lack::FileSize => "file_size",
+                Lack::Medium => "disk",
+            });
+            events.emit(&Event::Storage { full: is_short, lack, free_bytes, keep_free_bytes });
         }
         let versions_ahead = db.versions_ahead();
         if versions_ahead != ahead {

@@ -63,7 +63,9 @@ pub(crate) use self::error::clip;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
 use self::revision::SourceId;
 use self::store::Store;
-pub use self::store::{BackupInfo, Damage, DocumentName, RestoreReport, Room, SalvageReport, VerifyReport};
+pub use self::store::{
+    BackupInfo, Damage, DocumentName, Lack, RestoreReport, Room, SalvageReport, VerifyReport,
+};
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
 pub(crate) use self::validate::Invalid;

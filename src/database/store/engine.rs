@@ -300,6 +300,11 @@ impl Engine {
         result
     }
 
+    /// Sees to it that the log can grow by so many bytes.
+    pub(super) fn reserve(&self, bytes: u64) -> std::io::Result<()> {
+        self.log.reserve(bytes)
+    }
+
     /// Brings everything applied so far to the medium.
     pub(super) fn sync_medium(&self) -> Result<(), DatabaseError> {
         let covered = self.lock().log_bytes;

@@ -10,9 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::engine::{Entry, io_error, panic_text, sync_directory};
 use super::seal;
@@ -33,6 +38,9 @@ const LOG_FILE: &str = "db";
 /// Name of sled's settings.
 const SETTINGS_FILE: &str = "conf";
 
+/// What is reserved beyond what is needed now, so that not each commit has to.
+const RESERVE_STEP_BYTES: u64 = 512 * 1024;
+
 /// How long sled's threads may take to let go of a log that was closed.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -48,6 +56,8 @@ pub(super) enum Log {
         db: sled::Db,
         /// The log file, opened a second time for `fdatasync`.
         file: File,
+        /// Up to where the file has blocks of its own.
+        reserved: AtomicU64,
     },
     #[cfg(feature = "simulation")]
     Simulated(DiskHandle),
@@ -82,7 +92,7 @@ impl Log {
         // sled does not sync its settings.
         File::open(directory.join(SETTINGS_FILE)).and_then(|file| file.sync_all()).map_err(io)?;
         sync_directory(directory)?;
-        Ok(Log::Sled { db, file })
+        Ok(Log::Sled { db, file, reserved: AtomicU64::new(0) })
     }
 
     pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
@@ -167,6 +177,40 @@ impl Log {
         }
     }
 
+    /// Sees to it that the file can grow by so many bytes: below the limit that this process has for files, and on blocks that are
+    /// its own from now on, so that neither a quota nor another program can stop what was begun.
+    ///
+    /// # Errors
+    /// It cannot; nothing was changed.
+    pub(super) fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let (file, reserved) = match self {
+            Log::Sled { file, reserved, .. } => (file, reserved),
+            #[cfg(feature = "simulation")]
+            Log::Simulated(_) => return Ok(()),
+        };
+        let len = file.metadata()?.len();
+        let end = len.saturating_add(bytes);
+        if getrlimit(Resource::Fsize).current.is_some_and(|limit| end > limit) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let from = reserved.load(Ordering::Acquire).max(len);
+        if from >= end {
+            return Ok(());
+        }
+        // A little more at a time; the whole of it may be too much where the least is not.
+        let allocated = allocate(file, from, end + RESERVE_STEP_BYTES).map(|()| end + RESERVE_STEP_BYTES);
+        let allocated = allocated.or_else(|_| allocate(file, from, end).map(|()| end));
+        match allocated {
+            Ok(end) => reserved.store(end, Ordering::Release),
+            Err(error) if [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].contains(&error) => {
+                tracing::debug!(%error, "this file system gives no blocks in advance");
+                reserved.store(u64::MAX, Ordering::Release);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
     /// Whether it is made of files.
     pub(super) fn is_on_files(&self) -> bool {
         match self {
@@ -182,6 +226,16 @@ impl Log {
             Log::Sled { file, .. } => file.sync_data(),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => disk.sync(),
+        }
+    }
+}
+
+/// Gives the file blocks beyond its end, which its length does not show.
+fn allocate(file: &File, from: u64, to: u64) -> rustix::io::Result<()> {
+    loop {
+        match fallocate(file, FallocateFlags::KEEP_SIZE, from, to - from) {
+            Err(Errno::INTR) => {}
+            done => return done,
         }
     }
 }

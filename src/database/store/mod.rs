@@ -61,7 +61,7 @@ pub use self::repair::{DocumentName, SalvageReport};
 pub(crate) use self::repair::{repair, salvage};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
-pub use self::space::Room;
+pub use self::space::{Lack, Room};
 pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
 
 /// Version of the stored format. A newer one is refused.
@@ -273,7 +273,7 @@ impl Store {
     pub(crate) fn room(&self) -> Room {
         #[cfg(feature = "simulation")]
         if self.simulated.is_some() {
-            return Room { free_bytes: None, keep_free_bytes: 0, is_short: false };
+            return Room { free_bytes: None, keep_free_bytes: 0, is_short: false, lack: None };
         }
         self.space.room()
     }
@@ -284,7 +284,7 @@ impl Store {
         if self.simulated.is_some() {
             return Ok(());
         }
-        self.space.admit(staged, only_checkpoints)
+        self.space.admit(staged, only_checkpoints, |bytes| self.engine().reserve(bytes))
     }
 
     /// Bytes of all files.

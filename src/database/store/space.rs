@@ -1,20 +1,67 @@
 //! Room on the medium. After a write for which there was none, sled's memory is ahead of the medium and the handle is of no
 //! use any more; so a commit is refused before it is begun when it could take the last of the room. The handle reads on,
 //! and takes commits again when there is room again.
+//!
+//! Room has three ends: that of the file system, of the user's quota, and of what this process may make of one file. The file
+//! system tells of the first alone; for the others the log's next blocks are reserved before they are needed.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::engine::SEGMENT_BYTES;
 use crate::database::DatabaseError;
 
 /// What a commit may take of the medium for a byte that is staged: the log, a redo list, pages that are written anew.
 const AMPLIFICATION: u64 = 8;
+
+/// The same for the log alone.
+const LOG_AMPLIFICATION: u64 = 3;
+
+/// Blocks that the log has in advance, beside what a commit stages: what sled writes between two syncs, and when it is closed.
+const RESERVE_BYTES: u64 = 4 * SEGMENT_BYTES as u64;
+
+/// Most that is reserved for one commit: a redo list of the largest document, and the document.
+const RESERVE_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes that a staged revision takes beside its body and ID, roughly.
 pub(super) const REVISION_OVERHEAD: usize = 96;
 
 /// What of the reserve a commit of checkpoints alone must leave: they are small, and a peer that only reads needs them.
 const CHECKPOINT_SHARE: u64 = 2;
+
+/// What has come to its end when there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lack {
+    /// The file system is nearly full.
+    Medium,
+    /// What this user may store (EDQUOT).
+    Quota,
+    /// How large a file of this process may be (`ulimit -f`).
+    FileSize,
+}
+
+impl Lack {
+    fn of(error: &io::Error) -> Option<Lack> {
+        match error.kind() {
+            io::ErrorKind::StorageFull => Some(Lack::Medium),
+            io::ErrorKind::QuotaExceeded => Some(Lack::Quota),
+            io::ErrorKind::FileTooLarge => Some(Lack::FileSize),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Lack::Medium => "the disk is nearly full",
+            Lack::Quota => "the disk quota of this user is used up",
+            Lack::FileSize => "the file-size limit of this process (ulimit -f) is reached",
+        })
+    }
+}
 
 /// Room on the medium of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,19 +74,21 @@ pub struct Room {
     pub keep_free_bytes: u64,
     /// Whether the last commit was refused for want of room, or any would be now.
     pub is_short: bool,
+    /// What has come to its end, if so.
+    pub lack: Option<Lack>,
 }
 
 /// See the head of the file.
 pub(super) struct Space {
     directory: PathBuf,
     keep_free: u64,
-    /// Whether the last commit was refused; the change is told.
-    short: AtomicBool,
+    /// Why the last commit was refused, if it was; the change is told.
+    lack: Mutex<Option<Lack>>,
 }
 
 impl Space {
     pub(super) fn new(directory: &Path, keep_free: u64) -> Space {
-        Space { directory: directory.to_owned(), keep_free, short: AtomicBool::new(false) }
+        Space { directory: directory.to_owned(), keep_free, lack: Mutex::default() }
     }
 
     /// Bytes of the medium that this process may still use; `None` if the file system does not say.
@@ -48,37 +97,101 @@ impl Space {
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
+    fn lack(&self) -> MutexGuard<'_, Option<Lack>> {
+        self.lack.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How much room there is.
     pub(super) fn room(&self) -> Room {
         let (free_bytes, keep_free_bytes) = (self.free(), self.keep_free);
-        let is_short =
-            self.short.load(Ordering::Acquire) || free_bytes.is_some_and(|free| free < keep_free_bytes);
-        Room { free_bytes, keep_free_bytes, is_short }
+        let is_full = free_bytes.is_some_and(|free| free < keep_free_bytes);
+        let lack = self.lack().or(is_full.then_some(Lack::Medium));
+        Room { free_bytes, keep_free_bytes, is_short: lack.is_some(), lack }
     }
 
-    /// Lets a commit of that many staged bytes through, or refuses it.
+    /// Lets a commit of that many staged bytes through, or refuses it. `reserve` sees to it that the log can grow by so many.
     ///
     /// # Errors
     /// [`DatabaseError::Full`]; nothing was changed.
-    pub(super) fn admit(&self, staged: usize, only_checkpoints: bool) -> Result<(), DatabaseError> {
+    pub(super) fn admit(
+        &self,
+        staged: usize,
+        only_checkpoints: bool,
+        reserve: impl FnOnce(u64) -> io::Result<()>,
+    ) -> Result<(), DatabaseError> {
         if self.keep_free == 0 {
             return Ok(());
         }
-        let Some(free) = self.free() else { return Ok(()) };
+        let (staged, free) = (staged as u64, self.free());
         let keep = if only_checkpoints { self.keep_free / CHECKPOINT_SHARE } else { self.keep_free };
-        let is_short = free < keep.saturating_add((staged as u64).saturating_mul(AMPLIFICATION));
-        let was_short = self.short.swap(is_short && !only_checkpoints, Ordering::AcqRel);
-        if !is_short {
-            if was_short && !only_checkpoints {
+        let least = keep.saturating_add(staged.saturating_mul(AMPLIFICATION));
+        let lack = if free.is_some_and(|free| free < least) {
+            Some(Lack::Medium)
+        } else {
+            let share = if only_checkpoints { CHECKPOINT_SHARE } else { 1 };
+            let ahead = RESERVE_BYTES / share + (staged * LOG_AMPLIFICATION).min(RESERVE_BYTES_MAX);
+            // Another error of the reservation is that of the commit as well, if it is one.
+            reserve(ahead).err().as_ref().and_then(Lack::of)
+        };
+        self.note(lack, only_checkpoints, free);
+        match (lack, free) {
+            (None, _) => Ok(()),
+            (Some(Lack::Medium), Some(free)) => {
+                Err(DatabaseError::Full { detail: format!("{free} bytes are free, {keep} must stay so") })
+            }
+            (Some(lack), _) => Err(DatabaseError::Full { detail: lack.to_string() }),
+        }
+    }
+
+    /// Tells when room comes to its end, and when there is some again.
+    fn note(&self, lack: Option<Lack>, only_checkpoints: bool, free: Option<u64>) {
+        if only_checkpoints {
+            return;
+        }
+        let before = std::mem::replace(&mut *self.lack(), lack);
+        match (before, lack) {
+            (None, Some(lack)) => {
+                tracing::warn!(path = %self.directory.display(), free, keep_free = self.keep_free, "{lack}: writes are \
+                    refused until there is room; nothing that was acknowledged is lost");
+            }
+            (Some(_), None) => {
                 tracing::info!(path = %self.directory.display(), free, "there is room again: writes are taken");
             }
-            return Ok(());
+            _ => {}
         }
-        if !was_short {
-            let keep_free = self.keep_free;
-            tracing::warn!(path = %self.directory.display(), free, keep_free, "the medium is nearly full: writes are \
-                refused until there is room; nothing that was acknowledged is lost");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no test machine has at hand: a quota.
+    #[test]
+    fn each_end_of_the_room_refuses_and_is_over_when_there_is_room() {
+        for (error, lack) in [
+            (io::ErrorKind::QuotaExceeded, Lack::Quota),
+            (io::ErrorKind::FileTooLarge, Lack::FileSize),
+            (io::ErrorKind::StorageFull, Lack::Medium),
+        ] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let space = Space::new(directory.path(), 1);
+            space.admit(100, false, |_| Ok(())).expect("room");
+            for _ in 0..2 {
+                let refused = space.admit(100, false, |_| Err(error.into()));
+                assert!(matches!(refused, Err(DatabaseError::Full { .. })), "{refused:?}");
+            }
+            assert_eq!((space.room().is_short, space.room().lack), (true, Some(lack)));
+            space
+                .admit(0, true, |bytes| if bytes < RESERVE_BYTES { Ok(()) } else { Err(error.into()) })
+                .expect("a checkpoint is small");
+            assert!(space.room().is_short, "{lack}");
+            space.admit(100, false, |_| Ok(())).expect("room again");
+            assert_eq!((space.room().is_short, space.room().lack), (false, None));
         }
-        Err(DatabaseError::Full { detail: format!("{free} bytes are free, {keep} must stay so") })
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Space::new(directory.path(), 1)
+            .admit(1, false, |_| Err(io::ErrorKind::PermissionDenied.into()))
+            .expect("no want of room");
     }
 }

@@ -69,7 +69,9 @@ fn environment() -> Option<(String, u64)> {
 
 /// Saves single documents and batches until it is killed or a write fails; says what was acknowledged.
 fn write_forever(directory: &str, seed: u64, documents: u32) -> DatabaseError {
-    let database = match Database::open(directory, DatabaseConfig::default()) {
+    // Nothing is kept free, so that the end of the room is met by sled.
+    let config = DatabaseConfig { keep_free_bytes: 0, ..DatabaseConfig::default() };
+    let database = match Database::open(directory, config) {
         Ok(database) => database,
         Err(error) => return error,
     };
