@@ -91,13 +91,14 @@ impl Process {
 
     /// As [`Process::start`], with its standard error where it is wanted.
     pub fn start_with_stderr(db: &Path, args: &[&str], stderr: Stdio) -> Process {
-        let mut child = gattway(db)
-            .args(meeting(args))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+        let mut command = gattway(db);
+        command.args(meeting(args)).stderr(stderr);
+        Process::of(command)
+    }
+
+    /// Starts a command that prints events.
+    pub fn of(mut command: Command) -> Process {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
         let events = child.stdout.take().map(BufReader::new);
         Process { child, stdin, events }

@@ -22,6 +22,8 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) enum Event<'a> {
     /// Peers can connect now; for TCP with the real port.
     Listening { address: String },
+    /// It does not listen there now, and tries again.
+    ListenFailed { address: String, error: &'a str },
     /// A peer has proven who it is and came in. Not with --plain.
     Peer {
         /// What `status` calls it.
@@ -61,8 +63,15 @@ pub(super) enum Event<'a> {
     /// A device wants to pair: this code must be typed there.
     #[cfg(feature = "bluetooth")]
     Passkey { peer: &'a str, code: String },
-    /// Nothing is stored for want of room on the disk (`full`), or it is again.
-    Storage { full: bool, free_bytes: Option<u64>, keep_free_bytes: u64 },
+    /// Nothing is stored for want of room (`full`), or it is again.
+    Storage {
+        full: bool,
+        /// What has come to its end: `disk`, `quota`, or `file_size` (`ulimit -f`).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lack: Option<&'static str>,
+        free_bytes: Option<u64>,
+        keep_free_bytes: u64,
+    },
     /// So many versions have come since the start from more than a day ahead of this device's clock.
     Clock { versions_ahead: u64 },
     /// One document went over, or failed to.

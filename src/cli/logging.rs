@@ -12,6 +12,7 @@ const QUIET: &str = "warn,gattway::endpoint::listener=error,gattway::replicator:
 
 /// Starts logging for the rest of the process. `RUST_LOG` wins over `-v`.
 pub(super) fn start(global: &GlobalArgs) {
+    words::start();
     let level = match global.verbose {
         0 => QUIET,
         1 => "gattway=info,warn",

@@ -23,6 +23,7 @@ mod feed;
 pub(crate) mod fuzzing;
 mod group;
 mod id;
+mod listening;
 mod logging;
 #[cfg(feature = "bluetooth")]
 mod neighbours;

@@ -28,7 +28,7 @@ impl Newcomers {
     pub(super) async fn bind(address: &PlaceAddress, name: &str) -> Result<Newcomers, CliError> {
         match address {
             PlaceAddress::Stream(address) => {
-                let listener = super::serve::bind(address).await?;
+                let listener = super::listening::bind(address).await?;
                 let address = listener.local_address().to_string();
                 Ok(Newcomers { kind: NewcomersKind::Stream(listener), address })
             }

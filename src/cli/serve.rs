@@ -12,6 +12,9 @@ use super::control::Control;
 use super::display::activity_name;
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
+#[cfg(feature = "bluetooth")]
+use super::listening::{Advert, Radio};
+use super::listening::{Opened, Place};
 use super::output::counted;
 use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Keeper, Security, SecurityArgs};
@@ -26,17 +29,20 @@ use crate::replicator::ReplicatorActivity;
 use crate::replicator::config::AccessRule;
 use crate::secure::PeerId;
 use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor};
-use crate::transport::stream::{Address, StreamConnection, StreamListener};
+use crate::transport::stream::Address;
 
 /// Be the passive side: accept peers and sync with each, until Ctrl-C.
 ///
 /// A peer that sends garbage or falls silent loses its connection; the others go on. A Unix socket is open to its owner
 /// alone; whoever reaches a TCP port may read and write the collections that are offered.
 ///
+/// An address where it cannot listen yet (bluetoothd does not run, the port is in use, the interface is not up) is tried
+/// again while another works; if none works at the start, the command fails.
+///
 /// SIGINT, SIGTERM and SIGHUP end it in order, within five seconds and what the disk takes.
 ///
-/// With --json, standard output has one event a line: `listening` (the address, with the real port), `status` of each
-/// connection, `saved` and `rejected` (of --import), `storage` when the disk has no room for more and when it has again, `clock`
+/// With --json, standard output has one event a line: `listening` (the address, with the real port), `listen_failed` (it is
+/// tried again), `status` of each connection, `saved` and `rejected` (of --import), `storage` when the disk has no room for more and when it has again, `clock`
 /// when versions of the far future come, and last `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that
 /// were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
 #[derive(Debug, Args)]
@@ -134,30 +140,31 @@ async fn serve(
     let mut accepting = JoinSet::new();
     let door = Door::new(security, listener.clone(), peers.clone());
     let secure_peers = door.let_in();
+    let mut opened = Opened::new(args.listen.len());
     for address in &args.listen {
-        let door = door.clone();
-        let address = match address {
-            PlaceAddress::Stream(address) => {
-                let stream = bind(address).await?;
-                let address = stream.local_address().to_string();
-                accepting.spawn(accept(stream, door));
-                address
-            }
-            #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(adapter) => {
-                let advert = Advert::new(db, &offered, security, keeper);
-                let bluetooth =
-                    super::ble::listen(adapter, advert.state(), args.link, security.is_secure(), events)
-                        .await?;
-                let address = format!("ble:{}", bluetooth.adapter());
-                accepting.spawn(accept_bluetooth(bluetooth, advert, door));
-                address
-            }
-            #[cfg(not(feature = "bluetooth"))]
-            PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
+        #[cfg(feature = "bluetooth")]
+        let radio = Radio {
+            advert: Advert::new(db, &offered, security, keeper),
+            link: args.link,
+            is_secure: security.is_secure(),
         };
-        events.emit(&Event::Listening { address: address.clone() });
-        events.say(&format!("listening on {address}"));
+        let place = Place {
+            address: address.clone(),
+            door: door.clone(),
+            events: events.clone(),
+            #[cfg(feature = "bluetooth")]
+            radio,
+        };
+        accepting.spawn(place.keep_open(opened.report()));
+    }
+    let started = tokio::select! {
+        started = opened.any(events) => started,
+        () = signals.next() => Err(CliError::new(Exit::Interrupted, "interrupted before it listened")),
+    };
+    if let Err(error) = started {
+        accepting.abort_all();
+        secure_peers.abort();
+        return Err(error);
     }
     #[cfg(feature = "bluetooth")]
     let _radio = super::ble::Reporter::start(args.listen.iter().any(PlaceAddress::is_ble), events);
@@ -193,16 +200,9 @@ fn tell_refusals(listener: &MessageEndpointListener, events: &Events) {
     }
 }
 
-pub(super) async fn bind(address: &Address) -> Result<StreamListener, CliError> {
-    StreamListener::bind(address.clone()).await.map_err(|error| {
-        let help = "choose another address, or end the process that uses it";
-        CliError::new(Exit::Peer, format!("cannot listen on {address}: {error}")).help(help)
-    })
-}
-
 async fn until_told(
     db: &Database,
-    accepting: &mut JoinSet<Result<(), CliError>>,
+    accepting: &mut JoinSet<()>,
     mut feed: Option<Feed>,
     signals: &mut Signals,
     events: &Events,
@@ -219,7 +219,7 @@ async fn until_told(
             error = store::broken(db) => return Err(error),
             ended = accepting.join_next() => match ended {
                 None => return Ok(()),
-                Some(Ok(result)) => result?,
+                Some(Ok(())) => {}
                 Some(Err(_)) => return Err(CliError::new(Exit::Failure, "accepting connections panicked")),
             },
             _ = tick.tick(), if feed.is_some() => {
@@ -231,66 +231,9 @@ async fn until_told(
     }
 }
 
-/// Gives each connection of one address to the listener.
-async fn accept(stream: StreamListener, door: Door) -> Result<(), CliError> {
-    loop {
-        let accepted = stream.accept().await;
-        let connection = accepted.map_err(|error| {
-            CliError::new(Exit::Peer, format!("cannot accept on {}: {error}", stream.local_address()))
-        })?;
-        let Some(connection) = connection else { return Ok(()) };
-        let name = connection.peer().to_owned();
-        let connection: Arc<StreamConnection> = Arc::new(connection);
-        door.knock(Carrier::Stream(connection), &name);
-    }
-}
-
-/// Gives each central's session to the listener, and advertises each change of the database.
-#[cfg(feature = "bluetooth")]
-async fn accept_bluetooth(
-    bluetooth: crate::transport::bluez::listener::BluetoothListener,
-    advert: Advert,
-    door: Door,
-) -> Result<(), CliError> {
-    let mut changes = advert.db.watch();
-    loop {
-        tokio::select! {
-            connection = bluetooth.accept() => {
-                let Some(connection) = connection else { return Ok(()) };
-                door.knock(Carrier::Link(connection), "Bluetooth central");
-            }
-            Ok(()) = changes.changed() => {}
-            () = tokio::time::sleep(super::ble::advert_lifetime()) => {}
-        }
-        // Where it is sealed it is another one each time, so that nobody can follow it.
-        bluetooth.set_state(advert.state());
-    }
-}
-
-/// What is advertised of the database.
-#[cfg(feature = "bluetooth")]
-struct Advert {
-    db: Database,
-    collections: Vec<String>,
-    codec: Arc<dyn crate::transport::bluez::profile::AdvertCodec>,
-}
-
-#[cfg(feature = "bluetooth")]
-impl Advert {
-    fn new(db: &Database, collections: &[String], security: &Security, keeper: &Keeper) -> Advert {
-        let codec = super::ble::advert_codec(db, security, keeper);
-        Advert { db: db.clone(), collections: collections.to_vec(), codec }
-    }
-
-    /// The state to advertise now.
-    fn state(&self) -> crate::transport::bluez::profile::AdvertBytes {
-        self.codec.write(super::ble::change_counter(&self.db, &self.collections))
-    }
-}
-
 /// Where connections become peers: at once if all is plain, else after the secure handshake.
 #[derive(Clone)]
-struct Door {
+pub(super) struct Door {
     acceptor: Option<SecureAcceptor>,
     listener: Arc<MessageEndpointListener>,
     peers: Arc<Peers>,
@@ -306,7 +249,7 @@ impl Door {
     }
 
     /// A peer has connected.
-    fn knock(&self, carrier: Carrier, label: &str) {
+    pub(super) fn knock(&self, carrier: Carrier, label: &str) {
         match (&self.acceptor, carrier) {
             (Some(acceptor), carrier) => acceptor.incoming(carrier, label),
             (None, Carrier::Stream(connection)) => self.enter(connection, label, None),

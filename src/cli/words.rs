@@ -29,6 +29,11 @@ pub(super) enum Level {
     Error,
 }
 
+/// Takes what this needs of the system while there is enough of it.
+pub(super) fn start() {
+    sink();
+}
+
 /// Everything is JSON from now on.
 pub(super) fn use_json() {
     IS_JSON.store(true, Ordering::Relaxed);

@@ -102,12 +102,16 @@ async fn the_peers_close_code_decides_what_follows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_goes_away_ends_a_one_shot_replicator() {
+async fn a_peer_that_goes_away_is_looked_for_again_by_a_one_shot_replicator_too() {
     let delegate = Delegate::new(Script::default());
-    let replicator = delegate.replicator(ByteStream, |_| {});
+    let replicator = delegate.replicator(ByteStream, |config| config.max_attempts = Some(2));
     replicator.start();
     reaches(&replicator, ReplicatorActivity::Busy).await;
     delegate.last().handle().receive(close_frame(1000, "").into()).await;
+    let status = reaches(&replicator, ReplicatorActivity::Offline).await;
+    assert!(matches!(status.error, Some(ReplicatorError::GoingAway)), "{status:?}");
+    reaches(&replicator, ReplicatorActivity::Busy).await;
+    delegate.last().handle().receive(close_frame(1001, "").into()).await;
     let status = reaches(&replicator, ReplicatorActivity::Stopped).await;
     assert!(matches!(status.error, Some(ReplicatorError::GoingAway)), "{status:?}");
     assert!(

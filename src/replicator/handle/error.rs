@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::endpoint::MessagingError;
 use crate::endpoint::framing::FramingError;
+use crate::endpoint::{MessagingError, ProtocolType};
 use crate::replicator::error::SessionError;
 
 /// Close codes of ByteStream that replication knows.
@@ -68,7 +68,7 @@ pub enum ReplicatorError {
     /// Replication failed.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The peer closed normally while this side had more to do (close code 1001).
+    /// The peer closed normally while this side had more to do (close code 1000 or 1001).
     #[error("peer is going away")]
     GoingAway,
     /// The peer closed the connection with an error.
@@ -128,9 +128,11 @@ impl ReplicatorError {
         }
     }
 
-    /// Whether a replicator tries again. A peer that goes away stops a one-shot one.
-    pub(crate) fn is_worth_retry(&self, continuous: bool) -> bool {
-        self.is_recoverable() && (continuous || !matches!(self, ReplicatorError::GoingAway))
+    /// Whether a replicator tries again. A peer that goes away while there is more to do may be back soon, as a hub that is
+    /// restarted is; but a transport of whole messages that ends without an error has ended a one-shot replication on purpose.
+    pub(crate) fn is_worth_retry(&self, continuous: bool, protocol_type: ProtocolType) -> bool {
+        let is_over = protocol_type == ProtocolType::MessageStream && !continuous;
+        self.is_recoverable() && !(is_over && matches!(self, ReplicatorError::GoingAway))
     }
 
     /// The code that tells the peer, or `None` if the connection is past telling.

@@ -279,7 +279,8 @@ impl Inner {
                 retry.succeeded();
                 reset = false;
             }
-            let wait = if error.is_worth_retry(self.config.continuous) {
+            let protocol_type = self.config.endpoint.protocol_type();
+            let wait = if error.is_worth_retry(self.config.continuous, protocol_type) {
                 retry.failed(fastrand::u32(..))
             } else {
                 None

@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
 use tokio::sync::{Mutex, oneshot};
-use tracing::warn;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
 
 use super::connection::{StreamConnection, tcp, unix};
 use super::{Address, stdio};
@@ -17,13 +19,18 @@ use super::{Address, stdio};
 const BACKLOG: u32 = 64;
 /// Only the owner may connect: whoever reaches the socket reads and writes the database.
 const SOCKET_MODE: u32 = 0o600;
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Pause after an accept that failed for want of descriptors or memory; doubles up to [`ACCEPT_RETRY_MAX`].
+const ACCEPT_RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest such pause. Connections wait in the kernel meanwhile.
+const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(2);
+/// How often such a want is told at most.
+const SHORTAGE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Listens on an [`Address`]. Dropping it ends listening and removes its Unix socket.
 pub struct StreamListener {
     kind: Kind,
     address: Address,
+    shortage: std::sync::Mutex<Shortage>,
 }
 
 enum Kind {
@@ -43,18 +50,19 @@ impl StreamListener {
     /// # Errors
     /// The address is in use, not permitted or not local.
     pub async fn bind(address: Address) -> io::Result<StreamListener> {
-        match &address {
+        let (kind, address) = match address {
             Address::Tcp(host_and_port) => {
                 let listener = TcpListener::bind(host_and_port).await?;
                 let address = Address::Tcp(listener.local_addr()?.to_string());
-                Ok(StreamListener { kind: Kind::Tcp(listener), address })
+                (Kind::Tcp(listener), address)
             }
             Address::Unix(path) => {
-                let (listener, file) = bind_unix(path).await?;
-                Ok(StreamListener { kind: Kind::Unix { listener, _file: file }, address })
+                let (listener, file) = bind_unix(&path).await?;
+                (Kind::Unix { listener, _file: file }, Address::Unix(path))
             }
-            Address::Stdio => Ok(StreamListener { kind: Kind::Stdio(Mutex::new(Some(None))), address }),
-        }
+            Address::Stdio => (Kind::Stdio(Mutex::new(Some(None))), Address::Stdio),
+        };
+        Ok(StreamListener { kind, address, shortage: std::sync::Mutex::default() })
     }
 
     /// Where it listens; for TCP with the port that was chosen.
@@ -77,14 +85,31 @@ impl StreamListener {
                 Kind::Stdio(once) => return accept_stdio(once).await,
             };
             match accepted {
-                Ok(connection) => return Ok(Some(connection)),
+                Ok(connection) => {
+                    self.shortage().pause = None;
+                    return Ok(Some(connection));
+                }
+                Err(error) if is_short(&error) => {
+                    let (pause, told) = self.shortage().failed(Instant::now());
+                    if let Some(attempts) = told {
+                        warn!(address = %self.address, %error, attempts, "no connection can be accepted; those that come \
+                            wait (ulimit -n, LimitNOFILE= of systemd)");
+                    }
+                    sleep(pause).await;
+                }
                 Err(error) if is_transient(&error) => {
-                    warn!(address = %self.address, %error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    debug!(address = %self.address, %error, "a connection was gone before it was accepted");
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl StreamListener {
+    /// Nothing under this lock can be left half done.
+    fn shortage(&self) -> std::sync::MutexGuard<'_, Shortage> {
+        self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,17 +133,43 @@ async fn accept_stdio(
     }
 }
 
-/// Errors of one connection, or of a moment: the listener is still good.
+/// Errors of one connection: the listener is still good.
 fn is_transient(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected)
+}
+
+/// Errors of a moment: the process or the machine has no more to give.
+fn is_short(error: &io::Error) -> bool {
     // EMFILE, ENFILE, ENOBUFS: no `ErrorKind` is theirs.
     const OUT_OF_RESOURCES: [i32; 3] = [24, 23, 105];
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected, OutOfMemory,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected | OutOfMemory
-    ) || error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code))
+    error.kind() == io::ErrorKind::OutOfMemory
+        || error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code))
+}
+
+/// Times without descriptors or memory for another connection.
+#[derive(Default)]
+struct Shortage {
+    /// Attempts since it was told last.
+    attempts: u32,
+    told: Option<Instant>,
+    /// The last pause, while it lasts.
+    pause: Option<Duration>,
+}
+
+impl Shortage {
+    /// Gives the pause before the next attempt, and how many failed if that is to be told now.
+    fn failed(&mut self, now: Instant) -> (Duration, Option<u32>) {
+        let pause = self.pause.map_or(ACCEPT_RETRY_MIN, |pause| (pause * 2).min(ACCEPT_RETRY_MAX));
+        self.pause = Some(pause);
+        self.attempts += 1;
+        let is_due = self.told.is_none_or(|told| now.duration_since(told) >= SHORTAGE_TOLD_EVERY);
+        let told = is_due.then(|| {
+            self.told = Some(now);
+            std::mem::take(&mut self.attempts)
+        });
+        (pause, told)
+    }
 }
 
 /// The file of a bound Unix socket, removed at the end unless it is another's by then.
@@ -162,5 +213,30 @@ async fn remove_stale_socket(path: &Path) -> io::Result<()> {
             let message = format!("another process listens on {}", path.display());
             Err(io::Error::new(io::ErrorKind::AddrInUse, message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_waited_out_with_a_line_a_minute() {
+        let (mut shortage, began) = (Shortage::default(), Instant::now());
+        let (mut now, mut lines, mut attempts, mut told) = (began, 0, 0, 0);
+        while now < began + Duration::from_secs(600) {
+            // Now and then one gets through.
+            if attempts % 50 == 49 {
+                shortage.pause = None;
+            }
+            let (pause, line) = shortage.failed(now);
+            assert!((ACCEPT_RETRY_MIN..=ACCEPT_RETRY_MAX).contains(&pause));
+            attempts += 1;
+            lines += u32::from(line.is_some());
+            told += line.unwrap_or(0);
+            now += pause;
+        }
+        assert!(lines <= 10 && attempts < 400, "{lines} lines, {attempts} attempts");
+        assert_eq!(told + shortage.attempts, attempts);
     }
 }
