@@ -29,7 +29,7 @@ use past::Pair;
 use plan::Plan;
 
 /// Seeds that are run each time.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 30;
 
 /// A seed whose plan is a one-shot push and pull of some documents.
 const PLAIN_SEED: u64 = 10;

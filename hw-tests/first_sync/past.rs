@@ -201,9 +201,9 @@ fn is_accepted<T>(result: Result<T, DatabaseError>) -> bool {
 fn arrive(database: &Database, revisions: &[IncomingRevision]) -> usize {
     let outcomes = database.commit(revisions, ConflictPolicy::Resolve(&DefaultResolver)).unwrap();
     let is_refused = |outcome: &&CommitOutcome| match outcome {
-        CommitOutcome::Rejected(Rejection::BadBody(_) | Rejection::BadId(_) | Rejection::TooLarge { .. }) => {
-            true
-        }
+        CommitOutcome::Rejected(
+            Rejection::BadBody(_) | Rejection::BadId { .. } | Rejection::TooLarge { .. },
+        ) => true,
         CommitOutcome::Rejected(other) => panic!("a revision was refused: {other}"),
         _ => false,
     };

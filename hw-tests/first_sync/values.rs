@@ -82,7 +82,8 @@ pub fn id(rng: &mut Rng, n: usize) -> String {
         90..92 => format!("{n}/{n}%2F..%00/?rev=1"),
         92..94 => format!(" {n} "),
         // What only some take: refused where it enters, or carried like any other.
-        94..98 => {
+        94..96 => format!("{n}{}x", CONTROLS[rng.usize(..CONTROLS.len())]),
+        96..98 => {
             let len = ID_MAX + rng.usize(1..12);
             pad(rng, n, len)
         }
@@ -111,13 +112,14 @@ pub fn body(rng: &mut Rng, size: usize) -> String {
     }
     match rng.u16(..400) {
         // Keys that somebody keeps for himself: refused where they enter, or carried, or told.
-        0 => fields.push(("_removed".into(), "true".into())),
+        0 => fields.push(("_id".into(), "\"x\"".into())),
+        6 => fields.push(("_removed".into(), "true".into())),
         1 => fields.push(("_exp".into(), "1".into())),
         3 => fields.push((String::new(), "1".into())),
         4 => fields.push(("huge".into(), HUGE_NUMBERS[rng.usize(..HUGE_NUMBERS.len())].into())),
         5 => fields.push(("deep".into(), nested(rng.usize(95..110)))),
-        6 => fields.extend([("twice".into(), "1".into()), ("twice".into(), "2".into())]),
-        7..12 => fields.push(("deep".into(), nested(rng.usize(20..98)))),
+        7 => fields.extend([("twice".into(), "1".into()), ("twice".into(), "2".into())]),
+        8..13 => fields.push(("deep".into(), nested(rng.usize(20..98)))),
         _ => {}
     }
     let mut json = String::from("{");
