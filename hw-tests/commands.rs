@@ -226,6 +226,27 @@ fn two_processes_sync_over_tcp_unix_and_stdio() {
     assert_eq!(documents(&field).len(), 344);
 }
 
+/// As large as a document may be, both ways at once: each waits for acknowledgements while the other side sends too.
+#[test]
+fn documents_of_many_megabytes_sync_both_ways() {
+    let (_directory, field) = database();
+    let (_directory, gateway) = database();
+    for (db, who) in [(&field, "f"), (&gateway, "g")] {
+        let line = |mebibytes: usize| {
+            format!("{{\"_id\":\"{who}{mebibytes}\",\"text\":\"{}\"}}\n", who.repeat(mebibytes << 20))
+        };
+        let lines = [5, 10, 19, 0].map(line).concat();
+        let ended = run_with_input(db, &["db", "import", "-", "--format", "ndjson"], lines.as_bytes());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+    let mut server = Process::start(&gateway, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
+    ok(&field, &["sync", &server.address()]);
+    assert_eq!(server.terminate(), Some(0));
+    let revisions = |db: &Path| ok(db, &["db", "export", "--revisions"]);
+    assert!(revisions(&field) == revisions(&gateway));
+    assert_eq!(documents(&gateway).len(), 8);
+}
+
 #[test]
 fn what_another_program_writes_is_saved_acknowledged_and_synced() {
     let (_directory, field) = database();

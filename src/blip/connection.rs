@@ -72,6 +72,26 @@ impl Connection {
         self.outbox.messages()
     }
 
+    /// Uncompressed bytes of replies not yet given to [`Connection::poll_frame`]'s caller: the peer causes them by asking.
+    pub fn queued_reply_bytes(&self) -> usize {
+        self.outbox.reply_bytes()
+    }
+
+    /// What of [`Connection::queued_reply_bytes`] needs no acknowledgement of the peer to go out.
+    pub fn sendable_reply_bytes(&self) -> usize {
+        self.outbox.sendable_reply_bytes()
+    }
+
+    /// Replies not yet sent whole.
+    pub fn queued_reply_messages(&self) -> usize {
+        self.outbox.reply_messages()
+    }
+
+    /// Whether a request of ours has been sent whole.
+    pub fn is_sent(&self, request: MessageNumber) -> bool {
+        self.outbox.is_sent(request.0)
+    }
+
     /// Our requests that await a reply.
     pub fn awaiting_replies(&self) -> usize {
         self.awaiting.len()
@@ -282,6 +302,9 @@ impl Connection {
         if received.message.is_some() {
             // Or a peer that sends and never reads would make them pile up.
             self.outbox.drop_ack(key);
+            for (key, bytes) in self.inbox.released_acks(&self.config) {
+                self.outbox.push_ack(key, bytes);
+            }
         }
         Ok(received.message)
     }

@@ -29,7 +29,7 @@ pub(super) struct WholeMessage {
 pub(super) struct Received {
     /// The message, if it is whole now.
     pub message: Option<WholeMessage>,
-    /// Bytes to acknowledge, if it is time.
+    /// Bytes to acknowledge of this message, if it is time.
     pub ack: Option<u64>,
 }
 
@@ -40,6 +40,8 @@ struct Open {
     content: Vec<u8>,
     counted: u64,
     acknowledged: u64,
+    /// Which message of this connection it is, in the order in which they begin.
+    serial: u64,
 }
 
 /// The receiving half of a connection, above the frame header.
@@ -49,13 +51,17 @@ pub(super) struct Inbox {
     open: HashMap<MessageKey, Open>,
     open_bytes: usize,
     share: Share,
+    /// Messages of several frames that have begun.
+    begun: u64,
+    /// Whether an acknowledgement that was due was kept back.
+    withheld: bool,
 }
 
 impl Inbox {
     /// Nothing has begun.
     pub fn new(budget: Option<Budget>) -> Inbox {
         let (decoder, open) = (StreamDecoder::new(), HashMap::new());
-        Inbox { decoder, open, open_bytes: 0, share: Share::of(budget) }
+        Inbox { decoder, open, open_bytes: 0, share: Share::of(budget), begun: 0, withheld: false }
     }
 
     /// Messages that have begun and not ended.
@@ -87,11 +93,10 @@ impl Inbox {
                 return Err(BlipError::TooManyOpenMessages { max: config.open_messages_max });
             }
         }
-        let open = self.open.entry(key).or_insert_with(|| Open {
-            flags,
-            content: Vec::new(),
-            counted: 0,
-            acknowledged: 0,
+        let begun = &mut self.begun;
+        let open = self.open.entry(key).or_insert_with(|| {
+            *begun += 1;
+            Open { flags, content: Vec::new(), counted: 0, acknowledged: 0, serial: *begun }
         });
         if open.flags.kind() != flags.kind() {
             return Err(BlipError::MixedTypes { number: key.number });
@@ -104,7 +109,7 @@ impl Inbox {
             return self.finish(key, config);
         }
         check_properties_len(key.number, &open.content, config)?;
-        let ack = open.ack_due();
+        let ack = self.ack_of(key, config);
         if self.open_bytes > config.open_bytes_max {
             return Err(BlipError::TooManyOpenBytes { max: config.open_bytes_max });
         }
@@ -140,6 +145,37 @@ impl Inbox {
         Ok(Received { message: Some(WholeMessage { flags: open.flags, properties, body }), ack: None })
     }
 
+    /// How much of a message to acknowledge now. Of several long messages only the one that began first goes on when they
+    /// hold much together; the sender pauses the others until then, so that no set of messages that fit alone can
+    /// come to the limit for all.
+    fn ack_of(&mut self, key: MessageKey, config: &BlipConfig) -> Option<u64> {
+        if self.open_bytes > open_bytes_of_others_max(config) && self.must_wait(key, config) {
+            self.withheld |= self.open.get(&key).is_some_and(Open::is_ack_due);
+            return None;
+        }
+        self.open.get_mut(&key).and_then(Open::take_ack)
+    }
+
+    fn must_wait(&self, key: MessageKey, config: &BlipConfig) -> bool {
+        let Some((first, open)) = self.open.iter().min_by_key(|(_, open)| open.serial) else { return false };
+        *first != key && self.open_bytes - open.content.len() > open_bytes_of_others_max(config)
+    }
+
+    /// Acknowledgements that were kept back and may go now, because a message is whole.
+    pub fn released_acks(&mut self, config: &BlipConfig) -> Vec<(MessageKey, u64)> {
+        if !std::mem::take(&mut self.withheld) {
+            return Vec::new();
+        }
+        let mut waiting: Vec<(u64, MessageKey)> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.is_ack_due())
+            .map(|(key, open)| (open.serial, *key))
+            .collect();
+        waiting.sort_unstable_by_key(|(serial, _)| *serial);
+        waiting.into_iter().filter_map(|(_, key)| Some((key, self.ack_of(key, config)?))).collect()
+    }
+
     /// Takes from the shared budget, or gives back, what is beyond this connection's own.
     fn settle_share(&mut self) -> Result<(), BlipError> {
         let beyond = self.open_bytes.saturating_sub(OPEN_BYTES_OWN);
@@ -148,14 +184,24 @@ impl Inbox {
 }
 
 impl Open {
-    /// How much to acknowledge now: everything, when the threshold is passed.
-    fn ack_due(&mut self) -> Option<u64> {
-        if self.counted - self.acknowledged < ACK_THRESHOLD {
-            return None;
-        }
-        self.acknowledged = self.counted;
-        Some(self.counted)
+    fn is_ack_due(&self) -> bool {
+        self.counted - self.acknowledged >= ACK_THRESHOLD
     }
+
+    /// How much to acknowledge now: everything, when the threshold is passed.
+    fn take_ack(&mut self) -> Option<u64> {
+        let due = self.is_ack_due();
+        due.then(|| {
+            self.acknowledged = self.counted;
+            self.counted
+        })
+    }
+}
+
+/// Bytes that unfinished messages may hold together, beside the one that began first, before they have to wait for it. As
+/// much again is left for what is on its way to here.
+fn open_bytes_of_others_max(config: &BlipConfig) -> usize {
+    config.open_bytes_max.saturating_sub(config.message_size_max) / 2
 }
 
 /// Refuses the properties of an unfinished message as soon as their length is known.

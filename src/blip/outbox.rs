@@ -130,6 +130,11 @@ pub(super) struct Outbox {
     /// Number of the last request whose first frame is out.
     last_begun: u64,
     queued_bytes: usize,
+    /// What of `queued_bytes` belongs to replies: the peer makes them, this side only makes requests.
+    reply_bytes: usize,
+    reply_messages: usize,
+    /// What of `reply_bytes` waits for the peer's acknowledgement, not for the transport.
+    paused_reply_bytes: usize,
 }
 
 impl Outbox {
@@ -137,6 +142,10 @@ impl Outbox {
     pub fn push(&mut self, key: MessageKey, flags: FrameFlags, message: OutgoingMessage) {
         let message = Outgoing::new(key, flags, message);
         self.queued_bytes += message.remaining();
+        if key.is_reply {
+            self.reply_bytes += message.remaining();
+            self.reply_messages += 1;
+        }
         self.fresh_urgent += usize::from(flags.urgent());
         let ticket = self.next_ticket();
         self.fresh.push_back((message, ticket));
@@ -165,6 +174,9 @@ impl Outbox {
         message.acknowledged = message.acknowledged.max(bytes.min(message.counted));
         if running.paused && message.counted - message.acknowledged <= UNACKNOWLEDGED_MAX {
             running.paused = false;
+            if key.is_reply {
+                self.paused_reply_bytes -= message.remaining();
+            }
             let urgent = message.flags.urgent();
             self.join_ring(key, urgent);
         }
@@ -173,6 +185,27 @@ impl Outbox {
     /// Uncompressed bytes that wait, those of paused messages included.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Uncompressed bytes of replies that wait, those included that wait for an acknowledgement.
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
+    /// Uncompressed bytes of replies that wait for the transport alone.
+    pub fn sendable_reply_bytes(&self) -> usize {
+        self.reply_bytes - self.paused_reply_bytes
+    }
+
+    /// Replies not yet sent whole.
+    pub fn reply_messages(&self) -> usize {
+        self.reply_messages
+    }
+
+    /// Whether a request has been sent whole, or never was one.
+    pub fn is_sent(&self, number: u64) -> bool {
+        let key = MessageKey { number, is_reply: false };
+        number <= self.last_begun && !self.running.contains_key(&key)
     }
 
     /// Number of the last request that has begun to be sent.
@@ -197,11 +230,19 @@ impl Outbox {
         let size_max = if !urgent && urgent_waits { FRAME_SIZE_MAX_WHILE_URGENT } else { FRAME_SIZE_MAX };
         let offset_before = message.offset;
         let done = message.emit_frame(size_max, encoder, out);
-        self.queued_bytes -= message.offset - offset_before;
+        let key = message.key;
+        let sent = message.offset - offset_before;
+        self.queued_bytes -= sent;
+        if key.is_reply {
+            self.reply_bytes -= sent;
+            self.reply_messages -= usize::from(done);
+        }
         self.last_was_urgent = urgent;
         if !done {
-            let key = message.key;
             let paused = message.counted - message.acknowledged > UNACKNOWLEDGED_MAX;
+            if paused && key.is_reply {
+                self.paused_reply_bytes += message.remaining();
+            }
             self.running.insert(key, Running { message, paused });
             if !paused {
                 self.join_ring(key, urgent);

@@ -24,6 +24,9 @@ use crate::replicator::store::{
 /// Times a conflict is resolved anew because the document changed while the resolver thought.
 const RESOLVE_ATTEMPTS_MAX: usize = 8;
 
+/// Bodies as they are stored, in bytes, that one page of the change feed reads at most, unless one alone has more.
+const PAGE_BYTES_MAX: usize = 512 << 10;
+
 /// Body of a tombstone without one, on the wire.
 const EMPTY_BODY: &[u8] = b"{}";
 
@@ -62,7 +65,7 @@ impl ReplicaStore for Database {
         let key = key_of(collection)?;
         // What a peer is shown must be on the medium: it would count on a sequence that a power cut takes back.
         let until = self.store.collection(key)?.durable();
-        let found = self.store.changes(key, since, until, limit)?;
+        let found = self.store.changes_within(key, since, until, limit, PAGE_BYTES_MAX)?;
         found.into_iter().map(|revision| self.change(revision, with_bodies)).collect()
     }
 

@@ -20,11 +20,25 @@ pub const CHANGES_BATCH_MAX: usize = 1_000;
 /// Change lists that may await their reply at one time, in each collection.
 pub const LISTS_IN_FLIGHT_MAX: usize = 5;
 
+/// Change lists that may await their reply at one time, in all collections of a session.
+pub const LISTS_IN_FLIGHT_SESSION_MAX: usize = 64;
+
+/// Bytes of a change list above which it ends, unless its first entry alone has more. 200 entries have about 14 KiB; an
+/// entry that names a long version vector has up to 80 KiB.
+pub const LIST_BYTES: usize = 64 << 10;
+
+/// Bytes of version vectors in the reply to one list of proposals; beyond them only current versions are named.
+pub const CONFLICT_VECTOR_BYTES_MAX: usize = 64 << 10;
+
 /// Single revisions that may await their reply at one time, in each collection. The original has 10; a receiver that
 /// syncs its medium before each answer then syncs for every 10 documents, which costs ten times the throughput.
 pub const REVS_IN_FLIGHT_MAX: usize = 200;
 
-/// Body bytes of single revisions that may await their reply at one time, in each collection.
+/// Single revisions that may await their reply at one time, in all collections of a session.
+pub const REVS_IN_FLIGHT_SESSION_MAX: usize = 1_000;
+
+/// Body bytes of single revisions that may await their reply at one time, in all collections of a session; one more
+/// revision of any size may go below it. With the largest message this fits into what a receiver holds of one peer.
 pub const REV_BYTES_IN_FLIGHT_MAX: usize = 2 << 20;
 
 /// Revisions the peer wants that may wait to be sent before no further list is made, in each collection.
@@ -50,12 +64,20 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Outgoing bytes queued in BLIP below which a session adds more. Enough to keep a fast transport busy between polls.
 pub const SEND_QUEUE_LOW: usize = 128 << 10;
 
-/// Outgoing bytes queued in BLIP above which input is no longer accepted: the peer asks faster than it reads.
-pub const SEND_QUEUE_MAX: usize = 4 << 20;
+/// Bytes of replies queued in BLIP above which further lists of the peer wait for their answer.
+pub const REPLY_BYTES_HIGH: usize = 1 << 20;
 
-/// Outgoing messages queued in BLIP above which input is no longer accepted. An empty answer is one byte on its way and
-/// some hundreds in memory.
-pub const SEND_QUEUE_MESSAGES_MAX: usize = 8_192;
+/// Bytes of replies in BLIP, without those that wait for an acknowledgement, above which input is no longer accepted: the
+/// peer asks faster than it reads. What this side asks for does not count: it waits for input.
+pub const REPLY_BYTES_MAX: usize = 4 << 20;
+
+/// Replies queued in BLIP above which input is no longer accepted. An empty one is one byte on its way and some hundreds
+/// in memory.
+pub const REPLIES_MAX: usize = 8_192;
+
+/// Bytes of the peer's lists that wait for their answer, above which input is no longer accepted. A peer that keeps
+/// [`LISTS_IN_FLIGHT_SESSION_MAX`] does not come there.
+pub const HELD_REQUESTS_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of revisions that may wait for their commit before input is no longer accepted.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 4 << 20;

@@ -6,15 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::config::{
-    EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, SEND_QUEUE_LOW, SEND_QUEUE_MAX,
-    SEND_QUEUE_MESSAGES_MAX, STOP_TIMEOUT,
-};
+use super::config::{EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, STOP_TIMEOUT};
 use super::error::SessionError;
 use super::event::{Activity, Direction, Progress, SessionEvent};
 use super::extension::RevsFormat;
 use super::extension::sender::SentRevision;
+use super::held::HeldRequests;
 use super::inbox::Inbox;
+use super::limits::{InFlight, SessionLimits};
 use super::outgoing::SentRev;
 use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::blip::{
@@ -58,6 +57,38 @@ pub(super) enum Awaiting {
     Rev { collection: usize, rev: SentRev },
     /// What became of several revisions.
     Revs { collection: usize, revisions: Vec<SentRevision>, bytes: usize },
+}
+
+impl InFlight {
+    fn add(&mut self, awaiting: &Awaiting) {
+        match awaiting {
+            Awaiting::Proposals { .. } | Awaiting::Changes { .. } => self.lists += 1,
+            Awaiting::Rev { rev, .. } => {
+                self.revs += 1;
+                self.rev_bytes += rev.bytes;
+            }
+            Awaiting::Revs { bytes, .. } => {
+                self.batches += 1;
+                self.batch_bytes += bytes;
+            }
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, awaiting: &Awaiting) {
+        match awaiting {
+            Awaiting::Proposals { .. } | Awaiting::Changes { .. } => self.lists -= 1,
+            Awaiting::Rev { rev, .. } => {
+                self.revs -= 1;
+                self.rev_bytes -= rev.bytes;
+            }
+            Awaiting::Revs { bytes, .. } => {
+                self.batches -= 1;
+                self.batch_bytes -= bytes;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// How a request of the peer ends at once.
@@ -116,7 +147,10 @@ pub(super) enum Phase {
 pub(super) struct Core {
     pub blip: Connection,
     pub now: Instant,
+    pub limits: SessionLimits,
     pub inbox: Inbox,
+    /// Lists of the peer whose answer waits.
+    pub held: HeldRequests,
     pub collections: Vec<SessionCollection>,
     /// Whether both sides speak the extension.
     pub extension: bool,
@@ -130,12 +164,18 @@ pub(super) struct Core {
     /// Largest body that fits into a message, in bytes.
     pub body_size_max: usize,
     events: VecDeque<SessionEvent>,
+    /// With the moment at which each was sent whole, or asked for until then.
     awaiting: BTreeMap<MessageNumber, (Instant, Awaiting)>,
+    /// Those that were not sent whole when it was last looked at, in order.
+    unsent: VecDeque<MessageNumber>,
+    in_flight: InFlight,
     activity: Activity,
     progress_told: Progress,
     reply_timeout: Duration,
     /// When a frame last went in either direction.
     moved: Instant,
+    /// When a frame of a request last went out.
+    requests_moved: Instant,
 }
 
 impl Core {
@@ -144,7 +184,9 @@ impl Core {
             body_size_max: blip.message_size_max.saturating_sub(DOCUMENT_OVERHEAD_MAX),
             blip: Connection::new(blip),
             now: Instant::ZERO,
+            limits: SessionLimits::default(),
             inbox: Inbox::default(),
+            held: HeldRequests::default(),
             collections: Vec::new(),
             extension,
             revs_format: RevsFormat::default(),
@@ -154,10 +196,13 @@ impl Core {
             report_documents,
             events: VecDeque::new(),
             awaiting: BTreeMap::new(),
+            unsent: VecDeque::new(),
+            in_flight: InFlight::default(),
             activity: Activity::Busy,
             progress_told: Progress::default(),
             reply_timeout,
             moved: Instant::ZERO,
+            requests_moved: Instant::ZERO,
         }
     }
 
@@ -168,6 +213,8 @@ impl Core {
             self.moved = self.now;
         }
         let number = self.blip.send_request(message)?;
+        self.in_flight.add(&awaiting);
+        self.unsent.push_back(number);
         self.awaiting.insert(number, (self.now, awaiting));
         Ok(())
     }
@@ -181,7 +228,9 @@ impl Core {
 
     /// What the reply of this number means.
     pub fn take_awaiting(&mut self, number: MessageNumber) -> Option<Awaiting> {
-        self.awaiting.remove(&number).map(|(_, awaiting)| awaiting)
+        let (_, awaiting) = self.awaiting.remove(&number)?;
+        self.in_flight.remove(&awaiting);
+        Some(awaiting)
     }
 
     /// Requests of ours without a reply.
@@ -227,16 +276,76 @@ impl Core {
 
     /// Whether more may be queued for sending now.
     pub fn may_send(&self) -> bool {
-        self.blip.queued_bytes() < SEND_QUEUE_LOW
+        self.blip.queued_bytes() < self.limits.send_queue_low
     }
 
-    /// Whether the peer's input may go on: nothing here has grown too long.
+    /// Whether another list may go, of a collection that has so many under way.
+    pub fn may_list(&self, of_collection: usize) -> bool {
+        let (each, all) = self.limits.lists_in_flight;
+        self.may_send() && of_collection < each && self.in_flight.lists < all
+    }
+
+    /// Whether another single revision may go, of a collection that has so many under way.
+    pub fn may_send_rev(&self, of_collection: usize) -> bool {
+        let (each, all) = self.limits.revs_in_flight;
+        self.may_send()
+            && of_collection < each
+            && self.in_flight.revs < all
+            && self.in_flight.rev_bytes < self.limits.rev_bytes_in_flight
+    }
+
+    /// Whether another `revs` message may go, of a collection that has so many under way.
+    pub fn may_send_batch(&self, of_collection: usize) -> bool {
+        let (each, all) = self.limits.batches_in_flight;
+        self.may_send()
+            && of_collection < each
+            && self.in_flight.batches < all
+            && self.in_flight.batch_bytes < self.limits.batch_bytes_in_flight
+    }
+
+    /// Whether so much is under way that collections have to take turns.
+    pub fn is_at_session_limit(&self) -> bool {
+        let (limits, in_flight) = (&self.limits, &self.in_flight);
+        in_flight.lists >= limits.lists_in_flight.1
+            || in_flight.revs >= limits.revs_in_flight.1
+            || in_flight.batches >= limits.batches_in_flight.1
+            || in_flight.rev_bytes >= limits.rev_bytes_in_flight
+            || in_flight.batch_bytes >= limits.batch_bytes_in_flight
+            || !self.may_send()
+    }
+
+    /// Whether lists of the peer have to wait for their answer.
+    pub fn replies_are_many(&self) -> bool {
+        self.blip.queued_reply_bytes() >= self.limits.reply_bytes_high
+    }
+
+    /// Whether the peer's input may go on: nothing that the peer causes has grown too long. Nothing here may depend on
+    /// what this side itself asks or sends: a message that waits for an acknowledgement waits for input.
     pub fn accepts_input(&self) -> bool {
         self.phase == Phase::Finished
-            || (!self.inbox.is_full()
-                && self.blip.queued_bytes() < SEND_QUEUE_MAX
-                && self.blip.queued_messages() < SEND_QUEUE_MESSAGES_MAX
+            || (!self.inbox.is_full(&self.limits)
+                && self.held.bytes() < self.limits.held_requests_bytes_max
+                && self.blip.sendable_reply_bytes() < self.limits.reply_bytes_max
+                && self.blip.queued_reply_messages() < self.limits.replies_max
                 && self.events.len() < EVENTS_MAX)
+    }
+
+    /// The next frame to send.
+    pub fn poll_frame(&mut self) -> Option<Vec<u8>> {
+        let requests = |blip: &Connection| blip.queued_bytes() - blip.queued_reply_bytes();
+        let before = requests(&self.blip);
+        let frame = self.blip.poll_frame()?;
+        self.note_moved();
+        if requests(&self.blip) < before {
+            self.requests_moved = self.now;
+            while let Some(number) = self.unsent.front().copied().filter(|n| self.blip.is_sent(*n)) {
+                self.unsent.pop_front();
+                if let Some((since, _)) = self.awaiting.get_mut(&number) {
+                    *since = self.now;
+                }
+            }
+        }
+        Some(frame)
     }
 
     /// Frames move: the peer is alive.
@@ -250,7 +359,10 @@ impl Core {
         if self.phase == Phase::Finished || !self.inbox.is_empty() {
             return None;
         }
-        let oldest = self.awaiting.first_key_value().map(|(_, (since, _))| *since);
+        // A long message on its way counts from its last frame: a slow radio needs many minutes for one.
+        let oldest = self.awaiting.first_key_value().map(|(number, (since, _))| {
+            if self.blip.is_sent(*number) { *since } else { self.requests_moved.max(*since) }
+        });
         let unsent = self.blip.queued_bytes() > 0;
         // The rest of a message that the peer has begun: its memory is held as long.
         let unfinished = self.blip.unfinished_messages() > 0;
@@ -282,7 +394,10 @@ impl Core {
         self.tell_progress();
         self.phase = Phase::Finished;
         self.awaiting.clear();
+        self.unsent.clear();
+        self.in_flight = InFlight::default();
         self.inbox.clear();
+        self.held.clear();
         self.events.push_back(SessionEvent::Finished(result));
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::config::{FilterInput, ReplicationFilter};
+use super::core::Core;
 use super::messages::unsendable;
 use super::sequences::SequenceSet;
 use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
@@ -15,8 +16,17 @@ use crate::blip::ErrorReply;
 /// Most rows one call looks at, so that a call stays short when few of them pass.
 const SCANNED_MAX: usize = 2_000;
 
+/// Bytes of bodies after which one call reads no further page.
+const BODY_BYTES_READ: usize = 256 << 10;
+
 /// Ranges of sequences that came from the peer itself; beyond that the oldest are forgotten and sent back once.
 const SKIP_RANGES_MAX: usize = 4_096;
+
+/// Bytes of a list's entry beside the ID and the versions: numbers, brackets, quotes.
+const ENTRY_OVERHEAD: usize = 64;
+
+/// Longest text of a version, with what parts it from the next.
+const VERSION_TEXT_MAX: usize = 41;
 
 /// See the head of the file.
 pub(super) struct Feed {
@@ -107,8 +117,8 @@ impl Feed {
         self.target.is_some_and(|target| self.cursor >= target)
     }
 
-    /// Reads on, until `limit` changes pass or much was looked at or nothing is left. Bodies above `body_size_max` bytes
-    /// cannot be sent.
+    /// Reads on, until `limit` changes pass or much was looked at or nothing is left, with bodies also until they are many
+    /// bytes. Bodies above `body_size_max` bytes cannot be sent.
     pub fn read(
         &mut self,
         store: &dyn ReplicaStore,
@@ -120,13 +130,17 @@ impl Feed {
         let end = self.end(ceiling);
         let mut rows =
             Rows { from: self.cursor, through: self.cursor, changes: Vec::new(), unsendable: Vec::new() };
-        let mut scanned = 0;
-        while rows.changes.len() < limit && self.cursor < end && scanned < SCANNED_MAX {
+        let (mut scanned, mut bytes) = (0, 0);
+        while rows.changes.len() < limit
+            && self.cursor < end
+            && scanned < SCANNED_MAX
+            && bytes < BODY_BYTES_READ
+        {
             let wanted = limit - rows.changes.len();
             let changes = store.changes(self.id, self.cursor, wanted, bodies || self.filter.is_some())?;
-            let exhausted = changes.len() < wanted;
+            let exhausted = changes.is_empty();
             scanned += changes.len();
-            for change in changes {
+            for mut change in changes {
                 if change.sequence > end {
                     self.cursor = end;
                     break;
@@ -136,7 +150,11 @@ impl Feed {
                     continue;
                 }
                 match unsendable(&change, body_size_max) {
-                    None => rows.changes.push(change),
+                    None => {
+                        change.body = change.body.filter(|_| bodies);
+                        bytes += change.body.as_ref().map_or(0, Bytes::len);
+                        rows.changes.push(change);
+                    }
                     Some(error) => rows.unsendable.push((Change { body: None, ..change }, error)),
                 }
             }
@@ -145,6 +163,31 @@ impl Feed {
             }
         }
         rows.through = self.cursor;
+        Ok(rows)
+    }
+
+    /// Reads on for a list, whose bytes are limited, unless its first entry alone has more.
+    pub fn read_list(
+        &mut self,
+        store: &dyn ReplicaStore,
+        ceiling: u64,
+        limit: usize,
+        core: &Core,
+    ) -> Result<Rows, ReplicaStoreError> {
+        let mut rows = self.read(store, ceiling, limit, false, core.body_size_max)?;
+        let mut size = 0;
+        let mut fits = |change: &Change| {
+            size += entry_size(change);
+            size <= core.limits.list_bytes
+        };
+        let count = rows.changes.iter().take_while(|change| fits(change)).count().max(1);
+        if count < rows.changes.len() {
+            rows.changes.truncate(count);
+            let through = rows.changes.last().map_or(rows.through, |change| change.sequence);
+            rows.unsendable.retain(|(change, _)| change.sequence <= through);
+            rows.through = through;
+            self.unread_after(through);
+        }
         Ok(rows)
     }
 
@@ -163,4 +206,11 @@ impl Feed {
                 filter(&FilterInput { collection: &self.name, id: &change.id, deleted: change.deleted, body })
             })
     }
+}
+
+/// Roughly the bytes of an entry in a list: its revision may be named by the whole vector.
+fn entry_size(change: &Change) -> usize {
+    let is_short = change.vector.merged.len() + change.vector.history.len() < 16;
+    let versions = if is_short { VERSION_TEXT_MAX } else { change.vector.list_text(None).len() };
+    ENTRY_OVERHEAD + change.id.len() + versions + VERSION_TEXT_MAX
 }

@@ -5,12 +5,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::config::{
-    COMMIT_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, COMMIT_QUEUE_REVISIONS_MAX, COMMIT_REVISIONS_MAX,
-    COMMITS_IN_FLIGHT_MAX,
-};
+use super::config::{COMMIT_BYTES_MAX, COMMIT_REVISIONS_MAX, COMMITS_IN_FLIGHT_MAX};
 use super::event::{CommitId, CommitRequest};
 use super::extension::receiver::RevsReceived;
+use super::limits::SessionLimits;
 use super::store::IncomingRevision;
 use crate::blip::MessageNumber;
 
@@ -77,8 +75,9 @@ impl Inbox {
     }
 
     /// Whether the peer must wait.
-    pub fn is_full(&self) -> bool {
-        self.waiting_bytes >= COMMIT_QUEUE_BYTES_MAX || self.waiting_revisions >= COMMIT_QUEUE_REVISIONS_MAX
+    pub fn is_full(&self, limits: &SessionLimits) -> bool {
+        self.waiting_bytes >= limits.commit_queue_bytes_max
+            || self.waiting_revisions >= limits.commit_queue_revisions_max
     }
 
     /// Whether nothing waits and nothing is under way.

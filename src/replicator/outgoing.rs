@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 
-use super::config::{REV_BYTES_IN_FLIGHT_MAX, REVS_IN_FLIGHT_MAX};
 use super::core::{Awaiting, Core};
 use super::error::SessionError;
 use super::event::Direction;
@@ -41,7 +40,6 @@ pub(super) struct SentRev {
 pub(super) struct RevSender {
     wanted: VecDeque<Wanted>,
     in_flight: usize,
-    bytes_in_flight: usize,
     /// Sequences whose revision is not here any more: nothing is left to do for them.
     pub gone: Vec<u64>,
 }
@@ -77,10 +75,7 @@ impl RevSender {
         no_conflicts: bool,
     ) -> Result<bool, SessionError> {
         let mut sent = false;
-        while core.may_send()
-            && self.in_flight < REVS_IN_FLIGHT_MAX
-            && self.bytes_in_flight < REV_BYTES_IN_FLIGHT_MAX
-        {
+        while core.may_send_rev(self.in_flight) {
             let Some(wanted) = self.wanted.pop_front() else { break };
             let Some(target) = core.collections.get(collection) else { break };
             let index = target.index.clone();
@@ -104,7 +99,6 @@ impl RevSender {
             let message = write_rev(index.as_deref(), &change, no_conflicts);
             let bytes = message.body.len();
             self.in_flight += 1;
-            self.bytes_in_flight += bytes;
             let rev = SentRev { id: wanted.id, sequence: wanted.sequence, deleted: change.deleted, bytes };
             core.request(message, Awaiting::Rev { collection, rev })?;
         }
@@ -112,8 +106,7 @@ impl RevSender {
     }
 
     /// A reply has come.
-    pub fn replied(&mut self, rev: &SentRev) {
+    pub fn replied(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.bytes_in_flight = self.bytes_in_flight.saturating_sub(rev.bytes);
     }
 }

@@ -20,8 +20,11 @@ use super::error::SessionError;
 use super::event::{CommitId, CommitRequest, CommitResult, Direction, SessionEvent};
 use super::extension::codec;
 use super::extension::receiver::{self, OnConflict, RevsReceived};
+use super::held::HeldRequests;
 use super::inbox::{Batch, Origin};
 use super::incoming::parse_rev;
+#[cfg(test)]
+use super::limits::SessionLimits;
 use super::messages::{profile, refuse, rejection_error};
 use super::passive::Passive;
 use super::store::{
@@ -53,6 +56,13 @@ impl Session {
     pub fn passive(config: PassiveConfig) -> Session {
         let core = Core::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
         Session { core, role: Role::Passive(Box::new(Passive::new(config))) }
+    }
+
+    /// Other limits than the usual ones, for tests. Before `start`.
+    #[cfg(test)]
+    pub(crate) fn with_limits(mut self, limits: SessionLimits) -> Session {
+        self.core.limits = limits;
+        self
     }
 
     /// The peer has proven who it is: what was synced is remembered under this name. Before `start`; nothing on the passive
@@ -98,7 +108,7 @@ impl Session {
         let result = self.core.blip.handle_frame(frame);
         while let Some(event) = self.core.blip.poll_event() {
             match event {
-                Event::Request(request) => self.handle_request(&request, store)?,
+                Event::Request(request) => self.handle_request(request, store)?,
                 Event::Reply { number, result } => self.handle_reply(number, result, store)?,
             }
         }
@@ -106,6 +116,29 @@ impl Session {
     }
 
     fn handle_request(
+        &mut self,
+        request: IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let waits = !self.core.held.is_empty() || self.core.replies_are_many();
+        if waits && HeldRequests::may_hold(&request) {
+            self.core.held.push(request);
+            return Ok(());
+        }
+        self.answer_request(&request, store)
+    }
+
+    /// Answers lists that wait, as far as there is room for the answers.
+    fn answer_held(&mut self, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        while !self.core.replies_are_many()
+            && let Some(request) = self.core.held.pop()
+        {
+            self.answer_request(&request, store)?;
+        }
+        Ok(())
+    }
+
+    fn answer_request(
         &mut self,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
@@ -392,6 +425,11 @@ impl Session {
     /// is read from the store as frames leave.
     pub fn poll_frame(&mut self, now: Instant, store: &dyn ReplicaStore) -> Option<Vec<u8>> {
         self.core.now = now;
+        if !self.core.held.is_empty() {
+            let result = self.answer_held(store);
+            self.end_on_error(result);
+            self.update(store);
+        }
         if !self.core.is_finished() && self.core.may_send() {
             let result = match &mut self.role {
                 Role::Active(active) => active.pump(&mut self.core, store),
@@ -400,9 +438,7 @@ impl Session {
             self.end_on_error(result);
             self.update(store);
         }
-        let frame = self.core.blip.poll_frame()?;
-        self.core.note_moved();
-        Some(frame)
+        self.core.poll_frame()
     }
 
     /// Revisions to be committed; `None` while none wait or enough commits are under way.

@@ -205,7 +205,8 @@ pub trait ReplicaStore: Send + Sync {
     /// The newest sequence of the collection's feed, 0 if nothing was ever saved.
     fn last_sequence(&self, collection: CollectionId) -> u64;
 
-    /// Changes after sequence `since` in order, at most `limit`, bodies included if asked for.
+    /// Changes after sequence `since` in order, at most `limit`, bodies included if asked for. Large documents make it
+    /// fewer, so that what is read at a time stays small; it is empty only if there are none.
     fn changes(
         &self,
         collection: CollectionId,

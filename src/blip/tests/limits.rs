@@ -276,3 +276,33 @@ fn a_bomb_within_a_longer_message_does_not_go_off() {
     let bomb = liar.frame(1, compressed, &vec![0; 50 << 20]);
     assert_eq!(blip.handle_frame(&bomb), Err(BlipError::MessageTooLarge { number: 1, max: 100_000 }));
 }
+
+/// Messages that fit alone come to no limit together: of those that are long only the first goes on.
+#[test]
+fn long_messages_take_turns_where_together_they_would_be_too_much() {
+    let config = BlipConfig {
+        message_size_max: 1_000_000,
+        open_bytes_max: 2_400_000,
+        compression_level: 0,
+        ..BlipConfig::default()
+    };
+    let (mut from, mut to) = (Connection::new(config.clone()), Connection::new(config));
+    for n in 0..8 {
+        from.send_request(message(if n % 4 == 3 { 100 } else { 900_000 })).expect("queued");
+    }
+    let mut whole = 0;
+    loop {
+        let frames: Vec<_> = std::iter::from_fn(|| from.poll_frame()).collect();
+        if frames.is_empty() {
+            break;
+        }
+        for frame in frames {
+            to.handle_frame(&frame).expect("within all limits");
+        }
+        whole += std::iter::from_fn(|| to.poll_event()).count();
+        while let Some(ack) = to.poll_frame() {
+            from.handle_frame(&ack).expect("an acknowledgement");
+        }
+    }
+    assert_eq!((whole, from.queued_bytes()), (8, 0));
+}

@@ -203,16 +203,31 @@ impl Store {
         until: u64,
         limit: usize,
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
-        let (mut found, mut after) = (Vec::new(), since);
-        while found.len() < limit && after < until {
+        self.changes_within(collection, since, until, limit, usize::MAX)
+    }
+
+    /// As [`changes`](Self::changes), but no more once bodies of `bytes_max` as they are stored are together: a page of
+    /// large documents is short.
+    pub(crate) fn changes_within(
+        &self,
+        collection: CollectionKey,
+        since: u64,
+        until: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredRevision>, DatabaseError> {
+        let (mut found, mut after, mut bytes) = (Vec::new(), since, 0);
+        while found.len() < limit && bytes < bytes_max && after < until {
             let block = self.settled(|| find_block(&self.engine(), collection, after + 1))?;
             let Some(block) = block else { break };
             for record in self.decode(&block.value)? {
-                if record.sequence <= after || record.sequence > until || found.len() >= limit {
+                let is_full = found.len() >= limit || bytes >= bytes_max;
+                if record.sequence <= after || record.sequence > until || is_full {
                     continue;
                 }
                 let entry = index::find(&self.engine(), collection, &record.id)?;
                 if entry.is_some_and(|e| e.sequence == record.sequence) {
+                    bytes += record.body.len();
                     found.push(record);
                 }
             }

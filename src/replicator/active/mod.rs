@@ -47,6 +47,8 @@ pub(super) struct Active {
     config: ActiveConfig,
     /// One for each collection, once both sides have agreed.
     works: Vec<Work>,
+    /// Which of them is next to send first: they share the session's limits.
+    first: usize,
     /// Whether they have.
     agreed: bool,
     /// Why one half was refused; the run ends with it when the other half is done.
@@ -55,7 +57,7 @@ pub(super) struct Active {
 
 impl Active {
     pub fn new(config: ActiveConfig) -> Active {
-        Active { config, works: Vec::new(), agreed: false, refused: None }
+        Active { config, works: Vec::new(), first: 0, agreed: false, refused: None }
     }
 
     /// The configuration, for the driver.
@@ -278,7 +280,9 @@ impl Active {
 
     /// Adds to what is to be sent.
     pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        for work in &mut self.works {
+        let count = self.works.len();
+        for n in 0..count {
+            let work = &mut self.works[(self.first + n) % count];
             if let Some(pull) = &mut work.pull {
                 pull.pump(core, work.push.as_mut(), store)?;
             }
@@ -287,6 +291,9 @@ impl Active {
             {
                 work.checkpointer.take_note(sent, 0, store)?;
             }
+        }
+        if core.is_at_session_limit() && count > 0 {
+            self.first = (self.first + 1) % count;
         }
         Ok(())
     }

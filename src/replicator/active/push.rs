@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::super::config::{CHANGES_BATCH, LISTS_IN_FLIGHT_MAX, RESOLUTION_PUSH_DELAY, WANTED_REVS_MAX};
+use super::super::config::{CHANGES_BATCH, RESOLUTION_PUSH_DELAY, WANTED_REVS_MAX};
 use super::super::core::{Awaiting, Core, Phase};
 use super::super::error::SessionError;
 use super::super::event::Direction;
@@ -246,13 +246,12 @@ impl Push {
     fn pump_lists(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         loop {
             let Sender::Single(single) = &mut self.sender else { return Ok(()) };
-            let room = single.lists_in_flight < LISTS_IN_FLIGHT_MAX && single.revs.queued() < WANTED_REVS_MAX;
-            if !core.may_send() || !room {
+            if !core.may_list(single.lists_in_flight) || single.revs.queued() >= WANTED_REVS_MAX {
                 return Ok(());
             }
             let ceiling = core.feed_ceiling(self.collection, store);
             if !self.feed.is_exhausted(ceiling) {
-                let rows = self.feed.read(store, ceiling, CHANGES_BATCH, false, core.body_size_max)?;
+                let rows = self.feed.read_list(store, ceiling, CHANGES_BATCH, core)?;
                 let sequences = rows.sequences();
                 let Rows { from, through, changes, unsendable } = rows;
                 mark_gaps(&mut self.done, from, through, sequences.into_iter());
@@ -325,7 +324,7 @@ impl Push {
     /// A single revision was answered.
     pub fn rev_answered(&mut self, core: &mut Core, rev: SentRev, result: Result<(), ErrorReply>) {
         let Sender::Single(single) = &mut self.sender else { return };
-        single.revs.replied(&rev);
+        single.revs.replied();
         match result {
             Ok(()) => {
                 self.done.insert(rev.sequence);
@@ -385,9 +384,9 @@ impl Push {
     }
 
     /// The answer to a `revs` message has come.
-    pub fn revs_answered(&mut self, bytes: usize) {
+    pub fn revs_answered(&mut self) {
         if let Sender::Batches(batches) = &mut self.sender {
-            batches.answered(bytes);
+            batches.answered();
         }
     }
 

@@ -45,8 +45,8 @@ impl Active {
                 }
                 Ok(())
             }
-            Awaiting::Revs { collection, revisions, bytes } => {
-                self.revs_replied(core, collection, revisions, bytes, result)
+            Awaiting::Revs { collection, revisions, .. } => {
+                self.revs_replied(core, collection, revisions, result)
             }
             // Only the passive side sends lists.
             Awaiting::Changes { .. } => Ok(()),
@@ -168,12 +168,11 @@ impl Active {
         core: &mut Core,
         collection: usize,
         revisions: Vec<SentRevision>,
-        bytes: usize,
         result: Result<IncomingReply, ErrorReply>,
     ) -> Result<(), SessionError> {
         let work = &mut self.works[collection];
         let Some(push) = &mut work.push else { return Ok(()) };
-        push.revs_answered(bytes);
+        push.revs_answered();
         match result {
             Ok(reply) => {
                 let answers = answer::decode(&reply.body, revisions.len())

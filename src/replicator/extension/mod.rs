@@ -67,7 +67,10 @@ pub const REVS_BYTES: usize = 48 << 10;
 /// Messages that may await their answer at one time, in each collection.
 pub const REVS_IN_FLIGHT_MAX: usize = 8;
 
-/// Bytes of messages that may await their answer at one time, in each collection, unless one alone has more.
+/// Messages that may await their answer at one time, in all collections of a session.
+pub const REVS_IN_FLIGHT_SESSION_MAX: usize = 64;
+
+/// Bytes of messages that may await their answer at one time, in all collections of a session, unless one alone has more.
 pub const REVS_BYTES_IN_FLIGHT_MAX: usize = 512 << 10;
 
 /// The value by which the passive side accepts: the version and the newest sequence of each collection.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::codec::{Content, RevsEncoder};
-use super::{REVS_BYTES, REVS_BYTES_IN_FLIGHT_MAX, REVS_ENTRIES, REVS_IN_FLIGHT_MAX};
+use super::{REVS_BYTES, REVS_ENTRIES};
 use crate::database::revision::{RevId, SourceId, VersionVector};
 use crate::replicator::core::{Awaiting, Core};
 use crate::replicator::error::SessionError;
@@ -45,7 +45,6 @@ pub(in crate::replicator) struct BatchSender {
     pub offer_until: u64,
     wanted: VecDeque<Wanted>,
     in_flight: usize,
-    bytes_in_flight: usize,
     /// Mean bytes of a row so far, to read about as much as goes into a message.
     row_bytes: usize,
     /// The feed position that the peer knows of.
@@ -71,7 +70,6 @@ impl BatchSender {
             offer_until,
             wanted: VecDeque::new(),
             in_flight: 0,
-            bytes_in_flight: 0,
             row_bytes: 128,
             announced: position,
             told_end: false,
@@ -95,9 +93,7 @@ impl BatchSender {
 
     /// Whether another message may go.
     fn has_room(&self, core: &Core) -> bool {
-        core.may_send()
-            && self.in_flight < REVS_IN_FLIGHT_MAX
-            && self.bytes_in_flight < REVS_BYTES_IN_FLIGHT_MAX
+        core.may_send_batch(self.in_flight)
     }
 
     /// Sends what the peer wants, as far as the limits allow.
@@ -208,14 +204,12 @@ impl BatchSender {
             return core.notify(message);
         }
         self.in_flight += 1;
-        self.bytes_in_flight += bytes;
         core.request(message, Awaiting::Revs { collection, revisions, bytes })
     }
 
     /// An answer has come.
-    pub fn answered(&mut self, bytes: usize) {
+    pub fn answered(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.bytes_in_flight = self.bytes_in_flight.saturating_sub(bytes);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Answers to lists of changes: what is wanted, what is known, what conflicts. Both sides answer `changes`.
 
-use super::super::config::LIST_ENTRIES_MAX;
+use super::super::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
 use super::super::core::{Answer, Core, Fault};
 use super::super::event::Direction;
 use super::super::messages::{
@@ -31,6 +31,7 @@ pub(crate) fn answer_proposals(
     let entries = parse_proposals(body)?;
     debug_assert!(entries.len() <= LIST_ENTRIES_MAX);
     let mut answers = Vec::with_capacity(entries.len());
+    let mut vector_bytes = if conflict_includes_rev { Some(CONFLICT_VECTOR_BYTES_MAX) } else { None };
     for entry in &entries {
         if entry.id.len() > DOCUMENT_ID_MAX {
             // As Couchbase Lite answers; what else may be wrong with an ID, the answer to the revision says in words.
@@ -39,12 +40,17 @@ pub(crate) fn answer_proposals(
             continue;
         }
         let local = core.durable_revision(collection, &entry.id, store)?;
-        answers.push(answer_proposal(entry, local.as_ref(), conflict_includes_rev));
+        answers.push(answer_proposal(entry, local.as_ref(), &mut vector_bytes));
     }
     Ok(Answer::Now(list_reply(write_answers(&answers, ACCEPTED))))
 }
 
-fn answer_proposal(entry: &ProposedEntry, local: Option<&Change>, conflict_includes_rev: bool) -> String {
+/// `vector_bytes`: how many bytes of vectors the reply may still name; `None` if the peer wants to hear none.
+fn answer_proposal(
+    entry: &ProposedEntry,
+    local: Option<&Change>,
+    vector_bytes: &mut Option<usize>,
+) -> String {
     let Some(local) = local else { return ACCEPTED.into() };
     // What the proposer knows of, its revision includes.
     let proposed = match &entry.known {
@@ -60,10 +66,17 @@ fn answer_proposal(entry: &ProposedEntry, local: Option<&Change>, conflict_inclu
     if descends || untold || (local.deleted && entry.known.is_none()) {
         return ACCEPTED.into();
     }
-    match conflict_includes_rev {
-        true => format!("{{\"status\":409,\"rev\":\"{}\"}}", local.vector.versions_text()),
-        false => "409".into(),
-    }
+    let Some(left) = vector_bytes else { return "409".into() };
+    let vector = local.vector.versions_text();
+    let rev = match left.checked_sub(vector.len()) {
+        Some(rest) => {
+            *left = rest;
+            vector
+        }
+        // The reply to a list of long vectors would be longer than the peer takes: the pull brings the rest.
+        None => local.vector.id().to_string(),
+    };
+    format!("{{\"status\":409,\"rev\":\"{rev}\"}}")
 }
 
 /// Whether a listed revision need not be sent. One that crosses the local one is wanted, and one that may do so: it comes

@@ -27,11 +27,13 @@ pub(super) struct Passive {
     settled: bool,
     /// One for each collection that the peer subscribed to.
     subscriptions: Vec<Option<Subscription>>,
+    /// Which of them is next to send first: they share the session's limits.
+    first: usize,
 }
 
 impl Passive {
     pub fn new(config: PassiveConfig) -> Passive {
-        Passive { config, settled: false, subscriptions: Vec::new() }
+        Passive { config, settled: false, subscriptions: Vec::new(), first: 0 }
     }
 
     /// Answers a request of the peer.
@@ -253,10 +255,15 @@ impl Passive {
 
     /// Adds to what is to be sent.
     pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        for (collection, subscription) in self.subscriptions.iter_mut().enumerate() {
-            if let Some(subscription) = subscription {
+        let count = self.subscriptions.len();
+        for n in 0..count {
+            let collection = (self.first + n) % count;
+            if let Some(subscription) = &mut self.subscriptions[collection] {
                 subscription.pump(core, collection, store)?;
             }
+        }
+        if core.is_at_session_limit() && count > 0 {
+            self.first = (self.first + 1) % count;
         }
         Ok(())
     }

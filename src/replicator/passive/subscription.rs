@@ -1,9 +1,7 @@
 //! One collection that the peer pulls: the change feed on its way out, as lists and revisions of the original or as the
 //! messages of the extension.
 
-use super::super::config::{
-    CHANGES_BATCH, CHANGES_BATCH_MAX, LISTS_IN_FLIGHT_MAX, ReplicationFilter, WANTED_REVS_MAX,
-};
+use super::super::config::{CHANGES_BATCH, CHANGES_BATCH_MAX, ReplicationFilter, WANTED_REVS_MAX};
 use super::super::core::{Awaiting, Core, Fault};
 use super::super::error::SessionError;
 use super::super::event::Direction;
@@ -119,12 +117,12 @@ impl Subscription {
         collection: usize,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        while core.may_send() && self.may_list() {
+        while core.may_list(self.lists_in_flight) && self.may_list() {
             let ceiling = core.feed_ceiling(collection, store);
             if self.feed.is_exhausted(ceiling) {
                 return self.tell_caught_up(core, collection);
             }
-            let rows = self.feed.read(store, ceiling, self.batch, false, core.body_size_max)?;
+            let rows = self.feed.read_list(store, ceiling, self.batch, core)?;
             core.report_unsendable(collection, rows.unsendable);
             if rows.changes.is_empty() {
                 continue;
@@ -142,9 +140,7 @@ impl Subscription {
 
     fn may_list(&self) -> bool {
         let Sender::Single(revs) = &self.sender else { return false };
-        (!self.caught_up || self.continuous)
-            && self.lists_in_flight < LISTS_IN_FLIGHT_MAX
-            && revs.queued() < WANTED_REVS_MAX
+        (!self.caught_up || self.continuous) && revs.queued() < WANTED_REVS_MAX
     }
 
     /// Sends the empty list, once.
@@ -172,14 +168,14 @@ impl Subscription {
                 list_replied(core, revs, changes, result)
             }
             (Awaiting::Rev { rev, .. }, Sender::Single(revs)) => {
-                revs.replied(&rev);
+                revs.replied();
                 core.progress.completed += 1;
                 core.progress.documents += u64::from(result.is_ok());
                 core.report(Direction::Sent, collection, &rev.id, rev.deleted, result.err());
                 Ok(())
             }
-            (Awaiting::Revs { revisions, bytes, .. }, Sender::Batches(batches)) => {
-                batches.answered(bytes);
+            (Awaiting::Revs { revisions, .. }, Sender::Batches(batches)) => {
+                batches.answered();
                 let reply =
                     result.map_err(|error| SessionError::Refused { request: profile::REVS, error })?;
                 let answers = answer::decode(&reply.body, revisions.len())

@@ -8,8 +8,9 @@ use super::pair::Pair;
 use super::scripted::{NEW, OTHER, Scripted, pulling, request};
 use crate::blip::{ErrorReply, Event, OutgoingMessage, Properties};
 use crate::replicator::config::{
-    ActiveConfig, DOCUMENT_IDS_MAX, FEED_RANGES_MAX, HELD_LIST_BYTES_MAX, LIST_ENTRIES_MAX,
-    LISTED_ENTRIES_HIGH, PassiveConfig, REPLY_TIMEOUT, SEND_QUEUE_MESSAGES_MAX, STOP_TIMEOUT,
+    ActiveConfig, DOCUMENT_IDS_MAX, FEED_RANGES_MAX, HELD_LIST_BYTES_MAX, HELD_REQUESTS_BYTES_MAX,
+    LIST_ENTRIES_MAX, LISTED_ENTRIES_HIGH, PassiveConfig, REPLIES_MAX, REPLY_BYTES_HIGH, REPLY_TIMEOUT,
+    STOP_TIMEOUT,
 };
 use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
@@ -286,16 +287,41 @@ fn who_asks_and_never_reads_is_not_heard_any_more() {
     let mut asked = 0;
     while scripted.session.accepts_input() {
         asked += 1;
-        assert!(asked <= SEND_QUEUE_MESSAGES_MAX, "answers without end");
+        assert!(asked <= REPLIES_MAX, "answers without end");
         // An answer of one byte.
         scripted.peer.send_request(request("norev").with("id", "x")).expect("small");
         while let Some(frame) = scripted.peer.poll_frame() {
             scripted.session.handle_frame(scripted.now, &frame, &*scripted.store).expect("good");
         }
     }
-    assert_eq!(asked, SEND_QUEUE_MESSAGES_MAX);
+    assert_eq!(asked, REPLIES_MAX);
     scripted.settle();
     assert!(scripted.session.accepts_input(), "it goes on when the peer reads");
+}
+
+#[test]
+fn lists_of_who_never_reads_wait_before_the_input_stops() {
+    let mut scripted = Scripted::passive(false).with_collections();
+    let entries = vec![format!("[\"d\",\"{NEW}\",\"\",9]"); 1_000];
+    let list = format!("[{}]", entries.join(","));
+    let (mut asked, mut bytes) = (0, 0);
+    while scripted.session.accepts_input() {
+        asked += 1;
+        bytes += list.len();
+        assert!(bytes < HELD_REQUESTS_BYTES_MAX + 2 * REPLY_BYTES_HIGH, "lists without end");
+        let message = request("proposeChanges").with("conflictIncludesRev", "true").with_body(list.clone());
+        scripted.peer.send_request(message).expect("small");
+        while let Some(frame) = scripted.peer.poll_frame() {
+            scripted.session.handle_frame(scripted.now, &frame, &*scripted.store).expect("good");
+        }
+    }
+    assert!(bytes > HELD_REQUESTS_BYTES_MAX);
+    let answers = scripted.settle().iter().filter(|event| matches!(event, Event::Reply { .. })).count();
+    assert_eq!(
+        (answers, scripted.session.accepts_input()),
+        (asked, true),
+        "all are answered when the peer reads"
+    );
 }
 
 #[test]

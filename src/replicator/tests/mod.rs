@@ -13,4 +13,5 @@ mod exchange;
 mod hostile;
 mod pair;
 mod probes;
+mod progress;
 mod scripted;

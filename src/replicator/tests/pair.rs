@@ -76,6 +76,8 @@ pub struct Pair {
     rng: fastrand::Rng,
     /// Most steps a commit takes.
     pub commit_steps: u32,
+    /// Most frames under way in each direction.
+    pub pipe_frames: usize,
     pub frames: u64,
 }
 
@@ -87,14 +89,25 @@ impl Pair {
         a: &Arc<impl ReplicaStore + 'static>,
         p: &Arc<impl ReplicaStore + 'static>,
     ) -> Pair {
+        Pair::of(seed, Session::active(active), Session::passive(passive), a, p)
+    }
+
+    pub fn of(
+        seed: u64,
+        active: Session,
+        passive: Session,
+        a: &Arc<impl ReplicaStore + 'static>,
+        p: &Arc<impl ReplicaStore + 'static>,
+    ) -> Pair {
         let mut pair = Pair {
-            a: Side::new(Session::active(active), a.clone()),
-            p: Side::new(Session::passive(passive), p.clone()),
+            a: Side::new(active, a.clone()),
+            p: Side::new(passive, p.clone()),
             now: Instant::from_micros(1_000_000),
             to_p: VecDeque::new(),
             to_a: VecDeque::new(),
             rng: fastrand::Rng::with_seed(seed),
             commit_steps: 5,
+            pipe_frames: 17,
             frames: 0,
         };
         pair.p.session.start(pair.now, &**p);
@@ -154,7 +167,7 @@ impl Pair {
                 side.session.handle_store_changed(self.now, &*side.store);
             }
             for _ in 0..self.rng.usize(0..4) {
-                if outbound.len() > 16 {
+                if outbound.len() >= self.pipe_frames {
                     break;
                 }
                 let Some(frame) = side.session.poll_frame(self.now, &*side.store) else { break };
@@ -177,13 +190,18 @@ impl Pair {
             return false;
         };
         self.now = self.now.max(due) + Duration::from_micros(1);
+        self.handle_due();
+        true
+    }
+
+    /// Tells both what is due by now.
+    pub fn handle_due(&mut self) {
         for side in [&mut self.a, &mut self.p] {
             if side.session.poll_at().is_some_and(|at| at <= self.now) {
                 side.session.handle_timeout(self.now, &*side.store);
             }
             side.drain_events();
         }
-        true
     }
 
     /// Runs until both are quiet for so long, or the active side is over.

@@ -1,0 +1,61 @@
+//! Lists of the peer that wait for their answer because the replies before them are not sent yet.
+//!
+//! Answering makes more bytes than asking, so this is where a peer that asks and does not read is slowed down first.
+//! Acknowledgements, replies and revisions still come in meanwhile; only what is held here itself can stop the input.
+
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::VecDeque;
+
+use super::messages::profile;
+use crate::blip::IncomingRequest;
+
+/// Memory of a request beside its text, in bytes, roughly.
+const REQUEST_OVERHEAD: usize = 256;
+
+/// See the head of the file.
+#[derive(Debug, Default)]
+pub(super) struct HeldRequests {
+    requests: VecDeque<IncomingRequest>,
+    bytes: usize,
+}
+
+impl HeldRequests {
+    /// Whether a request is of the kind that may wait: a list, also the empty one that ends a feed, which must not
+    /// overtake others.
+    pub fn may_hold(request: &IncomingRequest) -> bool {
+        matches!(request.profile(), profile::CHANGES | profile::PROPOSE_CHANGES)
+    }
+
+    /// Adds one behind the others.
+    pub fn push(&mut self, request: IncomingRequest) {
+        self.bytes += size(&request);
+        self.requests.push_back(request);
+    }
+
+    /// The next in order.
+    pub fn pop(&mut self) -> Option<IncomingRequest> {
+        let request = self.requests.pop_front()?;
+        self.bytes -= size(&request);
+        Some(request)
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Memory of what waits, in bytes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets all: the session is over.
+    pub fn clear(&mut self) {
+        *self = HeldRequests::default();
+    }
+}
+
+fn size(request: &IncomingRequest) -> usize {
+    REQUEST_OVERHEAD + request.properties.as_bytes().len() + request.body.len()
+}
