@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use gattway::blip::frame::{Frame, FrameHeader};
 use gattway::blip::stream::{StreamDecoder, StreamEncoder};
-use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage};
+use gattway::blip::varint;
+use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage, Properties};
 use gattway::database::revision::VersionVector;
 use gattway::endpoint::ProtocolType;
 use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
@@ -300,4 +301,68 @@ fn collect_vectors(value: &serde_json::Value, texts: &mut Vec<String>) {
             _ => collect_vectors(value, texts),
         }
     }
+}
+
+/// The properties and the body of a message as far as its payload goes.
+fn split_payload(payload: &[u8]) -> (Properties, Vec<u8>) {
+    let (len, rest) = varint::take(payload, "properties length").expect("length");
+    let (properties, body) = rest.split_at(len as usize);
+    (Properties::parse(properties).expect("properties"), body.to_vec())
+}
+
+/// Bytes of the body of the large message: an object with one string.
+const LARGE_BODY: usize = 5_242_891;
+
+/// A message of 5 MB between two of our connections: the same frames, so many before the first acknowledgement, the same
+/// acknowledgements.
+#[test]
+fn a_large_message_flows_as_recorded() {
+    let recording = recording::read("large-message-vv");
+    let frames = unframe(&recording, &mut Count::default());
+    let of = |side| frames.iter().filter(move |sent| sent.from == side).map(|sent| sent.bytes.clone());
+    let is_ack = |bytes: &Vec<u8>| Frame::parse(bytes).expect("a frame").checksum.is_none();
+    let (sent, acks): (Vec<_>, Vec<_>) =
+        (of(Side::Active).collect(), of(Side::Passive).filter(is_ack).collect());
+    let first_ack = frames.iter().position(|sent| sent.from == Side::Passive && is_ack(&sent.bytes));
+    let before_ack = frames[..first_ack.expect("recorded")].iter().filter(|s| s.from == Side::Active).count();
+
+    let mut decoder = StreamDecoder::new();
+    let payloads: Vec<Vec<u8>> = sent
+        .iter()
+        .map(|bytes| {
+            decoder.decode(&Frame::parse(bytes).expect("a frame"), usize::MAX).expect("kept").to_vec()
+        })
+        .collect();
+    let (mut sender, mut receiver) =
+        (Connection::new(BlipConfig::default()), Connection::new(BlipConfig::default()));
+    for (payload, urgent) in [(&payloads[0], false), (&payloads[1], true)] {
+        let (properties, body) = split_payload(payload);
+        let request = OutgoingMessage { properties, body: body.into(), urgent, ..OutgoingMessage::default() };
+        sender.send_request(request).expect("queued");
+    }
+    let mut ours: Vec<Vec<u8>> = std::iter::from_fn(|| sender.poll_frame()).collect();
+    // What is left out of the recording is filled up.
+    let (properties, mut body) = split_payload(&payloads[2..].concat());
+    body.resize(LARGE_BODY - 2, b'A');
+    body.extend_from_slice(b"\"}");
+    let request = OutgoingMessage { properties, body: body.into(), ..OutgoingMessage::default() };
+    sender.send_request(request).expect("queued");
+    ours.extend(std::iter::from_fn(|| sender.poll_frame()));
+    assert_eq!(ours.len(), before_ack, "frames before the first acknowledgement");
+
+    let (mut given, mut our_acks) = (0, Vec::new());
+    while given < ours.len() {
+        receiver.handle_frame(&ours[given]).expect("a frame of ours");
+        given += 1;
+        for frame in std::iter::from_fn(|| receiver.poll_frame()) {
+            sender.handle_frame(&frame).expect("an acknowledgement");
+            our_acks.push(frame);
+        }
+        ours.extend(std::iter::from_fn(|| sender.poll_frame()));
+    }
+    assert_eq!(our_acks, acks);
+    assert_eq!(ours[..sent.len()], sent[..]);
+    let left_out = recording.header["omitted_A>P"].as_array().expect("a list").len();
+    // The last one left out belongs to a checkpoint.
+    assert_eq!(ours.len(), sent.len() + left_out - 1);
 }

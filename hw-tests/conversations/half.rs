@@ -5,7 +5,9 @@
 //! was recorded, message by message, in any order. Checkpoints of our active side are answered as a peer would, since
 //! when they are saved is each side's own matter; only the last one is compared.
 
+mod checkpoints;
 mod checks;
+mod spared;
 mod turns;
 
 use std::collections::HashMap;
@@ -13,7 +15,6 @@ use std::collections::HashMap;
 use gattway::blip::{
     Connection, ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage, Properties,
 };
-use gattway::replicator::checkpoint::{Checkpoint, OWN_PREFIX, checkpoint_id};
 use gattway::replicator::error::SessionError;
 use gattway::replicator::event::SessionEvent;
 use gattway::replicator::session::Session;
@@ -57,6 +58,8 @@ pub struct Half<'s> {
     edits: Vec<(usize, RecordedDocument)>,
     /// Versions that our side made, with the recorded ones in whose place they stand: recorded first.
     translations: Vec<(String, String)>,
+    /// Of lists of ours, which entries the recorded side spares.
+    spared: HashMap<MessageNumber, Vec<bool>>,
     /// Revision and body of the checkpoints that the peer keeps for us, by collection index.
     checkpoints: HashMap<String, (String, Value)>,
     outcome: Outcome,
@@ -88,6 +91,7 @@ impl<'s> Half<'s> {
             peer_requests: HashMap::new(),
             edits: Vec::new(),
             translations: Vec::new(),
+            spared: HashMap::new(),
             checkpoints: HashMap::new(),
             outcome: Outcome { differences: Vec::new(), compared: 0, finished: None },
             replica,
@@ -95,55 +99,6 @@ impl<'s> Half<'s> {
         half.load_checkpoints();
         half.plan_edits();
         half
-    }
-
-    /// Both sides remember the checkpoint that the recording begins with.
-    fn load_checkpoints(&mut self) {
-        let config = self.scenario.active_config();
-        for index in 0..self.scenario.checkpoints.len() {
-            let checkpoint = self.checkpoint(index);
-            let Some(mut body) = checkpoint.as_object().cloned() else { continue };
-            let revision = body.remove("rev").and_then(|rev| rev.as_str().map(str::to_owned));
-            let name = &self.scenario.collections[index];
-            self.checkpoints.insert(index.to_string(), (revision.clone().unwrap_or_default(), Value::Null));
-            let Some(revision) = revision else { continue };
-            let text = Value::Object(body).to_string();
-            match self.us {
-                Side::Active => {
-                    let source = self.replica.source();
-                    let id =
-                        checkpoint_id(source, &config.peer_uid, config.direction, &config.collections[index]);
-                    self.replica.load_checkpoint(name, &format!("{OWN_PREFIX}{id}"), "1-cc", &text);
-                }
-                Side::Passive => {
-                    self.replica.load_checkpoint(
-                        name,
-                        &self.scenario.checkpoint_ids[index],
-                        &revision,
-                        &text,
-                    );
-                }
-            }
-        }
-    }
-
-    /// The checkpoint that a recording begins with. For our active side it also counts what was pulled before, as ours
-    /// does; the original knows that from each document instead.
-    fn checkpoint(&self, index: usize) -> Value {
-        let recorded = self.scenario.checkpoints[index].clone();
-        if self.us == Side::Passive || recorded.get("rev").is_none() {
-            return recorded;
-        }
-        let mut checkpoint = Checkpoint::from_value(&recorded);
-        for document in self.scenario.documents("before", Side::Active) {
-            let here = document.collection == self.scenario.collections[index];
-            if here && !self.scenario.is_proposed(&document) {
-                checkpoint.local.insert_range(document.sequence..=document.sequence);
-            }
-        }
-        let mut value: Value = serde_json::from_str(&checkpoint.to_json()).expect("JSON");
-        value["rev"] = recorded["rev"].clone();
-        value
     }
 
     /// In a continuous run, what our side sent but had neither before nor made by merging, it wrote meanwhile.
@@ -255,14 +210,12 @@ impl<'s> Half<'s> {
             self.save_checkpoint(request);
             return;
         }
-        let ours = self.vocabulary.our_request(request);
-        let found = (0..self.done.len()).find(|&i| {
-            let message = &self.scenario.messages[i];
-            !self.done[i]
-                && message.from == self.us
-                && message.is_request()
-                && self.vocabulary.recorded_request(message) == ours
-        });
+        let mut ours = self.vocabulary.our_request(request);
+        let mut found = self.find_recorded(&ours);
+        if found.is_none() {
+            self.spare_known(request.number, &mut ours);
+            found = self.find_recorded(&ours);
+        }
         match found {
             Some(i) => {
                 self.done[i] = true;
@@ -273,11 +226,24 @@ impl<'s> Half<'s> {
                 self.our_numbers.insert(self.scenario.messages[i].number, request.number);
             }
             None if self.scenario.is_continuous() && ours.is_empty_list() => {}
-            None if self.peer_has_all(&ours) => self.say_known(request.number, &ours),
+            None if self.spared.contains_key(&request.number) && ours.is_empty_list() => {
+                self.say_known(request.number);
+            }
             // A recorded side that refuses ends the conversation in the middle.
             None if !self.scenario.succeeds() => {}
             None => self.outcome.differences.push(format!("we say, not recorded: {}", show(&ours))),
         }
+    }
+
+    /// The recorded request that this is, if it was not made yet.
+    fn find_recorded(&self, ours: &Request) -> Option<usize> {
+        (0..self.done.len()).find(|&i| {
+            let message = &self.scenario.messages[i];
+            !self.done[i]
+                && message.from == self.us
+                && message.is_request()
+                && self.vocabulary.recorded_request(message) == *ours
+        })
     }
 
     fn hear_reply(&mut self, number: MessageNumber, result: &Result<IncomingReply, ErrorReply>) {
@@ -304,51 +270,6 @@ impl<'s> Half<'s> {
             );
             self.outcome.differences.push(text);
         }
-    }
-
-    /// Whether we propose, after a reset, just what the peer has: the original knows that from each document and says
-    /// at once that there is nothing.
-    fn peer_has_all(&self, ours: &Request) -> bool {
-        let has = self.scenario.documents("before", Side::Passive);
-        let known = |item: &Value| {
-            has.iter().any(|d| {
-                Some(d.id.as_str()) == item[0].as_str() && Some(d.vector.as_str()) == item[1].as_str()
-            })
-        };
-        self.scenario.active_config().reset
-            && ours.profile() == "proposeChanges"
-            && ours.body.as_array().is_some_and(|items| items.iter().all(known))
-    }
-
-    fn say_known(&mut self, number: MessageNumber, ours: &Request) {
-        let known: Value = ours.body.as_array().into_iter().flatten().map(|_| Value::from(304)).collect();
-        let reply = OutgoingMessage::default().with("blobs", "true").with_body(known.to_string());
-        self.peer.reply(number, reply).expect("a reply");
-        for i in 0..self.done.len() {
-            let message = &self.scenario.messages[i];
-            self.done[i] |= message.from == self.us
-                && message.is_request()
-                && self.vocabulary.recorded_request(message).is_empty_list();
-        }
-    }
-
-    /// Answers as a peer that keeps checkpoints.
-    fn save_checkpoint(&mut self, request: &IncomingRequest) {
-        let property = |key: &str| request.properties.get(key).unwrap_or_default().to_owned();
-        let collection = property("collection");
-        let Some((revision, body)) = self.checkpoints.get_mut(&collection) else {
-            self.outcome.differences.push(format!("checkpoint of unknown collection {collection:?}"));
-            return;
-        };
-        if *revision != property("rev") {
-            let text = format!("checkpoint saved over {:?}, it is {revision:?}", property("rev"));
-            self.outcome.differences.push(text);
-        }
-        let generation = revision.strip_suffix("-cc").and_then(|n| n.parse().ok()).unwrap_or(0u64);
-        *revision = format!("{}-cc", generation + 1);
-        *body = serde_json::from_slice(&request.body).expect("JSON");
-        let reply = OutgoingMessage::default().with("rev", revision);
-        self.peer.reply(request.number, reply).expect("a reply");
     }
 
     /// Lets the peer say its next message, if there is one whose turn it is.
@@ -393,7 +314,7 @@ impl<'s> Half<'s> {
             return true;
         }
         let number = self.our_numbers[&message.number];
-        let outgoing = self.with_checkpoints(i, outgoing);
+        let outgoing = self.with_spared(number, self.with_checkpoints(i, outgoing));
         if message.flags.kind().code() == 2 {
             let error = ErrorReply::from_message(&message.properties, &message.body);
             self.peer.reply_error(number, &error).expect("a reply");
@@ -401,16 +322,6 @@ impl<'s> Half<'s> {
             self.peer.reply(number, outgoing).expect("a reply");
         }
         true
-    }
-
-    /// Puts the checkpoints of this run into the answer to `getCollections`.
-    fn with_checkpoints(&self, i: usize, message: OutgoingMessage) -> OutgoingMessage {
-        if self.request_of(i).is_none_or(|request| request.properties.profile() != "getCollections") {
-            return message;
-        }
-        let checkpoints: Value =
-            (0..self.scenario.checkpoints.len()).map(|index| self.checkpoint(index)).collect();
-        message.with_body(checkpoints.to_string())
     }
 }
 

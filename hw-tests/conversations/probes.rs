@@ -50,13 +50,13 @@ const DIFFERENT: [(&str, &str); 15] = [
 
 /// What one connection brought: answers by the number of the request, and requests in order.
 #[derive(Debug, Default, PartialEq)]
-struct Heard {
-    answers: HashMap<u64, Reply>,
-    requests: Vec<Request>,
+pub struct Heard {
+    pub answers: HashMap<u64, Reply>,
+    pub requests: Vec<Request>,
 }
 
-/// Our passive side, given the same frames.
-fn ask(messages: &[RecordedMessage], frames: &[Sent], vocabulary: &Vocabulary) -> Heard {
+/// A database with what the recorded peer had.
+fn replica(messages: &[RecordedMessage]) -> Replica {
     let mut replica = Replica::new(&["_default".to_owned()], HashMap::new());
     let documents = DOCUMENTS.map(|(id, sequence, deleted)| RecordedDocument {
         collection: "_default".into(),
@@ -67,10 +67,20 @@ fn ask(messages: &[RecordedMessage], frames: &[Sent], vocabulary: &Vocabulary) -
         body: if deleted { json!({}) } else { json!({"a": 1}) },
     });
     replica.load(&documents);
+    replica
+}
+
+/// Our passive side, given the same frames.
+pub fn ask(
+    replica: &Replica,
+    messages: &[RecordedMessage],
+    frames: &[Sent],
+    vocabulary: &Vocabulary,
+) -> Heard {
     let mut session =
         Session::passive(PassiveConfig { default_without_collections: false, ..PassiveConfig::default() });
     let now = Instant::from_micros(1);
-    session.start(now, &replica);
+    session.start(now, replica);
     let mut heard = Heard::default();
     // Frames of ours are read by a connection that has sent what the recorded peer sent.
     let mut reader = Connection::new(BlipConfig::default());
@@ -84,14 +94,14 @@ fn ask(messages: &[RecordedMessage], frames: &[Sent], vocabulary: &Vocabulary) -
     }
     while reader.poll_frame().is_some() {}
     for sent in frames.iter().filter(|sent| sent.from == Side::Active) {
-        if session.handle_frame(now, &sent.bytes, &replica).is_err() {
+        if session.handle_frame(now, &sent.bytes, replica).is_err() {
             return heard;
         }
         while let Some(commit) = session.poll_commit() {
             let result = replica.commit(&commit.revisions, session.conflict_policy());
-            session.handle_commit(now, commit.id, result, &replica);
+            session.handle_commit(now, commit.id, result, replica);
         }
-        while let Some(frame) = session.poll_frame(now, &replica) {
+        while let Some(frame) = session.poll_frame(now, replica) {
             reader.handle_frame(&frame).expect("a frame of ours");
             while let Some(event) = reader.poll_event() {
                 match event {
@@ -125,7 +135,7 @@ fn version_of(id: &str, messages: &[RecordedMessage]) -> String {
     versions.next().unwrap_or_else(|| "18ea7b0000000000@AAAAAAAAAAAAAAAAAAAAAA".to_owned())
 }
 
-fn recorded(messages: &[RecordedMessage], vocabulary: &Vocabulary) -> Heard {
+pub fn recorded(messages: &[RecordedMessage], vocabulary: &Vocabulary) -> Heard {
     let mut heard = Heard::default();
     for message in messages.iter().filter(|m| m.from == Side::Passive) {
         if message.is_request() {
@@ -157,7 +167,8 @@ fn our_passive_side_answers_probes_as_the_recorded_one() {
             })
             .collect();
         let messages = recording::messages(&frames);
-        let (ours, recorded) = (ask(&messages, &frames, &vocabulary), recorded(&messages, &vocabulary));
+        let (ours, recorded) =
+            (ask(&replica(&messages), &messages, &frames, &vocabulary), recorded(&messages, &vocabulary));
         // What came before on the same connection is a probe of its own.
         let last = messages.iter().filter(|m| m.from == Side::Active).map(|m| m.number).max().unwrap_or(0);
         if ours.answers.get(&last) == recorded.answers.get(&last) && ours.requests == recorded.requests {

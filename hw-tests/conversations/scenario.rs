@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use gattway::blip::BlipConfig;
+use gattway::database::revision::VersionVector;
 use gattway::endpoint::ProtocolType;
 use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use gattway::replicator::config::{
@@ -127,13 +128,18 @@ impl Scenario {
                 self.revisions().filter(|m| both || m.from == side).map(|m| self.sent_document(m)).collect()
             }
         };
+        if when == "before" {
+            documents.iter_mut().for_each(|document| self.add_ancestors(document, side));
+        }
         documents.sort_by_key(|document| document.sequence);
         documents
     }
 
     fn document(&self, value: &Value) -> RecordedDocument {
         let text = |key: &str| value[key].as_str().expect("text").to_owned();
-        let (id, vector) = (text("id"), text("rev"));
+        let id = text("id");
+        // Of an upgraded database the history also has tree IDs, which no revision has.
+        let vector = value["history"].as_str().map_or_else(|| text("rev"), str::to_owned);
         let body =
             if value["body"]["_omitted"] == true { self.sent_body(&id) } else { value["body"].clone() };
         RecordedDocument {
@@ -143,6 +149,20 @@ impl Scenario {
             deleted: value["deleted"] == true,
             sequence: value["seq"].as_u64().expect("sequence"),
             body,
+        }
+    }
+
+    /// The recorded core knows the ancestors of a tree ID, but names them only where it sends it.
+    fn add_ancestors(&self, document: &mut RecordedDocument, side: Side) {
+        if document.vector.contains('@') {
+            return;
+        }
+        let sent =
+            self.revisions().filter(|m| m.from == side && m.properties.get("id") == Some(&document.id));
+        for sent in sent.map(|m| self.sent_document(m)) {
+            if sent.vector.starts_with(&document.vector) {
+                document.vector = sent.vector;
+            }
         }
     }
 
@@ -186,7 +206,13 @@ impl Scenario {
                 known.insert((id.to_owned(), current_of(rev).to_owned()), ancestor.to_owned());
             }
         };
-        self.lists("proposeChanges").for_each(|(_, item)| learn(&item[0], &item[1], &item[2]));
+        // What is proposed once more names what the first answer told.
+        let mut proposed = HashSet::new();
+        for (_, item) in self.lists("proposeChanges") {
+            if proposed.insert((item[0].to_string(), item[1].to_string())) {
+                learn(&item[0], &item[1], &item[2]);
+            }
+        }
         for message in self.messages.iter().filter(|m| m.properties.profile() == "changes") {
             let is_answer = |m: &&RecordedMessage| {
                 m.from == Side::Active && m.flags.kind().code() == 1 && m.number == message.number
@@ -315,7 +341,7 @@ fn resolver(name: &str) -> Arc<dyn ConflictResolver> {
 }
 
 /// The BLIP frames of a recording, without what they travel in.
-fn blip_frames(recording: &Recording) -> Vec<Sent> {
+pub fn blip_frames(recording: &Recording) -> Vec<Sent> {
     if !recording.is_byte_stream() {
         return recording.sent.clone();
     }
@@ -332,4 +358,10 @@ fn blip_frames(recording: &Recording) -> Vec<Sent> {
         }
     }
     frames
+}
+
+/// A vector without the tree IDs in its history: which of them are kept is each side's own matter.
+pub fn versions_text(vector: &str) -> String {
+    let vector: VersionVector = vector.parse().unwrap_or_else(|error| panic!("{vector}: {error}"));
+    vector.versions_text()
 }

@@ -10,7 +10,15 @@ use gattway::blip::varint;
 use serde_json::Value;
 
 /// Files whose lines are not frames.
-pub const OTHER_FORMS: [&str; 3] = ["probes-passive-replies", "revid-revtree", "vv-encoding"];
+pub const OTHER_FORMS: [&str; 7] = [
+    "large-message-vv",
+    "long-id-probe",
+    "many-authors-probe",
+    "probes-passive-replies",
+    "reserved-keys-probe",
+    "revid-revtree",
+    "vv-encoding",
+];
 
 /// Who sent something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

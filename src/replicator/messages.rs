@@ -238,6 +238,17 @@ pub struct ChangeEntry {
     pub flags: u64,
 }
 
+/// An entry of `changes` that names no document or no revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadEntry {
+    /// Its place in the peer's feed.
+    pub sequence: RemoteSequence,
+    /// The document's ID, if it names one; not checked.
+    pub id: String,
+    /// What is wrong.
+    pub error: ErrorReply,
+}
+
 /// An entry of `proposeChanges`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProposedEntry {
@@ -277,11 +288,19 @@ fn entry_vector(id: &str, revision: &str) -> Result<VersionVector, ErrorReply> {
     revision.parse().map_err(|_| refuse::list_entry(id, revision))
 }
 
-/// Reads the body of `changes`.
+/// Reads the body of `changes`, where one bad entry makes the list bad, as for a stock passive peer.
 ///
 /// # Errors
 /// The error reply that is due.
 pub fn parse_changes(body: &[u8]) -> Result<Vec<ChangeEntry>, ErrorReply> {
+    parse_change_entries(body)?.into_iter().map(|entry| entry.map_err(|bad| bad.error)).collect()
+}
+
+/// Reads the body of `changes`; what is wrong with an entry stands in its place.
+///
+/// # Errors
+/// The error reply that is due to the whole list.
+pub fn parse_change_entries(body: &[u8]) -> Result<Vec<Result<ChangeEntry, BadEntry>>, ErrorReply> {
     if body.is_empty() || body == b"[]" {
         return Ok(Vec::new());
     }
@@ -295,8 +314,11 @@ pub fn parse_changes(body: &[u8]) -> Result<Vec<ChangeEntry>, ErrorReply> {
         if sequence.len() > SEQUENCE_TEXT_MAX {
             return Err(refuse::sequence());
         }
-        let vector = entry_vector(&id, &revision)?;
-        Ok(ChangeEntry { sequence: RemoteSequence::from_json(sequence), vector, id, flags })
+        let sequence = RemoteSequence::from_json(sequence);
+        Ok(match entry_vector(&id, &revision) {
+            Ok(vector) => Ok(ChangeEntry { sequence, vector, id, flags }),
+            Err(error) => Err(BadEntry { sequence, id, error }),
+        })
     };
     parse_list(body)?.into_iter().map(entry).collect()
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Half, show_message, usize_of};
 use crate::recording::Side;
+use crate::scenario::versions_text;
 
 impl Half<'_> {
     pub(super) fn check_messages(&mut self) {
@@ -65,9 +66,10 @@ impl Half<'_> {
             let collection = self.replica.id_of(&document.collection);
             let ours = self.replica.document(collection, &document.id).expect("read").map(|change| {
                 let body: Value = serde_json::from_slice(&change.body.expect("a body")).expect("JSON");
-                (self.vocabulary.text(&change.vector.to_string()), change.deleted, body)
+                (self.vocabulary.text(&change.vector.versions_text()), change.deleted, body)
             });
-            let recorded = (self.vocabulary.text(&document.vector), document.deleted, document.body);
+            let vector = self.vocabulary.text(&versions_text(&document.vector));
+            let recorded = (vector, document.deleted, document.body);
             if ours.as_ref() != Some(&recorded) {
                 let text = format!("document {:?} is {ours:?}\n  recorded: {recorded:?}", document.id);
                 self.outcome.differences.push(text);

@@ -246,7 +246,16 @@ pub fn messages() -> Vec<Vec<u8>> {
         }
     }
     let (a, b) = ("18ea7b3152910000@EbSEdOPmQ5ScF/AHieZMrQ", "1@AQEBAQEBAQEBAQEBAQEBAQ");
-    for (rev, history, other) in [(a, b, b), (b, "", a), (a, "1@AQEBAQEBAQEBAQEBAQEBAQ; ", a)] {
+    let (tree, as_version) =
+        ("2-cceba90c66c32c7cc39e66573f911ec05507d5e9", "2cceba90c66@Revision+Tree+Encoding");
+    for (rev, history, other) in [
+        (a, b, b),
+        (b, "", a),
+        (a, "1@AQEBAQEBAQEBAQEBAQEBAQ; ", a),
+        (tree, "1-6fe86833e77d459ae48447b1b12651c52445b4f6", as_version),
+        (a, tree, tree),
+        (as_version, "18ea7b3152910001@EbSEdOPmQ5ScF/AHieZMrQ, 3-cb12f948", "3-cb12f948"),
+    ] {
         let script = Script::default().byte(7).blob(rev.as_bytes());
         seeds.push(script.blob(history.as_bytes()).blob(other.as_bytes()).0);
     }
@@ -258,7 +267,7 @@ pub fn messages() -> Vec<Vec<u8>> {
 
 /// Messages of our encoder, in each of its shapes.
 pub fn revs() -> Vec<Vec<u8>> {
-    use gattway::database::revision::{SourceId, Version, VersionVector};
+    use gattway::database::revision::{SourceId, TreeId, Version, VersionVector};
     use gattway::replicator::extension::RevsFormat;
     use gattway::replicator::extension::answer::{RevAnswer, encode};
     use gattway::replicator::extension::codec::{Content, RevsEncoder};
@@ -275,6 +284,11 @@ pub fn revs() -> Vec<Vec<u8>> {
             }
             if shape & 4 != 0 {
                 vector.merged = vec![version(9, 1), version(8, 2)];
+            }
+            if n % 3 == 1 {
+                vector.trees = (1..=n % 4 + 1)
+                    .filter_map(|generation| TreeId::new(generation as u32, &[n as u8; 20]))
+                    .collect();
             }
             let change = Change {
                 sequence: 41 + n * (1 + shape % 3),

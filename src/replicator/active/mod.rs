@@ -129,7 +129,12 @@ impl Active {
                 let Work { pull: Some(pull), push, .. } = &mut self.works[collection] else {
                     return Err(ErrorReply::http(403, "not asked for").into());
                 };
-                pull.handle_changes(core, request, push.as_mut(), store)
+                let answer = pull.handle_changes(core, request, push.as_mut(), store);
+                if matches!(answer, Err(Fault::Reply(_))) {
+                    // What it lists does not come: the run must not end as if it had.
+                    self.refused.get_or_insert(SessionError::Malformed { what: "changes" });
+                }
+                answer
             }
             // Whoever pushes to an active peer, or pulls from it, is active itself.
             profile::PROPOSE_CHANGES | profile::SUB_CHANGES | profile::GET_COLLECTIONS => {

@@ -8,7 +8,7 @@ use super::super::error::SessionError;
 use super::super::event::Direction;
 use super::super::extension::answer::RevAnswer;
 use super::super::extension::receiver::RevsReceived;
-use super::super::messages::{ChangeEntry, VERSIONING, id_error, parse_changes, profile};
+use super::super::messages::{BadEntry, ChangeEntry, VERSIONING, id_error, parse_change_entries, profile};
 use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
 use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
@@ -35,7 +35,7 @@ pub(crate) struct Pull {
 struct Held {
     request: MessageNumber,
     no_reply: bool,
-    entries: Vec<ChangeEntry>,
+    entries: Vec<Result<ChangeEntry, BadEntry>>,
     /// Of its text.
     bytes: usize,
 }
@@ -115,7 +115,7 @@ impl Pull {
         let Tracker::Lists(tracker) = &mut self.tracker else {
             return Err(SessionError::Malformed { what: "changes where revs were agreed" }.into());
         };
-        let entries = parse_changes(&request.body)?;
+        let entries = parse_change_entries(&request.body)?;
         if entries.is_empty() {
             self.caught_up = true;
             return Ok(Answer::empty());
@@ -273,12 +273,23 @@ fn answer_list(
     tracker: &mut ListTracker,
     core: &mut Core,
     collection: usize,
-    entries: Vec<ChangeEntry>,
+    entries: Vec<Result<ChangeEntry, BadEntry>>,
     mut push: Option<&mut Push>,
     store: &dyn ReplicaStore,
 ) -> Result<crate::blip::OutgoingMessage, SessionError> {
     let mut answers = Vec::with_capacity(entries.len());
     for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // The others are as good as without it.
+            Err(BadEntry { sequence, id, error }) => {
+                core.report(Direction::Received, collection, &clip(&id), false, Some(error));
+                core.progress.completed += 1;
+                tracker.add(sequence, false);
+                answers.push(None);
+                continue;
+            }
+        };
         let answer = match id_error(&entry.id) {
             None => answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref()),
             error => {

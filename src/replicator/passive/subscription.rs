@@ -165,7 +165,7 @@ impl Subscription {
         match (awaiting, &mut self.sender) {
             (Awaiting::Changes { changes, .. }, Sender::Single(revs)) => {
                 self.lists_in_flight = self.lists_in_flight.saturating_sub(1);
-                list_replied(core, revs, changes, result)
+                list_replied(core, collection, revs, changes, result)
             }
             (Awaiting::Rev { rev, .. }, Sender::Single(revs)) => {
                 revs.replied();
@@ -190,13 +190,25 @@ impl Subscription {
     }
 }
 
+/// A list that is answered with an error is not taken, and that is all: Couchbase Lite goes on after it, and has more to
+/// send.
 fn list_replied(
     core: &mut Core,
+    collection: usize,
     revs: &mut RevSender,
     changes: Vec<Change>,
     result: Result<IncomingReply, ErrorReply>,
 ) -> Result<(), SessionError> {
-    let reply = result.map_err(|error| SessionError::Refused { request: profile::CHANGES, error })?;
+    let reply = match result {
+        Ok(reply) => reply,
+        Err(error) => {
+            core.progress.completed += changes.len() as u64;
+            for change in changes {
+                core.report(Direction::Sent, collection, &change.id, change.deleted, Some(error.clone()));
+            }
+            return Ok(());
+        }
+    };
     let answers = parse_changes_reply(&reply.body, changes.len())
         .ok_or(SessionError::Malformed { what: "reply to changes" })?;
     for (change, answer) in changes.into_iter().zip(answers) {

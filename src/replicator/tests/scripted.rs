@@ -6,6 +6,7 @@ use super::memory_store::MemoryStore;
 use crate::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage};
 use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::error::SessionError;
+use crate::replicator::event::SessionEvent;
 use crate::replicator::session::Session;
 use crate::replicator::store::ReplicaStore;
 use crate::time::Instant;
@@ -19,12 +20,14 @@ pub struct Scripted {
     pub peer: Connection,
     pub now: Instant,
     pub result: Result<(), SessionError>,
+    /// How the session has ended.
+    pub finished: Option<Result<(), SessionError>>,
 }
 
 impl Scripted {
     pub fn new(session: Session, store: Arc<MemoryStore>) -> Scripted {
         let peer = Connection::new(BlipConfig::default());
-        let mut scripted = Scripted { session, store, peer, now: START, result: Ok(()) };
+        let mut scripted = Scripted { session, store, peer, now: START, result: Ok(()), finished: None };
         scripted.session.start(START, &*scripted.store);
         scripted
     }
@@ -59,7 +62,11 @@ impl Scripted {
             while let Some(event) = self.peer.poll_event() {
                 heard.push(event);
             }
-            while self.session.poll_event().is_some() {}
+            while let Some(event) = self.session.poll_event() {
+                if let SessionEvent::Finished(result) = event {
+                    self.finished = Some(result);
+                }
+            }
             if !moved {
                 return heard;
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage};
-use gattway::database::revision::{SourceId, Version, VersionVector};
+use gattway::database::revision::{SourceId, TreeId, Version, VersionVector};
 use gattway::fuzzing::MemoryStore;
 use gattway::replicator::ReplicatorType;
 use gattway::replicator::checkpoint::Checkpoint;
@@ -40,7 +40,7 @@ const PROFILES: [&str; profile::ALL.len() + 1] = {
     }
     all
 };
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 17] = [
     "0",
     "1",
     "true",
@@ -51,6 +51,9 @@ const VALUES: [&str; 14] = [
     "version-vectors",
     "18ea7b3152910000@EbSEdOPmQ5ScF/AHieZMrQ",
     "1@AQEBAQEBAQEBAQEBAQEBAQ",
+    "2-cceba90c66c32c7cc39e66573f911ec05507d5e9",
+    "1-ab, 1-6fe86833e77d459ae48447b1b12651c52445b4f6",
+    "2cceba90c66@Revision+Tree+Encoding",
     "1 9",
     "-1",
     "\"abc\"",
@@ -233,9 +236,20 @@ fn version(choices: &mut Choices<'_>) -> Version {
     Version { time: base + 1 + time, source: author }
 }
 
+fn tree(choices: &mut Choices<'_>) -> TreeId {
+    let (generation, digest) = (u32::from(choices.byte() & 3), choices.byte() & 3);
+    TreeId::new(generation + 1, &[digest; 20]).expect("within the limits")
+}
+
 fn vector(choices: &mut Choices<'_>) -> VersionVector {
     let mut vector = VersionVector::new(version(choices));
     let shape = choices.byte();
+    if shape & 0x40 != 0 {
+        vector.trees = (0..1 + (shape >> 4 & 3)).map(|_| tree(choices)).collect();
+        if shape & 3 == 0 {
+            return VersionVector { current: vector.trees[0].version(), ..vector };
+        }
+    }
     vector.history = (0..shape & 3).map(|_| version(choices)).collect();
     if shape & 0x80 != 0 {
         vector.merged = (0..shape >> 2 & 3).map(|_| version(choices)).collect();
@@ -332,8 +346,8 @@ fn list(world: &mut World, choices: &mut Choices<'_>) {
         .map(|_| {
             let (sequence, id, vector) = (choices.byte(), choices.pick(&IDS), vector(choices));
             match flags & 8 {
-                0 => format!("[{sequence},\"{id}\",\"{}\",{}]", vector.current, choices.byte() & 7),
-                _ => format!("[\"{id}\",\"{}\"]", vector.current),
+                0 => format!("[{sequence},\"{id}\",\"{}\",{}]", vector.id(), choices.byte() & 7),
+                _ => format!("[\"{id}\",\"{}\"]", vector.id()),
             }
         })
         .collect();
