@@ -103,9 +103,8 @@ impl Node {
             Command::Send { session, bytes, seed, message_bytes } => {
                 json!(self.session(session)?.send(bytes, seed, message_bytes).await?)
             }
-            Command::Receive { session, bytes, seed, stall_after, stall_seconds } => {
-                let stall = (stall_seconds > 0.0).then(|| seconds(stall_seconds));
-                json!(self.session(session)?.receive(bytes, seed, stall_after, stall).await?)
+            Command::Receive { session, bytes, seed, offset } => {
+                json!(self.session(session)?.receive(bytes, seed, offset).await?)
             }
             Command::Ping { session, count, bytes } => {
                 json!(self.session(session)?.ping(count, bytes).await?)

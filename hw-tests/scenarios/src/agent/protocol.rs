@@ -148,10 +148,8 @@ pub enum Command {
         bytes: u64,
         /// Decides the pattern.
         seed: u64,
-        /// After so many bytes ...
-        stall_after: u64,
-        /// ... it stops reading for so long.
-        stall_seconds: f64,
+        /// Bytes of the pattern that were taken before.
+        offset: u64,
     },
     /// Messages there and back: [`RoundTrips`].
     Ping {

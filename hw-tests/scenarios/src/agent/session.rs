@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use gattway::endpoint::{Inbound, Message, MessageEndpointConnection, ReplicatorConnection};
 use gattway::transport::session::{LinkConnection, SessionStats};
 use tokio::sync::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::protocol::{Moved, RoundTrips, Sample};
 use super::{Result, fail, now_us};
@@ -53,22 +53,12 @@ impl ByteSession {
         Ok(Moved { from_us, to_us: now_us(), arrivals: Vec::new() })
     }
 
-    /// Takes `bytes` and compares them with the pattern.
-    pub async fn receive(
-        &self,
-        bytes: u64,
-        seed: u64,
-        stall_after: u64,
-        mut stall: Option<Duration>,
-    ) -> Result<Moved> {
+    /// Takes `bytes` and compares them with the pattern from `offset` on. Between two calls nobody reads.
+    pub async fn receive(&self, bytes: u64, seed: u64, offset: u64) -> Result<Moved> {
         let mut reader = self.reader.lock().await;
-        let (mut at, mut arrivals, mut from_us) = (0u64, Vec::<(u64, u64)>::new(), 0);
+        let (mut at, mut arrivals, mut from_us) = (offset, Vec::<(u64, u64)>::new(), 0);
+        let bytes = offset + bytes;
         while at < bytes {
-            if at >= stall_after
-                && let Some(stall) = stall.take()
-            {
-                sleep(stall).await;
-            }
             let piece = reader.next(bytes - at).await?;
             for byte in &piece {
                 if *byte != pattern(seed, at) {
@@ -93,7 +83,7 @@ impl ByteSession {
         for number in 0..u64::from(count) {
             let began = std::time::Instant::now();
             self.send(bytes, number, bytes).await?;
-            self.receive(bytes, number, u64::MAX, None).await?;
+            self.receive(bytes, number, 0).await?;
             ms.push(began.elapsed().as_secs_f64() * 1e3);
         }
         Ok(RoundTrips { ms })
@@ -102,7 +92,7 @@ impl ByteSession {
     /// The other side of [`ByteSession::ping`].
     pub async fn echo(&self, count: u32, bytes: u64) -> Result<()> {
         for number in 0..u64::from(count) {
-            self.receive(bytes, number, u64::MAX, None).await?;
+            self.receive(bytes, number, 0).await?;
             self.send(bytes, number, bytes).await?;
         }
         Ok(())

@@ -34,6 +34,10 @@ pub async fn errors(c: &mut Context<'_>) -> Outcome {
     run(c, "hw-tests/rig/errors", &[]).await
 }
 
+pub async fn others(c: &mut Context<'_>) -> Outcome {
+    run(c, "hw-tests/rig/others", &[]).await
+}
+
 pub async fn privacy(c: &mut Context<'_>) -> Outcome {
     run(c, "hw-tests/rig/privacy", &[]).await
 }

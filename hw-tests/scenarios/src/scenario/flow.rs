@@ -3,8 +3,14 @@
 use super::{Context, Outcome, Session, failed, pause, rate, skip, transfer};
 use crate::agent::protocol::{Air, Command, Service, Way};
 
-/// Longest time that bluetoothd may take for an answer while a reader is stalled, seconds.
-const PROBE_SECONDS: f64 = 5.0;
+/// Against a hang alone: bluetoothd that waits for a reader who has stopped would wait until he reads again, seconds.
+const PROBE_SECONDS: f64 = 120.0;
+/// Questions to bluetoothd during a transfer.
+const BUSY_QUESTIONS: u32 = 3;
+/// How often it is looked whether a sender has come to a stand, seconds.
+const STAND_STEP: f64 = 0.5;
+/// Looks in a row that have to find the same before a sender counts as standing.
+const STANDING_LOOKS: u32 = 3;
 /// Messages of [`small_messages`]: as long as a sensor's reading.
 const SMALL_BYTES: u64 = 30;
 
@@ -115,34 +121,41 @@ pub async fn small_messages(c: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
+/// A reader stops. Questions to bluetoothd are answered while he stands, and only then does he go on: whatever waits for him
+/// would wait for ever.
 pub async fn stalled_reader(c: &mut Context<'_>) -> Outcome {
-    let seconds = if c.full { 10.0 } else { 4.0 };
-    for (way, name) in [(true, "peripheral"), (false, "central")] {
+    let questions = if c.full { 20 } else { 5 };
+    let (bytes, read) = (512 << 10, 32 << 10);
+    for (first, name) in [(true, "peripheral"), (false, "central")] {
         let (peripheral, central) =
-            if way { c.pair(&[Way::Gatt]).await? } else { c.session(1, 0, &[Way::Gatt]).await? };
-        let (from, to) = if way { (&central, &peripheral) } else { (&peripheral, &central) };
-        let bytes = 512 << 10;
-        c.mark(&format!("the {name} stops reading"));
-        let node = to.node.clone();
-        let probes = async {
-            let mut slowest = 0.0f64;
-            for _ in 0..(seconds as u32) {
-                pause(1.0).await;
-                slowest = slowest.max(node.ask_for::<f64>(Command::Probe, PROBE_SECONDS).await?);
-            }
-            crate::agent::Result::Ok(slowest)
-        };
+            if first { c.pair(&[Way::Gatt]).await? } else { c.session(1, 0, &[Way::Gatt]).await? };
+        let (from, to) = if first { (&central, &peripheral) } else { (&peripheral, &central) };
         let has_bluetoothd = c.rig.has_bluetoothd();
-        let probes = async { if has_bluetoothd { probes.await.map(Some) } else { Ok(None) } };
-        let (sent, received, slowest) =
-            tokio::join!(from.send(bytes, 5, 4096), to.receive_stalled(bytes, 5, 32 << 10, seconds), probes);
+        let reader = async {
+            to.receive_from(0, read, 5).await?;
+            let given = stands(from).await?;
+            let questions = if has_bluetoothd { questions } else { 0 };
+            let slowest = ask_bluetoothd(to, questions).await?;
+            let moved_meanwhile = from.stats().await?.given - given;
+            // For comparison: how long the same question takes while packets come as fast as they can.
+            let (rest, busy) = tokio::join!(
+                to.receive_from(read, bytes - read, 5),
+                ask_bluetoothd(to, questions.min(BUSY_QUESTIONS))
+            );
+            rest?;
+            crate::agent::Result::Ok((given, moved_meanwhile, slowest, busy?))
+        };
+        c.mark(&format!("the {name} stops reading"));
+        let (sent, reader) = tokio::join!(from.send(bytes, 5, 4096), reader);
         sent?;
-        let received = received?;
-        if let Some(slowest) = slowest? {
-            c.limit(&format!("bluetoothd's slowest answer, {name} stalled"), slowest, "s", PROBE_SECONDS)?;
+        let (given, moved_meanwhile, slowest, busy) = reader?;
+        if has_bluetoothd {
+            c.metric(&format!("bluetoothd's slowest answer, {name} stalled"), slowest, "s");
+            c.metric(&format!("the same while the {name} receives"), busy, "s");
         }
-        let gap = received.arrivals.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or(0);
-        c.metric(&format!("nothing read for, {name}"), gap as f64 / 1e6, "s");
+        c.metric(&format!("sent before it stood, {name} stalled"), given as f64 / 1024.0, "KiB");
+        c.require(given < bytes, "the sender did not notice that nobody reads")?;
+        c.require(moved_meanwhile == 0, format!("{moved_meanwhile} bytes were sent to a reader who stands"))?;
         let stats = from.stats().await?;
         c.metric(&format!("bytes sent twice, {name} stalled"), stats.bytes_retransmitted as f64, "B");
         c.require(stats.resumes == 0, "the connection was lost meanwhile")?;
@@ -150,6 +163,28 @@ pub async fn stalled_reader(c: &mut Context<'_>) -> Outcome {
         to.close().await?;
     }
     Ok(())
+}
+
+/// Asks bluetoothd something from the process of `session`; gives the slowest answer, seconds.
+async fn ask_bluetoothd(session: &Session, questions: u32) -> crate::agent::Result<f64> {
+    let mut slowest = 0.0f64;
+    for _ in 0..questions {
+        pause(STAND_STEP).await;
+        slowest = slowest.max(session.node.ask_for::<f64>(Command::Probe, PROBE_SECONDS).await?);
+    }
+    Ok(slowest)
+}
+
+/// Waits until a sender has come to a stand; gives the bytes that it has sent.
+async fn stands(sender: &Session) -> crate::agent::Result<u64> {
+    let (mut before, mut looks) = (0, 0);
+    while looks < STANDING_LOOKS {
+        pause(STAND_STEP).await;
+        let given = sender.stats().await?.given;
+        looks = if given == before { looks + 1 } else { 0 };
+        before = given;
+    }
+    Ok(before)
 }
 
 pub async fn two_centrals(c: &mut Context<'_>) -> Outcome {

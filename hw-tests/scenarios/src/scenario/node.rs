@@ -109,18 +109,12 @@ impl Session {
 
     /// Takes a pattern and checks it.
     pub async fn receive(&self, bytes: u64, seed: u64) -> agent::Result<Moved> {
-        self.receive_stalled(bytes, seed, u64::MAX, 0.0).await
+        self.receive_from(0, bytes, seed).await
     }
 
-    /// As [`Session::receive`], but stops reading for a while. Times are ours.
-    pub async fn receive_stalled(
-        &self,
-        bytes: u64,
-        seed: u64,
-        stall_after: u64,
-        stall_seconds: f64,
-    ) -> agent::Result<Moved> {
-        let command = Command::Receive { session: self.number, bytes, seed, stall_after, stall_seconds };
+    /// As [`Session::receive`], for `bytes` that follow on the first `offset`. Times are ours.
+    pub async fn receive_from(&self, offset: u64, bytes: u64, seed: u64) -> agent::Result<Moved> {
+        let command = Command::Receive { session: self.number, bytes, seed, offset };
         let mut moved: Moved = self.node.ask_for(command, TRANSFER_SECONDS).await?;
         let ours = |at| self.node.place.host.our_time_us(at);
         (moved.from_us, moved.to_us) = (ours(moved.from_us), ours(moved.to_us));
