@@ -26,7 +26,7 @@ use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
 use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert, Sighting};
 use crate::transport::bluez::radio::{self, RadioStatus};
-use crate::transport::bluez::scan::{Neighbour, Scan, Search, Wanted};
+use crate::transport::bluez::scan::{Heard, Neighbour, Scan, Search, Wanted};
 use crate::transport::bluez::sealed::SealedAdvert;
 use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
@@ -78,6 +78,10 @@ pub(super) struct BleArgs {
     /// a line on standard input
     #[arg(long)]
     pub(super) link_pair: bool,
+
+    /// The advert by which this peer was chosen.
+    #[arg(skip)]
+    pub(super) heard: Option<Heard>,
 }
 
 /// Asks for the code that a peer shows.
@@ -181,8 +185,11 @@ impl Connector for Dial {
 
 /// A connection to the peripheral `peer`: its address, its name, or `any`.
 pub(super) fn dial(peer: &str, args: &BleArgs, codec: Arc<dyn AdvertCodec>) -> Arc<LinkConnection> {
-    let wanted = if peer.is_empty() { Wanted::Any } else { Wanted::parse(peer) };
-    let search = Search::new(wanted, codec);
+    let search = match &args.heard {
+        Some(heard) => Search::heard(heard.clone(), codec),
+        None if peer.is_empty() => Search::new(Wanted::Any, codec),
+        None => Search::new(Wanted::parse(peer), codec),
+    };
     let mut session = SessionConfig::default();
     if args.link_pair {
         session.connect_timeout = PAIRING_LIMIT;

@@ -223,9 +223,10 @@ async fn visit_neighbours(
     use super::neighbours::Neighbourhood;
     use super::neighbours::news::{News, Ways};
 
-    let replicator = move |address: bluer::Address, uid: String, stays: bool| {
+    let replicator = move |heard: &crate::transport::bluez::scan::Heard, uid: String, stays: bool| {
         let mut visit = args.clone();
-        visit.address = PlaceAddress::Ble(address.to_string());
+        visit.address = PlaceAddress::Ble(heard.neighbour.address.to_string());
+        visit.ble.heard = Some(heard.clone());
         if args.security.is_plain() {
             // Else what was synced is remembered under the name that the peer proves.
             visit.peer = visit.peer.or(Some(uid));

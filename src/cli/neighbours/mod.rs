@@ -23,7 +23,7 @@ use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::central::SCAN_LIMIT;
 use crate::transport::bluez::profile::Sighting;
-use crate::transport::bluez::scan::{Neighbour, Scan};
+use crate::transport::bluez::scan::{Heard, Neighbour, Scan};
 
 /// How long a single sync listens on after it has heard only neighbours without anything new.
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
@@ -31,9 +31,11 @@ const QUIET_LIMIT: Duration = Duration::from_secs(3);
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// A neighbour is visited only if it was heard this recently.
 const FRESH: Duration = Duration::from_secs(15);
-/// How long is listened before somebody counts as the only neighbour.
+/// How long is listened before somebody counts as the only neighbour, and is connected to although there is nothing new. Who has
+/// something new is visited at once.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How often the only neighbour's connection is left alone to look for others, while there is nothing to move.
+/// How often the only neighbour's connection is left alone to look for others, while there is nothing to move. The first look comes
+/// as soon as all has been moved: whoever is heard first is visited at once, so the others may be yet unheard.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 /// How long such a look takes.
 const LOOK_TIME: Duration = Duration::from_secs(3);
@@ -48,8 +50,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Neighbours kept in mind.
 const KNOWN_MAX: usize = 256;
 
-/// Makes a replicator for a neighbour: its address, a name that outlives it, and whether it goes on for ever.
-pub(super) type MakeReplicator<'a> = dyn Fn(Address, String, bool) -> Replicator + Send + Sync + 'a;
+/// Makes a replicator for a neighbour: its advert, a name that outlives its address, and whether it goes on for ever.
+pub(super) type MakeReplicator<'a> = dyn Fn(&Heard, String, bool) -> Replicator + Send + Sync + 'a;
 
 /// What all visits of one command share.
 pub(super) struct Neighbourhood<'a> {
@@ -66,8 +68,7 @@ pub(super) struct Neighbourhood<'a> {
 
 /// A neighbour that was heard.
 struct Known {
-    neighbour: Neighbour,
-    heard: Instant,
+    heard: Heard,
     visited: Option<Instant>,
     failures: u32,
     not_before: Instant,
@@ -116,7 +117,7 @@ impl Neighbourhood<'_> {
                     let neighbour = heard.map_err(super::ble::cli_error)?;
                     let Some(sighting) = self.news.read(&neighbour) else { continue };
                     if self.all || sighting.is_none_or(|sighting| self.news.has_something(sighting)) {
-                        break Some((neighbour, sighting));
+                        break Some((Heard { neighbour, at: Instant::now() }, sighting));
                     }
                     quiet.insert(neighbour.address, neighbour);
                     deadline = deadline.min(Instant::now() + QUIET_LIMIT);
@@ -125,7 +126,7 @@ impl Neighbourhood<'_> {
             }
         };
         scan.stop().await;
-        let Some((neighbour, sighting)) = found else {
+        let Some((heard, sighting)) = found else {
             if quiet.is_empty() {
                 let peer = "any gattway device".to_owned();
                 return Err(super::ble::cli_error(BluetoothError::NotSeen { peer, within: SCAN_LIMIT }));
@@ -135,7 +136,7 @@ impl Neighbourhood<'_> {
             return Ok(0);
         };
         let mut documents = 0;
-        match self.visit(&neighbour, sighting, None, &mut KnownMap::new(), &mut None, &mut documents).await {
+        match self.visit(&heard, sighting, None, &mut KnownMap::new(), &mut None, &mut documents).await {
             Visit::Done => Ok(documents),
             Visit::Failed(error) => Err(error),
             Visit::Told => Err(interrupted()),
@@ -182,7 +183,7 @@ impl Neighbourhood<'_> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let began = Instant::now();
-        let (neighbour, sighting) = loop {
+        let (heard, sighting) = loop {
             tokio::select! {
                 heard = scan.next() => {
                     let neighbour = heard.map_err(super::ble::cli_error)?;
@@ -191,24 +192,23 @@ impl Neighbourhood<'_> {
                 _ = tick.tick() => finish_feed(feed, self.events).await?,
                 () = self.signals.next() => return Ok(true),
             }
-            known.retain(|_, known| known.heard.elapsed() < GONE_AFTER);
-            let settled = known.len() > 1 || began.elapsed() >= SETTLE;
-            if settled && let Some(next) = self.next(known) {
+            known.retain(|_, known| known.heard.at.elapsed() < GONE_AFTER);
+            if let Some(next) = self.next(known, began.elapsed() >= SETTLE) {
                 break next;
             }
         };
         scan.stop().await;
         let own = self.news.own();
-        let visit = self.visit(&neighbour, sighting, Some(&adapter), known, feed, documents).await;
+        let visit = self.visit(&heard, sighting, Some(&adapter), known, feed, documents).await;
         let now = Instant::now();
-        if let Some(visited) = known.get_mut(&Key::of(&neighbour, sighting)) {
+        if let Some(visited) = known.get_mut(&Key::of(&heard.neighbour, sighting)) {
             let failed = matches!(visit, Visit::Failed(_));
             visited.visited = Some(now);
             visited.own = if failed { None } else { Some(own) };
             visited.failures = if failed { visited.failures + 1 } else { 0 };
             visited.not_before = now + pause(visited.failures);
             // It was connected until now.
-            visited.heard = now;
+            visited.heard.at = now;
         }
         match visit {
             Visit::Done => Ok(false),
@@ -224,20 +224,21 @@ impl Neighbourhood<'_> {
     fn hear(&self, known: &mut KnownMap, neighbour: Neighbour) {
         let Some(sighting) = self.news.read(&neighbour) else { return };
         let (key, now) = (Key::of(&neighbour, sighting), Instant::now());
+        let heard = Heard { neighbour, at: now };
         if let Some(known) = known.get_mut(&key) {
-            (known.neighbour, known.heard) = (neighbour, now);
+            known.heard = heard;
         } else if known.len() < KNOWN_MAX {
-            let new = Known { neighbour, heard: now, visited: None, failures: 0, not_before: now, own: None };
+            let new = Known { heard, visited: None, failures: 0, not_before: now, own: None };
             known.insert(key, new);
         }
     }
 
-    /// The neighbour that has waited longest of those that have something new.
-    fn next(&self, known: &KnownMap) -> Option<(Neighbour, Option<Sighting>)> {
+    /// The neighbour that has waited longest of those that have something new; or the only one, once the scan has `settled`.
+    fn next(&self, known: &KnownMap, settled: bool) -> Option<(Heard, Option<Sighting>)> {
         let now = Instant::now();
-        let due = known.values().filter(|known| known.not_before <= now && known.heard.elapsed() < FRESH);
-        let wanted = due.filter_map(|known| Some((known, self.news.read(&known.neighbour)?)));
-        let alone = known.len() == 1;
+        let due = known.values().filter(|known| known.not_before <= now && known.heard.at.elapsed() < FRESH);
+        let wanted = due.filter_map(|known| Some((known, self.news.read(&known.heard.neighbour)?)));
+        let alone = settled && known.len() == 1;
         let own = self.news.own();
         let wanted = wanted.filter(|(known, sighting)| {
             let news = match sighting {
@@ -249,19 +250,20 @@ impl Neighbourhood<'_> {
             alone || self.all || news
         });
         let (known, sighting) = wanted.min_by_key(|(known, _)| known.visited)?;
-        Some((known.neighbour.clone(), sighting))
+        Some((known.heard.clone(), sighting))
     }
 
     /// One sync. With an `adapter` and nobody else about, it goes on until others are heard.
     async fn visit(
         &mut self,
-        neighbour: &Neighbour,
+        heard: &Heard,
         sighting: Option<Sighting>,
         adapter: Option<&Adapter>,
         known: &mut KnownMap,
         feed: &mut Option<Feed>,
         documents: &mut u64,
     ) -> Visit {
+        let neighbour = &heard.neighbour;
         let stays = adapter.is_some() && known.len() <= 1;
         let before = sighting.map(|sighting| self.news.before(sighting));
         let name = name_of(neighbour);
@@ -270,11 +272,10 @@ impl Neighbourhood<'_> {
             Key::Device(device) => format!("ble:device:{device:08x}"),
             Key::Address(address) => format!("ble:{address}"),
         };
-        let replicator = (self.replicator)(neighbour.address, uid, stays);
+        let replicator = (self.replicator)(heard, uid, stays);
         let events = self.events;
         let mut display = Display::new(name, self.secure, events);
-        let mut look =
-            Look { adapter: adapter.filter(|_| stays), scan: None, due: Instant::now() + LOOK_INTERVAL };
+        let mut look = Look { adapter: adapter.filter(|_| stays), scan: None, due: Instant::now() };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut told, mut leaving) = (false, false);

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::BluetoothError;
 use super::daemon::{Daemon, answer};
-use super::kernel::{connection_count, controller_number};
+use super::kernel::{Connection, connections, controller_number};
 use super::stall::StallWatch;
 
 /// Connections one adapter is trusted with; small USB adapters manage about 5, Broadcom's about 7
@@ -24,6 +24,9 @@ const POWER_CYCLE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between the end of a connection and the next connect: 5.66 took one back that was asked for 1 ms later, and never
 /// answered it (`firmware-notes/bluez.md`, connecting).
 const SETTLE: Duration = Duration::from_millis(150);
+/// Looks at the kernel before a connect that was given up counts as stuck, and the pause between two.
+const STUCK_LOOKS: u32 = 5;
+const STUCK_PAUSE: Duration = Duration::from_millis(200);
 /// Pauses in which an adapter is asked again whether it has come up.
 const POWER_ON_PAUSE: Duration = Duration::from_millis(200);
 /// Attempts to switch an adapter on while BlueZ is busy with it.
@@ -140,7 +143,11 @@ impl Adapter {
 
     /// How many connections the controller has, of both roles and all programs; `None` if the kernel does not tell.
     pub(super) fn connection_count(&self) -> Option<usize> {
-        connection_count(controller_number(self.name())?).ok()
+        self.kernel_connections().map(|connections| connections.len())
+    }
+
+    fn kernel_connections(&self) -> Option<Vec<Connection>> {
+        connections(controller_number(self.name())?).ok()
     }
 
     /// Devices that are connected on this adapter, whoever connected them.
@@ -163,23 +170,54 @@ impl Adapter {
         .await
     }
 
-    /// Switches the adapter off and on, unless somebody is connected on it.
-    pub(super) async fn power_cycle(&self) {
+    /// Switches the adapter off and on because of `why`, unless somebody is connected on it. Whether it did.
+    pub(super) async fn power_cycle(&self, why: &str) -> bool {
         match self.connected().await {
             Ok(connected) if connected.is_empty() => {}
             Ok(connected) => {
-                debug!(adapter = self.name(), connected = connected.len(), "not power-cycled: it is in use");
-                return;
+                debug!(
+                    adapter = self.name(),
+                    connected = connected.len(),
+                    why,
+                    "not power-cycled: it is in use"
+                );
+                return false;
             }
-            Err(_) => return,
+            Err(_) => return false,
         }
-        warn!(adapter = self.name(), "nothing is heard any more: switching the adapter off and on");
+        warn!(adapter = self.name(), "{why}: switching the adapter off and on");
         if let Err(error) = timeout(POWER_LIMIT, self.adapter.set_powered(false)).await.unwrap_or(Ok(())) {
             debug!(adapter = self.name(), %error, "switching off");
         }
         sleep(POWER_CYCLE_PAUSE).await;
         if let Err(error) = self.power_on().await {
             warn!(adapter = self.name(), %error, "the adapter did not come back");
+        }
+        true
+    }
+
+    /// Frees the kernel of a connect that BlueZ has given up and the kernel has not: it does not connect to anybody until the
+    /// adapter has been off (`firmware-notes/bluez.md`, connecting).
+    ///
+    /// # Errors
+    /// [`BluetoothError::ConnectStuck`]: somebody else is connected, so the adapter stays on.
+    pub(super) async fn end_stuck_connect(&self, peer: bluer::Address) -> Result<(), BluetoothError> {
+        let stuck = || {
+            let connections = self.kernel_connections().unwrap_or_default();
+            connections.iter().any(|connection| connection.peer == peer && !connection.is_up)
+        };
+        for _ in 0..STUCK_LOOKS {
+            if !stuck() {
+                return Ok(());
+            }
+            sleep(STUCK_PAUSE).await;
+        }
+        let this = self.clone();
+        let cycle = async move { this.power_cycle("the kernel does not end a connect").await };
+        // In a task of its own: an adapter must not stay off because a connect was given up in the middle.
+        match tokio::spawn(cycle).await {
+            Ok(true) => Ok(()),
+            _ => Err(BluetoothError::ConnectStuck { adapter: self.name().to_owned() }),
         }
     }
 
@@ -262,18 +300,20 @@ async fn choose(daemon: &Daemon, wanted: Option<&str>) -> Result<bluer::Adapter,
             other => other,
         })?;
     names.sort();
+    let open = |name: &str| session.adapter(name).map_err(BluetoothError::bluez("open adapter"));
+    if let Some(name) = names.iter().find(|name| wanted.is_none_or(|wanted| wanted == *name)) {
+        return open(name);
+    }
     let mut present = Vec::new();
-    let mut found = None;
     for name in names {
-        let adapter = session.adapter(&name).map_err(BluetoothError::bluez("open adapter"))?;
+        let adapter = open(&name)?;
         let address = adapter.address().await.map(|a| a.to_string()).unwrap_or_default();
-        let fits = wanted.is_none_or(|w| w == name || w.eq_ignore_ascii_case(&address));
-        if fits && found.is_none() {
-            found = Some(adapter);
+        if wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(&address)) {
+            return Ok(adapter);
         }
         present.push(format!("{name} ({address})"));
     }
-    found.ok_or_else(|| BluetoothError::NoAdapter {
+    Err(BluetoothError::NoAdapter {
         wanted: wanted.unwrap_or("at all").to_owned(),
         present: if present.is_empty() { "none".to_owned() } else { present.join(", ") },
     })

@@ -8,16 +8,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bluer::gatt::remote::Characteristic;
 use bluer::{AddressType, Device, Uuid};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::adapter::{Adapter, Slot, disconnect, farewells};
 use super::error::BluetoothError;
 use super::packets::{CharacteristicSink, CharacteristicSource, Guard, att_mtu, packet_size};
-use super::profile::{INFORMATION, Information, SERVICE, from_peripheral, to_peripheral};
+use super::profile::{INFORMATION, Information, from_peripheral, to_peripheral};
 use super::radio;
 use super::retry;
 use super::scan::{Search, find};
+use super::services::resolve;
+use super::steps::Steps;
 use crate::link::PacketSize;
 use crate::transport::packet::{Connector, PacketChannel};
 
@@ -27,10 +29,6 @@ pub const SCAN_LIMIT: Duration = Duration::from_secs(15);
 const CONNECTING: &str = "connecting";
 /// Limit for the discovery of the services.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(20);
-/// How often the resolved services are looked for.
-const RESOLVE_PAUSE: Duration = Duration::from_millis(50);
-/// A connection that BlueZ reports as gone just after it was made may still come (`firmware-notes/bluez.md`, connecting).
-const FLICKER: Duration = Duration::from_secs(1);
 /// Limit of reading and subscribing; a pairing may be in between, which takes a person's time where a code is typed.
 const GATT_LIMIT: Duration = Duration::from_secs(30);
 /// Time for an earlier connection to end before the next one is made.
@@ -64,32 +62,46 @@ pub(super) struct Connected {
     adapter: String,
     random_address: bool,
     characteristics: Vec<(Uuid, Characteristic)>,
+    /// How long each step took until now.
+    pub(super) steps: Steps,
     guard: Disconnect,
 }
 
 impl Connected {
     /// Finds, connects and resolves, one at a time on this adapter.
     pub(super) async fn open(adapter: &Adapter, search: &Search) -> Result<Connected, BluetoothError> {
+        let mut steps = Steps::begin();
         let _one_at_a_time = adapter.connecting().await;
         adapter.power_on().await?;
+        steps.done("adapter");
         let neighbour = find(adapter, search, SCAN_LIMIT).await?;
+        steps.done("scan");
         // What was connected before is being disconnected; a connect in between would be taken for the old one.
         farewells(FAREWELL_LIMIT).await;
         let slot = adapter.slot(neighbour.address).await?;
         let device =
             adapter.bluer().device(neighbour.address).map_err(BluetoothError::bluez("open the peer"))?;
+        // Connecting would leave the kernel with a connection that nobody can use or end.
+        if device.is_blocked().await.unwrap_or(false) {
+            return Err(BluetoothError::PeerBlocked { peer: device.address().to_string() });
+        }
         let guard = Disconnect { device: device.clone(), slot: Some(slot) };
-        let characteristics = connect_and_resolve(&device).await?;
+        steps.done("slot");
+        let characteristics = connect_and_resolve(adapter, &device, &mut steps).await?;
         let mut connected = Connected {
             adapter: adapter.name().to_owned(),
             random_address: matches!(device.address_type().await, Ok(AddressType::LeRandom)),
             information: Information { profile: 0, packet_size_max: 0, l2cap_psm: None, lane: None },
             device,
             characteristics,
+            steps,
             guard,
         };
         match connected.read_information().await {
-            Ok(information) => connected.information = information,
+            Ok(information) => {
+                connected.steps.done("information");
+                connected.information = information;
+            }
             Err(error) => {
                 connected.forget_stale(adapter).await;
                 return Err(error);
@@ -165,12 +177,21 @@ impl Drop for Disconnect {
 }
 
 /// Connects and waits for the services, again after each refusal that is known to go away.
-async fn connect_and_resolve(device: &Device) -> Result<Vec<(Uuid, Characteristic)>, BluetoothError> {
+async fn connect_and_resolve(
+    adapter: &Adapter,
+    device: &Device,
+    steps: &mut Steps,
+) -> Result<Vec<(Uuid, Characteristic)>, BluetoothError> {
     let mut attempt = 1;
     loop {
-        let error = match connect(device).await {
-            Ok(()) => match timeout(RESOLVE_LIMIT, resolve(device)).await {
-                Ok(Ok(found)) => return Ok(found),
+        let connected = connect(adapter, device).await;
+        steps.done("connect");
+        let error = match connected {
+            Ok(()) => match timeout(RESOLVE_LIMIT, resolve(adapter, device)).await {
+                Ok(Ok(found)) => {
+                    steps.done("services");
+                    return Ok(found);
+                }
                 Ok(Err(error)) => error,
                 Err(_) => BluetoothError::TimedOut {
                     what: "discovery of the peer's services",
@@ -194,7 +215,7 @@ async fn connect_and_resolve(device: &Device) -> Result<Vec<(Uuid, Characteristi
     }
 }
 
-async fn connect(device: &Device) -> Result<(), BluetoothError> {
+async fn connect(adapter: &Adapter, device: &Device) -> Result<(), BluetoothError> {
     if device.is_connected().await.unwrap_or(false) {
         return Ok(());
     }
@@ -206,41 +227,14 @@ async fn connect(device: &Device) -> Result<(), BluetoothError> {
         Err(_) => {
             // BlueZ would go on for a while, and refuse the next attempt.
             let _ = timeout(retry::CONNECT_LIMIT, device.disconnect()).await;
+            adapter.end_stuck_connect(device.address()).await?;
             Err(BluetoothError::TimedOut { what: CONNECTING, limit: retry::CONNECT_LIMIT })
         }
     }
 }
 
-/// The characteristics of our service, once BlueZ has resolved it.
-async fn resolve(device: &Device) -> Result<Vec<(Uuid, Characteristic)>, BluetoothError> {
-    let what = "read the peer's services";
-    let mut gone_since = None;
-    while !device.is_services_resolved().await.map_err(BluetoothError::bluez(what))? {
-        if device.is_connected().await.unwrap_or(false) {
-            gone_since = None;
-        } else if gone_since.get_or_insert_with(Instant::now).elapsed() > FLICKER {
-            return Err(BluetoothError::Disconnected { peer: device.address().to_string() });
-        }
-        sleep(RESOLVE_PAUSE).await;
-    }
-    let mut found = Vec::new();
-    for service in device.services().await.map_err(BluetoothError::bluez(what))? {
-        if service.uuid().await.map_err(BluetoothError::bluez(what))? != SERVICE {
-            continue;
-        }
-        for characteristic in service.characteristics().await.map_err(BluetoothError::bluez(what))? {
-            found.push((characteristic.uuid().await.map_err(BluetoothError::bluez(what))?, characteristic));
-        }
-    }
-    if found.is_empty() {
-        let peer = device.address().to_string();
-        return Err(BluetoothError::NoService { peer, message: format!("service {SERVICE} is missing") });
-    }
-    Ok(found)
-}
-
 /// Subscribes first, so that nothing the peripheral sends is lost, then acquires the write socket.
-pub(super) async fn open_gatt(connected: Connected) -> Result<PacketChannel, BluetoothError> {
+pub(super) async fn open_gatt(mut connected: Connected) -> Result<PacketChannel, BluetoothError> {
     let peer = connected.device.address();
     let lane = connected.information.lane.ok_or_else(|| BluetoothError::Busy { peer: peer.to_string() })?;
     let (towards, from) = (connected.find(to_peripheral(lane))?, connected.find(from_peripheral(lane))?);
@@ -255,7 +249,8 @@ pub(super) async fn open_gatt(connected: Connected) -> Result<PacketChannel, Blu
     let limit = connected.information.packet_size_max;
     let size = packet_size(writer.mtu()).min(PacketSize::try_new(limit).unwrap_or(PacketSize::MIN));
     let att_mtu = att_mtu(writer.mtu());
-    info!(%peer, lane, att_mtu, packet = size.bytes(), "connected to peripheral");
+    connected.steps.done("subscribing");
+    info!(%peer, lane, att_mtu, packet = size.bytes(), steps = %connected.steps, "connected to peripheral");
     let guard = connected.into_guard("gatt", Some(att_mtu), size);
     Ok(PacketChannel {
         sink: Box::new(CharacteristicSink { writer, _guard: Some(guard) }),

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::error::BluetoothError;
 
 /// Name of bluetoothd on the bus.
-const BLUEZ: &str = "org.bluez";
+pub(super) const BLUEZ: &str = "org.bluez";
 /// Limit of a question that needs no radio. A daemon that hangs would keep its callers for bluer's own limit of 120 s.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 

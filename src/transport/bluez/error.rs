@@ -55,7 +55,7 @@ pub enum BluetoothError {
     },
     /// The peer was not seen.
     #[error(
-        "no gattway device ({peer}) was heard within {} s: out of range, off, not serving, or all its connections are taken",
+        "no gattway device ({peer}) was heard within {} s: out of range, off, not serving, all its connections taken, or under another address than before",
         within.as_secs()
     )]
     NotSeen {
@@ -63,6 +63,22 @@ pub enum BluetoothError {
         peer: String,
         /// How long was scanned.
         within: Duration,
+    },
+    /// The peer is blocked on this machine: the kernel ends each connection to it at once, and BlueZ waits for ever.
+    #[error(
+        "peer {peer} is blocked in this machine's BlueZ, by a person or another program. To let it in: bluetoothctl unblock {peer}"
+    )]
+    PeerBlocked {
+        /// Its address.
+        peer: String,
+    },
+    /// The kernel keeps a connect that was given up, and makes no other.
+    #[error(
+        "the kernel is stuck connecting on adapter {adapter}, and other devices are connected on it. Once they may be lost: bluetoothctl power off, then power on"
+    )]
+    ConnectStuck {
+        /// Its name.
+        adapter: String,
     },
     /// The peer was connected and is not any more.
     #[error("peer {peer} was lost while connecting: at the edge of range, or restarted")]

@@ -56,16 +56,38 @@ struct ConnectionList {
     connections: [[u32; 4]; CONNECTIONS_MAX],
 }
 
-/// How many connections a controller has, of both roles and all programs; needs no privilege and costs one system call.
+/// `BT_CONNECTED` of the kernel's states; all others are of connections that begin or end.
+const CONNECTED: u16 = 1;
+
+/// A connection as the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    /// With whom.
+    pub(super) peer: bluer::Address,
+    /// Whether it stands; else it is being made or ended.
+    pub(super) is_up: bool,
+}
+
+impl Connection {
+    /// Reads `struct hci_conn_info`: handle (2 bytes), address (6), type, direction, state (2), mode (4).
+    fn read(info: [u32; 4]) -> Connection {
+        let [[_, _, a, b], [c, d, e, f], [_, _, low, high], _] = info.map(u32::to_ne_bytes);
+        let is_up = u16::from_ne_bytes([low, high]) == CONNECTED;
+        Connection { peer: bluer::Address([f, e, d, c, b, a]), is_up }
+    }
+}
+
+/// The connections of a controller, of both roles and all programs; needs no privilege and costs one system call.
 #[allow(unsafe_code)] // system calls with pointers to what lives on this stack
-pub(super) fn connection_count(controller: u16) -> io::Result<usize> {
+pub(super) fn connections(controller: u16) -> io::Result<Vec<Connection>> {
     let socket = unbound(0)?;
     let count = CONNECTIONS_MAX as u16;
     let mut list = ConnectionList { controller, count, connections: [[0; 4]; CONNECTIONS_MAX] };
     let pointer: *mut ConnectionList = &raw mut list;
     // SAFETY: the kernel writes at most as many connections as `count` says, for which there is room.
     last_error(unsafe { libc::ioctl(socket.as_raw_fd(), GET_CONNECTIONS as _, pointer) })?;
-    Ok(list.count.into())
+    let listed = list.connections.into_iter().take(list.count.into());
+    Ok(listed.map(Connection::read).collect())
 }
 
 // -------------------------------------------------------------------------------------------------------------------- sockets
@@ -422,6 +444,22 @@ mod tests {
         let mut data = message(&[0x05, 4, 0, 0x40, 0, 0x13]);
         data[0] = 4;
         assert!(![advert, completed, data].iter().any(|message| passes(message)));
+    }
+
+    #[test]
+    fn connections_of_the_kernels_list_are_read() {
+        let info = |handle: u16, state: u16| {
+            let mut bytes = handle.to_ne_bytes().to_vec();
+            bytes.extend([6, 5, 4, 3, 2, 1, 0x80, 1]);
+            bytes.extend(state.to_ne_bytes());
+            bytes.extend([0; 4]);
+            let mut words =
+                bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+            std::array::from_fn(|_| words.next().unwrap_or_default())
+        };
+        let peer = bluer::Address([1, 2, 3, 4, 5, 6]);
+        assert_eq!(Connection::read(info(1, 1)), Connection { peer, is_up: true });
+        assert_eq!(Connection::read(info(0xffff, 5)), Connection { peer, is_up: false });
     }
 
     #[test]

@@ -50,14 +50,15 @@ impl L2capCentral {
 #[async_trait]
 impl Connector for L2capCentral {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        let connected = Connected::open(&self.adapter, &self.search).await?;
+        let mut connected = Connected::open(&self.adapter, &self.search).await?;
         let Some(psm) = connected.information.l2cap_psm else { return Ok(open_gatt(connected).await?) };
         let limit = connected.information.packet_size_max;
         // No lane is needed here: the channel is this central's alone.
         match open(&self.adapter, &connected, psm).await {
             Ok(socket) => {
                 let address = connected.device.address();
-                info!(peer = %address, psm, "connected over L2CAP");
+                connected.steps.done("channel");
+                info!(peer = %address, psm, steps = %connected.steps, "connected over L2CAP");
                 let size = packet_size(&socket, limit);
                 let guard = connected.into_guard("l2cap", None, size);
                 Ok(channel(socket, size, format!("l2cap {address}"), Some(guard)))
@@ -74,9 +75,9 @@ async fn open(adapter: &Adapter, connected: &Connected, psm: u16) -> Result<SeqP
     let failed = || BluetoothError::socket("open an L2CAP channel");
     let bluez = || BluetoothError::bluez("read an address");
     let local = adapter.bluer();
-    let local_type = local.address_type().await.map_err(bluez())?;
-    let local_address = local.address().await.map_err(bluez())?;
-    let peer_type = connected.device.address_type().await.map_err(bluez())?;
+    let (local_type, local_address, peer_type) =
+        tokio::try_join!(local.address_type(), local.address(), connected.device.address_type())
+            .map_err(bluez())?;
     let socket = Socket::<SeqPacket>::new_seq_packet().map_err(failed())?;
     socket.bind(SocketAddr::new(local_address, local_type, 0)).map_err(failed())?;
     socket.set_recv_mtu(RECEIVE_MTU).map_err(failed())?;

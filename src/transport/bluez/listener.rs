@@ -27,6 +27,9 @@ use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 
 /// How often adapter and registration are looked at.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the connections are counted while there are some: an advertisement has to be registered again when one has ended. It is one
+/// system call.
+const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 /// Shortest time between two new registrations of the advertisement; each costs some D-Bus calls and HCI commands.
 const ADVERTISE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before a failed start is tried again; doubles up to [`RESTART_PAUSE_MAX`].
@@ -216,6 +219,8 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut advertise = interval(ADVERTISE_INTERVAL);
     advertise.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count = interval(COUNT_INTERVAL);
+    count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // A controller stops a connectable advertisement when a central connects, also one that then does nothing.
     let mut stale = false;
     let mut connections = running.adapter.connection_count();
@@ -251,6 +256,10 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
                 Some(_) => {}
                 None => return,
             },
+            _ = count.tick(), if connections.is_some_and(|connections| connections > 0) => {
+                let before = std::mem::replace(&mut connections, running.adapter.connection_count());
+                stale |= connections != before;
+            }
             _ = watch.tick() => match running.adapter.advertisements().await {
                 Some(registered) => {
                     let before = std::mem::replace(&mut connections, running.adapter.connection_count());

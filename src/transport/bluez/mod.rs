@@ -19,6 +19,8 @@
 //! | `stall` | what to do when nothing is heard |
 //! | `retry` | which refusals go away by themselves |
 //! | [`scan`] | neighbours, from fresh adverts only |
+//! | `services` | the characteristics of a peer that is connected |
+//! | `steps` | what connecting spends its time on |
 //! | [`central`] | connecting with bluer's AcquireWrite / AcquireNotify |
 //! | [`central_btleplug`] | connecting with btleplug, one D-Bus call a packet |
 //! | [`l2cap`] | the same packets over an L2CAP connection-oriented channel |
@@ -44,6 +46,8 @@ mod retry;
 pub mod scan;
 pub mod sealed;
 pub mod security;
+mod services;
 mod stall;
+mod steps;
 
 pub use error::BluetoothError;

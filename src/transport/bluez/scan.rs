@@ -29,6 +29,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const REPORTS_MAX: usize = 64;
 /// Limit of stopping a scan, a power cycle in progress included.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// Age of an advert up to which its sender is connected to without another scan; BlueZ forgets it after 30 s.
+pub const FRESH: Duration = Duration::from_secs(3);
 /// Devices that a scan keeps in mind; with more, those that are not ours are forgotten.
 const SEEN_MAX: usize = 1024;
 
@@ -288,7 +290,8 @@ impl Scanner {
                 self.found = None;
                 let adapter = self.adapter.clone();
                 // In a task of its own: an adapter must not stay off because a scan was ended in the middle.
-                let _ = tokio::spawn(async move { adapter.power_cycle().await }).await;
+                let _ =
+                    tokio::spawn(async move { adapter.power_cycle("nothing is heard any more").await }).await;
             }
         }
         Ok(())
@@ -296,8 +299,14 @@ impl Scanner {
 }
 
 async fn set_filter(adapter: &Adapter) -> Result<(), BluetoothError> {
-    let filter =
-        DiscoveryFilter { transport: DiscoveryTransport::Le, duplicate_data: true, ..Default::default() };
+    let filter = DiscoveryFilter {
+        transport: DiscoveryTransport::Le,
+        duplicate_data: true,
+        // While any program scans with a pattern, BlueZ drops whoever does not match one of the patterns, for all programs;
+        // everybody matches the empty one (bluez #982).
+        pattern: Some(String::new()),
+        ..Default::default()
+    };
     match adapter.bluer().set_discovery_filter(filter).await {
         // Another scan of this process is running, with the same filter.
         Err(error) if error.kind == bluer::ErrorKind::DiscoveryActive => Ok(()),
@@ -319,12 +328,30 @@ pub struct Search {
     wanted: Wanted,
     codec: Arc<dyn AdvertCodec>,
     found: Mutex<Option<Neighbour>>,
+    /// Heard before the search began.
+    heard: Mutex<Option<Heard>>,
+}
+
+/// A neighbour, and when its advert came.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// Who.
+    pub neighbour: Neighbour,
+    /// When.
+    pub at: Instant,
 }
 
 impl Search {
     /// A search for `wanted`, whose advert `codec` reads.
     pub fn new(wanted: Wanted, codec: Arc<dyn AdvertCodec>) -> Arc<Search> {
-        Arc::new(Search { wanted, codec, found: Mutex::default() })
+        Arc::new(Search { wanted, codec, found: Mutex::default(), heard: Mutex::default() })
+    }
+
+    /// A search for a neighbour whose advert has just come: no other scan is made if it begins within [`FRESH`].
+    pub fn heard(heard: Heard, codec: Arc<dyn AdvertCodec>) -> Arc<Search> {
+        let search = Search::new(Wanted::Address(heard.neighbour.address), codec);
+        *search.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
+        search
     }
 
     /// A search for any device that tells its state openly.
@@ -335,6 +362,12 @@ impl Search {
     /// Who was found, as its last advert told.
     pub fn found(&self) -> Option<Neighbour> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who was heard so recently that no scan is needed; said once, as an attempt that failed may mean that it has gone.
+    fn take_fresh(&self) -> Option<Neighbour> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take();
+        heard.filter(|heard| heard.at.elapsed() <= FRESH).map(|heard| heard.neighbour)
     }
 
     /// Whom to look for now.
@@ -363,11 +396,15 @@ impl Search {
     }
 }
 
-/// Scans until the one that `search` is for is seen.
+/// Scans until the one that `search` is for is seen, unless it was heard just now.
 ///
 /// # Errors
 /// [`BluetoothError::NotSeen`] after `within`, or [`BluetoothError`] of the adapter; the scan has stopped then.
 pub async fn find(adapter: &Adapter, search: &Search, within: Duration) -> Result<Neighbour, BluetoothError> {
+    if let Some(neighbour) = search.take_fresh() {
+        search.remember(&neighbour);
+        return Ok(neighbour);
+    }
     let deadline = Instant::now() + within;
     let mut scan = Scan::start(adapter).await?;
     let found = loop {
