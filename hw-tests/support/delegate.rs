@@ -16,6 +16,10 @@ macro_rules! delegate_to_database {
             self.$field.last_sequence(collection)
         }
 
+        fn make_durable(&self) -> Result<(), gattway::replicator::store::ReplicaStoreError> {
+            gattway::replicator::store::ReplicaStore::make_durable(&self.$field)
+        }
+
         fn mark_pushed(&self, collection: gattway::replicator::store::CollectionId, sequence: u64) {
             self.$field.mark_pushed(collection, sequence);
         }

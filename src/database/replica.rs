@@ -55,6 +55,10 @@ impl ReplicaStore for Database {
         state.map_or(0, |state| state.durable())
     }
 
+    fn make_durable(&self) -> Result<(), ReplicaStoreError> {
+        Ok(self.store.sync(self.store.newest())?)
+    }
+
     fn changes(
         &self,
         collection: CollectionId,

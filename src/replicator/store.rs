@@ -205,6 +205,9 @@ pub trait ReplicaStore: Send + Sync {
     /// The newest sequence of the collection's feed, 0 if nothing was ever saved.
     fn last_sequence(&self, collection: CollectionId) -> u64;
 
+    /// Returns when the medium has everything that was saved before the call, so that the feed shows it. Blocks.
+    fn make_durable(&self) -> Result<(), ReplicaStoreError>;
+
     /// Changes after sequence `since` in order, at most `limit`, bodies included if asked for. Large documents make it
     /// fewer, so that what is read at a time stays small; it is empty only if there are none.
     fn changes(

@@ -36,9 +36,17 @@ impl Pair {
         protocol: ProtocolType,
         change: impl FnOnce(&mut MessageEndpointListenerConfiguration),
     ) -> Pair {
+        Pair::with_databases(protocol, &DatabaseConfig::default(), change)
+    }
+
+    /// As [`Pair::new`], on databases opened as said.
+    pub fn with_databases(
+        protocol: ProtocolType,
+        database: &DatabaseConfig,
+        change: impl FnOnce(&mut MessageEndpointListenerConfiguration),
+    ) -> Pair {
         let directory = tempfile::tempdir().expect("a directory");
-        let open =
-            |name| Database::open(directory.path().join(name), DatabaseConfig::default()).expect("opens");
+        let open = |name| Database::open(directory.path().join(name), database.clone()).expect("opens");
         let (field, hub) = (open("field"), open("hub"));
         field.default_collection().expect("is made");
         hub.default_collection().expect("is made");

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::pair::{LIMIT, Pair, arrives, contents, fill, put};
 use super::pipe::{Fault, ToListener};
 use super::scripted::EmptyStore;
+use crate::database::{DatabaseConfig, Durability};
 use crate::endpoint::{MessageEndpoint, ProtocolType};
 use crate::replicator::error::SessionError;
 use crate::replicator::handle::status::lock;
@@ -203,6 +204,25 @@ async fn push_alone_and_pull_alone_move_one_way() {
         assert!(status.error.is_none(), "{status:?}");
         assert_eq!(contents(&pair.hub).len(), 5 + sent);
         assert_eq!(contents(&pair.field).len(), 10 + received);
+    }
+}
+
+/// What was saved just before a run that ends by itself goes over, in both directions and with both durabilities.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_on_the_medium_yet_is_sent_as_well() {
+    for durability in [Durability::Relaxed, Durability::Synced] {
+        for extension in [true, false] {
+            let database = DatabaseConfig { durability, ..DatabaseConfig::default() };
+            let pair = Pair::with_databases(ByteStream, &database, |config| config.extension = extension);
+            for round in 0..3 {
+                put(&pair.field, &format!("field{round}"), json!({ "round": round }));
+                put(&pair.hub, &format!("hub{round}"), json!({ "round": round }));
+                let status = pair.sync().await;
+                assert!(status.error.is_none(), "{status:?}");
+                assert_eq!(status.progress.documents, 2, "{durability:?}, extension {extension}, {round}");
+                pair.assert_equal();
+            }
+        }
     }
 }
 

@@ -179,6 +179,10 @@ impl ReplicaStore for EmptyStore {
         0
     }
 
+    fn make_durable(&self) -> Result<(), ReplicaStoreError> {
+        Ok(())
+    }
+
     fn changes(&self, _: CollectionId, _: u64, _: usize, _: bool) -> Result<Vec<Change>, ReplicaStoreError> {
         Ok(Vec::new())
     }

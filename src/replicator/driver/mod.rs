@@ -16,19 +16,22 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use self::limits::ConnectionLimits;
 
 use self::exchange::Exchange;
+use super::error::SessionError;
 use super::event::SessionEvent;
 use super::handle::error::{ReplicatorError, TransportCall};
 use super::session::Session;
-use super::store::ReplicaStore;
+use super::store::{ReplicaStore, ReplicaStoreError};
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{
     Inbound, MessageEndpointConnection, MessagingError, ProtocolType, ReplicatorConnection,
 };
+use crate::task;
 use crate::time::Instant;
 
 /// Everything one connection needs.
@@ -114,20 +117,48 @@ pub(crate) async fn run(
     let connection = Arc::clone(&setup.connection);
     let close_limit = setup.limits.close;
     let (handle, inbound) = ReplicatorConnection::detached(setup.limits.inbound_bytes);
+    let durable = make_durable(&setup.store);
     let result = match open(&mut setup, handle, &inbound).await {
         Ok(true) => {
             observer(DriverEvent::Opened);
-            if let Some(uid) = setup.connection.peer_uid() {
-                setup.session.set_peer_uid(uid);
-            }
-            let exchange = Exchange::new(setup, inbound).run(observer);
-            guard(exchange).await.unwrap_or(Err(ReplicatorError::Panicked { what: "replication" }))
+            replicate(setup, inbound, durable, observer).await
         }
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
     close(&*connection, result.as_ref().err(), close_limit).await;
     result
+}
+
+/// Lets the store bring to the medium what was saved before this run, while the transport opens: the feed shows no more
+/// than the medium has, and a run that ends when the feed does would leave out the rest without a word.
+fn make_durable(store: &Arc<dyn ReplicaStore>) -> JoinSet<Result<(), ReplicaStoreError>> {
+    let (store, mut working) = (Arc::clone(store), JoinSet::new());
+    task::spawn_blocking(&mut working, move || store.make_durable());
+    working
+}
+
+/// Runs replication over an open transport, once the store is ready.
+async fn replicate(
+    mut setup: Setup,
+    inbound: Inbound,
+    mut durable: JoinSet<Result<(), ReplicaStoreError>>,
+    observer: &mut (dyn FnMut(DriverEvent) + Send),
+) -> Result<(), ReplicatorError> {
+    tokio::select! {
+        biased;
+        ready = durable.join_next() => match ready {
+            Some(Ok(ready)) => ready.map_err(SessionError::from)?,
+            Some(Err(_)) | None => return Err(ReplicatorError::Panicked { what: "the store" }),
+        },
+        // The exchange ends in order at once, and tells the peer.
+        () = setup.stop.stopped() => {}
+    }
+    if let Some(uid) = setup.connection.peer_uid() {
+        setup.session.set_peer_uid(uid);
+    }
+    let exchange = Exchange::new(setup, inbound).run(observer);
+    guard(exchange).await.unwrap_or(Err(ReplicatorError::Panicked { what: "replication" }))
 }
 
 /// `Ok(false)` if it was asked to stop meanwhile.

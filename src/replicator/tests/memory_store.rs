@@ -246,6 +246,10 @@ impl ReplicaStore for MemoryStore {
         self.collections.lock().unwrap()[collection.0 as usize].last
     }
 
+    fn make_durable(&self) -> Result<(), ReplicaStoreError> {
+        Ok(())
+    }
+
     fn changes(
         &self,
         collection: CollectionId,
