@@ -5,6 +5,8 @@
 mod command;
 #[path = "commands/orderly.rs"]
 mod orderly;
+#[path = "commands/untouched.rs"]
+mod untouched;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -40,7 +40,7 @@ pub(super) struct Cli {
 /// Options that every command knows.
 #[derive(Debug, Args)]
 pub(super) struct GlobalArgs {
-    /// The database's directory; made if it does not exist
+    /// The database's directory; commands that save something make it if it does not exist
     #[arg(long, global = true, env = "GATTWAY_DB", value_name = "DIR")]
     pub(super) db: Option<PathBuf>,
 
@@ -122,8 +122,7 @@ impl GlobalArgs {
     /// Where the database is.
     pub(super) fn db_path(&self) -> Result<&PathBuf, CliError> {
         self.db.as_ref().ok_or_else(|| {
-            CliError::new(Exit::Usage, "no database was named")
-                .help("give --db DIR, or set GATTWAY_DB; the directory is made if it does not exist")
+            CliError::new(Exit::Usage, "no database was named").help("give --db DIR, or set GATTWAY_DB")
         })
     }
 }

@@ -20,6 +20,8 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Event<'a> {
+    /// There was no database, so an empty one was made.
+    Created { path: String },
     /// Peers can connect now; for TCP with the real port.
     Listening { address: String },
     /// It does not listen there now, and tries again.

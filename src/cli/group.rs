@@ -97,7 +97,11 @@ struct Row<'a> {
 
 pub(super) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), CliError> {
     security::keep_secrets_in_memory();
-    let directory = store::private_directory(global.db_path()?)?;
+    let path = global.db_path()?;
+    let directory = match command {
+        GroupCommand::Create(_) | GroupCommand::Join(_) => store::private_directory(path)?,
+        GroupCommand::Show(_) | GroupCommand::Leave(_) => store::existing_directory(path)?,
+    };
     match command {
         GroupCommand::Create(args) => {
             refuse_second(&directory)?;

@@ -31,11 +31,8 @@ struct Shown {
 pub(super) fn run(global: &GlobalArgs, args: &IdArgs) -> Result<(), CliError> {
     security::keep_secrets_in_memory();
     let path = global.db_path()?;
-    if !path.exists() {
-        // Made whole, so that it is a database from now on.
-        drop(store::open(path)?);
-    }
-    let id = security::identity(path)?.id();
+    // Made whole, so that it is a database from now on.
+    let id = security::identity(&store::private_directory(path)?)?.id();
     let shown = Shown { id: id.to_text(), short: id.short() };
     let mut out = Output::new();
     if args.json {

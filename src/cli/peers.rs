@@ -194,7 +194,11 @@ pub(super) struct AddArgs {
 }
 
 pub(super) fn run(global: &GlobalArgs, command: &PeersCommand) -> Result<(), CliError> {
-    let directory = store::private_directory(global.db_path()?)?;
+    let path = global.db_path()?;
+    let directory = match command {
+        PeersCommand::Add(_) | PeersCommand::Allow(_) => store::private_directory(path)?,
+        _ => store::existing_directory(path)?,
+    };
     match command {
         PeersCommand::Ls(args) => ls(&directory, args),
         PeersCommand::Rename(args) => change(&directory, |list| {

@@ -41,8 +41,9 @@ use crate::transport::stream::Address;
 ///
 /// SIGINT, SIGTERM and SIGHUP end it in order, within five seconds and what the disk takes.
 ///
-/// With --json, standard output has one event a line: `listening` (the address, with the real port), `listen_failed` (it is
-/// tried again), `status` of each connection, `saved` and `rejected` (of --import), `storage` when the disk has no room for more and when it has again, `clock`
+/// With --json, standard output has one event a line: `created` if there was no database, `listening` (the address, with
+/// the real port), `listen_failed` (it is tried again), `status` of each connection, `saved` and `rejected` (of --import),
+/// `storage` when the disk has no room for more and when it has again, `clock`
 /// when versions of the far future come, and last `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that
 /// were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
 #[derive(Debug, Args)]
@@ -103,6 +104,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let _control = Control::start(&db);
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
+    store::tell_if_new(&db, &events);
     let (security, mut keeper) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
     let began = std::time::Instant::now();
     let names = chosen.names.clone();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::documents::Edit;
 use super::events::{Event, Events};
-use super::output::bytes_text;
+use super::output::{bytes_text, note};
 use super::{CliError, Exit};
 use crate::database::validate::check_body;
 use crate::database::{
@@ -25,9 +25,18 @@ const IN_USE_WAIT: Duration = Duration::from_secs(2);
 /// Pause between two attempts to open.
 const IN_USE_RETRY: Duration = Duration::from_millis(50);
 
-/// Opens the database, waiting for a short command of another process to end.
+/// Opens the database, or makes it, waiting for a short command of another process to end.
 pub(super) fn open(path: &Path) -> Result<Database, CliError> {
     when_free(|| Database::open(path, DatabaseConfig::default()))
+}
+
+/// Opens the database, or makes it and says so.
+pub(super) fn open_or_make(path: &Path) -> Result<Database, CliError> {
+    let db = open(path)?;
+    if db.is_new() {
+        note(&new_text(path));
+    }
+    Ok(db)
 }
 
 /// Opens the database like [`open`], for a command that keeps so many bytes of the file system free.
@@ -36,9 +45,53 @@ pub(super) fn open_keeping_free(path: &Path, keep_free_bytes: u64) -> Result<Dat
     when_free(|| Database::open(path, config.clone()))
 }
 
-/// Opens the database unless another process has it.
+/// Opens the database for a command that changes what is there, and makes none.
+pub(super) fn open_existing(path: &Path) -> Result<Database, CliError> {
+    let config = DatabaseConfig { create: false, ..DatabaseConfig::default() };
+    check_existing(path)?;
+    when_free(|| Database::open(path, config.clone()))
+}
+
+/// Opens the database for a command that only reads: it must exist, and where it cannot be written to it is read as it is.
+pub(super) fn open_to_read(path: &Path) -> Result<Database, CliError> {
+    check_existing(path)?;
+    when_free(|| Database::open(path, to_read(path)))
+}
+
+fn to_read(path: &Path) -> DatabaseConfig {
+    let read_only = !Database::is_writable(path);
+    if read_only {
+        note(&format!("{} cannot be written to: it is read as it is", path.display()));
+    }
+    DatabaseConfig { create: false, read_only, ..DatabaseConfig::default() }
+}
+
+/// That there is a database: a mistyped name must not make an empty one, and be taken for it.
+pub(super) fn check_existing(path: &Path) -> Result<(), CliError> {
+    if Database::exists(path) {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::Database, format!("there is no database in {}", path.display())).help(
+        "check the name after --db, or in GATTWAY_DB; `db put`, `db import`, `serve`, `sync`, `pair` and `id` make a new one",
+    ))
+}
+
+/// Tells of a database that was made because there was none.
+pub(super) fn tell_if_new(db: &Database, events: &Events) {
+    if db.is_new() {
+        events.say(&new_text(db.path()));
+        events.emit(&Event::Created { path: db.path().display().to_string() });
+    }
+}
+
+fn new_text(path: &Path) -> String {
+    format!("made a new, empty database in {}", path.display())
+}
+
+/// Opens the database to read it, unless another process has it.
 pub(super) fn open_if_free(path: &Path) -> Result<Option<Database>, CliError> {
-    match Database::open(path, DatabaseConfig::default()) {
+    check_existing(path)?;
+    match Database::open(path, to_read(path)) {
         Err(DatabaseError::InUse { .. }) => Ok(None),
         opened => opened.map(Some).map_err(failed),
     }
@@ -48,9 +101,14 @@ pub(super) fn open_if_free(path: &Path) -> Result<Option<Database>, CliError> {
 /// the documents (identity, group, trust list), which they can while another process has the database open.
 pub(super) fn private_directory(path: &Path) -> Result<PathBuf, CliError> {
     if !Database::exists(path) {
-        open(path)?;
+        open_or_make(path)?;
     }
     Ok(path.to_owned())
+}
+
+/// The directory of a database that there is, for commands that look at what lies beside the documents.
+pub(super) fn existing_directory(path: &Path) -> Result<PathBuf, CliError> {
+    check_existing(path).map(|()| path.to_owned())
 }
 
 /// Does something with a database that nobody else may have open, waiting for a short command of another process to end.
@@ -329,6 +387,9 @@ pub(super) fn failed(error: DatabaseError) -> CliError {
     };
     let told = CliError::new(exit, error.to_string());
     match error {
+        DatabaseError::ReadOnly { .. } => {
+            told.help("reading works: `db get`, `ls`, `export`, `backup`, `verify`, `repair --to ELSEWHERE`")
+        }
         DatabaseError::Damaged { .. } => {
             told.help("`gattway db verify` says what is damaged, `gattway db repair` saves what is whole")
         }

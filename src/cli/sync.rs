@@ -113,6 +113,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let _control = Control::start(&db);
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
+    store::tell_if_new(&db, &events);
     let (security, mut keeper) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
     security.check_offer().inspect_err(|_| chosen.take_back(&db))?;
     let began = Instant::now();

@@ -56,6 +56,9 @@ pub struct DatabaseConfig {
     pub cache_bytes: u64,
     /// Whether a missing database is created.
     pub create: bool,
+    /// Opens it to be read alone, and writes no byte: for a medium that cannot be written to. It must exist, and be whole;
+    /// opening it reads every page. Others may read it at the same time, and nobody may write.
+    pub read_only: bool,
     /// Bytes of the file system that commits leave free: one that could take them is refused with
     /// [`DatabaseError::Full`](super::DatabaseError::Full) before it is begun, and the database goes on when there is room
     /// again. 0: commits are begun until the operating system refuses a write.
@@ -69,6 +72,7 @@ impl Default for DatabaseConfig {
             versioning: Versioning::default(),
             cache_bytes: CACHE_BYTES_DEFAULT,
             create: true,
+            read_only: false,
             keep_free_bytes: KEEP_FREE_BYTES_DEFAULT,
         }
     }

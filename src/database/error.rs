@@ -60,6 +60,12 @@ pub enum DatabaseError {
         /// The first failure.
         reason: String,
     },
+    /// It was opened to be read alone ([`DatabaseConfig::read_only`](super::DatabaseConfig::read_only)).
+    #[error("database {path} is open to be read alone: nothing can be saved", path = path.display())]
+    ReadOnly {
+        /// Directory of the database.
+        path: PathBuf,
+    },
     /// This database was closed in order ([`Database::close`](super::Database::close)); other handles of it in this process
     /// are refused from then on.
     #[error("the database was closed: open it again")]

@@ -62,6 +62,7 @@ pub use self::error::DatabaseError;
 pub(crate) use self::error::clip;
 pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
 use self::revision::SourceId;
+pub use self::store::AHEAD_COUNTED_MAX;
 use self::store::Store;
 pub use self::store::{
     BackupInfo, Damage, DocumentName, Lack, RestoreReport, Room, SalvageReport, VerifyReport,
@@ -134,6 +135,28 @@ impl Database {
     /// Whether there is a database in directory `path`, open or not, whole or damaged.
     pub fn exists(path: impl AsRef<Path>) -> bool {
         store::exists(path.as_ref())
+    }
+
+    /// Whether a crash has left a declared redo list, which opening applies.
+    #[cfg(test)]
+    fn has_redo_list(path: &Path) -> bool {
+        store::has_redo_list(path)
+    }
+
+    /// Whether the files of the database in directory `path` may be written to, as far as permissions and the file system
+    /// say. If not, [`DatabaseConfig::read_only`] opens it.
+    pub fn is_writable(path: impl AsRef<Path>) -> bool {
+        store::is_writable(path.as_ref())
+    }
+
+    /// Whether there was none in its directory before it was opened.
+    pub fn is_new(&self) -> bool {
+        self.store.is_new()
+    }
+
+    /// Whether it can only be read.
+    pub fn is_read_only(&self) -> bool {
+        self.store.is_read_only()
     }
 
     /// Directory of the database.
@@ -230,13 +253,23 @@ impl Database {
     }
 
     /// Checks the database in directory `path`, which nobody may have open: its files, each page in use, and whether what
-    /// they say holds together. A damaged one is not opened and stays as it is. Memory: the IDs of one collection.
+    /// they say holds together. A damaged one is not opened and stays as it is; one that cannot be written to stays as it is
+    /// whatever it holds. Memory: the IDs of one collection.
     ///
     /// # Errors
     /// [`DatabaseError::InUse`], [`DatabaseError::NotADatabase`], or if the medium cannot be read at all. What is damaged
     /// stands in the report.
     pub fn check(path: impl AsRef<Path>) -> Result<VerifyReport, DatabaseError> {
-        store::check(path.as_ref(), &DatabaseConfig { create: false, ..DatabaseConfig::default() })
+        let read_only = !Database::is_writable(&path);
+        store::check(path.as_ref(), &DatabaseConfig { create: false, read_only, ..DatabaseConfig::default() })
+    }
+
+    /// [`Database::check`] that leaves every byte as it is, also of a database that is sound and could be written to.
+    ///
+    /// # Errors
+    /// As of [`Database::check`].
+    pub fn examine(path: impl AsRef<Path>) -> Result<VerifyReport, DatabaseError> {
+        store::check(path.as_ref(), &DatabaseConfig { read_only: true, ..DatabaseConfig::default() })
     }
 
     /// Saves what is whole of the damaged database in `path`, which nobody may have open, into a new one in `to`, a
@@ -348,26 +381,13 @@ impl Database {
         self.store.room()
     }
 
-    /// Documents and tombstones whose current version has a time more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock.
-    /// Looks at all of them.
+    /// Documents and tombstones whose current version has a time more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock,
+    /// counted up to [`AHEAD_COUNTED_MAX`].
     ///
     /// # Errors
     /// Of the store.
     pub fn count_ahead(&self) -> Result<u64, DatabaseError> {
-        const ROWS: usize = 1_000;
-        let limit = clock::wall_now().saturating_add(CLOCK_AHEAD_NS_MAX);
-        let mut count = 0;
-        for name in self.collections() {
-            let Some(collection) = self.collection(&name) else { continue };
-            let mut since = 0;
-            loop {
-                let changes = collection.changes_since(since, ROWS)?;
-                let Some(last) = changes.last() else { break };
-                since = last.sequence;
-                count += changes.iter().filter(|change| change.revision.current.time > limit).count() as u64;
-            }
-        }
-        Ok(count)
+        self.store.count_ahead()
     }
 
     /// Versions seen since it was opened whose time is more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock.

@@ -71,6 +71,7 @@ pub(in crate::cli) struct RestoreArgs {
 }
 
 pub(super) fn backup(path: &Path, args: &BackupArgs) -> Result<(), CliError> {
+    store::check_existing(path)?;
     if args.dest == Path::new("-") {
         let mut out = BufWriter::new(io::stdout().lock());
         let info = write(path, &mut out, true)?;

@@ -56,7 +56,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ChangesArgs) -> Result<(), CliErro
     let mut feed =
         Feed { args, since: args.since, left: args.limit.unwrap_or(usize::MAX), out: Output::new() };
     let mut seen = newest_file(path);
-    feed.print(&store::collection(&store::open(path)?, &args.collection.collection)?)?;
+    feed.print(&store::collection(&store::open_to_read(path)?, &args.collection.collection)?)?;
     while args.follow && feed.left > 0 {
         thread::sleep(FOLLOW_INTERVAL);
         let now = newest_file(path);

@@ -28,6 +28,18 @@ pub(in crate::cli) struct CollectionsArgs {
     json: bool,
 }
 
+impl CollectionsArgs {
+    /// Whether it makes collections, and so a database that there is not.
+    pub(super) fn creates(&self) -> bool {
+        !self.create.is_empty()
+    }
+
+    /// Whether it takes some away.
+    pub(super) fn deletes(&self) -> bool {
+        !self.delete.is_empty()
+    }
+}
+
 pub(super) fn run(db: &Database, args: &CollectionsArgs) -> Result<(), CliError> {
     for name in &args.create {
         store::create_collection(db, name)?;

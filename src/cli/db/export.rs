@@ -46,6 +46,7 @@ pub(super) fn run(db: &Database, args: &ExportArgs) -> Result<(), CliError> {
 
 /// Prints what is whole, whatever is damaged.
 pub(super) fn keep_going(path: &Path, args: &ExportArgs) -> Result<(), CliError> {
+    store::check_existing(path)?;
     let mut out = Output::new();
     let mut printed = Ok(());
     let report = store::when_free(|| {

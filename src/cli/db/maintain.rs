@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cli::output::{Output, bytes_text, counted};
 use crate::cli::{CliError, Exit, store};
-use crate::database::Database;
+use crate::database::{AHEAD_COUNTED_MAX, Database};
 
 /// Say what the database holds.
 #[derive(Debug, Args)]
@@ -66,6 +66,7 @@ pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
             "free_bytes": info.room.free_bytes,
             "keep_free_bytes": info.room.keep_free_bytes,
             "full": info.room.is_short,
+            "read_only": db.is_read_only(),
             "versions_ahead": ahead,
             "collections": collections,
         }))?;
@@ -79,9 +80,13 @@ pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
         let note = if info.room.is_short { ": too little, nothing is stored" } else { "" };
         out.line(format!("free        {}{note}", bytes_text(free)))?;
     }
+    if db.is_read_only() {
+        out.line("writable    no: it is read as it is, and nothing can be saved")?;
+    }
     if ahead > 0 {
+        let more = if ahead >= AHEAD_COUNTED_MAX { " or more" } else { "" };
         out.line(format!(
-            "ahead       {}: the clock of who wrote it, or this device's, is wrong by more than a day",
+            "ahead       {}{more}: the clock of who wrote it, or this device's, is wrong by more than a day",
             counted(ahead, "document")
         ))?;
     }
@@ -107,6 +112,7 @@ pub(super) fn compact(db: &Database, args: &CompactArgs) -> Result<(), CliError>
 }
 
 pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
+    store::check_existing(path)?;
     let report = store::when_free(|| Database::check(path))?;
     let private = damaged_private_files(path);
     let problems = report.problems + private.len() as u64;

@@ -12,10 +12,13 @@ mod put;
 mod repair;
 mod rm;
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 
 use super::args::GlobalArgs;
 use super::{CliError, store};
+use crate::database::Database;
 
 /// What can be done with a database.
 #[derive(Debug, Subcommand)]
@@ -55,7 +58,7 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Export(args) if args.keep_going => return export::keep_going(global.db_path()?, args),
         _ => {}
     }
-    let db = store::open(global.db_path()?)?;
+    let db = open(global.db_path()?, command)?;
     match command {
         DbCommand::Put(args) => put::run(&db, args),
         DbCommand::Get(args) => get::run(&db, args),
@@ -71,5 +74,17 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Collections(args) => collections::run(&db, args),
         DbCommand::Info(args) => maintain::info(&db, args),
         DbCommand::Compact(args) => maintain::compact(&db, args),
+    }
+}
+
+/// Opens the database as the command needs it: only what saves something makes one, and what only reads does not need to be
+/// able to write.
+fn open(path: &Path, command: &DbCommand) -> Result<Database, CliError> {
+    match command {
+        DbCommand::Put(_) | DbCommand::Import(_) => store::open_or_make(path),
+        DbCommand::Collections(args) if args.creates() => store::open_or_make(path),
+        DbCommand::Rm(_) | DbCommand::Compact(_) => store::open_existing(path),
+        DbCommand::Collections(args) if args.deletes() => store::open_existing(path),
+        _ => store::open_to_read(path),
     }
 }

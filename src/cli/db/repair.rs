@@ -20,7 +20,7 @@ const PRINTED_MAX: usize = 20;
 /// The damaged one is not changed. Without --to the new one takes its place once it is whole and on the medium, and the
 /// damaged one stays beside it as DIR.damaged-N. Revisions and sequences stay; the database gets a new source ID, and
 /// compares everything with its peers at the next sync, which brings back what they have. Ends with code 1 if something
-/// was lost.
+/// was lost. A sound database is left as it is; with --to a new one is made all the same.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -39,6 +39,11 @@ pub(in crate::cli) struct RepairArgs {
 }
 
 pub(super) fn run(path: &Path, args: &RepairArgs) -> Result<(), CliError> {
+    store::check_existing(path)?;
+    if args.to.is_none() && store::when_free(|| Database::examine(path)).is_ok_and(|report| report.is_sound())
+    {
+        return tell_sound(path, args.json);
+    }
     let beside =
         path.with_file_name(format!("{}.repaired", path.file_name().unwrap_or_default().to_string_lossy()));
     let to = args.to.as_ref().unwrap_or(&beside);
@@ -53,6 +58,7 @@ pub(super) fn run(path: &Path, args: &RepairArgs) -> Result<(), CliError> {
     let mut out = Output::new();
     if args.json {
         let mut value = as_json(&report);
+        value["changed"] = json!(true);
         value["path"] = json!(place);
         value["damaged"] = json!(kept.as_deref().unwrap_or(path));
         out.json(&value)?;
@@ -71,6 +77,17 @@ pub(super) fn run(path: &Path, args: &RepairArgs) -> Result<(), CliError> {
     }
     let message = format!("{} could not be saved", lost_text(&report));
     Err(CliError::new(Exit::Failure, message).help("sync with a peer: what it has comes back"))
+}
+
+/// Nothing was changed: not a byte, and not who the database is to its peers.
+fn tell_sound(path: &Path, json: bool) -> Result<(), CliError> {
+    let mut out = Output::new();
+    if json {
+        out.json(&json!({"complete": true, "changed": false, "path": path, "problems": 0}))?;
+    } else {
+        out.line(format!("{}: sound, nothing to repair, nothing was changed", path.display()))?;
+    }
+    out.flush()
 }
 
 /// Puts the new database into the place of the damaged one; gives where that is now.

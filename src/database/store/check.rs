@@ -98,7 +98,7 @@ impl Damage {
 /// Checks the database in a directory, which nobody has open: first its files as they are, then, if they are whole, what
 /// they say. Changes nothing of a damaged one.
 pub(crate) fn check(path: &Path, config: &DatabaseConfig) -> Result<VerifyReport, DatabaseError> {
-    let lock = layout::lock(path, false)?;
+    let lock = layout::lock_to_read(path)?;
     let logs = match layout::logs(path) {
         Err(DatabaseError::Damaged { detail }) => {
             let mut report = VerifyReport::default();

@@ -19,11 +19,13 @@ const RECORDS_AT_ONCE: usize = 512;
 const ENTRIES_AT_ONCE: usize = 64;
 
 /// The first bytes of keys that are copied as they are: all but index and blocks.
-const COPIED_KINDS: &[u8] = b"cfhkmnst";
+const COPIED_KINDS: &[u8] = b"Aacfhkmnst";
 
 impl Store {
     /// Writes the store anew and swaps it in; see [`Database::compact`](crate::database::Database::compact).
     pub(crate) fn compact(&self) -> Result<(), DatabaseError> {
+        self.check_writable()?;
+        self.complete_ahead_table()?;
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.engine();
         let newest = old.newest();

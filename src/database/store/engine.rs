@@ -144,8 +144,25 @@ impl Engine {
         Engine::start(Log::Simulated(disk.open()), Path::new(""), Ticket::default())
     }
 
+    /// Opens the log in `directory` to be read alone; `None` if there is nothing yet. Nothing is written: what a crash left of
+    /// a large commit is made in memory.
+    pub(super) fn open_to_read(directory: &Path) -> Result<Option<Engine>, DatabaseError> {
+        let Some(log) = Log::open_to_read(directory)? else { return Ok(None) };
+        let mut engine = Engine::new(log, directory, Ticket::default());
+        if let Some(writes) = redo::declared(&engine)? {
+            engine.log.lay_over(writes);
+        }
+        Ok(Some(engine))
+    }
+
     fn start(log: Log, directory: &Path, start: Ticket) -> Result<Engine, DatabaseError> {
-        let engine = Engine {
+        let engine = Engine::new(log, directory, start);
+        redo::recover(&engine)?;
+        Ok(engine)
+    }
+
+    fn new(log: Log, directory: &Path, start: Ticket) -> Engine {
+        Engine {
             log,
             directory: directory.to_owned(),
             group: Mutex::new(Group { applied: start.0, synced: start.0, ..Group::default() }),
@@ -154,9 +171,12 @@ impl Engine {
             syncs: AtomicU64::new(0),
             #[cfg(test)]
             synced: Mutex::default(),
-        };
-        redo::recover(&engine)?;
-        Ok(engine)
+        }
+    }
+
+    /// Whether it can only be read.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.log.is_frozen()
     }
 
     /// Runs a call of the log that reads. An error concerns the page that was read; the handle goes on. After a panic it

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `m` | – | format, versioning, source (`layout.rs`) |
 //! | `h` | – | newest time that the hybrid clock gave out |
+//! | `A` | – | there if the table `a` is complete |
+//! | `a` | time, 8 bytes, collection, sequence, 8 bytes | a version whose time was far ahead when it was stored ([`super::ahead`]) |
 //! | `f` | – | source IDs that this database had before it was repaired or restored, 16 bytes each |
 //! | `n` | name number, 2 bytes | field name |
 //! | `s` | source number, 2 bytes | 16 bytes |
@@ -24,6 +26,8 @@ pub(crate) struct CollectionKey(pub(crate) u16);
 pub(super) const META: &[u8] = b"m";
 pub(super) const CLOCK: &[u8] = b"h";
 pub(super) const FORMER: &[u8] = b"f";
+pub(super) const AHEAD_COMPLETE: &[u8] = b"A";
+pub(super) const AHEAD: u8 = b'a';
 pub(super) const REDO_COMPLETE: &[u8] = b"R";
 pub(super) const REDO: u8 = b'r';
 pub(super) const NAME: u8 = b'n';
@@ -33,6 +37,23 @@ pub(super) const COUNTERS: u8 = b't';
 const CHECKPOINT: u8 = b'k';
 const INDEX: u8 = b'i';
 const BLOCK: u8 = b'b';
+
+/// Key of a version that is far ahead.
+pub(super) fn ahead(time: u64, collection: CollectionKey, sequence: u64) -> Vec<u8> {
+    let mut key = vec![AHEAD];
+    key.extend_from_slice(&time.to_be_bytes());
+    key.extend_from_slice(&collection.0.to_be_bytes());
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// Time, collection and sequence of such a key.
+pub(super) fn ahead_parts(key: &[u8]) -> Option<(u64, CollectionKey, u64)> {
+    let (time, rest) = key.strip_prefix(&[AHEAD])?.split_first_chunk::<8>()?;
+    let (collection, sequence) = rest.split_first_chunk::<2>()?;
+    let collection = CollectionKey(u16::from_be_bytes(*collection));
+    Some((u64::from_be_bytes(*time), collection, u64::from_be_bytes(sequence.try_into().ok()?)))
+}
 
 /// Key of an entry with a 2-byte number.
 pub(super) fn numbered(kind: u8, number: u16) -> [u8; 3] {

@@ -51,7 +51,18 @@ const GENERATION_VECTORS: u8 = 4;
 
 /// Whether the directory is that of a database.
 pub(crate) fn exists(path: &Path) -> bool {
-    path.join(LOCK_FILE).exists()
+    path.join(LOCK_FILE).exists() || path.join(CURRENT_FILE).exists() || log_path(path, 1).exists()
+}
+
+/// Whether the files of a database may be written to, as far as permissions and the file system say.
+pub(crate) fn is_writable(path: &Path) -> bool {
+    let Ok(Logs { current, .. }) = logs(path) else { return true };
+    let files = [path.to_owned(), path.join(LOCK_FILE), current.clone(), current.join("db")];
+    // What is missing would be made; whether it can be, its directory says.
+    let refuses = |file: &PathBuf| {
+        rustix::fs::access(file, rustix::fs::Access::WRITE_OK).is_err_and(|e| e != rustix::io::Errno::NOENT)
+    };
+    !files.iter().any(refuses)
 }
 
 /// Takes the database's lock; it is held as long as the file is open.
@@ -61,10 +72,26 @@ pub(super) fn lock(path: &Path, create: bool) -> Result<File, DatabaseError> {
         prepare(path, create)?;
     }
     let lock = File::options().create(true).truncate(false).write(true).open(lock_path);
-    let lock = lock.map_err(|e| io_error("open", e))?;
+    take_lock(path, lock.map_err(|e| io_error("open", e))?, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Takes the lock of those who only read: with others that read, and not while somebody writes. Nothing is made, so there
+/// is none where the lock file is gone.
+pub(super) fn lock_to_read(path: &Path) -> Result<Option<File>, DatabaseError> {
+    match File::open(path.join(LOCK_FILE)) {
+        Ok(lock) => take_lock(path, lock, FlockOperation::NonBlockingLockShared).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => prepare(path, false).map(|()| None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            prepare(path, false).map(|()| None)
+        }
+        Err(error) => Err(io_error("open", error)),
+    }
+}
+
+fn take_lock(path: &Path, lock: File, operation: FlockOperation) -> Result<File, DatabaseError> {
     let give_up = Instant::now() + LOCK_TIME_MAX;
     loop {
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&lock, operation) {
             Ok(()) => return Ok(lock),
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => std::thread::sleep(LOCK_POLL),
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(DatabaseError::InUse { path: path.to_owned() }),
@@ -116,8 +143,11 @@ fn prepare(path: &Path, create: bool) -> Result<(), DatabaseError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("open", error)),
         Err(_) => {}
     }
-    Err(refuse("there is none, and creating it was not asked for"))
+    Err(refuse(NONE))
 }
+
+/// Why a directory is no database that can be read.
+pub(super) const NONE: &str = "there is none, and creating it was not asked for";
 
 /// The logs of a directory.
 pub(super) struct Logs {
@@ -263,16 +293,22 @@ fn log_path(path: &Path, number: u32) -> PathBuf {
     path.join(format!("{LOG_PREFIX}{number:0LOG_DIGITS$}"))
 }
 
-/// Reads what the log says of itself, or writes it into a new one.
+/// Reads what the log says of itself, or writes it into a new one; whether it was new.
 pub(super) fn meta(
     engine: &Engine,
     path: &Path,
     config: &DatabaseConfig,
     new_source: impl FnOnce() -> Result<SourceId, DatabaseError>,
-) -> Result<Meta, DatabaseError> {
-    let Some(bytes) = engine.get(keys::META)? else {
-        return create_meta(engine, config, new_source);
-    };
+) -> Result<(Meta, bool), DatabaseError> {
+    match stored_meta(engine, path)? {
+        Some(meta) => Ok((meta, false)),
+        None => create_meta(engine, config, new_source).map(|meta| (meta, true)),
+    }
+}
+
+/// Reads what the log says of itself.
+pub(super) fn stored_meta(engine: &Engine, path: &Path) -> Result<Option<Meta>, DatabaseError> {
+    let Some(bytes) = engine.get(keys::META)? else { return Ok(None) };
     let damaged = || DatabaseError::Damaged { detail: "the format header".into() };
     let (found, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(|_| damaged())?;
     if found > FORMAT {
@@ -280,7 +316,7 @@ pub(super) fn meta(
     }
     let meta: Meta = postcard::from_bytes(&bytes).map_err(|_| damaged())?;
     match meta.generation {
-        GENERATION_VECTORS => Ok(meta),
+        GENERATION_VECTORS => Ok(Some(meta)),
         _ => Err(REVISION_TREES),
     }
 }

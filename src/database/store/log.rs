@@ -20,9 +20,10 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::engine::{Entry, io_error, panic_text, sync_directory};
+use super::files::{Frozen, Pair};
 use super::seal;
 #[cfg(feature = "simulation")]
-use super::simulated::{DiskHandle, Pair};
+use super::simulated::DiskHandle;
 use crate::database::DatabaseError;
 
 /// Size of sled's log segments and write buffers, bytes. Small ones keep a small database small.
@@ -59,6 +60,8 @@ pub(super) enum Log {
         /// Up to where the file has blocks of its own.
         reserved: AtomicU64,
     },
+    /// Read from the files, which are not written to.
+    Frozen(Arc<Frozen>),
     #[cfg(feature = "simulation")]
     Simulated(DiskHandle),
 }
@@ -67,6 +70,11 @@ pub(super) enum Log {
 #[allow(clippy::large_enum_variant, reason = "one for a scan, on the stack")]
 pub(super) enum Entries {
     Sled(sled::Iter),
+    Frozen {
+        log: Arc<Frozen>,
+        next: Vec<u8>,
+        to: Vec<u8>,
+    },
     #[cfg(feature = "simulation")]
     Simulated(std::vec::IntoIter<Pair>),
 }
@@ -95,9 +103,24 @@ impl Log {
         Ok(Log::Sled { db, file, reserved: AtomicU64::new(0) })
     }
 
+    /// Opens the log in `directory` to be read alone; `None` if there is nothing yet. Nothing is written.
+    pub(super) fn open_to_read(directory: &Path) -> Result<Option<Log>, DatabaseError> {
+        Ok(seal::admit_to_read(directory)?.map(|salvage| Log::Frozen(Arc::new(Frozen::new(salvage)))))
+    }
+
+    /// Lays the writes of a commit over a log that cannot take them.
+    pub(super) fn lay_over(&mut self, writes: Vec<Entry>) {
+        if let Log::Frozen(log) = self
+            && let Some(log) = Arc::get_mut(log)
+        {
+            log.lay_over(writes);
+        }
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
         match self {
             Log::Sled { db, .. } => db.get(key),
+            Log::Frozen(log) => Ok(log.get(key).map_err(unreadable)?.map(sled::IVec::from)),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(disk.get(key)?.map(sled::IVec::from)),
         }
@@ -107,6 +130,7 @@ impl Log {
     pub(super) fn first(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
         match self {
             Log::Sled { db, .. } => db.range(from..to).next().transpose(),
+            Log::Frozen(log) => Ok(log.first(from, to).map_err(unreadable)?.map(stored)),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(disk.first(from, to)?.map(stored)),
         }
@@ -116,6 +140,7 @@ impl Log {
     pub(super) fn last(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
         match self {
             Log::Sled { db, .. } => db.range(from..to).next_back().transpose(),
+            Log::Frozen(log) => Ok(log.last(from, to).map_err(unreadable)?.map(stored)),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(disk.last(from, to)?.map(stored)),
         }
@@ -125,6 +150,9 @@ impl Log {
     pub(super) fn range(&self, from: &[u8], to: &[u8]) -> sled::Result<Entries> {
         match self {
             Log::Sled { db, .. } => Ok(Entries::Sled(db.range(from..to))),
+            Log::Frozen(log) => {
+                Ok(Entries::Frozen { log: Arc::clone(log), next: from.to_vec(), to: to.to_vec() })
+            }
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(Entries::Simulated(disk.range(from, to)?.into_iter())),
         }
@@ -143,6 +171,7 @@ impl Log {
                 }
                 db.apply_batch(batch)
             }
+            Log::Frozen(_) => Err(sled::Error::Unsupported("it is open to be read alone".to_owned())),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(disk.apply(entries)?),
         }
@@ -159,6 +188,7 @@ impl Log {
         }
         let db = match self {
             Log::Sled { db, .. } => db,
+            Log::Frozen(_) => return Ok(()),
             #[cfg(feature = "simulation")]
             Log::Simulated(_) => return Ok(()),
         };
@@ -185,6 +215,7 @@ impl Log {
     pub(super) fn reserve(&self, bytes: u64) -> io::Result<()> {
         let (file, reserved) = match self {
             Log::Sled { file, reserved, .. } => (file, reserved),
+            Log::Frozen(_) => return Ok(()),
             #[cfg(feature = "simulation")]
             Log::Simulated(_) => return Ok(()),
         };
@@ -211,19 +242,21 @@ impl Log {
         Ok(())
     }
 
-    /// Whether it is made of files.
+    /// Whether it is made of files that sled writes.
     pub(super) fn is_on_files(&self) -> bool {
-        match self {
-            Log::Sled { .. } => true,
-            #[cfg(feature = "simulation")]
-            Log::Simulated(_) => false,
-        }
+        matches!(self, Log::Sled { .. })
+    }
+
+    /// Whether it can only be read.
+    pub(super) fn is_frozen(&self) -> bool {
+        matches!(self, Log::Frozen(_))
     }
 
     /// Brings what was flushed to the medium.
     pub(super) fn sync_data(&self) -> io::Result<()> {
         match self {
             Log::Sled { file, .. } => file.sync_data(),
+            Log::Frozen(_) => Ok(()),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => disk.sync(),
         }
@@ -245,15 +278,30 @@ impl Entries {
     pub(super) fn next(&mut self) -> sled::Result<Option<Stored>> {
         match self {
             Entries::Sled(entries) => entries.next().transpose(),
+            Entries::Frozen { log, next, to } => {
+                let found = log.first(next, to).map_err(unreadable)?;
+                if let Some((key, _)) = &found {
+                    next.clone_from(key);
+                    next.push(0);
+                }
+                Ok(found.map(stored))
+            }
             #[cfg(feature = "simulation")]
             Entries::Simulated(entries) => Ok(entries.next().map(stored)),
         }
     }
 }
 
-#[cfg(feature = "simulation")]
 fn stored((key, value): Pair) -> Stored {
     (key.into(), value.into())
+}
+
+/// A page that could be read when the log was opened cannot be any more, or the medium fails.
+fn unreadable(error: io::Error) -> sled::Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData => sled::Error::ReportableBug(error.to_string()),
+        _ => sled::Error::Io(error),
+    }
 }
 
 /// sled writes its settings in two steps, before it creates the log, and does not open the log without them. A crash between the two,

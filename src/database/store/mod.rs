@@ -3,6 +3,7 @@
 //! This folder is the only place that names sled ([`log`]) and the durability rule ([`engine`]). What is above knows
 //! [`StoredRevision`]s by collection, ID and sequence.
 
+mod ahead;
 mod backup;
 mod block;
 mod check;
@@ -47,6 +48,7 @@ use super::packed::Names;
 use super::revision::{SourceId, Version};
 use super::{DatabaseError, clock};
 
+pub use self::ahead::AHEAD_COUNTED_MAX;
 pub use self::backup::{BackupInfo, RestoreReport};
 pub(crate) use self::backup::{check_backup, restore};
 pub(crate) use self::block::StoredRevision;
@@ -56,7 +58,7 @@ pub use self::check::{Damage, VerifyReport};
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
 pub(crate) use self::keys::CollectionKey;
-pub(crate) use self::layout::exists;
+pub(crate) use self::layout::{exists, is_writable};
 pub use self::repair::{DocumentName, SalvageReport};
 pub(crate) use self::repair::{repair, salvage};
 #[cfg(feature = "simulation")]
@@ -101,7 +103,9 @@ pub(crate) struct Store {
     syncer: Mutex<Option<JoinHandle<()>>>,
     /// Versions seen from a time so far ahead that the clock did not follow.
     versions_ahead: AtomicU64,
-    /// `None` in a simulation.
+    /// Whether there was none before it was opened.
+    is_new: bool,
+    /// `None` in a simulation, and if it is read alone and has none.
     _lock: Option<File>,
     #[cfg(feature = "simulation")]
     simulated: Option<SimulatedDisk>,
@@ -110,13 +114,31 @@ pub(crate) struct Store {
 impl Store {
     /// Opens or creates the store in directory `path`.
     pub(crate) fn open(path: &Path, config: &DatabaseConfig) -> Result<Arc<Store>, DatabaseError> {
+        if config.read_only {
+            return Store::open_to_read(path, config);
+        }
         let lock = layout::lock(path, config.create)?;
         let logs = layout::logs(path)?;
+        if !config.create && !logs.current.exists() {
+            return Err(none(path));
+        }
         layout::create_log(path, &logs.current)?;
         let engine = Engine::open(&logs.current, config.cache_bytes, Ticket::default())?;
         logs.clean_up()?;
-        let meta = layout::meta(&engine, path, config, layout::new_source)?;
-        Ok(Arc::new(Store::load(path, config, engine, meta.source, Some(lock))?))
+        let (meta, is_new) = layout::meta(&engine, path, config, layout::new_source)?;
+        let mut store = Store::load(path, config, engine, meta.source, Some(lock))?;
+        store.is_new = is_new;
+        store.begin_ahead_table()?;
+        Ok(Arc::new(store))
+    }
+
+    /// Opens the store in directory `path` without writing a byte.
+    fn open_to_read(path: &Path, config: &DatabaseConfig) -> Result<Arc<Store>, DatabaseError> {
+        let lock = layout::lock_to_read(path)?;
+        let logs = layout::logs(path)?;
+        let engine = Engine::open_to_read(&logs.current)?.ok_or_else(|| none(path))?;
+        let meta = layout::stored_meta(&engine, path)?.ok_or_else(|| none(path))?;
+        Ok(Arc::new(Store::load(path, config, engine, meta.source, lock)?))
     }
 
     /// Reads what is kept in memory.
@@ -150,11 +172,14 @@ impl Store {
             changed: watch::Sender::new(0),
             syncer: Mutex::new(None),
             versions_ahead: AtomicU64::new(0),
+            is_new: false,
             _lock: lock,
             #[cfg(feature = "simulation")]
             simulated: None,
         };
-        store.create_default_collection()?;
+        if !store.is_read_only() {
+            store.create_default_collection()?;
+        }
         Ok(store)
     }
 
@@ -166,10 +191,29 @@ impl Store {
     ) -> Result<Arc<Store>, DatabaseError> {
         let path = Path::new("");
         let engine = Engine::open_simulated(disk)?;
-        let meta = layout::meta(&engine, path, config, || Ok(disk.source()))?;
+        let (meta, is_new) = layout::meta(&engine, path, config, || Ok(disk.source()))?;
         let mut store = Store::load(path, config, engine, meta.source, None)?;
         store.simulated = Some(disk.clone());
+        store.is_new = is_new;
+        store.begin_ahead_table()?;
         Ok(Arc::new(store))
+    }
+
+    /// Whether there was no database before it was opened.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether it can only be read.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.engine().is_frozen()
+    }
+
+    fn check_writable(&self) -> Result<(), DatabaseError> {
+        if self.is_read_only() {
+            return Err(DatabaseError::ReadOnly { path: self.path.clone() });
+        }
+        Ok(())
     }
 
     /// Wall clock in nanoseconds since 1970.
@@ -280,6 +324,7 @@ impl Store {
 
     /// Lets a commit of that many staged bytes through while there is room for it.
     fn admit(&self, staged: usize, only_checkpoints: bool) -> Result<(), DatabaseError> {
+        self.check_writable()?;
         #[cfg(feature = "simulation")]
         if self.simulated.is_some() {
             return Ok(());
@@ -372,6 +417,17 @@ impl Store {
             Err(_) => drop(self.sync(self.newest())),
         }
     }
+}
+
+#[cfg(test)]
+pub(crate) fn has_redo_list(path: &Path) -> bool {
+    let logs = layout::logs(path).expect("the logs");
+    let engine = Engine::open_to_read(&logs.current).expect("readable").expect("a log");
+    engine.get(keys::REDO_COMPLETE).expect("readable").is_some()
+}
+
+fn none(path: &Path) -> DatabaseError {
+    DatabaseError::NotADatabase { path: path.to_owned(), reason: layout::NONE.to_owned() }
 }
 
 /// Shows what became durable to readers of the feed and wakes listeners.

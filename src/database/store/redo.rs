@@ -42,7 +42,15 @@ pub(super) fn apply(engine: &Engine, writes: Writes) -> Result<(), DatabaseError
 
 /// Completes or removes what a crash left.
 pub(super) fn recover(engine: &Engine) -> Result<(), DatabaseError> {
-    let Some(declared) = engine.get(keys::REDO_COMPLETE)? else { return remove(engine) };
+    match declared(engine)? {
+        Some(entries) => finish(engine, entries),
+        None => remove(engine),
+    }
+}
+
+/// The writes of a complete list that a crash left.
+pub(super) fn declared(engine: &Engine) -> Result<Option<Vec<Entry>>, DatabaseError> {
+    let Some(declared) = engine.get(keys::REDO_COMPLETE)? else { return Ok(None) };
     let mut list = Vec::new();
     let (from, to) = keys::kind_range(keys::REDO);
     engine.scan(&from, &to, |_, piece| {
@@ -53,7 +61,7 @@ pub(super) fn recover(engine: &Engine) -> Result<(), DatabaseError> {
     let is_whole =
         complete.is_some_and(|c| c.bytes == list.len() as u64 && c.crc32 == crc32fast::hash(&list));
     let entries: Option<Vec<Entry>> = postcard::from_bytes(&list).ok().filter(|_| is_whole);
-    finish(engine, entries.ok_or_else(|| damaged("a list of writes"))?)
+    entries.map(Some).ok_or_else(|| damaged("a list of writes"))
 }
 
 /// Makes the writes of a complete list, then removes it.

@@ -77,12 +77,12 @@ impl SalvageReport {
 struct Damaged {
     salvaged: Salvaged,
     report: SalvageReport,
-    _lock: fs::File,
+    _lock: Option<fs::File>,
 }
 
 impl Damaged {
     fn open(path: &Path) -> Result<Damaged, DatabaseError> {
-        let lock = layout::lock(path, false)?;
+        let lock = layout::lock_to_read(path)?;
         let log = match layout::logs(path) {
             Ok(logs) => logs.current,
             // Whatever `current` was: of two logs that a compaction left, the older is whole.

@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{io_error, sync_directory};
-use super::files::{Finding, Survey, read_if_there};
+use super::files::{Finding, Salvage, Survey, read_if_there};
 use crate::database::DatabaseError;
 
 const SEAL_FILE: &str = "seal";
@@ -82,7 +82,7 @@ pub(super) fn gather(directory: &Path, survey: &mut Survey) -> Result<(), Databa
 pub(super) fn admit(directory: &Path) -> Result<(), DatabaseError> {
     remove_unfinished_snapshots(directory).map_err(|e| io_error("open", e))?;
     let Some(survey) = examine(directory)? else { return Ok(()) };
-    let (findings, count) = survey.findings();
+    let count = survey.findings().1;
     if survey.is_only_settings() {
         tracing::warn!(path = %directory.display(), "the log's settings are damaged and are written anew");
         fs::remove_file(directory.join("conf")).map_err(|e| io_error("open", e))?;
@@ -90,9 +90,29 @@ pub(super) fn admit(directory: &Path) -> Result<(), DatabaseError> {
     if count == 0 || survey.is_only_settings() {
         return unseal(directory);
     }
+    Err(damage(directory, &survey))
+}
+
+/// [`examine`] for reading: what the log holds, of which nothing may be lost. Changes nothing.
+pub(super) fn admit_to_read(directory: &Path) -> Result<Option<Salvage>, DatabaseError> {
+    let Some(survey) = examine(directory)? else { return Ok(None) };
+    let known = survey.findings().1;
+    if known > 0 && !survey.is_only_settings() {
+        return Err(damage(directory, &survey));
+    }
+    let salvage = Salvage::read(survey).map_err(|e| io_error("read", e))?;
+    if salvage.survey().findings().1 > known || !salvage.lost().is_empty() {
+        return Err(damage(directory, salvage.survey()));
+    }
+    Ok(Some(salvage))
+}
+
+/// The error that the findings of a survey are.
+fn damage(directory: &Path, survey: &Survey) -> DatabaseError {
+    let (findings, count) = survey.findings();
     let first = findings.first().map(|finding| describe(directory, finding)).unwrap_or_default();
     let more = if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
-    Err(DatabaseError::Damaged { detail: format!("{first}{more}") })
+    DatabaseError::Damaged { detail: format!("{first}{more}") }
 }
 
 /// A finding for people.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::Store;
 use super::engine::Entry;
+use super::files::Pair;
 use crate::database::config::RELAXED_SYNC_MS;
 use crate::database::revision::SourceId;
 
@@ -268,9 +269,6 @@ pub(super) struct DiskHandle {
     disk: SimulatedDisk,
     life: u64,
 }
-
-/// A key and its value.
-pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
 impl DiskHandle {
     fn alive(&self) -> io::Result<MutexGuard<'_, Disk>> {

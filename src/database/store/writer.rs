@@ -76,6 +76,8 @@ struct Census {
 /// What only the writer knows, under its lock.
 pub(super) struct WriterState {
     clock: HybridClock,
+    /// No version in the table of those far ahead has a lower time.
+    ahead_from: u64,
     names_stored: usize,
     next_collection: u16,
     collections: BTreeMap<CollectionKey, CollectionWriter>,
@@ -113,6 +115,8 @@ pub(crate) struct Writer<'s> {
     state: MutexGuard<'s, WriterState>,
     staged: BTreeMap<CollectionKey, Staged>,
     checkpoints: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Keys of versions far ahead: whether they come or go.
+    ahead: BTreeMap<Vec<u8>, bool>,
     wall: u64,
 }
 
@@ -120,7 +124,14 @@ impl Store {
     /// Waits for the right to write.
     pub(crate) fn writer(&self) -> Writer<'_> {
         let state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        Writer { store: self, state, staged: BTreeMap::new(), checkpoints: Vec::new(), wall: self.wall() }
+        Writer {
+            store: self,
+            state,
+            staged: BTreeMap::new(),
+            checkpoints: Vec::new(),
+            ahead: BTreeMap::new(),
+            wall: self.wall(),
+        }
     }
 }
 
@@ -190,10 +201,12 @@ impl Writer<'_> {
         new: NewRevision,
         before: Option<&StoredRevision>,
     ) -> Result<u64, DatabaseError> {
+        self.replace_ahead(key, before);
         let staged = self.stage(key)?;
         staged.forget(&new.id, before);
         staged.counters.last_sequence += 1;
         let sequence = staged.counters.last_sequence;
+        let time = new.vector.current.time;
         let count =
             if new.deleted { &mut staged.counters.tombstones } else { &mut staged.counters.documents };
         *count += 1;
@@ -206,7 +219,20 @@ impl Writer<'_> {
             remote_ancestor: new.remote_ancestor,
             body: new.body,
         }));
+        if clock::is_ahead(time, self.wall) {
+            self.state.see_ahead(time);
+            self.ahead.insert(keys::ahead(time, key, sequence), true);
+        }
         Ok(sequence)
+    }
+
+    /// Takes a revision that is replaced out of the table of those far ahead.
+    fn replace_ahead(&mut self, key: CollectionKey, before: Option<&StoredRevision>) {
+        let Some(before) = before else { return };
+        let time = before.vector.current.time;
+        if time >= self.state.ahead_from {
+            self.ahead.insert(keys::ahead(time, key, before.sequence), false);
+        }
     }
 
     /// Stages the removal of every trace of a document; `before` is what there is of it.
@@ -214,6 +240,7 @@ impl Writer<'_> {
         if let Some(own) = before.vector.time_of(self.store.source) {
             self.state.clock.forget(own, self.wall);
         }
+        self.replace_ahead(key, Some(before));
         let staged = self.stage(key)?;
         staged.forget(&before.id, Some(before));
         staged.newest.insert(before.id.clone(), None);
@@ -271,6 +298,9 @@ impl Writer<'_> {
         }
         if let Some(newest) = self.state.clock.take_unstored() {
             writes.insert(keys::CLOCK, postcard::to_stdvec(&newest).unwrap_or_default());
+        }
+        for (key, comes) in std::mem::take(&mut self.ahead) {
+            if comes { writes.insert(key, []) } else { writes.remove(key) }
         }
         let names = self.store.names.read().unwrap_or_else(PoisonError::into_inner);
         write_new_names(&names, &mut self.state.names_stored, &mut writes);

@@ -7,7 +7,8 @@ mod damage;
 mod group;
 mod growth;
 mod model;
-mod replica;
+mod read_only;
+pub(super) mod replica;
 
 use serde_json::{Map, Value, json};
 

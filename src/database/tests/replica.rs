@@ -150,7 +150,7 @@ fn bad_revisions_are_rejected_alone() {
 }
 
 /// Stores a document as a peer wrote it at `time`.
-pub(super) fn take_from_a_peer(database: &Database, id: &str, time: u64) {
+pub(in crate::database) fn take_from_a_peer(database: &Database, id: &str, time: u64) {
     let revision = IncomingRevision {
         collection: DEFAULT,
         id: id.into(),

@@ -8,8 +8,10 @@
 //! The survey follows the recovery of sled step by step, so that it knows the table of pages sled will have.
 
 mod format;
+mod frozen;
 mod salvage;
 mod survey;
 
+pub(super) use self::frozen::{Frozen, Pair};
 pub(super) use self::salvage::{Lost, Salvage};
 pub(super) use self::survey::{Finding, Survey, read_if_there};

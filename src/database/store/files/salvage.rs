@@ -6,6 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::format::{Bytes, Kind, Node, Page, SEGMENT, message, node};
+use super::frozen::Pair;
 use super::survey::Survey;
 
 /// Name that sled gives to the tree that a database has without asking.
@@ -184,6 +185,17 @@ impl Salvage {
     /// The ranges of keys that cannot be read.
     pub(in crate::database::store) fn lost(&self) -> &[Lost] {
         &self.lost
+    }
+
+    /// The pages with entries, in order of their first keys: first key, key after the last (empty: none), number. Two that
+    /// sled was merging overlap; the first of them has all.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = (&[u8], &[u8], u64)> {
+        self.leaves.iter().map(|leaf| (&*leaf.lo, &*leaf.hi, leaf.page))
+    }
+
+    /// The entries of a page, in order; `None` if it cannot be read.
+    pub(super) fn entries(&self, page: u64) -> io::Result<Option<Vec<Pair>>> {
+        Ok(self.survey.node(page)?.map(Node::into_entries))
     }
 
     /// Visits the readable entries from `from` up to `to` in order until `visit` breaks.

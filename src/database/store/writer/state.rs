@@ -26,6 +26,7 @@ impl WriterState {
         };
         Ok(WriterState {
             clock: HybridClock::resume(newest),
+            ahead_from: super::super::ahead::lowest(engine)?,
             names_stored,
             next_collection: 0,
             collections: BTreeMap::new(),
@@ -70,6 +71,11 @@ impl WriterState {
         });
         self.collections.insert(key, CollectionWriter { state, counters, tail });
         self.next_collection = self.next_collection.max(key.0.saturating_add(1));
+    }
+
+    /// A version with this time stands in the table of those far ahead.
+    pub(in crate::database::store) fn see_ahead(&mut self, time: u64) {
+        self.ahead_from = self.ahead_from.min(time);
     }
 
     /// Forgets what it knows of the log's blocks, after a compaction.
@@ -132,6 +138,7 @@ impl Store {
         if let Some(key) = self.collection_key(name) {
             return Ok(key);
         }
+        self.check_writable()?;
         if state.collections.len() >= COLLECTIONS_MAX {
             return Err(DatabaseError::TooManyCollections { max: COLLECTIONS_MAX });
         }
@@ -153,6 +160,7 @@ impl Store {
 
     /// Removes a collection with all it holds.
     pub(crate) fn delete_collection(&self, key: CollectionKey) -> Result<(), DatabaseError> {
+        self.check_writable()?;
         let mut state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut writes = Writes::default();
         let remove = |from: &[u8], to: &[u8], writes: &mut Writes| {
@@ -166,6 +174,7 @@ impl Store {
         remove(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), &mut writes)?;
         writes.remove(keys::numbered(keys::COLLECTION, key.0));
         writes.remove(keys::numbered(keys::COUNTERS, key.0));
+        self.forget_ahead(key, &mut writes)?;
         let ticket = self.engine().apply(writes, Watermarks::new())?;
         state.collections.remove(&key);
         state.census.retain(|(k, _), _| *k != key);

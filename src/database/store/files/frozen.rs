@@ -1,0 +1,138 @@
+//! A log as an ordered map, read without sled and without a byte being written: for a medium that cannot be written to.
+//!
+//! Memory: some 100 bytes a page, the newest pages read, and what a commit that a crash cut short still has to write.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::salvage::Salvage;
+
+/// Pages of entries that are kept as they were read last.
+const PAGES_KEPT: usize = 64;
+
+/// A key and its value.
+pub(in crate::database::store) type Pair = (Vec<u8>, Vec<u8>);
+
+/// See the head of the file.
+pub(in crate::database::store) struct Frozen {
+    salvage: Salvage,
+    /// In order of `start`; together they hold every key once.
+    leaves: Vec<Leaf>,
+    /// What is read in place of what the pages say; `None` is a key that is gone.
+    overlay: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    read: Mutex<VecDeque<(u64, Arc<Vec<Pair>>)>>,
+}
+
+struct Leaf {
+    /// The first key that is this page's. What stands in it before that was merged into the page before.
+    start: Box<[u8]>,
+    page: u64,
+}
+
+impl Frozen {
+    /// Of a log of which nothing is lost.
+    pub(in crate::database::store) fn new(salvage: Salvage) -> Frozen {
+        let mut leaves = Vec::new();
+        let mut reached: Option<&[u8]> = Some(&[]);
+        for (lo, hi, page) in salvage.leaves() {
+            let Some(before) = reached else { break };
+            let is_covered = !hi.is_empty() && *hi <= *before;
+            if !is_covered {
+                leaves.push(Leaf { start: before.max(lo).into(), page });
+                reached = (!hi.is_empty()).then_some(hi);
+            }
+        }
+        Frozen { salvage, leaves, overlay: BTreeMap::new(), read: Mutex::default() }
+    }
+
+    /// Lays writes over what the pages say.
+    pub(in crate::database::store) fn lay_over(&mut self, writes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+        self.overlay.extend(writes);
+    }
+
+    pub(in crate::database::store) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut next = key.to_vec();
+        next.push(0);
+        Ok(self.first(key, &next)?.map(|(_, value)| value))
+    }
+
+    /// The first entry at or after `from` and before `to`.
+    pub(in crate::database::store) fn first(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
+        let mut from = from.to_vec();
+        while *from < *to {
+            let stored = self.first_stored(&from, to)?;
+            let bounds = (Bound::Included(&*from), Bound::Excluded(to));
+            match (stored, self.overlay.range::<[u8], _>(bounds).next()) {
+                (Some(stored), Some((key, _))) if stored.0 < *key => return Ok(Some(stored)),
+                (_, Some((key, Some(value)))) => return Ok(Some((key.clone(), value.clone()))),
+                (_, Some((key, None))) => {
+                    from.clone_from(key);
+                    from.push(0);
+                }
+                (stored, None) => return Ok(stored),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last entry at or after `from` and before `to`.
+    pub(in crate::database::store) fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
+        let mut to = to.to_vec();
+        while *from < *to {
+            let stored = self.last_stored(from, &to)?;
+            let bounds = (Bound::Included(from), Bound::Excluded(&*to));
+            match (stored, self.overlay.range::<[u8], _>(bounds).next_back()) {
+                (Some(stored), Some((key, _))) if stored.0 > *key => return Ok(Some(stored)),
+                (_, Some((key, Some(value)))) => return Ok(Some((key.clone(), value.clone()))),
+                (_, Some((key, None))) => to.clone_from(key),
+                (stored, None) => return Ok(stored),
+            }
+        }
+        Ok(None)
+    }
+
+    fn first_stored(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
+        let at = self.leaves.partition_point(|leaf| *leaf.start <= *from).saturating_sub(1);
+        for leaf in self.leaves[at..].iter().take_while(|leaf| *leaf.start < *to) {
+            let entries = self.entries(leaf.page)?;
+            let at = entries.partition_point(|(key, _)| **key < *from.max(&leaf.start));
+            if let Some(entry) = entries.get(at) {
+                return Ok(Some(entry.clone()).filter(|(key, _)| **key < *to));
+            }
+        }
+        Ok(None)
+    }
+
+    fn last_stored(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
+        let end = self.leaves.partition_point(|leaf| *leaf.start < *to);
+        for leaf in self.leaves[..end].iter().rev() {
+            let entries = self.entries(leaf.page)?;
+            let at = entries.partition_point(|(key, _)| **key < *to);
+            let found = at.checked_sub(1).map(|at| &entries[at]).filter(|(key, _)| **key >= *leaf.start);
+            if let Some(entry) = found {
+                return Ok(Some(entry.clone()).filter(|(key, _)| **key >= *from));
+            }
+            if *leaf.start <= *from {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entries of a page, in order.
+    fn entries(&self, page: u64) -> io::Result<Arc<Vec<Pair>>> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, entries)) = read.iter().find(|(other, _)| *other == page) {
+            return Ok(Arc::clone(entries));
+        }
+        let entries = self.salvage.entries(page)?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("page {page} can no longer be read"))
+        })?;
+        let entries = Arc::new(entries);
+        read.truncate(PAGES_KEPT - 1);
+        read.push_front((page, Arc::clone(&entries)));
+        Ok(entries)
+    }
+}
