@@ -19,8 +19,9 @@ pub mod tree;
 
 pub use self::tree::{RevId, TREE_IDS_MAX, TREE_SOURCE, TreeId};
 
-/// The most versions one vector from a peer may carry. A vector has one entry for each author of a document.
-pub const VERSIONS_MAX: usize = 256;
+/// The most versions one vector may carry. A vector has one entry for each author of a document; of one that would grow
+/// beyond this the oldest go, and a peer's is refused. As text these fit into the properties of a message.
+pub const VERSIONS_MAX: usize = 2_000;
 
 /// Length in characters of a source ID in text.
 const SOURCE_TEXT_LEN: usize = 22;
@@ -213,7 +214,7 @@ impl VersionVector {
         for v in self.versions() {
             edited.add_history(v);
         }
-        edited
+        edited.pruned()
     }
 
     /// The vector of a merge of `self` (local) with `remote`, made as `version`. Both lists have the newest time first. A
@@ -230,7 +231,7 @@ impl VersionVector {
             merge.add_history(v);
         }
         merge.history.sort_by(|a, b| later(*b, *a));
-        merge
+        merge.pruned()
     }
 
     /// This revision with the other one in its history.
@@ -240,7 +241,7 @@ impl VersionVector {
         for v in other.versions() {
             joined.add_history(v);
         }
-        joined
+        joined.pruned()
     }
 
     /// This revision as it is told to a peer that knows no tree IDs: the newest one by its version.
@@ -248,7 +249,7 @@ impl VersionVector {
         let newest = self.trees.first().map(TreeId::version);
         let mut versions = VersionVector { trees: Vec::new(), ..self.clone() };
         newest.into_iter().for_each(|version| versions.add_history(version));
-        versions
+        versions.pruned()
     }
 
     /// This revision kept against `remote`: the current version stays, the history gains all of `remote`. A tree ID that
@@ -274,6 +275,20 @@ impl VersionVector {
     /// is a tree ID too: Couchbase Lite refuses it where it has the other one.
     pub fn needs_version_to_win(&self, other: &VersionVector) -> bool {
         self.current.source == TREE_SOURCE && !(self.is_tree() && other.is_tree())
+    }
+
+    /// This vector without its oldest versions beyond [`VERSIONS_MAX`]. Whoever has nothing newer of their authors then sees
+    /// a conflict where this is a descendant; nothing is lost by that.
+    fn pruned(mut self) -> VersionVector {
+        let excess = (1 + self.merged.len() + self.history.len()).saturating_sub(VERSIONS_MAX);
+        if excess > 0 {
+            let mut oldest: Vec<Version> = self.history.clone();
+            oldest.sort_by(|a, b| later(*a, *b));
+            oldest.truncate(excess);
+            let newest_gone = oldest.last().copied();
+            self.history.retain(|v| newest_gone.is_none_or(|gone| later(*v, gone) == Ordering::Greater));
+        }
+        self
     }
 
     fn check_len(self) -> Result<VersionVector, RevisionError> {

@@ -48,8 +48,7 @@ fn parse_vector(rev: &str, history: &str) -> Result<VersionVector, ErrorReply> {
     // A malformed revision and a malformed history are two errors.
     let front = rev.split([',', ';']).next().unwrap_or_default();
     front.trim().parse::<RevId>().map_err(|_| ErrorReply::http(400, "malformed revision ID"))?;
-    VersionVector::from_rev_and_history(rev, history)
-        .map_err(|error| ErrorReply::new("LiteCore", 4, error.to_string()))
+    VersionVector::from_rev_and_history(rev, history).map_err(refuse::versions)
 }
 
 #[cfg(test)]

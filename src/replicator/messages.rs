@@ -14,7 +14,7 @@ use super::sequences::RemoteSequence;
 use super::store::{Change, Rejection};
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
 use crate::database::canonical_collection_name;
-use crate::database::revision::{RevId, VersionVector};
+use crate::database::revision::{RevId, RevisionError, VersionVector};
 use crate::database::validate::{check_id, check_stored};
 
 /// The short name of the default collection.
@@ -143,6 +143,11 @@ pub mod refuse {
     /// Another generation of revision IDs.
     pub fn versioning() -> ErrorReply {
         ErrorReply::new("LiteCore", 501, "another kind of revision IDs is in use here")
+    }
+
+    /// A revision whose history is malformed or too long.
+    pub fn versions(error: RevisionError) -> ErrorReply {
+        ErrorReply::new("LiteCore", 4, error.to_string())
     }
 
     /// `subChanges` with a filter.
@@ -285,7 +290,7 @@ fn entry_vector(id: &str, revision: &str) -> Result<VersionVector, ErrorReply> {
     if id.is_empty() {
         return Err(refuse::list_entry(id, revision));
     }
-    revision.parse().map_err(|_| refuse::list_entry(id, revision))
+    VersionVector::from_list_text(revision).map_err(|_| refuse::list_entry(id, revision))
 }
 
 /// Reads the body of `changes`, where one bad entry makes the list bad, as for a stock passive peer.
@@ -331,7 +336,7 @@ pub fn parse_proposals(body: &[u8]) -> Result<Vec<ProposedEntry>, ErrorReply> {
     let entry = |[id, revision, known, _]: EntryItems<'_>| {
         let (id, revision, known) = (text(id), text(revision), text(known));
         let vector = entry_vector(&id, &revision)?;
-        let known = if known.is_empty() { None } else { known.parse().ok() };
+        let known = if known.is_empty() { None } else { VersionVector::from_list_text(&known).ok() };
         Ok(ProposedEntry { vector, id, known })
     };
     parse_list(body)?.into_iter().map(entry).collect()
@@ -386,7 +391,8 @@ pub fn parse_proposals_reply(body: &[u8], entries: usize) -> Option<Vec<ListAnsw
     let answer = |item: &&RawValue| match item.get().as_bytes() {
         object @ [b'{', ..] => {
             let member = |key| bounded_json::member(object, key).ok().flatten();
-            let rev = member("rev").and_then(bounded_json::string).and_then(|rev| rev.parse().ok());
+            let rev = member("rev").and_then(bounded_json::string);
+            let rev = rev.and_then(|rev| VersionVector::from_list_text(&rev).ok());
             status(member("status").map_or(0, number), rev)
         }
         _ => status(number(item), None),

@@ -30,6 +30,20 @@ impl VersionVector {
         vector.check_len()
     }
 
+    /// A revision as a list names it. Of one with more versions than are accepted only the name is read: it can be asked for,
+    /// and is refused alone when it comes.
+    ///
+    /// # Errors
+    /// [`RevisionError::Malformed`]
+    pub fn from_list_text(text: &str) -> Result<VersionVector, RevisionError> {
+        match text.parse() {
+            Err(RevisionError::TooManyVersions { .. }) => {
+                text.split([',', ';']).next().unwrap_or_default().trim().parse()
+            }
+            result => result,
+        }
+    }
+
     fn add_parsed_history(&mut self, ids: Vec<RevId>) {
         for id in ids {
             match id {

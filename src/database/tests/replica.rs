@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Fixture, contents, object};
-use crate::database::revision::{SourceId, Version, VersionVector};
+use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
 use crate::database::{Collection, Database};
 use crate::replicator::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
@@ -370,4 +370,36 @@ fn what_says_the_same_settles() {
             assert_eq!(found.current, later, "{resolution:?}");
         }
     }
+}
+
+#[test]
+fn documents_of_many_authors_are_kept_whole() {
+    let (fixture, database, collection) = open();
+    let version = |n: u64| {
+        let mut source = [0xee; 16];
+        source[..8].copy_from_slice(&n.to_be_bytes());
+        Version { time: 0x18ea_0000_0000_0000 + (n << 16), source: SourceId(source) }
+    };
+    for authors in [256, 257, 1_000, VERSIONS_MAX as u64] {
+        let history = (1..authors).rev().map(version).collect();
+        let revision = IncomingRevision {
+            collection: DEFAULT,
+            id: format!("d{authors}"),
+            vector: VersionVector { history, ..VersionVector::new(version(authors)) },
+            deleted: false,
+            body: Bytes::from_static(b"{}"),
+        };
+        let outcomes =
+            database.commit(std::slice::from_ref(&revision), ConflictPolicy::Refuse).expect("commit");
+        assert!(matches!(outcomes[..], [CommitOutcome::Inserted { .. }]), "{outcomes:?}");
+        assert_eq!(changes(&database, 0).last().map(|change| change.vector.clone()), Some(revision.vector));
+        collection.put(&revision.id, &json!({"edited": true})).expect("put");
+    }
+    let before = changes(&database, 0);
+    database.close();
+    drop((database, collection));
+    let database = fixture.open();
+    assert_eq!(changes(&database, 0), before);
+    let counts: Vec<usize> = before.iter().map(|change| change.vector.versions().count()).collect();
+    assert_eq!(counts, [257, 258, 1_001, VERSIONS_MAX], "the oldest author goes where one is too many");
 }

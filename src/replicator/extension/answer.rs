@@ -10,6 +10,9 @@ use crate::database::revision::VersionVector;
 /// Longest text of an error or vector in an answer, in bytes.
 const TEXT_MAX: usize = 16 << 10;
 
+/// Most versions of a vector that is named whole in an answer.
+const CONFLICT_VERSIONS_MAX: usize = 16;
+
 /// What became of one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevAnswer {
@@ -55,7 +58,7 @@ pub fn encode(answers: &[RevAnswer], format: RevsFormat) -> Vec<u8> {
             RevAnswer::Conflict(vector) if format == RevsFormat::Versions => {
                 put_text(&mut out, &vector.with_trees_as_versions().to_string());
             }
-            RevAnswer::Conflict(vector) => put_text(&mut out, &vector.to_string()),
+            RevAnswer::Conflict(vector) => put_text(&mut out, &conflict_text(vector)),
             RevAnswer::Failed(error) => {
                 put_text(&mut out, &error.domain);
                 put(&mut out, zigzag(i64::from(error.code)));
@@ -65,6 +68,12 @@ pub fn encode(answers: &[RevAnswer], format: RevsFormat) -> Vec<u8> {
         at += run;
     }
     out
+}
+
+/// How a conflicting revision is named: by its vector, or by its name alone if that is long. The sender pulls it anyway.
+fn conflict_text(vector: &VersionVector) -> String {
+    let versions = 1 + vector.merged.len() + vector.history.len();
+    if versions <= CONFLICT_VERSIONS_MAX { vector.to_string() } else { vector.id().to_string() }
 }
 
 /// How many answers from the first on go into one run.

@@ -2,6 +2,7 @@
 
 use super::memory_store;
 
+mod authors;
 mod clocks;
 mod conflicts;
 mod convergence;

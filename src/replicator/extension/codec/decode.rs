@@ -41,7 +41,7 @@ pub fn decode(body: &Bytes) -> Result<RevsMessage, CodecError> {
     let lengths = read_lengths(&mut reader, count, flag_of)?;
     let mut at = reader.at;
     let parts = sequences.into_iter().zip(ids).zip(vectors).zip(lengths);
-    for (n, (((sequence, id), vector), length)) in parts.enumerate() {
+    for (n, (((sequence, id), (vector, too_many_versions)), length)) in parts.enumerate() {
         let flags = flag_of(n);
         let content = match length {
             Some(length) => {
@@ -56,7 +56,8 @@ pub fn decode(body: &Bytes) -> Result<RevsMessage, CodecError> {
             None if flags & flag::GONE != 0 => Content::Gone,
             None => Content::Offer,
         };
-        revisions.push(RevEntry { sequence, id, vector, deleted: flags & flag::DELETED != 0, content });
+        let deleted = flags & flag::DELETED != 0;
+        revisions.push(RevEntry { sequence, id, vector, deleted, content, too_many_versions });
     }
     if at != body.len() {
         return Err(CodecError { field: "end" });
@@ -99,12 +100,15 @@ fn read_ids(reader: &mut Reader<'_>, count: usize) -> Result<Vec<String>, CodecE
     (0..count).map(one).collect()
 }
 
+/// A vector, and how many versions it has if that is too many.
+type ReadVector = (VersionVector, Option<usize>);
+
 fn read_vectors(
     reader: &mut Reader<'_>,
     count: usize,
     sources: &[SourceId],
     flag_of: impl Fn(usize) -> u8,
-) -> Result<Vec<VersionVector>, CodecError> {
+) -> Result<Vec<ReadVector>, CodecError> {
     let field = "version";
     let malformed = CodecError { field };
     let (mut last_time, mut last_source, mut history_versions) = (0u64, None, 0usize);
@@ -122,18 +126,24 @@ fn read_vectors(
             return Err(malformed);
         }
         let mut vector = VersionVector::new(Version { time: last_time, source });
+        let mut too_many = None;
         if flags & flag::HISTORY != 0 {
-            let merged = reader.size(VERSIONS_MAX - 1, field)?;
-            let history = reader.size(VERSIONS_MAX - 1 - merged, field)?;
+            let merged = reader.size(HISTORY_VERSIONS_MAX, field)?;
+            let history = reader.size(HISTORY_VERSIONS_MAX, field)?;
             history_versions += merged + history;
             if history_versions > HISTORY_VERSIONS_MAX {
                 return Err(malformed);
             }
-            for _ in 0..merged {
-                vector.merged.push(reader.version(sources, last_time)?);
-            }
-            for _ in 0..history {
-                vector.history.push(reader.version(sources, last_time)?);
+            let count = 1 + merged + history;
+            too_many = Some(count).filter(|count| *count > VERSIONS_MAX);
+            for n in 0..merged + history {
+                let version = reader.version(sources, last_time)?;
+                match too_many {
+                    // Read over: it is refused alone.
+                    Some(_) => {}
+                    None if n < merged => vector.merged.push(version),
+                    None => vector.history.push(version),
+                }
             }
         }
         if flags & flag::TREES != 0 {
@@ -143,7 +153,7 @@ fn read_vectors(
                 vector.trees.push(reader.tree()?);
             }
         }
-        vectors.push(vector);
+        vectors.push((vector, too_many));
     }
     Ok(vectors)
 }

@@ -6,6 +6,8 @@ mod decode;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 pub use self::decode::decode;
@@ -64,6 +66,8 @@ pub struct RevEntry {
     pub deleted: bool,
     /// What comes with it.
     pub content: Content,
+    /// How many versions it has, if that is more than are accepted; the vector then has the current one alone.
+    pub too_many_versions: Option<usize>,
 }
 
 /// What comes with a revision.
@@ -108,6 +112,8 @@ pub struct RevsEncoder {
     from: u64,
     count: usize,
     sources: Vec<SourceId>,
+    /// Their numbers.
+    source_numbers: HashMap<SourceId, usize>,
     flags: Vec<u8>,
     sequences: Vec<u8>,
     ids: Vec<u8>,
@@ -129,6 +135,7 @@ impl RevsEncoder {
             from,
             count: 0,
             sources: Vec::new(),
+            source_numbers: HashMap::new(),
             flags: Vec::new(),
             sequences: Vec::new(),
             ids: Vec::new(),
@@ -247,11 +254,16 @@ impl RevsEncoder {
 
     /// The number of an author in this message.
     fn source(&mut self, source: SourceId) -> usize {
-        if let Some(known) = self.sources.iter().position(|s| *s == source) {
-            return known;
+        // Nearly always it is the one that was named last.
+        if let Some(last) = self.sources.len().checked_sub(1).filter(|last| self.sources[*last] == source) {
+            return last;
         }
-        self.sources.push(source);
-        self.sources.len() - 1
+        let next = self.sources.len();
+        let number = *self.source_numbers.entry(source).or_insert(next);
+        if number == next {
+            self.sources.push(source);
+        }
+        number
     }
 
     /// The message: the feed stands at `through` after it.
