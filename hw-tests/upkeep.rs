@@ -187,7 +187,9 @@ fn serve_ends_on_a_refused_write_and_resumes_when_it_is_started_again() {
         env!("CARGO_BIN_EXE_gattway"),
         "--db",
     ]);
+    // Nothing is kept free: else the write would be refused before it is begun, and the process go on.
     limited.arg(&db).args(["serve", "--listen", "tcp:127.0.0.1:0", "--plain", "--import", "-", "--json"]);
+    limited.args(["--keep-free", "0"]);
     limited.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let mut child = limited.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();

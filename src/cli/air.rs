@@ -288,6 +288,11 @@ impl Air {
         Ok((status, Traffic { seconds, setup_s, ..traffic }))
     }
 
+    /// Bytes of ATT values so far, both directions.
+    pub(super) fn bytes(&self) -> u64 {
+        self.radio.counters().packets().bytes
+    }
+
     /// Breaks the radio connection and keeps the devices apart for `duration`.
     pub(super) fn cut(&self, duration: Duration) {
         let (radio, field, gateway, path) =

@@ -39,6 +39,7 @@ pub(super) struct Cli {
 
 /// Options that every command knows.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(super) struct GlobalArgs {
     /// The database's directory; commands that save something make it if it does not exist
     #[arg(long, global = true, env = "GATTWAY_DB", value_name = "DIR")]
@@ -90,7 +91,7 @@ pub(super) fn refuse(error: &clap::Error) -> ExitCode {
         || std::env::args_os().any(|arg| arg == "--log-format=json");
     if is_json && error.use_stderr() {
         words::use_json();
-        words::say(words::Level::Error, error.render().to_string().trim_end(), None);
+        words::say(words::Level::Error, error.render().to_string().lines().next().unwrap_or_default(), None);
         words::end();
     } else {
         // A reader that has gone already wanted nothing of it.

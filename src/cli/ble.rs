@@ -61,20 +61,21 @@ pub(super) enum Central {
 
 /// Options of commands that use Bluetooth.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Bluetooth")]
 pub(super) struct BleArgs {
-    /// Bluetooth: the adapter, by name (hci0) or address [default: the first]
+    /// The adapter, by name (hci0) or address [default: the first]
     #[arg(long, value_name = "ADAPTER")]
     pub(super) adapter: Option<String>,
 
-    /// Bluetooth: how packets are sent
+    /// How packets are sent
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) central: Central,
 
-    /// Bluetooth: connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has
+    /// Connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has
     #[arg(long, value_name = "N", default_value_t = SLOTS_DEFAULT as u16, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) slots: u16,
 
-    /// Bluetooth: pair with a peer that wants it (serve --link-security); if it shows a code of six digits, that is asked for,
+    /// Pair with a peer that wants it (serve --link-security); if it shows a code of six digits, that is asked for,
     /// a line on standard input
     #[arg(long)]
     pub(super) link_pair: bool,
@@ -111,16 +112,17 @@ pub(super) enum LinkSecurityArg {
 
 /// Options of `serve` for Bluetooth's own security.
 #[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Bluetooth")]
 pub(super) struct LinkArgs {
-    /// Bluetooth: what the radio connection must have, beneath the session's own security
+    /// What the radio connection must have, beneath the session's own security
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     link_security: LinkSecurityArg,
 
-    /// Bluetooth: only devices that have paired before; implies at least --link-security encrypt
+    /// Only devices that have paired before; implies at least --link-security encrypt
     #[arg(long)]
     bonded_only: bool,
 
-    /// Bluetooth: tell everybody the name of this machine; peers find it by `ble:NAME` without knowing it. Always told
+    /// Tell everybody the name of this machine; peers find it by `ble:NAME` without knowing it. Always told
     /// with --plain
     #[arg(long)]
     advertise_name: bool,

@@ -1,8 +1,10 @@
 //! How another process asks the one that has a database open: a Unix socket in the database's directory, its owner's alone.
 //!
-//! The request is one line; the answer is what the request is for. There is one request so far: `backup`, answered with
-//! the bytes of a backup ([`Database::backup`]). The socket's place belongs to whoever holds the database's lock, so one
-//! that is left from a killed process is replaced.
+//! The request is one line; the answer is what the request is for. `backup` is answered with the bytes of a backup
+//! ([`Database::backup`]), `changes` and a JSON object with the rows of a change feed ([`changes`]). The socket's place belongs to
+//! whoever holds the database's lock, so one that is left from a killed process is replaced.
+
+pub(super) mod changes;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -11,9 +13,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::database::Database;
 
@@ -21,8 +24,13 @@ const SOCKET: &str = "control";
 
 const BACKUP: &str = "backup";
 
+const CHANGES: &str = "changes ";
+
 /// Longest request, bytes.
-const REQUEST_BYTES_MAX: u64 = 64;
+const REQUEST_BYTES_MAX: u64 = 2048;
+
+/// Clients at one time; the next is sent away.
+const CLIENTS_MAX: usize = 16;
 
 /// How long a client may take to say what it wants, and to take a piece of the answer.
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(30);
@@ -33,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The socket of a running process, until dropped.
 pub(super) struct Control {
     directory: File,
-    ended: Arc<AtomicBool>,
+    ended: watch::Sender<bool>,
 }
 
 impl Control {
@@ -58,27 +66,17 @@ impl Control {
         // The directory is its owner's alone, so nobody else gets in before the mode is set.
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        let ended = Arc::new(AtomicBool::new(false));
-        let (db, told) = (db.clone(), Arc::clone(&ended));
-        thread::Builder::new().name("gattway-control".into()).spawn(move || {
-            for stream in listener.incoming() {
-                if told.load(Ordering::Acquire) {
-                    return;
-                }
-                let served = stream.and_then(|stream| serve(&db, &stream));
-                if let Err(error) = served {
-                    tracing::debug!(%error, "a request on the control socket");
-                    thread::sleep(ACCEPT_PAUSE);
-                }
-            }
-        })?;
+        let (ended, told) = watch::channel(false);
+        let db = db.clone();
+        let run = move || accept(&listener, &db, &told);
+        thread::Builder::new().name("gattway-control".into()).spawn(run)?;
         Ok(Control { directory, ended })
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Release);
+        self.ended.send_replace(true);
         let path = socket_path(&self.directory);
         // Wakes the thread; without it the process ends it.
         let _ = UnixStream::connect(&path);
@@ -91,25 +89,59 @@ fn socket_path(directory: &File) -> String {
     format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())
 }
 
-fn serve(db: &Database, stream: &UnixStream) -> io::Result<()> {
+/// Gives each client a thread of its own, so that one that reads slowly holds up no other.
+fn accept(listener: &UnixListener, db: &Database, ended: &watch::Receiver<bool>) {
+    let clients = Arc::new(());
+    for stream in listener.incoming() {
+        if *ended.borrow() {
+            return;
+        }
+        let client = Arc::clone(&clients);
+        let (db, told) = (db.clone(), ended.clone());
+        let served = stream.and_then(|stream| {
+            if Arc::strong_count(&client) > CLIENTS_MAX + 1 {
+                return Err(io::Error::other("too many clients"));
+            }
+            let run = move || {
+                if let Err(error) = serve(&db, stream, told) {
+                    tracing::debug!(%error, "a request on the control socket");
+                }
+                drop(client);
+            };
+            thread::Builder::new().name("gattway-client".into()).spawn(run)
+        });
+        if let Err(error) = served {
+            tracing::debug!(%error, "a client of the control socket");
+            thread::sleep(ACCEPT_PAUSE);
+        }
+    }
+}
+
+fn serve(db: &Database, stream: UnixStream, ended: watch::Receiver<bool>) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
     stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
     let mut request = String::new();
-    BufReader::new(stream.take(REQUEST_BYTES_MAX)).read_line(&mut request)?;
-    match request.trim_end() {
-        BACKUP => {
-            let mut out = BufWriter::with_capacity(64 * 1024, stream);
-            db.backup(&mut out, |_, _| ()).map_err(|error| io::Error::other(error.to_string()))?;
-            out.flush()
-        }
-        _ => Ok(()),
+    BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut request)?;
+    let request = request.trim_end();
+    if request == BACKUP {
+        let mut out = BufWriter::with_capacity(64 * 1024, &stream);
+        db.backup(&mut out, |_, _| ()).map_err(|error| io::Error::other(error.to_string()))?;
+        return out.flush();
     }
+    match request.strip_prefix(CHANGES) {
+        Some(wanted) => changes::answer(db, stream, serde_json::from_str(wanted)?, ended),
+        None => Ok(()),
+    }
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let directory = File::open(path)?;
+    UnixStream::connect(socket_path(&directory))
 }
 
 /// Asks the process that has the database open for a backup; gives the stream of its bytes.
 pub(super) fn request_backup(path: &Path) -> io::Result<impl Read> {
-    let directory = File::open(path)?;
-    let mut stream = UnixStream::connect(socket_path(&directory))?;
+    let mut stream = connect(path)?;
     // A large document, or a writer that is slow to let the backup in, takes its time.
     stream.set_read_timeout(Some(4 * CLIENT_TIME_MAX))?;
     stream.write_all(format!("{BACKUP}\n").as_bytes())?;

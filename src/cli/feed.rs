@@ -24,6 +24,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(500);
 
 /// Options of the import that runs beside replication.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Import")]
 pub(super) struct FeedArgs {
     /// Save documents that another program writes, one JSON object a line; `-` is standard input.
     ///

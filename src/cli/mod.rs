@@ -22,6 +22,7 @@ mod feed;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod group;
+mod holder;
 mod id;
 mod listening;
 mod logging;

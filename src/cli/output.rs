@@ -72,9 +72,9 @@ impl Output {
     }
 }
 
-/// Prints a line on standard error, or some; nobody waits for whoever reads it.
-pub(super) fn note(lines: &str) {
-    words::say(words::Level::Info, lines, None);
+/// Prints a line on standard error; nobody waits for whoever reads it.
+pub(super) fn note(line: &str) {
+    words::say(words::Level::Info, line, None);
 }
 
 /// Whether a person looks at standard output.

@@ -18,6 +18,12 @@ use crate::secure::{Access, PeerId, Permissions};
 /// What stands for all peers that nothing else is said about.
 const EVERYBODY: &str = "default";
 
+/// The same in words.
+const OTHERS: &str = "all others that may come in";
+
+/// The role of a peer that is kept out.
+const DENIED: &str = "DENIED";
+
 /// The trust list of this database: who may sync with it, and what each may do.
 ///
 /// Peers come into it by `gattway pair`, by proving to be in the same group, or by `peers add`. A change takes effect within
@@ -60,6 +66,10 @@ pub(super) struct RenameArgs {
     /// The new name
     #[arg(value_name = "NAME")]
     name: String,
+
+    /// Print the result as one JSON object, as `peers ls --json` has it
+    #[arg(long)]
+    json: bool,
 }
 
 /// What a peer may do.
@@ -157,6 +167,10 @@ pub(super) struct AllowArgs {
 
     #[command(flatten)]
     roles: RoleArgs,
+
+    /// Print the result as one JSON object, as `peers ls --json` has it
+    #[arg(long)]
+    json: bool,
 }
 
 /// Keep a peer out, whatever it proves. Its open connections end within seconds.
@@ -168,6 +182,10 @@ pub(super) struct DenyArgs {
     /// Its name, its ID or the beginning of its ID; a whole ID need not be in the list
     #[arg(value_name = "PEER")]
     peer: String,
+
+    /// Print the result as one JSON object, as `peers ls --json` has it
+    #[arg(long)]
+    json: bool,
 }
 
 /// Take a peer off the list, with its name and roles. A member of the group is entered again when it comes.
@@ -176,6 +194,10 @@ pub(super) struct ForgetArgs {
     /// Its name, its ID or the beginning of its ID
     #[arg(value_name = "PEER")]
     peer: String,
+
+    /// Print the result as one JSON object, as `peers ls --json` has it
+    #[arg(long)]
+    json: bool,
 }
 
 /// Enter a peer by its ID, as `gattway id` prints it there. The peer must have this database in its list as well.
@@ -191,6 +213,10 @@ pub(super) struct AddArgs {
 
     #[command(flatten)]
     roles: RoleArgs,
+
+    /// Print the result as one JSON object, as `peers ls --json` has it
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(global: &GlobalArgs, command: &PeersCommand) -> Result<(), CliError> {
@@ -201,48 +227,65 @@ pub(super) fn run(global: &GlobalArgs, command: &PeersCommand) -> Result<(), Cli
     };
     match command {
         PeersCommand::Ls(args) => ls(&directory, args),
-        PeersCommand::Rename(args) => change(&directory, |list| {
+        PeersCommand::Rename(args) => change(&directory, args.json, |list| {
             let id = list.find(&args.peer)?;
-            list.rename(&id, &args.name)
+            list.rename(&id, &args.name)?;
+            Ok(Some(id))
         }),
-        PeersCommand::Allow(args) => allow(&directory, args),
+        PeersCommand::Allow(args) => change(&directory, args.json, |list| allow(list, args)),
         PeersCommand::Deny(args) => deny(&directory, args),
-        PeersCommand::Forget(args) => change(&directory, |list| {
-            let id = list.find(&args.peer)?;
-            list.forget(&id);
-            Ok(())
-        }),
-        PeersCommand::Add(args) => add(&directory, args),
+        PeersCommand::Forget(args) => forget(&directory, args),
+        PeersCommand::Add(args) => change(&directory, args.json, |list| add(list, args)),
     }
 }
 
-fn change<T>(
+/// Changes what is said about a peer (`None`: about all others), and tells what is said now.
+fn change(
     directory: &Path,
-    change: impl FnOnce(&mut TrustList) -> Result<T, TrustError>,
-) -> Result<T, CliError> {
-    TrustList::update(directory, change).map_err(failed)
+    json: bool,
+    change: impl FnOnce(&mut TrustList) -> Result<Option<PeerId>, TrustError>,
+) -> Result<(), CliError> {
+    let changed = TrustList::update(directory, |list| {
+        let id = change(list)?;
+        Ok((id, list.clone()))
+    });
+    let (id, list) = changed.map_err(failed)?;
+    let row = match &id {
+        Some(id) => Row::new(id.to_text(), list.get(id), list.permissions(id)),
+        None => Row::new(EVERYBODY.into(), None, &list.default),
+    };
+    let who = match &id {
+        Some(id) => row.name.map_or_else(|| id.short(), |name| format!("{name} ({})", id.short())),
+        None => OTHERS.to_owned(),
+    };
+    let mut out = Output::new();
+    if json {
+        out.json(&row)?;
+    } else if row.allowed {
+        out.line(format!("{who}: {}", roles_text(&row)))?;
+    } else {
+        out.line(format!("{who}: {DENIED}"))?;
+    }
+    out.flush()
 }
 
-fn allow(directory: &Path, args: &AllowArgs) -> Result<(), CliError> {
+fn allow(list: &mut TrustList, args: &AllowArgs) -> Result<Option<PeerId>, TrustError> {
     if args.peer == EVERYBODY {
-        return change(directory, |list| {
-            list.default = args.roles.applied(list.default.clone())?;
-            Ok(())
-        });
+        list.default = args.roles.applied(list.default.clone())?;
+        return Ok(None);
     }
-    change(directory, |list| {
-        let id = list.find(&args.peer)?;
-        let permissions = args.roles.for_peer(list, &id)?;
-        if let Some(peer) = list.get_mut(&id) {
-            peer.denied = false;
-            peer.permissions = permissions.or(peer.permissions.take());
-        }
-        Ok(())
-    })
+    let id = list.find(&args.peer)?;
+    let permissions = args.roles.for_peer(list, &id)?;
+    if let Some(peer) = list.get_mut(&id) {
+        peer.denied = false;
+        peer.permissions = permissions.or(peer.permissions.take());
+    }
+    Ok(Some(id))
 }
 
 fn deny(directory: &Path, args: &DenyArgs) -> Result<(), CliError> {
-    let origin = change(directory, |list| {
+    let mut origin = Origin::Manual;
+    change(directory, args.json, |list| {
         // A stranger can be kept out before it is met.
         let id = match (list.find(&args.peer), args.peer.parse::<PeerId>()) {
             (Err(TrustError::Unknown { .. }), Ok(id)) => id,
@@ -250,7 +293,8 @@ fn deny(directory: &Path, args: &DenyArgs) -> Result<(), CliError> {
         };
         let peer = list.enter(id, Origin::Group)?;
         peer.denied = true;
-        Ok(peer.origin)
+        origin = peer.origin;
+        Ok(Some(id))
     })?;
     if origin == Origin::Group && Group::load(directory).map_err(group_failed)?.is_some() {
         note(
@@ -260,20 +304,33 @@ fn deny(directory: &Path, args: &DenyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn add(directory: &Path, args: &AddArgs) -> Result<(), CliError> {
-    change(directory, |list| {
-        let permissions = args.roles.for_peer(list, &args.id)?;
-        let peer = list.enter(args.id, Origin::Manual)?;
-        if peer.origin == Origin::Group {
-            peer.origin = Origin::Manual;
-        }
-        peer.denied = false;
-        peer.permissions = permissions.or(peer.permissions.take());
-        match &args.name {
-            Some(name) => list.rename(&args.id, name),
-            None => Ok(()),
-        }
-    })
+fn forget(directory: &Path, args: &ForgetArgs) -> Result<(), CliError> {
+    let forgotten = TrustList::update(directory, |list| {
+        let id = list.find(&args.peer)?;
+        list.forget(&id);
+        Ok(id)
+    });
+    let id = forgotten.map_err(failed)?;
+    let mut out = Output::new();
+    match args.json {
+        true => out.json(&serde_json::json!({"id": id.to_text(), "forgotten": true}))?,
+        false => out.line(format!("{}: forgotten", id.short()))?,
+    }
+    out.flush()
+}
+
+fn add(list: &mut TrustList, args: &AddArgs) -> Result<Option<PeerId>, TrustError> {
+    let permissions = args.roles.for_peer(list, &args.id)?;
+    let peer = list.enter(args.id, Origin::Manual)?;
+    if peer.origin == Origin::Group {
+        peer.origin = Origin::Manual;
+    }
+    peer.denied = false;
+    peer.permissions = permissions.or(peer.permissions.take());
+    if let Some(name) = &args.name {
+        list.rename(&args.id, name)?;
+    }
+    Ok(Some(args.id))
 }
 
 /// A peer as scripts read it.
@@ -333,7 +390,7 @@ fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for (id, peer) in list.peers() {
         let row = Row::new(id.short(), Some(peer), list.permissions(id));
-        let role = if peer.denied { "DENIED".to_owned() } else { roles_text(&row) };
+        let role = if peer.denied { DENIED.to_owned() } else { roles_text(&row) };
         let seen = row.last_seen_s.map_or("never".to_owned(), |at| ago(now.saturating_sub(at)));
         table.add_row([row.name.unwrap_or("-"), &row.id, row.origin.unwrap_or("-"), &role, &seen]);
     }
@@ -342,10 +399,7 @@ fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
     } else {
         out.line(table.trim_fmt())?;
     }
-    out.line(format!(
-        "all others that may come in: {}",
-        roles_text(&Row::new(String::new(), None, &list.default))
-    ))?;
+    out.line(format!("{OTHERS}: {}", roles_text(&Row::new(String::new(), None, &list.default))))?;
     out.flush()
 }
 
@@ -357,7 +411,8 @@ fn roles_text(row: &Row<'_>) -> String {
 /// A time span, to the precision that the list keeps.
 fn ago(seconds: u64) -> String {
     match seconds {
-        0..7200 => "within 2 h".into(),
+        0..120 => "just now".into(),
+        120..7200 => format!("{} min ago", seconds / 60),
         7200..172_800 => format!("{} h ago", seconds / 3600),
         _ => format!("{} days ago", seconds / 86_400),
     }

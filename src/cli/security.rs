@@ -26,6 +26,7 @@ const HOW_TO_MEET: &str = "put both into a group (`gattway group create` here, `
 
 /// Options of commands that talk to peers.
 #[derive(Clone, Copy, Debug, Default, Args)]
+#[command(next_help_heading = "Who may come in")]
 pub(super) struct SecurityArgs {
     /// Let strangers in as well: encrypted, and shown by the ID that they prove, but whoever comes may do everything
     #[arg(long, conflicts_with = "plain")]
@@ -121,9 +122,10 @@ impl Security {
                 vec!["NOT encrypted: anybody in reach may read along and take part (--plain)".into()]
             }
             Security::Secure(config) if Keyring::new(&config.identity, &*config.policy).is_empty() => {
-                vec![format!(
-                    "nobody may connect yet: this database is in no group and has no paired peer\n  -> {HOW_TO_MEET}"
-                )]
+                vec![
+                    "nobody may connect yet: this database is in no group and has no paired peer".into(),
+                    format!("  -> {HOW_TO_MEET}"),
+                ]
             }
             Security::Secure(config) if config.policy.admits_strangers() => {
                 vec![format!("this database is {}; strangers are let in (--trust-all)", config.identity.id())]
@@ -299,6 +301,14 @@ impl PeerPolicy for TrustAll {
             Err(Refusal::Stranger) => Ok(Grant::full(None)),
             answer => answer,
         }
+    }
+
+    fn came(&self, peer: &PeerId, via: Authentication) {
+        self.0.came(peer, via);
+    }
+
+    fn left(&self, peer: &PeerId, via: Authentication) {
+        self.0.left(peer, via);
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

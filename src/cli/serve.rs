@@ -19,7 +19,7 @@ use super::output::counted;
 use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Keeper, Security, SecurityArgs};
 use super::sync::check_stdio;
-use super::{CliError, Exit, store};
+use super::{CliError, Exit, store, words};
 use crate::database::Database;
 use crate::endpoint::{
     MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
@@ -99,6 +99,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
     security::keep_secrets_in_memory();
+    words::tell_time();
     let path = global.db_path()?;
     let db = store::open_keeping_free(path, args.keep_free)?;
     let _control = Control::start(&db);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::documents::Edit;
 use super::events::{Event, Events};
+use super::holder::holder;
 use super::output::{bytes_text, note};
 use super::{CliError, Exit};
 use crate::database::validate::check_body;
@@ -373,6 +374,14 @@ fn no_document(collection: &Collection, id: &str) -> CliError {
         .help("`gattway db ls` lists what is there")
 }
 
+/// Names who has the database, and what can be done meanwhile.
+fn in_use(path: &Path) -> CliError {
+    let by = holder(path).unwrap_or_else(|| "another process".to_owned());
+    CliError::new(Exit::Database, format!("database {} is in use by {by}", path.display())).help(
+        "`db backup`, `db changes`, `id`, `group` and `peers` work beside a `serve` or `sync`; for all else end that first",
+    )
+}
+
 /// A failure of the database, with the exit code it has.
 pub(super) fn failed(error: DatabaseError) -> CliError {
     let exit = match &error {
@@ -390,6 +399,7 @@ pub(super) fn failed(error: DatabaseError) -> CliError {
         DatabaseError::ReadOnly { .. } => {
             told.help("reading works: `db get`, `ls`, `export`, `backup`, `verify`, `repair --to ELSEWHERE`")
         }
+        DatabaseError::InUse { path } => in_use(&path),
         DatabaseError::Damaged { .. } => {
             told.help("`gattway db verify` says what is damaged, `gattway db repair` saves what is whole")
         }

@@ -15,7 +15,7 @@ use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Keeper, Security, SecurityArgs};
-use super::{CliError, Exit, store};
+use super::{CliError, Exit, store, words};
 use crate::database::Database;
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
 use crate::replicator::{Replicator, ReplicatorConfiguration, ReplicatorType};
@@ -108,6 +108,9 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
     security::keep_secrets_in_memory();
+    if args.continuous {
+        words::tell_time();
+    }
     let path = global.db_path()?;
     let db = store::open(path)?;
     let _control = Control::start(&db);

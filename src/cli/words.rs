@@ -13,13 +13,14 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::sink::Sink;
-use super::visible::{visible_json, visible_lines};
+use super::visible::{visible, visible_json, visible_lines};
 
 /// How long the end of the process waits for a reader that does not go on.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 static IS_JSON: AtomicBool = AtomicBool::new(false);
+static TELLS_TIME: AtomicBool = AtomicBool::new(false);
 
 /// How a line is marked among log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +51,20 @@ fn sink() -> &'static Sink {
     SINK.get_or_init(|| Sink::start("gattway-stderr", io::stderr(), tell, || ()))
 }
 
-/// Says something, in one line or some; `help`: what to do now.
-pub(super) fn say(level: Level, lines: &str, help: Option<&str>) {
-    sink().push(in_form(level, lines, help));
+/// Lines have the time from now on: who reads them later wants to know.
+pub(super) fn tell_time() {
+    TELLS_TIME.store(true, Ordering::Relaxed);
 }
 
-fn in_form(level: Level, lines: &str, help: Option<&str>) -> Vec<u8> {
+/// Says something in one line; `help`: what to do now.
+pub(super) fn say(level: Level, line: &str, help: Option<&str>) {
+    sink().push(in_form(level, line, help));
+}
+
+/// An end of line in what a peer chose does not make a line of its own.
+fn in_form(level: Level, line: &str, help: Option<&str>) -> Vec<u8> {
     let mut text = if is_json() {
-        let mut fields = Map::from_iter([("message".to_owned(), Value::from(lines))]);
+        let mut fields = Map::from_iter([("message".to_owned(), Value::from(line))]);
         fields.extend(help.map(|help| ("help".to_owned(), help.into())));
         let name = match level {
             Level::Info => "INFO",
@@ -67,19 +74,26 @@ fn in_form(level: Level, lines: &str, help: Option<&str>) -> Vec<u8> {
         let line = json!({"timestamp": time(), "level": name, "fields": fields, "target": "gattway"});
         visible_json(&line.to_string()).into_owned()
     } else {
-        let help = help.map_or_else(String::new, |help| format!("\n  -> {help}"));
-        visible_lines(&format!("{lines}{help}")).into_owned()
+        let at = if TELLS_TIME.load(Ordering::Relaxed) { format!("{} ", second()) } else { String::new() };
+        let help = help.map_or_else(String::new, |help| format!("\n  -> {}", visible(help)));
+        format!("{at}{}{help}", visible(line))
     };
     text.push('\n');
     text.into_bytes()
 }
 
 /// Now, as log lines have it.
-pub(super) fn time() -> String {
+fn time() -> String {
     let mut text = String::new();
     // Fails only if the text cannot grow.
     let _ = SystemTime.format_time(&mut Writer::new(&mut text));
     text
+}
+
+/// The same without fractions, which nobody needs among words.
+fn second() -> String {
+    let time = time();
+    time.split_once('.').map_or(time.clone(), |(second, _)| format!("{second}Z"))
 }
 
 /// Something for a terminal that the next one replaces.

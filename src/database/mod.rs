@@ -64,6 +64,8 @@ pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id}
 use self::revision::SourceId;
 pub use self::store::AHEAD_COUNTED_MAX;
 use self::store::Store;
+#[cfg(feature = "cli")]
+pub(crate) use self::store::lock_file;
 pub use self::store::{
     BackupInfo, Damage, DocumentName, Lack, RestoreReport, Room, SalvageReport, VerifyReport,
 };

@@ -139,6 +139,12 @@ pub trait PeerPolicy: Send + Sync {
     /// It may not.
     fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal>;
 
+    /// A session with this peer begins.
+    fn came(&self, _: &PeerId, _: Authentication) {}
+
+    /// It has ended.
+    fn left(&self, _: &PeerId, _: Authentication) {}
+
     /// Changes whenever an answer may have changed. An open connection whose answer differs then is closed.
     fn watch(&self) -> watch::Receiver<u64>;
 }

@@ -20,8 +20,10 @@ use super::{Authentication, Grant, Identity, PeerId, PeerPolicy, Permissions, Ps
 
 /// How often a long-running command looks for changes.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two notes that a peer was seen: each is a write to the medium.
-const SEEN_INTERVAL_S: u64 = 3600;
+/// Time between two notes that a peer came or left: each is a write to the medium.
+const SEEN_INTERVAL_S: u64 = 60;
+/// The same for one that stays.
+const PRESENT_INTERVAL_S: u64 = 900;
 /// Peers that were seen and wait to be noted.
 const SEEN_MAX: usize = 256;
 
@@ -54,8 +56,24 @@ struct State {
     failed: Option<String>,
     /// The peer that is wanted before all others.
     preferred: Option<PeerId>,
-    /// Peers that came and are to be noted.
+    /// Peers that came or left and are to be noted.
     seen: BTreeMap<PeerId, Authentication>,
+    /// Those with open sessions, and how many of them.
+    present: BTreeMap<PeerId, (Authentication, u32)>,
+}
+
+impl State {
+    /// Notes a peer at the next look, unless it was a short time ago.
+    fn see(&mut self, peer: &PeerId, via: Authentication, interval_s: u64) {
+        let last = self.list.get(peer).map_or(0, |entry| entry.last_seen_s);
+        if (last == 0 || now_s().abs_diff(last) >= interval_s) && self.seen.len() < SEEN_MAX {
+            self.seen.insert(*peer, via);
+        }
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 type Stamps = (Option<FileStamp>, Option<FileStamp>);
@@ -80,6 +98,7 @@ impl Trust {
             failed: None,
             preferred: None,
             seen: BTreeMap::new(),
+            present: BTreeMap::new(),
         };
         Ok(Trust {
             directory: directory.to_owned(),
@@ -134,11 +153,16 @@ impl Trust {
 
     /// Enters who came into the list.
     fn note_seen(&self) {
-        let seen = std::mem::take(&mut self.lock().seen);
+        let seen = {
+            let mut state = self.lock();
+            let present: Vec<_> = state.present.iter().map(|(id, (via, _))| (*id, *via)).collect();
+            present.iter().for_each(|(id, via)| state.see(id, *via, PRESENT_INTERVAL_S));
+            std::mem::take(&mut state.seen)
+        };
         if seen.is_empty() {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = now_s();
         let noted = TrustList::update(&self.directory, |list| {
             for (id, via) in &seen {
                 // Without the group's proof, only who is in the list can have come: and was taken off meanwhile.
@@ -264,12 +288,29 @@ impl PeerPolicy for Trust {
             name: entry.and_then(|entry| entry.name.clone()),
             permissions: state.list.permissions(peer).clone(),
         };
-        let last = entry.map_or(0, |entry| entry.last_seen_s);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        if (entry.is_none() || now.abs_diff(last) >= SEEN_INTERVAL_S) && state.seen.len() < SEEN_MAX {
-            state.seen.insert(*peer, via);
-        }
+        state.see(peer, via, SEEN_INTERVAL_S);
         Ok(grant)
+    }
+
+    fn came(&self, peer: &PeerId, via: Authentication) {
+        let mut state = self.lock();
+        if state.present.len() < SEEN_MAX || state.present.contains_key(peer) {
+            state.present.entry(*peer).or_insert((via, 0)).1 += 1;
+        }
+    }
+
+    fn left(&self, peer: &PeerId, via: Authentication) {
+        let mut state = self.lock();
+        if let Some((_, sessions)) = state.present.get_mut(peer) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                state.present.remove(peer);
+            }
+        }
+        // A stranger that was let in is in no list.
+        if via != Authentication::Open {
+            state.see(peer, via, SEEN_INTERVAL_S);
+        }
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

@@ -5,13 +5,13 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use serde_json::json;
 
 use super::CollectionArg;
 use crate::cli::args::GlobalArgs;
+use crate::cli::control::changes::{Request, Row, Rows};
 use crate::cli::output::Output;
 use crate::cli::{CliError, store};
-use crate::database::{Change, Collection};
+use crate::database::{Collection, Database};
 
 /// How often `--follow` looks at the database's files.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
@@ -21,9 +21,9 @@ const PAGE: usize = 1000;
 
 /// Print what changed, in order: each document once, at its newest change.
 ///
-/// With --follow it goes on. Only one process can have a database open, so it opens the database for a moment whenever
-/// its files have changed: other short commands go on working beside it. While a `serve` or `sync` has the database it
-/// waits; those tell of their documents themselves, with --json.
+/// Only one process can have a database open: while a `serve` or `sync` has it, that one is asked. With --follow it goes on; it
+/// opens the database for a moment whenever its files have changed, so that other short commands go on working beside it, and
+/// is told at once of what a `serve` or `sync` takes and sends.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -56,16 +56,11 @@ pub(super) fn run(global: &GlobalArgs, args: &ChangesArgs) -> Result<(), CliErro
     let mut feed =
         Feed { args, since: args.since, left: args.limit.unwrap_or(usize::MAX), out: Output::new() };
     let mut seen = newest_file(path);
-    feed.print(&store::collection(&store::open_to_read(path)?, &args.collection.collection)?)?;
+    feed.print_once(path)?;
     while args.follow && feed.left > 0 {
         thread::sleep(FOLLOW_INTERVAL);
         let now = newest_file(path);
-        if now == seen {
-            continue;
-        }
-        if let Some(db) = store::open_if_free(path)? {
-            feed.print(&store::collection(&db, &args.collection.collection)?)?;
-            drop(db);
+        if now != seen && feed.try_print(path)? {
             // What opening and closing did to the files is not news.
             seen = newest_file(path);
         }
@@ -88,27 +83,67 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
+    /// Prints what there is, also of a database that another process has open for longer.
+    fn print_once(&mut self, path: &Path) -> Result<(), CliError> {
+        if Database::exists(path) && self.ask(path)? {
+            return Ok(());
+        }
+        // A short command ends soon, and what answers nothing is told.
+        let db = store::open_to_read(path)?;
+        self.print(&store::collection(&db, &self.args.collection.collection)?)
+    }
+
+    /// Prints what is new, and with a `serve` or `sync` what comes while it runs; true if the database was opened for it.
+    fn try_print(&mut self, path: &Path) -> Result<bool, CliError> {
+        if self.ask(path)? {
+            // What was written while that process ended is looked for next.
+            return Ok(false);
+        }
+        let Some(db) = store::open_if_free(path)? else { return Ok(false) };
+        self.print(&store::collection(&db, &self.args.collection.collection)?)?;
+        Ok(true)
+    }
+
+    /// Lets the process that has the database tell; false if none does.
+    fn ask(&mut self, path: &Path) -> Result<bool, CliError> {
+        let request = Request {
+            collection: self.args.collection.collection.clone(),
+            since: self.since,
+            follow: self.args.follow,
+        };
+        let Some(mut rows) = Rows::ask(path, &request)? else { return Ok(false) };
+        while self.left > 0 {
+            if !rows.has_more() {
+                self.out.flush()?;
+            }
+            let Some(row) = rows.next() else { break };
+            self.line(&row)?;
+        }
+        self.out.flush()?;
+        Ok(true)
+    }
+
     fn print(&mut self, collection: &Collection) -> Result<(), CliError> {
         while self.left > 0 {
             let page = collection.changes_since(self.since, self.left.min(PAGE)).map_err(store::failed)?;
-            let Some(last) = page.last() else { break };
-            self.since = last.sequence;
-            self.left -= page.len();
-            for change in &page {
-                self.line(change)?;
+            if page.is_empty() {
+                break;
+            }
+            for change in page {
+                self.line(&change.into())?;
             }
         }
         self.out.flush()
     }
 
-    fn line(&mut self, change: &Change) -> Result<(), CliError> {
-        let revision = change.revision.id().to_string();
+    fn line(&mut self, row: &Row) -> Result<(), CliError> {
+        self.since = row.sequence;
+        self.left -= 1;
         if self.args.json {
-            let Change { sequence, id, deleted, .. } = change;
-            self.out.json(&json!({"sequence": sequence, "_id": id, "_rev": revision, "deleted": deleted}))
+            self.out.json(row)
         } else {
-            let deleted = if change.deleted { "  deleted" } else { "" };
-            self.out.text(&format!("{:>8}  {}{deleted}", change.sequence, change.id))
+            let deleted = if row.deleted { "  deleted" } else { "" };
+            self.out.text(&format!("{:>8}  {}{deleted}", row.sequence, row.id))
         }
     }
 }

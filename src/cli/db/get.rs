@@ -25,6 +25,10 @@ pub(in crate::cli) struct GetArgs {
 
     #[command(flatten)]
     collection: CollectionArg,
+
+    /// One line, on a terminal too
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(db: &Database, args: &GetArgs) -> Result<(), CliError> {
@@ -32,7 +36,7 @@ pub(super) fn run(db: &Database, args: &GetArgs) -> Result<(), CliError> {
     let document = store::get(&collection, &args.id)?;
     let value = if args.body { document.into_body().into() } else { store::with_meta(document, true) };
     let mut out = Output::new();
-    if output::stdout_is_terminal() {
+    if output::stdout_is_terminal() && !args.json {
         out.pretty_json(&value)?;
     } else {
         out.json(&value)?;

@@ -1,6 +1,7 @@
 //! `gattway db rm`: deletes documents.
 
 use clap::Args;
+use serde_json::json;
 
 use super::CollectionArg;
 use crate::cli::output::Output;
@@ -24,6 +25,10 @@ pub(in crate::cli) struct RmArgs {
 
     #[command(flatten)]
     collection: CollectionArg,
+
+    /// Print one JSON object a line for each: `_id`, and `deleted` or `purged`
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(db: &Database, args: &RmArgs) -> Result<(), CliError> {
@@ -33,7 +38,11 @@ pub(super) fn run(db: &Database, args: &RmArgs) -> Result<(), CliError> {
         let removed = if args.purge { store::purge(&collection, id) } else { store::delete(&collection, id) };
         let after = if done == 0 { String::new() } else { format!("; the {done} before it are deleted") };
         removed.map_err(|error| error.context("", &after))?;
-        out.text(id)?;
+        match args.json {
+            true if args.purge => out.json(&json!({"_id": id, "purged": true}))?,
+            true => out.json(&json!({"_id": id, "deleted": true}))?,
+            false => out.text(id)?,
+        }
     }
     out.flush()
 }

@@ -81,14 +81,13 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
     let json_bytes = import_weather(&field)?;
     let air = &args.air;
     say(&format!(
-        "field device  {} of hourly weather, {} of JSON\n\
-         radio         modelled: {} PHY, ATT MTU {}, interval {} ms, at {} x its speed",
+        "field device  {} of hourly weather, {} of JSON",
         counted(field.default_collection().map_err(store::failed)?.count(), "document"),
         output::bytes_text(json_bytes),
-        air.phy,
-        air.mtu,
-        air.interval_ms,
-        args.speed,
+    ));
+    say(&format!(
+        "radio         modelled: {} PHY, ATT MTU {}, interval {} ms, at {} x its speed",
+        air.phy, air.mtu, air.interval_ms, args.speed,
     ));
     let ceiling = air.ceiling_bytes_per_s()?;
     let scenes = runtime::block_on(async {
@@ -105,6 +104,9 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
         out.json(&report)?;
     } else {
         out.line(report.table(&scenes))?;
+        if let Some(explanation) = report.explanation() {
+            out.line(explanation)?;
+        }
         out.line(report.verdict(&comparison))?;
     }
     out.flush()?;

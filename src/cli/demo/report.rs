@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::super::air::Traffic;
-use super::super::output::thousands;
+use super::super::output::{bytes_text, thousands};
 use super::compare::Comparison;
 use super::scenes::Scene;
 
@@ -144,6 +144,18 @@ impl Report {
     fn json_rate_text(&self) -> String {
         let ratio = self.json_bytes_per_s / self.ceiling_bytes_per_s;
         format!("{} = {ratio:.1} x the ceiling", thousands(self.json_bytes_per_s as u64))
+    }
+
+    /// Why documents can be faster than the connection.
+    pub(super) fn explanation(&self) -> Option<String> {
+        let ratio = self.json_bytes_per_s / self.ceiling_bytes_per_s;
+        let (json, air) = (bytes_text(self.json_bytes), bytes_text(self.air_bytes));
+        (ratio > 1.0).then(|| {
+            format!(
+                "JSON is carried faster than the ceiling because it travels compressed, many documents in one message: \
+                 {json} went over in {air}"
+            )
+        })
     }
 
     /// The last line.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::air::{Air, Moment, Traffic};
-use super::super::output::{note, thousands};
+use super::super::output::{bytes_text, note, thousands};
 use super::super::progress::Progress;
 use super::super::{CliError, Exit, store};
 use crate::database::{Collection, Database};
@@ -100,7 +100,9 @@ async fn first_sync(air: &Air, field: &Database, quiet: bool) -> Result<Scene, C
             if moment.resumes > 0 {
                 resumed.get_or_insert(moment.now);
             }
-            progress.update(done, total, "");
+            // Documents count when they are confirmed, some hundreds at a time; bytes show what goes on between.
+            let bytes = bytes_text(moment.air.bytes());
+            progress.update(done, total, &format!("{bytes} on air"));
         })
         .await?;
     if let (Some(cut), Some(resumed)) = (cut, resumed) {

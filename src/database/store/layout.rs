@@ -49,6 +49,12 @@ pub(super) struct Meta {
 
 const GENERATION_VECTORS: u8 = 4;
 
+/// The file that is locked by whoever has the database open.
+#[cfg(feature = "cli")]
+pub(crate) fn lock_file(path: &Path) -> PathBuf {
+    path.join(LOCK_FILE)
+}
+
 /// Whether the directory is that of a database.
 pub(crate) fn exists(path: &Path) -> bool {
     path.join(LOCK_FILE).exists() || path.join(CURRENT_FILE).exists() || log_path(path, 1).exists()

@@ -58,6 +58,8 @@ pub use self::check::{Damage, VerifyReport};
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
 pub(crate) use self::keys::CollectionKey;
+#[cfg(feature = "cli")]
+pub(crate) use self::layout::lock_file;
 pub(crate) use self::layout::{exists, is_writable};
 pub use self::repair::{DocumentName, SalvageReport};
 pub(crate) use self::repair::{repair, salvage};

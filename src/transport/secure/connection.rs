@@ -11,7 +11,7 @@ use super::shared::Shared;
 use super::{Carrier, INBOUND_BYTES, SecureConnectionConfig};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::secure::{
-    Authentication, DirectionStats, Established, Psk, RefuseReason, SecureError, SecureSession,
+    Authentication, DirectionStats, Established, PeerPolicy, Psk, RefuseReason, SecureError, SecureSession,
 };
 
 /// A connection on which nothing is sent that the other side cannot prove to be entitled to read. Dropping it closes it.
@@ -129,7 +129,7 @@ impl SecureConnection {
         }
         let Ready { shared, inbound, data, ended, group } = ready;
         let established = self.peer();
-        let guard = Guard { established, group };
+        let guard = Guard::new(Arc::clone(&self.config.policy), established, group);
         let control = crate::task::spawn(control(Arc::clone(&shared), guard, connection.clone()));
         let deliver = crate::task::spawn(deliver(Arc::clone(&shared), inbound, data, ended, connection));
         *stage = Stage::Open(Open { shared, tasks: [control, deliver] });
@@ -234,16 +234,32 @@ fn end_of(shared: &Shared, inbound: &Inbound) -> MessagingError {
 
 /// What an open connection rests on.
 struct Guard {
+    policy: Arc<dyn PeerPolicy>,
     established: Option<Arc<Established>>,
     group: Option<Psk>,
 }
 
 impl Guard {
-    fn holds(&self, config: &SecureConnectionConfig) -> bool {
+    fn new(policy: Arc<dyn PeerPolicy>, established: Option<Arc<Established>>, group: Option<Psk>) -> Guard {
+        if let Some(established) = &established {
+            policy.came(&established.peer, established.via);
+        }
+        Guard { policy, established, group }
+    }
+
+    fn holds(&self) -> bool {
         let Some(established) = &self.established else { return false };
-        let answer = config.policy.admit(&established.peer, established.via);
-        let group = established.via != Authentication::Group || config.policy.group_psk() == self.group;
+        let answer = self.policy.admit(&established.peer, established.via);
+        let group = established.via != Authentication::Group || self.policy.group_psk() == self.group;
         group && answer.is_ok_and(|grant| grant.permissions == established.grant.permissions)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(established) = &self.established {
+            self.policy.left(&established.peer, established.via);
+        }
     }
 }
 
@@ -251,7 +267,7 @@ impl Guard {
 async fn control(shared: Arc<Shared>, guard: Guard, connection: ReplicatorConnection) {
     let mut changes = shared.config.policy.watch();
     let mut watched = true;
-    if !guard.holds(&shared.config) {
+    if !guard.holds() {
         return retire(&shared, &connection).await;
     }
     loop {
@@ -265,7 +281,7 @@ async fn control(shared: Arc<Shared>, guard: Guard, connection: ReplicatorConnec
                    changed = changes.changed(), if watched => {
                        // An error: nobody is left who could change anything.
                        watched = changed.is_ok();
-                       if !guard.holds(&shared.config) {
+                       if !guard.holds() {
                            return retire(&shared, &connection).await;
                        }
                    }
