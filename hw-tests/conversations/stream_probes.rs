@@ -21,6 +21,14 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("long-id-probe", "1000 bytes", ONE_BY_ONE),
     ("long-id-probe", "242 bytes, 121 characters", UNASKED),
     ("long-id-probe", "empty", UNASKED),
+    ("many-authors-probe", "the same author twice in history (older again)", TWICE),
+    ("many-authors-probe", "the current author again in history (older)", TWICE),
+    ("many-authors-probe", "an update by the same author with its own older version in history", TWICE),
+    (
+        "many-authors-probe",
+        "300 authors, proposed with the parent named (the passive has no such document)",
+        LACKING,
+    ),
     ("reserved-keys-probe", "_foo", RESERVED),
     ("reserved-keys-probe", "_foo alone", RESERVED),
     ("reserved-keys-probe", "_ alone (key of one underscore)", RESERVED),
@@ -59,6 +67,9 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
 const UNASKED: &str =
     "a revision that nobody asked for is judged by what it is; it need not end the connection";
 const ONE_BY_ONE: &str = "an ID that is too long is refused alone, not with the rest of the list";
+const TWICE: &str =
+    "of an author that is named twice the newest version counts; refusing the document helps nobody";
+const LACKING: &str = "a document that is lacking is asked for, whatever the peer thinks that is here";
 const RESERVED: &str =
     "the core drops such keys without a word, or the document; here it is refused, by name";
 
@@ -127,4 +138,9 @@ fn ids_are_answered_as_recorded() {
 #[test]
 fn keys_are_answered_as_recorded() {
     assert!(play("reserved-keys-probe") > 5);
+}
+
+#[test]
+fn vectors_of_many_authors_are_answered_as_recorded() {
+    assert!(play("many-authors-probe") > 12);
 }
