@@ -1,13 +1,12 @@
 //! What the system does not give: an address, a larger file, a descriptor; and hubs that are restarted.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use serde_json::Value;
 
 use crate::command::{Process, free_port, gattway, ok, run};
-use crate::{Guard, WEATHER, database, said_by, wait_until};
+use crate::{Guard, WEATHER, database, listening, said_by, wait_until};
 
 /// Sets how large a file of a process that runs may be.
 fn limit_files(child: &Child, bytes: Option<u64>) {
@@ -118,12 +117,9 @@ fn exhausted_descriptors_are_waited_out() {
     let script = "ulimit -n 64; exec \"$0\" --db \"$1\" serve --listen tcp:127.0.0.1:0 --plain --json";
     shell.args(["-c", script, env!("CARGO_BIN_EXE_gattway")]).arg(&gateway).stdin(Stdio::null());
     let mut serve = Guard(shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    let mut line = String::new();
     // Kept open, and never full with what is told here.
     let mut events = BufReader::new(serve.0.stdout.take().unwrap());
-    events.read_line(&mut line).unwrap();
-    let listening: Value = serde_json::from_str(&line).unwrap();
-    let address = listening["address"].as_str().unwrap();
+    let address = &listening(&mut events);
     let said = said_by(&mut serve.0);
     let args = ["sync", address, "--continuous", "--import", "-", "--json", "--documents", "--plain"];
     let mut sync = Process::start(&field, &args);

@@ -9,13 +9,14 @@ mod limits;
 mod people;
 mod unread;
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use command::PATIENCE;
+use serde_json::Value;
 
 const WEATHER: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/hw-tests/data/seattle-weather-hourly-normals.csv");
@@ -68,6 +69,20 @@ fn said_by(child: &mut Child) -> Arc<Mutex<String>> {
         }
     });
     said
+}
+
+/// Reads events until the one that tells where peers can connect; gives the address.
+#[track_caller]
+fn listening(events: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert!(events.read_line(&mut line).unwrap() > 0, "it ended before it listened");
+        let event: Value = serde_json::from_str(&line).unwrap();
+        if event["event"] == "listening" {
+            return event["address"].as_str().unwrap().to_owned();
+        }
+    }
 }
 
 #[track_caller]

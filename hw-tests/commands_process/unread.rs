@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::command::{PATIENCE, Process, gattway, ok};
-use crate::{Guard, WEATHER, database};
+use crate::{Guard, WEATHER, database, listening};
 
 /// A pipe that takes nothing until it is read.
 fn full_pipe() -> (PipeReader, PipeWriter) {
@@ -111,20 +111,18 @@ fn a_reader_of_events_that_dies_ends_neither_serve_nor_sync() {
     let mut serve = gattway(&gateway);
     serve.args(["serve", "--listen", "tcp:127.0.0.1:0", "--trust-all", "--json"]).stdin(Stdio::null());
     let mut serve = Guard(serve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    let mut line = String::new();
     let mut events = BufReader::new(serve.0.stdout.take().unwrap());
-    events.read_line(&mut line).unwrap();
-    let listening: Value = serde_json::from_str(&line).unwrap();
+    let address = listening(&mut events);
     drop(events);
     for n in 0..2 {
         ok(&field, &["db", "put", &format!("b{n}"), "{}"]);
-        ok(&field, &["sync", listening["address"].as_str().unwrap()]);
+        ok(&field, &["sync", &address]);
     }
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     ok(&field, &["db", "put", "c", "{}"]);
     let mut sync = gattway(&field);
-    sync.args(["sync", listening["address"].as_str().unwrap(), "--trust-all", "--json"]).stdout(writer);
+    sync.args(["sync", &address, "--trust-all", "--json"]).stdout(writer);
     assert_eq!(sync.status().unwrap().code(), Some(0));
     serve.signal("TERM");
     assert_eq!(serve.ended().code(), Some(0));
@@ -145,13 +143,11 @@ fn a_hangup_ends_in_order_unless_it_is_ignored() {
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_gattway"), db.to_str().unwrap()]);
         let mut serve = Guard(shell.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
         let mut events = BufReader::new(serve.0.stdout.take().unwrap());
-        let mut line = String::new();
-        events.read_line(&mut line).unwrap();
-        let address: Value = serde_json::from_str(&line).unwrap();
+        let address = listening(&mut events);
         serve.signal("HUP");
         if ignored {
             let (_directory, field) = database();
-            ok(&field, &["sync", address["address"].as_str().unwrap()]);
+            ok(&field, &["sync", &address]);
         }
         serve.signal(ended_by);
         let told: Vec<Value> =

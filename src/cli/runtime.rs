@@ -95,6 +95,11 @@ impl Signals {
         Ok(Signals { told, seen: 0, is_over })
     }
 
+    /// Whether one has come that nobody has acted on.
+    pub(super) fn is_told(&self) -> bool {
+        *self.told.borrow() > self.seen
+    }
+
     /// Completes with the first one, and then with each Ctrl-C.
     pub(super) async fn next(&mut self) {
         let seen = self.seen;

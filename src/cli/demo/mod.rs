@@ -26,7 +26,7 @@ use report::Report;
 const WEATHER: &[u8] = include_bytes!("../../../hw-tests/data/seattle-weather-hourly-normals.csv");
 
 /// Documents imported at once.
-const BATCH_DOCUMENTS: usize = 2000;
+const BATCH_DOCUMENTS: usize = 500;
 
 /// Show two devices that sync over a modelled radio: a cut, a conflict, a deletion, and proof that both agree.
 ///
@@ -78,7 +78,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
             output::note(line);
         }
     };
-    let json_bytes = import_weather(&field)?;
+    let json_bytes = import_weather(&field, &signals)?;
     let air = &args.air;
     say(&format!(
         "field device  {} of hourly weather, {} of JSON",
@@ -144,11 +144,14 @@ impl Place {
 }
 
 /// Saves the weather records; gives their size as JSON lines with `_id`, as an export has them.
-fn import_weather(db: &Database) -> Result<u64, CliError> {
+fn import_weather(db: &Database, signals: &runtime::Signals) -> Result<u64, CliError> {
     let collection = db.default_collection().map_err(store::failed)?;
     let edits = weather()?;
     let mut json_bytes = 0;
     for batch in edits.chunks(BATCH_DOCUMENTS) {
+        if signals.is_told() {
+            return Err(CliError::new(Exit::Interrupted, "interrupted"));
+        }
         store::save(db, &collection, batch)?;
         for edit in batch {
             let text = serde_json::to_string(&edit.body).map_or(0, |text| text.len());
