@@ -92,6 +92,11 @@ impl Connection {
         self.outbox.is_sent(request.0)
     }
 
+    /// Number of our newest request; 0 if there is none.
+    pub fn last_request(&self) -> MessageNumber {
+        MessageNumber(self.last_sent)
+    }
+
     /// Our requests that await a reply.
     pub fn awaiting_replies(&self) -> usize {
         self.awaiting.len()
@@ -105,6 +110,12 @@ impl Connection {
     /// Messages of the peer that have begun and not ended.
     pub fn unfinished_messages(&self) -> usize {
         self.inbox.open_messages()
+    }
+
+    /// The oldest request of the peer that has begun and not ended. Requests begin in the order of their numbers, but a short
+    /// one overtakes a long one: of those before this one all are there, of those after it the later may be there first.
+    pub fn oldest_unfinished_request(&self) -> Option<MessageNumber> {
+        self.inbox.oldest_open_request().map(MessageNumber)
     }
 
     /// Why the connection is dead, if it is.

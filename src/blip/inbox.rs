@@ -1,6 +1,6 @@
 //! The peer's messages while their frames arrive.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -48,7 +48,7 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Inbox {
     decoder: StreamDecoder,
-    open: HashMap<MessageKey, Open>,
+    open: BTreeMap<MessageKey, Open>,
     open_bytes: usize,
     share: Share,
     /// Messages of several frames that have begun.
@@ -60,13 +60,18 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Nothing has begun.
     pub fn new(budget: Option<Budget>) -> Inbox {
-        let (decoder, open) = (StreamDecoder::new(), HashMap::new());
+        let (decoder, open) = (StreamDecoder::new(), BTreeMap::new());
         Inbox { decoder, open, open_bytes: 0, share: Share::of(budget), begun: 0, withheld: false }
     }
 
     /// Messages that have begun and not ended.
     pub fn open_messages(&self) -> usize {
         self.open.len()
+    }
+
+    /// Number of the oldest request that has begun and not ended.
+    pub fn oldest_open_request(&self) -> Option<u64> {
+        self.open.keys().next().filter(|key| !key.is_reply).map(|key| key.number)
     }
 
     /// Whether a message has begun and not ended.

@@ -14,11 +14,11 @@ use super::varint;
 /// Acknowledgements that may wait although their messages are whole.
 const ACKS_OF_WHOLE_MAX: usize = 64;
 
-/// One of the two series of numbers: requests and replies have the same numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// One of the two series of numbers: requests and replies have the same numbers. All requests stand before all replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct MessageKey {
-    pub number: u64,
     pub is_reply: bool,
+    pub number: u64,
 }
 
 /// A message with the place up to which it has been sent.

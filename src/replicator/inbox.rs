@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::active::tracker::Ticket;
 use super::config::{COMMIT_BYTES_MAX, COMMIT_REVISIONS_MAX, COMMITS_IN_FLIGHT_MAX};
 use super::event::{CommitId, CommitRequest};
 use super::extension::receiver::RevsReceived;
@@ -27,7 +28,7 @@ pub(super) enum Origin {
         /// Index of the collection.
         collection: usize,
         /// The place in the pull that it was asked for.
-        ticket: Option<u64>,
+        ticket: Option<Ticket>,
     },
     /// One `revs`.
     Revs(Box<RevsReceived>),

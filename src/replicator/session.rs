@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use super::active::Active;
+use super::active::tracker::Ticket;
 use super::config::{ActiveConfig, PassiveConfig};
 use super::core::{Answer, Core, Fault, Phase};
 use super::error::SessionError;
@@ -180,7 +181,7 @@ impl Session {
         &mut self,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<(usize, Option<u64>), Fault> {
+    ) -> Result<(usize, Option<Ticket>), Fault> {
         match &mut self.role {
             Role::Active(active) => {
                 let (collection, pull) = active.pull_of(&self.core, request)?;
@@ -344,7 +345,7 @@ impl Session {
     fn outcome(
         &mut self,
         collection: usize,
-        ticket: Option<u64>,
+        ticket: Option<Ticket>,
         revision: &IncomingRevision,
         outcome: &CommitOutcome,
     ) {

@@ -7,7 +7,7 @@ mod conflicts;
 pub(super) mod pull;
 pub(super) mod push;
 mod replies;
-mod tracker;
+pub(super) mod tracker;
 
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ use crate::time::Instant;
 use checkpointer::Checkpointer;
 use pull::{Pull, Subscribe, is_settled_for_good};
 use push::Push;
+use tracker::Ticket;
 
 /// One collection at work.
 struct Work {
@@ -205,7 +206,7 @@ impl Active {
         &mut self,
         core: &mut Core,
         collection: usize,
-        ticket: Option<u64>,
+        ticket: Option<Ticket>,
         revision: &IncomingRevision,
         outcome: &CommitOutcome,
     ) {
@@ -230,7 +231,7 @@ impl Active {
     }
 
     /// A revision of the peer was refused before it came to the store, or will not come.
-    pub fn not_received(&mut self, core: &mut Core, collection: usize, ticket: Option<u64>) {
+    pub fn not_received(&mut self, core: &mut Core, collection: usize, ticket: Option<Ticket>) {
         if let Some(pull) = self.works.get_mut(collection).and_then(|work| work.pull.as_mut()) {
             pull.settle(core, ticket, true);
         }
@@ -308,6 +309,7 @@ impl Active {
         if !self.agreed {
             return self.update_unagreed(core);
         }
+        self.works.iter_mut().filter_map(|work| work.pull.as_mut()).for_each(|pull| pull.note_lists(core));
         let (mut idle, mut complete) = (core.inbox.is_empty(), core.inbox.is_empty());
         // The peer says where its feed ends, and may say anything.
         let mut unread = 0u64;

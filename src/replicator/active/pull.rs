@@ -13,7 +13,7 @@ use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
 use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
 use super::push::Push;
-use super::tracker::{ListTracker, UnitTracker};
+use super::tracker::{ListTracker, Ticket, UnitTracker};
 use crate::blip::{IncomingRequest, MessageNumber};
 use crate::database::clip;
 
@@ -23,8 +23,8 @@ pub(crate) struct Pull {
     tracker: Tracker,
     /// Whether there is nothing to pull: the peer refuses, or said that it has nothing new.
     over: bool,
-    /// Whether the peer said that its feed ends for now (single revisions only).
-    caught_up: bool,
+    /// The message by which the peer said that its feed ends for now (single revisions only).
+    caught_up: Option<u64>,
     /// Where the feed of a peer of our kind ended when the session began.
     peer_last: u64,
     /// Lists whose answer waits until fewer revisions are on their way.
@@ -65,7 +65,7 @@ impl Pull {
             collection,
             tracker,
             over: false,
-            caught_up: false,
+            caught_up: None,
             peer_last: peer_last.unwrap_or(0),
             held: VecDeque::new(),
         }
@@ -117,7 +117,7 @@ impl Pull {
         };
         let entries = parse_change_entries(&request.body)?;
         if entries.is_empty() {
-            self.caught_up = true;
+            self.caught_up = Some(request.number.0);
             return Ok(Answer::empty());
         }
         core.progress.total += entries.len() as u64;
@@ -126,7 +126,8 @@ impl Pull {
             self.hold(Held { request: request.number, no_reply: request.no_reply, entries, bytes })?;
             return Ok(Answer::Later);
         }
-        Ok(Answer::Now(answer_list(tracker, core, self.collection, entries, push, store)?))
+        let list = request.number;
+        Ok(Answer::Now(answer_list(tracker, core, self.collection, list, entries, push, store)?))
     }
 
     /// Lets the answer to a list wait.
@@ -155,14 +156,23 @@ impl Pull {
         while tracker.has_room() {
             let Some(list) = self.held.pop_front() else { return Ok(()) };
             let push = push.as_deref_mut();
-            let reply = answer_list(tracker, core, self.collection, list.entries, push, store)?;
+            let reply = answer_list(tracker, core, self.collection, list.request, list.entries, push, store)?;
             core.reply(list.request, list.no_reply, reply);
         }
         Ok(())
     }
 
+    /// Notes which lists are here. A short list overtakes a long one on the way, and the word that the feed ends here overtakes
+    /// both: what stands in a list means nothing for those before it until they have come.
+    pub fn note_lists(&mut self, core: &Core) {
+        let Tracker::Lists(tracker) = &mut self.tracker else { return };
+        let held = self.held.iter().map(|list| list.request.0).min();
+        let unfinished = core.blip.oldest_unfinished_request().map(|request| request.0);
+        tracker.lists_have_come(held.into_iter().chain(unfinished).min().unwrap_or(u64::MAX));
+    }
+
     /// A `rev` or `norev` has come; gives the ticket if it was asked for.
-    pub fn arrived(&mut self, sequence: &str) -> Option<u64> {
+    pub fn arrived(&mut self, sequence: &str) -> Option<Ticket> {
         match &mut self.tracker {
             Tracker::Lists(tracker) => tracker.arrived(&RemoteSequence::from_json(sequence)),
             Tracker::Units(_) => None,
@@ -170,7 +180,7 @@ impl Pull {
     }
 
     /// What was asked for by this ticket is settled.
-    pub fn settle(&mut self, core: &mut Core, ticket: Option<u64>, done: bool) {
+    pub fn settle(&mut self, core: &mut Core, ticket: Option<Ticket>, done: bool) {
         core.progress.completed += u64::from(ticket.is_some());
         if let (Some(ticket), Tracker::Lists(tracker)) = (ticket, &mut self.tracker) {
             tracker.settle(ticket, done);
@@ -231,9 +241,16 @@ impl Pull {
     pub fn is_complete(&self) -> bool {
         self.over
             || match &self.tracker {
-                Tracker::Lists(tracker) => self.caught_up && tracker.is_settled() && self.held.is_empty(),
+                Tracker::Lists(tracker) => {
+                    self.is_caught_up(tracker) && tracker.is_settled() && self.held.is_empty()
+                }
                 Tracker::Units(tracker) => tracker.is_caught_up(),
             }
+    }
+
+    /// Whether the peer's feed has ended, and all that it listed before it said so is known here.
+    fn is_caught_up(&self, tracker: &ListTracker) -> bool {
+        self.caught_up.is_some_and(|end| tracker.has_come_until(end))
     }
 
     /// Changes of the peer that have not come yet, as far as that is known.
@@ -250,7 +267,7 @@ impl Pull {
             return false;
         }
         match &self.tracker {
-            Tracker::Lists(tracker) => !self.caught_up || tracker.expected() > 0,
+            Tracker::Lists(tracker) => !self.is_caught_up(tracker) || tracker.expected() > 0,
             Tracker::Units(tracker) => !tracker.is_settled() || !tracker.is_caught_up(),
         }
     }
@@ -273,19 +290,20 @@ fn answer_list(
     tracker: &mut ListTracker,
     core: &mut Core,
     collection: usize,
+    list: MessageNumber,
     entries: Vec<Result<ChangeEntry, BadEntry>>,
     mut push: Option<&mut Push>,
     store: &dyn ReplicaStore,
 ) -> Result<crate::blip::OutgoingMessage, SessionError> {
     let mut answers = Vec::with_capacity(entries.len());
-    for entry in entries {
+    for (n, entry) in entries.into_iter().enumerate() {
         let entry = match entry {
             Ok(entry) => entry,
             // The others are as good as without it.
             Err(BadEntry { sequence, id, error }) => {
                 core.report(Direction::Received, collection, &clip(&id), false, Some(error));
                 core.progress.completed += 1;
-                tracker.add(sequence, false);
+                tracker.add(list.0, n, sequence, false);
                 answers.push(None);
                 continue;
             }
@@ -301,7 +319,7 @@ fn answer_list(
         if let (None, Some(push)) = (&answer, &mut push) {
             push.peer_is_behind(&entry.id, entry.vector.id());
         }
-        tracker.add(entry.sequence, answer.is_some());
+        tracker.add(list.0, n, entry.sequence, answer.is_some());
         answers.push(answer);
     }
     Ok(changes_reply(&answers))

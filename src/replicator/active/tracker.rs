@@ -1,6 +1,6 @@
 //! What of the peer's feed is durable here: the position up to which nothing is missing.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use super::super::config::{EXPECTED_REVS_HIGH, FEED_RANGES_MAX, LISTED_ENTRIES_HIGH};
 use super::super::error::SessionError;
@@ -20,26 +20,46 @@ enum EntryState {
     Failed,
 }
 
-/// The position in a feed whose sequences have an order that only the peer knows: that in which they come.
+/// An entry of a list. Their order is that of the feed: lists are made in the order of their message numbers, although a
+/// short one may overtake a long one on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket {
+    list: u64,
+    entry: usize,
+}
+
+/// The position in a feed whose sequences have an order that only the peer knows: that of its lists.
 #[derive(Debug)]
 pub(crate) struct ListTracker {
     position: RemoteSequence,
-    entries: VecDeque<(RemoteSequence, EntryState)>,
-    /// Ticket of the first entry.
-    first: u64,
+    entries: BTreeMap<Ticket, (RemoteSequence, EntryState)>,
+    /// All lists with a lower number have come.
+    come_until: u64,
     /// Tickets of revisions that were asked for and have not come.
-    expected: HashMap<RemoteSequence, u64>,
+    expected: HashMap<RemoteSequence, Ticket>,
     pending: usize,
 }
 
 impl ListTracker {
     pub fn new(position: RemoteSequence) -> ListTracker {
-        ListTracker { position, entries: VecDeque::new(), first: 0, expected: HashMap::new(), pending: 0 }
+        let (entries, expected) = (BTreeMap::new(), HashMap::new());
+        ListTracker { position, entries, come_until: 0, expected, pending: 0 }
     }
 
-    /// An entry of a list: wanted, or done already.
-    pub fn add(&mut self, sequence: RemoteSequence, wanted: bool) {
-        let ticket = self.first + self.entries.len() as u64;
+    /// Notes that all lists with a number below `until` are added: only a list after them can still be on its way.
+    pub fn lists_have_come(&mut self, until: u64) {
+        self.come_until = until;
+        self.advance();
+    }
+
+    /// Whether all lists with a lower number are added.
+    pub fn has_come_until(&self, list: u64) -> bool {
+        list <= self.come_until
+    }
+
+    /// The next entry of a list: wanted, or done already.
+    pub fn add(&mut self, list: u64, entry: usize, sequence: RemoteSequence, wanted: bool) {
+        let ticket = Ticket { list, entry };
         if wanted {
             self.pending += 1;
             // The same sequence twice: what comes counts for the later entry, the earlier one is done with it.
@@ -48,40 +68,40 @@ impl ListTracker {
             }
         }
         let state = if wanted { EntryState::Pending } else { EntryState::Done };
-        self.entries.push_back((sequence, state));
+        self.entries.insert(ticket, (sequence, state));
         self.advance();
     }
 
     /// The ticket of a revision that has come, if it was asked for.
-    pub fn arrived(&mut self, sequence: &RemoteSequence) -> Option<u64> {
+    pub fn arrived(&mut self, sequence: &RemoteSequence) -> Option<Ticket> {
         self.expected.remove(sequence)
     }
 
     /// A revision is durable, or need not be had; or it failed and the next run shall try again.
-    pub fn settle(&mut self, ticket: u64, done: bool) {
+    pub fn settle(&mut self, ticket: Ticket, done: bool) {
         self.set(ticket, if done { EntryState::Done } else { EntryState::Failed });
         self.advance();
     }
 
-    fn set(&mut self, ticket: u64, state: EntryState) {
-        let Some(at) = ticket.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) else { return };
-        if let Some(entry) = self.entries.get_mut(at)
-            && entry.1 == EntryState::Pending
+    fn set(&mut self, ticket: Ticket, state: EntryState) {
+        if let Some((_, stored)) = self.entries.get_mut(&ticket)
+            && *stored == EntryState::Pending
         {
             self.pending -= 1;
-            entry.1 = state;
+            *stored = state;
         }
     }
 
     fn advance(&mut self) {
-        while let Some((_, state)) = self.entries.front() {
-            let give_up = *state == EntryState::Failed && self.entries.len() > ENTRIES_MAX;
-            if *state != EntryState::Done && !give_up {
+        loop {
+            let many = self.entries.len() > ENTRIES_MAX;
+            let Some(first) = self.entries.first_entry() else { return };
+            let state = first.get().1;
+            let give_up = state == EntryState::Failed && many;
+            if first.key().list >= self.come_until || (state != EntryState::Done && !give_up) {
                 break;
             }
-            let Some((sequence, _)) = self.entries.pop_front() else { break };
-            self.position = sequence;
-            self.first += 1;
+            (self.position, _) = first.remove();
         }
     }
 
@@ -264,7 +284,9 @@ mod tests {
         ) {
             let mut tracker = ListTracker::new(RemoteSequence::START);
             let number = |n: usize| RemoteSequence::Number(n as u64 + 1);
-            wanted.iter().enumerate().for_each(|(n, want)| tracker.add(number(n), *want));
+            // Three to a list.
+            wanted.iter().enumerate().for_each(|(n, want)| tracker.add(n as u64 / 3, n % 3, number(n), *want));
+            tracker.lists_have_come(u64::MAX);
             let mut open: Vec<usize> = (0..wanted.len()).filter(|n| wanted[*n]).collect();
             let mut durable: Vec<bool> = wanted.iter().map(|want| !want).collect();
             for (pick, done) in order {
@@ -280,6 +302,21 @@ mod tests {
                 prop_assert_eq!(tracker.is_settled(), open.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn a_list_that_was_overtaken_holds_the_position() {
+        let mut tracker = ListTracker::new(RemoteSequence::START);
+        tracker.lists_have_come(7);
+        tracker.add(8, 0, RemoteSequence::Number(30), false);
+        assert_eq!(tracker.position(), &RemoteSequence::START);
+        tracker.add(7, 0, RemoteSequence::Number(10), true);
+        tracker.add(7, 1, RemoteSequence::Number(20), false);
+        tracker.lists_have_come(9);
+        assert_eq!((tracker.position(), tracker.has_come_until(10)), (&RemoteSequence::START, false));
+        let ticket = tracker.arrived(&RemoteSequence::Number(10)).expect("asked for");
+        tracker.settle(ticket, true);
+        assert_eq!(tracker.position(), &RemoteSequence::Number(30));
     }
 
     #[test]

@@ -13,13 +13,15 @@ use super::super::messages::{
 };
 use super::super::outgoing::{RevSender, Wanted};
 use super::super::store::{Change, ReplicaStore};
-use crate::blip::{ErrorReply, IncomingReply, IncomingRequest};
+use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, MessageNumber};
 
 /// See the head of the file.
 pub(crate) struct Subscription {
     pub feed: Feed,
     continuous: bool,
     batch: usize,
+    /// The newest list.
+    last_list: Option<MessageNumber>,
     lists_in_flight: usize,
     /// Whether the peer was told that it has everything.
     caught_up: bool,
@@ -64,7 +66,15 @@ impl Subscription {
             false => Sender::Single(RevSender::default()),
         };
         let batch = batch.clamp(CHANGES_BATCH, CHANGES_BATCH_MAX);
-        Ok(Subscription { feed, continuous, batch, lists_in_flight: 0, caught_up: false, sender })
+        Ok(Subscription {
+            feed,
+            continuous,
+            batch,
+            lists_in_flight: 0,
+            last_list: None,
+            caught_up: false,
+            sender,
+        })
     }
 
     /// Document IDs that it names.
@@ -118,6 +128,10 @@ impl Subscription {
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         while core.may_list(self.lists_in_flight) && self.may_list() {
+            // A shorter message would overtake it: the peer would take the feed for ended, or for read up to a later place.
+            if self.last_list.is_some_and(|list| !core.blip.is_sent(list)) {
+                return Ok(());
+            }
             let ceiling = core.feed_ceiling(collection, store);
             if self.feed.is_exhausted(ceiling) {
                 return self.tell_caught_up(core, collection);
@@ -134,6 +148,7 @@ impl Subscription {
             self.lists_in_flight += 1;
             core.progress.total += rows.changes.len() as u64;
             core.request(message, Awaiting::Changes { collection, changes: rows.changes })?;
+            self.last_list = Some(core.blip.last_request());
         }
         Ok(())
     }

@@ -405,3 +405,20 @@ fn what_the_peer_has_in_a_newer_revision_is_not_pushed_again_and_again() {
         }
     }
 }
+
+/// A list too long for one frame would be overtaken by the shorter one after it, and by the word that the feed ends here.
+#[test]
+fn long_lists_are_pulled_whole() {
+    for count in [150, 199, 201, 250, 390, 1_100] {
+        let (a, p) = stores();
+        let mut rng = fastrand::Rng::with_seed(count as u64);
+        for n in 0..count {
+            let long: String = std::iter::repeat_with(|| rng.alphanumeric()).take(200).collect();
+            p.put(&format!("{n}-{long}"), "{}");
+        }
+        let pair = sync(count as u64, &a, &p, active(ReplicatorType::Pull, false), false);
+        assert_eq!((a.count(), documents(&pair, Direction::Received)), (count, count));
+        let again = sync(1, &a, &p, active(ReplicatorType::Pull, false), false);
+        assert!(again.p.bytes_out < 1_000, "{} documents: {} bytes again", count, again.p.bytes_out);
+    }
+}

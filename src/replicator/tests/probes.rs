@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::memory_store::MemoryStore;
-use super::scripted::{NEW, OTHER, Scripted, request};
+use super::scripted::{NEW, OTHER, Scripted, pulling, request};
 use crate::blip::{ErrorReply, Event, OutgoingMessage};
 use crate::replicator::config::ActiveConfig;
 use crate::replicator::session::Session;
@@ -144,4 +144,59 @@ fn an_older_passive_peer_is_asked_without_collections() {
     }
     assert!(scripted.session.is_finished());
     assert_eq!(scripted.result, Ok(()));
+}
+
+/// A peer may let a short list, and the word that its feed ends here, overtake a long list.
+#[test]
+fn lists_that_overtake_each_other_hide_nothing() {
+    const LONG: u64 = 200;
+    let mut scripted = pulling(false);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut ids: Vec<String> = Vec::new();
+    let mut list = |count: u64| {
+        let first = ids.len() as u64 + 1;
+        let entries = (first..first + count).map(|sequence| {
+            let id: String = std::iter::repeat_with(|| rng.alphanumeric()).take(200).collect();
+            ids.push(id.clone());
+            format!("[{sequence},\"{id}\",\"{NEW}\"]")
+        });
+        let mut list = request("changes").with_body(format!("[{}]", entries.collect::<Vec<_>>().join(",")));
+        list.urgent = true;
+        list
+    };
+    let (long, short) = (list(LONG), list(1));
+    let mut end = request("changes").with_body("[]");
+    (end.urgent, end.no_reply) = (true, true);
+    let rev = |sequence: u64| {
+        let id = &ids[sequence as usize - 1];
+        request("rev").with("id", id).with("rev", NEW).with("sequence", &sequence.to_string()).with_body("{}")
+    };
+    for message in [long, short, end, rev(LONG + 1)] {
+        scripted.peer.send_request(message).expect("small");
+    }
+    // All but the last frame of the long list.
+    let frames: Vec<Vec<u8>> = std::iter::from_fn(|| scripted.peer.poll_frame()).collect();
+    let (last, before) = frames.split_last().expect("they were queued");
+    assert!(before.len() > 4, "the long list takes several frames");
+    for frame in before {
+        scripted.session.handle_frame(scripted.now, frame, &*scripted.store).expect("good frames");
+    }
+    let heard = scripted.settle();
+    assert_eq!(scripted.store.count(), 1);
+    assert!(!scripted.session.is_finished(), "the long list is still on its way");
+    let saves =
+        |event: &Event| matches!(event, Event::Request(request) if request.profile() == "setCheckpoint");
+    assert!(!heard.iter().any(saves), "the position has passed a list that is not here");
+
+    scripted.session.handle_frame(scripted.now, last, &*scripted.store).expect("a good frame");
+    for sequence in 1..=LONG {
+        scripted.peer.send_request(rev(sequence)).expect("small");
+    }
+    let heard = scripted.settle();
+    assert_eq!(scripted.store.count() as u64, LONG + 1);
+    let saved = heard.iter().find_map(|event| match event {
+        Event::Request(request) if request.profile() == "setCheckpoint" => Some(request.body.clone()),
+        _ => None,
+    });
+    assert_eq!(saved.expect("it ends with a checkpoint"), format!("{{\"remote\":{}}}", LONG + 1));
 }
