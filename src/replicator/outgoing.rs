@@ -2,14 +2,17 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::core::{Awaiting, Core};
 use super::error::SessionError;
 use super::event::Direction;
 use super::messages::{unsendable, write_norev, write_rev};
-use super::store::{Change, ReplicaStore};
+use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::database::revision::RevId;
+
+/// Most revisions that are read from the store at a time. They lie side by side there; one alone costs nearly as much.
+const PAGE_ROWS: usize = 64;
 
 /// A revision that the peer wants.
 #[derive(Clone, Debug)]
@@ -40,6 +43,10 @@ pub(super) struct SentRev {
 pub(super) struct RevSender {
     wanted: VecDeque<Wanted>,
     in_flight: usize,
+    /// Revisions read ahead, by their sequence.
+    page: HashMap<u64, Change>,
+    /// The last sequence that was read ahead.
+    page_end: u64,
     /// Sequences whose revision is not here any more: nothing is left to do for them.
     pub gone: Vec<u64>,
 }
@@ -63,6 +70,49 @@ impl RevSender {
     /// Forgets what is not sent yet.
     pub fn clear(&mut self) {
         self.wanted.clear();
+        self.page.clear();
+    }
+
+    /// The document of a wanted revision as it was a moment ago, from what was read ahead or from the store. A newer
+    /// revision that came meanwhile is further on in the feed.
+    fn read(
+        &mut self,
+        collection: CollectionId,
+        wanted: &Wanted,
+        store: &dyn ReplicaStore,
+    ) -> Result<Option<Change>, ReplicaStoreError> {
+        if wanted.sequence > self.page_end {
+            self.read_ahead(collection, wanted.sequence, store)?;
+        }
+        match self.page.remove(&wanted.sequence) {
+            Some(change) => Ok(Some(change)),
+            None => store.document(collection, &wanted.id),
+        }
+    }
+
+    /// Reads the run of wanted revisions that begins at `first`, as long as most of its sequences are wanted.
+    fn read_ahead(
+        &mut self,
+        collection: CollectionId,
+        first: u64,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), ReplicaStoreError> {
+        let (mut last, mut count) = (first, 1);
+        for wanted in self.wanted.iter().take(PAGE_ROWS - 1) {
+            let span = wanted.sequence.saturating_sub(first);
+            if wanted.sequence <= last || span > 2 * count {
+                break;
+            }
+            (last, count) = (wanted.sequence, count + 1);
+        }
+        if count > 1 {
+            self.page_end = last;
+            let span = usize::try_from(last - first).unwrap_or(PAGE_ROWS) + 1;
+            let rows = store.changes(collection, first.saturating_sub(1), span, true)?;
+            let rows = rows.into_iter().filter(|change| change.sequence <= last);
+            self.page = rows.map(|change| (change.sequence, change)).collect();
+        }
+        Ok(())
     }
 
     /// Sends what the limits allow. A revision that is not the newest of its document any more gives a `norev`: the
@@ -79,8 +129,8 @@ impl RevSender {
             let Some(wanted) = self.wanted.pop_front() else { break };
             let Some(target) = core.collections.get(collection) else { break };
             let index = target.index.clone();
-            let newest = store
-                .document(target.id, &wanted.id)?
+            let newest = self
+                .read(target.id, &wanted, store)?
                 .filter(|change| change.vector.current == wanted.revision.version());
             sent = true;
             let refused = newest.as_ref().and_then(|change| unsendable(change, core.body_size_max));

@@ -148,11 +148,37 @@ fn plain_messages(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let gateway = store::open(&place.path().join("plain"))?;
     let record = Record::default();
     runtime::block_on(sync_recorded(&field, &gateway, &record, Extension::Withheld))?;
+    let pushed_by_pulled = stock_speeds(&field, place)?;
     let record = record.lock().unwrap_or_else(PoisonError::into_inner);
     let documents = gateway.default_collection().map_err(store::failed)?.count() as f64;
     let both = (bytes(&record, true) + bytes(&record, false)) / documents;
     let name = "with a stock peer's messages: bytes of the stream per document, both ways";
-    Ok(vec![Figure::new("replication", name, both, "bytes").at_most(54.0)])
+    let speed = "with a stock peer's messages: speed of a pull / of a push, medians";
+    Ok(vec![
+        Figure::new("replication", name, both, "bytes").at_most(54.0),
+        Figure::new("replication", speed, pushed_by_pulled, "ratio").aim(1.0),
+    ])
+}
+
+/// How fast a stock peer pulls from us beside how fast it pushes to us: the same documents, each time into an empty
+/// database. What differs is which side sends them.
+fn stock_speeds(field: &Database, place: &TemporaryDirectory) -> Result<f64, CliError> {
+    let time = |active: &Database, passive: &Database| {
+        let began = std::time::Instant::now();
+        runtime::block_on(sync_recorded(active, passive, &Record::default(), Extension::Withheld))?;
+        Ok::<f64, CliError>(began.elapsed().as_secs_f64())
+    };
+    let (mut pushes, mut pulls) = (Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        let empty = |what: &str| store::open(&place.path().join(format!("{what}-{run}")));
+        // Another database has other checkpoints, so each run begins from nothing.
+        let (pushed, pulled) = (empty("pushed")?, empty("pulled")?);
+        pulls.push(time(&pulled, field)?);
+        pushes.push(time(field, &pushed)?);
+    }
+    pushes.sort_by(f64::total_cmp);
+    pulls.sort_by(f64::total_cmp);
+    Ok(pushes[RUNS / 2] / pulls[RUNS / 2])
 }
 
 /// Whether the messages between our own peers are used.
