@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod command;
+#[path = "commands/imports.rs"]
+mod imports;
 #[path = "commands/orderly.rs"]
 mod orderly;
 #[path = "commands/untouched.rs"]
@@ -103,7 +105,7 @@ fn malformed_input_imports_nothing_and_names_the_line() {
         ("ndjson", "{\"_id\":\"a\"}\n{\"_id\":\"_b\"}\n".to_owned(), "line 2: "),
         ("ndjson", format!("{{\"_id\":\"a\"}}\n{big}"), "line 2: document body of 22020"),
         ("json", "[{\"_id\":\"a\"},\n{\"_id\":\"b\"\n".to_owned(), "line 3: "),
-        ("csv", "_id,n\na,1\nb\n".to_owned(), "line 3: 1 fields, the header has 2"),
+        ("csv", "_id,n\na,1\nb\n".to_owned(), "line 3: 1 cell, the header has 2"),
     ] {
         let (_directory, db) = database();
         let ended = run_with_input(&db, &["db", "import", "-", "--format", format], input.as_bytes());

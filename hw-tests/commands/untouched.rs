@@ -114,10 +114,14 @@ fn with_history(db: &Path, closed: bool) {
     ok(db, &["db", "rm", "2010-01-01T01:00:00"]);
     ok(db, &["id"]);
     if !closed {
-        let args =
-            ["serve", "--listen", "tcp:127.0.0.1:0", "--json", "--import", PENGUINS, "--id-prefix", "q"];
+        let lines = db.with_extension("ndjson");
+        // Lines of which none is taken, so that the count of documents stays.
+        std::fs::write(&lines, "[\n]\n").unwrap();
+        let lines = lines.to_str().unwrap();
+        let args = ["serve", "--listen", "tcp:127.0.0.1:0", "--json", "--import", lines, "--id-prefix", "q"];
         let mut server = Process::start(db, &args);
         server.wait_for(|event| event["event"] == "import_ended");
+        std::fs::remove_file(lines).unwrap();
         server.child.kill().unwrap();
         server.child.wait().unwrap();
         assert!(!db.join("log-000001/seal").exists());

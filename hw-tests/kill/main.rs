@@ -115,10 +115,10 @@ fn kill_both(way: &Way) {
     let directory = tempfile::tempdir().unwrap();
     let dbs = NAMES.map(|name| directory.path().join(name));
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let serve = vec![words(&format!("serve --listen {} --import - --json", way.listen))];
+    let serve = vec![words(&format!("serve --listen {} --import - --replace --json", way.listen))];
     let sync = |reach: &String| {
         words(&format!(
-            "sync {reach} --continuous --retry-wait 0.1 --peer passive --import - --json --documents"
+            "sync {reach} --continuous --retry-wait 0.1 --peer passive --import - --replace --json --documents"
         ))
     };
     let mut args = [serve, way.reach.iter().map(sync).collect()].into_iter();

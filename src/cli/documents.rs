@@ -1,35 +1,80 @@
-//! What a record becomes: an edit of one document. Which field gives the ID, which fields are meta-data.
+//! What a record becomes: a document to be saved or deleted. Which fields give its ID, which are meta-data.
 
 use clap::Args;
 use serde_json::{Map, Value};
 
 use super::records::Record;
 use super::{CliError, Exit};
+use crate::database::validate::check_body;
+use crate::database::{DatabaseError, check_document_id};
 
 /// Digits of a numbered ID, so that a million records sort in their order.
-const NUMBER_DIGITS: usize = 6;
+pub(super) const NUMBER_DIGITS: usize = 6;
 
-/// Where the IDs of imported documents come from.
+/// What stands between the parts of an ID that several fields make.
+const ID_SEPARATOR: &str = "::";
+
+/// How records become documents.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct IdArgs {
-    /// The field that holds each document's ID; it stays in the document. Without it, each record needs an `_id`
-    #[arg(long, value_name = "FIELD")]
-    pub(super) id_from: Option<String>,
+pub(super) struct EntryArgs {
+    /// The field that holds each document's ID, or several that make it together (`sensor,time` gives `s1::12:00`); they
+    /// stay in the document. Without it, each record needs an `_id`
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+    pub(super) id_from: Vec<String>,
 
-    /// Number the records: IDs are TEXT and a six-digit number, from 1
+    /// Number the records: IDs are TEXT and a number of six digits, which goes on after the highest in the collection. Each
+    /// device needs a TEXT of its own
     #[arg(long, value_name = "TEXT", conflicts_with = "id_from")]
     pub(super) id_prefix: Option<String>,
+
+    /// Overwrite documents that are there with other content; otherwise they are kept, counted and reported
+    #[arg(long)]
+    pub(super) replace: bool,
+}
+
+impl EntryArgs {
+    /// Checks what can be checked without a record.
+    ///
+    /// # Errors
+    /// A prefix that no ID may have, a field without a name.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        if self.id_from.iter().any(String::is_empty) {
+            return Err(CliError::new(Exit::Usage, "--id-from names a field without a name"));
+        }
+        let Some(prefix) = &self.id_prefix else { return Ok(()) };
+        check_document_id(&format!("{prefix}{}", u64::MAX))
+            .map_err(|error| CliError::new(Exit::Usage, format!("--id-prefix {prefix:?}: {error}")))
+    }
 }
 
 /// One document to be saved or deleted.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Edit {
+pub(super) struct Entry {
     /// The line of the input it came from.
     pub(super) line: u64,
-    /// The document's ID.
-    pub(super) id: String,
+    /// The document's ID; `None`: the next number.
+    pub(super) id: Option<String>,
     /// The new body, without meta-data; `None` deletes the document.
     pub(super) body: Option<Map<String, Value>>,
+}
+
+impl Entry {
+    /// Checks what can be checked without the database; gives the size of its body in bytes.
+    ///
+    /// # Errors
+    /// Why it cannot be a document, with its line.
+    pub(super) fn check(&self) -> Result<usize, CliError> {
+        let at_line =
+            |error: DatabaseError| super::store::failed(error).context(&format!("line {}: ", self.line), "");
+        let id = self.id.as_deref().unwrap_or("numbered");
+        check_document_id(id).map_err(at_line)?;
+        let Some(body) = &self.body else { return Ok(0) };
+        let of_document = |error: CliError| match &self.id {
+            Some(id) => error.context("", &format!(" (document {id:?})")),
+            None => error,
+        };
+        check_body(body).map_err(|invalid| of_document(at_line(invalid.into())))
+    }
 }
 
 /// What stands beside a document in a record, as `db get` and `db export` print it: those members are no part of the body.
@@ -74,25 +119,56 @@ impl Meta {
     }
 }
 
-/// Makes the edit that a record asks for. `number` counts the records, from 1.
+/// Makes what a record asks for.
 ///
 /// # Errors
-/// No ID, one that is neither text nor a whole number, or two that differ.
-pub(super) fn edit_of(record: Record, number: u64, ids: &IdArgs) -> Result<Edit, CliError> {
+/// No ID, one that is neither text nor a whole number, or two that differ; with the line.
+pub(super) fn entry_of(record: Record, args: &EntryArgs) -> Result<Entry, CliError> {
     let Record { line, fields } = record;
     let at_line = |reason: String| CliError::new(Exit::Input, format!("line {line}: {reason}"));
     let meta = Meta::take(fields).map_err(at_line)?;
-    let id_of = |value: Option<&Value>, field: &str| {
-        let value = value.ok_or_else(|| no_id(line, field))?;
-        id_text(value).ok_or_else(|| at_line(format!("`{field}` is neither text nor a whole number")))
+    let id = match (&args.id_prefix, args.id_from.as_slice()) {
+        (Some(_), _) if meta.id.is_some() => {
+            return Err(at_line(
+                "it has an `_id`, and is to be numbered; take `_id` out, or use it".to_owned(),
+            ));
+        }
+        (Some(_), _) => None,
+        (None, []) => Some(part_of_id(&meta, "_id", line)?),
+        (None, [field]) => Some(part_of_id(&meta, field, line)?),
+        (None, fields) => Some(composite_id(&meta, fields, line)?),
     };
-    let id = match (&ids.id_prefix, ids.id_from.as_deref()) {
-        (Some(prefix), _) => format!("{prefix}{number:0NUMBER_DIGITS$}"),
-        (None, Some("_id") | None) => id_of(meta.id.as_ref(), "_id")?,
-        (None, Some(field)) => id_of(meta.body.get(field), field)?,
-    };
-    meta.check_id(&id).map_err(at_line)?;
-    Ok(Edit { line, id, body: (!meta.deleted).then_some(meta.body) })
+    if let Some(id) = &id {
+        meta.check_id(id).map_err(at_line)?;
+    }
+    Ok(Entry { line, id, body: (!meta.deleted).then_some(meta.body) })
+}
+
+fn part_of_id(meta: &Meta, field: &str, line: u64) -> Result<String, CliError> {
+    let value = if field == "_id" { meta.id.as_ref() } else { meta.body.get(field) };
+    id_text(value.ok_or_else(|| no_id(line, field))?).ok_or_else(|| {
+        let message =
+            format!("line {line}: `{field}` is neither text nor a whole number, so it can be no ID");
+        CliError::new(Exit::Input, message)
+    })
+}
+
+/// An ID of several fields. No two records with different values get the same one.
+fn composite_id(meta: &Meta, fields: &[String], line: u64) -> Result<String, CliError> {
+    let mut parts = Vec::with_capacity(fields.len());
+    for field in fields {
+        let part = part_of_id(meta, field, line)?;
+        // A colon at an edge would make `a:` + `b` the same as `a` + `:b`.
+        let is_ambiguous = part.contains(ID_SEPARATOR) || part.starts_with(':') || part.ends_with(':');
+        if part.is_empty() || is_ambiguous {
+            let what = if part.is_empty() { "is empty".to_owned() } else { format!("is {part:?}") };
+            let message = format!("line {line}: `{field}` {what}, so it can be no part of an ID");
+            return Err(CliError::new(Exit::Input, message)
+                .help("the parts are joined by `::`; none may hold it, or begin or end with a colon"));
+        }
+        parts.push(part);
+    }
+    Ok(parts.join(ID_SEPARATOR))
 }
 
 /// A value as an ID: text, or a whole number.
@@ -115,39 +191,65 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn edit(fields: Value, ids: &IdArgs) -> Result<(String, Option<Value>), String> {
+    fn entry(fields: Value, args: &EntryArgs) -> Result<(Option<String>, Option<Value>), String> {
         let Value::Object(fields) = fields else { panic!("a test gives objects") };
-        edit_of(Record { line: 9, fields }, 41, ids)
-            .map(|edit| (edit.id, edit.body.map(Value::Object)))
+        entry_of(Record { line: 9, fields }, args)
+            .map(|entry| (entry.id, entry.body.map(Value::Object)))
             .map_err(|error| error.to_string())
     }
 
+    fn from(fields: &[&str]) -> EntryArgs {
+        EntryArgs { id_from: fields.iter().map(|&field| field.into()).collect(), ..EntryArgs::default() }
+    }
+
     #[test]
-    fn ids_come_from_the_meta_field_a_named_field_or_the_number() {
-        let none = IdArgs::default();
-        let from = |field: &str| IdArgs { id_from: Some(field.into()), id_prefix: None };
-        let prefix = IdArgs { id_from: None, id_prefix: Some("p-".into()) };
+    fn ids_come_from_the_meta_field_named_fields_or_the_number() {
+        let none = EntryArgs::default();
+        let prefix = EntryArgs { id_prefix: Some("p-".into()), ..EntryArgs::default() };
         let doc = json!({"_id": "x", "_rev": "1@a", "n": 7, "t": 1.5});
-        let body = Some(json!({"n": 7, "t": 1.5}));
-        assert_eq!(edit(doc.clone(), &none), Ok(("x".into(), body.clone())));
         let bare = json!({"_rev": "1@a", "n": 7, "t": 1.5});
-        assert_eq!(edit(bare.clone(), &from("n")), Ok(("7".into(), body.clone())));
-        assert_eq!(edit(doc.clone(), &from("_id")), Ok(("x".into(), body.clone())));
-        assert_eq!(edit(bare.clone(), &prefix), Ok(("p-000041".into(), body)));
-        let two = "line 9: its `_id` is \"x\", and it would be saved as ";
-        for (ids, id) in [(from("n"), "7"), (prefix, "p-000041")] {
-            let refused = edit(doc.clone(), &ids).expect_err("two IDs");
-            assert_eq!(refused, format!("{two}{id:?}; take `_id` out, or use it"));
+        let body = Some(json!({"n": 7, "t": 1.5}));
+        let id = |id: &str| Some(id.to_owned());
+        assert_eq!(entry(doc.clone(), &none), Ok((id("x"), body.clone())));
+        assert_eq!(entry(bare.clone(), &from(&["n"])), Ok((id("7"), body.clone())));
+        assert_eq!(entry(doc.clone(), &from(&["_id"])), Ok((id("x"), body.clone())));
+        assert_eq!(entry(bare.clone(), &prefix), Ok((None, body)));
+        for (args, refused) in [
+            (
+                from(&["n"]),
+                "line 9: its `_id` is \"x\", and it would be saved as \"7\"; take `_id` out, or use it",
+            ),
+            (prefix, "line 9: it has an `_id`, and is to be numbered; take `_id` out, or use it"),
+        ] {
+            assert_eq!(entry(doc.clone(), &args), Err(refused.into()));
         }
-        assert_eq!(edit(bare, &from("t")), Err("line 9: `t` is neither text nor a whole number".into()));
-        assert_eq!(edit(json!({"n": 7}), &none), Err("line 9: no `_id`, so the document has no ID".into()));
+        let refused = "line 9: `t` is neither text nor a whole number, so it can be no ID";
+        assert_eq!(entry(bare, &from(&["t"])), Err(refused.into()));
+        assert_eq!(entry(json!({"n": 7}), &none), Err("line 9: no `_id`, so the document has no ID".into()));
+    }
+
+    #[test]
+    fn ids_of_several_fields_are_one_to_one() {
+        let args = from(&["sensor", "time"]);
+        let made = |sensor: Value, time: Value| entry(json!({"sensor": sensor, "time": time}), &args);
+        let (id, body) = made(json!("s1"), json!("2010-01-01T01:00")).expect("two parts");
+        assert_eq!(id.as_deref(), Some("s1::2010-01-01T01:00"));
+        assert_eq!(body, Some(json!({"sensor": "s1", "time": "2010-01-01T01:00"})));
+        assert_eq!(made(json!(4), json!(5)).expect("numbers").0.as_deref(), Some("4::5"));
+        for (sensor, time) in [("a:", "b"), ("a", ":b"), ("a::b", "c"), ("", "b"), ("a", "")] {
+            let refused = made(json!(sensor), json!(time)).expect_err("ambiguous");
+            assert!(refused.contains("so it can be no part of an ID"), "{refused}");
+        }
+        let refused = entry(json!({"sensor": "a"}), &args).expect_err("a part is missing");
+        assert_eq!(refused, "line 9: no `time`, so the document has no ID");
     }
 
     #[test]
     fn deletions_are_marked() {
-        let none = IdArgs::default();
-        assert_eq!(edit(json!({"_id": "x", "_deleted": true, "a": 1}), &none), Ok(("x".into(), None)));
-        assert_eq!(edit(json!({"_id": "x", "_deleted": false}), &none), Ok(("x".into(), Some(json!({})))));
-        assert!(edit(json!({"_id": "x", "_deleted": 1}), &none).is_err());
+        let none = EntryArgs::default();
+        let id = Some("x".to_owned());
+        assert_eq!(entry(json!({"_id": "x", "_deleted": true, "a": 1}), &none), Ok((id.clone(), None)));
+        assert_eq!(entry(json!({"_id": "x", "_deleted": false}), &none), Ok((id, Some(json!({})))));
+        assert!(entry(json!({"_id": "x", "_deleted": 1}), &none).is_err());
     }
 }

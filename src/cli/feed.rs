@@ -1,23 +1,29 @@
 //! `--import` of `serve` and `sync`: documents that another program writes, one JSON object a line, are saved while
-//! replication runs. A line is acknowledged when it is on the medium; lines that arrive together share one sync.
+//! replication runs. A line is acknowledged when it is on the medium; lines that arrive together share one sync. A line that
+//! cannot be taken is reported and passed over, whatever is wrong with it: only a failing medium ends the import.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::documents::{Edit, IdArgs, edit_of};
+use super::documents::{Entry, EntryArgs, entry_of};
 use super::events::{Event, Events};
-use super::store::SavedKind;
-use super::{CliError, Exit, records, store};
+use super::records::{self, Format, LineRead};
+use super::saving::{Done, Saver};
+use super::{CliError, Exit, store};
 use crate::database::{Collection, Database};
 
 /// Lines that may wait for the medium. The writer waits beyond it.
 const WAITING_LINES_MAX: usize = 256;
+
+/// Bytes of lines that may wait for the medium, unless one alone has more.
+const WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// Pause between two attempts to save while the medium has no room.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
@@ -38,11 +44,11 @@ pub(super) struct FeedArgs {
     pub(super) import_collection: String,
 
     #[command(flatten)]
-    pub(super) ids: IdArgs,
+    pub(super) entries: EntryArgs,
 }
 
 /// What an import came to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fed {
     /// Records saved.
     pub(super) saved: u64,
@@ -55,28 +61,25 @@ pub(super) struct Feed {
     writer: thread::JoinHandle<Result<Fed, CliError>>,
 }
 
-/// One line, parsed or refused.
-type Line = Result<Edit, (u64, CliError)>;
+/// One line, parsed or refused, and the room it takes.
+struct Line {
+    entry: Result<Entry, (u64, CliError)>,
+    room: Room,
+}
 
 impl Feed {
     /// Starts the import that the options ask for, if any.
     ///
     /// # Errors
-    /// No such file or collection.
+    /// No such file or collection; a format that cannot be read line by line.
     pub(super) fn start(db: &Database, args: &FeedArgs, events: &Events) -> Result<Option<Feed>, CliError> {
         let Some(path) = &args.import else { return Ok(None) };
         let input = open(path)?;
         let collection = store::collection(db, &args.import_collection)?;
-        let (sender, receiver) = sync_channel(WAITING_LINES_MAX);
-        let ids = args.ids.clone();
-        thread::spawn(move || read_lines(input, &ids, &sender));
-        let writer = Writer {
-            db: db.clone(),
-            collection,
-            name: args.import_collection.clone(),
-            events: events.clone(),
-        };
-        let writer = thread::spawn(move || writer.run(&receiver));
+        args.entries.check()?;
+        let reporter = Reporter { name: args.import_collection.clone(), events: events.clone() };
+        let (db, entries) = (db.clone(), args.entries.clone());
+        let writer = thread::spawn(move || feed(db, collection, input, entries, reporter));
         Ok(Some(Feed { writer }))
     }
 
@@ -98,32 +101,158 @@ fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, CliError> {
     if path == Path::new("-") {
         return Ok(Box::new(BufReader::new(io::stdin())));
     }
+    if let Some(format @ (Format::Json | Format::Csv | Format::Tsv)) = Format::of_path(path) {
+        let message = format!("--import reads one JSON object a line, and {} is {format:?}", path.display());
+        return Err(CliError::new(Exit::Usage, message)
+            .help(format!("import it first: gattway db import {}", path.display())));
+    }
     let file = File::open(path)
         .map_err(|error| CliError::new(Exit::Input, format!("{} cannot be read: {error}", path.display())))?;
     Ok(Box::new(BufReader::new(file)))
 }
 
+/// What is told of each line.
+trait Report {
+    /// It is on the medium.
+    fn saved(&self, done: &Done, saver: &Saver) -> Result<(), CliError>;
+    /// It was passed over.
+    fn rejected(&self, line: u64, error: &CliError);
+    /// All lines were read.
+    fn ended(&self, fed: Fed);
+}
+
+/// Reads all lines and saves what can be saved.
+fn feed(
+    db: Database,
+    collection: Collection,
+    input: impl BufRead + Send + 'static,
+    entries: EntryArgs,
+    report: impl Report,
+) -> Result<Fed, CliError> {
+    let saver = Saver::new(&db, collection, &entries)?;
+    let (sender, receiver) = sync_channel(WAITING_LINES_MAX);
+    thread::spawn(move || read_lines(input, &entries, &sender));
+    Writer { db, saver, report, fed: Fed::default() }.run(&receiver)
+}
+
 /// Reads until the input ends or nobody takes lines any more.
-fn read_lines(mut input: Box<dyn BufRead + Send>, ids: &IdArgs, lines: &SyncSender<Line>) {
+fn read_lines(input: impl BufRead + Send + 'static, args: &EntryArgs, lines: &SyncSender<Line>) {
+    let waiting = Arc::new(Waiting::default());
+    let send = |entry: Result<Entry, (u64, CliError)>, bytes: usize| {
+        lines.send(Line { entry, room: Waiting::room(&waiting, bytes) }).is_ok()
+    };
+    let mut input = match records::open_text(input) {
+        Ok(input) => input,
+        Err(error) => {
+            send(Err((1, error)), 0);
+            return;
+        }
+    };
     let mut text = Vec::new();
-    let mut number = 0;
     for line in 1.. {
-        let parsed = match records::next_line(&mut input, &mut text, line) {
-            Ok(false) => return,
-            Ok(true) if text.trim_ascii().is_empty() => continue,
-            Ok(true) => {
-                number += 1;
-                records::parse_line(&text, line).and_then(|record| edit_of(record, number, ids))
-            }
+        let entry = match records::next_line(&mut input, &mut text) {
+            Ok(LineRead::End) => return,
+            Ok(LineRead::Line) if text.trim_ascii().is_empty() => continue,
+            Ok(LineRead::Line) => entry_on(&text, line, args),
+            Ok(LineRead::TooLong) => Err(records::too_long(line)),
             Err(error) => {
                 // Where the next line begins is not known.
-                let _ = lines.send(Err((line, error)));
+                send(Err((line, records::unreadable(line, &error))), 0);
                 return;
             }
         };
-        let checked = parsed.and_then(|edit| store::check(&edit).map(|_| edit));
-        if lines.send(checked.map_err(|error| (line, error))).is_err() {
+        if !send(entry.map_err(|error| (line, error)), text.len()) {
             return;
+        }
+    }
+}
+
+fn entry_on(text: &[u8], line: u64, args: &EntryArgs) -> Result<Entry, CliError> {
+    let entry = entry_of(records::parse_line(text, line)?, args)?;
+    entry.check()?;
+    Ok(entry)
+}
+
+/// Bytes of lines that wait for the medium.
+#[derive(Default)]
+struct Waiting {
+    bytes: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Waiting {
+    /// Takes room for a line, when there is some.
+    fn room(waiting: &Arc<Waiting>, bytes: usize) -> Room {
+        let mut held = waiting.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        while *held > 0 && *held + bytes > WAITING_BYTES_MAX {
+            held = waiting.freed.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+        *held += bytes;
+        Room { waiting: Arc::clone(waiting), bytes }
+    }
+}
+
+/// The room of one line; freed when the line is dealt with.
+struct Room {
+    waiting: Arc<Waiting>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *self.waiting.bytes.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.waiting.freed.notify_one();
+    }
+}
+
+/// Makes lines durable and acknowledges them.
+struct Writer<R> {
+    db: Database,
+    saver: Saver,
+    report: R,
+    fed: Fed,
+}
+
+impl<R: Report> Writer<R> {
+    fn run(mut self, lines: &Receiver<Line>) -> Result<Fed, CliError> {
+        while let Ok(first) = lines.recv() {
+            let (mut entries, mut rooms) = (Vec::new(), Vec::new());
+            for line in std::iter::once(first).chain(lines.try_iter().take(WAITING_LINES_MAX)) {
+                match line.entry {
+                    Ok(entry) => entries.push(entry),
+                    Err((line, error)) => self.reject(line, &error),
+                }
+                rooms.push(line.room);
+            }
+            let done = self.save(&entries).map_err(|error| {
+                error.context("import: ", &format!("; {} records were saved before", self.fed.saved))
+            })?;
+            for done in &done {
+                match &done.result {
+                    Ok(_) => {
+                        self.fed.saved += 1;
+                        self.report.saved(done, &self.saver)?;
+                    }
+                    Err(refused) => self.reject(done.line, refused.error()),
+                }
+            }
+        }
+        self.report.ended(self.fed);
+        Ok(self.fed)
+    }
+
+    fn reject(&mut self, line: u64, error: &CliError) {
+        self.fed.rejected += 1;
+        self.report.rejected(line, error);
+    }
+
+    /// Saves; while there is no room on the medium, the input waits.
+    fn save(&mut self, entries: &[Entry]) -> Result<Vec<Done>, CliError> {
+        loop {
+            match self.saver.save(entries) {
+                Err(error) if is_waiting(&self.db, &error) => thread::sleep(ROOM_PAUSE),
+                done => return done,
+            }
         }
     }
 }
@@ -133,62 +262,216 @@ fn is_waiting(db: &Database, error: &CliError) -> bool {
     error.exit() == Exit::Database && db.failure().is_none() && db.room().is_short
 }
 
-/// Makes lines durable and acknowledges them.
-struct Writer {
-    db: Database,
-    collection: Collection,
+/// Tells scripts and people.
+struct Reporter {
+    /// Of the collection.
     name: String,
     events: Events,
 }
 
-impl Writer {
-    fn run(self, lines: &Receiver<Line>) -> Result<Fed, CliError> {
-        let mut fed = Fed::default();
-        while let Ok(first) = lines.recv() {
-            let mut edits = Vec::new();
-            for line in std::iter::once(first).chain(lines.try_iter().take(WAITING_LINES_MAX)) {
-                match line {
-                    Ok(edit) => edits.push(edit),
-                    Err((line, error)) => {
-                        fed.rejected += 1;
-                        self.events.reject(line, &error);
-                    }
-                }
-            }
-            let saved = self.save(&edits).map_err(|error| {
-                error.context("import: ", &format!("; {} records were saved before", fed.saved))
-            })?;
-            fed.saved += saved.len() as u64;
-            self.acknowledge(&edits)?;
-        }
-        self.events.emit(&Event::ImportEnded { saved: fed.saved, rejected: fed.rejected });
-        Ok(fed)
-    }
-
-    /// Saves; while there is no room on the medium, the input waits.
-    fn save(&self, edits: &[Edit]) -> Result<Vec<SavedKind>, CliError> {
-        loop {
-            match store::save(&self.db, &self.collection, edits) {
-                Err(error) if is_waiting(&self.db, &error) => thread::sleep(ROOM_PAUSE),
-                done => return done,
-            }
-        }
-    }
-
-    /// Tells which edits are on the medium. The revision is the document's newest, should a peer have been faster.
-    fn acknowledge(&self, edits: &[Edit]) -> Result<(), CliError> {
+impl Report for Reporter {
+    /// The revision is the document's newest, should a peer have been faster.
+    fn saved(&self, done: &Done, saver: &Saver) -> Result<(), CliError> {
         if !self.events.json() {
             return Ok(());
         }
-        for edit in edits {
-            let revision = store::revision(&self.collection, &edit.id)?;
-            self.events.emit(&Event::Saved {
-                line: edit.line,
-                collection: &self.name,
-                id: &edit.id,
-                revision,
-            });
-        }
+        let revision = store::revision(saver.collection(), &done.id)?;
+        self.events.emit(&Event::Saved { line: done.line, collection: &self.name, id: &done.id, revision });
         Ok(())
+    }
+
+    fn rejected(&self, line: u64, error: &CliError) {
+        self.events.reject(line, error);
+    }
+
+    fn ended(&self, fed: Fed) {
+        self.events.emit(&Event::ImportEnded { saved: fed.saved, rejected: fed.rejected });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::{Cursor, Read};
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::database::DatabaseConfig;
+
+    /// What was told, by line: the ID, or the reason.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<BTreeMap<u64, Result<String, String>>>>);
+
+    impl Told {
+        fn note(&self, line: u64, what: Result<String, String>) {
+            let earlier = self.0.lock().expect("no panic").insert(line, what);
+            assert_eq!(earlier, None, "line {line} was told twice");
+        }
+    }
+
+    impl Report for Told {
+        fn saved(&self, done: &Done, _: &Saver) -> Result<(), CliError> {
+            self.note(done.line, Ok(done.id.clone()));
+            Ok(())
+        }
+
+        fn rejected(&self, line: u64, error: &CliError) {
+            assert!(error.to_string().starts_with(&format!("line {line}: ")), "{error}");
+            self.note(line, Err(error.to_string()));
+        }
+
+        fn ended(&self, _: Fed) {}
+    }
+
+    type Lines = BTreeMap<u64, Result<String, String>>;
+
+    /// Feeds a database with this; gives what was told and the IDs of all documents.
+    fn fed(input: impl BufRead + Send + 'static, args: EntryArgs) -> (Fed, Lines, Vec<String>) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let db = Database::open(directory.path().join("db"), DatabaseConfig::default()).expect("open");
+        let collection = db.default_collection().expect("default");
+        collection.put("there", &json!({"other": "content"})).expect("put");
+        let told = Told::default();
+        let fed = feed(db, collection.clone(), input, args, told.clone()).expect("the medium is sound");
+        let ids = collection.iter().map(|document| document.expect("readable").id().to_owned()).collect();
+        let lines = told.0.lock().expect("no panic").clone();
+        (fed, lines, ids)
+    }
+
+    /// Lines that cannot be taken, each with a part of what is said.
+    fn bad_lines() -> Vec<(Vec<u8>, &'static str)> {
+        let deep =
+            |levels: usize| format!("{{\"_id\":\"x\",\"a\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+        let texts = [
+            ("not json".to_owned(), "expected ident"),
+            ("{\"_id\":\"x\"".to_owned(), "EOF"),
+            ("[1]".to_owned(), "an array where a JSON object is expected"),
+            ("7".to_owned(), "a number where"),
+            ("{\"n\":1}".to_owned(), "no `_id`"),
+            ("{\"_id\":1.5}".to_owned(), "neither text nor a whole number"),
+            ("{\"_id\":\"_x\"}".to_owned(), "begins with `_`"),
+            ("{\"_id\":\"\"}".to_owned(), "empty"),
+            ("{\"_id\":\"a\\u0000b\"}".to_owned(), "U+0000"),
+            (format!("{{\"_id\":\"{}\"}}", "i".repeat(241)), "241 bytes"),
+            ("{\"_id\":\"x\",\"\":1}".to_owned(), "a key at the top level is empty"),
+            ("{\"_id\":\"x\",\"_revisions\":{}}".to_owned(), "\"_revisions\""),
+            ("{\"_id\":\"x\",\"_removed\":true}".to_owned(), "\"_removed\""),
+            ("{\"_id\":\"x\",\"_deleted\":\"yes\"}".to_owned(), "neither true nor false"),
+            ("{\"_id\":\"x\",\"a\":1,\"a\":2}".to_owned(), "duplicate key"),
+            ("{\"_id\":\"x\",\"a\":{\"b\":1,\"b\":2}}".to_owned(), "duplicate key"),
+            ("{\"_id\":\"x\",\"n\":123456789012345678901}".to_owned(), "more than 64 bits"),
+            ("{\"_id\":\"x\",\"n\":1e999}".to_owned(), "out of range"),
+            ("{\"_id\":\"there\"}".to_owned(), "other content"),
+            (deep(100), "nested deeper"),
+            (deep(200), "nested deeper"),
+            ("{\"_id\":\"x\"} {\"_id\":\"y\"}".to_owned(), "trailing characters"),
+        ];
+        let mut lines: Vec<(Vec<u8>, &str)> =
+            texts.into_iter().map(|(text, said)| (text.into_bytes(), said)).collect();
+        lines.push((b"{\"_id\":\"\xff\"}".to_vec(), "unicode"));
+        lines.push((b"\0\0".to_vec(), "expected value"));
+        lines
+    }
+
+    fn good_line(n: usize) -> Vec<u8> {
+        let body = match n % 4 {
+            0 => format!("{{\"_id\":\"good-{n}\"}}"),
+            1 => format!("{{\"_id\":\"good-{n}\",\"a\":{{\"\":1,\"_x\":[]}},\"_rev\":\"1@x\"}}"),
+            2 => format!(" {{ \"_id\" : \"good-{n}\" , \"n\" : 18446744073709551615 }} "),
+            _ => format!("{{\"_id\":\"good-{n}\",\"t\":\"\\u0000\\ud83d\\ude00\"}}"),
+        };
+        body.into_bytes()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_good_line_is_saved_and_every_bad_one_is_named(
+            picks in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), any::<bool>()), 0..120),
+            crlf in any::<bool>(),
+        ) {
+            let bad = bad_lines();
+            let (mut input, mut expected, mut good) = (Vec::new(), Lines::new(), vec!["there".to_owned()]);
+            let mut said = BTreeMap::new();
+            let mut line = 0;
+            for (n, (is_good, pick, is_blank_before)) in picks.iter().enumerate() {
+                if *is_blank_before {
+                    input.extend_from_slice(b"\n");
+                    line += 1;
+                }
+                line += 1;
+                if *is_good {
+                    input.extend(good_line(n));
+                    good.push(format!("good-{n}"));
+                    expected.insert(line, Ok(format!("good-{n}")));
+                } else {
+                    let (text, reason) = &bad[pick.index(bad.len())];
+                    input.extend_from_slice(text);
+                    said.insert(line, *reason);
+                }
+                input.extend_from_slice(if crlf { b"\r\n" } else { b"\n" });
+            }
+            let (fed, told, mut ids) = fed(Cursor::new(input), EntryArgs::default());
+            prop_assert_eq!((fed.saved as usize, fed.rejected as usize), (expected.len(), said.len()));
+            for (line, what) in &told {
+                match what {
+                    Ok(_) => prop_assert_eq!(Some(what), expected.get(line)),
+                    Err(error) => {
+                        let reason = said.get(line);
+                        prop_assert!(reason.is_some_and(|reason| error.contains(reason)), "{error} {reason:?}");
+                    }
+                }
+            }
+            prop_assert_eq!(told.len(), expected.len() + said.len());
+            good.sort();
+            ids.sort();
+            prop_assert_eq!(ids, good);
+        }
+    }
+
+    #[test]
+    fn neither_size_nor_a_broken_input_takes_good_lines_along() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("pulled out"))
+            }
+        }
+        let large = format!("{{\"_id\":\"large\",\"t\":\"{}\"}}\n", "x".repeat(21 << 20));
+        let endless = BufReader::new(io::repeat(b'x').take(records::RECORD_BYTES_MAX + 5));
+        let input = (&b"{\"_id\":\"a\"}\n"[..])
+            .chain(Cursor::new(large))
+            .chain(&b"{\"_id\":\"b\"}\n"[..])
+            .chain(endless)
+            .chain(&b"\n{\"_id\":\"c\"}\n{\"_id\":"[..])
+            .chain(BufReader::new(Broken));
+        let (fed, told, ids) = fed(input, EntryArgs::default());
+        assert_eq!(fed, Fed { saved: 3, rejected: 3 });
+        assert_eq!(ids, ["a", "b", "c", "there"]);
+        let error = |line: u64| told[&line].clone().expect_err("refused");
+        assert!(error(2).contains("can be synced"), "{}", error(2));
+        assert_eq!(error(4), "line 4: longer than 64 MiB");
+        assert_eq!(error(6), "line 6: cannot be read: pulled out");
+    }
+
+    #[test]
+    fn numbered_lines_never_overwrite_and_replacing_has_to_be_told() {
+        let args = EntryArgs { id_prefix: Some("there-".into()), ..EntryArgs::default() };
+        let (_, told, ids) = fed(Cursor::new(b"{\"n\":1}\n\n{\"n\":2}\n"), args);
+        assert_eq!(told.values().flatten().collect::<Vec<_>>(), ["there-000001", "there-000002"]);
+        assert_eq!(ids.len(), 3);
+        let args = EntryArgs { replace: true, ..EntryArgs::default() };
+        let (done, _, _) =
+            fed(Cursor::new(b"{\"_id\":\"there\"}\n{\"_id\":\"there\",\"_deleted\":true}\n"), args);
+        assert_eq!(done, Fed { saved: 2, rejected: 0 });
+    }
+
+    #[test]
+    fn a_table_is_no_feed() {
+        let refused = open(Path::new("x.csv")).err().expect("no feed");
+        assert_eq!(refused.exit(), Exit::Usage);
     }
 }

@@ -3,23 +3,24 @@
 use serde_json::{Map, Value};
 
 use super::address::PlaceAddress;
-use super::records::{self, Format};
+use super::records::{self, Reading, Record};
 
 /// Reads records as an import does: 0 NDJSON, 1 a JSON array, else CSV; gives those before the first that is refused.
 ///
 /// # Errors
 /// What is said about the one that is refused.
 pub fn records(format: u8, input: &[u8]) -> (Vec<Map<String, Value>>, Result<(), String>) {
-    let format = match format {
-        0 => Format::Ndjson,
-        1 => Format::Json,
-        _ => Format::Csv,
-    };
     let mut read = Vec::new();
-    let result = records::read(input, format, &mut |record| {
+    let mut take = |record: Record| {
         read.push(record.fields);
         Ok(())
-    });
+    };
+    let result = match format {
+        0 => records::read(input, Reading::Lines, &mut take),
+        1 => records::read(input, Reading::Array, &mut take),
+        _ => records::survey(input, b',', &[], false, &mut |_| ())
+            .and_then(|survey| records::read(input, Reading::Table(&survey.columns), &mut take)),
+    };
     (read, result.map_err(|error| error.to_string()))
 }
 

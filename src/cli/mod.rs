@@ -36,6 +36,7 @@ mod place;
 mod progress;
 mod records;
 mod runtime;
+mod saving;
 mod secret;
 mod security;
 mod serve;

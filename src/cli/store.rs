@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::documents::Edit;
 use super::events::{Event, Events};
 use super::holder::holder;
 use super::output::{bytes_text, note};
 use super::{CliError, Exit};
-use crate::database::validate::check_body;
 use crate::database::{
     Collection, Database, DatabaseConfig, DatabaseError, Document, Lack, Room, canonical_collection_name,
     check_document_id,
@@ -277,7 +275,12 @@ pub(super) fn put(
         }
         None => Document::new(id, body),
     };
-    collection.save(&mut document).map_err(failed)?;
+    collection.save(&mut document).map_err(|error| match error {
+        DatabaseError::BadBody { .. } | DatabaseError::TooLarge { .. } => {
+            failed(error).context(&format!("document {id:?} was not saved: "), "")
+        }
+        other => failed(other),
+    })?;
     let revision = revision_of(&document).unwrap_or_default();
     Ok((revision, document.sequence()))
 }
@@ -307,60 +310,6 @@ pub(super) fn with_meta(document: Document, revision: bool) -> Value {
     }
     fields.extend(document.into_body());
     Value::Object(fields)
-}
-
-/// What became of an edit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SavedKind {
-    /// A new revision is on the medium.
-    Saved,
-    /// It is deleted, on the medium.
-    Deleted,
-    /// It was like this already.
-    Unchanged,
-}
-
-/// Checks what can be checked of an edit without the database; gives the size of its body in bytes.
-pub(super) fn check(edit: &Edit) -> Result<usize, CliError> {
-    let at_line = |error: DatabaseError| failed(error).context(&format!("line {}: ", edit.line), "");
-    check_document_id(&edit.id).map_err(at_line)?;
-    let Some(body) = &edit.body else { return Ok(0) };
-    let of_document = |error: CliError| error.context("", &format!(" (document {:?})", edit.id));
-    check_body(body).map_err(|invalid| of_document(at_line(invalid.into())))
-}
-
-/// Makes edits durable, all or none. A document that is there with the same content is left alone.
-pub(super) fn save(
-    db: &Database,
-    collection: &Collection,
-    edits: &[Edit],
-) -> Result<Vec<SavedKind>, CliError> {
-    let mut kinds = Vec::with_capacity(edits.len());
-    db.batch(|batch| {
-        // What this batch has made of a document already.
-        let mut pending: std::collections::HashMap<&str, Option<&Map<String, Value>>> = Default::default();
-        for edit in edits {
-            let is_same = match pending.get(edit.id.as_str()) {
-                Some(body) => *body == edit.body.as_ref(),
-                None => collection.get(&edit.id)?.as_ref().map(Document::body) == edit.body.as_ref(),
-            };
-            pending.insert(&edit.id, edit.body.as_ref());
-            kinds.push(match &edit.body {
-                _ if is_same => SavedKind::Unchanged,
-                Some(body) => {
-                    batch.put(collection, &edit.id, body)?;
-                    SavedKind::Saved
-                }
-                None => {
-                    batch.delete(collection, &edit.id)?;
-                    SavedKind::Deleted
-                }
-            });
-        }
-        Ok(())
-    })
-    .map_err(failed)?;
-    Ok(kinds)
 }
 
 /// The current revision of a document as text; empty if it is deleted.

@@ -178,6 +178,22 @@ impl Collection {
         }
     }
 
+    /// Whether a document of this ID is there, or was: a deleted one leaves its tombstone.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) fn knows(&self, id: &str) -> Result<bool, DatabaseError> {
+        self.store.knows(self.key()?, id)
+    }
+
+    /// IDs after `after` in order, those of deleted documents too; at least `limit` unless there are fewer.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) fn known_ids(&self, after: &str, limit: usize) -> Result<Vec<Box<str>>, DatabaseError> {
+        self.store.known_ids(self.key()?, after, limit)
+    }
+
     /// Changes after sequence `since` in order, at most `limit`; a document appears once, at its newest change.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use clap::Parser;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split};
 
 use super::super::air::{Air, AirArgs, Protection};
-use super::super::demo::weather;
+use super::super::demo::{save, weather};
 use super::super::place::TemporaryDirectory;
 use super::super::{runtime, store};
 use super::figure::Figure;
@@ -41,9 +41,9 @@ pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
 fn fill(place: &TemporaryDirectory, name: &str) -> Result<(Database, u64), CliError> {
     let db = store::open(&place.path().join(name))?;
     let collection = db.default_collection().map_err(store::failed)?;
-    let edits = weather()?;
-    store::save(&db, &collection, &edits)?;
-    Ok((db, edits.len() as u64))
+    let samples = weather()?;
+    save(&db, &collection, &samples)?;
+    Ok((db, samples.len() as u64))
 }
 
 fn two_processes(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {

@@ -1,7 +1,6 @@
 //! The database: bytes on the medium, time, memory of an idle `serve`, time to open.
 
-use super::super::demo::weather;
-use super::super::documents::Edit;
+use super::super::demo::{Sample, save, weather};
 use super::super::place::TemporaryDirectory;
 use super::super::store as db_store;
 use super::figure::Figure;
@@ -93,10 +92,10 @@ fn sqlite(_: &TemporaryDirectory, _: &[BenchDocument]) -> Result<Vec<Figure>, Cl
 fn documents(years: usize) -> Result<Vec<BenchDocument>, CliError> {
     let mut documents = Vec::new();
     for year in 0..years {
-        for edit in weather()? {
-            let json = serde_json::to_vec(&edit.body)
+        for sample in weather()? {
+            let json = serde_json::to_vec(&sample.body)
                 .map_err(|error| CliError::new(Exit::Failure, format!("a sample is no JSON: {error}")))?;
-            let id = if year == 0 { edit.id } else { format!("{} {year}", edit.id) };
+            let id = if year == 0 { sample.id } else { format!("{} {year}", sample.id) };
             documents.push(BenchDocument { id, json });
         }
     }
@@ -109,10 +108,10 @@ fn fill(path: &std::path::Path, count: usize) -> Result<(), CliError> {
     let collection = db.default_collection().map_err(db_store::failed)?;
     let weather = weather()?;
     let years = (0..).flat_map(|year| {
-        weather.iter().map(move |edit| Edit { id: format!("{} {year}", edit.id), ..edit.clone() })
+        weather.iter().map(move |sample| Sample { id: format!("{} {year}", sample.id), ..sample.clone() })
     });
-    let edits: Vec<Edit> = years.take(count).collect();
-    edits.chunks(BATCH_DOCUMENTS).try_for_each(|batch| db_store::save(&db, &collection, batch).map(drop))
+    let samples: Vec<Sample> = years.take(count).collect();
+    samples.chunks(BATCH_DOCUMENTS).try_for_each(|batch| save(&db, &collection, batch))
 }
 
 fn idle_memory(place: &TemporaryDirectory) -> Result<Figure, CliError> {

@@ -2,23 +2,24 @@
 //! nothing. Standard input beyond [`CHECKED_STDIN_BYTES`] cannot be read twice and is written as it comes; if that
 //! ends early, the error says how many documents were saved.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::path::{Path, PathBuf};
+mod check;
+mod source;
+
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::CollectionArg;
-use crate::cli::documents::{Edit, IdArgs, edit_of};
+use crate::cli::documents::{Entry, EntryArgs, entry_of};
 use crate::cli::output::{Output, counted, thousands};
 use crate::cli::progress::Progress;
-use crate::cli::records::{self, Format};
-use crate::cli::store::{self, SavedKind};
+use crate::cli::records::{self, Format, TypeArg};
+use crate::cli::saving::{Refused, SavedKind, Saver};
+use crate::cli::store;
 use crate::cli::{CliError, Exit};
-use crate::database::{Collection, Database};
+use crate::database::Database;
+use check::{Checked, check};
 
 /// Bytes of standard input that are kept in memory to be checked as a whole before anything is written.
 const CHECKED_STDIN_BYTES: u64 = 32 << 20;
@@ -29,22 +30,31 @@ const BATCH_DOCUMENTS: usize = 1000;
 /// Bytes of input after which a batch is written, whatever the number of documents.
 const BATCH_LINES_BYTES_HINT: usize = 4 << 20;
 
-/// Save the records of a file: NDJSON, a JSON array, or CSV with a header.
+/// Documents that were kept against a record of other content, which are named; further ones are counted.
+const KEPT_NAMED_MAX: u64 = 10;
+
+/// Save the records of a file: NDJSON, a JSON array, or CSV and TSV with a header.
 ///
 /// All input is checked before the first document is written: a malformed line, an ID that occurs twice or a document
-/// over the limit imports nothing. (More than 32 MiB on standard input is written while it is read; the error then says
-/// how many documents were saved.) A document that is there with the same content is left alone, so an import can be
-/// repeated. `"_deleted": true` in a record deletes the document.
+/// that could not be synced imports nothing. (More than 32 MiB on standard input is written while it is read; the error then
+/// says how many records were imported.)
 ///
-/// In CSV a number becomes a JSON number if it prints back the same (`4.0`, not `007`), an empty cell becomes null.
+/// A document that is there with the same content is left alone, so an import can be repeated. One with other content is kept:
+/// it is named and counted, the rest is imported, and the exit code is 4; --replace overwrites it. `"_deleted": true` in a
+/// record deletes the document. With --id-prefix each record gets a number of its own, so that a repeated import adds all once
+/// more.
+///
+/// In a table each column has one type: whole numbers, numbers, or text if any cell is something else (`007`, `n/a`), which is
+/// said. --types tells it instead. An empty cell becomes null.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   gattway --db sensor.db db import readings.csv --id-from date
+  gattway --db sensor.db db import readings.tsv.gz --id-from sensor,time --types sensor=text,value=number
   gattway --db field.db db import penguins.json --id-prefix penguin-
   other-tool | gattway --db sensor.db db import - --format ndjson --collection plant.readings --create-collection")]
 pub(in crate::cli) struct ImportArgs {
-    /// Files to read; `-` is standard input
+    /// Files to read, also compressed with gzip; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -55,12 +65,20 @@ pub(in crate::cli) struct ImportArgs {
     #[arg(long)]
     create_collection: bool,
 
-    /// How the input is written; otherwise the file's extension says it (.ndjson, .jsonl, .json, .csv)
+    /// How the input is written; otherwise the file's extension says it (.ndjson, .jsonl, .json, .csv, .tsv, each also with .gz)
     #[arg(long, value_enum)]
     format: Option<Format>,
 
+    /// What separates the cells of a table, one character; otherwise a comma (CSV) or a tab (TSV)
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<u8>,
+
+    /// Types of columns, as `value=number,sensor=text`: text, integer, number, bool
+    #[arg(long, value_name = "COLUMN=TYPE", value_delimiter = ',')]
+    types: Vec<TypeArg>,
+
     #[command(flatten)]
-    ids: IdArgs,
+    entries: EntryArgs,
 
     /// Of records with the same ID, keep the last instead of refusing the input
     #[arg(long)]
@@ -71,177 +89,105 @@ pub(in crate::cli) struct ImportArgs {
     json: bool,
 }
 
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text {
+        "\\t" | "tab" => Ok(b'\t'),
+        _ => match text.as_bytes() {
+            [byte] if !matches!(byte, b'"' | b'\r' | b'\n' | 0) => Ok(*byte),
+            _ => Err("it has to be one character of ASCII, or `tab`, and no quote".to_owned()),
+        },
+    }
+}
+
 /// What an import did, for scripts.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     /// Records read.
     records: u64,
-    /// Documents written.
+    /// Documents written that were not there.
     saved: u64,
+    /// Documents whose content was replaced.
+    replaced: u64,
     /// Documents deleted.
     deleted: u64,
     /// Documents that were there with the same content.
     unchanged: u64,
-}
-
-/// Where records come from.
-enum Source<'a> {
-    File(&'a Path, File),
-    Memory(Vec<u8>),
-    /// The start of standard input; the rest is still to come.
-    Stream(Vec<u8>),
+    /// Documents that were there with other content and were kept.
+    kept: u64,
 }
 
 pub(super) fn run(db: &Database, args: &ImportArgs) -> Result<(), CliError> {
-    let mut inputs = Vec::new();
-    for path in &args.files {
-        inputs.push((open(path)?, format_of(path, args)?));
-    }
-    let total = check(&mut inputs, args)?;
+    args.entries.check()?;
+    let Checked { inputs, total, lines } = check(args)?;
     let collection = if args.create_collection {
         store::create_collection(db, &args.collection.collection)?
     } else {
         store::collection(db, &args.collection.collection)?
     };
     let mut import = Import {
-        db,
-        collection,
+        saver: Saver::new(db, collection, &args.entries)?,
         batch: Vec::new(),
+        batch_bytes: 0,
         summary: Summary::default(),
         progress: Progress::start("importing", total, args.json),
         total,
+        name: String::new(),
     };
-    for (source, format) in inputs {
-        let name = source.name();
-        import
-            .read(source.into_reader()?, format, &args.ids)
-            .map_err(|error| import.interrupted(&name, &error))?;
+    for (number, input) in inputs.iter().enumerate() {
+        import.name = input.source.name();
+        let taken = input.source.text().and_then(|text| {
+            records::read(text, input.reading(), &mut |record| {
+                let entry = entry_of(record, &args.entries)?;
+                match lines.is_last(number, &entry) {
+                    true => import.add(entry),
+                    false => Ok(()),
+                }
+            })
+        });
+        taken.and_then(|()| import.write()).map_err(|error| import.interrupted(&error))?;
     }
     import.finish(args.json)
 }
 
-/// Reads everything that can be read twice and gives the number of its records.
-fn check(inputs: &mut [(Source<'_>, Format)], args: &ImportArgs) -> Result<u64, CliError> {
-    let mut total = 0;
-    let mut seen = HashMap::new();
-    for (source, format) in inputs {
-        let name = source.name();
-        let mut number = 0;
-        let mut check = |record| {
-            number += 1;
-            let edit = edit_of(record, number, &args.ids)?;
-            store::check(&edit)?;
-            match seen.insert(hash_of(&edit.id), edit.line) {
-                Some(earlier) if !args.last_wins => Err(occurs_twice(&edit, earlier)),
-                _ => Ok(()),
-            }
-        };
-        let checked = match source {
-            Source::File(_, file) => records::read(BufReader::new(&*file), *format, &mut check),
-            Source::Memory(bytes) => records::read(bytes.as_slice(), *format, &mut check),
-            Source::Stream(_) => Ok(()),
-        };
-        checked.map_err(|error| error.context(&format!("{name}: "), "; nothing was imported"))?;
-        total += number;
-    }
-    Ok(total)
-}
-
-fn occurs_twice(edit: &Edit, earlier: u64) -> CliError {
-    CliError::new(Exit::Input, format!("line {}: the ID {:?} was used on line {earlier} already", edit.line, edit.id))
-        .help("choose a field whose values are unique, number the records with --id-prefix, or keep the last with --last-wins")
-}
-
-fn hash_of(id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn format_of(path: &Path, args: &ImportArgs) -> Result<Format, CliError> {
-    args.format.or_else(|| Format::of_path(path)).ok_or_else(|| {
-        CliError::new(Exit::Usage, format!("{}: the format is not known from the name", path.display()))
-            .help("say it with --format ndjson, json or csv")
-    })
-}
-
-fn open(path: &Path) -> Result<Source<'_>, CliError> {
-    if path != Path::new("-") {
-        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-        let seekable = file.metadata().is_ok_and(|data| data.is_file());
-        if seekable {
-            return Ok(Source::File(path, file));
-        }
-        return Err(CliError::new(Exit::Input, format!("{} is not a regular file", path.display()))
-            .help("give its content on standard input, as file `-`"));
-    }
-    let mut start = Vec::new();
-    let limit = CHECKED_STDIN_BYTES + 1;
-    io::stdin().lock().take(limit).read_to_end(&mut start).map_err(|error| unreadable(path, &error))?;
-    Ok(if start.len() as u64 == limit { Source::Stream(start) } else { Source::Memory(start) })
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> CliError {
-    CliError::new(Exit::Input, format!("{} cannot be read: {error}", path.display()))
-}
-
-impl Source<'_> {
-    fn name(&self) -> String {
-        match self {
-            Source::File(path, _) => path.display().to_string(),
-            Source::Memory(_) | Source::Stream(_) => "standard input".to_owned(),
-        }
-    }
-
-    /// The input from its beginning.
-    fn into_reader(self) -> Result<Box<dyn BufRead>, CliError> {
-        Ok(match self {
-            Source::File(path, mut file) => {
-                io::Seek::rewind(&mut file).map_err(|error| unreadable(path, &error))?;
-                Box::new(BufReader::new(file))
-            }
-            Source::Memory(bytes) => Box::new(Cursor::new(bytes)),
-            Source::Stream(start) => Box::new(BufReader::new(Cursor::new(start).chain(io::stdin()))),
-        })
-    }
-}
-
 /// An import that is writing.
-struct Import<'a> {
-    db: &'a Database,
-    collection: Collection,
-    batch: Vec<Edit>,
+struct Import {
+    saver: Saver,
+    batch: Vec<Entry>,
+    batch_bytes: usize,
     summary: Summary,
     progress: Progress,
     total: u64,
+    /// The input that is being read.
+    name: String,
 }
 
-impl Import<'_> {
-    fn read(&mut self, input: Box<dyn BufRead>, format: Format, ids: &IdArgs) -> Result<(), CliError> {
-        let mut number = 0;
-        let mut size = 0;
-        records::read(input, format, &mut |record| {
-            number += 1;
-            let edit = edit_of(record, number, ids)?;
-            size += store::check(&edit)?;
-            self.batch.push(edit);
-            if self.batch.len() >= BATCH_DOCUMENTS || size >= BATCH_LINES_BYTES_HINT {
-                size = 0;
-                self.write()?;
-            }
-            Ok(())
-        })?;
-        self.write()
+impl Import {
+    fn add(&mut self, entry: Entry) -> Result<(), CliError> {
+        self.batch_bytes += entry.check()?;
+        self.batch.push(entry);
+        if self.batch.len() >= BATCH_DOCUMENTS || self.batch_bytes >= BATCH_LINES_BYTES_HINT {
+            self.write()?;
+        }
+        Ok(())
     }
 
     /// Makes the batch durable.
     fn write(&mut self) -> Result<(), CliError> {
         let batch = std::mem::take(&mut self.batch);
-        for kind in store::save(self.db, &self.collection, &batch)? {
-            match kind {
-                SavedKind::Saved => self.summary.saved += 1,
-                SavedKind::Deleted => self.summary.deleted += 1,
-                SavedKind::Unchanged => self.summary.unchanged += 1,
+        self.batch_bytes = 0;
+        for done in self.saver.save(&batch)? {
+            match done.result {
+                Ok(SavedKind::Saved) => self.summary.saved += 1,
+                Ok(SavedKind::Replaced) => self.summary.replaced += 1,
+                Ok(SavedKind::Deleted) => self.summary.deleted += 1,
+                Ok(SavedKind::Unchanged) => self.summary.unchanged += 1,
+                Err(Refused::Kept(error)) => {
+                    self.summary.kept += 1;
+                    if self.summary.kept <= KEPT_NAMED_MAX {
+                        self.progress.say(&format!("{}: {error}", self.name));
+                    }
+                }
+                Err(Refused::Invalid(error)) => return Err(error),
             }
         }
         self.summary.records += batch.len() as u64;
@@ -250,29 +196,41 @@ impl Import<'_> {
     }
 
     /// The error of an import that had begun to write.
-    fn interrupted(&self, name: &str, error: &CliError) -> CliError {
+    fn interrupted(&self, error: &CliError) -> CliError {
         let after = match self.summary.records {
             0 => "; nothing was imported".to_owned(),
             n => format!("; {} before it were imported", counted(n, "record")),
         };
-        error.context(&format!("{name}: "), &after)
+        error.context(&format!("{}: ", self.name), &after)
     }
 
     fn finish(self, json: bool) -> Result<(), CliError> {
-        let Summary { saved, deleted, unchanged, .. } = self.summary;
+        let Summary { saved, replaced, deleted, unchanged, kept, .. } = self.summary;
         if json {
             let mut out = Output::new();
             out.json(&self.summary)?;
-            return out.flush();
+            out.flush()?;
+        } else {
+            let mut summary = format!("imported {}", counted(saved, "document"));
+            for (count, what) in [(replaced, "replaced"), (deleted, "deleted")] {
+                if count > 0 {
+                    summary.push_str(&format!(", {what} {}", counted(count, "document")));
+                }
+            }
+            for (count, what) in [(unchanged, "unchanged"), (kept, "kept with other content")] {
+                if count > 0 {
+                    summary.push_str(&format!(", {} {what}", thousands(count)));
+                }
+            }
+            self.progress.finish(&summary);
         }
-        let mut summary = format!("imported {}", counted(saved, "document"));
-        if deleted > 0 {
-            summary.push_str(&format!(", deleted {}", counted(deleted, "document")));
+        if kept == 0 {
+            return Ok(());
         }
-        if unchanged > 0 {
-            summary.push_str(&format!(", {} unchanged", thousands(unchanged)));
-        }
-        self.progress.finish(&summary);
-        Ok(())
+        let message =
+            format!("{} not imported: their documents are there with other content", counted(kept, "record"));
+        Err(CliError::new(Exit::Input, message).help(
+            "--replace overwrites them; if they are other documents, give them other IDs (--id-from sensor,time, or --id-prefix)",
+        ))
     }
 }

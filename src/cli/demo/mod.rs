@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::air::{Air, AirArgs, Protection};
-use super::documents::{Edit, IdArgs, edit_of};
+use super::documents::{EntryArgs, entry_of};
 use super::output::{self, Output, counted};
 use super::place::TemporaryDirectory;
-use super::records::{self, Format};
+use super::records::{self, Reading};
 use super::{CliError, Exit, runtime, store};
-use crate::database::Database;
+use crate::database::{Collection, Database};
 use crate::transport::clock::Clock;
 use report::Report;
 
@@ -146,29 +147,46 @@ impl Place {
 /// Saves the weather records; gives their size as JSON lines with `_id`, as an export has them.
 fn import_weather(db: &Database, signals: &runtime::Signals) -> Result<u64, CliError> {
     let collection = db.default_collection().map_err(store::failed)?;
-    let edits = weather()?;
+    let samples = weather()?;
     let mut json_bytes = 0;
-    for batch in edits.chunks(BATCH_DOCUMENTS) {
+    for batch in samples.chunks(BATCH_DOCUMENTS) {
         if signals.is_told() {
             return Err(CliError::new(Exit::Interrupted, "interrupted"));
         }
-        store::save(db, &collection, batch)?;
-        for edit in batch {
-            let text = serde_json::to_string(&edit.body).map_or(0, |text| text.len());
+        save(db, &collection, batch)?;
+        for sample in batch {
+            let text = serde_json::to_string(&sample.body).map_or(0, |text| text.len());
             // `"_id":"...",` and the end of the line.
-            json_bytes += text + edit.id.len() + r#""_id":"","#.len() + 1;
+            json_bytes += text + sample.id.len() + r#""_id":"","#.len() + 1;
         }
     }
     Ok(json_bytes as u64)
 }
 
+/// A document of the sample.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    /// Its date.
+    pub(super) id: String,
+    /// All of the record.
+    pub(super) body: Map<String, Value>,
+}
+
 /// The weather records as documents, with their date as ID.
-pub(super) fn weather() -> Result<Vec<Edit>, CliError> {
-    let ids = IdArgs { id_from: Some("date".to_owned()), id_prefix: None };
-    let mut edits = Vec::new();
-    records::read(WEATHER, Format::Csv, &mut |record| {
-        edits.push(edit_of(record, 0, &ids)?);
+pub(super) fn weather() -> Result<Vec<Sample>, CliError> {
+    let args = EntryArgs { id_from: vec!["date".to_owned()], ..EntryArgs::default() };
+    let columns = records::survey(WEATHER, b',', &[], false, &mut |_| ())?.columns;
+    let mut samples = Vec::new();
+    records::read(WEATHER, Reading::Table(&columns), &mut |record| {
+        let entry = entry_of(record, &args)?;
+        samples.extend(entry.id.zip(entry.body).map(|(id, body)| Sample { id, body }));
         Ok(())
     })?;
-    Ok(edits)
+    Ok(samples)
+}
+
+/// Saves documents of the sample, all or none.
+pub(super) fn save(db: &Database, collection: &Collection, samples: &[Sample]) -> Result<(), CliError> {
+    db.batch(|batch| samples.iter().try_for_each(|sample| batch.put(collection, &sample.id, &sample.body)))
+        .map_err(store::failed)
 }

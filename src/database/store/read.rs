@@ -256,6 +256,21 @@ impl Store {
         Ok(found)
     }
 
+    /// IDs after `after` in order, tombstones included, at least `limit` unless there are fewer.
+    pub(crate) fn known_ids(
+        &self,
+        collection: CollectionKey,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Box<str>>, DatabaseError> {
+        Ok(self.ids(collection, Some(after), limit)?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Whether there is an ID, tombstones included.
+    pub(crate) fn knows(&self, collection: CollectionKey, id: &str) -> Result<bool, DatabaseError> {
+        Ok(index::find(&self.engine(), collection, id)?.is_some())
+    }
+
     /// The newest revisions of the documents after `after` in ID order, tombstones left out; about `limit` IDs are
     /// looked at. With them the last ID that was, `None` at the end.
     pub(crate) fn page(
