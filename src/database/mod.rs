@@ -41,6 +41,7 @@ pub mod revision;
 mod store;
 #[cfg(test)]
 mod tests;
+mod unsendable;
 pub(crate) mod validate;
 
 use std::path::Path;
@@ -71,6 +72,7 @@ pub use self::store::{
 };
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
+pub use self::unsendable::{Unsendable, UnsendableDocument};
 pub(crate) use self::validate::Invalid;
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.

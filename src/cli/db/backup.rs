@@ -11,11 +11,14 @@ use serde_json::json;
 use crate::cli::output::{Output, bytes_text, counted, note};
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, Exit, control, store};
-use crate::database::{BackupInfo, Database};
+use crate::database::{BackupInfo, Database, UnsendableDocument};
 use crate::secure::IDENTITY_FILE;
 
 /// Bytes asked for when a backup is copied from another process.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// Documents of a backup that cannot be synced, which are named; further ones are counted.
+const UNSENDABLE_NAMED_MAX: usize = 10;
 
 /// Write a backup of the database, which may be in use by `serve` or `sync` meanwhile.
 ///
@@ -193,6 +196,7 @@ pub(super) fn restore(to: Option<&PathBuf>, args: &RestoreArgs) -> Result<(), Cl
     };
     let report = report.map_err(store::failed)?;
     drop(progress);
+    let unsendable = store::open_to_read(to)?.unsendable(UNSENDABLE_NAMED_MAX).map_err(store::failed)?;
     let mut out = Output::new();
     if args.json {
         out.json(&json!({
@@ -202,6 +206,7 @@ pub(super) fn restore(to: Option<&PathBuf>, args: &RestoreArgs) -> Result<(), Cl
             "source": report.source.to_string(),
             "backup_source": report.backup.source.to_string(),
             "files": report.files,
+            "unsendable": unsendable.count,
         }))?;
     } else {
         out.line(format!("{}: {}", to.display(), counted(report.documents, "document")))?;
@@ -212,7 +217,14 @@ pub(super) fn restore(to: Option<&PathBuf>, args: &RestoreArgs) -> Result<(), Cl
             out.line("identity    a new one at the first use: pair the device again")?;
         }
     }
-    out.flush()
+    out.flush()?;
+    if unsendable.count > 0 {
+        for UnsendableDocument { collection, id, reason, .. } in &unsendable.named {
+            note(&format!("document {id:?} in {collection} cannot be synced: {reason}"));
+        }
+        note(&format!("{} restored that cannot be synced", counted(unsendable.count, "document")));
+    }
+    Ok(())
 }
 
 /// Refuses to begin what will not fit.

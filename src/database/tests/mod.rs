@@ -205,6 +205,10 @@ fn what_an_earlier_release_took_stays_readable() {
     Database::restore(&mut backup.as_slice(), &to, |_| true, |_, _| {}).expect("restored");
     let restored = Database::open(&to, DatabaseConfig::default()).expect("open");
     assert_eq!(contents(&restored.default_collection().expect("default")), expected);
+    let unsendable = restored.unsendable(3).expect("read");
+    let named: Vec<&str> = unsendable.named.iter().map(|document| document.id.as_str()).collect();
+    assert_eq!((unsendable.count, named), (4, vec!["a\0b", "b", "c"]));
+    assert!(unsendable.named[2].reason.contains("\"_exp\""), "{unsendable:?}");
     for (id, _) in old {
         assert!(collection.get(id).expect("read").is_some());
         assert!(collection.delete(id).expect("deleted"), "{id:?}");

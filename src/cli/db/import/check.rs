@@ -120,14 +120,15 @@ pub(super) fn check(args: &ImportArgs) -> Result<Checked, CliError> {
         }
         inputs.push(Input { source: Source::open(path)?, format, columns: None });
     }
+    let bytes = inputs.iter().map(|input| input.source.bytes() * passes_over(input)).sum::<u64>();
     let mut looker = Looker {
         args,
         names: inputs.iter().map(|input| input.source.name()).collect(),
         lines: LastLines { seen: HashMap::new(), last_wins: args.last_wins },
         total: 0,
         read: Arc::default(),
-        bytes: inputs.iter().map(|input| input.source.bytes() * passes_over(input)).sum(),
-        progress: Progress::start("checking, KiB", 0, args.json),
+        bytes,
+        progress: Progress::start("checking, KiB", bytes >> 10, args.json),
     };
     for (number, input) in inputs.iter_mut().enumerate() {
         let checked = looker.look_at(number, input);
