@@ -342,10 +342,14 @@ fn a_collection_that_the_peer_lacks_is_named_with_what_to_do() {
     let (_directory, gateway) = database();
     ok(&field, &["db", "put", "x", "{}", "-c", "plant.readings", "--create-collection"]);
     let mut server = Process::start(&gateway, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
-    let ended = run(&field, &["sync", &server.address()]);
-    assert_eq!(ended.code, Some(6), "{ended:?}");
-    assert!(ended.stderr.contains("peer has no collection \"plant.readings\""), "{ended:?}");
+    let address = server.address();
+    let ended = run(&field, &["sync", &address]);
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    assert!(ended.stderr.contains("plant.readings: the peer does not have it"), "{ended:?}");
     assert!(ended.stderr.contains("--collection") && !ended.stderr.contains("WARN"), "{ended:?}");
+    let named = run(&field, &["sync", &address, "--collection", "plant.readings"]);
+    assert_eq!(named.code, Some(6), "{named:?}");
+    assert!(named.stderr.contains("peer has no collection \"plant.readings\""), "{named:?}");
     assert_eq!(server.terminate(), Some(0));
 }
 

@@ -7,6 +7,7 @@ mod command;
 use std::path::PathBuf;
 
 use command::{Process, ok, run};
+use serde_json::{Value, json};
 
 /// A database path in a directory that lives as long as the first value.
 fn database() -> (tempfile::TempDir, PathBuf) {
@@ -57,4 +58,133 @@ fn a_collection_of_the_default_scope_syncs_under_either_name() {
     let address = server.address();
     ok(&here, &["sync", &address, "-c", "_default.logs", "-c", "logs"]);
     assert_eq!(ok(&here, &["db", "ls", "-c", "logs"]), "from-here\nfrom-there\n");
+}
+
+const BLOB: &str =
+    r#"{"n":1,"pic":{"@type":"blob","digest":"sha1-ngzb/4/InltE+Pwc9BBKtyi1sCU=","length":40}}"#;
+
+/// The JSON lines of an output.
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A document with a blob whose content cannot come along: refused and named by both sides, on a list, not sent again, and
+/// the process does not end as if all were well; in both directions.
+#[test]
+fn a_document_that_would_not_be_whole_is_named_until_it_is() {
+    for pushed in [true, false] {
+        let ((_a, here), (_b, there)) = (database(), database());
+        let (from, to) = if pushed { (&here, &there) } else { (&there, &here) };
+        ok(from, &["db", "put", "photo", BLOB]);
+        ok(from, &["db", "put", "reading", r#"{"n":2}"#]);
+        let (direction, opposite) = if pushed { ("sent", "received") } else { ("received", "sent") };
+        for run_number in 0..3 {
+            let mut server = Process::start(&there, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
+            let address = server.address();
+            let ended = run(&here, &["sync", &address, "--json"]);
+            assert_eq!(ended.code, Some(7), "{pushed} {run_number}: {ended:?}");
+            let events = json_lines(&ended.stdout);
+            let last = events.last().unwrap();
+            assert_eq!((&last["event"], &last["ok"]), (&json!("finished"), &json!(false)), "{last}");
+            assert_eq!(last["unsynced"], json!({"documents": 1, "collections": 0}), "{last}");
+            assert_eq!(last["documents"], u64::from(run_number == 0), "{last}");
+            let unsynced = events.iter().rev().find(|event| event["event"] == "unsynced").unwrap();
+            let document = &unsynced["listed"][0];
+            assert_eq!((&document["_id"], &document["direction"]), (&json!("photo"), &json!(direction)));
+            assert!(document["error"].as_str().unwrap().contains("blob"), "{document}");
+            let failed = events.iter().filter(|event| event["event"] == "document").count();
+            assert_eq!(failed, usize::from(run_number == 0), "it is tried once");
+            if run_number == 0 {
+                let told = server.wait_for(|event| event["event"] == "document");
+                assert_eq!((&told["_id"], &told["direction"]), (&json!("photo"), &json!(opposite)));
+                assert!(told["peer"].as_str().is_some_and(|peer| !peer.is_empty()), "{told}");
+            }
+            let told = server.wait_for(|event| event["event"] == "unsynced");
+            assert_eq!(told["documents"], 1, "{told}");
+            assert_eq!(server.terminate(), Some(0));
+            for (db, direction) in [(&here, direction), (&there, opposite)] {
+                let rows = json_lines(&ok(db, &["db", "unsynced", "--json"]));
+                assert_eq!(rows.len(), 1, "{rows:?}");
+                assert_eq!((&rows[0]["_id"], &rows[0]["direction"]), (&json!("photo"), &json!(direction)));
+                let text = ok(db, &["db", "unsynced"]);
+                assert!(text.contains("\"photo\"") && text.contains("blob"), "{text}");
+            }
+            assert_eq!(ok(to, &["db", "ls"]), "reading\n");
+        }
+        // Without it the document comes, and nobody lists it any more.
+        ok(from, &["db", "put", "photo", r#"{"n":3}"#]);
+        let mut server = Process::start(&there, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
+        let address = server.address();
+        ok(&here, &["sync", &address]);
+        assert_eq!(server.terminate(), Some(0));
+        assert_eq!(ok(to, &["db", "get", "photo", "--body"]), "{\"n\":3}\n");
+        for db in [&here, &there] {
+            assert_eq!(ok(db, &["db", "unsynced", "--json"]), "");
+        }
+    }
+}
+
+/// What people see, and `--retry`.
+#[test]
+fn people_are_told_what_was_not_synced_and_can_try_again() {
+    let ((_a, here), (_b, there)) = (database(), database());
+    for n in 0..12 {
+        ok(&here, &["db", "put", &format!("photo\u{9b}2J-{n:02}"), BLOB]);
+    }
+    let mut server = Process::start(&there, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
+    let address = server.address();
+    for args in [&["sync", &address][..], &["sync", &address], &["sync", &address, "--retry"]] {
+        let ended = run(&here, args);
+        assert_eq!(ended.code, Some(7), "{ended:?}");
+        for words in ["except for 12 documents", "photo", "blob", "and 2 documents more", "db unsynced"] {
+            assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+        }
+        assert!(!ended.stderr.contains(['\u{1b}', '\u{9b}']), "what a peer writes is text: {}", ended.stderr);
+        let tried = ended.stderr.lines().filter(|line| line.starts_with("document ")).count();
+        assert_eq!(
+            tried,
+            if ended.stderr.contains("nothing else to do") && args.len() == 2 { tried } else { 12 }
+        );
+    }
+}
+
+/// A collection that the peer lacks, or a direction that it refuses, is told and stops nothing; by name it is strict.
+#[test]
+fn collections_and_directions_that_cannot_be_synced_are_told() {
+    let ((_a, here), (_b, there)) = (database(), database());
+    ok(&here, &["db", "put", "x", "{}", "-c", "plant.mine", "--create-collection"]);
+    ok(&here, &["db", "put", "from-here", "{}"]);
+    ok(&there, &["db", "put", "y", "{}", "-c", "plant.theirs", "--create-collection"]);
+    ok(&there, &["db", "put", "from-there", "{}"]);
+    let mut server = Process::start(&there, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
+    let address = server.address();
+    let ended = run(&here, &["sync", &address]);
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    for words in ["1 collection", "plant.mine: the peer does not have it", "also has plant.theirs"] {
+        assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+    }
+    assert_eq!(ok(&here, &["db", "ls"]), "from-here\nfrom-there\n");
+    let told = server.wait_for(|event| event["event"] == "unsynced");
+    assert_eq!(told["collections"][0]["name"], "plant.mine", "{told}");
+    let strict = run(&here, &["sync", &address, "-c", "plant.mine", "-c", "_default"]);
+    assert_eq!(strict.code, Some(6), "{strict:?}");
+    ok(&here, &["sync", &address, "-c", "_default"]);
+    assert_eq!(server.terminate(), Some(0));
+
+    // What only gives takes nothing: the rest is done, and said.
+    ok(&here, &["db", "put", "again", "{}"]);
+    ok(&there, &["db", "put", "news", "{}"]);
+    let args = ["serve", "--listen", "tcp:127.0.0.1:0", "--json", "--read-only", "-c", "_default"];
+    let mut server = Process::start(&there, &args);
+    let address = server.address();
+    ok(&here, &["db", "collections", "--delete", "plant.mine"]);
+    let ended = run(&here, &["sync", &address]);
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    assert!(
+        ended.stderr.contains("_default: nothing was sent") && ended.stderr.contains("--pull"),
+        "{ended:?}"
+    );
+    assert_eq!(ok(&here, &["db", "ls"]), "again\nfrom-here\nfrom-there\nnews\n");
+    ok(&here, &["sync", &address, "--pull"]);
+    assert_eq!(run(&here, &["sync", &address, "--push"]).code, Some(6));
 }

@@ -92,6 +92,7 @@ fn no_command_warns_when_all_went_well() {
         &["db", "info"],
         &["db", "rm", "valve"],
         &["db", "compact"],
+        &["db", "unsynced"],
         &["db", "verify"],
         &["db", "backup", &text(place("backup"))],
         &["db", "restore", &text(place("backup")), "--to", &text(place("restored"))],

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use gattway::blip::{
     Connection, ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage, Properties,
 };
+use gattway::replicator::Unsynced;
 use gattway::replicator::error::SessionError;
 use gattway::replicator::event::SessionEvent;
 use gattway::replicator::session::Session;
@@ -37,6 +38,8 @@ pub struct Outcome {
     /// Messages of ours that were compared.
     pub compared: usize,
     pub finished: Option<Result<(), SessionError>>,
+    /// What our side said it could not sync.
+    pub unsynced: Unsynced,
 }
 
 pub struct Half<'s> {
@@ -93,7 +96,12 @@ impl<'s> Half<'s> {
             translations: Vec::new(),
             spared: HashMap::new(),
             checkpoints: HashMap::new(),
-            outcome: Outcome { differences: Vec::new(), compared: 0, finished: None },
+            outcome: Outcome {
+                differences: Vec::new(),
+                compared: 0,
+                finished: None,
+                unsynced: Unsynced::default(),
+            },
             replica,
         };
         half.load_checkpoints();
@@ -162,8 +170,10 @@ impl<'s> Half<'s> {
                 self.session.handle_store_changed(self.now, &self.replica);
             }
             while let Some(event) = self.session.poll_event() {
-                if let SessionEvent::Finished(result) = event {
-                    self.outcome.finished = Some(result);
+                match event {
+                    SessionEvent::Finished(result) => self.outcome.finished = Some(result),
+                    SessionEvent::Unsynced(unsynced) => self.outcome.unsynced = *unsynced,
+                    _ => {}
                 }
             }
             if !moved {

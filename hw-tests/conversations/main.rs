@@ -1,10 +1,11 @@
 //! Our active and our passive side each hold the other half of conversations that two instances of a real Couchbase
-//! Lite core had: every recorded one with version vectors that needs no blobs and no deltas.
+//! Lite core had: every recorded one with version vectors that needs no deltas; those about blobs in `blobs`.
 
 #[macro_use]
 #[path = "../support/delegate.rs"]
 mod delegate;
 
+mod blobs;
 mod different;
 mod half;
 mod normal;

@@ -199,7 +199,8 @@ impl ReplicaStore for Watched {
         body: Bytes,
     ) -> Result<Option<String>, ReplicaStoreError> {
         let mut body = body;
-        let is_note = client.starts_with(NOTE_PREFIX);
+        let is_note = client.starts_with(NOTE_PREFIX)
+            || client.starts_with(gattway::replicator::unsynced::list::PREFIX);
         if !is_note && self.world.plan.bug == Some(Bug::CheckpointAhead) {
             body = ahead(&body);
         }

@@ -18,6 +18,7 @@ Exit codes:
   4    input that cannot be taken: malformed, over a limit, or in conflict with the stored revision
   5    the database cannot be opened, read or written
   6    the peer cannot be reached, refused, or failed
+  7    synced, but not everything: the documents or collections that were left out are named
   130  ended by Ctrl-C before it was done
 
 Examples:

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::events::{Event, Events};
 use super::output::{counted, thousands};
 use super::progress::Progress;
-use super::{CliError, Exit};
+use super::{CliError, Exit, unsynced};
 use crate::replicator::error::SessionError;
 use crate::replicator::{
     Direction, DocumentReplication, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
@@ -55,6 +55,7 @@ impl Display<'_> {
         }
         self.documents = progress.documents;
         if self.last.map(|last| last.0) != Some(status.activity) {
+            self.events.left_out(&self.peer, &status.unsynced);
             self.say_activity(status);
         }
         self.last = Some(now);
@@ -88,7 +89,13 @@ impl Display<'_> {
             (ReplicatorActivity::Offline, Some(error)) => {
                 self.say(&format!("offline: {error}; will try again"))
             }
-            (ReplicatorActivity::Idle, _) => self.say("in sync; waiting for changes"),
+            (ReplicatorActivity::Idle, _) if status.unsynced.is_empty() => {
+                self.say("in sync; waiting for changes");
+            }
+            (ReplicatorActivity::Idle, _) => {
+                let left_out = unsynced::count_text(&status.unsynced);
+                self.say(&format!("in sync except for {left_out}; waiting for changes"));
+            }
             _ => {}
         }
     }
@@ -101,6 +108,7 @@ impl Display<'_> {
     /// Tells how it ended; gives the number of documents that went over. `interrupted`: it was to end before it was done.
     pub(super) fn finish(self, status: &ReplicatorStatus, interrupted: bool) -> Result<u64, CliError> {
         let documents = self.total_documents();
+        self.events.left_out(&self.peer, &status.unsynced);
         if let Some(error) = &status.error {
             return Err(CliError::new(Exit::Peer, format!("sync with {} stopped: {error}", self.peer))
                 .help(advice(error, &self.peer)));
@@ -109,11 +117,17 @@ impl Display<'_> {
             return Err(CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here"));
         }
         let seconds = self.began.elapsed().as_secs_f64();
+        let except = match status.unsynced.is_empty() {
+            true => String::new(),
+            false => format!(" except for {}", unsynced::count_text(&status.unsynced)),
+        };
         let summary = match documents {
-            0 => format!("in sync with {}: nothing to do ({seconds:.1} s)", self.peer),
-            n => format!("in sync with {}: {} in {seconds:.1} s", self.peer, counted(n, "document")),
+            0 if except.is_empty() => format!("in sync with {}: nothing to do ({seconds:.1} s)", self.peer),
+            0 => format!("in sync with {}{except}: nothing else to do ({seconds:.1} s)", self.peer),
+            n => format!("in sync with {}{except}: {} in {seconds:.1} s", self.peer, counted(n, "document")),
         };
         self.progress.finish(&summary);
+        unsynced::lines(&status.unsynced).iter().for_each(|line| self.events.say(line));
         Ok(documents)
     }
 }
@@ -148,8 +162,10 @@ pub(super) fn activity_name(activity: ReplicatorActivity) -> &'static str {
     }
 }
 
-pub(super) fn emit_document(events: &Events, document: &DocumentReplication) {
+/// Tells a script of one document; `peer`: with which of several.
+pub(super) fn emit_document(events: &Events, peer: Option<&str>, document: &DocumentReplication) {
     events.emit(&Event::Document {
+        peer,
         direction: direction_name(document.direction),
         collection: &document.collection,
         id: &document.id,
@@ -158,14 +174,17 @@ pub(super) fn emit_document(events: &Events, document: &DocumentReplication) {
     });
 }
 
+/// Tells of a document that failed.
 pub(super) fn say_failed(events: &Events, document: &DocumentReplication) {
     if let Some(error) = &document.error {
         let direction = direction_name(document.direction);
-        events.say(&format!("document {:?} was not {direction}: {error}", document.id));
+        let error = error.to_string();
+        events.say(&format!("document {:?} was not {direction}: {}", document.id, error.escape_debug()));
+        emit_document(events, None, document);
     }
 }
 
-fn direction_name(direction: Direction) -> &'static str {
+pub(super) fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Sent => "sent",
         Direction::Received => "received",

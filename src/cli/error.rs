@@ -24,6 +24,8 @@ pub enum Exit {
     Database = 5,
     /// The peer cannot be reached, refused, or failed.
     Peer = 6,
+    /// Synced, but not everything: what was left out is named.
+    Incomplete = 7,
     /// Ended by Ctrl-C before it was done.
     Interrupted = 130,
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::sink::Sink;
+use super::unsynced::{LeftOut, Tally, Totals};
 use super::visible::visible_json;
 use super::{CliError, Exit, output, words};
 use crate::database::bench::process_cpu;
+use crate::replicator::Unsynced;
 
 /// How long the end of the process waits for a script that reads nothing.
 const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -78,6 +80,9 @@ pub(super) enum Event<'a> {
     Clock { versions_ahead: u64 },
     /// One document went over, or failed to.
     Document {
+        /// Of `serve`: with which peer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<&'a str>,
         direction: &'a str,
         collection: &'a str,
         #[serde(rename = "_id")]
@@ -106,10 +111,18 @@ pub(super) enum Event<'a> {
     },
     /// So many events are missing here: nobody read them in time, and what can wait for a reader is bounded.
     Dropped { events: u64 },
+    /// What the syncs with a peer leave out, all together; whenever that has changed.
+    Unsynced {
+        peer: &'a str,
+        #[serde(flatten)]
+        left_out: LeftOut<'a>,
+    },
     /// The last event.
     Finished {
         ok: bool,
         documents: u64,
+        /// What the syncs with all peers leave out.
+        unsynced: Totals,
         seconds: f64,
         /// CPU time of the whole process, user and system.
         cpu_seconds: f64,
@@ -129,6 +142,10 @@ struct Shared {
     script: Option<Sink>,
     /// Lines of an import that were not taken.
     rejected: AtomicU64,
+    /// Documents that went over, once that is known.
+    documents: AtomicU64,
+    /// What the peers leave out.
+    unsynced: Tally,
 }
 
 impl Events {
@@ -136,7 +153,8 @@ impl Events {
     pub(super) fn new(json: bool) -> Events {
         let tell = |events| line_of(&Event::Dropped { events });
         let script = json.then(|| Sink::start("gattway-events", io::stdout(), tell, tell_reader_gone));
-        Events { shared: Arc::new(Shared { script, rejected: AtomicU64::new(0) }) }
+        let (rejected, documents, unsynced) = (AtomicU64::new(0), AtomicU64::new(0), Tally::default());
+        Events { shared: Arc::new(Shared { script, rejected, documents, unsynced }) }
     }
 
     /// Whether a script reads events, so that people's lines are not wanted.
@@ -160,6 +178,7 @@ impl Events {
 
     /// Gives `documents`, unless lines of an import were not taken: then the process must not end as if all were well.
     pub(super) fn all_taken(&self, documents: u64) -> Result<u64, CliError> {
+        self.shared.documents.store(documents, Ordering::Relaxed);
         match self.shared.rejected.load(Ordering::Relaxed) {
             0 => Ok(documents),
             n => Err(CliError::new(
@@ -169,12 +188,43 @@ impl Events {
         }
     }
 
+    /// Gives `documents`, unless something could not be synced: then the process must not end as if all were.
+    pub(super) fn all_synced(&self, documents: u64) -> Result<u64, CliError> {
+        self.shared.unsynced.all_synced().map(|()| documents)
+    }
+
+    /// Notes what the sync with a peer leaves out, and tells the script if it is news. Whether it is.
+    pub(super) fn left_out(&self, peer: &str, unsynced: &Arc<Unsynced>) -> bool {
+        let is_news = self.shared.unsynced.note(peer, unsynced);
+        if is_news {
+            self.emit(&Event::Unsynced { peer, left_out: LeftOut::new(unsynced) });
+        }
+        is_news
+    }
+
+    /// Notes what earlier syncs have left out.
+    #[cfg(feature = "bluetooth")]
+    pub(super) fn left_out_before(&self, db: &crate::database::Database) {
+        if self.shared.unsynced.all_synced().is_err() {
+            return;
+        }
+        match super::unsynced::remembered(db) {
+            Ok(unsynced) if !unsynced.is_empty() => {
+                super::unsynced::lines(&unsynced).iter().for_each(|line| self.say(line));
+                self.left_out("", &Arc::new(unsynced));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot read what earlier syncs have left out"),
+        }
+    }
+
     /// Tells how it ended, as the last event, and gives the script time to read what waits for it.
     pub(super) fn finish(&self, began: Instant, result: &Result<u64, CliError>) {
         let Some(script) = &self.shared.script else { return };
         script.push_last(line_of(&Event::Finished {
             ok: result.is_ok(),
-            documents: *result.as_ref().unwrap_or(&0),
+            documents: self.shared.documents.load(Ordering::Relaxed),
+            unsynced: self.shared.unsynced.totals(),
             seconds: began.elapsed().as_secs_f64(),
             cpu_seconds: process_cpu().as_secs_f64(),
             error: result.as_ref().err().map(ToString::to_string),

@@ -43,6 +43,7 @@ mod serve;
 mod sink;
 mod store;
 mod sync;
+mod unsynced;
 mod visible;
 mod words;
 

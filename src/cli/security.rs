@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use super::events::{Event, Events};
 use super::{CliError, Exit};
 use crate::endpoint::MessageEndpointConnection;
-use crate::replicator::config::{AccessRule, CollectionAccess};
 use crate::secure::trust::{Trust, TrustOpenError};
 use crate::secure::{
     Access, Authentication, Established, Grant, Identity, IdentityError, Keyring, PeerId, PeerPolicy, Psk,
@@ -222,22 +221,22 @@ pub(super) fn via_name(via: Authentication) -> &'static str {
     }
 }
 
-/// What the listener lets a peer do.
-pub(super) fn access_rule(established: &Established) -> AccessRule {
-    let permissions = established.grant.permissions.clone();
-    Arc::new(move |collection: &str| {
-        let access = permissions.of(collection);
-        CollectionAccess { push: access.may_write(), pull: access.may_read() }
-    })
-}
-
-/// Whether a peer may do what a sync of these collections asks of it; else what it lacks.
+/// Whether a peer may do what a sync of these collections asks of it; else what it lacks. `some`: it suffices if it may do
+/// some of it.
 pub(super) fn check_grant(
     peer: &PeerId,
     grant: &Grant,
     collections: &[String],
     (push, pull): (bool, bool),
+    some: bool,
 ) -> Result<(), String> {
+    let may_do = |collection: &String| {
+        let access = grant.permissions.of(collection);
+        push && access.may_read() || pull && access.may_write()
+    };
+    if some && collections.iter().any(may_do) {
+        return Ok(());
+    }
     for collection in collections {
         let access: Access = grant.permissions.of(collection);
         let lack = if push && !access.may_read() {

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
 use super::control::Control;
-use super::display::activity_name;
+use super::display::{activity_name, direction_name, emit_document};
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
 #[cfg(feature = "bluetooth")]
@@ -23,13 +23,17 @@ use super::{CliError, Exit, store, words};
 use crate::database::Database;
 use crate::endpoint::{
     MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, MessagingError, ProtocolType, Refusals,
+    MessageEndpointListenerConfiguration, MessageEndpointListenerDocument, MessagingError, ProtocolType,
+    Refusals,
 };
-use crate::replicator::ReplicatorActivity;
 use crate::replicator::config::AccessRule;
+use crate::replicator::{ReplicatorActivity, Unsynced};
 use crate::secure::PeerId;
-use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor};
+use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor, access_rule};
 use crate::transport::stream::Address;
+
+/// Lines about documents that were not synced, all peers together: peers may send any number of such.
+const DOCUMENT_LINES_MAX: u64 = 100;
 
 /// Be the passive side: accept peers and sync with each, until Ctrl-C.
 ///
@@ -42,8 +46,9 @@ use crate::transport::stream::Address;
 /// SIGINT, SIGTERM and SIGHUP end it in order, within five seconds and what the disk takes.
 ///
 /// With --json, standard output has one event a line: `created` if there was no database, `listening` (the address, with
-/// the real port), `listen_failed` (it is tried again), `status` of each connection, `saved` and `rejected` (of --import),
-/// `storage` when the disk has no room for more and when it has again, `clock`
+/// the real port), `listen_failed` (it is tried again), `status` of each connection, `document` for each that was not synced,
+/// `unsynced` (what a peer leaves out), `saved` and `rejected` (of --import), `storage` when the disk has no room for more and
+/// when it has again, `clock`
 /// when versions of the far future come, and last `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that
 /// were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
 #[derive(Debug, Args)]
@@ -140,6 +145,8 @@ async fn serve(
     let peers = Arc::new(Peers::new(events, security.is_secure()));
     let observer = Arc::clone(&peers);
     listener.add_change_listener(move |change| observer.observe(change));
+    let observer = Arc::clone(&peers);
+    listener.add_document_listener(move |document| observer.document(document));
     let mut accepting = JoinSet::new();
     let door = Door::new(security, listener.clone(), peers.clone());
     let secure_peers = door.let_in();
@@ -187,6 +194,7 @@ async fn serve(
     #[cfg(feature = "bluetooth")]
     super::ble::farewells().await;
     tell_refusals(&listener, events);
+    peers.tell_turned_away();
     result.map(|()| peers.documents())
 }
 
@@ -195,11 +203,19 @@ fn tell_refusals(listener: &MessageEndpointListener, events: &Events) {
     let refusals = listener.refusals();
     if refusals.total() > 0 {
         events.emit(&Event::Refusals { refusals });
-        let Refusals { connections, handshakes, stalled, violations, limits, .. } = refusals;
-        events.say(&format!(
-            "refused: {connections} connections beyond the limit, {handshakes} that did not begin, {stalled} that \
-             stalled, {violations} that broke the protocol, {limits} that went beyond a limit"
-        ));
+        let Refusals { connections, handshakes, stalled, violations, limits, documents, .. } = refusals;
+        if refusals.total() > documents {
+            events.say(&format!(
+                "refused: {connections} connections beyond the limit, {handshakes} that did not begin, {stalled} that \
+                 stalled, {violations} that broke the protocol, {limits} that went beyond a limit"
+            ));
+        }
+        if documents > 0 {
+            events.say(&format!(
+                "{} not synced; `gattway db unsynced` lists which, and why",
+                counted(documents, "document")
+            ));
+        }
     }
 }
 
@@ -281,7 +297,7 @@ impl Door {
                         let Accepted { connection, established, label } = *accepted;
                         let name = security::peer_name(&established.peer, &established.grant);
                         security::announce(&door.peers.events, &label, &established);
-                        door.enter(connection, &name, Some(security::access_rule(&established)));
+                        door.enter(connection, &name, Some(access_rule(&established)));
                     }
                     Incoming::Refused { label, peer, error } => door.peers.turned_away(&label, peer, &error),
                 }
@@ -302,11 +318,17 @@ struct PeersState {
     by_connection: HashMap<usize, Peer>,
     /// Documents of connections that have ended.
     documents: u64,
+    /// Peers that were not let in.
+    turned_away: u64,
+    /// Lines about documents that were not synced.
+    said: u64,
 }
 
 struct Peer {
     name: String,
     activity: ReplicatorActivity,
+    /// What was told of it last.
+    unsynced: Arc<Unsynced>,
 }
 
 impl Peers {
@@ -316,6 +338,7 @@ impl Peers {
 
     /// A newcomer that never became a peer.
     fn turned_away(&self, label: &str, peer: Option<PeerId>, error: &MessagingError) {
+        self.lock().turned_away += 1;
         let who = peer.map_or_else(|| label.to_owned(), |peer| format!("{label}: {peer}"));
         self.events.say(&format!("{who}: refused: {error}"));
         self.events.emit(&Event::Refused {
@@ -326,14 +349,50 @@ impl Peers {
     }
 
     fn add(&self, connection: &Arc<dyn MessageEndpointConnection>, name: &str) {
-        let peer = Peer { name: name.to_owned(), activity: ReplicatorActivity::Connecting };
+        let (name, activity) = (name.to_owned(), ReplicatorActivity::Connecting);
+        let peer = Peer { name: name.clone(), activity, unsynced: Arc::default() };
         self.lock().by_connection.insert(key(connection), peer);
         self.events.say(&format!("{name}: connected"));
     }
 
     fn refuse(&self, connection: &Arc<dyn MessageEndpointConnection>, error: &str) {
-        if let Some(peer) = self.lock().by_connection.remove(&key(connection)) {
-            self.events.say(&format!("{}: refused: {error}", peer.name));
+        let Some(peer) = self.lock().by_connection.remove(&key(connection)) else { return };
+        self.events.say(&format!("{}: refused: {error}", peer.name));
+        self.events.emit(&Event::Refused { peer: &peer.name, id: None, error: error.to_owned() });
+    }
+
+    /// How many were not let in, at the end.
+    fn tell_turned_away(&self) {
+        let turned_away = self.lock().turned_away;
+        if turned_away > 0 {
+            self.events.say(&format!("{} turned away", counted(turned_away, "peer")));
+        }
+    }
+
+    /// A document failed to be replicated.
+    fn document(&self, document: &MessageEndpointListenerDocument) {
+        let MessageEndpointListenerDocument { connection, document } = document;
+        let Some(error) = &document.error else { return };
+        let said = {
+            let mut state = self.lock();
+            state.said += 1;
+            state.said
+        };
+        let state = self.lock();
+        let name =
+            state.by_connection.get(&key(connection)).map_or_else(String::new, |peer| peer.name.clone());
+        drop(state);
+        emit_document(&self.events, Some(&name), document);
+        if said <= DOCUMENT_LINES_MAX {
+            let (id, direction) = (&document.id, direction_name(document.direction));
+            let error = error.to_string();
+            self.events
+                .say(&format!("{name}: document {id:?} was not {direction}: {}", error.escape_debug()));
+        }
+        if said == DOCUMENT_LINES_MAX {
+            self.events.say(
+                "further documents that are not synced are only counted; `gattway db unsynced` lists them",
+            );
         }
     }
 
@@ -344,11 +403,19 @@ impl Peers {
         let Some(peer) = state.by_connection.get_mut(&key) else { return };
         let before = std::mem::replace(&mut peer.activity, status.activity);
         let name = peer.name.clone();
+        let is_news = !status.unsynced.is_empty() && peer.unsynced != status.unsynced;
+        peer.unsynced = Arc::clone(&status.unsynced);
         if status.activity == ReplicatorActivity::Stopped {
             state.by_connection.remove(&key);
             state.documents += status.progress.documents;
         }
         drop(state);
+        if is_news {
+            self.events.left_out(&name, &status.unsynced);
+            for collection in &status.unsynced.collections {
+                self.events.say(&format!("{name}: collection {:?}: {}", collection.name, collection.lack));
+            }
+        }
         let error = status.error.as_ref().map(ToString::to_string);
         let documents = status.progress.documents;
         match (status.activity, &error) {

@@ -32,9 +32,14 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 /// Both directions, unless --push or --pull alone is given. Every document that was reported as done is on the medium of
 /// the side that received it. Interrupted, it continues where it was the next time.
 ///
-/// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document`
-/// (with --documents), `saved` and `rejected` (of --import), and last `finished`. Nobody waits for whoever reads them: events
-/// beyond 1 MiB that were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
+/// What one side refuses is named and left out, the rest is synced, and the exit code is 7: documents, for what they are; and,
+/// unless they are named with --collection, collections that the peer lacks, or what it may not do or does not let us do.
+/// `gattway db unsynced` lists the documents. They are tried again when they were changed, or with --retry.
+///
+/// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document` (those
+/// that failed; all with --documents), `unsynced` (when that has changed), `saved` and `rejected` (of --import), and last
+/// `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that were not read are left out, and `dropped`
+/// tells how many. A reader that ends ends nothing else.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -75,6 +80,10 @@ pub(super) struct SyncArgs {
     /// Forget what was synced before and compare everything again
     #[arg(long)]
     reset: bool,
+
+    /// Try again what earlier syncs could not (`gattway db unsynced` lists it)
+    #[arg(long)]
+    retry: bool,
 
     /// Name of the peer that outlives its address: what was synced before is remembered under it [default: the address]
     #[arg(long, value_name = "NAME")]
@@ -123,7 +132,8 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let names = chosen.names.clone();
     let result = runtime::block_on(sync(&db, names, args, &security, &mut keeper, &events))
         .inspect_err(|_| chosen.take_back(&db))
-        .and_then(|n| events.all_taken(n));
+        .and_then(|n| events.all_taken(n))
+        .and_then(|n| events.all_synced(n));
     db.close();
     events.finish(began, &result);
     result.map(|_| ())
@@ -190,6 +200,10 @@ async fn sync(
         let codec = super::ble::advert_codec(db, security, keeper);
         let result =
             visit_neighbours(db, &collections, args, events, &mut signals, feed, codec, &start).await;
+        if !args.continuous && matches!(result, Ok(0)) {
+            // Perhaps nobody had anything new, so that nobody was asked: what was left out before still is.
+            events.left_out_before(db);
+        }
         super::ble::farewells().await;
         return result;
     }
@@ -204,7 +218,7 @@ fn listen(replicator: &Replicator, args: &SyncArgs, events: &Events) {
     let (events, all) = (events.clone(), args.documents);
     replicator.add_document_listener(move |document| {
         if all {
-            emit_document(&events, document);
+            emit_document(&events, None, document);
         } else {
             say_failed(&events, document);
         }
@@ -250,7 +264,7 @@ async fn visit_neighbours(
         replicator: &replicator,
         signals,
         secure: !args.security.is_plain(),
-        all: args.reset,
+        all: args.reset || args.retry,
     };
     if args.continuous { neighbourhood.forever(feed).await } else { neighbourhood.once().await }
 }
@@ -284,7 +298,11 @@ fn configuration(
     let endpoint = MessageEndpoint::new(uid, target, ProtocolType::ByteStream, Arc::new(dial));
     let mut config =
         ReplicatorConfiguration::new(endpoint, Arc::new(db.clone())).with_collections(collections);
+    if args.collections.is_empty() {
+        config = config.with_optional_collections();
+    }
     config.replicator_type = replicator_type;
+    config.retry_unsynced = args.retry;
     config.continuous = args.continuous;
     config.max_attempts = args.attempts.or((!args.continuous).then_some(ONE_SHOT_ATTEMPTS));
     #[cfg(feature = "bluetooth")]
@@ -307,9 +325,10 @@ fn meet(
     let mut config = config.clone();
     let (collections, events, label) = (collections.to_vec(), events.clone(), args.address.to_string());
     let wanted = (replicator_type.pushes(), replicator_type.pulls());
+    let some = args.collections.is_empty();
     config.check = Some(Arc::new(move |peer| {
         security::announce(&events, &label, peer);
-        security::check_grant(&peer.peer, &peer.grant, &collections, wanted)
+        security::check_grant(&peer.peer, &peer.grant, &collections, wanted, some)
     }));
     config.trust_refusals = !args.continuous;
     config.names_peer = args.peer.is_none();

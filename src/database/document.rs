@@ -77,8 +77,8 @@ pub(super) fn to_object(value: &impl Serialize) -> Result<Map<String, Value>, Da
     }
 }
 
-/// What a document says of an attachment: `{"@type":"blob", ...}`. The content is not stored by this release; such
-/// members are kept as they are.
+/// What a document says of an attachment: `{"@type":"blob", ...}`. The content is not stored by this release: a document
+/// that is saved here may name one, a document that comes from a peer with one is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "@type", rename = "blob")]
 pub struct Blob {

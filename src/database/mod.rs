@@ -23,6 +23,7 @@
 mod batch;
 #[cfg(feature = "cli")]
 pub mod bench;
+mod blobs;
 mod clock;
 mod collection;
 pub mod config;
@@ -42,6 +43,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod unsendable;
+mod unsynced;
 pub(crate) mod validate;
 
 use std::path::Path;
@@ -73,6 +75,7 @@ pub use self::store::{
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
 pub use self::unsendable::{Unsendable, UnsendableDocument};
+pub use self::unsynced::UnsyncedWithPeer;
 pub(crate) use self::validate::Invalid;
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.

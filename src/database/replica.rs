@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::blobs::first_blob;
 use super::collection::unpack_body;
 use super::edit::{pack_body, pack_checked};
 use super::error::clip;
@@ -427,11 +428,16 @@ fn check(store: &Store, incoming: &IncomingRevision) -> Result<Vec<u8>, Rejectio
     if incoming.deleted && (incoming.body.is_empty() || &*incoming.body == EMPTY_BODY) {
         return Ok(Vec::new());
     }
-    pack_checked(store, &incoming.id, &incoming.body).map_err(|error| match error {
+    let body = pack_checked(store, &incoming.id, &incoming.body).map_err(|error| match error {
         DatabaseError::TooLarge { max, actual } => Rejection::TooLarge { max, actual },
         DatabaseError::BadBody { reason } => Rejection::BadBody(reason),
         other => Rejection::BadBody(other.to_string()),
-    })
+    })?;
+    // Whole or not at all: who gives it would count on its blobs being here.
+    match first_blob(&incoming.body).filter(|_| !incoming.deleted) {
+        Some(digest) => Err(Rejection::MissingBlob { digest }),
+        None => Ok(body),
+    }
 }
 
 /// Calls the resolver and packs what it decides.

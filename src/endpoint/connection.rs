@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{Message, MessagingError};
+use crate::replicator::config::AccessRule;
 
 /// Bytes that the library takes from a transport before [`ReplicatorConnection::receive`] waits, unless configured
 /// otherwise. A few of the largest frames; more adds memory, not speed.
@@ -43,6 +44,12 @@ pub trait MessageEndpointConnection: Send + Sync {
     /// Who the peer has proven to be, in a name that outlives its addresses; asked once `open` has returned. What was
     /// synced is then remembered under it rather than under [`MessageEndpoint::uid`](super::MessageEndpoint::uid).
     fn peer_uid(&self) -> Option<String> {
+        None
+    }
+
+    /// What the peer may do here, if the transport knows who it is; asked once `open` has returned. An active side asks no
+    /// more of it; a passive side is told when it accepts the connection.
+    fn access(&self) -> Option<AccessRule> {
         None
     }
 }

@@ -12,12 +12,16 @@ use tracing::{Instrument, info_span};
 use super::framing::FramingRole;
 use super::refusals::{Counters, Refusals};
 use super::{MessageEndpointConnection, ProtocolType};
-use crate::blip::{BlipConfig, Budget};
+use crate::blip::{BlipConfig, Budget, ErrorReply};
 use crate::replicator::config::{AccessRule, PassiveConfig, ReplicationFilter};
 use crate::replicator::driver::{self, ConnectionLimits, DriverEvent, Setup, StopSignal};
+use crate::replicator::error::is_conflict;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::handle::status::{Listeners, lock};
-use crate::replicator::handle::{ListenerToken, ReplicatorActivity, ReplicatorError, ReplicatorStatus};
+use crate::replicator::handle::{
+    DocumentReplication, ListenerToken, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
+};
+use crate::replicator::messages::refuse;
 use crate::replicator::session::Session;
 use crate::replicator::store::ReplicaStore;
 use crate::task;
@@ -57,6 +61,8 @@ pub struct MessageEndpointListenerConfiguration {
     pub blip: BlipConfig,
     /// Whether to accept the extension that saves bytes between two peers of this library.
     pub extension: bool,
+    /// Whether listeners of documents hear of those that went over, too. Off, unless changed: it costs something for each.
+    pub report_documents: bool,
 }
 
 impl MessageEndpointListenerConfiguration {
@@ -82,6 +88,7 @@ impl MessageEndpointListenerConfiguration {
                 ..defaults.blip
             },
             extension: defaults.extension,
+            report_documents: false,
         }
     }
 
@@ -103,7 +110,7 @@ impl MessageEndpointListenerConfiguration {
             outgoing_filter: self.outgoing_filter.clone(),
             blip: self.blip.clone(),
             extension: self.extension,
-            report_documents: false,
+            report_documents: self.report_documents,
             ..PassiveConfig::default()
         }
     }
@@ -149,6 +156,23 @@ impl fmt::Debug for MessageEndpointListenerChange {
     }
 }
 
+/// A document of one connection that was replicated, or failed to be.
+#[derive(Clone)]
+pub struct MessageEndpointListenerDocument {
+    /// Which connection.
+    pub connection: Arc<dyn MessageEndpointConnection>,
+    /// The document.
+    pub document: DocumentReplication,
+}
+
+impl fmt::Debug for MessageEndpointListenerDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageEndpointListenerDocument")
+            .field("document", &self.document)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The passive side of replication. Dropping it equals [`close_all`](Self::close_all).
 pub struct MessageEndpointListener {
     inner: Arc<Inner>,
@@ -158,6 +182,7 @@ struct Inner {
     config: MessageEndpointListenerConfiguration,
     connections: Mutex<Connections>,
     changes: Listeners<MessageEndpointListenerChange>,
+    documents: Listeners<MessageEndpointListenerDocument>,
     /// How many connections there are, to wait on.
     open: watch::Sender<usize>,
     refused: Counters,
@@ -183,6 +208,7 @@ impl MessageEndpointListener {
             config,
             connections: Mutex::default(),
             changes: Listeners::new(),
+            documents: Listeners::new(),
             open: watch::Sender::new(0),
             refused: Counters::default(),
         };
@@ -280,6 +306,16 @@ impl MessageEndpointListener {
         self.inner.changes.add(callback)
     }
 
+    /// Calls back with each document that a peer's connection failed to replicate, and with all of them if
+    /// [`report_documents`](MessageEndpointListenerConfiguration::report_documents) says so; from that connection's task, so
+    /// the callback must not block.
+    pub fn add_document_listener(
+        &self,
+        callback: impl Fn(&MessageEndpointListenerDocument) + Send + Sync + 'static,
+    ) -> ListenerToken {
+        self.inner.documents.add(callback)
+    }
+
     /// What was refused so far.
     pub fn refusals(&self) -> Refusals {
         self.inner.refused.read()
@@ -360,6 +396,21 @@ async fn serve(
                 status.progress = progress.into();
                 true
             }
+            DriverEvent::Session(SessionEvent::Unsynced(unsynced)) => {
+                status.unsynced = Arc::from(unsynced);
+                true
+            }
+            DriverEvent::Session(SessionEvent::DocumentReplicated {
+                direction,
+                collection,
+                id,
+                deleted,
+                error,
+            }) => {
+                let document = DocumentReplication { direction, collection, id, deleted, error };
+                inner.tell_document(&connection, document);
+                false
+            }
             DriverEvent::Session(_) => false,
         };
         if changed {
@@ -390,6 +441,18 @@ impl Inner {
     fn close_all(&self) {
         for entry in lock(&self.connections).open.values() {
             entry.wanted.send_replace(1);
+        }
+    }
+
+    fn tell_document(&self, connection: &Arc<dyn MessageEndpointConnection>, document: DocumentReplication) {
+        // Refused for what it is: a conflict is the active side's to resolve, and a filter leaves out what it is meant to.
+        let is_meant = |error: &ErrorReply| is_conflict(error) || *error == refuse::filtered();
+        if document.error.as_ref().is_some_and(|error| !is_meant(error)) {
+            self.refused.refused_document();
+        }
+        if !self.documents.is_empty() {
+            let connection = Arc::clone(connection);
+            self.documents.notify(&MessageEndpointListenerDocument { connection, document });
         }
     }
 

@@ -36,7 +36,8 @@ pub use self::connection::{INBOUND_BYTES_MAX, Inbound, MessageEndpointConnection
 pub use self::error::MessagingError;
 pub use self::listener::{
     CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
+    MessageEndpointListenerConfiguration, MessageEndpointListenerDocument, REASSEMBLY_BYTES_MAX,
+    REASSEMBLY_BYTES_SHARED_MAX,
 };
 pub use self::refusals::Refusals;
 

@@ -22,12 +22,14 @@ pub struct Refusals {
     pub violations: u64,
     /// Peers that sent more of something than is accepted: too long, too many, too much at once.
     pub limits: u64,
+    /// Documents that were refused for what they are, by this side or by a peer. No peer is ended for it.
+    pub documents: u64,
 }
 
 impl Refusals {
     /// All of them together.
     pub fn total(&self) -> u64 {
-        self.connections + self.handshakes + self.stalled + self.violations + self.limits
+        self.connections + self.handshakes + self.stalled + self.violations + self.limits + self.documents
     }
 }
 
@@ -39,6 +41,7 @@ pub(super) struct Counters {
     stalled: AtomicU64,
     violations: AtomicU64,
     limits: AtomicU64,
+    documents: AtomicU64,
 }
 
 impl Counters {
@@ -50,12 +53,18 @@ impl Counters {
             stalled: read(&self.stalled),
             violations: read(&self.violations),
             limits: read(&self.limits),
+            documents: read(&self.documents),
         }
     }
 
     /// A connection was not accepted.
     pub(super) fn refused_connection(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A document was refused.
+    pub(super) fn refused_document(&self) {
+        self.documents.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection has ended for this.

@@ -195,6 +195,9 @@ pub struct CollectionConfig {
     pub remote_filter: Option<String>,
     /// Ask for no tombstones on the first pull.
     pub skip_deleted: bool,
+    /// Whether the run goes on without it, or in one direction, if the peer does not have it or the one may not do with it
+    /// what the other asks; that is told. Otherwise the run ends with an error, as with Couchbase Lite.
+    pub optional: bool,
 }
 
 impl CollectionConfig {
@@ -226,8 +229,14 @@ pub struct ActiveConfig {
     pub continuous: bool,
     /// Forget the checkpoints and compare everything again.
     pub reset: bool,
+    /// Try again what stands on the lists of what could not be synced.
+    pub retry_unsynced: bool,
     /// Identifies the peer; part of the checkpoint's identity.
     pub peer_uid: String,
+    /// What the peer may do with collections here; `None`: everything.
+    pub access: Option<AccessRule>,
+    /// Full names of collections that the peer is known to lack: they are told, and not asked for.
+    pub absent: Vec<String>,
     /// Limits and compression below.
     pub blip: BlipConfig,
     /// Whether to offer the extension between peers of our own kind.
@@ -249,7 +258,10 @@ impl Default for ActiveConfig {
             direction: ReplicatorType::PushAndPull,
             continuous: false,
             reset: false,
+            retry_unsynced: false,
             peer_uid: String::new(),
+            access: None,
+            absent: Vec::new(),
             blip: BlipConfig::default(),
             extension: true,
             resolver: Arc::new(DefaultResolver),
@@ -281,6 +293,8 @@ pub struct PassiveConfig {
     pub accept_push: bool,
     /// Whether the peer may pull from us.
     pub accept_pull: bool,
+    /// Who the peer has proven to be; empty if it has not.
+    pub peer_uid: String,
     /// What this peer may do, collection by collection, within the two above; `None`: everything.
     pub access: Option<AccessRule>,
     /// Revisions it refuses are not stored.
@@ -305,6 +319,7 @@ impl Default for PassiveConfig {
             collections: vec![super::messages::DEFAULT_COLLECTION.to_owned()],
             accept_push: true,
             accept_pull: true,
+            peer_uid: String::new(),
             access: None,
             incoming_filter: None,
             outgoing_filter: None,

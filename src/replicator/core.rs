@@ -14,8 +14,11 @@ use super::extension::sender::SentRevision;
 use super::held::HeldRequests;
 use super::inbox::Inbox;
 use super::limits::{InFlight, SessionLimits};
+use super::messages::write_norev;
 use super::outgoing::SentRev;
 use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+use super::unsynced::list::{Failure, UnsyncedList};
+use super::unsynced::{Lack, Unsynced, UnsyncedCollection};
 use crate::blip::{
     BlipConfig, Connection, ErrorReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber, OutgoingMessage,
 };
@@ -163,6 +166,13 @@ pub(super) struct Core {
     pub report_documents: bool,
     /// Largest body that fits into a message, in bytes.
     pub body_size_max: usize,
+    /// What could not be synced of each collection, once it is known which there are.
+    pub lists: Vec<UnsyncedList>,
+    /// What is told of collections beside that.
+    left_out: Unsynced,
+    unsynced_told: Unsynced,
+    /// Whether it may have changed since.
+    pub unsynced_changed: bool,
     events: VecDeque<SessionEvent>,
     /// With the moment at which each was sent whole, or asked for until then.
     awaiting: BTreeMap<MessageNumber, (Instant, Awaiting)>,
@@ -194,6 +204,10 @@ impl Core {
             progress: Progress::default(),
             unread: 0,
             report_documents,
+            lists: Vec::new(),
+            left_out: Unsynced::default(),
+            unsynced_told: Unsynced::default(),
+            unsynced_changed: false,
             events: VecDeque::new(),
             awaiting: BTreeMap::new(),
             unsent: VecDeque::new(),
@@ -392,6 +406,7 @@ impl Core {
             return;
         }
         self.tell_progress();
+        self.tell_unsynced();
         self.phase = Phase::Finished;
         self.awaiting.clear();
         self.unsent.clear();
@@ -408,6 +423,9 @@ impl Core {
 
     /// Notes busy or idle.
     pub fn set_activity(&mut self, activity: Activity) {
+        if activity == Activity::Idle && !self.is_finished() {
+            self.tell_unsynced();
+        }
         if self.activity != activity && !self.is_finished() {
             self.activity = activity;
             self.tell_progress();
@@ -432,6 +450,68 @@ impl Core {
         self.events.pop_front()
     }
 
+    /// A document was not synced: it goes on the list, and is reported.
+    pub fn failed(&mut self, collection: usize, failure: Failure) {
+        let Failure { direction, ref id, deleted, ref error, .. } = failure;
+        self.report(direction, collection, id, deleted, Some(error.clone()));
+        if let Some(list) = self.lists.get_mut(collection) {
+            list.note(failure);
+            self.unsynced_changed = true;
+        }
+    }
+
+    /// A document went over.
+    pub fn succeeded(&mut self, direction: Direction, collection: usize, id: &str, deleted: bool) {
+        self.settled(direction, collection, id);
+        if direction == Direction::Sent {
+            // What was refused here of it is not the peer's newest any more.
+            self.settled(Direction::Received, collection, id);
+        }
+        self.report(direction, collection, id, deleted, None);
+    }
+
+    /// The other side has the document, wherever it has it from.
+    pub fn settled(&mut self, direction: Direction, collection: usize, id: &str) {
+        if let Some(list) = self.lists.get_mut(collection) {
+            self.unsynced_changed |= list.settle(direction, id);
+        }
+    }
+
+    /// A collection is not synced, or not in both directions.
+    pub fn left_out(&mut self, name: &str, lack: Lack) {
+        let collection = UnsyncedCollection { name: name.to_owned(), lack };
+        if !self.left_out.collections.contains(&collection) {
+            self.left_out.collections.push(collection);
+            self.unsynced_changed = true;
+        }
+    }
+
+    /// The peer has collections that were not asked for.
+    pub fn only_at_peer(&mut self, names: Vec<String>) {
+        self.left_out.only_at_peer = names;
+        self.unsynced_changed = true;
+    }
+
+    /// Keeps the lists of what could not be synced.
+    pub fn save_lists(&mut self, store: &dyn ReplicaStore) -> Result<(), ReplicaStoreError> {
+        self.lists.iter_mut().try_for_each(|list| list.save(store))
+    }
+
+    /// Gives what could not be synced as an event if it changed.
+    fn tell_unsynced(&mut self) {
+        if !std::mem::take(&mut self.unsynced_changed) {
+            return;
+        }
+        let mut unsynced = self.left_out.clone();
+        for (list, collection) in self.lists.iter().zip(&self.collections) {
+            list.tell(&collection.name, &mut unsynced);
+        }
+        if unsynced != self.unsynced_told {
+            self.unsynced_told = unsynced.clone();
+            self.events.push_back(SessionEvent::Unsynced(Box::new(unsynced)));
+        }
+    }
+
     /// Reports a document.
     pub fn report(
         &mut self,
@@ -454,11 +534,23 @@ impl Core {
         });
     }
 
-    /// Reports documents that no peer can be sent.
-    pub fn report_unsendable(&mut self, collection: usize, unsendable: Vec<(Change, ErrorReply)>) {
+    /// Documents that no peer can be sent go on the list. A peer of our kind hears of them; Couchbase Lite takes no word of
+    /// what it has not asked for.
+    pub fn report_unsendable(
+        &mut self,
+        collection: usize,
+        unsendable: Vec<(Change, ErrorReply)>,
+    ) -> Result<(), SessionError> {
         for (change, error) in unsendable {
-            self.report(Direction::Sent, collection, &change.id, change.deleted, Some(error));
+            let (id, revision) = (&change.id, change.vector.id());
+            if self.extension {
+                let index = self.collections.get(collection).and_then(|target| target.index.as_deref());
+                self.notify(write_norev(index, id, &revision.to_string(), change.sequence, &error))?;
+            }
+            let failure = Failure::sent(id, revision, change.sequence, change.deleted, error);
+            self.failed(collection, Failure { is_open: false, ..failure });
         }
+        Ok(())
     }
 
     /// The newest revision of a document, if it is on the medium: only such a one may be called known to the peer. One

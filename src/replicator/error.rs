@@ -27,6 +27,12 @@ pub enum SessionError {
         /// Full name.
         name: String,
     },
+    /// The peer lacks collections without which the run may go on: a new connection that does not ask for them will do.
+    #[error("peer has no collections {names:?}")]
+    SomeCollectionsMissing {
+        /// Full names.
+        names: Vec<String>,
+    },
     /// This database has no such collection.
     #[error("no collection {name:?} here")]
     LocalCollectionMissing {
@@ -80,6 +86,7 @@ impl SessionError {
             SessionError::Store(error) => error.recoverable,
             SessionError::Refused { error, .. } => is_transient(error),
             SessionError::RemoteCollectionMissing { .. }
+            | SessionError::SomeCollectionsMissing { .. }
             | SessionError::LocalCollectionMissing { .. }
             | SessionError::Configuration { .. }
             | SessionError::Versioning => false,
@@ -87,7 +94,12 @@ impl SessionError {
     }
 }
 
+/// Whether a peer refuses a revision because it has another one that this one does not know.
+pub(crate) fn is_conflict(error: &ErrorReply) -> bool {
+    matches!((error.domain.as_str(), error.code), ("HTTP", 409) | ("LiteCore", 8))
+}
+
 /// HTTP statuses that mean "later".
-pub(super) fn is_transient(error: &ErrorReply) -> bool {
+pub(in crate::replicator) fn is_transient(error: &ErrorReply) -> bool {
     error.domain == "HTTP" && matches!(error.code, 408 | 429 | 500 | 502 | 503 | 504)
 }

@@ -2,6 +2,7 @@
 
 use super::error::SessionError;
 use super::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
+use super::unsynced::Unsynced;
 use crate::blip::ErrorReply;
 
 /// Whether there is work.
@@ -54,6 +55,8 @@ pub enum SessionEvent {
         /// Why it failed.
         error: Option<ErrorReply>,
     },
+    /// What this session and those before it could not sync, all together; when that has changed, and before the end.
+    Unsynced(Box<Unsynced>),
     /// The session is over; nothing follows. Frames that are queued may still be sent.
     Finished(Result<(), SessionError>),
 }

@@ -59,16 +59,6 @@ pub(super) struct Rows {
     pub unsendable: Vec<(Change, ErrorReply)>,
 }
 
-impl Rows {
-    /// The sequences of all that is not simply left out, in order.
-    pub fn sequences(&self) -> Vec<u64> {
-        let unsendable = self.unsendable.iter().map(|(change, _)| change.sequence);
-        let mut all: Vec<u64> = self.changes.iter().map(|change| change.sequence).chain(unsendable).collect();
-        all.sort_unstable();
-        all
-    }
-}
-
 impl Feed {
     pub fn new(id: CollectionId, name: &str, cursor: u64, target: Option<u64>) -> Feed {
         Feed {

@@ -10,6 +10,7 @@ use super::config::{COMMIT_BYTES_MAX, COMMIT_REVISIONS_MAX, COMMITS_IN_FLIGHT_MA
 use super::event::{CommitId, CommitRequest};
 use super::extension::receiver::RevsReceived;
 use super::limits::SessionLimits;
+use super::sequences::RemoteSequence;
 use super::store::IncomingRevision;
 use crate::blip::MessageNumber;
 
@@ -29,6 +30,8 @@ pub(super) enum Origin {
         collection: usize,
         /// The place in the pull that it was asked for.
         ticket: Option<Ticket>,
+        /// Its place in the peer's feed, as the peer says.
+        sequence: RemoteSequence,
     },
     /// One `revs`.
     Revs(Box<RevsReceived>),

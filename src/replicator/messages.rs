@@ -31,7 +31,7 @@ const LIST_BYTES_MAX: usize = 4 << 20;
 
 /// Longest text of a place in a peer's feed, in bytes; a server's compound ones take some dozens. Each change that is
 /// under way holds one, and so does the checkpoint.
-const SEQUENCE_TEXT_MAX: usize = 256;
+pub(super) const SEQUENCE_TEXT_MAX: usize = 256;
 
 /// Versions taken from the answer to one change; the original names a few.
 const ANCESTORS_MAX: usize = 16;
@@ -191,6 +191,11 @@ pub mod refuse {
         ErrorReply::http(413, "document too large to be sent")
     }
 
+    /// A revision that a newer one has replaced.
+    pub fn gone() -> ErrorReply {
+        ErrorReply::http(404, "no longer here")
+    }
+
     /// No such blob: none is stored.
     pub fn no_blob() -> ErrorReply {
         ErrorReply::new("LiteCore", 7, "no such blob")
@@ -210,6 +215,8 @@ pub fn rejection_error(rejection: &Rejection) -> ErrorReply {
         Rejection::TooLarge { .. } => ("HTTP", 413),
         Rejection::BadRevision(_) => ("HTTP", 400),
         Rejection::Resolver(_) => ("HTTP", 500),
+        // As the original answers when it cannot get a blob.
+        Rejection::MissingBlob { .. } => ("LiteCore", 7),
     };
     ErrorReply::new(domain, code, rejection.to_string())
 }
@@ -562,13 +569,21 @@ pub fn write_rev(collection: Option<&str>, change: &Change, no_conflicts: bool) 
     OutgoingMessage { properties, body, compressed: true, urgent: false, no_reply: false }
 }
 
-/// A `norev` request: the revision that the peer asked for is not here any more.
-pub fn write_norev(collection: Option<&str>, id: &str, revision: &str, sequence: u64) -> OutgoingMessage {
+/// A `norev` request: the revision that the peer asked for does not come. With `error` 404 a newer one is further on in the
+/// feed; any other says that this one stays away.
+pub fn write_norev(
+    collection: Option<&str>,
+    id: &str,
+    revision: &str,
+    sequence: u64,
+    error: &ErrorReply,
+) -> OutgoingMessage {
     let mut properties = Properties::of_profile(profile::NOREV);
     if let Some(index) = collection {
         properties.set("collection", index);
     }
-    for (key, value) in [("id", id), ("rev", revision), ("error", "404"), ("reason", "no longer here")] {
+    let code = error.code.to_string();
+    for (key, value) in [("id", id), ("rev", revision), ("error", &code), ("reason", &error.message)] {
         properties.set(key, value);
     }
     properties.set("sequence", &sequence.to_string());

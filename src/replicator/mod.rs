@@ -25,6 +25,7 @@ pub mod resolver;
 pub mod sequences;
 pub mod session;
 pub mod store;
+pub mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};
 pub use self::driver::ConnectionLimits;
@@ -34,6 +35,7 @@ pub use self::handle::{
     ReplicatorError, ReplicatorProgress, ReplicatorStatus,
 };
 pub use self::resolver::{DefaultResolver, FnResolver};
+pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(missing_docs, clippy::unwrap_used)]

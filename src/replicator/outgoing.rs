@@ -6,9 +6,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::core::{Awaiting, Core};
 use super::error::SessionError;
-use super::event::Direction;
-use super::messages::{unsendable, write_norev, write_rev};
+use super::messages::{refuse, unsendable, write_norev, write_rev};
 use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+use super::unsynced::list::Failure;
 use crate::database::revision::RevId;
 
 /// Most revisions that are read from the store at a time. They lie side by side there; one alone costs nearly as much.
@@ -34,6 +34,7 @@ pub(super) struct SentRev {
     pub id: String,
     pub sequence: u64,
     pub deleted: bool,
+    pub revision: RevId,
     /// Of its body.
     pub bytes: usize,
 }
@@ -133,23 +134,24 @@ impl RevSender {
                 .read(target.id, &wanted, store)?
                 .filter(|change| change.vector.current == wanted.revision.version());
             sent = true;
-            let refused = newest.as_ref().and_then(|change| unsendable(change, core.body_size_max));
-            if refused.is_some() {
-                let revision = wanted.revision.to_string();
-                core.notify(write_norev(index.as_deref(), &wanted.id, &revision, wanted.sequence))?;
-                core.report(Direction::Sent, collection, &wanted.id, false, refused);
+            let Wanted { id, sequence, revision } = &wanted;
+            let norev = |error| write_norev(index.as_deref(), id, &revision.to_string(), *sequence, error);
+            if let Some(error) = newest.as_ref().and_then(|change| unsendable(change, core.body_size_max)) {
+                core.notify(norev(&error))?;
+                core.failed(collection, Failure::sent(id, *revision, *sequence, false, error));
+                self.gone.push(wanted.sequence);
                 continue;
             }
             let Some(change) = newest else {
-                let revision = wanted.revision.to_string();
-                core.notify(write_norev(index.as_deref(), &wanted.id, &revision, wanted.sequence))?;
+                core.notify(norev(&refuse::gone()))?;
                 self.gone.push(wanted.sequence);
                 continue;
             };
             let message = write_rev(index.as_deref(), &change, no_conflicts);
             let bytes = message.body.len();
             self.in_flight += 1;
-            let rev = SentRev { id: wanted.id, sequence: wanted.sequence, deleted: change.deleted, bytes };
+            let Wanted { id, sequence, revision } = wanted;
+            let rev = SentRev { id, sequence, deleted: change.deleted, revision, bytes };
             core.request(message, Awaiting::Rev { collection, rev })?;
         }
         Ok(sent)

@@ -43,6 +43,14 @@ impl SequenceSet {
         self.ranges.splice(from..to, [joined]);
     }
 
+    /// Takes out everything from `first` on.
+    pub fn remove_from(&mut self, first: u64) {
+        self.ranges.retain(|range| range.0 < first);
+        if let Some(last) = self.ranges.last_mut() {
+            last.1 = last.1.min(first.saturating_sub(1));
+        }
+    }
+
     /// Takes one out.
     pub fn remove(&mut self, sequence: u64) {
         let at = self.ranges.partition_point(|r| r.1 < sequence);
@@ -158,16 +166,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_set(steps in prop::collection::vec((any::<bool>(), 0u64..60, 0u64..8), 0..60)) {
+        fn behaves_like_a_set(steps in prop::collection::vec((0u8..3, 0u64..60, 0u64..8), 0..60)) {
             let mut set = SequenceSet::new();
             let mut model = BTreeSet::new();
-            for (add, first, length) in steps {
-                if add {
-                    set.insert_range(first..=first + length);
-                    model.extend(first..=first + length);
-                } else {
-                    set.remove(first);
-                    model.remove(&first);
+            for (step, first, length) in steps {
+                match step {
+                    0 => {
+                        set.insert_range(first..=first + length);
+                        model.extend(first..=first + length);
+                    }
+                    1 => {
+                        set.remove(first);
+                        model.remove(&first);
+                    }
+                    _ => {
+                        set.remove_from(first + 30);
+                        model.retain(|n| *n < first + 30);
+                    }
                 }
                 prop_assert_eq!(&members(&set), &model);
                 prop_assert!(set.ranges.windows(2).all(|w| w[0].1 + 1 < w[1].0));

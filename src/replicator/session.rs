@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::active::Active;
 use super::active::tracker::Ticket;
-use super::config::{ActiveConfig, PassiveConfig};
+use super::config::{AccessRule, ActiveConfig, PassiveConfig};
 use super::core::{Answer, Core, Fault, Phase};
 use super::error::SessionError;
 use super::event::{CommitId, CommitRequest, CommitResult, Direction, SessionEvent};
@@ -26,11 +26,14 @@ use super::inbox::{Batch, Origin};
 use super::incoming::parse_rev;
 #[cfg(test)]
 use super::limits::SessionLimits;
-use super::messages::{profile, refuse, rejection_error};
+use super::messages::{SEQUENCE_TEXT_MAX, profile, refuse, rejection_error};
 use super::passive::Passive;
+use super::sequences::RemoteSequence;
 use super::store::{
-    CommitOutcome, ConflictPolicy, ConflictResolver, IncomingRevision, ReplicaStore, ReplicaStoreError,
+    CommitOutcome, ConflictPolicy, ConflictResolver, IncomingRevision, Rejection, ReplicaStore,
+    ReplicaStoreError,
 };
+use super::unsynced::list::Failure;
 use crate::blip::ErrorReply;
 use crate::blip::{BlipStats, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage};
 use crate::time::Instant;
@@ -66,11 +69,25 @@ impl Session {
         self
     }
 
-    /// The peer has proven who it is: what was synced is remembered under this name. Before `start`; nothing on the passive
-    /// side.
+    /// The peer has proven who it is: what was synced, and what could not be, is remembered under this name. Before `start`.
     pub fn set_peer_uid(&mut self, uid: String) {
+        match &mut self.role {
+            Role::Active(active) => active.set_peer_uid(uid),
+            Role::Passive(passive) => passive.set_peer_uid(uid),
+        }
+    }
+
+    /// What the peer may do with collections here. Before `start`; the passive side is told in its configuration.
+    pub fn set_access(&mut self, access: AccessRule) {
         if let Role::Active(active) = &mut self.role {
-            active.set_peer_uid(uid);
+            active.set_access(access);
+        }
+    }
+
+    /// The connection is over, whatever ended it: keeps what could not be synced.
+    pub fn close(&mut self, store: &dyn ReplicaStore) {
+        if let Err(error) = self.core.save_lists(store) {
+            tracing::warn!(%error, "cannot keep the list of what could not be synced");
         }
     }
 
@@ -195,20 +212,19 @@ impl Session {
 
     fn handle_rev(&mut self, request: &IncomingRequest, store: &dyn ReplicaStore) -> Result<Answer, Fault> {
         let (collection, ticket) = self.revision_target(request, store)?;
+        let sequence = sequence_of(request);
         match parse_rev(&self.core, collection, request) {
             Ok(revision) => {
                 if matches!(self.role, Role::Passive(_)) {
                     self.core.progress.total += 1;
                 }
                 let (request, no_reply) = (request.number, request.no_reply);
-                let origin = Origin::Rev { request, no_reply, collection, ticket };
+                let origin = Origin::Rev { request, no_reply, collection, ticket, sequence };
                 self.core.inbox.push(Batch { origin, revisions: vec![revision] });
                 Ok(Answer::Later)
             }
             Err(error) => {
-                let id: String = request.properties.get("id").unwrap_or_default().chars().take(250).collect();
-                let deleted = request.properties.get_bool("deleted");
-                self.core.report(Direction::Received, collection, &id, deleted, Some(error.clone()));
+                self.not_taken(collection, request, error.clone());
                 if let Role::Active(active) = &mut self.role {
                     active.not_received(&mut self.core, collection, ticket);
                 }
@@ -217,9 +233,29 @@ impl Session {
         }
     }
 
-    /// The peer does not have a revision any more that we asked for; a newer one is further on in its feed.
+    /// A revision is not what may come, or does not come for a reason that the peer has.
+    fn not_taken(&mut self, collection: usize, request: &IncomingRequest, error: ErrorReply) {
+        let property = |name| request.properties.get(name).unwrap_or_default();
+        let id: String = property("id").chars().take(crate::database::DOCUMENT_ID_MAX).collect();
+        let deleted = request.properties.get_bool("deleted");
+        if error == refuse::filtered() {
+            // Left out on purpose.
+            return self.core.report(Direction::Received, collection, &id, deleted, Some(error));
+        }
+        let revision = property("rev").split([',', ';']).next().unwrap_or_default().trim().to_owned();
+        let failure = Failure::received(&id, revision, sequence_of(request), deleted, error);
+        self.core.failed(collection, failure);
+    }
+
+    /// The peer does not send a revision that we asked for: a newer one is further on in its feed, or it says why.
     fn handle_norev(&mut self, request: &IncomingRequest, store: &dyn ReplicaStore) -> Result<Answer, Fault> {
         let (collection, ticket) = self.revision_target(request, store)?;
+        let code = request.properties.get("error").and_then(|code| code.parse().ok()).unwrap_or(404);
+        if code != 404 {
+            let reason: String =
+                request.properties.get("reason").unwrap_or_default().chars().take(200).collect();
+            self.not_taken(collection, request, ErrorReply::http(code, reason));
+        }
         if let Role::Active(active) = &mut self.role {
             active.not_received(&mut self.core, collection, ticket);
         }
@@ -321,16 +357,19 @@ impl Session {
             let (revisions, outcomes) = (&committed.revisions[at..at + count], &outcomes[at..at + count]);
             at += count;
             match origin {
-                Origin::Rev { request, no_reply, collection, ticket } => {
-                    self.outcome(collection, ticket, &revisions[0], &outcomes[0]);
+                Origin::Rev { request, no_reply, collection, ticket, sequence } => {
+                    self.outcome(collection, ticket, sequence, &revisions[0], &outcomes[0]);
                     match outcome_error(&outcomes[0]) {
                         None => self.core.reply(request, no_reply, OutgoingMessage::default()),
                         Some(error) => self.core.reply_error(request, no_reply, error),
                     }
                 }
                 Origin::Revs(mut received) => {
-                    for (revision, outcome) in revisions.iter().zip(outcomes) {
-                        self.outcome(received.collection, None, revision, outcome);
+                    let unanswered = received.answers.iter().filter(|(_, answer)| answer.is_none());
+                    let sequences: Vec<u64> = unanswered.map(|(sequence, _)| *sequence).collect();
+                    for ((revision, outcome), sequence) in revisions.iter().zip(outcomes).zip(sequences) {
+                        let sequence = RemoteSequence::Number(sequence);
+                        self.outcome(received.collection, None, sequence, revision, outcome);
                     }
                     self.revs_settled(&mut received, outcomes, store)?;
                     let reply = received.to_reply(self.core.revs_format);
@@ -346,6 +385,7 @@ impl Session {
         &mut self,
         collection: usize,
         ticket: Option<Ticket>,
+        sequence: RemoteSequence,
         revision: &IncomingRevision,
         outcome: &CommitOutcome,
     ) {
@@ -353,8 +393,27 @@ impl Session {
             Role::Active(active) => active.received(&mut self.core, collection, ticket, revision, outcome),
             Role::Passive(passive) => passive.received(&mut self.core, collection, outcome),
         }
-        let error = outcome_error(outcome);
-        self.core.report(Direction::Received, collection, &revision.id, revision.deleted, error);
+        let (direction, id, deleted) = (Direction::Received, &revision.id, revision.deleted);
+        match outcome {
+            CommitOutcome::Rejected(rejection) => {
+                let (version, error) = (revision.vector.current.to_string(), rejection_error(rejection));
+                // The application's resolver may do better another time.
+                let is_open = matches!(rejection, Rejection::Resolver(_));
+                let failure = Failure::received(id, version, sequence, deleted, error);
+                self.core.failed(collection, Failure { is_open, ..failure });
+            }
+            // The active side resolves it.
+            CommitOutcome::Conflict { .. } => {
+                self.core.report(direction, collection, id, deleted, Some(refuse::conflict()));
+            }
+            _ => {
+                if !matches!(outcome, CommitOutcome::AlreadyKnown { .. }) {
+                    // Ours that the peer refused is not the newest any more.
+                    self.core.settled(Direction::Sent, collection, id);
+                }
+                self.core.succeeded(direction, collection, id, deleted);
+            }
+        }
     }
 
     /// The store has new changes: call [`Session::poll_frame`] after it.
@@ -507,6 +566,12 @@ impl Session {
             self.core.finish(Err(error));
         }
     }
+}
+
+/// The place in the peer's feed that a request about one revision names.
+fn sequence_of(request: &IncomingRequest) -> RemoteSequence {
+    let text = request.properties.get("sequence").filter(|text| text.len() <= SEQUENCE_TEXT_MAX);
+    text.map_or(RemoteSequence::START, RemoteSequence::from_json)
 }
 
 /// The error reply for what became of a single revision, if it was not taken.

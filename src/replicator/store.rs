@@ -104,6 +104,12 @@ pub enum Rejection {
     /// A version that cannot be: this database's own author ID with a time it never gave out.
     #[error("revision: {0}")]
     BadRevision(String),
+    /// It names a blob, and its content is not here.
+    #[error("blob {digest} is not here: this release keeps no blobs, so the document would not be whole")]
+    MissingBlob {
+        /// The digest by which the document names it.
+        digest: String,
+    },
     /// A custom resolver failed.
     #[error("conflict resolver: {0}")]
     Resolver(String),

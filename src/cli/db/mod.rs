@@ -11,6 +11,7 @@ mod maintain;
 mod put;
 mod repair;
 mod rm;
+mod unsynced;
 
 use std::path::Path;
 
@@ -37,6 +38,7 @@ pub(in crate::cli) enum DbCommand {
     Repair(repair::RepairArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
+    Unsynced(unsynced::UnsyncedArgs),
 }
 
 /// Which collection a command works on.
@@ -74,6 +76,7 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Collections(args) => collections::run(&db, args),
         DbCommand::Info(args) => maintain::info(&db, args),
         DbCommand::Compact(args) => maintain::compact(&db, args),
+        DbCommand::Unsynced(args) => unsynced::run(&db, args),
     }
 }
 

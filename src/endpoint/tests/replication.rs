@@ -192,6 +192,38 @@ async fn an_unknown_collection_stops_the_active_side() {
     }
 }
 
+/// Couchbase Lite says once in a connection what it lacks: the rest is synced over another one, at once.
+#[tokio::test(start_paused = true)]
+async fn collections_that_the_peer_lacks_cost_a_connection_and_stop_nothing() {
+    for extension in [true, false] {
+        let pair = Pair::new(ByteStream, |config| config.extension = extension);
+        put(&pair.hub, "document", json!({}));
+        pair.field.create_collection("plant.readings").expect("made");
+        let connections = ToListener::new(&pair.listener, &[]);
+        let endpoint = MessageEndpoint::new("hub", Arc::new(()), pair.protocol, connections);
+        let config = ReplicatorConfiguration::new(endpoint, Arc::new(pair.field.clone()));
+        let mut config = config.with_collections(["plant.readings", "_default"]).with_optional_collections();
+        config.max_attempts = Some(1);
+        let replicator = Replicator::new(config);
+        let attempts = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let seen = Arc::clone(&attempts);
+        replicator.add_change_listener(move |status| {
+            let connecting = status.activity == ReplicatorActivity::Connecting;
+            seen.fetch_add(u32::from(connecting), std::sync::atomic::Ordering::Relaxed);
+        });
+        let began = tokio::time::Instant::now();
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{status:?}");
+        pair.assert_equal();
+        let lacks: Vec<&str> = status.unsynced.collections.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(lacks, ["plant.readings"]);
+        let connections = attempts.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(connections, if extension { 1 } else { 2 });
+        assert!(began.elapsed() < Duration::from_secs(2), "no wait in between (virtual time)");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn push_alone_and_pull_alone_move_one_way() {
     for (kind, sent, received) in [(ReplicatorType::Push, 10, 0), (ReplicatorType::Pull, 0, 5)] {

@@ -15,7 +15,8 @@ const CONFLICTS_MAX: u32 = 2;
 
 /// See the head of the file.
 pub(crate) struct Checkpointer {
-    collection: usize,
+    /// Index of the collection.
+    pub collection: usize,
     store_id: CollectionId,
     /// The name on both sides.
     pub client: String,

@@ -56,6 +56,11 @@ impl Conflicts {
         if self.by_document.is_empty() { None } else { self.by_document.remove(id) }
     }
 
+    /// The documents of all refused revisions, which are forgotten.
+    pub fn take_all(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.by_document).into_keys().collect()
+    }
+
     /// Whether a revision of this document was refused.
     pub fn contains(&self, id: &str) -> bool {
         !self.by_document.is_empty() && self.by_document.contains_key(id)

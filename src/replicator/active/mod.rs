@@ -2,6 +2,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod agree;
 pub(super) mod checkpointer;
 mod conflicts;
 pub(super) mod pull;
@@ -9,28 +10,22 @@ pub(super) mod push;
 mod replies;
 pub(super) mod tracker;
 
-use serde_json::Value;
-
-use super::checkpoint::{Checkpoint, checkpoint_id};
-use super::config::{ActiveConfig, COLLECTIONS_MAX, CollectionConfig};
-use super::core::{Answer, Awaiting, Core, Fault, Phase, SessionCollection};
+use super::checkpoint::Checkpoint;
+use super::config::{AccessRule, ActiveConfig};
+use super::core::{Answer, Core, Fault, Phase};
 use super::error::SessionError;
-use super::event::Activity;
-use super::extension;
-use super::extension::RevsFormat;
+use super::event::{Activity, Direction};
 use super::extension::answer::RevAnswer;
 use super::extension::codec::{Content, RevEntry};
 use super::extension::receiver::RevsReceived;
-use super::extension::sender::BatchSender;
-use super::feed::Feed;
-use super::messages::{canonical_name, profile, write_get_collections};
-use super::sequences::RemoteSequence;
+use super::messages::profile;
 use super::store::{CommitOutcome, IncomingRevision, ReplicaStore};
-use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
+use super::unsynced::Lack;
+use crate::blip::{ErrorReply, IncomingRequest};
 use crate::database::revision::RevId;
 use crate::time::Instant;
 use checkpointer::Checkpointer;
-use pull::{Pull, Subscribe, is_settled_for_good};
+use pull::{Pull, is_settled_for_good};
 use push::Push;
 use tracker::Ticket;
 
@@ -41,6 +36,11 @@ struct Work {
     checkpointer: Checkpointer,
     /// What the checkpoint was when the run began: the half that does not run keeps its part.
     loaded: Checkpoint,
+    /// Which way documents may go.
+    pushes: bool,
+    pulls: bool,
+    /// Whether what was to be pulled once more has been.
+    looked_again: bool,
 }
 
 /// See the head of the file.
@@ -52,7 +52,7 @@ pub(super) struct Active {
     first: usize,
     /// Whether they have.
     agreed: bool,
-    /// Why one half was refused; the run ends with it when the other half is done.
+    /// Why one half of a collection was refused; the run ends with it when all else is done.
     refused: Option<SessionError>,
 }
 
@@ -71,50 +71,28 @@ impl Active {
         self.config.peer_uid = uid;
     }
 
-    /// Asks the peer for its collections and checkpoints.
-    pub fn start(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        self.check_config()?;
-        for (n, collection) in self.config.collections.iter().enumerate() {
-            let name = canonical_name(&collection.name);
-            let missing = || SessionError::LocalCollectionMissing { name: name.clone() };
-            let id = store.collection(&name).ok_or_else(missing)?;
-            let client = checkpoint_id(
-                store.source(),
-                &self.config.peer_uid,
-                self.config.direction,
-                &CollectionConfig { name: name.clone(), ..collection.clone() },
-            );
-            let incoming_filter = collection.pull_filter.clone();
-            core.collections.push(SessionCollection {
-                name,
-                id,
-                index: Some(n.to_string()),
-                incoming_filter,
-            });
-            let checkpointer = Checkpointer::new(n, id, client, core.now, self.config.checkpoint_interval);
-            self.works.push(Work { push: None, pull: None, checkpointer, loaded: Checkpoint::default() });
-        }
-        let clients: Vec<String> = self.works.iter().map(|work| work.checkpointer.client.clone()).collect();
-        let names: Vec<&str> = core.collections.iter().map(|c| c.name.as_str()).collect();
-        let body = write_get_collections(&clients, &names);
-        let mut message = OutgoingMessage::request(profile::GET_COLLECTIONS).with_body(body);
-        if self.config.extension {
-            message = message.with(extension::PROPERTY, extension::VERSION);
-            message = message.with(extension::FORMAT_PROPERTY, RevsFormat::NEWEST.text());
-        }
-        core.request(message, Awaiting::Collections)
+    /// Says what the peer may do here.
+    pub fn set_access(&mut self, access: AccessRule) {
+        self.config.access = Some(access);
     }
 
-    fn check_config(&self) -> Result<(), SessionError> {
-        let names: Vec<String> = self.config.collections.iter().map(|c| canonical_name(&c.name)).collect();
-        let twice = names.iter().enumerate().any(|(n, name)| names[..n].contains(name));
-        let reason = match () {
-            () if names.is_empty() => "no collections",
-            () if names.len() > COLLECTIONS_MAX => "too many collections",
-            () if twice => "a collection is named twice",
-            () => return Ok(()),
-        };
-        Err(SessionError::Configuration { reason })
+    /// The peer refuses one direction of a collection: the rest goes on, and decides whether that is an error.
+    fn refuse_half(&mut self, core: &mut Core, n: usize, request: &'static str, error: ErrorReply) {
+        let pull = request == profile::SUB_CHANGES;
+        let is_optional = self.config.collections[n].optional && error.domain == "HTTP" && error.code == 403;
+        if !is_optional {
+            self.refused.get_or_insert(SessionError::Refused { request, error });
+            return;
+        }
+        let lack = if pull { Lack::PullRefused(error.clone()) } else { Lack::PushRefused(error.clone()) };
+        let name = core.collections[n].name.clone();
+        core.left_out(&name, lack);
+        let nothing_left = self.works.iter().all(|work| {
+            work.push.as_ref().is_none_or(Push::is_refused) && work.pull.as_ref().is_none_or(Pull::is_refused)
+        });
+        if nothing_left {
+            self.refused.get_or_insert(SessionError::Refused { request, error });
+        }
     }
 
     /// Answers a request of the peer.
@@ -151,54 +129,6 @@ impl Active {
         let pull = self.works.get_mut(collection).and_then(|work| work.pull.as_mut());
         let pull = pull.ok_or_else(|| ErrorReply::http(403, "not asked for"))?;
         Ok((collection, pull))
-    }
-
-    /// Begins both halves of a collection. `peer_last`: the newest sequence of a peer of our kind.
-    fn begin(
-        &mut self,
-        core: &mut Core,
-        n: usize,
-        peer_checkpoint: &Value,
-        peer_last: Option<u64>,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let config = &self.config;
-        let collection = &config.collections[n];
-        let work = &mut self.works[n];
-        let (id, name) = (core.collections[n].id, core.collections[n].name.clone());
-        let checkpoint = work.checkpointer.load(peer_checkpoint, store, config.reset)?;
-        let note = work.checkpointer.note();
-        if config.direction.pushes() {
-            let cursor = checkpoint.local_sequence();
-            let target = (!config.continuous).then(|| store.last_sequence(id));
-            let mut feed = Feed::new(id, &name, cursor, target);
-            feed.ids = collection.document_ids.as_ref().map(|ids| ids.iter().cloned().collect());
-            feed.filter = collection.push_filter.clone();
-            feed.skip_all(&checkpoint.local);
-            let batches = core.extension.then(|| BatchSender::new(store.source(), cursor, note.sent));
-            let (pulls, done) = (config.direction.pulls(), checkpoint.local.clone());
-            work.push = Some(Push::new(n, feed, done, batches, pulls, config.continuous));
-        }
-        if config.direction.pulls() {
-            let since = checkpoint.remote.clone();
-            let mut pull = Pull::new(n, since.clone(), peer_last, core.extension);
-            let nothing_new = peer_last.is_some_and(|last| since.number().is_some_and(|since| since >= last));
-            if nothing_new && !config.continuous {
-                pull.end();
-            } else {
-                let how = Subscribe {
-                    continuous: config.continuous,
-                    active_only: collection.skip_deleted && since == RemoteSequence::START,
-                    document_ids: collection.document_ids.as_deref(),
-                    filter: collection.remote_filter.as_deref(),
-                    offer_until: note.received,
-                };
-                pull.subscribe(core, &how)?;
-            }
-            work.pull = Some(pull);
-        }
-        work.loaded = checkpoint;
-        Ok(())
     }
 
     /// A revision of the peer is durable, or not.
@@ -326,11 +256,17 @@ impl Active {
                 complete &= pull.is_complete();
             }
         }
+        self.end_retries(core);
         core.unread = unread;
         let stopping = core.phase != Phase::Running;
         let saving = self.works.iter().filter(|work| work.checkpointer.is_saving()).count();
         let quiet = core.inbox.is_empty() && core.awaiting_count() == saving;
         let ending = if stopping { quiet } else { complete && quiet && self.may_end() };
+        if ending && !stopping {
+            for push in self.works.iter_mut().filter_map(|work| work.push.as_mut()) {
+                push.tell_conflicts(core, store)?;
+            }
+        }
         let saved = self.save_checkpoints(core, ending, idle, store)?;
         if ending && saved {
             core.finish(self.refused.take().map_or(Ok(()), Err));
@@ -338,6 +274,21 @@ impl Active {
         }
         core.set_activity(if idle && !stopping { Activity::Idle } else { Activity::Busy });
         Ok(())
+    }
+
+    /// What was looked at once more and has not come is no more.
+    fn end_retries(&mut self, core: &mut Core) {
+        for (n, work) in self.works.iter_mut().enumerate() {
+            let collection = &self.config.collections[n];
+            let sees_all = collection.document_ids.is_none() && collection.remote_filter.is_none();
+            let all_came = work.pull.as_ref().is_some_and(Pull::has_caught_up) && core.inbox.is_empty();
+            if !work.looked_again && sees_all && all_came {
+                work.looked_again = true;
+                if let Some(list) = core.lists.get_mut(n) {
+                    core.unsynced_changed |= list.end_retry(Direction::Received);
+                }
+            }
+        }
     }
 
     /// A one-shot run ends by itself; a continuous one if both its halves were refused.
@@ -369,6 +320,8 @@ impl Active {
                 push.mark_pushed(store);
             }
             if ending || due {
+                // Before the checkpoint that passes what stands there.
+                core.save_lists(store)?;
                 let current = work.current();
                 work.checkpointer.save(core, &current)?;
                 all_saved &= !work.checkpointer.is_saving() && !work.checkpointer.is_dirty(&current);
@@ -406,6 +359,11 @@ impl Active {
 }
 
 impl Work {
+    fn new(checkpointer: Checkpointer, pushes: bool, pulls: bool) -> Work {
+        let loaded = Checkpoint::default();
+        Work { push: None, pull: None, checkpointer, loaded, pushes, pulls, looked_again: false }
+    }
+
     /// The checkpoint as it would be saved now.
     fn current(&self) -> Checkpoint {
         Checkpoint {

@@ -12,6 +12,7 @@ use super::super::messages::{BadEntry, ChangeEntry, VERSIONING, id_error, parse_
 use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
 use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
+use super::super::unsynced::list::Failure;
 use super::push::Push;
 use super::tracker::{ListTracker, Ticket, UnitTracker};
 use crate::blip::{IncomingRequest, MessageNumber};
@@ -23,6 +24,7 @@ pub(crate) struct Pull {
     tracker: Tracker,
     /// Whether there is nothing to pull: the peer refuses, or said that it has nothing new.
     over: bool,
+    refused: bool,
     /// The message by which the peer said that its feed ends for now (single revisions only).
     caught_up: Option<u64>,
     /// Where the feed of a peer of our kind ended when the session began.
@@ -65,6 +67,7 @@ impl Pull {
             collection,
             tracker,
             over: false,
+            refused: false,
             caught_up: None,
             peer_last: peer_last.unwrap_or(0),
             held: VecDeque::new(),
@@ -74,6 +77,17 @@ impl Pull {
     /// There is nothing to pull.
     pub fn end(&mut self) {
         self.over = true;
+    }
+
+    /// The peer gives nothing.
+    pub fn refuse(&mut self) {
+        self.over = true;
+        self.refused = true;
+    }
+
+    /// Whether the peer gives nothing.
+    pub fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// Asks for the feed.
@@ -248,6 +262,11 @@ impl Pull {
             }
     }
 
+    /// Whether the peer's feed has come to its end, and was not only given up.
+    pub fn has_caught_up(&self) -> bool {
+        !self.over && self.is_complete()
+    }
+
     /// Whether the peer's feed has ended, and all that it listed before it said so is known here.
     fn is_caught_up(&self, tracker: &ListTracker) -> bool {
         self.caught_up.is_some_and(|end| tracker.has_come_until(end))
@@ -301,7 +320,8 @@ fn answer_list(
             Ok(entry) => entry,
             // The others are as good as without it.
             Err(BadEntry { sequence, id, error }) => {
-                core.report(Direction::Received, collection, &clip(&id), false, Some(error));
+                let failure = Failure::received(&clip(&id), String::new(), sequence.clone(), false, error);
+                core.failed(collection, failure);
                 core.progress.completed += 1;
                 tracker.add(list.0, n, sequence, false);
                 answers.push(None);
@@ -310,14 +330,23 @@ fn answer_list(
         };
         let answer = match id_error(&entry.id) {
             None => answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref()),
-            error => {
-                core.report(Direction::Received, collection, &clip(&entry.id), entry.flags & 1 != 0, error);
-                None
+            Some(error) => {
+                let (id, revision) = (clip(&entry.id), entry.vector.id().to_string());
+                let failure =
+                    Failure::received(&id, revision, entry.sequence.clone(), entry.flags & 1 != 0, error);
+                core.failed(collection, failure);
+                core.progress.completed += 1;
+                tracker.add(list.0, n, entry.sequence, false);
+                answers.push(None);
+                continue;
             }
         };
-        core.progress.completed += u64::from(answer.is_none());
-        if let (None, Some(push)) = (&answer, &mut push) {
-            push.peer_is_behind(&entry.id, entry.vector.id());
+        if answer.is_none() {
+            core.progress.completed += 1;
+            core.settled(Direction::Received, collection, &entry.id);
+            if let Some(push) = &mut push {
+                push.peer_is_behind(&entry.id, entry.vector.id());
+            }
         }
         tracker.add(list.0, n, entry.sequence, answer.is_some());
         answers.push(answer);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::super::config::{CHANGES_BATCH, RESOLUTION_PUSH_DELAY, WANTED_REVS_MAX};
 use super::super::core::{Awaiting, Core, Phase};
-use super::super::error::SessionError;
+use super::super::error::{SessionError, is_conflict};
 use super::super::event::Direction;
 use super::super::extension::answer::RevAnswer;
 use super::super::extension::sender::{BatchSender, Sent, SentRevision};
@@ -13,6 +13,7 @@ use super::super::messages::{ListAnswer, profile, refuse, write_proposals};
 use super::super::outgoing::{RevSender, SentRev, Wanted};
 use super::super::sequences::SequenceSet;
 use super::super::store::{Change, ReplicaStore};
+use super::super::unsynced::list::{Failure, is_final};
 use super::conflicts::{Conflicts, Refused};
 use crate::blip::ErrorReply;
 use crate::database::revision::RevId;
@@ -137,6 +138,11 @@ impl Push {
         }
     }
 
+    /// Whether the peer takes nothing.
+    pub fn is_refused(&self) -> bool {
+        self.refused
+    }
+
     /// The peer has what is now this local sequence: it came from there.
     pub fn peer_has(&mut self, sequence: u64) {
         self.feed.skip(sequence);
@@ -252,10 +258,9 @@ impl Push {
             let ceiling = core.feed_ceiling(self.collection, store);
             if !self.feed.is_exhausted(ceiling) {
                 let rows = self.feed.read_list(store, ceiling, CHANGES_BATCH, core)?;
-                let sequences = rows.sequences();
                 let Rows { from, through, changes, unsendable } = rows;
-                mark_gaps(&mut self.done, from, through, sequences.into_iter());
-                core.report_unsendable(self.collection, unsendable);
+                mark_gaps(&mut self.done, from, through, changes.iter().map(|change| change.sequence));
+                core.report_unsendable(self.collection, unsendable)?;
                 changes.iter().for_each(|change| self.conflicts.settle(&change.id, &mut self.done));
                 if !changes.is_empty() {
                     core.progress.total += changes.len() as u64;
@@ -290,7 +295,10 @@ impl Push {
                     single.revs.want(Wanted::of(change));
                     continue;
                 }
-                ListAnswer::Unwanted => self.done.insert(change.sequence),
+                ListAnswer::Unwanted => {
+                    self.done.insert(change.sequence);
+                    core.settled(Direction::Sent, self.collection, &change.id);
+                }
                 ListAnswer::Conflict { rev: Some(rev) }
                     if change.vector.contains(rev.current) && !change.vector.crosses(&rev) =>
                 {
@@ -307,14 +315,12 @@ impl Push {
                     if self.pulls {
                         self.conflicts.note(&change.id, refused, &mut self.done);
                     } else {
-                        self.done.insert(change.sequence);
-                        let error = Some(refuse::conflict());
-                        core.report(Direction::Sent, self.collection, &change.id, change.deleted, error);
+                        not_wanted(core, self.collection, &mut self.done, &change, refuse::conflict());
                     }
                 }
                 ListAnswer::Refused(status) => {
                     let error = ErrorReply::http(status, "refused when it was proposed");
-                    core.report(Direction::Sent, self.collection, &change.id, change.deleted, Some(error));
+                    not_wanted(core, self.collection, &mut self.done, &change, error);
                 }
             }
             core.progress.completed += 1;
@@ -329,7 +335,7 @@ impl Push {
             Ok(()) => {
                 self.done.insert(rev.sequence);
                 core.progress.documents += 1;
-                core.report(Direction::Sent, self.collection, &rev.id, rev.deleted, None);
+                core.succeeded(Direction::Sent, self.collection, &rev.id, rev.deleted);
             }
             Err(error) => {
                 if is_refusal(&error) && single.may_retry(rev.sequence, 1) {
@@ -337,7 +343,7 @@ impl Push {
                     return;
                 }
                 let refused = Refused { sequence: rev.sequence, revision: None };
-                self.failed(core, refused, &rev.id, rev.deleted, error);
+                self.failed(core, refused, &rev.id, rev.revision, rev.deleted, error);
             }
         }
         core.progress.completed += 1;
@@ -363,20 +369,27 @@ impl Push {
                 self.done.insert(sequence);
                 if sent == Sent::Body {
                     core.progress.documents += 1;
-                    core.report(Direction::Sent, self.collection, &id, deleted, None);
+                    core.succeeded(Direction::Sent, self.collection, &id, deleted);
+                } else {
+                    core.settled(Direction::Sent, self.collection, &id);
                 }
                 at_peer = Some(peer_sequence);
             }
-            RevAnswer::Known => self.done.insert(sequence),
+            RevAnswer::Known => {
+                self.done.insert(sequence);
+                if sent != Sent::Gone {
+                    core.settled(Direction::Sent, self.collection, &id);
+                }
+            }
             // It had the body already and knows nothing to do with it: the next run tries again.
             RevAnswer::Wanted => {}
             RevAnswer::Conflict(_) => {
                 let refused = Refused { sequence, revision: Some(revision) };
-                self.failed(core, refused, &id, deleted, refuse::conflict());
+                self.failed(core, refused, &id, revision, deleted, refuse::conflict());
             }
             RevAnswer::Failed(error) => {
                 let refused = Refused { sequence, revision: Some(revision) };
-                self.failed(core, refused, &id, deleted, error);
+                self.failed(core, refused, &id, revision, deleted, error);
             }
         }
         core.progress.completed += 1;
@@ -390,15 +403,36 @@ impl Push {
         }
     }
 
-    /// A revision was not taken. Conflicts come back by the pull; refusals are final; the rest is for the next run.
-    fn failed(&mut self, core: &mut Core, refused: Refused, id: &str, deleted: bool, error: ErrorReply) {
+    /// A revision was not taken. Conflicts come back by the pull; what the peer refuses for what it is goes on the list and
+    /// counts as done; the rest is for the next run.
+    fn failed(
+        &mut self,
+        core: &mut Core,
+        refused: Refused,
+        id: &str,
+        revision: RevId,
+        deleted: bool,
+        error: ErrorReply,
+    ) {
         if is_conflict(&error) && self.pulls {
             return self.conflicts.note(id, refused, &mut self.done);
         }
-        if is_conflict(&error) || is_refusal(&error) {
+        if is_final(&error) || is_conflict(&error) {
             self.done.insert(refused.sequence);
         }
-        core.report(Direction::Sent, self.collection, id, deleted, Some(error));
+        core.failed(self.collection, Failure::sent(id, revision, refused.sequence, deleted, error));
+    }
+
+    /// The run is over: conflicts of which the pull has brought nothing stay for the next one.
+    pub fn tell_conflicts(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        for id in self.conflicts.take_all() {
+            if let Some(change) = store.revision(self.feed.id, &id)? {
+                let error = refuse::conflict();
+                let failure = Failure::sent(&id, change.vector.id(), change.sequence, change.deleted, error);
+                core.failed(self.collection, Failure { is_open: true, ..failure });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -412,6 +446,21 @@ impl Single {
         *times += 1;
         *times <= max
     }
+}
+
+/// The peer does not want a revision that was proposed to it.
+fn not_wanted(
+    core: &mut Core,
+    collection: usize,
+    done: &mut SequenceSet,
+    change: &Change,
+    error: ErrorReply,
+) {
+    let Change { id, sequence, deleted, .. } = change;
+    if is_final(&error) {
+        done.insert(*sequence);
+    }
+    core.failed(collection, Failure::sent(id, change.vector.id(), *sequence, *deleted, error));
 }
 
 /// The revision that the peer is known to have had.
@@ -473,10 +522,6 @@ fn mark_gaps(done: &mut SequenceSet, from: u64, through: u64, sent: impl Iterato
     if next <= through {
         done.insert_range(next..=through);
     }
-}
-
-fn is_conflict(error: &ErrorReply) -> bool {
-    matches!((error.domain.as_str(), error.code), ("HTTP", 409) | ("LiteCore", 8))
 }
 
 /// The peer does not want the document, now or later.

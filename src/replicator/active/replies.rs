@@ -1,12 +1,10 @@
 //! What the peer's replies to the active side's requests mean.
 
-use serde_json::Value;
-
 use super::super::core::{Awaiting, Core};
 use super::super::error::SessionError;
+use super::super::extension::answer;
 use super::super::extension::sender::SentRevision;
-use super::super::extension::{self, RevsFormat, answer};
-use super::super::messages::{DEFAULT_COLLECTION, parse_proposals_reply, profile};
+use super::super::messages::{parse_proposals_reply, profile};
 use super::super::store::{Change, ReplicaStore};
 use super::Active;
 use crate::blip::{ErrorReply, IncomingReply};
@@ -35,7 +33,7 @@ impl Active {
                     Err(error) => checkpointer.refused(core, error.code),
                 }
             }
-            Awaiting::Subscribed { collection } => self.subscribed(collection, result),
+            Awaiting::Subscribed { collection } => self.subscribed(core, collection, result),
             Awaiting::Proposals { collection, changes } => {
                 self.proposals_replied(core, collection, changes, result)
             }
@@ -53,76 +51,9 @@ impl Active {
         }
     }
 
-    fn collections_replied(
-        &mut self,
-        core: &mut Core,
-        result: Result<IncomingReply, ErrorReply>,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(error) if is_unknown_profile(&error) && self.is_default_only(core) => {
-                // An older peer: it knows one collection and is asked without naming it.
-                core.collections[0].index = None;
-                let client = self.works[0].checkpointer.client.clone();
-                let message = core.message(profile::GET_CHECKPOINT, 0).with("client", &client);
-                return core.request(message, Awaiting::Checkpoint { collection: 0, after_conflict: false });
-            }
-            Err(error) => return Err(SessionError::Refused { request: profile::GET_COLLECTIONS, error }),
-        };
-        let malformed = || SessionError::Malformed { what: "reply to getCollections" };
-        let checkpoints: Vec<Value> = serde_json::from_slice(&reply.body).map_err(|_| malformed())?;
-        if checkpoints.len() != self.works.len() {
-            return Err(malformed());
-        }
-        if let Some(n) = checkpoints.iter().position(Value::is_null) {
-            return Err(SessionError::RemoteCollectionMissing { name: core.collections[n].name.clone() });
-        }
-        let accepted = reply.properties.get(extension::PROPERTY).filter(|_| self.config.extension);
-        let last = accepted.and_then(|value| extension::parse_acceptance(value, self.works.len()));
-        core.extension = last.is_some();
-        core.revs_format = RevsFormat::agreed(reply.properties.get(extension::FORMAT_PROPERTY));
-        for (n, checkpoint) in checkpoints.iter().enumerate() {
-            self.begin(core, n, checkpoint, last.as_ref().map(|last| last[n]), store)?;
-        }
-        self.agreed = true;
-        Ok(())
-    }
-
-    fn is_default_only(&self, core: &Core) -> bool {
-        core.collections.len() == 1 && core.collections[0].name == DEFAULT_COLLECTION
-    }
-
-    fn checkpoint_replied(
-        &mut self,
-        core: &mut Core,
-        collection: usize,
-        after_conflict: bool,
-        result: Result<IncomingReply, ErrorReply>,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let reply = match result {
-            Ok(reply) => Some(reply),
-            Err(error) if error.code == 404 => None,
-            Err(error) => return Err(SessionError::Refused { request: profile::GET_CHECKPOINT, error }),
-        };
-        let revision = reply.as_ref().and_then(|reply| reply.properties.get("rev"));
-        if after_conflict {
-            self.works[collection].checkpointer.learned(revision);
-            return Ok(());
-        }
-        let body = reply.as_ref().map_or(&b"{}"[..], |reply| &reply.body);
-        let mut checkpoint = serde_json::from_slice::<Value>(body).unwrap_or_else(|_| serde_json::json!({}));
-        if let (Some(object), Some(revision)) = (checkpoint.as_object_mut(), revision) {
-            object.insert("rev".into(), revision.into());
-        }
-        self.begin(core, collection, &checkpoint, None, store)?;
-        self.agreed = true;
-        Ok(())
-    }
-
     fn subscribed(
         &mut self,
+        core: &mut Core,
         collection: usize,
         result: Result<IncomingReply, ErrorReply>,
     ) -> Result<(), SessionError> {
@@ -131,9 +62,9 @@ impl Active {
             return Err(SessionError::Versioning);
         }
         if let Some(pull) = &mut self.works[collection].pull {
-            pull.end();
+            pull.refuse();
         }
-        self.refused.get_or_insert(SessionError::Refused { request: profile::SUB_CHANGES, error });
+        self.refuse_half(core, collection, profile::SUB_CHANGES, error);
         Ok(())
     }
 
@@ -156,8 +87,7 @@ impl Active {
             }
             Err(error) => {
                 push.refuse();
-                self.refused
-                    .get_or_insert(SessionError::Refused { request: profile::PROPOSE_CHANGES, error });
+                self.refuse_half(core, collection, profile::PROPOSE_CHANGES, error);
             }
         }
         Ok(())
@@ -186,13 +116,9 @@ impl Active {
             }
             Err(error) => {
                 push.refuse();
-                self.refused.get_or_insert(SessionError::Refused { request: profile::REVS, error });
+                self.refuse_half(core, collection, profile::REVS, error);
             }
         }
         Ok(())
     }
-}
-
-fn is_unknown_profile(error: &ErrorReply) -> bool {
-    error.domain == "BLIP" && error.code == 404
 }

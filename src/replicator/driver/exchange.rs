@@ -126,6 +126,7 @@ impl Exchange {
         self.tell_progress(observer);
         self.end_stream(&result).await;
         self.settle_commits().await;
+        self.setup.session.close(&*self.setup.store);
         result
     }
 

@@ -157,6 +157,9 @@ async fn replicate(
     if let Some(uid) = setup.connection.peer_uid() {
         setup.session.set_peer_uid(uid);
     }
+    if let Some(access) = setup.connection.access() {
+        setup.session.set_access(access);
+    }
     let exchange = Exchange::new(setup, inbound).run(observer);
     guard(exchange).await.unwrap_or(Err(ReplicatorError::Panicked { what: "replication" }))
 }

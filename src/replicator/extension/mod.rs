@@ -15,6 +15,13 @@ pub(super) mod sender;
 /// Name of the property that offers and accepts the extension.
 pub const PROPERTY: &str = "gattway";
 
+/// Name of the property of an acceptance that says which documents the passive side takes
+/// ([`TAKES`](super::unsynced::TAKES)): when it changes, what it refused is offered again.
+pub const TAKES_PROPERTY: &str = "gattwayTakes";
+
+/// Name of the property of an acceptance that names collections which were not asked for, with commas between.
+pub const ALSO_PROPERTY: &str = "gattwayAlso";
+
 /// The version that is offered; also the whole value of the offer.
 pub const VERSION: &str = "1";
 

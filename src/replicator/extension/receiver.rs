@@ -10,7 +10,9 @@ use crate::replicator::core::Core;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
 use crate::replicator::messages::{id_error, refuse, rejection_error};
+use crate::replicator::sequences::RemoteSequence;
 use crate::replicator::store::{CommitOutcome, IncomingRevision, ReplicaStore};
+use crate::replicator::unsynced::list::Failure;
 
 /// A message whose revisions are on their way.
 #[derive(Debug)]
@@ -63,7 +65,13 @@ pub(in crate::replicator) fn sort(
         let answer = match &entry.content {
             Content::Gone => Some(RevAnswer::Known),
             Content::Offer => match refuse_entry(core, collection, &entry) {
-                None => Some(answer_offer(core, collection, &entry, on_conflict, store)?),
+                None => {
+                    let answer = answer_offer(core, collection, &entry, on_conflict, store)?;
+                    if matches!(answer, RevAnswer::Stored(_) | RevAnswer::Known) {
+                        core.settled(Direction::Received, collection, &entry.id);
+                    }
+                    Some(answer)
+                }
                 refused => refused,
             },
             Content::Body(_) => refuse_entry(core, collection, &entry),
@@ -102,7 +110,14 @@ fn refuse_entry(core: &mut Core, collection: usize, entry: &RevEntry) -> Option<
         Some(actual) => Some(refuse::versions(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual })),
         None => refuse_reason(core, collection, &entry.id, entry.deleted, &entry.content),
     }?;
-    core.report(Direction::Received, collection, &entry.id, entry.deleted, Some(error.clone()));
+    let (id, deleted) = (&entry.id, entry.deleted);
+    if error == refuse::filtered() {
+        // Left out on purpose.
+        core.report(Direction::Received, collection, id, deleted, Some(error.clone()));
+    } else {
+        let (revision, sequence) = (entry.vector.id().to_string(), RemoteSequence::Number(entry.sequence));
+        core.failed(collection, Failure::received(id, revision, sequence, deleted, error.clone()));
+    }
     Some(RevAnswer::Failed(error))
 }
 

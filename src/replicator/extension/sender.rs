@@ -156,7 +156,7 @@ impl BatchSender {
         }
         let limit = (REVS_BYTES / self.row_bytes.max(1)).clamp(READ_MIN, REVS_ENTRIES);
         let rows = feed.read(store, ceiling, limit, true, core.body_size_max)?;
-        let mut sequences = rows.sequences();
+        let mut sequences: Vec<u64> = rows.changes.iter().map(|change| change.sequence).collect();
         let Rows { from, mut through, changes, mut unsendable } = rows;
         let mut encoder = RevsEncoder::new(core.revs_format, false, self.announced);
         let mut revisions = Vec::with_capacity(changes.len());
@@ -176,7 +176,7 @@ impl BatchSender {
         }
         sequences.retain(|sequence| *sequence <= through);
         unsendable.retain(|(change, _)| change.sequence <= through);
-        core.report_unsendable(collection, unsendable);
+        core.report_unsendable(collection, unsendable)?;
         if !revisions.is_empty() {
             self.row_bytes = (self.row_bytes + encoder.size() / revisions.len()) / 2;
         }

@@ -25,6 +25,8 @@ pub struct ReplicatorConfiguration {
     pub replicator_type: ReplicatorType,
     /// Whether to stay connected and go on with every change. Off, unless changed.
     pub continuous: bool,
+    /// Whether to try again, in each run, what stands on the lists of what could not be synced. Off, unless changed.
+    pub retry_unsynced: bool,
     /// Decides conflicts. Unless changed: a deletion wins, otherwise the later clock.
     pub resolver: Arc<dyn ConflictResolver>,
     /// Attempts until it gives up, the first included, counted again after each success. Unless changed:
@@ -50,6 +52,7 @@ impl ReplicatorConfiguration {
             collections: defaults.collections,
             replicator_type: ReplicatorType::PushAndPull,
             continuous: false,
+            retry_unsynced: false,
             resolver: Arc::new(DefaultResolver),
             max_attempts: None,
             max_attempt_wait: RETRY_WAIT_MAX,
@@ -68,6 +71,13 @@ impl ReplicatorConfiguration {
         self
     }
 
+    /// Goes on without collections that the peer lacks, and in the directions that are allowed: see
+    /// [`CollectionConfig::optional`].
+    pub fn with_optional_collections(mut self) -> ReplicatorConfiguration {
+        self.collections.iter_mut().for_each(|collection| collection.optional = true);
+        self
+    }
+
     /// Attempts until it gives up.
     pub(super) fn attempts_max(&self) -> Option<u32> {
         self.max_attempts.or((!self.continuous).then_some(ONE_SHOT_ATTEMPTS_MAX))
@@ -80,6 +90,7 @@ impl ReplicatorConfiguration {
             direction: self.replicator_type,
             continuous: self.continuous,
             reset,
+            retry_unsynced: self.retry_unsynced,
             peer_uid: self.endpoint.uid().to_owned(),
             blip: self.blip.clone(),
             extension: self.extension,

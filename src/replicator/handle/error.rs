@@ -146,6 +146,10 @@ impl ReplicatorError {
             // The store is this side's matter: whatever is wrong with it (a full disk, damage) is put right here, and the
             // peer must not give up for it.
             ReplicatorError::Session(SessionError::Store(_)) => Some(close_code::TRANSIENT),
+            // Nothing is wrong with the peer.
+            ReplicatorError::Session(
+                SessionError::RemoteCollectionMissing { .. } | SessionError::SomeCollectionsMissing { .. },
+            ) => Some(close_code::NORMAL),
             ReplicatorError::Session(_) | ReplicatorError::Panicked { .. } => Some(close_code::PERMANENT),
             ReplicatorError::HandshakeTimeout { .. } | ReplicatorError::IdleTimeout { .. } => {
                 Some(close_code::TRANSIENT)

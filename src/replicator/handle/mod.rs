@@ -21,7 +21,9 @@ pub use self::status::{ListenerToken, ReplicatorActivity, ReplicatorProgress, Re
 
 use self::retry::RetryPolicy;
 use self::status::{Listeners, lock};
+use super::config::ActiveConfig;
 use super::driver::{self, DriverEvent, Setup, StopSignal};
+use super::error::SessionError;
 use super::event::{Activity, Direction, SessionEvent};
 use super::session::Session;
 use crate::blip::ErrorReply;
@@ -112,7 +114,7 @@ impl Replicator {
         inner.wanted.send_replace(control.run);
         if inner.status.borrow().activity == ReplicatorActivity::Stopped {
             // Before anybody can wait for it to stop.
-            inner.status.send_replace(CONNECTING);
+            inner.status.send_replace(ReplicatorStatus::new(ReplicatorActivity::Connecting));
         }
         if !control.alive {
             control.alive = true;
@@ -265,12 +267,27 @@ impl Inner {
     async fn attempts(&self, mut stop: StopSignal, mut reset: bool) -> Result<(), ReplicatorError> {
         let mut retry = RetryPolicy::new(self.config.attempts_max(), self.config.max_attempt_wait);
         let mut attempt = 0u64;
+        // Collections that the peer has just said it lacks.
+        let mut absent = Vec::new();
         loop {
             attempt += 1;
-            self.set_status(|status| *status = ReplicatorStatus { error: status.error.take(), ..CONNECTING });
+            self.set_status(|status| {
+                status.activity = ReplicatorActivity::Connecting;
+                status.progress = ReplicatorProgress::default();
+            });
             let span = info_span!("connection", attempt);
-            let (worked, result) = self.attempt(stop.clone(), reset).instrument(span).await;
+            let (worked, result) = self.attempt(stop.clone(), reset, &absent).instrument(span).await;
             let Err(error) = result else { return Ok(()) };
+            if let ReplicatorError::Session(SessionError::SomeCollectionsMissing { names }) = &error
+                && absent.is_empty()
+                && !stop.is_stopped()
+            {
+                // At once, without them.
+                absent.clone_from(names);
+                continue;
+            }
+            // It may have them by the next time.
+            absent.clear();
             if stop.is_stopped() {
                 tracing::debug!(%error, "ended by an error while stopping");
                 return Ok(());
@@ -304,7 +321,12 @@ impl Inner {
     }
 
     /// One connection from beginning to end. Also says whether it has done any work.
-    async fn attempt(&self, stop: StopSignal, reset: bool) -> (bool, Result<(), ReplicatorError>) {
+    async fn attempt(
+        &self,
+        stop: StopSignal,
+        reset: bool,
+        absent: &[String],
+    ) -> (bool, Result<(), ReplicatorError>) {
         let config = &self.config;
         let create = || config.endpoint.delegate().create_connection(&config.endpoint);
         let Ok(connection) = catch_unwind(AssertUnwindSafe(create)) else {
@@ -312,7 +334,10 @@ impl Inner {
         };
         let setup = Setup {
             connection,
-            session: Session::active(config.session(reset, !self.documents.is_empty())),
+            session: Session::active(ActiveConfig {
+                absent: absent.to_vec(),
+                ..config.session(reset, !self.documents.is_empty())
+            }),
             store: Arc::clone(&config.store),
             role: FramingRole::Active,
             protocol_type: config.endpoint.protocol_type(),
@@ -356,6 +381,10 @@ impl Inner {
                 self.documents.notify(&DocumentReplication { direction, collection, id, deleted, error });
                 false
             }
+            DriverEvent::Session(SessionEvent::Unsynced(unsynced)) => {
+                self.set_status(|status| status.unsynced = Arc::from(unsynced));
+                false
+            }
             DriverEvent::Session(_) => false,
         }
     }
@@ -368,12 +397,6 @@ impl Inner {
         }
     }
 }
-
-const CONNECTING: ReplicatorStatus = ReplicatorStatus {
-    activity: ReplicatorActivity::Connecting,
-    progress: ReplicatorProgress { completed: 0, total: 0, documents: 0 },
-    error: None,
-};
 
 impl From<Activity> for ReplicatorActivity {
     fn from(activity: Activity) -> ReplicatorActivity {

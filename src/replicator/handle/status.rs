@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::error::ReplicatorError;
+use crate::replicator::unsynced::Unsynced;
 
 /// What a replicator is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,12 +42,15 @@ pub struct ReplicatorStatus {
     pub progress: ReplicatorProgress,
     /// The error it stopped by or is offline for; `None` once a connection stands again.
     pub error: Option<ReplicatorError>,
+    /// What could not be synced with the peer, by this connection and those before it.
+    pub unsynced: Arc<Unsynced>,
 }
 
 impl ReplicatorStatus {
     /// The state of a replicator that was never started.
     pub(crate) fn new(activity: ReplicatorActivity) -> ReplicatorStatus {
-        ReplicatorStatus { activity, progress: ReplicatorProgress::default(), error: None }
+        let (progress, unsynced) = (ReplicatorProgress::default(), Arc::default());
+        ReplicatorStatus { activity, progress, error: None, unsynced }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use super::super::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
 use super::super::core::{Answer, Core, Fault};
-use super::super::event::Direction;
 use super::super::messages::{
     ChangeEntry, ProposedEntry, id_error, parse_changes, parse_proposals, wanted_answer, write_answers,
 };
+use super::super::sequences::RemoteSequence;
 use super::super::store::{Change, ReplicaStore};
+use super::super::unsynced::list::Failure;
 use crate::blip::OutgoingMessage;
 use crate::database::revision::{RevId, VersionVector};
 use crate::database::{DOCUMENT_ID_MAX, clip};
@@ -35,7 +36,11 @@ pub(crate) fn answer_proposals(
     for entry in &entries {
         if entry.id.len() > DOCUMENT_ID_MAX {
             // As Couchbase Lite answers; what else may be wrong with an ID, the answer to the revision says in words.
-            core.report(Direction::Received, collection, &clip(&entry.id), false, id_error(&entry.id));
+            if let Some(error) = id_error(&entry.id) {
+                let (id, revision) = (clip(&entry.id), entry.vector.id().to_string());
+                let failure = Failure::received(&id, revision, RemoteSequence::START, false, error);
+                core.failed(collection, failure);
+            }
             answers.push(REFUSED.into());
             continue;
         }

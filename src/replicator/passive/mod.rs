@@ -7,7 +7,8 @@ pub(super) mod subscription;
 
 use super::checkpoint::OWN_PREFIX;
 use super::config::{
-    CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, COLLECTIONS_MAX, DOCUMENT_IDS_MAX, PassiveConfig,
+    CHECKPOINT_CLIENT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_SIZE_MAX, COLLECTIONS_MAX, DOCUMENT_IDS_MAX,
+    PassiveConfig,
 };
 use super::core::{Answer, Awaiting, Core, Fault, SessionCollection};
 use super::error::SessionError;
@@ -15,9 +16,13 @@ use super::event::Activity;
 use super::extension;
 use super::extension::RevsFormat;
 use super::extension::receiver::RevsReceived;
-use super::messages::{DEFAULT_COLLECTION, parse_get_collections, profile, refuse};
+use super::messages::{DEFAULT_COLLECTION, canonical_name, parse_get_collections, profile, refuse};
 use super::store::{CommitOutcome, ReplicaStore, StoredCheckpoint};
+use super::unsynced::list::UnsyncedList;
+use super::unsynced::{Lack, ONLY_AT_PEER_MAX, TAKES};
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};
+use crate::database::canonical_collection_name;
+use crate::time::Instant;
 use subscription::Subscription;
 
 /// See the head of the file.
@@ -29,11 +34,18 @@ pub(super) struct Passive {
     subscriptions: Vec<Option<Subscription>>,
     /// Which of them is next to send first: they share the session's limits.
     first: usize,
+    /// When the lists of what could not be synced were last kept.
+    lists_saved: Option<Instant>,
 }
 
 impl Passive {
     pub fn new(config: PassiveConfig) -> Passive {
-        Passive { config, settled: false, subscriptions: Vec::new(), first: 0 }
+        Passive { config, settled: false, subscriptions: Vec::new(), first: 0, lists_saved: None }
+    }
+
+    /// Names the peer by what it has proven.
+    pub fn set_peer_uid(&mut self, uid: String) {
+        self.config.peer_uid = uid;
     }
 
     /// Answers a request of the peer.
@@ -81,21 +93,24 @@ impl Passive {
         store: &dyn ReplicaStore,
     ) -> Result<usize, Fault> {
         if !self.settled && request.properties.get("collection").is_none() {
-            self.settle_on_default(core, store);
+            self.settle_on_default(core, store)?;
         }
         Ok(core.collection_of(request)?)
     }
 
-    fn settle_on_default(&mut self, core: &mut Core, store: &dyn ReplicaStore) {
+    fn settle_on_default(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), Fault> {
         if !self.config.default_without_collections || !self.config.offers(DEFAULT_COLLECTION) {
-            return;
+            return Ok(());
         }
-        let Some(id) = store.collection(DEFAULT_COLLECTION) else { return };
+        let Some(id) = store.collection(DEFAULT_COLLECTION) else { return Ok(()) };
         self.settled = true;
+        core.lists = vec![UnsyncedList::load(store, id, &self.config.peer_uid)?];
+        core.unsynced_changed = true;
         let incoming_filter = self.config.incoming_filter.clone();
         core.collections =
             vec![SessionCollection { name: DEFAULT_COLLECTION.into(), id, index: None, incoming_filter }];
         self.subscriptions = vec![None];
+        Ok(())
     }
 
     fn get_collections(
@@ -115,6 +130,10 @@ impl Passive {
             let id = if self.config.offers(&name) { store.collection(&name) } else { None };
             let Some(id) = id else {
                 answers.push("null".to_owned());
+                // The default one is asked for by every peer that syncs all it has.
+                if name != DEFAULT_COLLECTION && canonical_collection_name(&name).is_ok() {
+                    core.left_out(&name, Lack::MissingHere);
+                }
                 continue;
             };
             let checkpoint =
@@ -123,16 +142,25 @@ impl Passive {
             let incoming_filter = self.config.incoming_filter.clone();
             found.push(SessionCollection { name, id, index: Some(n.to_string()), incoming_filter });
         }
-        // With one missing the indices would not fit; the peer gives up then.
+        // With one missing the indices would not fit: the peer gives up then, or asks for the others.
         let complete = found.len() == answers.len();
-        if complete {
-            self.settled = true;
-            self.subscriptions = found.iter().map(|_| None).collect();
-            core.collections = found;
-        }
         let mut reply = OutgoingMessage::default().with_body(format!("[{}]", answers.join(",")));
         let offered = request.properties.get(extension::PROPERTY) == Some(extension::VERSION);
-        core.extension = self.config.extension && offered && complete;
+        let accepts = self.config.extension && offered;
+        if !complete {
+            return Ok(Answer::Now(match accepts {
+                // That it may ask once more.
+                true => reply.with(extension::PROPERTY, extension::VERSION),
+                false => reply,
+            }));
+        }
+        self.settled = true;
+        self.subscriptions = found.iter().map(|_| None).collect();
+        let load = |c: &SessionCollection| UnsyncedList::load(store, c.id, &self.config.peer_uid);
+        core.lists = found.iter().map(load).collect::<Result<_, _>>()?;
+        core.unsynced_changed = true;
+        core.collections = found;
+        core.extension = accepts;
         if core.extension {
             // Who may not pull learns no count, and by asking for more that it may not.
             let last = |c: &SessionCollection| match self.config.access_to(&c.name).pull {
@@ -141,6 +169,11 @@ impl Passive {
             };
             let last: Vec<u64> = core.collections.iter().map(last).collect();
             reply = reply.with(extension::PROPERTY, &extension::acceptance(&last));
+            reply = reply.with(extension::TAKES_PROPERTY, &TAKES.to_string());
+            let also = self.not_asked_for(core, store);
+            if !also.is_empty() {
+                reply = reply.with(extension::ALSO_PROPERTY, &also.join(","));
+            }
             let newest = request.properties.get(extension::FORMAT_PROPERTY);
             core.revs_format = RevsFormat::agreed(newest);
             // A peer that says nothing of formats gets the answer that it always got.
@@ -149,6 +182,18 @@ impl Passive {
             }
         }
         Ok(Answer::Now(reply))
+    }
+
+    /// Collections that the peer could have and has not asked for.
+    fn not_asked_for(&self, core: &Core, store: &dyn ReplicaStore) -> Vec<String> {
+        let offered = self.config.collections.iter().map(|name| canonical_name(name));
+        let others = offered.filter(|name| {
+            let is_asked_for = core.collections.iter().any(|c| c.name == *name);
+            !is_asked_for
+                && self.config.offers(name)
+                && store.collection(name).is_some_and(|id| store.last_sequence(id) > 0)
+        });
+        others.take(ONLY_AT_PEER_MAX).collect()
     }
 
     fn get_checkpoint(
@@ -179,6 +224,7 @@ impl Passive {
         }
         let expected = request.properties.get("rev").filter(|rev| !rev.is_empty());
         let id = core.collections[collection].id;
+        self.save_lists(core, store);
         match store.set_checkpoint(id, client, expected, request.body.clone()) {
             // A checkpoint that cannot be kept only costs work; damage shows with the next document.
             Err(error) => Err(ErrorReply::http(500, error.message).into()),
@@ -268,6 +314,17 @@ impl Passive {
         Ok(())
     }
 
+    /// Keeps what could not be synced, now and then: the peer may make it grow as often as it likes.
+    fn save_lists(&mut self, core: &mut Core, store: &dyn ReplicaStore) {
+        if self.lists_saved.is_some_and(|at| core.now < at + CHECKPOINT_INTERVAL) {
+            return;
+        }
+        self.lists_saved = Some(core.now);
+        if let Err(error) = core.save_lists(store) {
+            tracing::warn!(%error, "cannot keep the list of what could not be synced");
+        }
+    }
+
     /// Says whether there is work.
     pub fn update(&mut self, core: &mut Core, store: &dyn ReplicaStore) {
         let mut idle = core.inbox.is_empty() && core.awaiting_count() == 0;
@@ -275,6 +332,9 @@ impl Passive {
             if let Some(subscription) = subscription {
                 idle &= subscription.is_idle(core.feed_ceiling(collection, store));
             }
+        }
+        if idle {
+            self.save_lists(core, store);
         }
         core.set_activity(if idle { Activity::Idle } else { Activity::Busy });
     }

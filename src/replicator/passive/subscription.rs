@@ -11,8 +11,9 @@ use super::super::feed::Feed;
 use super::super::messages::{
     ListAnswer, VERSIONING, parse_changes_reply, parse_document_ids, profile, refuse, write_changes,
 };
-use super::super::outgoing::{RevSender, Wanted};
+use super::super::outgoing::{RevSender, SentRev, Wanted};
 use super::super::store::{Change, ReplicaStore};
+use super::super::unsynced::list::Failure;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, MessageNumber};
 
 /// See the head of the file.
@@ -137,7 +138,7 @@ impl Subscription {
                 return self.tell_caught_up(core, collection);
             }
             let rows = self.feed.read_list(store, ceiling, self.batch, core)?;
-            core.report_unsendable(collection, rows.unsendable);
+            core.report_unsendable(collection, rows.unsendable)?;
             if rows.changes.is_empty() {
                 continue;
             }
@@ -186,7 +187,17 @@ impl Subscription {
                 revs.replied();
                 core.progress.completed += 1;
                 core.progress.documents += u64::from(result.is_ok());
-                core.report(Direction::Sent, collection, &rev.id, rev.deleted, result.err());
+                match result {
+                    Ok(_) => core.succeeded(Direction::Sent, collection, &rev.id, rev.deleted),
+                    // The peer leaves it out on purpose.
+                    Err(error) if error.domain == "HTTP" && error.code == 403 => {
+                        core.report(Direction::Sent, collection, &rev.id, rev.deleted, Some(error));
+                    }
+                    Err(error) => {
+                        let SentRev { id, revision, sequence, deleted, .. } = rev;
+                        core.failed(collection, Failure::sent(&id, revision, sequence, deleted, error));
+                    }
+                }
                 Ok(())
             }
             (Awaiting::Revs { revisions, .. }, Sender::Batches(batches)) => {
@@ -219,7 +230,9 @@ fn list_replied(
         Err(error) => {
             core.progress.completed += changes.len() as u64;
             for change in changes {
-                core.report(Direction::Sent, collection, &change.id, change.deleted, Some(error.clone()));
+                let Change { id, sequence, deleted, vector, .. } = change;
+                let failure = Failure::sent(&id, vector.id(), sequence, deleted, error.clone());
+                core.failed(collection, failure);
             }
             return Ok(());
         }
@@ -229,7 +242,10 @@ fn list_replied(
     for (change, answer) in changes.into_iter().zip(answers) {
         match answer {
             ListAnswer::Wanted { .. } => revs.want(Wanted::of(change)),
-            _ => core.progress.completed += 1,
+            _ => {
+                core.progress.completed += 1;
+                core.settled(Direction::Sent, collection, &change.id);
+            }
         }
     }
     Ok(())
@@ -249,12 +265,14 @@ fn revision_answered(
             core.progress.completed += 1;
             if sent == Sent::Body {
                 core.progress.documents += 1;
-                core.report(Direction::Sent, collection, &id, deleted, None);
+                core.succeeded(Direction::Sent, collection, &id, deleted);
+            } else if sent == Sent::Offer {
+                core.settled(Direction::Sent, collection, &id);
             }
         }
         RevAnswer::Failed(error) => {
             core.progress.completed += 1;
-            core.report(Direction::Sent, collection, &id, deleted, Some(error));
+            core.failed(collection, Failure::sent(&id, revision, sequence, deleted, error));
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct MemoryStore {
     pub needless: AtomicU64,
     /// Revisions that came.
     pub received: AtomicU64,
+    /// Documents whose IDs begin so are refused.
+    refused: Mutex<Option<String>>,
 }
 
 impl MemoryStore {
@@ -52,6 +54,7 @@ impl MemoryStore {
             clock: AtomicU64::new(0x18ea_7b9b_f01b_0000),
             needless: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            refused: Mutex::new(None),
         }
     }
 
@@ -61,6 +64,20 @@ impl MemoryStore {
         let next = if n.is_multiple_of(7) { (n | 0xffff) + 1 } else { n + 1 };
         self.clock.store(next, Ordering::Relaxed);
         Version { time: next, source: self.source }
+    }
+
+    /// Refuses documents whose IDs begin so.
+    pub fn refuse(&self, prefix: &str) {
+        *self.refused.lock().unwrap() = Some(prefix.to_owned());
+    }
+
+    pub fn refuse_nothing(&self) {
+        *self.refused.lock().unwrap() = None;
+    }
+
+    /// The name of the first checkpoint that begins so.
+    pub fn own_checkpoint(&self, prefix: &str) -> String {
+        self.checkpoint_names().into_iter().find(|name| name.starts_with(prefix)).unwrap()
     }
 
     /// Moves the clock ahead, so that this side's edits are later than the other's.
@@ -146,6 +163,9 @@ impl MemoryStore {
         self.received.fetch_add(1, Ordering::Relaxed);
         let newest = revision.vector.versions().map(|v| v.time).max().unwrap_or(0);
         self.clock.fetch_max(newest, Ordering::Relaxed);
+        if self.refused.lock().unwrap().as_ref().is_some_and(|prefix| revision.id.starts_with(prefix)) {
+            return CommitOutcome::Rejected(Rejection::MissingBlob { digest: "sha1-".into() });
+        }
         let body = match parse_json(&revision.body) {
             Ok(Value::Object(body)) => body,
             Ok(_) => return CommitOutcome::Rejected(Rejection::BadBody("not an object".into())),

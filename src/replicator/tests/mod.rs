@@ -18,3 +18,4 @@ mod probes;
 mod progress;
 mod scripted;
 mod trees;
+mod unsynced;

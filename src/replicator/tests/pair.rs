@@ -233,6 +233,9 @@ impl Pair {
     /// Runs a one-shot session to its end.
     pub fn run(&mut self) -> Result<(), SessionError> {
         self.run_for(Duration::from_secs(100));
+        for side in [&mut self.a, &mut self.p] {
+            side.session.close(&*side.store);
+        }
         self.a.finished.clone().expect("the active side ends")
     }
 

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
+use super::access_rule;
 use super::shared::Shared;
 use super::{Carrier, INBOUND_BYTES, SecureConnectionConfig};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use crate::replicator::config::AccessRule;
 use crate::secure::{
     Authentication, DirectionStats, Established, PeerPolicy, Psk, RefuseReason, SecureError, SecureSession,
 };
@@ -177,6 +179,10 @@ impl MessageEndpointConnection for SecureConnection {
 
     fn peer_uid(&self) -> Option<String> {
         self.peer().filter(|_| self.config.names_peer).map(|established| established.peer.to_text())
+    }
+
+    fn access(&self) -> Option<AccessRule> {
+        self.peer().map(|established| access_rule(&established))
     }
 }
 

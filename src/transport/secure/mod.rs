@@ -24,6 +24,7 @@ pub use acceptor::{Accepted, AcceptorStats, Incoming, SecureAcceptor};
 pub use connection::SecureConnection;
 
 use crate::endpoint::{MessageEndpointConnection, MessagingError};
+use crate::replicator::config::{AccessRule, CollectionAccess};
 use crate::secure::{Established, Identity, Keyring, PeerPolicy, RekeyLimits, SecureConfig, SecureError};
 use crate::transport::clock::Clock;
 use crate::transport::session::LinkConnection;
@@ -138,6 +139,15 @@ impl fmt::Debug for SecureConnectionConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecureConnectionConfig").field("identity", &self.identity).finish_non_exhaustive()
     }
+}
+
+/// What a peer may do here, as replication asks it.
+pub fn access_rule(established: &Established) -> AccessRule {
+    let permissions = established.grant.permissions.clone();
+    Arc::new(move |collection: &str| {
+        let access = permissions.of(collection);
+        CollectionAccess { push: access.may_write(), pull: access.may_read() }
+    })
 }
 
 /// What a secure session runs over.

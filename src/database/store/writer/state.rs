@@ -195,6 +195,30 @@ impl Store {
         Ok(read_pieces(&self.engine(), &key, &first)?.map(|(value, _)| value))
     }
 
+    /// Names of the checkpoints that begin so, in order.
+    pub(crate) fn checkpoint_names(
+        &self,
+        key: CollectionKey,
+        prefix: &str,
+    ) -> Result<Vec<String>, DatabaseError> {
+        let start = keys::checkpoint(key, prefix);
+        let skipped = start.len() - prefix.len();
+        let mut names: Vec<String> = Vec::new();
+        self.engine().scan(&start, &keys::checkpoint_end(key), |key, _| {
+            if !key.starts_with(&start) {
+                return Ok(ControlFlow::Break(()));
+            }
+            // The further pieces of a long one have numbers after its name, which are no text.
+            let name = key.get(skipped..).and_then(|name| std::str::from_utf8(name).ok());
+            let is_piece = |name: &str| names.last().is_some_and(|last| name.starts_with(last.as_str()));
+            if let Some(name) = name.filter(|name| !is_piece(name)) {
+                names.push(name.to_owned());
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(names)
+    }
+
     /// Remembers that a peer has all changes up to `sequence`; stored with the next commit to the collection.
     pub(crate) fn mark_pushed(&self, key: CollectionKey, sequence: u64) {
         let mut state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,522 @@
+//! The documents of one collection that could not be synced with one peer, as the store keeps them beside the checkpoints.
+
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::{BTreeMap, HashSet};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use super::{LISTED_MAX, TAKES, Unsynced, UnsyncedDocument};
+use crate::blip::ErrorReply;
+use crate::database::revision::RevId;
+use crate::replicator::error::is_transient;
+use crate::replicator::event::Direction;
+use crate::replicator::sequences::RemoteSequence;
+use crate::replicator::store::{CollectionId, ReplicaStore, ReplicaStoreError};
+
+/// Before the hash of the peer's name, in the name of the record that holds its list. No peer may store one of this name.
+pub const PREFIX: &str = "own/unsynced/";
+
+/// Form of the record.
+const FORMAT: u8 = 1;
+
+/// Documents on a list; further ones are counted.
+const DOCUMENTS_MAX: usize = 500;
+
+/// Bytes of a list, below what a checkpoint may have; further documents are counted.
+const BYTES_MAX: usize = 60 << 10;
+
+/// Bytes of a document ID on a list: longer ones are cut, for no document can have them.
+const ID_BYTES_MAX: usize = 256;
+
+/// Bytes of a revision, an error's domain, its message and a peer's name on a list.
+const TEXT_BYTES_MAX: usize = 200;
+
+/// What an entry takes beside its texts, in bytes, at most.
+const ENTRY_OVERHEAD: usize = 24;
+
+/// Which way, and the document's ID.
+type Key = (bool, String);
+
+/// A document that was not synced, as it comes to the list.
+#[derive(Clone, Debug)]
+pub(in crate::replicator) struct Failure {
+    pub direction: Direction,
+    pub id: String,
+    /// Text of what names it, if that could be read.
+    pub revision: String,
+    pub deleted: bool,
+    /// Its place in the feed of the side that has it.
+    pub sequence: RemoteSequence,
+    /// Whether the next run tries it again by itself.
+    pub is_open: bool,
+    pub error: ErrorReply,
+}
+
+impl Failure {
+    /// A revision of ours that the peer did not take.
+    pub fn sent(id: &str, revision: RevId, sequence: u64, deleted: bool, error: ErrorReply) -> Failure {
+        Failure {
+            direction: Direction::Sent,
+            id: id.to_owned(),
+            revision: revision.to_string(),
+            deleted,
+            sequence: RemoteSequence::Number(sequence),
+            is_open: !is_final(&error),
+            error,
+        }
+    }
+
+    /// A revision of the peer that was not taken here; the position in its feed passes it.
+    pub fn received(
+        id: &str,
+        revision: String,
+        sequence: RemoteSequence,
+        deleted: bool,
+        error: ErrorReply,
+    ) -> Failure {
+        let direction = Direction::Received;
+        Failure { direction, id: id.to_owned(), revision, deleted, sequence, is_open: false, error }
+    }
+}
+
+/// Whether a peer that answers so would answer the same again: it is about what the document is.
+pub(in crate::replicator) fn is_final(error: &ErrorReply) -> bool {
+    match error.domain.as_str() {
+        // A clock ahead of the peer's: its time comes.
+        "LiteCore" if error.code == 4 && error.message.contains("timestamp") => false,
+        // Bad revision ID, corrupt revision, no such blob, conflict, bad digest, corrupt blob, bad document ID.
+        "LiteCore" => matches!(error.code, 4 | 5 | 7 | 8 | 9 | 15 | 29),
+        "HTTP" => (400..500).contains(&error.code) && !is_transient(error),
+        _ => false,
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    sent: bool,
+    id: String,
+    revision: String,
+    deleted: bool,
+    /// JSON text.
+    sequence: String,
+    is_open: bool,
+    domain: String,
+    code: i32,
+    message: String,
+}
+
+impl Entry {
+    fn new(failure: Failure) -> Entry {
+        let Failure { direction, id, revision, deleted, sequence, is_open, error } = failure;
+        Entry {
+            sent: direction == Direction::Sent,
+            id: clip(&id, ID_BYTES_MAX),
+            revision: clip(&revision, TEXT_BYTES_MAX),
+            deleted,
+            sequence: sequence.to_string(),
+            is_open,
+            domain: clip(&error.domain, TEXT_BYTES_MAX),
+            code: error.code,
+            message: clip(&error.message, TEXT_BYTES_MAX),
+        }
+    }
+
+    fn size(&self) -> usize {
+        let Entry { id, revision, sequence, domain, message, .. } = self;
+        ENTRY_OVERHEAD + id.len() + revision.len() + sequence.len() + domain.len() + message.len()
+    }
+
+    fn sequence(&self) -> RemoteSequence {
+        RemoteSequence::from_json(&self.sequence)
+    }
+
+    fn to_document(&self, collection: &str) -> UnsyncedDocument {
+        UnsyncedDocument {
+            collection: collection.to_owned(),
+            direction: if self.sent { Direction::Sent } else { Direction::Received },
+            id: self.id.clone(),
+            revision: self.revision.clone(),
+            deleted: self.deleted,
+            error: ErrorReply::new(self.domain.as_str(), self.code, self.message.as_str()),
+            is_open: self.is_open,
+        }
+    }
+
+    /// Whether it is settled by what the store has by now: the revision came from elsewhere, or ours is not the newest any
+    /// more, so that the feed brings another.
+    fn is_moot(&self, collection: CollectionId, store: &dyn ReplicaStore) -> Result<bool, ReplicaStoreError> {
+        let here = store.revision(collection, &self.id)?;
+        if self.sent {
+            return Ok(here.is_none_or(|here| here.vector.id().to_string() != self.revision));
+        }
+        let Ok(refused) = self.revision.parse::<RevId>() else { return Ok(false) };
+        Ok(here.is_some_and(|here| here.vector.contains(refused.version())))
+    }
+}
+
+/// Documents of one direction that found no room on the list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct More {
+    count: u64,
+    /// The first place in the feed where one of them stands.
+    from: u64,
+}
+
+/// The list as stored, in postcard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    format: u8,
+    peer: String,
+    /// What this side took when it was last saved, and what the peer said it takes.
+    takes: u32,
+    peer_takes: u32,
+    /// Received, sent.
+    more: [More; 2],
+    entries: Vec<Entry>,
+}
+
+/// What of a feed is to be tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::replicator) struct Retry {
+    /// Places of single documents.
+    pub sequences: Vec<RemoteSequence>,
+    /// Everything from here on.
+    pub from: Option<u64>,
+}
+
+impl Retry {
+    /// The position in the feed before the first of them; `None` if there is none.
+    pub fn position(&self) -> Option<RemoteSequence> {
+        let before = |sequence: &RemoteSequence| sequence.number().map_or(0, |n| n.saturating_sub(1));
+        let first = self.sequences.iter().map(before).chain(self.from.map(|n| n.saturating_sub(1))).min();
+        first.map(RemoteSequence::Number)
+    }
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(in crate::replicator) struct UnsyncedList {
+    collection: CollectionId,
+    name: String,
+    /// Revision of the record.
+    stored: Option<String>,
+    peer: String,
+    takes: u32,
+    peer_takes: u32,
+    more: [More; 2],
+    entries: BTreeMap<Key, Entry>,
+    /// Of all entries.
+    bytes: usize,
+    /// Entries that are tried again in this run and have not come to anything yet.
+    retried: HashSet<Key>,
+    is_dirty: bool,
+}
+
+impl UnsyncedList {
+    /// Reads the list kept for a peer of this name (empty: for all that have proven none), without what is settled by now.
+    pub fn load(
+        store: &dyn ReplicaStore,
+        collection: CollectionId,
+        peer: &str,
+    ) -> Result<UnsyncedList, ReplicaStoreError> {
+        let name = format!("{PREFIX}{}", STANDARD.encode(Sha1::digest(peer.as_bytes())));
+        let mut list = UnsyncedList {
+            collection,
+            name,
+            stored: None,
+            peer: peer.to_owned(),
+            takes: TAKES,
+            peer_takes: 0,
+            more: [More::default(); 2],
+            entries: BTreeMap::new(),
+            bytes: 0,
+            retried: HashSet::new(),
+            is_dirty: false,
+        };
+        let Some(stored) = store.checkpoint(collection, &list.name)? else { return Ok(list) };
+        list.stored = Some(stored.revision);
+        let Some(record) = read(&stored.body) else {
+            tracing::warn!(peer, "the list of what could not be synced cannot be read; it begins anew");
+            return Ok(list);
+        };
+        (list.takes, list.peer_takes, list.more) = (record.takes, record.peer_takes, record.more);
+        for entry in record.entries {
+            if entry.is_moot(collection, store)? {
+                list.is_dirty = true;
+            } else {
+                list.insert(entry);
+            }
+        }
+        Ok(list)
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.bytes += entry.size();
+        if let Some(old) = self.entries.insert((entry.sent, entry.id.clone()), entry) {
+            self.bytes -= old.size();
+        }
+    }
+
+    /// A document was not synced.
+    pub fn note(&mut self, failure: Failure) {
+        let place = failure.sequence.number().unwrap_or(0);
+        let entry = Entry::new(failure);
+        let key = (entry.sent, entry.id.clone());
+        self.retried.remove(&key);
+        let old = self.entries.get(&key);
+        if old == Some(&entry) {
+            return;
+        }
+        self.is_dirty = true;
+        let bytes = self.bytes - old.map_or(0, Entry::size) + entry.size();
+        if bytes > BYTES_MAX || (old.is_none() && self.entries.len() >= DOCUMENTS_MAX) {
+            let more = &mut self.more[usize::from(entry.sent)];
+            more.from = if more.count == 0 { place } else { more.from.min(place) };
+            more.count += 1;
+            return;
+        }
+        self.insert(entry);
+    }
+
+    /// The document is at the other side now. Whether it was on the list.
+    pub fn settle(&mut self, direction: Direction, id: &str) -> bool {
+        if self.entries.is_empty() {
+            return false;
+        }
+        let key = (direction == Direction::Sent, clip(id, ID_BYTES_MAX));
+        let Some(entry) = self.entries.remove(&key) else { return false };
+        self.bytes -= entry.size();
+        self.retried.remove(&key);
+        self.is_dirty = true;
+        true
+    }
+
+    /// Whether there is nothing on it.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.more == [More::default(); 2]
+    }
+
+    /// What the peer said it takes; its word is kept with the list. Whether that is other than before.
+    pub fn peer_takes(&mut self, takes: u32) -> bool {
+        let changed = self.peer_takes != takes;
+        self.peer_takes = takes;
+        self.is_dirty |= changed && !self.entries.is_empty();
+        changed
+    }
+
+    /// Whether this side takes other documents than when the list was made.
+    pub fn is_outdated(&self) -> bool {
+        self.takes != TAKES
+    }
+
+    /// Begins to try again what goes in this direction: all of it, or what is open.
+    pub fn begin_retry(&mut self, direction: Direction, all: bool) -> Retry {
+        let sent = direction == Direction::Sent;
+        let chosen = self.entries.iter().filter(|((s, _), entry)| *s == sent && (all || entry.is_open));
+        let mut retry = Retry::default();
+        for (key, entry) in chosen {
+            self.retried.insert(key.clone());
+            retry.sequences.push(entry.sequence());
+        }
+        let more = &mut self.more[usize::from(sent)];
+        if all && more.count > 0 {
+            retry.from = Some(more.from);
+            *more = More::default();
+            self.is_dirty = true;
+        }
+        retry
+    }
+
+    /// Everything that was to be tried again in this direction was: what the other side did not even name is no more.
+    /// Whether there was any.
+    pub fn end_retry(&mut self, direction: Direction) -> bool {
+        let sent = direction == Direction::Sent;
+        let gone: Vec<Key> = self.retried.iter().filter(|(s, _)| *s == sent).cloned().collect();
+        for (_, id) in &gone {
+            self.settle(direction, id);
+        }
+        if !sent && self.is_outdated() {
+            self.takes = TAKES;
+            self.is_dirty = true;
+        }
+        !gone.is_empty()
+    }
+
+    /// Makes the store keep it, if it has changed: durable no later than whatever the store keeps after it.
+    pub fn save(&mut self, store: &dyn ReplicaStore) -> Result<(), ReplicaStoreError> {
+        const ATTEMPTS_MAX: u32 = 3;
+        if !self.is_dirty {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let body = bytes::Bytes::from(self.to_bytes()?);
+            match store.set_checkpoint(self.collection, &self.name, self.stored.as_deref(), body)? {
+                Some(revision) => {
+                    self.stored = Some(revision);
+                    self.is_dirty = false;
+                    return Ok(());
+                }
+                // Another session with the same peer has written it: what it found is kept too.
+                None => self.merge(store)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, store: &dyn ReplicaStore) -> Result<(), ReplicaStoreError> {
+        let other = UnsyncedList::load(store, self.collection, &self.peer)?;
+        self.stored = other.stored;
+        for (key, entry) in other.entries {
+            let has_room = self.entries.len() < DOCUMENTS_MAX && self.bytes + entry.size() <= BYTES_MAX;
+            if has_room && !self.entries.contains_key(&key) {
+                self.insert(entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>, ReplicaStoreError> {
+        let record = Record {
+            format: FORMAT,
+            peer: clip(&self.peer, TEXT_BYTES_MAX),
+            takes: self.takes,
+            peer_takes: self.peer_takes,
+            more: self.more,
+            entries: self.entries.values().cloned().collect(),
+        };
+        postcard::to_stdvec(&record)
+            .map_err(|error| ReplicaStoreError { message: error.to_string(), recoverable: false })
+    }
+
+    /// Adds it to what is told.
+    pub fn tell(&self, collection: &str, unsynced: &mut Unsynced) {
+        let more: u64 = self.more.iter().map(|more| more.count).sum();
+        unsynced.documents += self.entries.len() as u64 + more;
+        let room = LISTED_MAX.saturating_sub(unsynced.listed.len());
+        unsynced.listed.extend(self.entries.values().take(room).map(|entry| entry.to_document(collection)));
+    }
+}
+
+/// A stored list, for whoever shows them: the peer's name and its documents with those that found no room on it, each of
+/// them checked against what the store has by now. `None` if the bytes are no list.
+pub(crate) fn show(
+    store: &dyn ReplicaStore,
+    collection: CollectionId,
+    collection_name: &str,
+    bytes: &[u8],
+) -> Result<Option<(String, Vec<UnsyncedDocument>, u64)>, ReplicaStoreError> {
+    let Some(record) = read(bytes) else { return Ok(None) };
+    let mut documents = Vec::new();
+    for entry in &record.entries {
+        if !entry.is_moot(collection, store)? {
+            documents.push(entry.to_document(collection_name));
+        }
+    }
+    Ok(Some((record.peer, documents, record.more.iter().map(|more| more.count).sum())))
+}
+
+fn read(bytes: &[u8]) -> Option<Record> {
+    postcard::from_bytes::<Record>(bytes).ok().filter(|record| record.format == FORMAT)
+}
+
+/// The text, cut after the last whole character within so many bytes.
+fn clip(text: &str, max: usize) -> String {
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= max).last();
+    text[..end.unwrap_or(0)].to_owned()
+}
+
+#[cfg(test)]
+impl UnsyncedList {
+    /// As if an earlier release had kept the list, with a peer of an earlier release.
+    pub(in crate::replicator) fn make_outdated(
+        store: &dyn ReplicaStore,
+        collection: CollectionId,
+        peer: &str,
+    ) {
+        let mut list = UnsyncedList::load(store, collection, peer).expect("readable");
+        (list.takes, list.peer_takes, list.is_dirty) = (0, 0, true);
+        list.save(store).expect("kept");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replicator::memory_store::MemoryStore;
+
+    const MAIN: CollectionId = CollectionId(0);
+
+    fn failure(id: &str, sequence: u64, error: ErrorReply) -> Failure {
+        Failure::received(id, "1@x".into(), RemoteSequence::Number(sequence), false, error)
+    }
+
+    #[test]
+    fn two_sessions_with_one_peer_keep_what_both_found() {
+        let store = MemoryStore::new(1);
+        let load = || UnsyncedList::load(&store, MAIN, "peer").expect("readable");
+        let (mut one, mut other) = (load(), load());
+        one.note(failure("a", 1, ErrorReply::http(400, "a")));
+        other.note(failure("b", 2, ErrorReply::http(400, "b")));
+        one.save(&store).expect("kept");
+        other.save(&store).expect("kept");
+        let mut told = Unsynced::default();
+        load().tell("_default", &mut told);
+        let ids: Vec<&str> = told.listed.iter().map(|document| document.id.as_str()).collect();
+        assert_eq!((ids, told.documents), (vec!["a", "b"], 2));
+        let nobody = UnsyncedList::load(&store, MAIN, "another").expect("readable");
+        assert!(nobody.entries.is_empty());
+    }
+
+    /// Whatever a peer makes of IDs and errors, a list stays within what the store takes and comes back as it was.
+    #[test]
+    fn texts_of_peers_cannot_outgrow_the_record() {
+        let store = MemoryStore::new(1);
+        let mut list = UnsyncedList::load(&store, MAIN, &"p".repeat(10_000)).expect("readable");
+        for n in 0..5_000u64 {
+            let id = format!("{n}{}", "\u{1F4A9}".repeat(300));
+            let error = ErrorReply::new(&"d".repeat(5_000), -1, "\0\u{7f}".repeat(5_000));
+            list.note(failure(&id, u64::MAX - n, error));
+        }
+        list.note(Failure {
+            sequence: RemoteSequence::Other("[1,2]".into()),
+            ..failure("", 0, ErrorReply::http(1, ""))
+        });
+        list.save(&store).expect("kept");
+        let record = store.checkpoint(MAIN, &list.name).expect("readable").expect("kept");
+        assert!(record.body.len() <= 64 << 10, "{} bytes", record.body.len());
+        let mut again = UnsyncedList::load(&store, MAIN, &"p".repeat(10_000)).expect("readable");
+        assert_eq!(again.entries, list.entries);
+        let mut told = Unsynced::default();
+        again.tell("_default", &mut told);
+        assert_eq!((told.documents, told.listed.len()), (5_001, list.entries.len().min(LISTED_MAX)));
+        assert_eq!(again.begin_retry(Direction::Received, true).position(), Some(RemoteSequence::START));
+        assert!(read(&record.body[..record.body.len() - 1]).is_none(), "a part is no list");
+    }
+
+    #[test]
+    fn what_a_peer_answers_is_final_or_may_pass() {
+        for (domain, code, message, is_final_) in [
+            ("LiteCore", 5, "corrupt", true),
+            ("LiteCore", 7, "No such blob", true),
+            ("LiteCore", 4, "Invalid timestamp in version vector", false),
+            ("LiteCore", 4, "Duplicate ID in version vector", true),
+            ("LiteCore", 16, "busy", false),
+            ("HTTP", 403, "", true),
+            ("HTTP", 413, "", true),
+            ("HTTP", 408, "", false),
+            ("HTTP", 429, "", false),
+            ("HTTP", 503, "", false),
+            ("SQLite", 13, "full", false),
+        ] {
+            assert_eq!(
+                is_final(&ErrorReply::new(domain, code, message)),
+                is_final_,
+                "{domain} {code} {message}"
+            );
+        }
+    }
+}
