@@ -97,6 +97,7 @@ fn no_command_warns_when_all_went_well() {
         &["db", "backup", &text(place("backup"))],
         &["db", "restore", &text(place("backup")), "--to", &text(place("restored"))],
         &["db", "repair", "--to", &text(place("repaired"))],
+        &["db", "renew", "--identity"],
         &["id"],
         &["peers", "ls"],
         &["group", "create", "farm"],

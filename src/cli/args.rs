@@ -115,7 +115,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         #[cfg(feature = "bluetooth")]
         Command::Scan(args) => ble::scan(&cli.global, args),
         #[cfg(feature = "bluetooth")]
-        Command::Doctor(args) => doctor::run(args),
+        Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Bench(args) => bench::run(args),
     }
 }

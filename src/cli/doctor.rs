@@ -1,14 +1,19 @@
 //! `gattway doctor`: is this machine fit for Bluetooth, and what to do if not.
 
+use std::path::Path;
+
 use clap::Args;
 
-use super::output::Output;
-use super::{CliError, Exit, runtime};
+use super::args::GlobalArgs;
+use super::output::{Output, counted};
+use super::{CliError, Exit, runtime, store};
+use crate::database::{Database, DatabaseConfig, DatabaseError};
 use crate::transport::bluez::doctor::{Finding, Level, examine};
 
 /// Check this machine's Bluetooth: kernel, BlueZ, permissions, switches, adapters.
 ///
-/// Changes nothing. Each finding says what to do. Exit code 1 if Bluetooth cannot work here.
+/// Also the system's clock, and of the database that --db names its clock and whether another device has a copy of it. Changes
+/// nothing. Each finding says what to do. Exit code 1 if Bluetooth cannot work here.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,8 +25,12 @@ pub(super) struct DoctorArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
-    let findings = runtime::block_on(async { Ok::<_, CliError>(examine().await) })?;
+pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<(), CliError> {
+    let mut findings = runtime::block_on(async { Ok::<_, CliError>(examine().await) })?;
+    findings.push(system_clock());
+    if let Some(path) = global.db.as_ref().filter(|path| Database::exists(path)) {
+        findings.extend(database(path));
+    }
     let mut out = Output::new();
     for finding in &findings {
         if args.json {
@@ -35,6 +44,57 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
         0 => Ok(()),
         n => Err(CliError::new(Exit::Failure, format!("Bluetooth cannot work here: {n} problem(s)"))),
     }
+}
+
+fn finding(check: &str, level: Level, found: impl Into<String>, advice: &str) -> Finding {
+    Finding { check: check.into(), level, found: found.into(), advice: advice.into() }
+}
+
+fn system_clock() -> Finding {
+    if Database::is_clock_plausible() {
+        return finding("clock", Level::Ok, "the system's clock is set", "");
+    }
+    let advice =
+        "set it: NTP, a battery-backed clock, or `date -s`; until then edits made here lose conflicts";
+    finding("clock", Level::Warning, "the system's clock was never set", advice)
+}
+
+/// What the versions of a database say of its clock, and of a copy.
+fn database(path: &Path) -> Vec<Finding> {
+    let config = DatabaseConfig { create: false, read_only: true, ..DatabaseConfig::default() };
+    let (db, ahead) = match Database::open(path, config).and_then(|db| Ok((db.count_ahead()?, db))) {
+        Ok((ahead, db)) => (db, ahead),
+        Err(DatabaseError::InUse { .. }) => {
+            let advice = "the process that has it open tells of its clock (`clock` and `copy` events)";
+            return vec![finding("database", Level::Ok, "in use", advice)];
+        }
+        Err(error) => {
+            let advice = "`gattway db verify` says what is damaged, `gattway db repair` saves what is whole";
+            return vec![finding("database", Level::Warning, error.to_string(), advice)];
+        }
+    };
+    let mut found = Vec::new();
+    if Database::is_clock_plausible() && db.clock_ahead() > store::CLOCK_TOLD {
+        let advice = "set the system's clock right; once it is, the database follows it";
+        found.push(finding("database", Level::Warning, store::clock_text(db.clock_ahead()), advice));
+    }
+    if ahead > 0 {
+        let text = format!("{} more than a day ahead of the system's clock", counted(ahead, "document"));
+        let advice = "set the system's clock right, then `gattway db renew` brings them back";
+        found.push(finding("database", Level::Warning, text, advice));
+    }
+    if let Some(twin) = db.twin() {
+        found.push(finding("database", Level::Warning, store::copy_text(&twin), store::COPY_HELP));
+    }
+    if found.is_empty() {
+        found.push(finding(
+            "database",
+            Level::Ok,
+            "nothing is ahead of the system's clock, and no copy was noticed",
+            "",
+        ));
+    }
+    found
 }
 
 fn line(finding: &Finding) -> String {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -76,8 +76,17 @@ pub(super) enum Event<'a> {
         free_bytes: Option<u64>,
         keep_free_bytes: u64,
     },
-    /// So many versions have come since the start from more than a day ahead of this device's clock.
-    Clock { versions_ahead: u64 },
+    /// So many versions have come since the start from more than a day ahead of this device's clock, and so many seconds is
+    /// this database's clock ahead of the system's.
+    Clock { versions_ahead: u64, ahead_seconds: u64 },
+    /// Another device goes on with a copy of this database: it made this version of this document.
+    Copy {
+        collection: &'a str,
+        #[serde(rename = "_id")]
+        id: &'a str,
+        #[serde(rename = "_rev")]
+        revision: String,
+    },
     /// One document went over, or failed to.
     Document {
         /// Of `serve`: with which peer.
@@ -146,6 +155,8 @@ struct Shared {
     documents: AtomicU64,
     /// What the peers leave out.
     unsynced: Tally,
+    /// Whether a copy of the database was told of.
+    copy_told: AtomicBool,
 }
 
 impl Events {
@@ -153,8 +164,19 @@ impl Events {
     pub(super) fn new(json: bool) -> Events {
         let tell = |events| line_of(&Event::Dropped { events });
         let script = json.then(|| Sink::start("gattway-events", io::stdout(), tell, tell_reader_gone));
-        let (rejected, documents, unsynced) = (AtomicU64::new(0), AtomicU64::new(0), Tally::default());
-        Events { shared: Arc::new(Shared { script, rejected, documents, unsynced }) }
+        let shared = Shared {
+            script,
+            rejected: AtomicU64::new(0),
+            documents: AtomicU64::new(0),
+            unsynced: Tally::default(),
+            copy_told: AtomicBool::new(false),
+        };
+        Events { shared: Arc::new(shared) }
+    }
+
+    /// Whether nobody has told of a copy of the database yet.
+    pub(super) fn is_first_copy(&self) -> bool {
+        !self.shared.copy_told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether a script reads events, so that people's lines are not wanted.

@@ -8,7 +8,7 @@ use super::args::{GlobalArgs, LogFormat};
 use super::words::{self, LogWriter};
 
 /// Without `-v`: warnings, but not of what commands tell in words of their own.
-const QUIET: &str = "warn,gattway::endpoint::listener=error,gattway::replicator::handle=error";
+const QUIET: &str = "warn,gattway::endpoint::listener=error,gattway::replicator::handle=error,gattway::database::store::writer=error";
 
 /// Starts logging for the rest of the process. `RUST_LOG` wins over `-v`.
 pub(super) fn start(global: &GlobalArgs) {

@@ -117,6 +117,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let result = runtime::block_on(serve(&db, names, args, &security, &mut keeper, &events))
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n));
+    store::tell_copy(&db, &events);
     db.close();
     events.finish(began, &result);
     result.map(|_| ())

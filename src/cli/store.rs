@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 
 use super::events::{Event, Events};
 use super::holder::holder;
-use super::output::{bytes_text, note};
+use super::output::{bytes_text, counted, note};
 use super::{CliError, Exit};
 use crate::database::{
-    Collection, Database, DatabaseConfig, DatabaseError, Document, Lack, Room, canonical_collection_name,
-    check_document_id,
+    Collection, Database, DatabaseConfig, DatabaseError, Document, Lack, Room, Twin,
+    canonical_collection_name, check_document_id,
 };
 use crate::replicator::store::ReplicaStore;
 
@@ -140,7 +140,7 @@ pub(super) async fn broken(db: &Database) -> CliError {
 /// Tells what is wrong with the disk or a clock, once when it begins and once when it is over; never ends.
 pub(super) async fn tell_condition(db: &Database, events: &Events) -> Infallible {
     const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-    let (mut was_short, mut ahead) = (false, 0);
+    let (mut was_short, mut told) = (false, Told::default());
     loop {
         let Room { free_bytes, keep_free_bytes, is_short, lack } = db.room();
         if is_short != was_short {
@@ -162,18 +162,74 @@ pub(super) async fn tell_condition(db: &Database, events: &Events) -> Infallible
             });
             events.emit(&Event::Storage { full: is_short, lack, free_bytes, keep_free_bytes });
         }
-        let versions_ahead = db.versions_ahead();
-        if versions_ahead != ahead {
-            if ahead == 0 {
+        told.tell(db, events);
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// How far ahead of the system's a database's clock is told: a stock peer refuses what is further ahead.
+pub(super) const CLOCK_TOLD: Duration = Duration::from_secs(120);
+
+/// What to do about a copy.
+pub(super) const COPY_HELP: &str =
+    "on one of the two devices, `gattway db renew --identity` makes another one of it";
+
+/// What was told of clocks and copies.
+#[derive(Default)]
+struct Told {
+    versions_ahead: u64,
+    clock: bool,
+}
+
+impl Told {
+    fn tell(&mut self, db: &Database, events: &Events) {
+        let (versions_ahead, ahead) = (db.versions_ahead(), db.clock_ahead());
+        let is_ahead = ahead > CLOCK_TOLD;
+        if versions_ahead != self.versions_ahead || is_ahead != self.clock {
+            if self.versions_ahead == 0 && versions_ahead > 0 {
                 events.say(
                     "a peer's clock, or this device's, is wrong by more than a day; see `gattway db info`",
                 );
             }
-            ahead = versions_ahead;
-            events.emit(&Event::Clock { versions_ahead });
+            if is_ahead && !self.clock {
+                events.say(&format!("{}; see `gattway db info`", clock_text(ahead)));
+            }
+            (self.versions_ahead, self.clock) = (versions_ahead, is_ahead);
+            events.emit(&Event::Clock { versions_ahead, ahead_seconds: ahead.as_secs() });
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tell_copy(db, events);
     }
+}
+
+/// Tells, once, that another device goes on with a copy of the database.
+pub(super) fn tell_copy(db: &Database, events: &Events) {
+    if let Some(twin) = db.twin().filter(|_| events.is_first_copy()) {
+        events.say(&format!("{}\n  -> {COPY_HELP}", copy_text(&twin)));
+        let revision = twin.version.to_string();
+        events.emit(&Event::Copy { collection: &twin.collection, id: &twin.id, revision });
+    }
+}
+
+/// That a database's clock is ahead.
+pub(super) fn clock_text(ahead: Duration) -> String {
+    let seconds = ahead.as_secs();
+    let long = match seconds {
+        0..=7_199 => counted(seconds / 60, "minute"),
+        7_200..=172_799 => counted(seconds / 3_600, "hour"),
+        _ => counted(seconds / 86_400, "day"),
+    };
+    format!(
+        "the clock of this database is {long} ahead of the system's: one of the two was, or is, set wrong"
+    )
+}
+
+/// That there is a copy.
+pub(super) fn copy_text(twin: &Twin) -> String {
+    format!(
+        "another device goes on with a copy of this database, or its files were set back: {} of {:?} in {} was not made here; \
+         edits of one replace the other's",
+        twin.version, twin.id, twin.collection
+    )
 }
 
 /// A collection that exists.

@@ -134,6 +134,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n))
         .and_then(|n| events.all_synced(n));
+    store::tell_copy(&db, &events);
     db.close();
     events.finish(began, &result);
     result.map(|_| ())

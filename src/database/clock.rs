@@ -4,6 +4,11 @@
 //! not when the wall clock does, not across restarts. It is ahead of the wall clock only as far as it has to be for that,
 //! and follows nobody else's: a stock peer refuses versions two minutes ahead, and what is ahead wins conflicts it should lose.
 //!
+//! There is one exception, so that a wall clock that was wrong once does no harm for years: where the clock is more than
+//! [`AHEAD_MAX`] ahead of a wall clock that can be right ([`is_plausible`]), it goes back to that. This is safe because a version
+//! names a revision of one document, and an edit is above all that its document has had of ours, whatever the clock
+//! says; for a document that was purged the writer remembers it.
+//!
 //! Each commit stores the newest time it uses in the same batch, so what is found at open is the newest time that the
 //! medium knows of. A time beyond it was lost with its commit, and may be given out again: nobody has heard of it, since
 //! peers and backups are shown only what is on the medium.
@@ -14,6 +19,10 @@ const COUNTER_MASK: u64 = 0xffff;
 /// How far ahead of the wall clock, in nanoseconds, a version counts as one of a clock that is wrong: one day.
 pub const AHEAD_MAX: u64 = 24 * 3600 * 1_000_000_000;
 
+/// A wall clock before this (2026) was not set: it stands where a device without a battery, or the system's installation,
+/// left it. Moves with the releases.
+const PLAUSIBLE_MIN: u64 = 1_767_225_600_000_000_000;
+
 /// Times of others beyond this one (the year 2100) are not believed: an edit on top of one is not above it.
 const FOLLOWED_MAX: u64 = 4_102_444_800_000_000_000;
 
@@ -21,20 +30,66 @@ const FOLLOWED_MAX: u64 = 4_102_444_800_000_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct HybridClock {
     last: u64,
-    /// The newest time that is stored, or handed over to be.
-    stored: u64,
+    /// The newest time of those that the clock has given up because they were far ahead.
+    given_up: u64,
+    /// Where the clock stood before it last went ahead by more than [`AHEAD_MAX`] at once.
+    before_leap: u64,
+    /// What is stored, or handed over to be.
+    stored: ClockState,
+}
+
+/// What is stored of a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClockState {
+    pub(crate) last: u64,
+    pub(crate) given_up: u64,
+    pub(crate) before_leap: u64,
+}
+
+impl ClockState {
+    /// The stored bytes. The newest time comes first: earlier releases know no more.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        postcard::to_stdvec(&(self.last, self.given_up, self.before_leap)).unwrap_or_default()
+    }
+
+    /// Of stored bytes; `None` if they are no clock.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<ClockState> {
+        let (last, rest) = postcard::take_from_bytes(bytes).ok()?;
+        let (given_up, before_leap) = match rest {
+            [] => (0, 0),
+            rest => postcard::from_bytes(rest).ok()?,
+        };
+        Some(ClockState { last, given_up, before_leap })
+    }
 }
 
 impl HybridClock {
     /// Continues above the newest time that is stored.
-    pub(crate) fn resume(stored: u64) -> HybridClock {
-        HybridClock { last: stored, stored }
+    pub(crate) fn resume(stored: ClockState) -> HybridClock {
+        let ClockState { last, given_up, before_leap } = stored;
+        HybridClock { last, given_up, before_leap, stored }
     }
 
-    /// The next time for a version, above all before; `wall` is nanoseconds since 1970.
+    /// The next time for a version, above all before but those given up; `wall` is nanoseconds since 1970.
     pub(crate) fn next(&mut self, wall: u64) -> u64 {
+        if is_plausible(wall) && is_ahead(self.last, wall) {
+            self.given_up = self.given_up.max(self.last);
+            self.last = if is_ahead(self.before_leap, wall) { 0 } else { self.before_leap };
+        } else if is_ahead(wall, self.last) {
+            self.before_leap = self.last;
+        }
         self.last = (wall & !COUNTER_MASK).max(self.last.saturating_add(1));
         self.last
+    }
+
+    /// How far it is ahead of the wall clock, nanoseconds.
+    pub(crate) fn ahead(&self, wall: u64) -> u64 {
+        self.last.saturating_sub(wall)
+    }
+
+    /// Whether a time may be one that it gave out.
+    pub(crate) fn has_given(&self, time: u64) -> bool {
+        time <= self.last.max(self.given_up)
     }
 
     /// The next time for a version on top of one whose author's times are given: `own` by this database, `others` by
@@ -54,17 +109,17 @@ impl HybridClock {
         }
     }
 
-    /// Whether a time of our own making can have come from this database: not beyond [`AHEAD_MAX`] unless it gave it out.
-    pub(crate) fn is_plausible_own(&self, time: u64, wall: u64) -> bool {
-        time <= self.last || !is_ahead(time, wall)
+    /// Where it stands, to be stored with the commit that uses it; `None` if it is already.
+    pub(crate) fn take_unstored(&mut self) -> Option<ClockState> {
+        let HybridClock { last, given_up, before_leap, stored } = *self;
+        self.stored = ClockState { last, given_up, before_leap };
+        (self.stored != stored).then_some(self.stored)
     }
+}
 
-    /// The newest time, to be stored with the commit that uses it; `None` if it is already.
-    pub(crate) fn take_unstored(&mut self) -> Option<u64> {
-        let is_newer = self.last > self.stored;
-        self.stored = self.last;
-        is_newer.then_some(self.last)
-    }
+/// Whether a wall clock can be right: whether it was ever set.
+pub(crate) fn is_plausible(wall: u64) -> bool {
+    wall >= PLAUSIBLE_MIN
 }
 
 /// Whether a version's time is so far ahead that somebody's clock is wrong.
@@ -89,9 +144,11 @@ mod tests {
         fn never_repeats_and_is_ahead_only_as_far_as_it_must(
             steps in prop::collection::vec((0u64..1u64 << 62, 1usize..4, any::<bool>(), any::<bool>()), 1..200)
         ) {
-            let mut clock = HybridClock::resume(0);
+            let mut clock = HybridClock::resume(ClockState::default());
+            // Not a wall clock that can be right: to such a one it goes back.
+            let steps = steps.into_iter().map(|(wall, a, b, c)| (wall % PLAUSIBLE_MIN, a, b, c));
             // What the medium has, and what peers and the next process know of.
-            let mut durable = 0;
+            let mut durable = ClockState::default();
             for (wall, versions, lost, restart) in steps {
                 let mut newest = clock.last;
                 for _ in 0..versions {
@@ -101,9 +158,11 @@ mod tests {
                     newest = time;
                 }
                 let stored = clock.take_unstored();
-                prop_assert_eq!(stored, Some(newest));
+                prop_assert_eq!(stored.map(|stored| stored.last), Some(newest));
+                let stored = stored.unwrap_or_default();
+                prop_assert_eq!(ClockState::from_bytes(&stored.to_bytes()), Some(stored));
                 if !(lost && restart) {
-                    durable = newest;
+                    durable = stored;
                 }
                 if restart {
                     clock = HybridClock::resume(durable);
@@ -116,7 +175,7 @@ mod tests {
     fn a_version_is_above_those_it_goes_on_top_of() {
         let wall = 1_700_000_000_000_000_000;
         let ahead = wall + 500 * AHEAD_MAX;
-        let mut clock = HybridClock::resume(0);
+        let mut clock = HybridClock::resume(ClockState::default());
         let first = clock.next_on_top(wall, None, Some(ahead));
         assert_eq!(first, ahead + 1);
         assert_eq!(clock.next_on_top(wall, Some(first), Some(ahead)), first + 1);
@@ -127,13 +186,36 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_not_given_out_again() {
         let wall = 1_700_000_000_000_000_000;
-        let mut clock = HybridClock::resume(0);
+        let mut clock = HybridClock::resume(ClockState::default());
         clock.forget(wall + AHEAD_MAX, wall);
         assert_eq!(clock.next(wall), wall + AHEAD_MAX + 1);
         clock.forget(wall + 2 * AHEAD_MAX, wall);
         assert_eq!(clock.next(wall), wall + AHEAD_MAX + 2, "too far ahead");
-        assert_eq!(clock.take_unstored(), Some(wall + AHEAD_MAX + 2));
+        assert_eq!(clock.take_unstored().map(|stored| stored.last), Some(wall + AHEAD_MAX + 2));
         assert_eq!(clock.take_unstored(), None);
+    }
+
+    /// The wall clock was in 2039 for a while: what was given out there is not forgotten, and the clock does not stay.
+    #[test]
+    fn comes_back_from_a_wall_clock_that_was_wrong() {
+        let (today, in_2039) = (PLAUSIBLE_MIN + 300 * AHEAD_MAX, PLAUSIBLE_MIN + 5_000 * AHEAD_MAX);
+        let mut clock = HybridClock::resume(ClockState::default());
+        let before = clock.next(today + 7_000_000);
+        assert_eq!(clock.next(in_2039), in_2039 & !COUNTER_MASK);
+        let mut clock = HybridClock::resume(clock.take_unstored().expect("new"));
+        // A wall clock that was not set yet is no reason to believe it.
+        assert_eq!(clock.next(5), (in_2039 & !COUNTER_MASK) + 1);
+        assert!(clock.next(today) > before, "also if it is set back by a little");
+        assert!(clock.ahead(today) < 8_000_000 && clock.has_given(in_2039 & !COUNTER_MASK));
+        let mut clock = HybridClock::resume(clock.take_unstored().expect("new"));
+        assert!(
+            clock.next(today + AHEAD_MAX) <= today + AHEAD_MAX && clock.has_given(in_2039 & !COUNTER_MASK)
+        );
+        // On top of what it gave out there it stays above.
+        assert_eq!(clock.next_on_top(today, Some(in_2039), None), in_2039 + 1);
+        // An earlier release stored one number.
+        let old = postcard::to_stdvec(&in_2039).expect("bytes");
+        assert_eq!(ClockState::from_bytes(&old), Some(ClockState { last: in_2039, ..ClockState::default() }));
     }
 
     /// Without a battery a device starts in 1970. Its versions follow each other all the same, and catch up with the wall
@@ -141,7 +223,7 @@ mod tests {
     #[test]
     fn works_without_the_time_of_day() {
         let peers = 1_800_000_000_000_000_000;
-        let mut clock = HybridClock::resume(0);
+        let mut clock = HybridClock::resume(ClockState::default());
         assert!(is_ahead(peers, 5_000_000_000));
         let first = clock.next(5_000_000_000);
         assert!(first < AHEAD_MAX);

@@ -135,11 +135,9 @@ impl Edit {
             }
         };
         let remote_ancestor = remote_ancestor(writer, store, self.collection, before.as_ref());
-        let below = before.iter().flat_map(|before| before.vector.all_versions());
-        let version = writer.next_version(below);
         let vector = match &before {
-            None => VersionVector::new(version),
-            Some(before) => before.vector.edited(version),
+            None => VersionVector::new(writer.first_version(self.collection, &self.id)?),
+            Some(before) => before.vector.edited(writer.next_version(&[&before.vector])),
         };
         let new = NewRevision {
             id: self.id.into_boxed_str(),

@@ -48,6 +48,7 @@ pub(crate) mod validate;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -70,7 +71,8 @@ use self::store::Store;
 #[cfg(feature = "cli")]
 pub(crate) use self::store::lock_file;
 pub use self::store::{
-    BackupInfo, Damage, DocumentName, Lack, RestoreReport, Room, SalvageReport, VerifyReport,
+    BackupInfo, Damage, DocumentName, Lack, RenewReport, RestoreReport, Room, SalvageReport, Twin,
+    VerifyReport,
 };
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
@@ -358,6 +360,43 @@ impl Database {
     /// If the medium cannot be read at all. What is damaged stands in the report.
     pub fn verify(&self) -> Result<VerifyReport, DatabaseError> {
         self.store.verify()
+    }
+
+    /// Lets the database in `path`, which nobody may have open, go on under a new source ID. That is the way out of two
+    /// troubles. Its directory was copied to a second device, or its files were set back: then both give out versions under one
+    /// ID, and edits of one replace the other's ([`Database::twin`]); give one of them a new one, with `take_over`, so that its
+    /// edits that no peer is known to have become those of the new author. Or the system's clock was wrong by years for a while:
+    /// documents and tombstones whose version is far ahead are saved once more as they are, with a version of today that
+    /// replaces the other one everywhere; not if the system's clock was never set ([`Database::is_clock_plausible`]).
+    ///
+    /// Peers compare everything at the next replication. The ID is new when this returns an error later on, and it can be
+    /// called again. `progress` hears how many documents were saved.
+    ///
+    /// # Errors
+    /// [`DatabaseError::InUse`], [`DatabaseError::NotADatabase`], or of the store.
+    pub fn renew(
+        path: impl AsRef<Path>,
+        take_over: bool,
+        mut progress: impl FnMut(u64),
+    ) -> Result<RenewReport, DatabaseError> {
+        store::renew(path.as_ref(), take_over, &mut progress)
+    }
+
+    /// What showed that another device goes on with a copy of this database under the same source ID, if anything did.
+    /// [`Database::renew`] is the way out.
+    pub fn twin(&self) -> Option<Twin> {
+        self.store.twin()
+    }
+
+    /// How far the clock that versions are made of is ahead of the system's. A stock peer refuses versions more than two
+    /// minutes ahead. More than [`CLOCK_AHEAD_NS_MAX`] it is only while the system's clock is not set.
+    pub fn clock_ahead(&self) -> Duration {
+        Duration::from_nanos(self.store.clock_ahead())
+    }
+
+    /// Whether the system's clock can be right: whether it was set since this release was made.
+    pub fn is_clock_plausible() -> bool {
+        clock::is_plausible(clock::wall_now())
     }
 
     /// What the database holds.

@@ -14,7 +14,9 @@ use super::error::clip;
 use super::name::canonical_collection_name;
 use super::packed::{Unpacker, json_len};
 use super::revision::{Causality, SourceId, VersionVector, later};
-use super::store::{CHECKPOINT_BODY_MAX, CollectionKey, NewRevision, Store, StoredRevision, Writer};
+use super::store::{
+    CHECKPOINT_BODY_MAX, CollectionKey, NewRevision, OwnVersions, Store, StoredRevision, Writer,
+};
 use super::validate::check_id;
 use super::{Database, DatabaseError};
 use crate::replicator::store::{
@@ -230,8 +232,10 @@ impl Resolved {
     fn with_a_version_of_its_own(self, local: &StoredRevision, checked: &mut Checked<'_>) -> Resolved {
         let (ours, theirs) = (&local.vector, &checked.incoming.vector);
         let crosses = ours.crosses(theirs);
+        // Of two that devices with one source ID made, the later counts as a successor of the other everywhere.
+        let is_twins = ours.current.source == theirs.current.source && !ours.is_tree();
         match self {
-            Resolved::Local if crosses || ours.needs_version_to_win(theirs) => {
+            Resolved::Local if crosses || is_twins || ours.needs_version_to_win(theirs) => {
                 Resolved::Merge { deleted: local.deleted, body: local.body.clone() }
             }
             Resolved::Remote if crosses || theirs.needs_version_to_win(ours) => {
@@ -247,6 +251,8 @@ struct Commit<'s, 'r> {
     store: &'s std::sync::Arc<Store>,
     checked: Vec<Option<Checked<'r>>>,
     outcomes: Vec<Option<CommitOutcome>>,
+    /// Whether conflicts are resolved here.
+    resolves: bool,
 }
 
 impl<'s, 'r> Commit<'s, 'r> {
@@ -255,7 +261,7 @@ impl<'s, 'r> Commit<'s, 'r> {
         store: &'s std::sync::Arc<Store>,
         revisions: &'r [IncomingRevision],
     ) -> Result<Commit<'s, 'r>, DatabaseError> {
-        let mut commit = Commit { store, checked: Vec::new(), outcomes: Vec::new() };
+        let mut commit = Commit { store, checked: Vec::new(), outcomes: Vec::new(), resolves: false };
         for incoming in revisions {
             let key = key_of(incoming.collection)?;
             store.collection(key)?;
@@ -270,6 +276,7 @@ impl<'s, 'r> Commit<'s, 'r> {
     }
 
     fn run(mut self, policy: ConflictPolicy<'_>) -> Result<Vec<CommitOutcome>, DatabaseError> {
+        self.resolves = matches!(policy, ConflictPolicy::Resolve(_));
         let mut open = self.apply((0..self.checked.len()).collect(), Vec::new())?;
         for _ in 0..RESOLVE_ATTEMPTS_MAX {
             let ConflictPolicy::Resolve(resolver) = policy else { break };
@@ -333,13 +340,25 @@ impl<'s, 'r> Commit<'s, 'r> {
         let Some(checked) = &mut self.checked[index] else { return Ok(None) };
         let incoming = checked.incoming;
         let local = writer.revision(checked.key, &incoming.id)?;
-        if !writer.observe(&incoming.vector, local.as_ref().map(|local| &local.vector)) {
+        let known = local.as_ref().map(|local| &local.vector);
+        let own = writer.observe(&incoming.vector, known);
+        if own == OwnVersions::Impossible {
             let reason =
                 format!("{}: a time of this database's own that lies in its future", incoming.vector.current);
             self.outcomes[index] = Some(CommitOutcome::Rejected(Rejection::BadRevision(reason)));
             return Ok(None);
         }
-        match local.as_ref().map(|local| incoming.vector.compare(&local.vector)) {
+        let mut causality = known.map(|known| incoming.vector.compare(known));
+        if own == OwnVersions::OfATwin {
+            writer.note_twin(checked.key, &incoming.id, incoming.vector.current);
+            // That it descends from an edit of ours is an assumption, for both have the same author. Where conflicts are
+            // only refused the later one stays, as it does by default, or the two would never meet.
+            let is_ours = known.is_some_and(|known| known.current.source == self.store.source());
+            if self.resolves && is_ours && causality == Some(Causality::Newer) {
+                causality = Some(Causality::Conflict);
+            }
+        }
+        match causality {
             None | Some(Causality::Newer) => {
                 let body = std::mem::take(&mut checked.body);
                 // What was resolved here stays resolved: the local revision may have been kept against others that the
@@ -405,8 +424,13 @@ impl<'s, 'r> Commit<'s, 'r> {
                 (from_peer(incoming, vector, std::mem::take(&mut checked.body)), false)
             }
             Resolved::Merge { deleted, body } => {
-                let below = local.vector.all_versions().chain(incoming.vector.all_versions());
-                let vector = local.vector.merged_with(&incoming.vector, writer.next_version(below));
+                let version = writer.next_version(&[&local.vector, &incoming.vector]);
+                let vector = if local.vector.current.source == incoming.vector.current.source {
+                    // A list of merged versions names no author twice.
+                    local.vector.edited(version).with_history_of(&incoming.vector)
+                } else {
+                    local.vector.merged_with(&incoming.vector, version)
+                };
                 let remote_ancestor = Some(incoming.vector.id());
                 (NewRevision { id: local.id.clone(), vector, deleted, remote_ancestor, body }, true)
             }

@@ -213,7 +213,8 @@ impl std::fmt::Display for RefuseReason {
             RefuseReason::PermissionChanged => "what this database may do there has changed",
             RefuseReason::Violation => "it says that this side broke the protocol",
             RefuseReason::SameIdentity => {
-                "both sides have the same identity: one database is a copy of the other"
+                "both sides have the same identity: one database is a copy of the other; on one of them, `gattway db renew \
+                 --identity` makes another one of it"
             }
             RefuseReason::Role => "this database may not do there what it asked for",
             RefuseReason::Other(code) => return write!(f, "reason {code}, which only later versions know"),

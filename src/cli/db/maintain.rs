@@ -68,6 +68,11 @@ pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
             "full": info.room.is_short,
             "read_only": db.is_read_only(),
             "versions_ahead": ahead,
+            "clock_ahead_seconds": db.clock_ahead().as_secs(),
+            "clock_set": Database::is_clock_plausible(),
+            "copy": db.twin().map(|twin| json!({
+                "collection": twin.collection, "_id": twin.id, "_rev": twin.version.to_string(),
+            })),
             "collections": collections,
         }))?;
         return out.flush();
@@ -86,9 +91,18 @@ pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
     if ahead > 0 {
         let more = if ahead >= AHEAD_COUNTED_MAX { " or more" } else { "" };
         out.line(format!(
-            "ahead       {}{more}: the clock of who wrote it, or this device's, is wrong by more than a day",
+            "ahead       {}{more}: the clock of who wrote it, or this device's, is wrong by more than a day; once it is \
+             right, `gattway db renew` mends them",
             counted(ahead, "document")
         ))?;
+    }
+    if !Database::is_clock_plausible() {
+        out.line("clock       the system's was never set: versions go on from where they were")?;
+    } else if db.clock_ahead() > store::CLOCK_TOLD {
+        out.line(format!("clock       {}", store::clock_text(db.clock_ahead())))?;
+    }
+    if let Some(twin) = db.twin() {
+        out.line(format!("copy        {}; {}", store::copy_text(&twin), store::COPY_HELP))?;
     }
     for collection in &info.collections {
         let documents = counted(collection.documents, "document");

@@ -9,6 +9,7 @@ mod import;
 mod ls;
 mod maintain;
 mod put;
+mod renew;
 mod repair;
 mod rm;
 mod unsynced;
@@ -36,6 +37,7 @@ pub(in crate::cli) enum DbCommand {
     Compact(maintain::CompactArgs),
     Verify(maintain::VerifyArgs),
     Repair(repair::RepairArgs),
+    Renew(renew::RenewArgs),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
     Unsynced(unsynced::UnsyncedArgs),
@@ -55,6 +57,7 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Changes(args) => return changes::run(global, args),
         DbCommand::Verify(args) => return maintain::verify(global.db_path()?, args),
         DbCommand::Repair(args) => return repair::run(global.db_path()?, args),
+        DbCommand::Renew(args) => return renew::run(global.db_path()?, args),
         DbCommand::Backup(args) => return backup::backup(global.db_path()?, args),
         DbCommand::Restore(args) => return backup::restore(global.db_path().ok(), args),
         DbCommand::Export(args) if args.keep_going => return export::keep_going(global.db_path()?, args),
@@ -71,6 +74,7 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Changes(_)
         | DbCommand::Verify(_)
         | DbCommand::Repair(_)
+        | DbCommand::Renew(_)
         | DbCommand::Backup(_)
         | DbCommand::Restore(_) => Ok(()),
         DbCommand::Collections(args) => collections::run(&db, args),

@@ -6,6 +6,8 @@
 //! | `h` | – | newest time that the hybrid clock gave out |
 //! | `A` | – | there if the table `a` is complete |
 //! | `a` | time, 8 bytes, collection, sequence, 8 bytes | a version whose time was far ahead when it was stored ([`super::ahead`]) |
+//! | `p` | collection, ID | a purged document: its time of ours, which was far ahead ([`super::purged`]) |
+//! | `w` | – | what showed that another device has the same source ID ([`super::twin`]) |
 //! | `f` | – | source IDs that this database had before it was repaired or restored, 16 bytes each |
 //! | `n` | name number, 2 bytes | field name |
 //! | `s` | source number, 2 bytes | 16 bytes |
@@ -28,6 +30,8 @@ pub(super) const CLOCK: &[u8] = b"h";
 pub(super) const FORMER: &[u8] = b"f";
 pub(super) const AHEAD_COMPLETE: &[u8] = b"A";
 pub(super) const AHEAD: u8 = b'a';
+pub(super) const PURGED: u8 = b'p';
+pub(super) const TWIN: &[u8] = b"w";
 pub(super) const REDO_COMPLETE: &[u8] = b"R";
 pub(super) const REDO: u8 = b'r';
 pub(super) const NAME: u8 = b'n';
@@ -37,6 +41,12 @@ pub(super) const COUNTERS: u8 = b't';
 const CHECKPOINT: u8 = b'k';
 const INDEX: u8 = b'i';
 const BLOCK: u8 = b'b';
+
+/// Key of a purged document; empty for the first of a collection.
+pub(super) fn purged(collection: CollectionKey, id: &str) -> Vec<u8> {
+    let [high, low] = collection.0.to_be_bytes();
+    [&[PURGED, high, low], id.as_bytes()].concat()
+}
 
 /// Key of a version that is far ahead.
 pub(super) fn ahead(time: u64, collection: CollectionKey, sequence: u64) -> Vec<u8> {

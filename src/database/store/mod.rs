@@ -16,9 +16,11 @@ mod index;
 mod keys;
 mod layout;
 mod log;
+mod purged;
 mod read;
 mod rebuild;
 mod redo;
+mod renew;
 mod repair;
 mod salvaged;
 mod seal;
@@ -26,6 +28,7 @@ mod seal;
 mod simulated;
 mod space;
 mod tables;
+mod twin;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -61,12 +64,15 @@ pub(crate) use self::keys::CollectionKey;
 #[cfg(feature = "cli")]
 pub(crate) use self::layout::lock_file;
 pub(crate) use self::layout::{exists, is_writable};
+pub use self::renew::RenewReport;
+pub(crate) use self::renew::renew;
 pub use self::repair::{DocumentName, SalvageReport};
 pub(crate) use self::repair::{repair, salvage};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
 pub use self::space::{Lack, Room};
-pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, Writer};
+pub use self::twin::Twin;
+pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, OwnVersions, Writer};
 
 /// Version of the stored format. A newer one is refused.
 pub(crate) const FORMAT: u32 = 1;
@@ -281,6 +287,17 @@ impl Store {
             tracing::warn!(%version, "a peer's clock, or this device's, is wrong by more than a day: its versions are \
                 kept, the clock of this database does not follow");
         }
+    }
+
+    /// How far the clock of versions is ahead of the system's, nanoseconds.
+    pub(crate) fn clock_ahead(&self) -> u64 {
+        let state = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        state.clock_ahead(self.wall())
+    }
+
+    /// What showed that another device uses this database's source ID, if anything did.
+    pub(crate) fn twin(&self) -> Option<Twin> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).twin().cloned()
     }
 
     pub(crate) fn versions_ahead(&self) -> u64 {

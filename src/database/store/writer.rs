@@ -16,13 +16,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::block::{Codec, StoredRevision};
-use super::engine::{Ticket, Watermarks, Writes};
+use super::engine::{Entry, Ticket, Watermarks, Writes};
 use super::index::{IndexEdit, IndexEntry};
 use super::keys::{self, CollectionKey};
 use super::read::{damaged, write_pieces};
 use super::space::REVISION_OVERHEAD;
 use super::tables::write_new_names;
-use super::{CollectionState, Store};
+use super::twin::Twin;
+use super::{CollectionState, Store, purged};
 use crate::database::DatabaseError;
 use crate::database::clock::{self, HybridClock};
 use crate::database::revision::{RevId, Version, VersionVector};
@@ -76,6 +77,11 @@ struct Census {
 /// What only the writer knows, under its lock.
 pub(super) struct WriterState {
     clock: HybridClock,
+    /// Whether it is remembered of some purged document that it had a time far ahead.
+    purged_ahead: bool,
+    twin: Option<Twin>,
+    /// The newest time that the clock has given up, as far as it was told.
+    given_up: u64,
     /// No version in the table of those far ahead has a lower time.
     ahead_from: u64,
     names_stored: usize,
@@ -85,6 +91,17 @@ pub(super) struct WriterState {
     codec: Codec,
     /// What was purged since a backup began; `None` if there is none.
     purges: Option<Vec<(CollectionKey, Box<str>)>>,
+}
+
+/// What a revision from a peer says of this database's own versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnVersions {
+    /// Nothing but what it can have made.
+    Known,
+    /// A time that nobody can have made yet.
+    Impossible,
+    /// A time that this database never gave the document: another device has the same source ID.
+    OfATwin,
 }
 
 /// A revision to store.
@@ -117,6 +134,8 @@ pub(crate) struct Writer<'s> {
     checkpoints: Vec<(Vec<u8>, Vec<u8>)>,
     /// Keys of versions far ahead: whether they come or go.
     ahead: BTreeMap<Vec<u8>, bool>,
+    /// Other entries that the commit makes or removes.
+    others: Vec<Entry>,
     wall: u64,
 }
 
@@ -130,39 +149,72 @@ impl Store {
             staged: BTreeMap::new(),
             checkpoints: Vec::new(),
             ahead: BTreeMap::new(),
+            others: Vec::new(),
             wall: self.wall(),
         }
     }
 }
 
 impl Writer<'_> {
-    /// A new version of this database's own, on top of these.
-    pub(crate) fn next_version(&mut self, below: impl Iterator<Item = Version>) -> Version {
+    /// A new version of this database's own, on top of these revisions. Where what they are is of today, what is far ahead in
+    /// their history counts no more: they were made to replace it ([`Store::renew`]).
+    pub(crate) fn next_version(&mut self, below: &[&VersionVector]) -> Version {
         let source = self.store.source;
         let (mut own, mut others) = (None, None);
-        for version in below {
-            let newest = if version.source == source { &mut own } else { &mut others };
-            *newest = (*newest).max(Some(version.time));
+        for vector in below {
+            let is_of_today = !clock::is_ahead(vector.current.time, self.wall);
+            for version in vector.all_versions() {
+                if version.source == source {
+                    own = own.max(Some(version.time));
+                } else if !(is_of_today && clock::is_ahead(version.time, self.wall)) {
+                    others = others.max(Some(version.time));
+                }
+            }
         }
         Version { time: self.state.clock.next_on_top(self.wall, own, others), source }
     }
 
-    /// Notes the versions of a revision from a peer; `false` if it claims a time of our own that cannot be. `known` is
-    /// what there is of the document.
-    pub(crate) fn observe(&mut self, vector: &VersionVector, known: Option<&VersionVector>) -> bool {
+    /// A new version of a document that there is not, above what it had if it was purged.
+    pub(crate) fn first_version(&mut self, key: CollectionKey, id: &str) -> Result<Version, DatabaseError> {
+        let purged = if self.state.purged_ahead { self.store.purged_time(key, id)? } else { None };
+        let time = self.state.clock.next_on_top(self.wall, purged, None);
+        Ok(Version { time, source: self.store.source })
+    }
+
+    /// A new version of this moment, on top of nothing.
+    pub(super) fn version_of_today(&mut self) -> Version {
+        Version { time: self.state.clock.next(self.wall), source: self.store.source }
+    }
+
+    /// Looks at the versions of a revision from a peer. `known` is what there is of the document.
+    pub(crate) fn observe(&mut self, vector: &VersionVector, known: Option<&VersionVector>) -> OwnVersions {
+        for version in vector.versions().filter(|version| clock::is_ahead(version.time, self.wall)) {
+            self.store.note_ahead(version);
+        }
         let own = self.store.source;
-        let given = known.and_then(|known| known.time_of(own)).unwrap_or(0);
-        let clock = &self.state.clock;
-        let is_plausible = |time| time <= given || clock.is_plausible_own(time, self.wall);
-        if vector.versions().any(|v| v.source == own && !is_plausible(v.time)) {
-            return false;
+        let claimed = vector.time_of(own).unwrap_or(0);
+        let given = known.and_then(|known| known.time_of(own));
+        if claimed <= given.unwrap_or(0) || given.is_none() && self.state.clock.has_given(claimed) {
+            return OwnVersions::Known;
         }
-        for version in vector.versions() {
-            if clock::is_ahead(version.time, self.wall) {
-                self.store.note_ahead(version);
-            }
+        if clock::is_ahead(claimed, self.wall) && !self.state.clock.has_given(claimed) {
+            return OwnVersions::Impossible;
         }
-        true
+        // What this database gives a document is never taken back: it is in the document's vector, or the document is gone.
+        OwnVersions::OfATwin
+    }
+
+    /// Notes, once, that another device uses this database's source ID.
+    pub(crate) fn note_twin(&mut self, key: CollectionKey, id: &str, version: Version) {
+        if self.state.twin.is_some() {
+            return;
+        }
+        let collection = self.store.collection(key).map(|state| state.name.clone()).unwrap_or_default();
+        let twin = Twin { collection, id: id.to_owned(), version, noticed_ns: self.wall };
+        tracing::warn!(%version, id, "another device goes on with a copy of this database: edits of one can replace the \
+            other's; give one of the two a new source ID (`gattway db renew --identity`)");
+        self.others.push((keys::TWIN.to_vec(), Some(twin.to_bytes())));
+        self.state.twin = Some(twin);
     }
 
     fn stage(&mut self, key: CollectionKey) -> Result<&mut Staged, DatabaseError> {
@@ -239,6 +291,10 @@ impl Writer<'_> {
     pub(crate) fn purge(&mut self, key: CollectionKey, before: &StoredRevision) -> Result<(), DatabaseError> {
         if let Some(own) = before.vector.time_of(self.store.source) {
             self.state.clock.forget(own, self.wall);
+            if clock::is_ahead(own, self.wall) {
+                self.state.purged_ahead = true;
+                self.others.push(purged::entry(key, &before.id, own));
+            }
         }
         self.replace_ahead(key, Some(before));
         let staged = self.stage(key)?;
@@ -293,12 +349,21 @@ impl Writer<'_> {
                 done.push((key, pass));
             }
         }
-        if done.is_empty() && self.checkpoints.is_empty() {
+        if done.is_empty() && self.checkpoints.is_empty() && self.others.is_empty() {
             return Ok(self.store.newest());
         }
-        if let Some(newest) = self.state.clock.take_unstored() {
-            writes.insert(keys::CLOCK, postcard::to_stdvec(&newest).unwrap_or_default());
+        if let Some(clock) = self.state.clock.take_unstored() {
+            if clock.given_up > self.state.given_up {
+                self.state.given_up = clock.given_up;
+                tracing::warn!(
+                    ahead_days = (clock.given_up - clock.last) / clock::AHEAD_MAX,
+                    "the system's clock was far ahead \
+                    once, and is not any more: versions follow it again; `gattway db renew` mends those from then"
+                );
+            }
+            writes.insert(keys::CLOCK, clock.to_bytes());
         }
+        writes.entries.append(&mut self.others);
         for (key, comes) in std::mem::take(&mut self.ahead) {
             if comes { writes.insert(key, []) } else { writes.remove(key) }
         }

@@ -36,7 +36,7 @@ fn a_restored_database_holds_what_the_original_held() {
         let collection = database.create_collection(name).expect("create");
         for n in 0..700 {
             collection
-                .put(&format!("document-{}", n % 300), &json!({"n": n, name: [n, "text"]}))
+                .put(&format!("document-{}", n % 300), &json!({"n": n, "collection": {name: [n, "text"]}}))
                 .expect("put");
         }
         collection.delete("document-7").expect("delete");

@@ -8,6 +8,7 @@ mod group;
 mod growth;
 mod model;
 mod read_only;
+mod renew;
 pub(super) mod replica;
 
 use serde_json::{Map, Value, json};

@@ -9,10 +9,11 @@ use super::super::block::{Codec, records_len};
 use super::super::engine::{Engine, Watermarks, Writes};
 use super::super::keys::{self, CollectionKey};
 use super::super::read::{damaged, read_pieces};
+use super::super::twin::Twin;
 use super::super::{CollectionState, Store};
 use super::{BLOCK_BYTES_TARGET, CollectionWriter, Counters, TAIL_BLOCKS_MAX, TailBlock, WriterState};
 use crate::database::DatabaseError;
-use crate::database::clock::HybridClock;
+use crate::database::clock::{ClockState, HybridClock};
 use crate::database::config::COLLECTIONS_MAX;
 
 impl WriterState {
@@ -20,12 +21,15 @@ impl WriterState {
         engine: &Engine,
         names_stored: usize,
     ) -> Result<WriterState, DatabaseError> {
-        let newest = match engine.get(keys::CLOCK)? {
-            None => 0,
-            Some(value) => postcard::from_bytes(&value).map_err(|_| damaged("the clock"))?,
+        let clock = match engine.get(keys::CLOCK)? {
+            None => ClockState::default(),
+            Some(value) => ClockState::from_bytes(&value).ok_or_else(|| damaged("the clock"))?,
         };
         Ok(WriterState {
-            clock: HybridClock::resume(newest),
+            clock: HybridClock::resume(clock),
+            given_up: clock.given_up,
+            purged_ahead: super::super::purged::any(engine)?,
+            twin: super::super::twin::stored(engine)?,
             ahead_from: super::super::ahead::lowest(engine)?,
             names_stored,
             next_collection: 0,
@@ -71,6 +75,16 @@ impl WriterState {
         });
         self.collections.insert(key, CollectionWriter { state, counters, tail });
         self.next_collection = self.next_collection.max(key.0.saturating_add(1));
+    }
+
+    /// How far the clock is ahead of the wall clock, nanoseconds.
+    pub(in crate::database::store) fn clock_ahead(&self, wall: u64) -> u64 {
+        self.clock.ahead(wall)
+    }
+
+    /// What showed that another device uses this database's source ID, if anything did.
+    pub(in crate::database::store) fn twin(&self) -> Option<&Twin> {
+        self.twin.as_ref()
     }
 
     /// A version with this time stands in the table of those far ahead.

@@ -1,0 +1,33 @@
+//! Purged documents that had a time of this database's own far ahead of the wall clock. Peers may still have that revision, and
+//! would take what is made anew under the same ID for older; the clock does not stay where it was, so it is remembered here.
+//! There are hardly ever any.
+
+use super::Store;
+use super::engine::{Engine, Entry};
+use super::keys::{self, CollectionKey};
+use super::read::damaged;
+use crate::database::DatabaseError;
+
+/// The entry of a document that is being purged.
+pub(super) fn entry(collection: CollectionKey, id: &str, own: u64) -> Entry {
+    (keys::purged(collection, id), Some(own.to_be_bytes().to_vec()))
+}
+
+/// Whether any is remembered.
+pub(super) fn any(engine: &Engine) -> Result<bool, DatabaseError> {
+    let (from, to) = keys::kind_range(keys::PURGED);
+    Ok(engine.first(&from, &to)?.is_some())
+}
+
+impl Store {
+    /// The time of ours that a purged document had, if it is remembered.
+    pub(super) fn purged_time(
+        &self,
+        collection: CollectionKey,
+        id: &str,
+    ) -> Result<Option<u64>, DatabaseError> {
+        let Some(value) = self.engine().get(&keys::purged(collection, id))? else { return Ok(None) };
+        let time = value.as_ref().try_into().map(u64::from_be_bytes);
+        time.map(Some).map_err(|_| damaged("the time of a purged document"))
+    }
+}
