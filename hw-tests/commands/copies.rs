@@ -46,7 +46,7 @@ fn a_copy_on_a_second_device_is_told_and_made_another_one() {
     // Two that meet say so as well.
     let mut twin = Process::start(&second, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
     let met = run(&first, &["sync", &twin.address(), "--attempts", "1"]);
-    assert!(met.code == Some(6) && met.stderr.contains("same identity"), "{met:?}");
+    assert!(met.code == Some(6) && met.stderr.contains("one is a copy of the other"), "{met:?}");
     assert_eq!(twin.terminate(), Some(0));
 
     let renewed: Value = serde_json::from_str(&ok(&first, &["db", "renew", "--identity", "--json"])).unwrap();

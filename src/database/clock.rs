@@ -6,8 +6,8 @@
 //!
 //! There is one exception, so that a wall clock that was wrong once does no harm for years: where the clock is more than
 //! [`AHEAD_MAX`] ahead of a wall clock that can be right ([`is_plausible`]), it goes back to that. This is safe because a version
-//! names a revision of one document, and an edit is above all that its document has had of ours, whatever the clock
-//! says; for a document that was purged the writer remembers it.
+//! names a revision of one document: an edit is above all that its document has had of ours, whatever the clock says, and a
+//! new document, which may have been there and be gone, is above all that was purged.
 //!
 //! Each commit stores the newest time it uses in the same batch, so what is found at open is the newest time that the
 //! medium knows of. A time beyond it was lost with its commit, and may be given out again: nobody has heard of it, since
@@ -32,8 +32,8 @@ pub(crate) struct HybridClock {
     last: u64,
     /// The newest time of those that the clock has given up because they were far ahead.
     given_up: u64,
-    /// Where the clock stood before it last went ahead by more than [`AHEAD_MAX`] at once.
-    before_leap: u64,
+    /// The newest time of documents that are gone.
+    purged: u64,
     /// What is stored, or handed over to be.
     stored: ClockState,
 }
@@ -43,53 +43,58 @@ pub(crate) struct HybridClock {
 pub(crate) struct ClockState {
     pub(crate) last: u64,
     pub(crate) given_up: u64,
-    pub(crate) before_leap: u64,
+    pub(crate) purged: u64,
 }
 
 impl ClockState {
     /// The stored bytes. The newest time comes first: earlier releases know no more.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        postcard::to_stdvec(&(self.last, self.given_up, self.before_leap)).unwrap_or_default()
+        postcard::to_stdvec(&(self.last, self.given_up, self.purged)).unwrap_or_default()
     }
 
     /// Of stored bytes; `None` if they are no clock.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<ClockState> {
         let (last, rest) = postcard::take_from_bytes(bytes).ok()?;
-        let (given_up, before_leap) = match rest {
+        let (given_up, purged) = match rest {
             [] => (0, 0),
             rest => postcard::from_bytes(rest).ok()?,
         };
-        Some(ClockState { last, given_up, before_leap })
+        Some(ClockState { last, given_up, purged })
     }
 }
 
 impl HybridClock {
     /// Continues above the newest time that is stored.
     pub(crate) fn resume(stored: ClockState) -> HybridClock {
-        let ClockState { last, given_up, before_leap } = stored;
-        HybridClock { last, given_up, before_leap, stored }
+        let ClockState { last, given_up, purged } = stored;
+        HybridClock { last, given_up, purged, stored }
     }
 
     /// The next time for a version, above all before but those given up; `wall` is nanoseconds since 1970.
     pub(crate) fn next(&mut self, wall: u64) -> u64 {
         if is_plausible(wall) && is_ahead(self.last, wall) {
             self.given_up = self.given_up.max(self.last);
-            self.last = if is_ahead(self.before_leap, wall) { 0 } else { self.before_leap };
-        } else if is_ahead(wall, self.last) {
-            self.before_leap = self.last;
+            self.last = 0;
         }
         self.last = (wall & !COUNTER_MASK).max(self.last.saturating_add(1));
         self.last
     }
 
-    /// How far it is ahead of the wall clock, nanoseconds.
+    /// The next time for a document that there is not. `purged` is its own newest time, if that is known.
+    pub(crate) fn next_first(&mut self, wall: u64, purged: Option<u64>) -> u64 {
+        let purged = purged.max(Some(self.purged));
+        self.next_on_top(wall, purged, None)
+    }
+
+    /// How far it is ahead of the wall clock for new documents, nanoseconds.
     pub(crate) fn ahead(&self, wall: u64) -> u64 {
-        self.last.saturating_sub(wall)
+        let last = if is_plausible(wall) && is_ahead(self.last, wall) { 0 } else { self.last };
+        last.max(self.purged).saturating_sub(wall)
     }
 
     /// Whether a time may be one that it gave out.
     pub(crate) fn has_given(&self, time: u64) -> bool {
-        time <= self.last.max(self.given_up)
+        time <= self.last.max(self.given_up).max(self.purged)
     }
 
     /// The next time for a version on top of one whose author's times are given: `own` by this database, `others` by
@@ -102,17 +107,26 @@ impl HybridClock {
     }
 
     /// A document with this time of our own is forgotten, and may be made anew: peers that still have it must take what is
-    /// made then for newer. Unless the time is so far ahead that the clock would be wrong for long.
-    pub(crate) fn forget(&mut self, own: u64, wall: u64) {
-        if !is_ahead(own, wall) {
-            self.last = self.last.max(own);
+    /// made then for newer. `false` if the time is so far ahead that new documents would be wrong for long: it is to be
+    /// remembered of this document alone.
+    pub(crate) fn forget(&mut self, own: u64, wall: u64) -> bool {
+        let is_near = !is_ahead(own, wall);
+        if is_near {
+            self.purged = self.purged.max(own);
         }
+        is_near
+    }
+
+    /// Any documents are forgotten, none of which has a time beyond this one but what the clock has given out, also before it
+    /// went back.
+    pub(crate) fn forget_any(&mut self, newest: u64) {
+        self.purged = self.purged.max(self.last).max(self.given_up).max(newest);
     }
 
     /// Where it stands, to be stored with the commit that uses it; `None` if it is already.
     pub(crate) fn take_unstored(&mut self) -> Option<ClockState> {
-        let HybridClock { last, given_up, before_leap, stored } = *self;
-        self.stored = ClockState { last, given_up, before_leap };
+        let HybridClock { last, given_up, purged, stored } = *self;
+        self.stored = ClockState { last, given_up, purged };
         (self.stored != stored).then_some(self.stored)
     }
 }
@@ -187,11 +201,12 @@ mod tests {
     fn what_is_forgotten_is_not_given_out_again() {
         let wall = 1_700_000_000_000_000_000;
         let mut clock = HybridClock::resume(ClockState::default());
-        clock.forget(wall + AHEAD_MAX, wall);
-        assert_eq!(clock.next(wall), wall + AHEAD_MAX + 1);
-        clock.forget(wall + 2 * AHEAD_MAX, wall);
-        assert_eq!(clock.next(wall), wall + AHEAD_MAX + 2, "too far ahead");
-        assert_eq!(clock.take_unstored().map(|stored| stored.last), Some(wall + AHEAD_MAX + 2));
+        assert!(clock.forget(wall + AHEAD_MAX, wall) && !clock.forget(wall + 2 * AHEAD_MAX, wall));
+        let mut clock = HybridClock::resume(clock.take_unstored().expect("new"));
+        assert_eq!(clock.next_first(wall, None), wall + AHEAD_MAX + 1);
+        assert_eq!(clock.next_first(wall, Some(wall + 2 * AHEAD_MAX)), wall + 2 * AHEAD_MAX + 1);
+        assert!(clock.next(wall) <= wall + 2, "what is there does not follow");
+        assert_eq!(clock.take_unstored().map(|stored| stored.purged), Some(wall + AHEAD_MAX));
         assert_eq!(clock.take_unstored(), None);
     }
 
@@ -200,19 +215,22 @@ mod tests {
     fn comes_back_from_a_wall_clock_that_was_wrong() {
         let (today, in_2039) = (PLAUSIBLE_MIN + 300 * AHEAD_MAX, PLAUSIBLE_MIN + 5_000 * AHEAD_MAX);
         let mut clock = HybridClock::resume(ClockState::default());
-        let before = clock.next(today + 7_000_000);
+        clock.next(today);
         assert_eq!(clock.next(in_2039), in_2039 & !COUNTER_MASK);
         let mut clock = HybridClock::resume(clock.take_unstored().expect("new"));
         // A wall clock that was not set yet is no reason to believe it.
         assert_eq!(clock.next(5), (in_2039 & !COUNTER_MASK) + 1);
-        assert!(clock.next(today) > before, "also if it is set back by a little");
-        assert!(clock.ahead(today) < 8_000_000 && clock.has_given(in_2039 & !COUNTER_MASK));
+        assert!(clock.next(today) <= today && clock.ahead(today) == 0);
         let mut clock = HybridClock::resume(clock.take_unstored().expect("new"));
         assert!(
             clock.next(today + AHEAD_MAX) <= today + AHEAD_MAX && clock.has_given(in_2039 & !COUNTER_MASK)
         );
         // On top of what it gave out there it stays above.
         assert_eq!(clock.next_on_top(today, Some(in_2039), None), in_2039 + 1);
+        // What was purged there keeps new documents there, since it cannot be told which of them they are.
+        assert!(clock.forget(in_2039, in_2039));
+        assert_eq!(clock.next_first(today, None), in_2039 + 1);
+        assert!(clock.next(today + 2 * AHEAD_MAX) <= today + 2 * AHEAD_MAX && clock.ahead(today) > AHEAD_MAX);
         // An earlier release stored one number.
         let old = postcard::to_stdvec(&in_2039).expect("bytes");
         assert_eq!(ClockState::from_bytes(&old), Some(ClockState { last: in_2039, ..ClockState::default() }));

@@ -1,7 +1,7 @@
 //! Revision identity: versions, version vectors, and IDs of revision trees in them.
 //!
 //! A *version* is one author's logical time; a *version vector* is the current version, the versions it merged and the
-//! newest version of every other author it descends from. Text forms are those of the wire ([`text`]).
+//! newest version of every other author it descends from. Text forms are those of the wire (`text`).
 //! Source: `firmware-notes/replication.md`, revision IDs.
 
 use std::cmp::Ordering;

@@ -65,7 +65,10 @@ pub enum SecureError {
         limit: Duration,
     },
     /// The peer has the same key as this database.
-    #[error("the peer has the identity of this database: one is a copy of the other")]
+    #[error(
+        "the peer has the identity of this database: one is a copy of the other; on one of the two, `gattway db renew --identity` \
+         makes another one of it"
+    )]
     SameIdentity,
     /// Nothing that the peer offered is known here.
     #[error("a stranger: in no group of this database, and not paired with it")]

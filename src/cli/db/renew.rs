@@ -39,16 +39,17 @@ pub(in crate::cli) struct RenewArgs {
 }
 
 pub(super) fn run(path: &Path, args: &RenewArgs) -> Result<(), CliError> {
-    let (ahead, copied) = {
+    let (ahead, is_due) = {
         let db = store::open_existing(path)?;
-        (db.count_ahead().map_err(store::failed)?, db.twin().is_some())
+        let is_clock_ahead = Database::is_clock_plausible() && db.clock_ahead() > store::CLOCK_TOLD;
+        (db.count_ahead().map_err(store::failed)?, is_clock_ahead || db.twin().is_some())
     };
     let mut out = Output::new();
-    if ahead == 0 && !copied && !args.identity {
+    if ahead == 0 && !is_due && !args.identity {
         if args.json {
             out.json(&json!({"changed": false}))?;
         } else {
-            out.line("no version is far ahead and no copy was noticed: nothing was changed")?;
+            out.line("nothing is ahead and no copy was noticed: nothing was changed")?;
         }
         return out.flush();
     }

@@ -102,19 +102,22 @@ impl Store {
         Ok(count)
     }
 
-    /// Takes a collection that is being deleted out of the table.
+    /// Takes a collection that is being deleted out of the table; gives the newest time that it had there, or 0.
     pub(super) fn forget_ahead(
         &self,
         collection: CollectionKey,
         writes: &mut Writes,
-    ) -> Result<(), DatabaseError> {
+    ) -> Result<u64, DatabaseError> {
         let (from, to) = keys::kind_range(keys::AHEAD);
+        let mut newest = 0;
         self.engine().scan(&from, &to, |key, _| {
-            if keys::ahead_parts(key).is_some_and(|(_, of, _)| of == collection) {
+            if let Some((time, ..)) = keys::ahead_parts(key).filter(|(_, of, _)| *of == collection) {
+                newest = newest.max(time);
                 writes.remove(key);
             }
             Ok(ControlFlow::Continue(()))
-        })
+        })?;
+        Ok(newest)
     }
 }
 

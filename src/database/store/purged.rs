@@ -2,8 +2,10 @@
 //! would take what is made anew under the same ID for older; the clock does not stay where it was, so it is remembered here.
 //! There are hardly ever any.
 
+use std::ops::ControlFlow;
+
 use super::Store;
-use super::engine::{Engine, Entry};
+use super::engine::{Engine, Entry, Writes};
 use super::keys::{self, CollectionKey};
 use super::read::damaged;
 use crate::database::DatabaseError;
@@ -29,5 +31,25 @@ impl Store {
         let Some(value) = self.engine().get(&keys::purged(collection, id))? else { return Ok(None) };
         let time = value.as_ref().try_into().map(u64::from_be_bytes);
         time.map(Some).map_err(|_| damaged("the time of a purged document"))
+    }
+
+    /// Stages to forget those of a collection that is being deleted; gives the newest of their times, or 0.
+    pub(super) fn forget_purged(
+        &self,
+        collection: CollectionKey,
+        writes: &mut Writes,
+    ) -> Result<u64, DatabaseError> {
+        let (from, to) = keys::kind_range(keys::PURGED);
+        let prefix = keys::purged(collection, "");
+        let mut newest = 0;
+        self.engine().scan(&from, &to, |key, value| {
+            if key.starts_with(&prefix) {
+                let time = value.try_into().map(u64::from_be_bytes);
+                newest = newest.max(time.map_err(|_| damaged("the time of a purged document"))?);
+                writes.remove(key);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(newest)
     }
 }

@@ -157,7 +157,7 @@ impl Store {
 
 impl Writer<'_> {
     /// A new version of this database's own, on top of these revisions. Where what they are is of today, what is far ahead in
-    /// their history counts no more: they were made to replace it ([`Store::renew`]).
+    /// their history counts no more: they were made to replace it (`store/renew.rs`).
     pub(crate) fn next_version(&mut self, below: &[&VersionVector]) -> Version {
         let source = self.store.source;
         let (mut own, mut others) = (None, None);
@@ -177,7 +177,7 @@ impl Writer<'_> {
     /// A new version of a document that there is not, above what it had if it was purged.
     pub(crate) fn first_version(&mut self, key: CollectionKey, id: &str) -> Result<Version, DatabaseError> {
         let purged = if self.state.purged_ahead { self.store.purged_time(key, id)? } else { None };
-        let time = self.state.clock.next_on_top(self.wall, purged, None);
+        let time = self.state.clock.next_first(self.wall, purged);
         Ok(Version { time, source: self.store.source })
     }
 
@@ -289,12 +289,11 @@ impl Writer<'_> {
 
     /// Stages the removal of every trace of a document; `before` is what there is of it.
     pub(crate) fn purge(&mut self, key: CollectionKey, before: &StoredRevision) -> Result<(), DatabaseError> {
-        if let Some(own) = before.vector.time_of(self.store.source) {
-            self.state.clock.forget(own, self.wall);
-            if clock::is_ahead(own, self.wall) {
-                self.state.purged_ahead = true;
-                self.others.push(purged::entry(key, &before.id, own));
-            }
+        if let Some(own) = before.vector.time_of(self.store.source)
+            && !self.state.clock.forget(own, self.wall)
+        {
+            self.state.purged_ahead = true;
+            self.others.push(purged::entry(key, &before.id, own));
         }
         self.replace_ahead(key, Some(before));
         let staged = self.stage(key)?;

@@ -52,9 +52,10 @@ mod simulated {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::database::clock::{AHEAD_MAX, is_plausible};
     use crate::database::revision::{SourceId, Version};
     use crate::database::{Database, DatabaseConfig, Durability, SimulatedDisk};
-    use crate::replicator::store::{CollectionId, ReplicaStore};
+    use crate::replicator::store::ReplicaStore;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -69,6 +70,8 @@ mod simulated {
         PowerFails(u64),
         Crash,
         Reopen,
+        /// The collection is deleted and made anew.
+        Anew,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -83,6 +86,7 @@ mod simulated {
             2 => (1u64..6).prop_map(Step::PowerFails),
             2 => Just(Step::Crash),
             1 => Just(Step::Reopen),
+            1 => Just(Step::Anew),
         ]
     }
 
@@ -95,18 +99,25 @@ mod simulated {
         /// The latest the wall clock ever was.
         latest_wall: u64,
         made: u64,
-        seen: HashMap<Version, String>,
+        /// By document and version.
+        seen: HashMap<(String, Version), String>,
+        /// The newest time that each document was given.
+        newest: HashMap<String, u64>,
+        /// Whether documents are gone, above which new ones have to be.
+        purged: bool,
     }
 
     impl Device {
-        fn new(seed: u64, durability: Durability) -> Device {
-            let wall = Arc::new(AtomicU64::new(1_700_000_000_000_000_000));
+        fn new(seed: u64, durability: Durability, is_set: bool) -> Device {
+            let wall = if is_set { 1_795_000_000_000_000_000 } else { 1_700_000_000_000_000_000 };
+            let wall = Arc::new(AtomicU64::new(wall));
             let now = Arc::clone(&wall);
             let disk = SimulatedDisk::new(seed, SourceId([7; 16]), move || now.load(Ordering::Relaxed));
             let config = DatabaseConfig { durability, ..DatabaseConfig::default() };
             let database = Database::open_simulated(&disk, config.clone()).expect("open");
             let latest_wall = wall.load(Ordering::Relaxed);
-            Device { disk, config, database, wall, latest_wall, made: 0, seen: HashMap::new() }
+            let (seen, newest) = (HashMap::new(), HashMap::new());
+            Device { disk, config, database, wall, latest_wall, made: 0, seen, newest, purged: false }
         }
 
         fn reopen(&mut self) {
@@ -120,34 +131,52 @@ mod simulated {
             let body = json!({"made": self.made});
             let done = self.database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body)));
             if done.is_err() {
-                // The power has failed.
+                // The power has failed. What was to be saved may be on the medium all the same.
                 self.reopen();
+                let collection = self.database.default_collection().expect("default");
+                for id in ids {
+                    if let Some(document) = collection.get(id).expect("read") {
+                        self.newest.insert(id.clone(), document.revision().expect("saved").current.time);
+                    }
+                }
                 return;
             }
             for id in ids {
                 let document = collection.get(id).expect("read").expect("just saved");
                 let version = document.revision().expect("saved").current;
-                let known = self.seen.keys().map(|seen| seen.time).max().unwrap_or(0);
-                assert!(version.time > known, "{version} is not above what others know");
+                let known = self.seen.keys().filter(|(seen, _)| seen == id).map(|(_, version)| version.time);
+                assert!(
+                    known.max().is_none_or(|known| version.time > known),
+                    "{version} is not above what others know"
+                );
                 assert!(version.time <= self.latest_wall + self.made, "{version} is ahead without need");
+                let wall = self.wall.load(Ordering::Relaxed);
+                let newest = self.newest.entry(id.clone()).or_default();
+                // Where the wall clock can be right, only what the document itself had is a need for long.
+                let need = (wall + AHEAD_MAX).max(*newest) + self.made;
+                assert!(
+                    !is_plausible(wall) || self.purged || version.time <= need,
+                    "{version} is far ahead of {wall}"
+                );
+                *newest = version.time;
                 if self.config.durability == Durability::Synced {
-                    self.know(version, format!("{id} {body}"));
+                    self.know(id, version, body.to_string());
                 }
             }
         }
 
         fn look(&mut self) {
-            let changes = self.database.changes(CollectionId(0), 0, usize::MAX, true).expect("changes");
+            let collection = ReplicaStore::collection(&self.database, "_default").expect("it is there");
+            let changes = self.database.changes(collection, 0, usize::MAX, true).expect("changes");
             for change in changes {
                 let body = change.body.unwrap_or_default();
-                let content = format!("{} {}", change.id, String::from_utf8_lossy(&body));
-                self.know(change.vector.current, content);
+                self.know(&change.id, change.vector.current, String::from_utf8_lossy(&body).into_owned());
             }
         }
 
-        fn know(&mut self, version: Version, content: String) {
-            let known = self.seen.entry(version).or_insert_with(|| content.clone());
-            assert_eq!(*known, content, "{version} has two contents");
+        fn know(&mut self, id: &str, version: Version, content: String) {
+            let known = self.seen.entry((id.to_owned(), version)).or_insert_with(|| content.clone());
+            assert_eq!(*known, content, "{version} of {id} has two contents");
         }
 
         fn take(&mut self, step: &Step) {
@@ -162,7 +191,16 @@ mod simulated {
                         _ => collection.purge(&id(n)),
                     };
                     self.made += 1;
+                    self.purged |= matches!(step, Step::Purge(_));
                     if done.is_err() {
+                        self.reopen();
+                    }
+                }
+                Step::Anew => {
+                    self.purged = true;
+                    if self.database.delete_collection("_default").is_err()
+                        || self.database.default_collection().is_err()
+                    {
                         self.reopen();
                     }
                 }
@@ -192,13 +230,13 @@ mod simulated {
 
         #[test]
         fn no_time_is_given_out_twice(
-            seed in any::<u64>(), relaxed in any::<bool>(), steps in prop::collection::vec(step(), 1..120)
+            seed in any::<u64>(), relaxed in any::<bool>(), set in any::<bool>(), steps in prop::collection::vec(step(), 1..120)
         ) {
             // A relaxed store syncs later by a task; here the steps say when.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
             let _inside = runtime.enter();
             let durability = if relaxed { Durability::Relaxed } else { Durability::Synced };
-            let mut device = Device::new(seed, durability);
+            let mut device = Device::new(seed, durability, set);
             for step in &steps {
                 device.take(step);
             }

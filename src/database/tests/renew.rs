@@ -287,13 +287,11 @@ fn a_wall_clock_in_2039_is_forgotten() {
     ["edited", "purged"].into_iter().for_each(|id| put(&database, id, json!({})));
     assert!(time(&database, "edited") > in_2039 - AHEAD_MAX);
     wall.store(today + 1_000_000, Ordering::Relaxed);
-    assert!(database.clock_ahead().as_secs() > 12 * 365 * 86_400);
     let first = time(&database, "edited");
     put(&database, "edited", json!({"again": 1}));
     assert!(time(&database, "edited") > first, "an edit is above what it replaces");
     put(&database, "after", json!({}));
     assert!(time(&database, "after") <= today + 1_000_000 && database.clock_ahead().is_zero());
-    assert!(time(&database, "after") > time(&database, "before"));
     let purged = time(&database, "purged");
     database.default_collection().expect("default").purge("purged").expect("purge");
     drop(database);

@@ -188,7 +188,11 @@ impl Store {
         remove(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), &mut writes)?;
         writes.remove(keys::numbered(keys::COLLECTION, key.0));
         writes.remove(keys::numbered(keys::COUNTERS, key.0));
-        self.forget_ahead(key, &mut writes)?;
+        let newest = self.forget_ahead(key, &mut writes)?.max(self.forget_purged(key, &mut writes)?);
+        state.clock.forget_any(newest);
+        if let Some(clock) = state.clock.take_unstored() {
+            writes.insert(keys::CLOCK, clock.to_bytes());
+        }
         let ticket = self.engine().apply(writes, Watermarks::new())?;
         state.collections.remove(&key);
         state.census.retain(|(k, _), _| *k != key);
