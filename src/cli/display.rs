@@ -55,8 +55,10 @@ impl Display<'_> {
         }
         self.documents = progress.documents;
         if self.last.map(|last| last.0) != Some(status.activity) {
-            self.events.left_out(&self.peer, &status.unsynced);
             self.say_activity(status);
+        }
+        if !status.unsynced.is_empty() || status.activity == ReplicatorActivity::Idle {
+            self.events.left_out(&self.peer, &status.unsynced);
         }
         self.last = Some(now);
         self.events.emit(&Event::Status {
@@ -108,7 +110,10 @@ impl Display<'_> {
     /// Tells how it ended; gives the number of documents that went over. `interrupted`: it was to end before it was done.
     pub(super) fn finish(self, status: &ReplicatorStatus, interrupted: bool) -> Result<u64, CliError> {
         let documents = self.total_documents();
-        self.events.left_out(&self.peer, &status.unsynced);
+        // A peer that was not reached has said nothing.
+        if status.error.is_none() || !status.unsynced.is_empty() {
+            self.events.left_out(&self.peer, &status.unsynced);
+        }
         if let Some(error) = &status.error {
             return Err(CliError::new(Exit::Peer, format!("sync with {} stopped: {error}", self.peer))
                 .help(advice(error, &self.peer)));

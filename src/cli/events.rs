@@ -224,6 +224,15 @@ impl Events {
         is_news
     }
 
+    /// Counts for the last event what the database remembers of all peers: one that has proven no name may come under a
+    /// new address each time.
+    pub(super) fn count_left_out(&self, db: &crate::database::Database) {
+        match super::unsynced::remembered(db) {
+            Ok(unsynced) => self.shared.unsynced.count(unsynced.documents),
+            Err(error) => tracing::debug!(%error, "cannot read what was left out"),
+        }
+    }
+
     /// Notes what earlier syncs have left out.
     #[cfg(feature = "bluetooth")]
     pub(super) fn left_out_before(&self, db: &crate::database::Database) {

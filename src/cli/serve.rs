@@ -118,6 +118,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n));
     store::tell_copy(&db, &events);
+    events.count_left_out(&db);
     db.close();
     events.finish(began, &result);
     result.map(|_| ())
@@ -411,7 +412,7 @@ impl Peers {
             state.documents += status.progress.documents;
         }
         drop(state);
-        if is_news {
+        if is_news || (status.activity == ReplicatorActivity::Idle && status.unsynced.is_empty()) {
             self.events.left_out(&name, &status.unsynced);
             for collection in &status.unsynced.collections {
                 self.events.say(&format!("{name}: collection {:?}: {}", collection.name, collection.lack));

@@ -1,14 +1,13 @@
 //! What syncs leave out, as people and scripts are told.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 
 use super::display::direction_name;
 use super::output::counted;
 use super::{CliError, Exit};
-#[cfg(feature = "bluetooth")]
 use crate::database::{Database, DatabaseError};
 use crate::replicator::{Unsynced, UnsyncedCollection, UnsyncedDocument};
 
@@ -95,6 +94,8 @@ pub(super) struct Totals {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     by_peer: Mutex<BTreeMap<String, Arc<Unsynced>>>,
+    /// Documents as the database has counted them, which goes before the sum of all peers.
+    documents: OnceLock<u64>,
 }
 
 impl Tally {
@@ -103,7 +104,7 @@ impl Tally {
         let mut by_peer = self.lock();
         let before = by_peer.get(peer);
         let is_news = match before {
-            Some(before) => before != unsynced,
+            Some(before) => !Arc::ptr_eq(before, unsynced) && before != unsynced,
             None => **unsynced != Unsynced::default(),
         };
         let has_room = before.is_some() || by_peer.len() < PEERS_MAX;
@@ -113,9 +114,16 @@ impl Tally {
         is_news
     }
 
+    /// How many documents there are, as the database knows it.
+    pub(super) fn count(&self, documents: u64) {
+        // Once, at the end.
+        let _ = self.documents.set(documents);
+    }
+
     pub(super) fn totals(&self) -> Totals {
         let by_peer = self.lock();
-        let documents = by_peer.values().map(|unsynced| unsynced.documents).sum();
+        let sum = || by_peer.values().map(|unsynced| unsynced.documents).sum();
+        let documents = self.documents.get().copied().unwrap_or_else(sum);
         let collections = by_peer.values().map(|unsynced| unsynced.collections.len() as u64).sum();
         Totals { documents, collections }
     }
@@ -147,7 +155,6 @@ impl Tally {
 }
 
 /// What earlier syncs with any peer have left out.
-#[cfg(feature = "bluetooth")]
 pub(super) fn remembered(db: &Database) -> Result<Unsynced, DatabaseError> {
     let mut all = Unsynced::default();
     for list in db.unsynced()? {

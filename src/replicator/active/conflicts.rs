@@ -56,9 +56,9 @@ impl Conflicts {
         if self.by_document.is_empty() { None } else { self.by_document.remove(id) }
     }
 
-    /// The documents of all refused revisions, which are forgotten.
-    pub fn take_all(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.by_document).into_keys().collect()
+    /// All refused revisions with their documents; they are forgotten.
+    pub fn take_all(&mut self) -> impl Iterator<Item = (String, Refused)> + use<> {
+        std::mem::take(&mut self.by_document).into_iter()
     }
 
     /// Whether a revision of this document was refused.

@@ -425,11 +425,15 @@ impl Push {
 
     /// The run is over: conflicts of which the pull has brought nothing stay for the next one.
     pub fn tell_conflicts(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        for id in self.conflicts.take_all() {
-            if let Some(change) = store.revision(self.feed.id, &id)? {
-                let error = refuse::conflict();
-                let failure = Failure::sent(&id, change.vector.id(), change.sequence, change.deleted, error);
-                core.failed(self.collection, Failure { is_open: true, ..failure });
+        for (id, Refused { sequence, .. }) in self.conflicts.take_all() {
+            // The refusal may come after the pull has settled it: then there is another revision here.
+            match store.revision(self.feed.id, &id)?.filter(|change| change.sequence == sequence) {
+                Some(change) => {
+                    let error = refuse::conflict();
+                    let failure = Failure::sent(&id, change.vector.id(), sequence, change.deleted, error);
+                    core.failed(self.collection, Failure { is_open: true, ..failure });
+                }
+                None => self.done.insert(sequence),
             }
         }
         Ok(())

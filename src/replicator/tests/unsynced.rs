@@ -196,6 +196,24 @@ fn a_conflict_of_a_push_alone_is_on_the_list_until_it_is_settled() {
     }
 }
 
+/// Conflicts that the run resolves are no failures, whichever comes first: the refusal, or the peer's revision.
+#[test]
+fn resolved_conflicts_are_not_told_as_failures() {
+    for (ours, theirs) in COMBINATIONS {
+        for seed in 0..40 {
+            let (a, p) = stores();
+            fill(&a, "d", 20);
+            p.advance_clock(1_000);
+            fill(&p, "d", 20);
+            let pair = sync(seed, &a, &p, active(BOTH, ours), theirs);
+            assert_eq!(errors(&pair), Vec::<String>::new(), "{ours} {theirs} seed {seed}");
+            assert_eq!(unsynced(&pair.a), Unsynced::default(), "{ours} {theirs} seed {seed}");
+            sync(seed, &a, &p, active(BOTH, ours), theirs);
+            assert_eq!(a.dump(0), p.dump(0), "{ours} {theirs} seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn collections_that_the_peer_lacks_do_not_stop_the_others() {
     for (ours, theirs) in COMBINATIONS {
