@@ -182,6 +182,7 @@ impl Collection {
     ///
     /// # Errors
     /// Of the store.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for imports of the command
     pub(crate) fn knows(&self, id: &str) -> Result<bool, DatabaseError> {
         self.store.knows(self.key()?, id)
     }
@@ -190,6 +191,7 @@ impl Collection {
     ///
     /// # Errors
     /// Of the store.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for imports of the command
     pub(crate) fn known_ids(&self, after: &str, limit: usize) -> Result<Vec<Box<str>>, DatabaseError> {
         self.store.known_ids(self.key()?, after, limit)
     }
