@@ -44,6 +44,7 @@ mod store;
 mod tests;
 mod unsendable;
 mod unsynced;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command checks more at its ways in
 pub(crate) mod validate;
 
 use std::path::Path;
