@@ -117,10 +117,9 @@ impl HybridClock {
         is_near
     }
 
-    /// Any documents are forgotten, none of which has a time beyond this one but what the clock has given out, also before it
-    /// went back.
+    /// Documents are forgotten, none of which has a time of ours beyond this one.
     pub(crate) fn forget_any(&mut self, newest: u64) {
-        self.purged = self.purged.max(self.last).max(self.given_up).max(newest);
+        self.purged = self.purged.max(newest);
     }
 
     /// Where it stands, to be stored with the commit that uses it; `None` if it is already.

@@ -17,8 +17,9 @@ use crate::database::clock;
 /// Most that are counted; beyond it there are simply many.
 pub const AHEAD_COUNTED_MAX: u64 = 10_000;
 
-/// Records looked at in one go while the table is made.
+/// Records looked at in one go, and about the bytes of their bodies.
 const RECORDS_AT_ONCE: usize = 1_000;
+const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// The lowest time in the table; the highest there is if it is empty.
 pub(super) fn lowest(engine: &Engine) -> Result<u64, DatabaseError> {
@@ -66,7 +67,7 @@ impl Store {
         for (key, state) in self.collections() {
             let (mut after, until) = (0, state.applied());
             loop {
-                let records = self.changes(key, after, until, RECORDS_AT_ONCE)?;
+                let records = self.changes_within(key, after, until, RECORDS_AT_ONCE, BYTES_AT_ONCE)?;
                 let Some(last) = records.last() else { break };
                 after = last.sequence;
                 let ahead: Vec<_> = records
@@ -102,22 +103,33 @@ impl Store {
         Ok(count)
     }
 
-    /// Takes a collection that is being deleted out of the table; gives the newest time that it had there, or 0.
+    /// Takes a collection that is being deleted out of the table.
     pub(super) fn forget_ahead(
         &self,
         collection: CollectionKey,
         writes: &mut Writes,
-    ) -> Result<u64, DatabaseError> {
+    ) -> Result<(), DatabaseError> {
         let (from, to) = keys::kind_range(keys::AHEAD);
-        let mut newest = 0;
         self.engine().scan(&from, &to, |key, _| {
-            if let Some((time, ..)) = keys::ahead_parts(key).filter(|(_, of, _)| *of == collection) {
-                newest = newest.max(time);
+            if keys::ahead_parts(key).is_some_and(|(_, of, _)| of == collection) {
                 writes.remove(key);
             }
             Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(newest)
+        })
+    }
+
+    /// The newest time of ours that a document of a collection has; 0 if none has one. An edit on top of another's may be
+    /// above all that the clock has given out.
+    pub(super) fn newest_own(&self, collection: CollectionKey) -> Result<u64, DatabaseError> {
+        let (mut after, mut newest) = (0, 0);
+        let until = self.collection(collection)?.applied();
+        loop {
+            let records = self.changes_within(collection, after, until, RECORDS_AT_ONCE, BYTES_AT_ONCE)?;
+            let Some(last) = records.last() else { return Ok(newest) };
+            after = last.sequence;
+            let own = records.iter().filter_map(|record| record.vector.time_of(self.source)).max();
+            newest = newest.max(own.unwrap_or(0));
+        }
     }
 }
 

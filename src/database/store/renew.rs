@@ -24,6 +24,9 @@ use crate::database::{DatabaseError, clock};
 /// Documents looked at in one go.
 const RECORDS_AT_ONCE: usize = 200;
 
+/// About the bytes of their bodies.
+const BYTES_AT_ONCE: usize = 1 << 20;
+
 /// What a renewal has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -107,7 +110,7 @@ impl Renewal<'_, '_> {
     fn collection(&mut self, key: CollectionKey, until: u64) -> Result<(), DatabaseError> {
         let mut after = 0;
         loop {
-            let records = self.store.changes(key, after, until, RECORDS_AT_ONCE)?;
+            let records = self.store.changes_within(key, after, until, RECORDS_AT_ONCE, BYTES_AT_ONCE)?;
             let Some(last) = records.last() else { return Ok(()) };
             after = last.sequence;
             let mut writer = self.store.writer();

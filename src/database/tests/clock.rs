@@ -44,6 +44,22 @@ fn a_document_made_anew_after_a_purge_is_newer() {
     assert!(time() > before);
 }
 
+/// Also with its whole collection.
+#[test]
+fn a_document_of_a_collection_made_anew_is_newer() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let collection = || database.default_collection().expect("default");
+    let time =
+        || collection().get("x").expect("read").expect("there").revision().expect("saved").current.time;
+    super::replica::take_from_a_peer(&database, "x", wall_now() + 3_600_000_000_000);
+    collection().put("x", &json!({})).expect("put");
+    let before = time();
+    database.delete_collection("_default").expect("delete");
+    collection().put("x", &json!({})).expect("put");
+    assert!(time() > before);
+}
+
 #[cfg(feature = "simulation")]
 mod simulated {
     use std::sync::Arc;
@@ -131,14 +147,9 @@ mod simulated {
             let body = json!({"made": self.made});
             let done = self.database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body)));
             if done.is_err() {
-                // The power has failed. What was to be saved may be on the medium all the same.
+                // The power has failed, before the commit or after it.
                 self.reopen();
-                let collection = self.database.default_collection().expect("default");
-                for id in ids {
-                    if let Some(document) = collection.get(id).expect("read") {
-                        self.newest.insert(id.clone(), document.revision().expect("saved").current.time);
-                    }
-                }
+                ids.iter().for_each(|id| self.note_newest(id));
                 return;
             }
             for id in ids {
@@ -162,6 +173,15 @@ mod simulated {
                 if self.config.durability == Durability::Synced {
                     self.know(id, version, body.to_string());
                 }
+            }
+        }
+
+        /// A tombstone has a version as well.
+        fn note_newest(&mut self, id: &str) {
+            let Some(collection) = ReplicaStore::collection(&self.database, "_default") else { return };
+            if let Some(change) = self.database.revision(collection, id).expect("read") {
+                let newest = self.newest.entry(id.to_owned()).or_default();
+                *newest = change.vector.current.time.max(*newest);
             }
         }
 
@@ -195,6 +215,7 @@ mod simulated {
                     if done.is_err() {
                         self.reopen();
                     }
+                    self.note_newest(&id(n));
                 }
                 Step::Anew => {
                     self.purged = true;

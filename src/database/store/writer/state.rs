@@ -188,8 +188,10 @@ impl Store {
         remove(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), &mut writes)?;
         writes.remove(keys::numbered(keys::COLLECTION, key.0));
         writes.remove(keys::numbered(keys::COUNTERS, key.0));
-        let newest = self.forget_ahead(key, &mut writes)?.max(self.forget_purged(key, &mut writes)?);
-        state.clock.forget_any(newest);
+        self.forget_ahead(key, &mut writes)?;
+        // Documents made anew have to be newer than what peers still have.
+        let purged = self.forget_purged(key, &mut writes)?;
+        state.clock.forget_any(self.newest_own(key)?.max(purged));
         if let Some(clock) = state.clock.take_unstored() {
             writes.insert(keys::CLOCK, clock.to_bytes());
         }
