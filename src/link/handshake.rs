@@ -19,6 +19,7 @@ use super::event::{CloseReason, LinkEvent, LinkRole, PeerLimits, RefuseReason, S
 use super::machine::{Confirmation, Link, Phase, Session, Welcoming};
 use super::mtu::PacketSize;
 use super::packet::DATA_HEADER_BYTES;
+use super::prover::SessionOrigin;
 use super::timers::Timer;
 use crate::time::Instant;
 
@@ -127,7 +128,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         let id = SessionId(self.nonces.next_eight());
         let token = self.nonces.next_bytes();
         self.provers.set_token(token);
-        self.session = Some(Session { id, established: false });
+        let origin = SessionOrigin::new(id.0, token);
+        self.session = Some(Session { id, origin, established: false });
         let (parameters, credit) = self.parameters();
         let welcome = self.welcome(hello, id, parameters, Grant::New(token));
         let welcoming = Welcoming { nonce: hello.nonce, peer: hello.parameters, size, credit, resume: None };
@@ -217,7 +219,12 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         let (peer_offset, proof) = self.check_grant(&welcome, bytes, &hello, resume)?;
         self.begin(&welcome.parameters, size, peer_offset, credit)?;
         self.measure_control(now);
-        self.session = Some(Session { id: welcome.session, established: true });
+        let begun = match welcome.grant {
+            Grant::New(token) => Some(SessionOrigin::new(welcome.session.0, token)),
+            Grant::Resumed { .. } => self.session.map(|session| session.origin),
+        };
+        let origin = begun.ok_or(unexpected)?;
+        self.session = Some(Session { id: welcome.session, origin, established: true });
         let limits = limits(welcome.version, size, &welcome.parameters);
         self.say(&Message::Confirm(Confirm { proof }));
         let resumed = proof.map(|_| limits);

@@ -13,7 +13,7 @@ use super::event::{
 };
 use super::mtu::{PACKET_BYTES_MIN, PacketSize};
 use super::packet::DATA_HEADER_BYTES;
-use super::prover::{Nonces, Provers, ResumeProver};
+use super::prover::{LinkSeed, Nonces, Provers, ResumeProver, SessionOrigin};
 use super::receive::ReceiveWindow;
 use super::round_trip::RoundTrip;
 use super::send::SendWindow;
@@ -102,6 +102,7 @@ pub(super) enum Confirmation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Session {
     pub(super) id: SessionId,
+    pub(super) origin: SessionOrigin,
     /// Both sides have it for certain.
     pub(super) established: bool,
 }
@@ -157,12 +158,12 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         );
     };
 
-    /// A link that was never connected. `seed` is random, from the driver: names and nonces come of it.
-    pub fn new(role: LinkRole, config: LinkConfig, seed: u64) -> Self {
+    /// A link that was never connected. Names, nonces and tokens come of `seed`, which is random, from the driver.
+    pub fn new(role: LinkRole, config: LinkConfig, seed: impl Into<LinkSeed>) -> Self {
         let () = Self::BUFFERS_SUFFICE;
         Link {
             role,
-            nonces: Nonces::new(seed),
+            nonces: Nonces::new(seed.into()),
             provers: Provers::default(),
             phase: Phase::Idle,
             session: None,
@@ -340,6 +341,11 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// The session, once there is one.
     pub fn session_id(&self) -> Option<SessionId> {
         self.session.map(|session| session.id)
+    }
+
+    /// What the peripheral chose when the session began, once there is one; the same on both ends, over all its connections.
+    pub fn session_origin(&self) -> Option<SessionOrigin> {
+        self.session.map(|session| session.origin)
     }
 
     /// Counters.

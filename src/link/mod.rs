@@ -54,4 +54,6 @@ pub use mtu::{
     ATT_HEADER_BYTES, ATT_MTU_MAX, ATT_MTU_MIN, AttMtu, PACKET_BYTES_MAX, PACKET_BYTES_MIN,
     PACKET_BYTES_ONE_PDU, PacketSize,
 };
-pub use prover::{PROOF_BYTES, PROVER_KEY_BYTES, ResumeProver};
+pub use prover::{
+    LinkSeed, PROOF_BYTES, PROVER_KEY_BYTES, ResumeProver, SESSION_ORIGIN_BYTES, SessionOrigin,
+};

@@ -115,22 +115,81 @@ fn token_tag(key: &[u8; PROVER_KEY_BYTES], transcript: &[u8]) -> [u8; PROOF_BYTE
     hasher.finish128().as_bytes()
 }
 
+/// Bytes of a session's origin: its name and its token.
+pub const SESSION_ORIGIN_BYTES: usize = 8 + PROOF_BYTES;
+
+/// What the peripheral chose at random when the session began, and both ends have: no other session has it, and no central
+/// can know it beforehand. What a layer above binds its first message to, so that it is worth nothing on another session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SessionOrigin([u8; SESSION_ORIGIN_BYTES]);
+
+impl SessionOrigin {
+    pub(super) fn new(session: [u8; 8], token: [u8; PROOF_BYTES]) -> SessionOrigin {
+        let mut bytes = [0; SESSION_ORIGIN_BYTES];
+        bytes[..8].copy_from_slice(&session);
+        bytes[8..].copy_from_slice(&token);
+        SessionOrigin(bytes)
+    }
+
+    /// Name and token. Whoever listened has them; without a layer above that proves more they resume the session.
+    pub fn as_bytes(&self) -> &[u8; SESSION_ORIGIN_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionOrigin {
+    /// Never shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionOrigin")
+    }
+}
+
+/// Where the names, nonces and tokens of a link come from. Whoever knows it knows them all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LinkSeed([u64; 2]);
+
+impl From<[u8; 16]> for LinkSeed {
+    /// 128 bits of the operating system's generator: what a product gives its links.
+    fn from(random: [u8; 16]) -> LinkSeed {
+        let [low, high] = [0, 8].map(|at| {
+            let mut half = [0; 8];
+            half.copy_from_slice(&random[at..at + 8]);
+            u64::from_le_bytes(half)
+        });
+        LinkSeed([low, high])
+    }
+}
+
+impl From<u64> for LinkSeed {
+    /// For simulations and tests, which a number repeats: nobody may have to guess what comes of it.
+    fn from(seed: u64) -> LinkSeed {
+        LinkSeed([seed, !seed])
+    }
+}
+
+impl fmt::Debug for LinkSeed {
+    /// Never shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkSeed")
+    }
+}
+
 /// Random numbers for nonces, session names and tokens: SipHash of a counter under the driver's seed, so that what goes
 /// over the air tells nothing about what comes next.
 #[derive(Clone, Debug)]
 pub(super) struct Nonces {
-    seed: u64,
+    seed: LinkSeed,
     count: u64,
 }
 
 impl Nonces {
-    pub(super) const fn new(seed: u64) -> Nonces {
+    pub(super) const fn new(seed: LinkSeed) -> Nonces {
         Nonces { seed, count: 0 }
     }
 
     pub(super) fn next_bytes(&mut self) -> [u8; PROOF_BYTES] {
         self.count += 1;
-        let mut hasher = SipHasher24::new_with_keys(self.seed, !self.seed);
+        let mut hasher = SipHasher24::new_with_keys(self.seed.0[0], self.seed.0[1]);
         hasher.write(&self.count.to_le_bytes());
         hasher.finish128().as_bytes()
     }
@@ -153,6 +212,19 @@ mod tests {
         let empty =
             [0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6, 0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55, 0x02, 0x93];
         assert_eq!(token_tag(&key, &[]), empty);
+    }
+
+    #[test]
+    fn every_bit_of_a_seed_counts_and_a_number_gives_the_same_each_time() {
+        let first = |seed: LinkSeed| Nonces::new(seed).next_bytes();
+        let seed = [7; 16];
+        for bit in 0..128 {
+            let mut other = seed;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(first(other.into()), first(seed.into()), "bit {bit}");
+        }
+        assert_eq!(first(5.into()), first(5.into()));
+        assert_ne!(first(5.into()), first(6.into()));
     }
 
     #[test]

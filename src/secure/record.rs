@@ -49,7 +49,7 @@ impl Default for RekeyLimits {
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Data = 0,
     Admitted = 1,
     NewKey = 2,
@@ -190,7 +190,7 @@ impl Records {
         self.resume_key = next;
     }
 
-    fn put(&mut self, kind: Kind, content: &[u8], out: &mut BytesMut) -> Result<(), SecureError> {
+    pub(super) fn put(&mut self, kind: Kind, content: &[u8], out: &mut BytesMut) -> Result<(), SecureError> {
         if self.ended_here {
             return Err(SecureError::Record);
         }

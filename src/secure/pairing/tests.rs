@@ -114,6 +114,33 @@ fn reflected_and_misplaced_messages_enter_nobody() {
     }
 }
 
+/// A passive side that does not have the code: it has seen the proof of the active one, and answers with what it likes.
+#[test]
+fn the_active_side_enters_nobody_who_does_not_prove_the_code() {
+    type Lie = fn(&[u8]) -> Vec<u8>;
+    let lies: [Lie; 4] = [
+        |_| vec![0; PROOF_BYTES],
+        |_| vec![255; PROOF_BYTES],
+        <[u8]>::to_vec,
+        |proof| proof.iter().rev().copied().collect(),
+    ];
+    for (n, lie) in lies.into_iter().enumerate() {
+        let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+        let mut liar = Pairing::passive(code("000000"), [5; 32], B, A, card("evil"));
+        liar.handle_bytes(&a.take_output()).expect("HELLO");
+        a.handle_bytes(&liar.take_output()).expect("ANSWER");
+        let confirm = a.take_output();
+        assert_eq!(confirm[1], Kind::Confirm as u8);
+        let mut answer = lie(&confirm[2..]);
+        answer.extend_from_slice(&postcard::to_stdvec(&card("evil")).expect("a card"));
+        liar.send(Kind::Confirm, &answer);
+        assert_eq!(a.handle_bytes(&liar.take_output()), Err(PairingError::WrongCode), "lie {n}");
+        assert!(a.entered().is_err(), "lie {n}");
+        let last = a.take_output();
+        assert_eq!(last[1], Kind::Refuse as u8, "lie {n}: the card must not leave");
+    }
+}
+
 proptest! {
     #[test]
     fn hostile_bytes_never_panic_nor_enter_anybody(pieces: Vec<Vec<u8>>, active: bool) {

@@ -1,11 +1,12 @@
 //! Two sessions joined by bytes, with everything in between that a hostile path can do.
 
 mod handshake;
+mod liar;
 mod records;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::*;

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::super::record::{Kind, Records};
+use super::liar::Liar;
 use super::*;
 
 /// How a hostile path treats one record.
@@ -191,4 +193,89 @@ fn the_same_words_never_look_the_same() {
         });
     }
     assert!(pair.active.stats().expect("open").0.rekeys > 10);
+}
+
+/// After *new key* the same words under the same number are other bytes: the key has changed, not only its name.
+#[test]
+fn a_new_key_is_another_key() {
+    let sealed = |limits| {
+        let with = |n| SecureConfig { rekey: limits, ..config(n, Fixed::group(9)) };
+        let mut pair = Pair::established(&with(1), &with(2));
+        let mut records = Vec::new();
+        for _ in 0..3 {
+            pair.active.seal(b"the same words").expect("seal");
+            let mut bytes = &pair.active.take_output()[..];
+            while let Some((length, rest)) = bytes.split_first_chunk() {
+                let (record, rest) = rest.split_at(usize::from(u16::from_le_bytes(*length)));
+                records.push(record.to_vec());
+                bytes = rest;
+            }
+        }
+        (records, pair.active.stats().expect("open").0.rekeys)
+    };
+    let (one_key, none) = sealed(RekeyLimits { bytes: u64::MAX, records: u64::MAX });
+    // Number 1 says the new key, number 2 is the first under it.
+    let (two_keys, once) = sealed(RekeyLimits { bytes: u64::MAX, records: 1 });
+    assert_eq!((none, once), (0, 1));
+    assert_eq!((one_key.len(), two_keys.len()), (3, 4));
+    assert_eq!(one_key[0], two_keys[0], "the same key, number and words");
+    assert_ne!(one_key[2], two_keys[2], "the key has not changed");
+}
+
+/// The key of resumes is another one after each new key, whichever side began it.
+#[test]
+fn the_key_of_resumes_rolls_on_with_each_new_key() {
+    let mut pair = quick_rekey();
+    let rekeys = |session: &SecureSession| session.stats().expect("open").0.rekeys;
+    let mut keys = std::collections::BTreeMap::new();
+    for n in 0..12 {
+        keys.insert(rekeys(&pair.active), pair.active.resume_key().expect("open"));
+        let side = if n % 3 == 0 { &mut pair.active } else { &mut pair.passive };
+        side.seal(&[7; 3_000]).expect("seal");
+        pair.join();
+        assert_eq!(rekeys(&pair.active), rekeys(&pair.passive));
+        assert_eq!(pair.active.resume_key(), pair.passive.resume_key());
+    }
+    assert!(keys.len() > 4, "{} epochs only", keys.len());
+    let different: std::collections::HashSet<_> = keys.values().collect();
+    assert_eq!(different.len(), keys.len(), "a new key, and the key of resumes stayed");
+}
+
+/// A peer that has the session's keys and says a wrong number with a new key is a liar.
+#[test]
+fn a_new_key_of_any_other_number_is_refused() {
+    for (epoch, holds) in [(1, true), (0, false), (2, false), (u32::MAX, false)] {
+        let mut liar = Liar::admitted();
+        liar.records.put(Kind::NewKey, &u32::to_le_bytes(epoch), &mut liar.out).expect("seal");
+        let bytes = liar.out.split();
+        let result = liar.peer.handle_bytes(&bytes);
+        assert_eq!(result.is_ok(), holds, "epoch {epoch}: {result:?}");
+        assert!(holds || result == Err(SecureError::Malformed), "epoch {epoch}: {result:?}");
+    }
+    // Nor does it begin a second one before this side has followed the first.
+    let mut liar = Liar::admitted();
+    liar.records.put(Kind::NewKey, &1u32.to_le_bytes(), &mut liar.out).expect("seal");
+    let bytes = liar.out.split();
+    liar.peer.handle_bytes(&bytes).expect("the first");
+    assert_eq!(liar.peer.handle_bytes(&bytes), Err(SecureError::Record), "sealed under the key before");
+}
+
+/// Nothing a passive side says counts before it has said that this side may come in.
+#[test]
+fn nothing_is_taken_before_admitted() {
+    type Say = fn(&mut Records, &mut BytesMut) -> Result<(), SecureError>;
+    let says: [(&str, Say); 3] = [
+        ("data", |records, out| records.seal(b"documents", out).map(drop)),
+        ("a new key", |records, out| records.put(Kind::NewKey, &1u32.to_le_bytes(), out)),
+        ("the end", |records, out| records.seal_end(out)),
+    ];
+    for (what, say) in says {
+        let mut liar = Liar::new();
+        say(&mut liar.records, &mut liar.out).expect("seal");
+        let bytes = liar.out.split();
+        assert_eq!(liar.peer.handle_bytes(&bytes), Err(SecureError::Malformed), "{what}");
+        let events: Vec<SecureEvent> = std::iter::from_fn(|| liar.peer.poll_event()).collect();
+        let came = events.iter().any(|event| matches!(event, SecureEvent::Data(_) | SecureEvent::Ended));
+        assert!(!came, "{what}: {events:?}");
+    }
 }

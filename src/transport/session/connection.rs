@@ -10,7 +10,7 @@ use super::driver::{Driver, Supply, Unobserved};
 use super::shared::{Progress, Shared};
 use super::{SessionConfig, SessionStats};
 use crate::endpoint::{Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use crate::link::{CloseReason, LinkRole, ResumeProver};
+use crate::link::{CloseReason, LinkRole, ResumeProver, SessionOrigin};
 use crate::task;
 use crate::transport::packet::Connector;
 
@@ -50,6 +50,12 @@ impl LinkConnection {
     /// Counters and state, at any time.
     pub fn stats(&self) -> SessionStats {
         self.shared.stats()
+    }
+
+    /// What the peripheral chose when the session began, once there is one; see
+    /// [`Link::session_origin`](crate::link::Link::session_origin).
+    pub fn session_origin(&self) -> Option<SessionOrigin> {
+        self.shared.lock().link.session_origin()
     }
 
     /// Sets what both sides prove themselves with at the next resume; see

@@ -22,8 +22,9 @@ use std::time::Duration;
 pub use acceptor::{AcceptorRefusals, LinkAcceptor};
 pub use connection::LinkConnection;
 
+use crate::endpoint::MessagingError;
 use crate::link::{
-    Link, LinkConfig, LinkState, LinkStats, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, SessionId,
+    Link, LinkConfig, LinkSeed, LinkState, LinkStats, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, SessionId,
 };
 use crate::transport::clock::Clock;
 
@@ -73,16 +74,16 @@ impl SessionConfig {
         SessionConfig { clock, ..SessionConfig::default() }
     }
 
-    /// A seed for one link.
-    fn link_seed(&self) -> u64 {
-        self.seed.unwrap_or_else(|| {
-            let mut bytes = [0; 8];
-            match getrandom::fill(&mut bytes) {
-                Ok(()) => u64::from_le_bytes(bytes),
-                // A system without randomness: names need only differ, proofs come from the secure session.
-                Err(_) => fastrand::u64(..),
-            }
-        })
+    /// What the names, nonces and tokens of one link come of. Without randomness of the system there is no link: its token
+    /// keeps strangers from resuming a session, and what is bound to it counts as fresh.
+    fn link_seed(&self) -> Result<LinkSeed, MessagingError> {
+        if let Some(seed) = self.seed {
+            return Ok(seed.into());
+        }
+        let mut random = [0; 16];
+        getrandom::fill(&mut random)
+            .map_err(|error| MessagingError::permanent(format!("the system has no randomness: {error}")))?;
+        Ok(random.into())
     }
 }
 

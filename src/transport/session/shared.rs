@@ -62,11 +62,17 @@ pub(super) struct Outcome {
 
 impl Shared {
     pub(super) fn new(role: LinkRole, config: SessionConfig) -> Shared {
+        // Without a seed it is over before a packet of it is sent.
+        let (seed, end) = match config.link_seed() {
+            Ok(seed) => (seed, None),
+            Err(error) => (0.into(), Some(Err(error))),
+        };
+        let progress = if end.is_none() { Progress::Connecting } else { Progress::Ended };
         let core = Core {
-            link: Box::new(DeviceLink::new(role, config.link, config.link_seed())),
+            link: Box::new(DeviceLink::new(role, config.link, seed)),
             driver: None,
-            abandoned: false,
-            end: None,
+            abandoned: end.is_some(),
+            end,
             established: false,
             lost_since: None,
             channels: 0,
@@ -77,7 +83,7 @@ impl Shared {
             config,
             readable: Notify::new(),
             writable: Notify::new(),
-            progress: watch::Sender::new(Progress::Connecting),
+            progress: watch::Sender::new(progress),
         }
     }
 

@@ -4,8 +4,8 @@
 mod pipes;
 mod radio;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -19,14 +19,21 @@ const INBOUND: usize = 16 * 1024;
 
 /// A group whose members can be denied while they are connected.
 pub(super) struct Club {
-    key: [u8; 32],
+    key: Mutex<[u8; 32]>,
     denied: AtomicBool,
     version: watch::Sender<u64>,
 }
 
 impl Club {
     pub fn new(key: u8) -> Arc<Club> {
-        Arc::new(Club { key: [key; 32], denied: AtomicBool::new(false), version: watch::Sender::new(0) })
+        let version = watch::Sender::new(0);
+        Arc::new(Club { key: Mutex::new([key; 32]), denied: AtomicBool::new(false), version })
+    }
+
+    /// The group gets another secret.
+    pub fn change_key(&self, key: u8) {
+        *self.key.lock().expect("not poisoned") = [key; 32];
+        self.version.send_modify(|version| *version += 1);
     }
 
     pub fn deny_all(&self) {
@@ -37,7 +44,7 @@ impl Club {
 
 impl PeerPolicy for Club {
     fn group_psk(&self) -> Option<Psk> {
-        Some(Psk(self.key))
+        Some(Psk(*self.key.lock().expect("not poisoned")))
     }
 
     fn paired(&self) -> Vec<PeerId> {

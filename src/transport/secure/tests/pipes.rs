@@ -83,6 +83,27 @@ async fn who_is_denied_while_connected_is_out_and_stays_out() {
     }
 }
 
+/// Who has the old secret only is out as soon as this side has a new one, whatever its policy says of the peer itself.
+#[tokio::test(start_paused = true)]
+async fn a_new_group_ends_the_sessions_of_the_old_one() {
+    for changed_at_passive in [true, false] {
+        let (at_passive, at_active) = (Club::new(9), Club::new(9));
+        let (mut a, mut b) = pair(&config(2, at_passive.clone()), &config(1, at_active.clone())).await;
+        exchange(&mut a, &mut b, 1_000, 1).await;
+        let club = if changed_at_passive { at_passive } else { at_active };
+        // The same secret once more is no change.
+        club.change_key(9);
+        exchange(&mut a, &mut b, 1_000, 2).await;
+        club.change_key(8);
+        let both = timeout(Duration::from_secs(60), async { tokio::join!(a.end(), b.end()) }).await;
+        let (at_a, at_b) = both.expect("the session of the old group goes on");
+        for error in [at_a, at_b] {
+            let error = error.expect("an error");
+            assert!(error.is_recoverable() && error.message().contains("changed"), "{error}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_group_learns_nothing_and_may_try_again_unless_somebody_waits() {
     let acceptor = SecureAcceptor::new(config(2, Club::new(9)));
