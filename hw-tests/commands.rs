@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod command;
+#[path = "commands/conflicts.rs"]
+mod conflicts;
 #[path = "commands/copies.rs"]
 mod copies;
 #[path = "commands/imports.rs"]

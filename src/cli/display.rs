@@ -131,6 +131,10 @@ impl Display<'_> {
             0 => format!("in sync with {}{except}: nothing else to do ({seconds:.1} s)", self.peer),
             n => format!("in sync with {}{except}: {} in {seconds:.1} s", self.peer, counted(n, "document")),
         };
+        let summary = match self.events.conflicts() {
+            0 => summary,
+            n => format!("{summary}, {} resolved", counted(n, "conflict")),
+        };
         self.progress.finish(&summary);
         unsynced::lines(&status.unsynced).iter().for_each(|line| self.events.say(line));
         Ok(documents)

@@ -13,7 +13,10 @@ use super::unsynced::{LeftOut, Tally, Totals};
 use super::visible::visible_json;
 use super::{CliError, Exit, output, words};
 use crate::database::bench::process_cpu;
-use crate::replicator::Unsynced;
+use crate::replicator::{ConflictOutcome, ConflictReport, Unsynced};
+
+/// Lines about conflicts, all peers together: there may be any number of such.
+const CONFLICT_LINES_MAX: u64 = 100;
 
 /// How long the end of the process waits for a script that reads nothing.
 const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -100,6 +103,15 @@ pub(super) enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// Both sides had changed a document.
+    Conflict {
+        peer: &'a str,
+        collection: &'a str,
+        #[serde(rename = "_id")]
+        id: &'a str,
+        /// What was kept: `local`, `remote`, `merged`, `deleted`, or `open` if that is the peer's to decide.
+        outcome: &'a str,
+    },
     /// A record of `--import` is on the medium.
     Saved {
         line: u64,
@@ -130,6 +142,8 @@ pub(super) enum Event<'a> {
     Finished {
         ok: bool,
         documents: u64,
+        /// Conflicts that were resolved.
+        conflicts: u64,
         /// What the syncs with all peers leave out.
         unsynced: Totals,
         seconds: f64,
@@ -153,6 +167,10 @@ struct Shared {
     rejected: AtomicU64,
     /// Documents that went over, once that is known.
     documents: AtomicU64,
+    /// Conflicts that were resolved.
+    conflicts: AtomicU64,
+    /// Lines about conflicts so far.
+    conflict_lines: AtomicU64,
     /// What the peers leave out.
     unsynced: Tally,
     /// Whether a copy of the database was told of.
@@ -168,6 +186,8 @@ impl Events {
             script,
             rejected: AtomicU64::new(0),
             documents: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+            conflict_lines: AtomicU64::new(0),
             unsynced: Tally::default(),
             copy_told: AtomicBool::new(false),
         };
@@ -196,6 +216,33 @@ impl Events {
         self.shared.rejected.fetch_add(1, Ordering::Relaxed);
         self.emit(&Event::Rejected { line, error: error.to_string() });
         self.say(&format!("import: {error}; the line was skipped"));
+    }
+
+    /// Tells of a conflict with `peer`.
+    pub(super) fn conflict(&self, peer: &str, conflict: &ConflictReport) {
+        let ConflictReport { collection, id, outcome } = conflict;
+        let (outcome, kept) = match outcome {
+            ConflictOutcome::Open => ("open", "the peer decides"),
+            ConflictOutcome::Local => ("local", "this side's change was kept"),
+            ConflictOutcome::Remote => ("remote", "the peer's change was kept"),
+            ConflictOutcome::Deleted => ("deleted", "it was deleted"),
+            _ => ("merged", "the changes were merged"),
+        };
+        if outcome != "open" {
+            self.shared.conflicts.fetch_add(1, Ordering::Relaxed);
+        }
+        self.emit(&Event::Conflict { peer, collection, id, outcome });
+        let lines = self.shared.conflict_lines.fetch_add(1, Ordering::Relaxed);
+        if lines < CONFLICT_LINES_MAX {
+            self.say(&format!("{peer}: conflict: both sides have changed {id:?} of {collection}: {kept}"));
+        } else if lines == CONFLICT_LINES_MAX {
+            self.say("further conflicts are only counted; --json has an event for each");
+        }
+    }
+
+    /// How many were resolved.
+    pub(super) fn conflicts(&self) -> u64 {
+        self.shared.conflicts.load(Ordering::Relaxed)
     }
 
     /// Gives `documents`, unless lines of an import were not taken: then the process must not end as if all were well.
@@ -255,6 +302,7 @@ impl Events {
         script.push_last(line_of(&Event::Finished {
             ok: result.is_ok(),
             documents: self.shared.documents.load(Ordering::Relaxed),
+            conflicts: self.conflicts(),
             unsynced: self.shared.unsynced.totals(),
             seconds: began.elapsed().as_secs_f64(),
             cpu_seconds: process_cpu().as_secs_f64(),

@@ -23,10 +23,11 @@ use super::{CliError, Exit, store, words};
 use crate::database::Database;
 use crate::endpoint::{
     MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, MessageEndpointListenerDocument, MessagingError, ProtocolType,
-    Refusals,
+    MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
+    MessagingError, ProtocolType, Refusals,
 };
 use crate::replicator::config::AccessRule;
+use crate::replicator::error::is_conflict;
 use crate::replicator::{ReplicatorActivity, Unsynced};
 use crate::secure::PeerId;
 use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor, access_rule};
@@ -46,8 +47,9 @@ const DOCUMENT_LINES_MAX: u64 = 100;
 /// SIGINT, SIGTERM and SIGHUP end it in order, within five seconds and what the disk takes.
 ///
 /// With --json, standard output has one event a line: `created` if there was no database, `listening` (the address, with
-/// the real port), `listen_failed` (it is tried again), `status` of each connection, `document` for each that was not synced,
-/// `unsynced` (what a peer leaves out), `saved` and `rejected` (of --import), `storage` when the disk has no room for more and
+/// the real port), `listen_failed` (it is tried again), `status` of each connection, `document` for each that was not synced
+/// (for all with --documents), `conflict` (both sides have changed a document: `outcome` tells what was kept), `unsynced`
+/// (what a peer leaves out), `saved` and `rejected` (of --import), `storage` when the disk has no room for more and
 /// when it has again, `clock`
 /// when versions of the far future come, and last `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that
 /// were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
@@ -97,6 +99,10 @@ pub(super) struct ServeArgs {
     /// Events for scripts on standard output
     #[arg(long)]
     json: bool,
+
+    /// With --json: an event for each document that comes or goes as well
+    #[arg(long, requires = "json")]
+    documents: bool,
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError> {
@@ -143,12 +149,15 @@ async fn serve(
             .with_collections(collections);
     config.accept_push = !args.read_only;
     config.connections_max = args.connections;
+    config.report_documents = args.documents;
     let listener = Arc::new(MessageEndpointListener::new(config));
     let peers = Arc::new(Peers::new(events, security.is_secure()));
     let observer = Arc::clone(&peers);
     listener.add_change_listener(move |change| observer.observe(change));
     let observer = Arc::clone(&peers);
     listener.add_document_listener(move |document| observer.document(document));
+    let observer = Arc::clone(&peers);
+    listener.add_conflict_listener(move |conflict| observer.conflict(conflict));
     let mut accepting = JoinSet::new();
     let door = Door::new(security, listener.clone(), peers.clone());
     let secure_peers = door.let_in();
@@ -371,19 +380,31 @@ impl Peers {
         }
     }
 
-    /// A document failed to be replicated.
+    fn name(&self, connection: &Arc<dyn MessageEndpointConnection>) -> String {
+        self.lock().by_connection.get(&key(connection)).map_or_else(String::new, |peer| peer.name.clone())
+    }
+
+    /// Both sides have changed a document.
+    fn conflict(&self, conflict: &MessageEndpointListenerConflict) {
+        self.events.conflict(&self.name(&conflict.connection), &conflict.conflict);
+    }
+
+    /// A document was replicated, or failed to be.
     fn document(&self, document: &MessageEndpointListenerDocument) {
         let MessageEndpointListenerDocument { connection, document } = document;
-        let Some(error) = &document.error else { return };
+        let name = self.name(connection);
+        let Some(error) = &document.error else {
+            return emit_document(&self.events, Some(&name), document);
+        };
+        if is_conflict(error) {
+            // Told as what it is.
+            return;
+        }
         let said = {
             let mut state = self.lock();
             state.said += 1;
             state.said
         };
-        let state = self.lock();
-        let name =
-            state.by_connection.get(&key(connection)).map_or_else(String::new, |peer| peer.name.clone());
-        drop(state);
         emit_document(&self.events, Some(&name), document);
         if said <= DOCUMENT_LINES_MAX {
             let (id, direction) = (&document.id, direction_name(document.direction));

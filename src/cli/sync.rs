@@ -37,7 +37,7 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 /// `gattway db unsynced` lists the documents. They are tried again when they were changed, or with --retry.
 ///
 /// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document` (those
-/// that failed; all with --documents), `unsynced` (when that has changed), `saved` and `rejected` (of --import), and last
+/// that failed; all with --documents), `conflict` (both sides had changed a document: `outcome` tells what was kept), `unsynced` (when that has changed), `saved` and `rejected` (of --import), and last
 /// `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that were not read are left out, and `dropped`
 /// tells how many. A reader that ends ends nothing else.
 #[derive(Clone, Debug, Args)]
@@ -217,6 +217,8 @@ async fn sync(
 /// Tells of documents, or of those that failed.
 fn listen(replicator: &Replicator, args: &SyncArgs, events: &Events) {
     let (events, all) = (events.clone(), args.documents);
+    let (teller, peer) = (events.clone(), args.address.to_string());
+    replicator.add_conflict_listener(move |conflict| teller.conflict(&peer, conflict));
     replicator.add_document_listener(move |document| {
         if all {
             emit_document(&events, None, document);

@@ -19,6 +19,7 @@ use super::store::{
 };
 use super::validate::check_id;
 use super::{Database, DatabaseError};
+use crate::replicator::ConflictOutcome;
 use crate::replicator::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
     Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
@@ -227,6 +228,16 @@ impl Resolved {
         }
     }
 
+    /// What is told of it, whatever version it gets.
+    fn outcome(&self) -> ConflictOutcome {
+        match self {
+            Resolved::Local => ConflictOutcome::Local,
+            Resolved::Remote => ConflictOutcome::Remote,
+            Resolved::Merge { deleted: false, .. } => ConflictOutcome::Merged,
+            Resolved::Merge { deleted: true, .. } => ConflictOutcome::Deleted,
+        }
+    }
+
     /// Of revisions that cross the winner cannot keep its version, nor can a tree ID where the other is none: what the
     /// resolver has kept becomes a merge of both.
     fn with_a_version_of_its_own(self, local: &StoredRevision, checked: &mut Checked<'_>) -> Resolved {
@@ -407,6 +418,7 @@ impl<'s, 'r> Commit<'s, 'r> {
             return self.insert(writer, index);
         };
         let incoming = checked.incoming;
+        let outcome = decision.resolution.outcome();
         let (new, push) = match decision.resolution.with_a_version_of_its_own(&local, checked) {
             Resolved::Local => {
                 let vector = local.vector.kept_against(&incoming.vector);
@@ -436,7 +448,7 @@ impl<'s, 'r> Commit<'s, 'r> {
             }
         };
         let sequence = writer.put(checked.key, new, Some(&local))?;
-        self.outcomes[index] = Some(CommitOutcome::Resolved { sequence, push });
+        self.outcomes[index] = Some(CommitOutcome::Resolved { sequence, push, outcome });
         Ok(None)
     }
 }

@@ -19,7 +19,7 @@ use crate::replicator::error::is_conflict;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::handle::status::{Listeners, lock};
 use crate::replicator::handle::{
-    DocumentReplication, ListenerToken, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
+    ConflictReport, DocumentReplication, ListenerToken, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
 };
 use crate::replicator::messages::refuse;
 use crate::replicator::session::Session;
@@ -173,6 +173,23 @@ impl fmt::Debug for MessageEndpointListenerDocument {
     }
 }
 
+/// A conflict with the peer of one connection.
+#[derive(Clone)]
+pub struct MessageEndpointListenerConflict {
+    /// Which connection.
+    pub connection: Arc<dyn MessageEndpointConnection>,
+    /// The conflict.
+    pub conflict: ConflictReport,
+}
+
+impl fmt::Debug for MessageEndpointListenerConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageEndpointListenerConflict")
+            .field("conflict", &self.conflict)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The passive side of replication. Dropping it equals [`close_all`](Self::close_all).
 pub struct MessageEndpointListener {
     inner: Arc<Inner>,
@@ -183,6 +200,7 @@ struct Inner {
     connections: Mutex<Connections>,
     changes: Listeners<MessageEndpointListenerChange>,
     documents: Listeners<MessageEndpointListenerDocument>,
+    conflicts: Listeners<MessageEndpointListenerConflict>,
     /// How many connections there are, to wait on.
     open: watch::Sender<usize>,
     refused: Counters,
@@ -209,6 +227,7 @@ impl MessageEndpointListener {
             connections: Mutex::default(),
             changes: Listeners::new(),
             documents: Listeners::new(),
+            conflicts: Listeners::new(),
             open: watch::Sender::new(0),
             refused: Counters::default(),
         };
@@ -316,6 +335,16 @@ impl MessageEndpointListener {
         self.inner.documents.add(callback)
     }
 
+    /// Calls back with each conflict: once when it is met, which leaves it open for the peer, and again when the peer has
+    /// resolved it while connected; from that connection's task, so the callback must not block. A conflict that the peer
+    /// resolves before it offers its own revision is not seen here.
+    pub fn add_conflict_listener(
+        &self,
+        callback: impl Fn(&MessageEndpointListenerConflict) + Send + Sync + 'static,
+    ) -> ListenerToken {
+        self.inner.conflicts.add(callback)
+    }
+
     /// What was refused so far.
     pub fn refusals(&self) -> Refusals {
         self.inner.refused.read()
@@ -399,6 +428,12 @@ async fn serve(
             DriverEvent::Session(SessionEvent::Unsynced(unsynced)) => {
                 status.unsynced = Arc::from(unsynced);
                 true
+            }
+            DriverEvent::Session(SessionEvent::Conflict { collection, id, outcome }) => {
+                let connection = Arc::clone(&connection);
+                let conflict = ConflictReport { collection, id, outcome };
+                inner.conflicts.notify(&MessageEndpointListenerConflict { connection, conflict });
+                false
             }
             DriverEvent::Session(SessionEvent::DocumentReplicated {
                 direction,

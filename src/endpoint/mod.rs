@@ -36,8 +36,8 @@ pub use self::connection::{INBOUND_BYTES_MAX, Inbound, MessageEndpointConnection
 pub use self::error::MessagingError;
 pub use self::listener::{
     CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, MessageEndpointListenerDocument, REASSEMBLY_BYTES_MAX,
-    REASSEMBLY_BYTES_SHARED_MAX,
+    MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
+    REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
 };
 pub use self::refusals::Refusals;
 

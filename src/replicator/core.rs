@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::config::{EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, STOP_TIMEOUT};
+use super::conflicts::OpenConflicts;
 use super::error::SessionError;
 use super::event::{Activity, Direction, Progress, SessionEvent};
 use super::extension::RevsFormat;
@@ -164,6 +165,8 @@ pub(super) struct Core {
     /// Changes that are known to be there and are not read yet; part of the total.
     pub unread: u64,
     pub report_documents: bool,
+    /// Of the passive side.
+    pub open_conflicts: OpenConflicts,
     /// Largest body that fits into a message, in bytes.
     pub body_size_max: usize,
     /// What could not be synced of each collection, once it is known which there are.
@@ -204,6 +207,7 @@ impl Core {
             progress: Progress::default(),
             unread: 0,
             report_documents,
+            open_conflicts: OpenConflicts::default(),
             lists: Vec::new(),
             left_out: Unsynced::default(),
             unsynced_told: Unsynced::default(),
@@ -421,6 +425,11 @@ impl Core {
         self.phase == Phase::Finished
     }
 
+    /// Whether there is work.
+    pub fn activity(&self) -> Activity {
+        self.activity
+    }
+
     /// Notes busy or idle.
     pub fn set_activity(&mut self, activity: Activity) {
         if activity == Activity::Idle && !self.is_finished() {
@@ -510,6 +519,11 @@ impl Core {
             self.unsynced_told = unsynced.clone();
             self.events.push_back(SessionEvent::Unsynced(Box::new(unsynced)));
         }
+    }
+
+    /// Tells the driver something.
+    pub fn push_event(&mut self, event: SessionEvent) {
+        self.events.push_back(event);
     }
 
     /// Reports a document.

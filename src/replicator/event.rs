@@ -1,5 +1,6 @@
 //! What a session tells its driver.
 
+use super::conflicts::ConflictOutcome;
 use super::error::SessionError;
 use super::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
 use super::unsynced::Unsynced;
@@ -54,6 +55,15 @@ pub enum SessionEvent {
         deleted: bool,
         /// Why it failed.
         error: Option<ErrorReply>,
+    },
+    /// Both sides have changed a document since they last had the same of it: how that was resolved, or is to be.
+    Conflict {
+        /// Full name of the collection.
+        collection: String,
+        /// The document's ID.
+        id: String,
+        /// How.
+        outcome: ConflictOutcome,
     },
     /// What this session and those before it could not sync, all together; when that has changed, and before the end.
     Unsynced(Box<Unsynced>),

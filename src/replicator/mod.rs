@@ -7,6 +7,7 @@ mod active;
 mod bounded_json;
 pub mod checkpoint;
 pub mod config;
+mod conflicts;
 mod core;
 pub(crate) mod driver;
 pub mod error;
@@ -28,11 +29,12 @@ pub mod store;
 pub mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};
+pub use self::conflicts::ConflictOutcome;
 pub use self::driver::ConnectionLimits;
 pub use self::event::Direction;
 pub use self::handle::{
-    DocumentReplication, ListenerToken, Replicator, ReplicatorActivity, ReplicatorConfiguration,
-    ReplicatorError, ReplicatorProgress, ReplicatorStatus,
+    ConflictReport, DocumentReplication, ListenerToken, Replicator, ReplicatorActivity,
+    ReplicatorConfiguration, ReplicatorError, ReplicatorProgress, ReplicatorStatus,
 };
 pub use self::resolver::{DefaultResolver, FnResolver};
 pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};

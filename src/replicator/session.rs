@@ -84,8 +84,11 @@ impl Session {
         }
     }
 
-    /// The connection is over, whatever ended it: keeps what could not be synced.
+    /// The connection is over, whatever ended it: keeps what could not be synced, and may have last events.
     pub fn close(&mut self, store: &dyn ReplicaStore) {
+        if let Role::Passive(passive) = &mut self.role {
+            passive.tell_kept_conflicts(&mut self.core);
+        }
         if let Err(error) = self.core.save_lists(store) {
             tracing::warn!(%error, "cannot keep the list of what could not be synced");
         }
@@ -404,12 +407,17 @@ impl Session {
             }
             // The active side resolves it.
             CommitOutcome::Conflict { .. } => {
+                self.core.conflict_refused(collection, id);
                 self.core.report(direction, collection, id, deleted, Some(refuse::conflict()));
             }
             _ => {
                 if !matches!(outcome, CommitOutcome::AlreadyKnown { .. }) {
                     // Ours that the peer refused is not the newest any more.
                     self.core.settled(Direction::Sent, collection, id);
+                    self.core.conflict_ended(collection, revision);
+                }
+                if let CommitOutcome::Resolved { outcome, .. } = outcome {
+                    self.core.tell_conflict(collection, id, *outcome);
                 }
                 self.core.succeeded(direction, collection, id, deleted);
             }

@@ -7,6 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::conflicts::ConflictOutcome;
 use crate::database::revision::{RevId, VersionVector};
 use crate::database::{DOCUMENT_BODY_MAX, Invalid, clip};
 
@@ -73,6 +74,8 @@ pub enum CommitOutcome {
         sequence: u64,
         /// Whether the result differs from the incoming revision, so that the peer lacks it.
         push: bool,
+        /// Which side was kept.
+        outcome: ConflictOutcome,
     },
     /// Refused for what it is: bad JSON, bad ID, too large. Nothing of it was stored.
     Rejected(Rejection),

@@ -108,7 +108,9 @@ fn conflicts_are_refused_or_resolved() {
         assert_eq!(refused, [CommitOutcome::Conflict { local }]);
         let resolver = Always(resolution.clone());
         let outcomes = push(&a, &b, 0, ConflictPolicy::Resolve(&resolver));
-        assert!(matches!(outcomes[..], [CommitOutcome::Resolved { sequence: 2, push }] if push == is_pushed));
+        assert!(
+            matches!(outcomes[..], [CommitOutcome::Resolved { sequence: 2, push, .. }] if push == is_pushed)
+        );
         let found = in_b.get("x").expect("read").map(|d| Value::Object(d.into_body()));
         assert_eq!(found, body, "{resolution:?}");
         // What came of it is news for the other side, and no conflict any more.

@@ -152,10 +152,10 @@ impl Active {
             _ => {}
         }
         match outcome {
-            CommitOutcome::Inserted { sequence } | CommitOutcome::Resolved { sequence, push: false } => {
+            CommitOutcome::Inserted { sequence } | CommitOutcome::Resolved { sequence, push: false, .. } => {
                 push.peer_has(*sequence);
             }
-            CommitOutcome::Resolved { sequence, push: true } => push.resolution_made(core, *sequence),
+            CommitOutcome::Resolved { sequence, push: true, .. } => push.resolution_made(core, *sequence),
             _ => {}
         }
     }

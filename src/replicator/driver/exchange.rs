@@ -127,6 +127,7 @@ impl Exchange {
         self.end_stream(&result).await;
         self.settle_commits().await;
         self.setup.session.close(&*self.setup.store);
+        self.drain_session(observer);
         result
     }
 

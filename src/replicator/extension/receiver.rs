@@ -67,8 +67,12 @@ pub(in crate::replicator) fn sort(
             Content::Offer => match refuse_entry(core, collection, &entry) {
                 None => {
                     let answer = answer_offer(core, collection, &entry, on_conflict, store)?;
-                    if matches!(answer, RevAnswer::Stored(_) | RevAnswer::Known) {
-                        core.settled(Direction::Received, collection, &entry.id);
+                    match answer {
+                        RevAnswer::Stored(_) | RevAnswer::Known => {
+                            core.settled(Direction::Received, collection, &entry.id);
+                        }
+                        RevAnswer::Conflict(_) => core.conflict_refused(collection, &entry.id),
+                        _ => {}
                     }
                     Some(answer)
                 }

@@ -22,6 +22,7 @@ pub use self::status::{ListenerToken, ReplicatorActivity, ReplicatorProgress, Re
 use self::retry::RetryPolicy;
 use self::status::{Listeners, lock};
 use super::config::ActiveConfig;
+use super::conflicts::ConflictOutcome;
 use super::driver::{self, DriverEvent, Setup, StopSignal};
 use super::error::SessionError;
 use super::event::{Activity, Direction, SessionEvent};
@@ -45,6 +46,17 @@ pub struct DocumentReplication {
     pub error: Option<ErrorReply>,
 }
 
+/// A conflict that was met, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictReport {
+    /// Full name of the document's collection.
+    pub collection: String,
+    /// The document's ID.
+    pub id: String,
+    /// What became of it, as seen from this side.
+    pub outcome: ConflictOutcome,
+}
+
 /// The active side of a replication. Dropping it equals [`stop`](Self::stop).
 pub struct Replicator {
     inner: Arc<Inner>,
@@ -55,6 +67,7 @@ struct Inner {
     status: watch::Sender<ReplicatorStatus>,
     changes: Listeners<ReplicatorStatus>,
     documents: Listeners<DocumentReplication>,
+    conflicts: Listeners<ConflictReport>,
     control: Mutex<Control>,
     /// Follows `Control::run`.
     wanted: watch::Sender<u64>,
@@ -80,6 +93,7 @@ impl Replicator {
             status: watch::Sender::new(ReplicatorStatus::new(ReplicatorActivity::Stopped)),
             changes: Listeners::new(),
             documents: Listeners::new(),
+            conflicts: Listeners::new(),
             control: Mutex::new(control),
             wanted: watch::Sender::new(0),
             retry_now: Notify::new(),
@@ -161,6 +175,15 @@ impl Replicator {
         callback: impl Fn(&DocumentReplication) + Send + Sync + 'static,
     ) -> ListenerToken {
         self.inner.documents.add(callback)
+    }
+
+    /// Calls back with each conflict that was resolved, from the replicator's task; the callback must not block. To hear of
+    /// all, add it before `start`.
+    pub fn add_conflict_listener(
+        &self,
+        callback: impl Fn(&ConflictReport) + Send + Sync + 'static,
+    ) -> ListenerToken {
+        self.inner.conflicts.add(callback)
     }
 
     /// Waits until the status is as wanted, and gives it. Returns at once if it is so already. A state that passes
@@ -379,6 +402,10 @@ impl Inner {
                 error,
             }) => {
                 self.documents.notify(&DocumentReplication { direction, collection, id, deleted, error });
+                false
+            }
+            DriverEvent::Session(SessionEvent::Conflict { collection, id, outcome }) => {
+                self.conflicts.notify(&ConflictReport { collection, id, outcome });
                 false
             }
             DriverEvent::Session(SessionEvent::Unsynced(unsynced)) => {

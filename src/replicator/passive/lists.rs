@@ -21,6 +21,27 @@ const ACCEPTED: &str = "0";
 /// What cannot be taken in a reply to `proposeChanges`.
 const REFUSED: &str = "500";
 
+/// The answer to one entry of `proposeChanges`.
+enum Proposal {
+    /// Wanted.
+    Accepted,
+    /// Here already.
+    Known,
+    /// Refused for a conflict, with the local revision if the peer wants to hear of it.
+    Conflict(Option<String>),
+}
+
+impl Proposal {
+    fn into_text(self) -> String {
+        match self {
+            Proposal::Accepted => ACCEPTED.into(),
+            Proposal::Known => "304".into(),
+            Proposal::Conflict(None) => "409".into(),
+            Proposal::Conflict(Some(rev)) => format!("{{\"status\":409,\"rev\":\"{rev}\"}}"),
+        }
+    }
+}
+
 /// Answers `proposeChanges`.
 pub(crate) fn answer_proposals(
     core: &mut Core,
@@ -45,7 +66,11 @@ pub(crate) fn answer_proposals(
             continue;
         }
         let local = core.durable_revision(collection, &entry.id, store)?;
-        answers.push(answer_proposal(entry, local.as_ref(), &mut vector_bytes));
+        let answer = answer_proposal(entry, local.as_ref(), &mut vector_bytes);
+        if matches!(answer, Proposal::Conflict(_)) {
+            core.conflict_refused(collection, &entry.id);
+        }
+        answers.push(answer.into_text());
     }
     Ok(Answer::Now(list_reply(write_answers(&answers, ACCEPTED))))
 }
@@ -55,33 +80,32 @@ fn answer_proposal(
     entry: &ProposedEntry,
     local: Option<&Change>,
     vector_bytes: &mut Option<usize>,
-) -> String {
-    let Some(local) = local else { return ACCEPTED.into() };
+) -> Proposal {
+    let Some(local) = local else { return Proposal::Accepted };
     // What the proposer knows of, its revision includes.
     let proposed = match &entry.known {
         Some(known) => entry.vector.with_history_of(known),
         None => entry.vector.clone(),
     };
     if is_known(&local.vector, &proposed, entry.vector.id()) {
-        return "304".into();
+        return Proposal::Known;
     }
     let descends = proposed.contains(local.vector.current);
     let untold = local.vector.knows(entry.vector.id()).is_none();
     // A new document may take the place of a tombstone.
     if descends || untold || (local.deleted && entry.known.is_none()) {
-        return ACCEPTED.into();
+        return Proposal::Accepted;
     }
-    let Some(left) = vector_bytes else { return "409".into() };
+    let Some(left) = vector_bytes else { return Proposal::Conflict(None) };
     let vector = local.vector.versions_text();
-    let rev = match left.checked_sub(vector.len()) {
+    Proposal::Conflict(Some(match left.checked_sub(vector.len()) {
         Some(rest) => {
             *left = rest;
             vector
         }
         // The reply to a list of long vectors would be longer than the peer takes: the pull brings the rest.
         None => local.vector.id().to_string(),
-    };
-    format!("{{\"status\":409,\"rev\":\"{rev}\"}}")
+    }))
 }
 
 /// Whether a listed revision need not be sent. One that crosses the local one is wanted, and one that may do so: it comes

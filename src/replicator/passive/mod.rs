@@ -10,6 +10,7 @@ use super::config::{
     CHECKPOINT_CLIENT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_SIZE_MAX, COLLECTIONS_MAX, DOCUMENT_IDS_MAX,
     PassiveConfig,
 };
+use super::conflicts::ConflictOutcome;
 use super::core::{Answer, Awaiting, Core, Fault, SessionCollection};
 use super::error::SessionError;
 use super::event::Activity;
@@ -322,6 +323,19 @@ impl Passive {
         self.lists_saved = Some(core.now);
         if let Err(error) = core.save_lists(store) {
             tracing::warn!(%error, "cannot keep the list of what could not be synced");
+        }
+    }
+
+    /// The connection is over. A peer that was sent everything, and has pushed nothing over ours, has kept ours. A stock peer
+    /// may yet push what it decided, with its next sync.
+    pub fn tell_kept_conflicts(&self, core: &mut Core) {
+        if !core.extension || core.activity() != Activity::Idle {
+            return;
+        }
+        for (collection, id) in core.open_conflicts.take() {
+            if self.subscriptions.get(collection).is_some_and(Option::is_some) {
+                core.tell_conflict(collection, &id, ConflictOutcome::Local);
+            }
         }
     }
 

@@ -7,8 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::exchange::{COMBINATIONS, active, errors, fill, passive, stores, sync};
 use super::memory_store::MemoryStore;
-use super::pair::Pair;
+use super::pair::{Pair, Side};
+use crate::replicator::ConflictOutcome;
 use crate::replicator::config::*;
+use crate::replicator::event::SessionEvent;
 use crate::replicator::resolver::FnResolver;
 use crate::replicator::store::{Conflict, Resolution};
 
@@ -27,6 +29,18 @@ fn resolver(
             }
         })
     }))
+}
+
+/// What a side told of conflicts.
+fn told(side: &Side) -> Vec<ConflictOutcome> {
+    let outcome = |event: &SessionEvent| match event {
+        SessionEvent::Conflict { collection, id, outcome } => {
+            assert_eq!((collection.as_str(), id.as_str()), ("_default", "c"));
+            Some(*outcome)
+        }
+        _ => None,
+    };
+    side.events.iter().filter_map(outcome).collect()
 }
 
 #[test]
@@ -51,6 +65,7 @@ fn conflicts_are_resolved_on_the_active_side() {
                 };
                 let mut pair = Pair::new(2, config.clone(), passive(theirs), &a, &p);
                 pair.run_for(Duration::from_secs(3));
+                pair.close();
                 let body =
                     |store: &MemoryStore| store.body("c").map(|b| serde_json::from_str::<Value>(&b).unwrap());
                 assert_eq!(body(&a), result, "{name}");
@@ -67,6 +82,18 @@ fn conflicts_are_resolved_on_the_active_side() {
                     crate::database::revision::Causality::Same
                 );
                 assert_eq!(errors(&pair), Vec::<String>::new());
+                let (here, there) = match name {
+                    "local" => (ConflictOutcome::Local, ConflictOutcome::Remote),
+                    "remote" => (ConflictOutcome::Remote, ConflictOutcome::Local),
+                    "merge" => (ConflictOutcome::Merged, ConflictOutcome::Merged),
+                    _ => (ConflictOutcome::Deleted, ConflictOutcome::Deleted),
+                };
+                assert_eq!(told(&pair.a), [here]);
+                // What a stock peer decides comes with its next run.
+                let is_told = (ours && theirs) || (continuous && name != "remote");
+                let mut expected = vec![ConflictOutcome::Open];
+                expected.extend(is_told.then_some(there));
+                assert_eq!(told(&pair.p), expected, "{name} {ours} {theirs} continuous {continuous}");
             }
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::database::revision::{Causality, RevId, SourceId, Version, VersionVector};
 use crate::database::validate::{check_body, parse_json};
+use crate::replicator::ConflictOutcome;
 use crate::replicator::store::*;
 
 #[derive(Clone)]
@@ -207,21 +208,35 @@ impl MemoryStore {
         };
         let text = |map: &Map<String, Value>| Bytes::from(Value::Object(map.clone()).to_string());
         let both = (local.change.vector.clone(), revision.vector.clone());
-        let (vector, deleted, body, push) = match resolver.resolve(&conflict) {
+        let (vector, deleted, body, push, outcome) = match resolver.resolve(&conflict) {
             Err(error) => return CommitOutcome::Rejected(Rejection::Resolver(error)),
-            Ok(Resolution::Local) => {
-                (both.0.kept_against(&both.1), local.change.deleted, local.change.body.clone().unwrap(), true)
+            Ok(Resolution::Local) => (
+                both.0.kept_against(&both.1),
+                local.change.deleted,
+                local.change.body.clone().unwrap(),
+                true,
+                ConflictOutcome::Local,
+            ),
+            Ok(Resolution::Remote) => {
+                (revision.vector.clone(), revision.deleted, body_text, false, ConflictOutcome::Remote)
             }
-            Ok(Resolution::Remote) => (revision.vector.clone(), revision.deleted, body_text, false),
-            Ok(Resolution::Merge(merged)) => {
-                (both.0.merged_with(&both.1, self.tick()), false, text(&merged), true)
-            }
-            Ok(Resolution::Delete) => {
-                (both.0.merged_with(&both.1, self.tick()), true, Bytes::from_static(b"{}"), true)
-            }
+            Ok(Resolution::Merge(merged)) => (
+                both.0.merged_with(&both.1, self.tick()),
+                false,
+                text(&merged),
+                true,
+                ConflictOutcome::Merged,
+            ),
+            Ok(Resolution::Delete) => (
+                both.0.merged_with(&both.1, self.tick()),
+                true,
+                Bytes::from_static(b"{}"),
+                true,
+                ConflictOutcome::Deleted,
+            ),
         };
         let sequence = insert(c, id, vector, deleted, body, Some(current), !push);
-        CommitOutcome::Resolved { sequence, push }
+        CommitOutcome::Resolved { sequence, push, outcome }
     }
 }
 

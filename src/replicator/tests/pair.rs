@@ -233,10 +233,16 @@ impl Pair {
     /// Runs a one-shot session to its end.
     pub fn run(&mut self) -> Result<(), SessionError> {
         self.run_for(Duration::from_secs(100));
+        self.close();
+        self.a.finished.clone().expect("the active side ends")
+    }
+
+    /// The connection is over.
+    pub fn close(&mut self) {
         for side in [&mut self.a, &mut self.p] {
             side.session.close(&*side.store);
+            side.drain_events();
         }
-        self.a.finished.clone().expect("the active side ends")
     }
 
     /// Runs until so many frames have gone.
