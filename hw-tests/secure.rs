@@ -42,7 +42,8 @@ fn member(device: u8) -> (SecureConfig, Keyring) {
     let config =
         SecureConfig::new(Arc::new(Identity::from_private([device; 32])), Arc::new(GroupOnly(Psk([9; 32]))));
     let keyring = Keyring::new(&config.identity, &*config.policy);
-    (config, keyring)
+    // As over a link: the first message is an offer.
+    (SecureConfig { fresh: Some([3; 32]), ..config }, keyring)
 }
 
 /// At each stage that a peer can bring a handshake to and leave it at. Run by itself: the count is the process's.

@@ -8,6 +8,7 @@
 mod memory;
 
 mod attacker;
+mod replay;
 mod server;
 
 use std::time::Duration;

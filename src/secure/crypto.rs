@@ -11,8 +11,28 @@ use zeroize::Zeroize;
 /// Bytes of keys, seeds and tags.
 pub(super) const KEY_BYTES: usize = 32;
 
+#[cfg(test)]
+thread_local! {
+    static WORK: std::cell::Cell<[usize; 2]> = const { std::cell::Cell::new([0; 2]) };
+}
+
+/// MACs, and multiplications on the curve, of this thread so far: what a peer could measure as time.
+#[cfg(test)]
+pub(super) fn work() -> [usize; 2] {
+    WORK.get()
+}
+
+#[cfg(test)]
+fn count(kind: usize) {
+    let mut work = WORK.get();
+    work[kind] += 1;
+    WORK.set(work);
+}
+
 /// BLAKE2s with a key of 32 bytes, over the parts one after the other.
 pub(super) fn mac(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
+    #[cfg(test)]
+    count(0);
     let mut mac = Blake2sMac256::new(key.into());
     for part in parts {
         mac.update(part);
@@ -30,11 +50,15 @@ pub(super) fn resume_tag(key: &[u8; KEY_BYTES], transcript: &[u8]) -> [u8; 16] {
 
 /// The public key of a private one.
 pub(super) fn public_key(private: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
+    #[cfg(test)]
+    count(1);
     MontgomeryPoint::mul_base_clamped(*private).to_bytes()
 }
 
 /// X25519; `None` if the result is zero, which only a public key made for that brings about.
 pub(super) fn diffie_hellman(private: &[u8; KEY_BYTES], public: &[u8; KEY_BYTES]) -> Option<[u8; KEY_BYTES]> {
+    #[cfg(test)]
+    count(1);
     let shared = MontgomeryPoint(*public).mul_clamped(*private).to_bytes();
     (shared.iter().fold(0, |all, byte| all | byte) != 0).then_some(shared)
 }

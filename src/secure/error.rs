@@ -20,7 +20,7 @@ pub enum SecureError {
         first: u8,
     },
     /// No version in common.
-    #[error("the peer speaks versions {min} to {max} of the secure session, this side {ours} only")]
+    #[error("{}", version_text(*min, *max, *ours))]
     Version {
         /// The peer's lowest.
         min: u8,
@@ -98,6 +98,14 @@ pub enum SecureError {
     /// The system gave no randomness, or a key cannot be used.
     #[error("the key cannot be used")]
     Key,
+}
+
+fn version_text(min: u8, max: u8, ours: u8) -> String {
+    let theirs = if min == max { format!("version {min}") } else { format!("versions {min} to {max}") };
+    let older = if max < ours { "the other device" } else { "this device" };
+    format!(
+        "the peer speaks {theirs} of the secure session, this side version {ours}: update gattway on {older}"
+    )
 }
 
 impl SecureError {

@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! active                                                        passive
-//!   OFFER   versions, for each key that may be known there: Noise message 1  --->
+//!   OFFER   versions; asks for something fresh  --->                        not over a link, whose beginning
+//!                        <---  CHALLENGE   32 random bytes                  is fresh of its passive side
+//!   OFFER   versions, marks and Noise message 1 of eight keys  --->
 //!       <---  ACCEPT   version, which of them, Noise message 2
 //!   PROVE   Noise message 3, and from here on records  --->
 //!       <---  records, the first of which says "admitted" or why not
 //! ```
-//! The Noise pattern is XX: both sides show their static key under encryption and prove it. Where both know a key already
-//! (that of the group, or the one that two paired devices can compute), it is mixed in first (psk0): message 1 then holds
-//! only for who has that key, so that the passive side answers no stranger and shows its identity to none, and an
-//! eavesdropper learns neither identity. Whoever is offered several keys tries each; a wrong one costs it some hashing.
+//! The Noise pattern is XX with a key that both know (that of the group, or the one that two paired devices can compute)
+//! mixed in first (psk0): message 1 then holds only for who has that key, so that the passive side answers no stranger and
+//! shows its identity to none, and an eavesdropper learns neither identity. What is fresh of the passive side goes into the
+//! prologue: a first message that was overheard holds on no other connection, so its repetition tells nobody who knows it.
 //!
 //! ACCEPT says under encryption which offer it answers, and repeats a hash of all that was offered, so that nobody in
-//! between can take away a stronger offer unnoticed.
+//! between can take away a stronger offer unnoticed. What an OFFER is made of is in `offer`.
 
 use bytes::{BufMut, BytesMut};
 use snow::{Builder, HandshakeState, TransportState};
@@ -21,10 +23,11 @@ use zeroize::Zeroizing;
 
 use super::crypto::{KEY_BYTES, Resolver, Seeded, mac};
 use super::error::{RefuseReason, SecureError};
-use super::{Authentication, Identity, PEER_ID_BYTES, PeerId, PeerPolicy, Psk};
+use super::offer::{Fresh, Keyring, Offers, filled, question, write_offers};
+use super::{Authentication, Identity, PEER_ID_BYTES, PeerId, Psk};
 
-/// The version of this protocol.
-pub const SECURE_VERSION: u8 = 1;
+/// The version of this protocol. Version 1 is not spoken any more: its first message held for whoever repeated it.
+pub const SECURE_VERSION: u8 = 2;
 /// What every message of the handshake begins with. No frame of a plain peer does: as a WebSocket frame it would have a
 /// reserved bit set.
 pub(super) const MAGIC: u8 = 0x47;
@@ -32,12 +35,7 @@ pub(super) const MAGIC: u8 = 0x47;
 pub(super) const HEAD_BYTES: usize = 4;
 /// Most bytes of one message behind its head.
 pub const HANDSHAKE_BYTES_MAX: usize = 512;
-/// Keys that are offered in one handshake at most.
-pub const OFFERS_MAX: usize = 8;
-/// Paired peers whose keys the passive side tries at most.
-pub const PAIRED_MAX: usize = 32;
 
-const XX: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
 const XX_PSK0: &str = "Noise_XXpsk0_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"gattway secure session";
 /// Bytes that each side adds to the key of resumes.
@@ -54,74 +52,14 @@ pub(super) enum Kind {
     Accept = 2,
     Prove = 3,
     Refuse = 4,
+    Challenge = 5,
 }
 
 impl Kind {
     pub(super) fn from_code(code: u8) -> Option<Kind> {
-        [Kind::Offer, Kind::Accept, Kind::Prove, Kind::Refuse].into_iter().find(|kind| *kind as u8 == code)
-    }
-}
-
-/// What an offer is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OfferKind {
-    /// A key that both know is mixed in.
-    Keyed = 1,
-    /// Whoever it is.
-    Open = 2,
-    /// For pairing: whoever it is, and no replication follows.
-    Pairing = 3,
-}
-
-impl OfferKind {
-    fn pattern(self) -> &'static str {
-        if self == OfferKind::Keyed { XX_PSK0 } else { XX }
-    }
-
-    /// Bytes of its first Noise message: an ephemeral key, and a tag if a key is mixed in.
-    fn message_bytes(self) -> usize {
-        if self == OfferKind::Keyed { KEY_BYTES + 16 } else { KEY_BYTES }
-    }
-}
-
-/// The keys that this side shares with others, worked out once for many handshakes.
-#[derive(Clone, Debug, Default)]
-pub struct Keyring {
-    keys: Vec<(Authentication, Psk)>,
-    strangers: bool,
-    pairing: bool,
-}
-
-impl Keyring {
-    /// The keys of the group and of paired peers, as the policy has them now.
-    pub fn new(identity: &Identity, policy: &dyn PeerPolicy) -> Keyring {
-        let group = policy.group_psk().map(|psk| (Authentication::Group, psk));
-        let paired = policy.paired().into_iter().filter(|peer| *peer != identity.id()).take(PAIRED_MAX);
-        let paired = paired.filter_map(|peer| Some((Authentication::Paired, identity.pair_psk(&peer)?)));
-        Keyring {
-            keys: group.into_iter().chain(paired).collect(),
-            strangers: policy.admits_strangers(),
-            pairing: false,
-        }
-    }
-
-    /// For a handshake by which two devices are paired: no key is known, and only somebody who pairs too is met.
-    pub fn pairing() -> Keyring {
-        Keyring { keys: Vec::new(), strangers: false, pairing: true }
-    }
-
-    /// Whether there is nothing that an active side could offer with it.
-    pub fn is_empty(&self) -> bool {
-        self.offers().is_empty()
-    }
-
-    /// What an active side offers with it, strongest first.
-    fn offers(&self) -> Vec<(OfferKind, Authentication, Option<&Psk>)> {
-        let open =
-            if self.pairing { Some(OfferKind::Pairing) } else { self.strangers.then_some(OfferKind::Open) };
-        let keyed = self.keys.iter().map(|(via, psk)| (OfferKind::Keyed, *via, Some(psk)));
-        let keyed = keyed.take(OFFERS_MAX - usize::from(open.is_some()));
-        keyed.chain(open.map(|kind| (kind, Authentication::Open, None))).collect()
+        [Kind::Offer, Kind::Accept, Kind::Prove, Kind::Refuse, Kind::Challenge]
+            .into_iter()
+            .find(|kind| *kind as u8 == code)
     }
 }
 
@@ -144,22 +82,19 @@ struct Half {
 impl Half {
     fn new(
         identity: &Identity,
-        kind: OfferKind,
-        psk: Option<&Psk>,
-        via: Authentication,
+        fresh: &Fresh,
+        (via, psk): (Authentication, &Psk),
         seed: [u8; KEY_BYTES],
         initiator: bool,
     ) -> Result<Half, SecureError> {
         let resolver = Resolver::new(seed, identity.private(), identity.id().as_bytes());
-        let params = kind.pattern().parse().map_err(|_| SecureError::Key)?;
-        let prologue = [PROLOGUE, &[SECURE_VERSION, kind as u8]].concat();
+        let params = XX_PSK0.parse().map_err(|_| SecureError::Key)?;
+        let prologue = [PROLOGUE, &[SECURE_VERSION], fresh].concat();
         let build = || {
-            let mut builder = Builder::with_resolver(params, Box::new(resolver))
+            let builder = Builder::with_resolver(params, Box::new(resolver))
                 .local_private_key(identity.private())?
-                .prologue(&prologue)?;
-            if let Some(psk) = psk {
-                builder = builder.psk(0, &psk.0)?;
-            }
+                .prologue(&prologue)?
+                .psk(0, &psk.0)?;
             if initiator { builder.build_initiator() } else { builder.build_responder() }
         };
         Ok(Half { noise: build().map_err(|_: snow::Error| SecureError::Key)?, via })
@@ -251,6 +186,22 @@ fn share(random: &mut Seeded) -> Zeroizing<[u8; SHARE_BYTES]> {
     share
 }
 
+/// Writes the OFFER that asks for something fresh.
+pub(super) fn ask(out: &mut BytesMut) -> Result<(), SecureError> {
+    envelope(Kind::Offer, out, |out| {
+        question(out);
+        Ok(())
+    })
+}
+
+/// Answers it.
+pub(super) fn challenge(fresh: &Fresh, out: &mut BytesMut) -> Result<(), SecureError> {
+    envelope(Kind::Challenge, out, |out| {
+        out.put_slice(fresh);
+        Ok(())
+    })
+}
+
 /// The active side, from OFFER to PROVE.
 pub(super) struct Offering {
     halves: Vec<Half>,
@@ -264,22 +215,23 @@ impl Offering {
         identity: &Identity,
         keyring: &Keyring,
         entropy: [u8; KEY_BYTES],
+        fresh: &Fresh,
         out: &mut BytesMut,
     ) -> Result<Offering, SecureError> {
         let mut random = Seeded::new(entropy);
-        let offers = keyring.offers();
-        if offers.is_empty() {
-            return Err(SecureError::NothingToOffer);
-        }
+        // One ephemeral key for all: of eight sessions that begin with it one goes on, and their keys have nothing in common.
+        let seed = random.next();
+        let offers = filled(keyring, &mut random);
         let mut halves = Vec::with_capacity(offers.len());
-        let mut body = BytesMut::new();
-        body.put_slice(&[SECURE_VERSION, SECURE_VERSION, offers.len() as u8]);
-        for (kind, via, psk) in offers {
-            let mut half = Half::new(identity, kind, psk, via, random.next(), true)?;
-            body.put_u8(kind as u8);
-            half.write(&[], &mut body)?;
+        let mut messages = Vec::with_capacity(offers.len());
+        for key in &offers {
+            let mut half = Half::new(identity, fresh, (key.via, &key.psk), seed, true)?;
+            let mut message = BytesMut::new();
+            half.write(&[], &mut message)?;
+            messages.push(message);
             halves.push(half);
         }
+        let body = write_offers(&offers, &messages, fresh)?;
         envelope(Kind::Offer, out, |out| {
             out.put_slice(&body);
             Ok(())
@@ -323,34 +275,44 @@ pub(super) struct Accepting {
     share: Zeroizing<[u8; SHARE_BYTES]>,
 }
 
+/// What is random of a passive side, drawn at once, so that what is drawn tells nothing of what happens.
+pub(super) struct Dice {
+    /// For CHALLENGE.
+    pub(super) fresh: Fresh,
+    blind: Psk,
+    seed: [u8; KEY_BYTES],
+    share: Zeroizing<[u8; SHARE_BYTES]>,
+}
+
+impl Dice {
+    pub(super) fn new(entropy: [u8; KEY_BYTES]) -> Dice {
+        let mut random = Seeded::new(entropy);
+        let (fresh, blind, seed) = (random.next(), Psk(random.next()), random.next());
+        Dice { fresh, blind, seed, share: share(&mut random) }
+    }
+}
+
 impl Accepting {
-    /// Takes OFFER, writes ACCEPT.
+    /// Takes the offers of OFFER, whose whole body is `body`, and writes ACCEPT.
     pub(super) fn start(
         identity: &Identity,
         keyring: &Keyring,
-        body: &[u8],
-        entropy: [u8; KEY_BYTES],
+        (body, offers): (&[u8], &Offers<'_>),
+        fresh: &Fresh,
+        dice: Dice,
         out: &mut BytesMut,
     ) -> Result<Accepting, SecureError> {
-        let [min, max, count, offers @ ..] = body else { return Err(SecureError::Malformed) };
-        if !(*min..=*max).contains(&SECURE_VERSION) {
-            return Err(SecureError::Version { min: *min, max: *max, ours: SECURE_VERSION });
-        }
-        if usize::from(*count) > OFFERS_MAX {
-            return Err(SecureError::TooLong { max: OFFERS_MAX, actual: usize::from(*count) });
-        }
-        let mut random = Seeded::new(entropy);
-        let (index, mut half) = choose(identity, keyring, usize::from(*count), offers, &mut random)?
-            .ok_or(SecureError::Stranger)?;
-        let share = share(&mut random);
-        let mut payload = Zeroizing::new(vec![SECURE_VERSION, index]);
+        let chosen = offers.choose(keyring, fresh, &dice.blind).ok_or(SecureError::Stranger)?;
+        let mut half = Half::new(identity, fresh, (chosen.via, &chosen.psk), dice.seed, false)?;
+        half.read(&chosen.message)?;
+        let mut payload = Zeroizing::new(vec![SECURE_VERSION, chosen.index]);
         payload.extend_from_slice(&offer_hash(body));
-        payload.extend_from_slice(&share[..]);
+        payload.extend_from_slice(&dice.share[..]);
         envelope(Kind::Accept, out, |out| {
-            out.put_slice(&[SECURE_VERSION, index]);
+            out.put_slice(&[SECURE_VERSION, chosen.index]);
             half.write(&payload, out)
         })?;
-        Ok(Accepting { half, share })
+        Ok(Accepting { half, share: dice.share })
     }
 
     /// Whether the peer has shown a key that this side knows.
@@ -364,46 +326,4 @@ impl Accepting {
         let theirs = payload.get(..SHARE_BYTES).ok_or(SecureError::Malformed)?;
         self.half.finish(theirs, &self.share[..])
     }
-}
-
-/// The first offer that holds here, and this side's half of it.
-fn choose(
-    identity: &Identity,
-    keyring: &Keyring,
-    count: usize,
-    mut offers: &[u8],
-    random: &mut Seeded,
-) -> Result<Option<(u8, Half)>, SecureError> {
-    let seed = random.next();
-    let mut chosen = None;
-    for index in 0..count {
-        let [kind, rest @ ..] = offers else { return Err(SecureError::Malformed) };
-        let known = [OfferKind::Keyed, OfferKind::Open, OfferKind::Pairing];
-        let kind = known.into_iter().find(|known| *known as u8 == *kind).ok_or(SecureError::Malformed)?;
-        let (message, rest) = rest.split_at_checked(kind.message_bytes()).ok_or(SecureError::Malformed)?;
-        offers = rest;
-        if chosen.is_some() {
-            continue;
-        }
-        let attempt = |psk: Option<&Psk>, via| {
-            let mut half = Half::new(identity, kind, psk, via, seed, false)?;
-            Ok::<_, SecureError>(half.read(message).is_ok().then_some((index as u8, half)))
-        };
-        chosen = match kind {
-            OfferKind::Keyed => {
-                let mut found = None;
-                for (via, psk) in &keyring.keys {
-                    found = attempt(Some(psk), *via)?;
-                    if found.is_some() {
-                        break;
-                    }
-                }
-                found
-            }
-            OfferKind::Open if keyring.strangers && !keyring.pairing => attempt(None, Authentication::Open)?,
-            OfferKind::Pairing if keyring.pairing => attempt(None, Authentication::Open)?,
-            OfferKind::Open | OfferKind::Pairing => None,
-        };
-    }
-    if offers.is_empty() { Ok(chosen) } else { Err(SecureError::Malformed) }
 }

@@ -10,6 +10,7 @@
 //! | `peer` | [`PeerId`]: the public key by which a device is known |
 //! | `identity` | [`Identity`]: the key pair of a database, and its file |
 //! | `policy` | [`PeerPolicy`]: the question to whoever keeps the trust list, and its answer, a [`Grant`] or a [`Refusal`] |
+//! | `offer` | which key do the two share, so that only who has it learns the answer |
 //! | `handshake` | Noise XX: who is the peer, and a fresh key |
 //! | `record` | encrypted records, new keys, the authenticated end |
 //! | `session` | [`SecureSession`]: one connection of either side |
@@ -30,6 +31,7 @@ mod handshake;
 pub(crate) mod identity;
 #[allow(clippy::disallowed_methods)] // file and lock
 pub mod list;
+mod offer;
 pub mod pairing;
 mod peer;
 mod policy;
@@ -39,8 +41,9 @@ mod session;
 pub mod trust;
 
 pub use error::{RefuseReason, SecureError};
-pub use handshake::{HANDSHAKE_BYTES_MAX, Keyring, OFFERS_MAX, PAIRED_MAX, SECURE_VERSION};
+pub use handshake::{HANDSHAKE_BYTES_MAX, SECURE_VERSION};
 pub use identity::{IDENTITY_FILE, Identity, IdentityError};
+pub use offer::{FRESH_BYTES, Keyring, OFFERS_MAX, PAIRED_MAX, fresh_of_carrier};
 pub use peer::{PEER_ID_BYTES, PeerId, PeerIdError};
 pub use policy::{
     Access, Authentication, Grant, GroupOnly, PSK_BYTES, PeerPolicy, Permissions, Psk, Refusal,

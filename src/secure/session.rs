@@ -18,12 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use zeroize::Zeroizing;
 
 use super::crypto::{KEY_BYTES, resume_tag};
 use super::error::{RefuseReason, SecureError};
 use super::handshake::{
-    Accepting, Agreed, HANDSHAKE_BYTES_MAX, HEAD_BYTES, Keyring, Kind, MAGIC, Offering, refuse, refused,
+    Accepting, Agreed, Dice, HANDSHAKE_BYTES_MAX, HEAD_BYTES, Kind, MAGIC, Offering, ask, challenge, refuse,
+    refused,
 };
+use super::offer::{FRESH_BYTES, Fresh, Keyring, Said};
 use super::record::{DirectionStats, Opened, Records, RekeyLimits};
 use super::{Authentication, Grant, Identity, PeerId, PeerPolicy};
 use crate::time::Instant;
@@ -46,12 +49,17 @@ pub struct SecureConfig {
     pub timeout: Duration,
     /// When keys are changed.
     pub rekey: RekeyLimits,
+    /// What both sides have that the passive side has chosen at random for this carrier alone, see
+    /// [`fresh_of_carrier`](super::fresh_of_carrier): a link has it. `None`: the passive side is asked for it, which costs a
+    /// round trip. Both sides decide it the same way, by what carries the session.
+    pub fresh: Option<[u8; FRESH_BYTES]>,
 }
 
 impl SecureConfig {
     /// The defaults.
     pub fn new(identity: Arc<Identity>, policy: Arc<dyn PeerPolicy>) -> SecureConfig {
-        SecureConfig { identity, policy, timeout: HANDSHAKE_TIMEOUT, rekey: RekeyLimits::default() }
+        let (timeout, rekey) = (HANDSHAKE_TIMEOUT, RekeyLimits::default());
+        SecureConfig { identity, policy, timeout, rekey, fresh: None }
     }
 }
 
@@ -90,11 +98,23 @@ pub enum SecureEvent {
 }
 
 enum Phase {
+    /// Active: has asked for something fresh.
+    Asking(Keyring, Zeroizing<[u8; KEY_BYTES]>),
     Offering(Box<Offering>),
-    Listening(Keyring, [u8; KEY_BYTES]),
+    Listening(Box<Listening>),
     Accepting(Box<Accepting>),
     Open(Box<Open>),
     Over,
+}
+
+/// A passive side that has heard no offer yet.
+struct Listening {
+    keyring: Keyring,
+    dice: Dice,
+    /// What an offer has to be made for: of the carrier, or of the CHALLENGE that was said.
+    fresh: Option<Fresh>,
+    /// The versions of the question, which no hash covers: those of the offer have to be the same.
+    versions: Option<[u8; 2]>,
 }
 
 struct Open {
@@ -126,9 +146,21 @@ impl SecureSession {
         entropy: [u8; KEY_BYTES],
         now: Instant,
     ) -> Result<SecureSession, SecureError> {
+        if keyring.is_empty() {
+            return Err(SecureError::NothingToOffer);
+        }
         let mut output = BytesMut::new();
-        let offering = Offering::start(&config.identity, keyring, entropy, &mut output)?;
-        let mut session = SecureSession::new(config, Phase::Offering(Box::new(offering)), now);
+        let phase = match &config.fresh {
+            Some(fresh) => {
+                let offering = Offering::start(&config.identity, keyring, entropy, fresh, &mut output)?;
+                Phase::Offering(Box::new(offering))
+            }
+            None => {
+                ask(&mut output)?;
+                Phase::Asking(keyring.clone(), Zeroizing::new(entropy))
+            }
+        };
+        let mut session = SecureSession::new(config, phase, now);
         session.output = output;
         Ok(session)
     }
@@ -140,7 +172,8 @@ impl SecureSession {
         entropy: [u8; KEY_BYTES],
         now: Instant,
     ) -> SecureSession {
-        SecureSession::new(config, Phase::Listening(keyring, entropy), now)
+        let listening = Listening { keyring, dice: Dice::new(entropy), fresh: config.fresh, versions: None };
+        SecureSession::new(config, Phase::Listening(Box::new(listening)), now)
     }
 
     fn new(config: SecureConfig, phase: Phase, now: Instant) -> SecureSession {
@@ -265,6 +298,11 @@ impl SecureSession {
         }
     }
 
+    /// Whether nothing more comes of it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
     /// Counters of what was sent and received.
     pub fn stats(&self) -> Option<(DirectionStats, DirectionStats)> {
         match &self.phase {
@@ -328,17 +366,46 @@ impl SecureSession {
         let kind = Kind::from_code(kind).ok_or(SecureError::Unexpected { kind })?;
         let phase = std::mem::replace(&mut self.phase, Phase::Over);
         match (kind, phase) {
-            (Kind::Refuse, Phase::Offering(_) | Phase::Accepting(_)) => return Err(refused(body)),
-            (Kind::Accept, Phase::Offering(offering)) => self.on_accept(*offering, body)?,
-            (Kind::Offer, Phase::Listening(keyring, entropy)) => {
-                let identity = &self.config.identity;
-                let accepting = Accepting::start(identity, &keyring, body, entropy, &mut self.output)?;
-                self.phase = Phase::Accepting(Box::new(accepting));
+            (Kind::Refuse, Phase::Asking(..) | Phase::Offering(_) | Phase::Accepting(_)) => {
+                return Err(refused(body));
             }
+            (Kind::Challenge, Phase::Asking(keyring, entropy)) => {
+                let fresh = body.try_into().map_err(|_| SecureError::Malformed)?;
+                let identity = &self.config.identity;
+                let offering = Offering::start(identity, &keyring, *entropy, fresh, &mut self.output)?;
+                self.phase = Phase::Offering(Box::new(offering));
+            }
+            (Kind::Accept, Phase::Offering(offering)) => self.on_accept(*offering, body)?,
+            (Kind::Offer, Phase::Listening(listening)) => self.on_offer(*listening, body)?,
             (Kind::Prove, Phase::Accepting(accepting)) => self.on_prove(*accepting, body)?,
             (kind, _) => return Err(SecureError::Unexpected { kind: kind as u8 }),
         }
         Ok(true)
+    }
+
+    fn on_offer(&mut self, listening: Listening, body: &[u8]) -> Result<(), SecureError> {
+        let fresh = listening.fresh;
+        match (Said::read(body)?, fresh) {
+            (Said::Question, None) => {
+                let fresh = listening.dice.fresh;
+                challenge(&fresh, &mut self.output)?;
+                let (fresh, versions) = (Some(fresh), body.first_chunk().copied());
+                self.phase = Phase::Listening(Box::new(Listening { fresh, versions, ..listening }));
+            }
+            (Said::Offers(offers), Some(fresh)) => {
+                if listening.versions.is_some_and(|versions| !body.starts_with(&versions)) {
+                    return Err(SecureError::Downgrade);
+                }
+                let Listening { keyring, dice, .. } = listening;
+                let identity = &self.config.identity;
+                let offers = (body, &offers);
+                let accepting = Accepting::start(identity, &keyring, offers, &fresh, dice, &mut self.output)?;
+                self.phase = Phase::Accepting(Box::new(accepting));
+            }
+            // Asks twice, or offers what cannot be made for this connection.
+            _ => return Err(SecureError::Unexpected { kind: Kind::Offer as u8 }),
+        }
+        Ok(())
     }
 
     fn on_accept(&mut self, offering: Offering, body: &[u8]) -> Result<(), SecureError> {
@@ -443,8 +510,9 @@ impl SecureSession {
 impl fmt::Debug for SecureSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = match &self.phase {
+            Phase::Asking(..) => "asking",
             Phase::Offering(_) => "offering",
-            Phase::Listening(..) => "listening",
+            Phase::Listening(_) => "listening",
             Phase::Accepting(_) => "accepting",
             Phase::Open(_) => "open",
             Phase::Over => "over",

@@ -1,6 +1,7 @@
 //! A passive side that has the group's key and keeps to nothing after its handshake.
 
-use super::super::handshake::{Accepting, Agreed, HEAD_BYTES};
+use super::super::handshake::{Accepting, Agreed, Dice, HEAD_BYTES};
+use super::super::offer::Said;
 use super::super::record::Records;
 use super::*;
 
@@ -14,12 +15,17 @@ pub(super) struct Liar {
 impl Liar {
     /// After PROVE; the liar has not said *admitted*.
     pub fn new() -> Liar {
-        let (a, b) = (config(1, Fixed::group(9)), config(2, Fixed::group(9)));
+        let fresh = [5; 32];
+        let a = SecureConfig { fresh: Some(fresh), ..config(1, Fixed::group(9)) };
+        let b = config(2, Fixed::group(9));
         let mut peer = active(&a);
         let offer = peer.take_output();
         let keyring = Keyring::new(&b.identity, &*b.policy);
         let mut out = BytesMut::new();
-        let accepting = Accepting::start(&b.identity, &keyring, &offer[HEAD_BYTES..], [102; 32], &mut out);
+        let body = &offer[HEAD_BYTES..];
+        let Ok(Said::Offers(offers)) = Said::read(body) else { panic!("an OFFER") };
+        let dice = Dice::new([102; 32]);
+        let accepting = Accepting::start(&b.identity, &keyring, (body, &offers), &fresh, dice, &mut out);
         peer.handle_bytes(&out.split()).expect("ACCEPT");
         let prove = peer.take_output();
         let agreed = accepting.expect("a member").prove(&prove[HEAD_BYTES..]).expect("PROVE");

@@ -3,6 +3,7 @@
 mod handshake;
 mod liar;
 mod records;
+mod replay;
 
 use std::sync::Arc;
 

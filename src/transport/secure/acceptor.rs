@@ -10,10 +10,11 @@ use tracing::{debug, info, warn};
 
 use super::connection::Ready;
 use super::shared::{Failure, Shared};
-use super::{Carrier, HALF_OPEN_INBOUND_BYTES, SecureConnection, SecureConnectionConfig};
+use super::{Carrier, HALF_OPEN_INBOUND_BYTES, KEYED_PLACE_TIME, SecureConnection, SecureConnectionConfig};
 use crate::endpoint::framing::{Framing, FramingRole};
 use crate::endpoint::{Message, MessagingError, ProtocolType, ReplicatorConnection};
 use crate::secure::{Established, Keyring, PeerId, Psk, SecureError, SecureSession};
+use crate::time::Instant;
 
 /// WebSocket's code for "not under these conditions" (RFC 6455 section 7.4.1).
 const CLOSE_POLICY: u16 = 1008;
@@ -79,21 +80,49 @@ struct HalfOpen {
 
 struct UnderWay {
     id: u64,
+    since: Instant,
     shared: Option<Arc<Shared>>,
     task: AbortHandle,
 }
 
+/// Who gives way first when places are scarce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum GivesWay {
+    /// It was refused, and is only being told so.
+    Refused,
+    /// It has shown no key of ours.
+    Stranger,
+    /// It has, and then took its time.
+    Slow,
+}
+
+impl UnderWay {
+    /// `None`: it stays.
+    fn gives_way(&self, now: Instant) -> Option<GivesWay> {
+        let Some(shared) = &self.shared else { return Some(GivesWay::Stranger) };
+        let session = shared.session();
+        if session.is_over() {
+            Some(GivesWay::Refused)
+        } else if !session.knows_a_key() {
+            Some(GivesWay::Stranger)
+        } else {
+            (now >= self.since + KEYED_PLACE_TIME).then_some(GivesWay::Slow)
+        }
+    }
+}
+
 impl HalfOpen {
-    /// A number for one more handshake, if there is room or room can be made.
-    fn enter(&mut self, max: usize, counts: &Counts) -> Option<u64> {
+    /// A number for one more handshake, if there is room or room can be made: the oldest of those who give way first.
+    fn enter(&mut self, max: usize, now: Instant, counts: &Counts) -> Option<u64> {
         if self.under_way.len() >= max {
-            let is_stranger = |under_way: &UnderWay| {
-                under_way.shared.as_ref().is_none_or(|shared| !shared.session().knows_a_key())
-            };
-            let oldest = self.under_way.iter().position(is_stranger)?;
-            let gone = self.under_way.remove(oldest)?;
-            debug!("a stranger's handshake gives way to that of another");
-            counts.gave_way.fetch_add(1, Ordering::Relaxed);
+            let places = self.under_way.iter().enumerate();
+            let ranked = places.filter_map(|(at, under_way)| Some((under_way.gives_way(now)?, at)));
+            let (rank, at) = ranked.min()?;
+            let gone = self.under_way.remove(at)?;
+            debug!(?rank, "a handshake gives way to that of another");
+            if rank != GivesWay::Refused {
+                counts.gave_way.fetch_add(1, Ordering::Relaxed);
+            }
             gone.task.abort();
         }
         self.last += 1;
@@ -108,7 +137,7 @@ pub struct AcceptorStats {
     pub accepted: u64,
     /// Were refused, or failed.
     pub refused: u64,
-    /// Gave way to another before they had shown a key of ours.
+    /// Gave way to another: they had shown no key of ours, or were slow after it.
     pub gave_way: u64,
 }
 
@@ -137,14 +166,14 @@ impl SecureAcceptor {
     /// Takes a connection that a peer has made; `label` names it in logs. Returns at once.
     ///
     /// When as many handshakes as allowed are under way, the oldest one gives way whose peer has not shown any key of
-    /// ours; if all have, the newcomer is dropped.
+    /// ours, or has and is not done after [`KEYED_PLACE_TIME`](super::KEYED_PLACE_TIME); else the newcomer is dropped.
     pub fn incoming(&self, carrier: Carrier, label: impl Into<String>) {
         let label = label.into();
         // Under the lock, so that whoever gives way to another can be ended.
         let mut half_open = self.inner.half_open();
-        let Some(id) = half_open.enter(self.inner.config.half_open_max.max(1), &self.inner.counts) else {
+        let (max, now) = (self.inner.config.half_open_max.max(1), self.inner.config.clock.now());
+        let Some(id) = half_open.enter(max, now, &self.inner.counts) else {
             drop(half_open);
-            let max = self.inner.config.half_open_max;
             warn!(label, max, "too many secure handshakes under way: one more is dropped");
             let error = MessagingError::recoverable("too many handshakes at once");
             return self.inner.refused(label, None, error);
@@ -152,10 +181,10 @@ impl SecureAcceptor {
         let inner = Arc::clone(&self.inner);
         let task = crate::task::spawn(async move {
             let place = Place { inner: Arc::clone(&inner), id };
-            let result = inner.shake_hands(id, carrier, &label).await;
-            drop(place);
+            let result = inner.shake_hands(id, carrier.clone(), &label).await;
             match result {
                 Ok(accepted) => {
+                    drop(place);
                     inner.counts.accepted.fetch_add(1, Ordering::Relaxed);
                     // Nobody accepts any more: dropped, and with it closed.
                     let _ = inner.results.send(Incoming::Accepted(Box::new(accepted))).await;
@@ -163,10 +192,13 @@ impl SecureAcceptor {
                 Err((peer, error)) => {
                     info!(label, %error, "a newcomer was refused");
                     inner.refused(label, peer, error);
+                    // In order, so that the peer gets the last word; its place is the first to give way.
+                    let _ = carrier.connection().close(None).await;
+                    drop(place);
                 }
             }
         });
-        half_open.under_way.push_back(UnderWay { id, shared: None, task: task.abort_handle() });
+        half_open.under_way.push_back(UnderWay { id, since: now, shared: None, task: task.abort_handle() });
     }
 
     /// What became of the next newcomer. May be dropped and called again without loss.
@@ -240,7 +272,8 @@ impl Inner {
         let (handle, mut inbound) = ReplicatorConnection::detached(HALF_OPEN_INBOUND_BYTES);
         let Keys { ring, group, .. } = self.keys();
         let entropy = config.entropy().map_err(nobody)?;
-        let session = SecureSession::passive(config.session(), ring, entropy, config.clock.now());
+        let session = config.session(&carrier).map_err(nobody)?;
+        let session = SecureSession::passive(session, ring, entropy, config.clock.now());
         let shared = Shared::new(config.clone(), carrier.clone(), session);
         if let Some(under_way) = self.half_open().under_way.iter_mut().find(|under_way| under_way.id == id) {
             under_way.shared = Some(Arc::clone(&shared));
@@ -273,10 +306,7 @@ impl Inner {
                     Failure::Secure(SecureError::NotAdmitted { peer, .. }) => Some(*peer),
                     _ => None,
                 };
-                let error = failure.to_messaging(config);
-                // In order, so that the peer gets the last word.
-                let _ = carrier.connection().close(None).await;
-                Err((peer, error))
+                Err((peer, failure.to_messaging(config)))
             }
         }
     }

@@ -166,6 +166,8 @@ impl End {
 fn member(device: u8) -> (SecureConfig, Keyring) {
     let config =
         SecureConfig::new(Arc::new(Identity::from_private([device; 32])), Arc::new(GroupOnly(Psk([7; 32]))));
+    // As over every link.
+    let config = SecureConfig { fresh: Some([7; 32]), ..config };
     let keyring = Keyring::new(&config.identity, &*config.policy);
     (config, keyring)
 }

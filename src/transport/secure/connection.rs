@@ -100,15 +100,15 @@ impl SecureConnection {
         let config = &self.config;
         let keyring = config.keyring();
         let group = config.policy.group_psk();
-        // Made first, so that a side with nothing to offer need not connect.
-        let entropy = config.entropy()?;
-        SecureSession::active(config.session(), &keyring, entropy, config.clock.now())
-            .map_err(|error| config.messaging(&error))?;
+        // A side with nothing to offer need not connect.
+        if keyring.is_empty() {
+            return Err(config.messaging(&SecureError::NothingToOffer));
+        }
         let (handle, mut inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
         self.carrier.connection().open(handle).await?;
-        let session =
-            SecureSession::active(config.session(), &keyring, config.entropy()?, config.clock.now())
-                .map_err(|error| config.messaging(&error))?;
+        let session = config.session(&self.carrier)?;
+        let session = SecureSession::active(session, &keyring, config.entropy()?, config.clock.now())
+            .map_err(|error| config.messaging(&error))?;
         let shared = Shared::new(config.clone(), self.carrier.clone(), session);
         let shaken = shared.shake_hands(&mut inbound, None).await;
         let (established, data, ended) = shaken.map_err(|failure| failure.to_messaging(config))?;

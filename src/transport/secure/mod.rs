@@ -25,13 +25,17 @@ pub use connection::SecureConnection;
 
 use crate::endpoint::{MessageEndpointConnection, MessagingError};
 use crate::replicator::config::{AccessRule, CollectionAccess};
-use crate::secure::{Established, Identity, Keyring, PeerPolicy, RekeyLimits, SecureConfig, SecureError};
+use crate::secure::{
+    Established, Identity, Keyring, PeerPolicy, RekeyLimits, SecureConfig, SecureError, fresh_of_carrier,
+};
 use crate::transport::clock::Clock;
 use crate::transport::session::LinkConnection;
 
-/// Handshakes that an acceptor has under way at one time, unless configured otherwise. Each takes about 4 KiB, and what
+/// Handshakes that an acceptor has under way at one time, unless configured otherwise. Each takes about 6 KiB, and what
 /// its connection takes; see the tests.
-pub const HALF_OPEN_MAX: usize = 16;
+pub const HALF_OPEN_MAX: usize = 64;
+/// How long a peer that has shown a key of ours keeps its place while others wait for one, beginning when it came.
+pub const KEYED_PLACE_TIME: Duration = Duration::from_secs(3);
 
 /// Bytes of the peer that wait for decryption: some of the largest records.
 const INBOUND_BYTES: usize = 32 * 1024;
@@ -91,13 +95,23 @@ impl SecureConnectionConfig {
         }
     }
 
-    fn session(&self) -> SecureConfig {
-        SecureConfig {
+    /// Over a carrier: a link has something that is fresh of its passive side.
+    fn session(&self, carrier: &Carrier) -> Result<SecureConfig, MessagingError> {
+        let fresh = match carrier {
+            Carrier::Stream(_) => None,
+            Carrier::Link(link) => {
+                let origin = link.session_origin();
+                let none = || MessagingError::recoverable("the link has no session");
+                Some(fresh_of_carrier(origin.ok_or_else(none)?.as_bytes()))
+            }
+        };
+        Ok(SecureConfig {
             identity: Arc::clone(&self.identity),
             policy: Arc::clone(&self.policy),
             timeout: self.timeout,
             rekey: self.rekey,
-        }
+            fresh,
+        })
     }
 
     fn keyring(&self) -> Keyring {

@@ -163,10 +163,16 @@ async fn strangers_do_not_push_members_out_of_their_handshake() {
         let keyring = crate::secure::Keyring::new(&active.identity, &*active.policy);
         let now = active.clock.now();
         let entropy = active.entropy().expect("entropy");
-        let mut session =
-            crate::secure::SecureSession::active(active.session(), &keyring, entropy, now).expect("offer");
         let (mut near, far) = duplex(8 * 1024);
-        acceptor.incoming(carrier(far), "member");
+        let (near_carrier, far) = (carrier(duplex(1).0), carrier(far));
+        let settings = active.session(&near_carrier).expect("settings");
+        let mut session =
+            crate::secure::SecureSession::active(settings, &keyring, entropy, now).expect("offer");
+        acceptor.incoming(far, "member");
+        near.write_all(&session.take_output()).await.expect("write");
+        let mut challenge = [0; 36];
+        near.read_exact(&mut challenge).await.expect("an answer");
+        session.handle_bytes(&challenge).expect("CHALLENGE");
         near.write_all(&session.take_output()).await.expect("write");
         let mut answer = [0; 4];
         near.read_exact(&mut answer).await.expect("an answer");
@@ -183,6 +189,13 @@ async fn strangers_do_not_push_members_out_of_their_handshake() {
     }
     assert_eq!(acceptor.half_open(), 2);
     assert_eq!(acceptor.stats(), AcceptorStats { accepted: 0, refused: 20, gave_way: 0 });
+    // But who has the key and does not go on keeps nobody out for long.
+    tokio::time::sleep(KEYED_PLACE_TIME).await;
+    let newcomer = config(5, club);
+    let (opened, came) = tokio::join!(End::open(connect(&acceptor, &newcomer)), accepted(&acceptor));
+    opened.expect("open");
+    assert_eq!(came.established.peer, newcomer.identity.id());
+    assert_eq!(acceptor.stats(), AcceptorStats { accepted: 1, refused: 20, gave_way: 1 });
 }
 
 /// A peer without encryption is told so in its own words, and hears nothing else.
