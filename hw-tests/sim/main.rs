@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `GATTWAY_SIM_SEED` | the seed of `one_seed` |
 //! | `GATTWAY_SIM_TRACE=1` | print what happens in it |
-//! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before `fresh_seeds` runs |
+//! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs |
 //! | `GATTWAY_SOAK_HOURS`, `GATTWAY_SOAK_SEED`, `GATTWAY_SOAK_JOBS`, `GATTWAY_SOAK_JSON` | see `scripts/soak` |
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
@@ -40,8 +40,11 @@ use run::{Outcome, simulate};
 /// Seeds that are run each time.
 const FIXED_SEEDS: Range<u64> = 1..201;
 
-/// Seeds that were never run before, by default.
-const FRESH_SEEDS: u64 = 40;
+/// Seeds in one test: a test that takes longer than [`FIXED_SEEDS`] may on a slow machine counts as hung.
+const SEEDS_A_TEST: u64 = 10;
+
+/// Seeds that were never run before, by default, in each of four tests.
+const FRESH_SEEDS: u64 = 10;
 
 /// Seeds within which a bug that was put in has to be found.
 const BUG_SEEDS: u64 = 40;
@@ -90,26 +93,52 @@ fn one_seed() {
     }
 }
 
-#[test]
-fn fixed_seeds() {
-    run_seeds(FIXED_SEEDS);
+/// Tests of the same kind, each with its part of the seeds.
+macro_rules! parts {
+    ($run:ident: $($name:ident = $part:expr,)*) => {
+        mod $run {
+            $(#[test]
+            fn $name() {
+                super::$run($part);
+            })*
+        }
+    };
 }
 
-#[test]
-fn fresh_seeds() {
+/// Runs the seeds of one part.
+fn fixed_seeds(part: u64) {
+    let first = FIXED_SEEDS.start + part * SEEDS_A_TEST;
+    run_seeds(first..first + SEEDS_A_TEST);
+}
+
+parts! { fixed_seeds:
+    to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, to_50 = 4,
+    to_60 = 5, to_70 = 6, to_80 = 7, to_90 = 8, to_100 = 9,
+    to_110 = 10, to_120 = 11, to_130 = 12, to_140 = 13, to_150 = 14,
+    to_160 = 15, to_170 = 16, to_180 = 17, to_190 = 18, to_200 = 19,
+}
+
+const _: () = assert!(20 * SEEDS_A_TEST == FIXED_SEEDS.end - FIXED_SEEDS.start, "no seed is left out");
+
+/// Runs seeds that were never run before.
+fn fresh_seeds(_part: u64) {
     let first = fastrand::u64(..u64::MAX / 2);
     println!("seeds from {first} on");
     run_seeds(first..first + variable("GATTWAY_SIM_FRESH").unwrap_or(FRESH_SEEDS));
 }
 
-#[test]
-fn a_seed_replays_bit_for_bit() {
-    for seed in FIXED_SEEDS.step_by(10) {
+parts! { fresh_seeds: first = 0, second = 1, third = 2, fourth = 3, }
+
+/// Runs every tenth seed twice, those of one part in four.
+fn a_seed_replays_bit_for_bit(part: u64) {
+    for seed in FIXED_SEEDS.step_by(10).filter(|seed| seed / 10 % 4 == part) {
         let [first, second] = [(); 2].map(|()| simulate(Plan::new(seed), false));
         assert_eq!(first.hash, second.hash, "seed {seed} took two courses");
         assert_eq!(first.counts.packets, second.counts.packets);
     }
 }
+
+parts! { a_seed_replays_bit_for_bit: first = 0, second = 1, third = 2, fourth = 3, }
 
 /// A simulation that cannot fail shows nothing.
 fn finds(bug: Bug, expected: &str) {
