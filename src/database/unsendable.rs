@@ -1,4 +1,5 @@
-//! What a database holds that no peer can be sent, because an earlier release took it.
+//! What a database holds that no peer can be sent, because an earlier release took it. Found by looking at every document;
+//! what peers have refused is remembered, and shown by `unsynced`.
 
 use std::sync::PoisonError;
 
@@ -7,8 +8,9 @@ use super::store::StoredRevision;
 use super::validate::{Invalid, check_stored};
 use super::{Database, DatabaseError};
 
-/// Revisions looked at together: each may be of the largest size.
-const ROWS: usize = 8;
+/// Revisions looked at together, and bytes of their bodies as stored: each may be of the largest size.
+const PAGE_ROWS: usize = 512;
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Documents that no peer can be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Database {
             let Some(key) = self.store.collection_key(&name) else { continue };
             let mut since = 0;
             loop {
-                let revisions = self.store.changes(key, since, u64::MAX, ROWS)?;
+                let revisions = self.store.changes_within(key, since, u64::MAX, PAGE_ROWS, PAGE_BYTES_MAX)?;
                 let Some(last) = revisions.last() else { break };
                 since = last.sequence;
                 for revision in &revisions {

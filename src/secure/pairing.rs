@@ -158,7 +158,7 @@ enum Phase {
     Over,
 }
 
-/// One side of a pairing in one session. See the head of the file.
+/// One side of a pairing in one session: takes the peer's messages, and in the end says whether both know the code.
 pub struct Pairing {
     phase: Phase,
     is_active: bool,

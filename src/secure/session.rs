@@ -125,7 +125,7 @@ struct Open {
     confirmed: bool,
 }
 
-/// See the head of the file.
+/// One side of a secure session: takes bytes of the peer, gives bytes to send and events.
 pub struct SecureSession {
     config: SecureConfig,
     phase: Phase,

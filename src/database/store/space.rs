@@ -78,7 +78,7 @@ pub struct Room {
     pub lack: Option<Lack>,
 }
 
-/// See the head of the file.
+/// Says before each commit whether the medium has room for it.
 pub(super) struct Space {
     directory: PathBuf,
     keep_free: u64,

@@ -15,7 +15,7 @@ const PAGES_KEPT: usize = 64;
 /// A key and its value.
 pub(in crate::database::store) type Pair = (Vec<u8>, Vec<u8>);
 
-/// See the head of the file.
+/// A log that is only read: its pages as a map, with what a commit that a crash cut short would still have written.
 pub(in crate::database::store) struct Frozen {
     salvage: Salvage,
     /// In order of `start`; together they hold every key once.
