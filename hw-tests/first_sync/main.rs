@@ -40,7 +40,7 @@ const VIOLATIONS_SHOWN: usize = 4;
 /// Bytes that a run without news may cost: beginning and end, and for each collection.
 const IDLE_BYTES: u64 = 1_500;
 const IDLE_BYTES_COLLECTION: u64 = 700;
-const IDLE_BYTES_LISTED: u64 = 60;
+const IDLE_BYTES_LISTED: u64 = 0;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;

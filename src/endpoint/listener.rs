@@ -435,14 +435,7 @@ async fn serve(
                 inner.conflicts.notify(&MessageEndpointListenerConflict { connection, conflict });
                 false
             }
-            DriverEvent::Session(SessionEvent::DocumentReplicated {
-                direction,
-                collection,
-                id,
-                deleted,
-                error,
-            }) => {
-                let document = DocumentReplication { direction, collection, id, deleted, error };
+            DriverEvent::Session(SessionEvent::DocumentReplicated(document)) => {
                 inner.tell_document(&connection, document);
                 false
             }

@@ -35,6 +35,21 @@ pub enum Direction {
     Received,
 }
 
+/// One document that was replicated, or failed to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentReplication {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Full name of its collection.
+    pub collection: String,
+    /// Its ID.
+    pub id: String,
+    /// Whether it is a tombstone.
+    pub deleted: bool,
+    /// Why it failed.
+    pub error: Option<ErrorReply>,
+}
+
 /// News for the driver.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -44,18 +59,7 @@ pub enum SessionEvent {
     /// Busy or idle.
     Activity(Activity),
     /// A document was replicated, or failed to be.
-    DocumentReplicated {
-        /// Which way.
-        direction: Direction,
-        /// Full name of the collection.
-        collection: String,
-        /// The document's ID.
-        id: String,
-        /// Whether it is a tombstone.
-        deleted: bool,
-        /// Why it failed.
-        error: Option<ErrorReply>,
-    },
+    DocumentReplicated(DocumentReplication),
     /// Both sides have changed a document since they last had the same of it: how that was resolved, or is to be.
     Conflict {
         /// Full name of the collection.

@@ -28,7 +28,7 @@ const ENTRY_OVERHEAD: usize = 64;
 /// Longest text of a version, with what parts it from the next.
 const VERSION_TEXT_MAX: usize = 41;
 
-/// See the head of the file.
+/// A place in the change feed of one collection, with what is read from there on and what is left out.
 pub(super) struct Feed {
     pub id: CollectionId,
     /// Full name, for the filter.
@@ -45,6 +45,8 @@ pub(super) struct Feed {
     pub active_only: bool,
     /// Sequences that the peer has.
     skip: SequenceSet,
+    /// Sequences that the peer pushed in earlier runs.
+    pub left_out: SequenceSet,
 }
 
 /// What one read gave.
@@ -70,6 +72,7 @@ impl Feed {
             filter: None,
             active_only: false,
             skip: SequenceSet::new(),
+            left_out: SequenceSet::new(),
         }
     }
 
@@ -126,6 +129,10 @@ impl Feed {
             && scanned < SCANNED_MAX
             && bytes < BODY_BYTES_READ
         {
+            if let Some(range) = self.left_out.range_of(self.cursor + 1) {
+                self.cursor = end.min(*range.end());
+                continue;
+            }
             let wanted = limit - rows.changes.len();
             let changes = store.changes(self.id, self.cursor, wanted, bodies || self.filter.is_some())?;
             let exhausted = changes.is_empty();
@@ -188,7 +195,9 @@ impl Feed {
 
     fn passes(&self, change: &Change) -> bool {
         let empty = Bytes::new();
-        let is_left_out = self.skip.contains(change.sequence) || self.active_only && change.deleted;
+        let is_left_out = self.skip.contains(change.sequence)
+            || self.left_out.contains(change.sequence)
+            || self.active_only && change.deleted;
         !is_left_out
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&change.id))
             && self.filter.as_ref().is_none_or(|filter| {

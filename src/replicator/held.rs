@@ -13,7 +13,7 @@ use crate::blip::IncomingRequest;
 /// Memory of a request beside its text, in bytes, roughly.
 const REQUEST_OVERHEAD: usize = 256;
 
-/// See the head of the file.
+/// Lists of the peer in the order in which they came, each still to be answered.
 #[derive(Debug, Default)]
 pub(super) struct HeldRequests {
     requests: VecDeque<IncomingRequest>,

@@ -58,7 +58,7 @@ struct Running {
     floors: Vec<u64>,
 }
 
-/// See the head of the file.
+/// Revisions that wait for the store, and the commits under way.
 #[derive(Default)]
 pub(super) struct Inbox {
     waiting: VecDeque<Batch>,

@@ -14,7 +14,7 @@ use super::config::{
 };
 use super::extension;
 
-/// See the head of the file.
+/// The limits of one session.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionLimits {
     /// Outgoing bytes below which more is read from the store.

@@ -1,9 +1,11 @@
-//! The replication messages on the wire: names, bodies and error replies. No state. Longer than most files, because each
-//! message's reading and writing stand side by side.
+//! The replication messages on the wire: names and bodies, and (`refuse`) error replies. No state. Longer than most
+//! files, because each message's reading and writing stand side by side.
 //!
 //! Source: `firmware-notes/replication.md`, messages.
 
 #![deny(clippy::disallowed_methods)]
+
+pub mod refuse;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -14,7 +16,7 @@ use super::sequences::RemoteSequence;
 use super::store::{Change, Rejection};
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
 use crate::database::canonical_collection_name;
-use crate::database::revision::{RevId, RevisionError, VersionVector};
+use crate::database::revision::{RevId, VersionVector};
 use crate::database::validate::{check_id, check_stored};
 
 /// The short name of the default collection.
@@ -99,112 +101,6 @@ pub fn canonical_name(name: &str) -> String {
 /// How a collection is named to a peer: Couchbase Lite leaves out the default scope and knows no other form.
 pub fn wire_name(canonical: &str) -> &str {
     canonical.strip_prefix(DEFAULT_SCOPE).unwrap_or(canonical)
-}
-
-/// Errors that a passive peer answers with. Domains and codes are those of the original.
-pub mod refuse {
-    use super::*;
-
-    /// A `collection` property where none belongs, or none where one does.
-    pub fn collection_property() -> ErrorReply {
-        ErrorReply::http(400, "collection property missing or out of place")
-    }
-
-    /// A collection index beyond the list.
-    pub fn collection_index() -> ErrorReply {
-        ErrorReply::http(400, "collection index out of range")
-    }
-
-    /// `getCollections` that makes no sense.
-    pub fn collections(reason: &str) -> ErrorReply {
-        ErrorReply::blip(400, format!("getCollections: {reason}"))
-    }
-
-    /// A body that is not the JSON that belongs there.
-    pub fn body() -> ErrorReply {
-        ErrorReply::blip(400, "malformed body")
-    }
-
-    /// A checkpoint request without ID.
-    pub fn no_client() -> ErrorReply {
-        ErrorReply::blip(400, "no checkpoint ID")
-    }
-
-    /// The peer may not push.
-    pub fn push() -> ErrorReply {
-        ErrorReply::http(403, "this peer only sends")
-    }
-
-    /// The peer may not pull.
-    pub fn pull() -> ErrorReply {
-        ErrorReply::http(403, "this peer only receives")
-    }
-
-    /// Another generation of revision IDs.
-    pub fn versioning() -> ErrorReply {
-        ErrorReply::new("LiteCore", 501, "another kind of revision IDs is in use here")
-    }
-
-    /// A revision whose history is malformed or too long.
-    pub fn versions(error: RevisionError) -> ErrorReply {
-        ErrorReply::new("LiteCore", 4, error.to_string())
-    }
-
-    /// `subChanges` with a filter.
-    pub fn filter() -> ErrorReply {
-        ErrorReply::new("LiteCore", 19, "no filters here")
-    }
-
-    /// An entry of a change list that names no document or no revision.
-    pub fn list_entry(id: &str, revision: &str) -> ErrorReply {
-        let clip = |text: &str| text.chars().take(80).collect::<String>();
-        ErrorReply::new("LiteCore", 26, format!("change list names {:?} {:?}", clip(id), clip(revision)))
-    }
-
-    /// A list of more bytes or entries than are accepted.
-    pub fn list_length() -> ErrorReply {
-        ErrorReply::http(413, "list too long")
-    }
-
-    /// A place in a feed whose text is longer than any.
-    pub fn sequence() -> ErrorReply {
-        ErrorReply::blip(400, "sequence too long")
-    }
-
-    /// A revision that is not a descendant of the one here.
-    pub fn conflict() -> ErrorReply {
-        ErrorReply::new("LiteCore", 8, "conflicts with the revision here")
-    }
-
-    /// A revision that the application does not want.
-    pub fn filtered() -> ErrorReply {
-        ErrorReply::http(403, "refused by a filter")
-    }
-
-    /// A delta on a revision that is not here: none is, for deltas are not announced.
-    pub fn delta() -> ErrorReply {
-        ErrorReply::http(422, "no base revision for this delta")
-    }
-
-    /// A document that does not fit into a message.
-    pub fn too_large() -> ErrorReply {
-        ErrorReply::http(413, "document too large to be sent")
-    }
-
-    /// A revision that a newer one has replaced.
-    pub fn gone() -> ErrorReply {
-        ErrorReply::http(404, "no longer here")
-    }
-
-    /// No such blob: none is stored.
-    pub fn no_blob() -> ErrorReply {
-        ErrorReply::new("LiteCore", 7, "no such blob")
-    }
-
-    /// Not a digest.
-    pub fn digest() -> ErrorReply {
-        ErrorReply::new("LiteCore", 9, "missing or malformed digest")
-    }
 }
 
 /// The error reply for a revision that the store refused.

@@ -8,7 +8,7 @@ use super::core::{Awaiting, Core};
 use super::error::SessionError;
 use super::messages::{refuse, unsendable, write_norev, write_rev};
 use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
-use super::unsynced::list::Failure;
+use super::unsynced::failure::Failure;
 use crate::database::revision::RevId;
 
 /// Most revisions that are read from the store at a time. They lie side by side there; one alone costs nearly as much.
@@ -39,7 +39,7 @@ pub(super) struct SentRev {
     pub bytes: usize,
 }
 
-/// See the head of the file.
+/// Revisions of one collection that the peer wants: queued, read ahead, and under way.
 #[derive(Debug, Default)]
 pub(super) struct RevSender {
     wanted: VecDeque<Wanted>,

@@ -74,6 +74,12 @@ impl SequenceSet {
         self.ranges.get(at).is_some_and(|r| r.0 <= sequence)
     }
 
+    /// The range that it is in.
+    pub fn range_of(&self, sequence: u64) -> Option<RangeInclusive<u64>> {
+        let at = self.ranges.partition_point(|r| r.1 < sequence);
+        self.ranges.get(at).filter(|r| r.0 <= sequence).map(|&(first, last)| first..=last)
+    }
+
     /// The last sequence of the run that begins at 0 or 1: everything up to it is in the set. 0 if there is none.
     pub fn prefix(&self) -> u64 {
         match self.ranges.first() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How often a save may meet another revision of the checkpoint at the peer before it is given up for this run.
 const CONFLICTS_MAX: u32 = 2;
 
-/// See the head of the file.
+/// The checkpoint of one collection: both sides' copies, what was saved last, and when it is saved next.
 pub(crate) struct Checkpointer {
     /// Index of the collection.
     pub collection: usize,

@@ -19,7 +19,7 @@ pub(super) struct Refused {
     pub revision: Option<RevId>,
 }
 
-/// See the head of the file.
+/// The newest revision of ours that the peer has refused, for each document.
 #[derive(Debug, Default)]
 pub(super) struct Conflicts {
     by_document: HashMap<String, Refused>,

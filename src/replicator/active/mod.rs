@@ -43,7 +43,7 @@ struct Work {
     looked_again: bool,
 }
 
-/// See the head of the file.
+/// The state of an active session beside what both sides share.
 pub(super) struct Active {
     config: ActiveConfig,
     /// One for each collection, once both sides have agreed.

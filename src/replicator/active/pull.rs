@@ -12,13 +12,13 @@ use super::super::messages::{BadEntry, ChangeEntry, VERSIONING, id_error, parse_
 use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
 use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
-use super::super::unsynced::list::Failure;
+use super::super::unsynced::failure::Failure;
 use super::push::Push;
 use super::tracker::{ListTracker, Ticket, UnitTracker};
 use crate::blip::{IncomingRequest, MessageNumber};
 use crate::database::clip;
 
-/// See the head of the file.
+/// What of one collection's feed at the peer has come, and what of it is durable here.
 pub(crate) struct Pull {
     collection: usize,
     tracker: Tracker,

@@ -1,4 +1,5 @@
-//! The pushing half of one collection: which local changes the peer lacks, and which of them it has confirmed.
+//! The pushing half of one collection: which local changes the peer lacks, and which of them it has confirmed. Longer than
+//! most files: answers in both protocols stand side by side, for they say the same of the same sequences.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,7 +14,7 @@ use super::super::messages::{ListAnswer, profile, refuse, write_proposals};
 use super::super::outgoing::{RevSender, SentRev, Wanted};
 use super::super::sequences::SequenceSet;
 use super::super::store::{Change, ReplicaStore};
-use super::super::unsynced::list::{Failure, is_final};
+use super::super::unsynced::failure::{Failure, is_final};
 use super::conflicts::{Conflicts, Refused};
 use crate::blip::ErrorReply;
 use crate::database::revision::RevId;
@@ -26,7 +27,7 @@ const RETRIED_DOCUMENTS_MAX: usize = 10_000;
 /// another ancestor of it meanwhile, perhaps from here.
 const DESCENT_RETRIES_MAX: u32 = 16;
 
-/// See the head of the file.
+/// What of one collection is still to be pushed, what is under way, and what the peer has.
 pub(crate) struct Push {
     collection: usize,
     pub feed: Feed,

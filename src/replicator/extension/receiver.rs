@@ -12,7 +12,7 @@ use crate::replicator::event::Direction;
 use crate::replicator::messages::{id_error, refuse, rejection_error};
 use crate::replicator::sequences::RemoteSequence;
 use crate::replicator::store::{CommitOutcome, IncomingRevision, ReplicaStore};
-use crate::replicator::unsynced::list::Failure;
+use crate::replicator::unsynced::failure::Failure;
 
 /// A message whose revisions are on their way.
 #[derive(Debug)]

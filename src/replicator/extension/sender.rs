@@ -38,7 +38,7 @@ pub(in crate::replicator) enum Sent {
     Gone,
 }
 
-/// See the head of the file.
+/// One collection on its way out in `revs` messages: what the peer wants of earlier offers, and what is under way.
 pub(in crate::replicator) struct BatchSender {
     source: SourceId,
     /// Up to here revisions are offered even if they are our own: an interrupted run may have sent them.

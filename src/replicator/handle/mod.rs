@@ -25,26 +25,11 @@ use super::config::ActiveConfig;
 use super::conflicts::ConflictOutcome;
 use super::driver::{self, DriverEvent, Setup, StopSignal};
 use super::error::SessionError;
-use super::event::{Activity, Direction, SessionEvent};
+pub use super::event::DocumentReplication;
+use super::event::{Activity, SessionEvent};
 use super::session::Session;
-use crate::blip::ErrorReply;
 use crate::endpoint::framing::FramingRole;
 use crate::task;
-
-/// One document that was replicated, or failed to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocumentReplication {
-    /// Which way it went.
-    pub direction: Direction,
-    /// Full name of its collection.
-    pub collection: String,
-    /// Its ID.
-    pub id: String,
-    /// Whether it is a tombstone.
-    pub deleted: bool,
-    /// Why it failed.
-    pub error: Option<ErrorReply>,
-}
 
 /// A conflict that was met, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -394,14 +379,8 @@ impl Inner {
                 self.set_status(|status| status.progress = progress.into());
                 progress.completed > 0
             }
-            DriverEvent::Session(SessionEvent::DocumentReplicated {
-                direction,
-                collection,
-                id,
-                deleted,
-                error,
-            }) => {
-                self.documents.notify(&DocumentReplication { direction, collection, id, deleted, error });
+            DriverEvent::Session(SessionEvent::DocumentReplicated(document)) => {
+                self.documents.notify(&document);
                 false
             }
             DriverEvent::Session(SessionEvent::Conflict { collection, id, outcome }) => {

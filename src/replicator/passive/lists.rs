@@ -7,7 +7,8 @@ use super::super::messages::{
 };
 use super::super::sequences::RemoteSequence;
 use super::super::store::{Change, ReplicaStore};
-use super::super::unsynced::list::Failure;
+use super::super::unsynced::failure::Failure;
+use super::pushed::PushedNote;
 use crate::blip::OutgoingMessage;
 use crate::database::revision::{RevId, VersionVector};
 use crate::database::{DOCUMENT_ID_MAX, clip};
@@ -48,9 +49,13 @@ pub(crate) fn answer_proposals(
     collection: usize,
     body: &[u8],
     conflict_includes_rev: bool,
+    pushed: &mut PushedNote,
     store: &dyn ReplicaStore,
 ) -> Result<Answer, Fault> {
     let entries = parse_proposals(body)?;
+    if entries.is_empty() {
+        pushed.nothing_proposed();
+    }
     debug_assert!(entries.len() <= LIST_ENTRIES_MAX);
     let mut answers = Vec::with_capacity(entries.len());
     let mut vector_bytes = if conflict_includes_rev { Some(CONFLICT_VECTOR_BYTES_MAX) } else { None };
@@ -66,6 +71,9 @@ pub(crate) fn answer_proposals(
             continue;
         }
         let local = core.durable_revision(collection, &entry.id, store)?;
+        if let Some(local) = &local {
+            pushed.proposed(local, entry.known.as_ref());
+        }
         let answer = answer_proposal(entry, local.as_ref(), &mut vector_bytes);
         if matches!(answer, Proposal::Conflict(_)) {
             core.conflict_refused(collection, &entry.id);

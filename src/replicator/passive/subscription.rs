@@ -12,11 +12,13 @@ use super::super::messages::{
     ListAnswer, VERSIONING, parse_changes_reply, parse_document_ids, profile, refuse, write_changes,
 };
 use super::super::outgoing::{RevSender, SentRev, Wanted};
+use super::super::sequences::SequenceSet;
 use super::super::store::{Change, ReplicaStore};
-use super::super::unsynced::list::Failure;
+use super::super::unsynced::failure::Failure;
+use super::pushed::PushedNote;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, MessageNumber};
 
-/// See the head of the file.
+/// What a peer has asked for of one collection's feed, and how far it has come.
 pub(crate) struct Subscription {
     pub feed: Feed,
     continuous: bool,
@@ -42,6 +44,7 @@ impl Subscription {
         request: &IncomingRequest,
         filter: Option<ReplicationFilter>,
         document_ids_max: usize,
+        pushed: &mut PushedNote,
         store: &dyn ReplicaStore,
     ) -> Result<Subscription, Fault> {
         let property = |name| request.properties.get(name);
@@ -55,8 +58,11 @@ impl Subscription {
         let batch = property("batch").and_then(|batch| batch.parse().ok()).unwrap_or(CHANGES_BATCH);
         let continuous = request.properties.get_bool("continuous");
         let target = &core.collections[collection];
-        let mut feed = Feed::new(target.id, &target.name, since, None);
-        feed.ids = parse_document_ids(&request.body, document_ids_max)?.map(|ids| ids.into_iter().collect());
+        let ids = parse_document_ids(&request.body, document_ids_max)?.map(|ids| ids.into_iter().collect());
+        let listing = pushed.subscribe(store, since)?;
+        let mut feed = Feed::new(target.id, &target.name, listing.since, None);
+        feed.ids = ids;
+        feed.left_out = listing.left_out;
         feed.active_only = request.properties.get_bool("activeOnly");
         feed.filter = filter;
         let sender = match core.extension {
@@ -93,11 +99,28 @@ impl Subscription {
         sent && read
     }
 
+    /// Whether the peer has answered everything up to the newest change.
+    pub fn has_given_all(&self, ceiling: u64) -> bool {
+        self.caught_up && self.feed.is_exhausted(ceiling) && self.is_idle(ceiling)
+    }
+
+    /// The peer turns out to lack what was left out: goes back in the feed and leaves out nothing. A one-shot peer that was
+    /// told that the feed ends takes no more; its next run begins there.
+    pub fn list_again(&mut self, position: u64, pushed: &mut PushedNote) {
+        if self.caught_up && !self.continuous {
+            return;
+        }
+        self.feed.left_out = SequenceSet::new();
+        self.feed.unread_after(position);
+        pushed.lists_from(self.feed.cursor);
+    }
+
     /// Adds to what is to be sent.
     pub fn pump(
         &mut self,
         core: &mut Core,
         collection: usize,
+        pushed: &mut PushedNote,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         if !matches!(core.phase, super::super::core::Phase::Running) {
@@ -107,7 +130,7 @@ impl Subscription {
             Sender::Single(revs) => {
                 revs.pump(core, collection, store, false)?;
                 revs.gone.clear();
-                self.pump_lists(core, collection, store)
+                self.pump_lists(core, collection, pushed, store)
             }
             Sender::Batches(batches) => {
                 batches.pump_wanted(core, collection, store)?;
@@ -126,6 +149,7 @@ impl Subscription {
         &mut self,
         core: &mut Core,
         collection: usize,
+        pushed: &mut PushedNote,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         while core.may_list(self.lists_in_flight) && self.may_list() {
@@ -135,7 +159,16 @@ impl Subscription {
             }
             let ceiling = core.feed_ceiling(collection, store);
             if self.feed.is_exhausted(ceiling) {
-                return self.tell_caught_up(core, collection);
+                if pushed.is_awaited() && self.lists_in_flight > 0 {
+                    return Ok(());
+                }
+                pushed.proof_is_missing();
+                match pushed.take_put_back() {
+                    None => return self.tell_caught_up(core, collection),
+                    Some(position) => self.list_again(position, pushed),
+                }
+                pushed.save(store);
+                continue;
             }
             let rows = self.feed.read_list(store, ceiling, self.batch, core)?;
             core.report_unsendable(collection, rows.unsendable)?;
@@ -177,11 +210,12 @@ impl Subscription {
         collection: usize,
         awaiting: Awaiting,
         result: Result<IncomingReply, ErrorReply>,
+        pushed: &mut PushedNote,
     ) -> Result<(), SessionError> {
         match (awaiting, &mut self.sender) {
             (Awaiting::Changes { changes, .. }, Sender::Single(revs)) => {
                 self.lists_in_flight = self.lists_in_flight.saturating_sub(1);
-                list_replied(core, collection, revs, changes, result)
+                list_replied(core, collection, revs, changes, result, pushed)
             }
             (Awaiting::Rev { rev, .. }, Sender::Single(revs)) => {
                 revs.replied();
@@ -224,6 +258,7 @@ fn list_replied(
     revs: &mut RevSender,
     changes: Vec<Change>,
     result: Result<IncomingReply, ErrorReply>,
+    pushed: &mut PushedNote,
 ) -> Result<(), SessionError> {
     let reply = match result {
         Ok(reply) => reply,
@@ -231,6 +266,7 @@ fn list_replied(
             core.progress.completed += changes.len() as u64;
             for change in changes {
                 let Change { id, sequence, deleted, vector, .. } = change;
+                pushed.answered(sequence, false);
                 let failure = Failure::sent(&id, vector.id(), sequence, deleted, error.clone());
                 core.failed(collection, failure);
             }
@@ -240,6 +276,7 @@ fn list_replied(
     let answers = parse_changes_reply(&reply.body, changes.len())
         .ok_or(SessionError::Malformed { what: "reply to changes" })?;
     for (change, answer) in changes.into_iter().zip(answers) {
+        pushed.answered(change.sequence, !matches!(answer, ListAnswer::Wanted { .. }));
         match answer {
             ListAnswer::Wanted { .. } => revs.want(Wanted::of(change)),
             _ => {

@@ -144,7 +144,7 @@ fn a_vector_beyond_the_limit_in_a_message_of_many_is_refused_alone() {
             scripted.session.handle_frame(scripted.now, &frame, &*scripted.store).expect("taken");
         }
         told.extend(std::iter::from_fn(|| scripted.session.poll_event()).filter_map(|event| match event {
-            SessionEvent::DocumentReplicated { id, error: Some(error), .. } => Some((id, error.code)),
+            SessionEvent::DocumentReplicated(it) => it.error.map(|error| (it.id, error.code)),
             _ => None,
         }));
         for event in scripted.settle() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::for_seeds;
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use crate::replicator::checkpoint::{Checkpoint, OWN_PREFIX};
@@ -92,14 +93,7 @@ fn one_seed(seed: u64) {
 
 #[test]
 fn random_edits_and_cuts_converge() {
-    let seeds = std::env::var("GATTWAY_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .map_or(0..SEEDS, |seed| seed..seed + 1);
-    for seed in seeds {
-        let result = std::panic::catch_unwind(|| one_seed(seed));
-        assert!(result.is_ok(), "seed {seed}; run it alone with GATTWAY_SEED={seed}");
-    }
+    for_seeds(SEEDS, one_seed);
 }
 
 /// Cut at every place of a first run, then run to the end: what the peer had confirmed is not sent again.

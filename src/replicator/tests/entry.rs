@@ -51,8 +51,8 @@ fn unsendable() -> Vec<(String, String, &'static str)> {
 
 fn failed(side: &Side, direction: Direction) -> BTreeMap<String, String> {
     let of = |event: &SessionEvent| match event {
-        SessionEvent::DocumentReplicated { direction: d, id, error: Some(error), .. } if *d == direction => {
-            Some((id.clone(), error.message.clone()))
+        SessionEvent::DocumentReplicated(it) if it.direction == direction => {
+            it.error.as_ref().map(|error| (it.id.clone(), error.message.clone()))
         }
         _ => None,
     };

@@ -19,7 +19,7 @@ struct Doc {
     shared: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Collection {
     docs: HashMap<String, Doc>,
     feed: BTreeMap<u64, String>,
@@ -27,6 +27,9 @@ struct Collection {
     pushed: u64,
     checkpoints: HashMap<String, StoredCheckpoint>,
 }
+
+/// What a store held at one time.
+pub struct Backup(Vec<Collection>);
 
 pub struct MemoryStore {
     source: SourceId,
@@ -65,6 +68,21 @@ impl MemoryStore {
         let next = if n.is_multiple_of(7) { (n | 0xffff) + 1 } else { n + 1 };
         self.clock.store(next, Ordering::Relaxed);
         Version { time: next, source: self.source }
+    }
+
+    /// All that it holds, checkpoints too.
+    pub fn backup(&self) -> Backup {
+        Backup(self.collections.lock().unwrap().clone())
+    }
+
+    /// Puts it back to what it was. Its clock goes on: time does.
+    pub fn restore(&self, backup: &Backup) {
+        self.collections.lock().unwrap().clone_from(&backup.0);
+    }
+
+    /// Forgets all checkpoints.
+    pub fn forget_checkpoints(&self) {
+        self.collections.lock().unwrap().iter_mut().for_each(|c| c.checkpoints.clear());
     }
 
     /// Refuses documents whose IDs begin so.

@@ -16,6 +16,16 @@ mod lists;
 mod pair;
 mod probes;
 mod progress;
+mod pushed;
 mod scripted;
 mod trees;
 mod unsynced;
+
+/// Runs a test with each seed up to `count`, or with that of `GATTWAY_SEED` alone, and says which one failed.
+fn for_seeds(count: u64, one_seed: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let only: Option<u64> = std::env::var("GATTWAY_SEED").ok().and_then(|seed| seed.parse().ok());
+    for seed in only.map_or(0..count, |seed| seed..seed + 1) {
+        let result = std::panic::catch_unwind(|| one_seed(seed));
+        assert!(result.is_ok(), "seed {seed}; run it alone with GATTWAY_SEED={seed}");
+    }
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::exchange::{active, passive};
+use super::for_seeds;
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use crate::replicator::config::{ActiveConfig, CollectionConfig, PassiveConfig, ReplicatorType};
@@ -97,14 +98,7 @@ fn one_seed(seed: u64) {
 
 #[test]
 fn any_sizes_and_any_limits_end_equal() {
-    let seeds = std::env::var("GATTWAY_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .map_or(0..SEEDS, |seed| seed..seed + 1);
-    for seed in seeds {
-        let result = std::panic::catch_unwind(|| one_seed(seed));
-        assert!(result.is_ok(), "seed {seed}; run it alone with GATTWAY_SEED={seed}");
-    }
+    for_seeds(SEEDS, one_seed);
 }
 
 /// The usual limits, documents as large as a message may carry, both ways at once and in two collections.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::for_seeds;
 use super::pair::Pair;
 use super::scripted::{Scripted, request};
 use crate::blip::OutgoingMessage;
@@ -128,14 +129,7 @@ fn one_seed(seed: u64) {
 
 #[test]
 fn rings_with_tree_ids_in_their_histories_become_equal() {
-    let seeds = std::env::var("GATTWAY_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .map_or(0..SEEDS, |seed| seed..seed + 1);
-    for seed in seeds {
-        let result = std::panic::catch_unwind(|| one_seed(seed));
-        assert!(result.is_ok(), "seed {seed}; run it alone with GATTWAY_SEED={seed}");
-    }
+    for_seeds(SEEDS, one_seed);
 }
 
 /// An upgraded database pushes, the other edits, both are opened anew in between: the ID stays what it was, on the medium

@@ -5,6 +5,7 @@
 //! again when it was changed, when the side that refused it has learned to take it, or on demand.
 //! Source: `firmware-notes/replication.md`, what could not be synced.
 
+pub(in crate::replicator) mod failure;
 pub mod list;
 
 use super::event::Direction;

@@ -1,0 +1,257 @@
+//! Revisions on their way in: from the peer's request to the store, and from what the store decided to the answer.
+
+#![deny(clippy::disallowed_methods)]
+
+use super::super::active::tracker::Ticket;
+use super::super::core::{Answer, Fault};
+use super::super::error::SessionError;
+use super::super::event::{CommitId, CommitResult, Direction};
+use super::super::extension::codec;
+use super::super::extension::receiver::{self, OnConflict, RevsReceived};
+use super::super::inbox::{Batch, Origin};
+use super::super::incoming::parse_rev;
+use super::super::messages::{SEQUENCE_TEXT_MAX, refuse, rejection_error};
+use super::super::sequences::RemoteSequence;
+use super::super::store::{CommitOutcome, IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError};
+use super::super::unsynced::failure::Failure;
+use super::{Role, Session};
+use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
+
+impl Session {
+    /// The collection of a request that brings revisions, if they may come, and the ticket of the one it names.
+    fn revision_target(
+        &mut self,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<(usize, Option<Ticket>), Fault> {
+        match &mut self.role {
+            Role::Active(active) => {
+                let (collection, pull) = active.pull_of(&self.core, request)?;
+                Ok((collection, request.properties.get("sequence").and_then(|s| pull.arrived(s))))
+            }
+            Role::Passive(passive) => {
+                Ok((passive.collection_for_push(&mut self.core, request, store)?, None))
+            }
+        }
+    }
+
+    /// Answers `rev` when the store has it.
+    pub(super) fn handle_rev(
+        &mut self,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<Answer, Fault> {
+        let (collection, ticket) = self.revision_target(request, store)?;
+        let sequence = sequence_of(request);
+        match parse_rev(&self.core, collection, request) {
+            Ok(revision) => {
+                if matches!(self.role, Role::Passive(_)) {
+                    self.core.progress.total += 1;
+                }
+                let (request, no_reply) = (request.number, request.no_reply);
+                let origin = Origin::Rev { request, no_reply, collection, ticket, sequence };
+                self.core.inbox.push(Batch { origin, revisions: vec![revision] });
+                Ok(Answer::Later)
+            }
+            Err(error) => {
+                self.not_taken(collection, request, error.clone());
+                if let Role::Active(active) = &mut self.role {
+                    active.not_received(&mut self.core, collection, ticket);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A revision is not what may come, or does not come for a reason that the peer has.
+    fn not_taken(&mut self, collection: usize, request: &IncomingRequest, error: ErrorReply) {
+        let property = |name| request.properties.get(name).unwrap_or_default();
+        let id: String = property("id").chars().take(crate::database::DOCUMENT_ID_MAX).collect();
+        let deleted = request.properties.get_bool("deleted");
+        if error == refuse::filtered() {
+            // Left out on purpose.
+            return self.core.report(Direction::Received, collection, &id, deleted, Some(error));
+        }
+        let revision = property("rev").split([',', ';']).next().unwrap_or_default().trim().to_owned();
+        let failure = Failure::received(&id, revision, sequence_of(request), deleted, error);
+        self.core.failed(collection, failure);
+    }
+
+    /// The peer does not send a revision that we asked for: a newer one is further on in its feed, or it says why.
+    pub(super) fn handle_norev(
+        &mut self,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<Answer, Fault> {
+        let (collection, ticket) = self.revision_target(request, store)?;
+        let code = request.properties.get("error").and_then(|code| code.parse().ok()).unwrap_or(404);
+        if code != 404 {
+            let reason: String =
+                request.properties.get("reason").unwrap_or_default().chars().take(200).collect();
+            self.not_taken(collection, request, ErrorReply::http(code, reason));
+        }
+        if let Role::Active(active) = &mut self.role {
+            active.not_received(&mut self.core, collection, ticket);
+        }
+        Ok(Answer::empty())
+    }
+
+    /// Answers `revs` when the store has all that it has to decide of.
+    pub(super) fn handle_revs(
+        &mut self,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<Answer, Fault> {
+        let (collection, _) = self.revision_target(request, store)?;
+        let message = codec::decode(&request.body).map_err(|_| SessionError::Malformed { what: "revs" })?;
+        let (last, asked) = (message.last, message.asked);
+        let on_conflict = match self.role {
+            Role::Active(_) => OnConflict::Resolve,
+            Role::Passive(_) => OnConflict::Refuse,
+        };
+        let head = RevsReceived {
+            request: request.number,
+            no_reply: request.no_reply,
+            collection,
+            asked,
+            from: message.from,
+            through: message.through,
+            answers: Vec::new(),
+        };
+        let conflicted = match &self.role {
+            Role::Active(active) => active.conflicted_offers(collection, &message.revisions),
+            Role::Passive(_) => Vec::new(),
+        };
+        let (mut received, revisions) =
+            receiver::sort(&mut self.core, head, message.revisions, on_conflict, store)?;
+        if let Role::Active(active) = &mut self.role {
+            let (_, pull) = active.pull_of(&self.core, request)?;
+            pull.begin_revs(&received, revisions.len(), last)?;
+            active.conflicted_offers_answered(conflicted, &received);
+        }
+        self.core.progress.total += revisions.len() as u64;
+        if revisions.is_empty() {
+            self.revs_settled(&mut received, &[], store)?;
+            return Ok(Answer::Now(received.to_reply(self.core.revs_format)));
+        }
+        self.core.inbox.push(Batch { origin: Origin::Revs(Box::new(received)), revisions });
+        Ok(Answer::Later)
+    }
+
+    /// The store has decided about everything in a `revs` message.
+    fn revs_settled(
+        &mut self,
+        received: &mut RevsReceived,
+        outcomes: &[CommitOutcome],
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let committed: Vec<bool> = received.answers.iter().map(|(_, answer)| answer.is_none()).collect();
+        receiver::settle(received, outcomes);
+        match &mut self.role {
+            Role::Active(active) => active.received_revs(&mut self.core, received, &committed, store),
+            Role::Passive(passive) => {
+                passive.received_revs(received);
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers the requests whose revisions a commit has settled.
+    pub(super) fn take_commit(
+        &mut self,
+        id: CommitId,
+        result: CommitResult,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let Some(committed) = self.core.inbox.take_running(id) else { return Ok(()) };
+        let outcomes = result?;
+        if outcomes.len() != committed.revisions.len() {
+            let message = format!("{} outcomes for {} revisions", outcomes.len(), committed.revisions.len());
+            return Err(ReplicaStoreError { message, recoverable: false }.into());
+        }
+        let mut at = 0;
+        for (origin, count) in committed.origins {
+            let (revisions, outcomes) = (&committed.revisions[at..at + count], &outcomes[at..at + count]);
+            at += count;
+            match origin {
+                Origin::Rev { request, no_reply, collection, ticket, sequence } => {
+                    self.outcome(collection, ticket, sequence, &revisions[0], &outcomes[0]);
+                    match outcome_error(&outcomes[0]) {
+                        None => self.core.reply(request, no_reply, OutgoingMessage::default()),
+                        Some(error) => self.core.reply_error(request, no_reply, error),
+                    }
+                }
+                Origin::Revs(mut received) => {
+                    let unanswered = received.answers.iter().filter(|(_, answer)| answer.is_none());
+                    let sequences: Vec<u64> = unanswered.map(|(sequence, _)| *sequence).collect();
+                    for ((revision, outcome), sequence) in revisions.iter().zip(outcomes).zip(sequences) {
+                        let sequence = RemoteSequence::Number(sequence);
+                        self.outcome(received.collection, None, sequence, revision, outcome);
+                    }
+                    self.revs_settled(&mut received, outcomes, store)?;
+                    let reply = received.to_reply(self.core.revs_format);
+                    self.core.reply(received.request, received.no_reply, reply);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes and reports what became of a revision.
+    fn outcome(
+        &mut self,
+        collection: usize,
+        ticket: Option<Ticket>,
+        sequence: RemoteSequence,
+        revision: &IncomingRevision,
+        outcome: &CommitOutcome,
+    ) {
+        match &mut self.role {
+            Role::Active(active) => active.received(&mut self.core, collection, ticket, revision, outcome),
+            Role::Passive(passive) => passive.received(&mut self.core, collection, &sequence, outcome),
+        }
+        let (direction, id, deleted) = (Direction::Received, &revision.id, revision.deleted);
+        match outcome {
+            CommitOutcome::Rejected(rejection) => {
+                let (version, error) = (revision.vector.current.to_string(), rejection_error(rejection));
+                // The application's resolver may do better another time.
+                let is_open = matches!(rejection, Rejection::Resolver(_));
+                let failure = Failure::received(id, version, sequence, deleted, error);
+                self.core.failed(collection, Failure { is_open, ..failure });
+            }
+            // The active side resolves it.
+            CommitOutcome::Conflict { .. } => {
+                self.core.conflict_refused(collection, id);
+                self.core.report(direction, collection, id, deleted, Some(refuse::conflict()));
+            }
+            _ => {
+                if !matches!(outcome, CommitOutcome::AlreadyKnown { .. }) {
+                    // Ours that the peer refused is not the newest any more.
+                    self.core.settled(Direction::Sent, collection, id);
+                    self.core.conflict_ended(collection, revision);
+                }
+                if let CommitOutcome::Resolved { outcome, .. } = outcome {
+                    self.core.tell_conflict(collection, id, *outcome);
+                }
+                self.core.succeeded(direction, collection, id, deleted);
+            }
+        }
+    }
+}
+
+/// The place in the peer's feed that a request about one revision names.
+fn sequence_of(request: &IncomingRequest) -> RemoteSequence {
+    let text = request.properties.get("sequence").filter(|text| text.len() <= SEQUENCE_TEXT_MAX);
+    text.map_or(RemoteSequence::START, RemoteSequence::from_json)
+}
+
+/// The error reply for what became of a single revision, if it was not taken.
+fn outcome_error(outcome: &CommitOutcome) -> Option<ErrorReply> {
+    match outcome {
+        CommitOutcome::Inserted { .. }
+        | CommitOutcome::AlreadyKnown { .. }
+        | CommitOutcome::Resolved { .. } => None,
+        CommitOutcome::Conflict { .. } => Some(refuse::conflict()),
+        CommitOutcome::Rejected(rejection) => Some(rejection_error(rejection)),
+    }
+}

@@ -1,0 +1,260 @@
+//! What a stock peer has pushed is not listed to it again, unless its database was put back to an older copy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::exchange::{active, fill, passive, stores};
+use super::for_seeds;
+use super::memory_store::{Backup, MemoryStore};
+use super::pair::Pair;
+use crate::blip::BlipConfig;
+use crate::database::{Database, DatabaseConfig};
+use crate::replicator::config::{ActiveConfig, CollectionConfig, PassiveConfig, ReplicatorType};
+use crate::replicator::passive::pushed::PREFIX;
+use crate::replicator::store::{CollectionId, ReplicaStore};
+
+/// Seeds of one test run; a failing one is printed.
+const SEEDS: u64 = 300;
+
+/// Bytes of both sides in a run with nothing to do, after a push: two round trips, two entries of a list, a checkpoint.
+const IDLE_BYTES_MAX: u64 = 1_200;
+
+/// Full runs after which both are equal, whatever happened before.
+const RUNS_MAX: u64 = 6;
+
+fn plain() -> BlipConfig {
+    BlipConfig { compression_level: 0, ..BlipConfig::default() }
+}
+
+/// The usual peer. Without compression, so that a list shows in the bytes.
+fn both_ways() -> ActiveConfig {
+    ActiveConfig { blip: plain(), ..active(ReplicatorType::PushAndPull, false) }
+}
+
+fn sync(seed: u64, a: &Arc<MemoryStore>, p: &Arc<MemoryStore>, config: ActiveConfig, peer: &str) -> Pair {
+    let answering = PassiveConfig { blip: plain(), peer_uid: peer.into(), ..passive(false) };
+    let mut pair = Pair::new(seed, config, answering, a, p);
+    pair.run().expect("a clean end");
+    pair
+}
+
+fn bytes(pair: &Pair) -> u64 {
+    pair.a.bytes_out + pair.p.bytes_out
+}
+
+fn run(seed: u64, a: &Arc<MemoryStore>, p: &Arc<MemoryStore>) -> Pair {
+    sync(seed, a, p, both_ways(), "")
+}
+
+#[test]
+fn what_was_pushed_is_not_listed_again() {
+    let (a, p) = stores();
+    fill(&a, "a", 500);
+    run(1, &a, &p);
+    let second = run(2, &a, &p);
+    let third = run(3, &a, &p);
+    println!("second run {} bytes, third {}", bytes(&second), bytes(&third));
+    assert!(bytes(&second) <= IDLE_BYTES_MAX, "{} bytes", bytes(&second));
+    assert!(bytes(&third) < bytes(&second), "the position has passed them: {} bytes", bytes(&third));
+
+    // What has changed here since comes, and only that.
+    fill(&a, "b", 500);
+    run(4, &a, &p);
+    (0..20).for_each(|n| p.put(&format!("b{:05}", n * 25), "{\"edited\":true}"));
+    let pair = run(5, &a, &p);
+    assert_eq!(a.dump(0), p.dump(0));
+    assert!(bytes(&pair) <= IDLE_BYTES_MAX + 20 * 300, "{} bytes", bytes(&pair));
+    assert!(bytes(&run(6, &a, &p)) <= IDLE_BYTES_MAX);
+}
+
+/// The same with real databases and compression, whose versions are those of a clock.
+#[test]
+fn a_second_run_of_real_databases_costs_what_a_run_without_news_costs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [a, p] = ["a", "p"].map(|name| {
+        Arc::new(Database::open(directory.path().join(name), DatabaseConfig::default()).expect("opens"))
+    });
+    let collection = a.default_collection().expect("open");
+    for n in 0..500 {
+        collection.put(&format!("reading-{n}"), &serde_json::json!({"n": n})).expect("put");
+    }
+    let run = |seed: u64| {
+        let mut pair = Pair::new(seed, active(ReplicatorType::PushAndPull, false), passive(false), &a, &p);
+        pair.run().expect("a clean end");
+        bytes(&pair)
+    };
+    let bytes = [run(1), run(2), run(3)];
+    println!("first run {} bytes, second {}, third {}", bytes[0], bytes[1], bytes[2]);
+    assert!(bytes[1] <= IDLE_BYTES_MAX, "{} bytes", bytes[1]);
+}
+
+/// Put back to what it was before it made them, before it pushed them, in the middle of it and after it, with and without its
+/// checkpoint: it gets what it lacks.
+#[test]
+fn a_peer_that_was_put_back_gets_everything() {
+    for forgets in [false, true] {
+        for pushed_before in [0, 250] {
+            for edits in [0, 1, 700] {
+                let (a, p) = stores();
+                fill(&a, "a", pushed_before);
+                if pushed_before > 0 {
+                    run(1, &a, &p);
+                }
+                let backup = a.backup();
+                fill(&a, "b", 500);
+                run(2, &a, &p);
+                a.restore(&backup);
+                if forgets {
+                    a.forget_checkpoints();
+                }
+                // Many edits of one document: its sequences go on beyond those of what was lost.
+                (0..edits).for_each(|n| a.put("c", &format!("{{\"n\":{n}}}")));
+                run(3, &a, &p);
+                let lacks = 500 + pushed_before + usize::from(edits > 0) - a.count();
+                assert_eq!((lacks, a.dump(0) == p.dump(0)), (0, true), "{forgets} {pushed_before} {edits}");
+            }
+        }
+    }
+}
+
+/// It was put back, and has the newest of what it pushed from elsewhere, but not the rest.
+#[test]
+fn what_it_has_from_elsewhere_proves_nothing() {
+    for seed in 0..20 {
+        let (a, p) = stores();
+        let other = Arc::new(MemoryStore::new(0xc3));
+        let backup = a.backup();
+        fill(&a, "a", 100);
+        run(seed, &a, &p);
+        let config = ActiveConfig { peer_uid: "other".into(), ..both_ways() };
+        let newest = CollectionConfig {
+            document_ids: Some(vec!["a00099".into()]),
+            ..CollectionConfig::new("_default")
+        };
+        sync(seed, &a, &other, ActiveConfig { collections: vec![newest], ..config.clone() }, "");
+        a.restore(&backup);
+        sync(seed, &a, &other, config, "");
+        assert_eq!(a.count(), 1);
+        run(seed, &a, &p);
+        run(seed, &a, &p);
+        assert_eq!(a.dump(0), p.dump(0));
+    }
+}
+
+/// The note of one peer says nothing to another, and nobody can write or read it as a checkpoint.
+#[test]
+fn a_note_is_for_one_peer_alone() {
+    let (a, p) = stores();
+    fill(&a, "a", 50);
+    sync(1, &a, &p, both_ways(), "one");
+    let notes = |p: &MemoryStore| p.checkpoint_names().into_iter().filter(|n| n.starts_with(PREFIX)).count();
+    assert_eq!(notes(&p), 1);
+    // The same checkpoint under another name gets the whole list.
+    assert!(bytes(&sync(2, &a, &p, both_ways(), "two")) > IDLE_BYTES_MAX);
+    assert!(bytes(&sync(3, &a, &p, both_ways(), "one")) <= IDLE_BYTES_MAX);
+}
+
+/// Without its checkpoint a note is nothing, and one that cannot be read makes everything be listed.
+#[test]
+fn a_note_that_does_not_fit_leaves_nothing_out() {
+    let (a, p) = stores();
+    fill(&a, "a", 50);
+    run(1, &a, &p);
+    let name = p.own_checkpoint(PREFIX);
+    let revision = p.checkpoint(CollectionId(0), &name).expect("in memory").expect("there").revision;
+    let garbage = bytes::Bytes::from_static(b"\xff\x01garbage");
+    p.set_checkpoint(CollectionId(0), &name, Some(&revision), garbage).expect("in memory");
+    assert!(bytes(&run(2, &a, &p)) > IDLE_BYTES_MAX);
+    assert!(bytes(&run(3, &a, &p)) < IDLE_BYTES_MAX, "it is listed once");
+}
+
+struct World {
+    rng: fastrand::Rng,
+    /// The stock peer, our side, and somebody else.
+    a: Arc<MemoryStore>,
+    p: Arc<MemoryStore>,
+    other: Arc<MemoryStore>,
+    backups: Vec<Backup>,
+}
+
+impl World {
+    fn edit(&mut self, store: &MemoryStore) {
+        let documents = self.rng.usize(1..80);
+        for _ in 0..self.rng.usize(0..50) {
+            let id = format!("d{:03}", self.rng.usize(0..documents));
+            match self.rng.u8(0..8) {
+                0 => store.delete(&id),
+                _ => store.put(&id, &format!("{{\"x\":{}}}", self.rng.u32(0..1_000))),
+            }
+        }
+        store.advance_clock(self.rng.u64(0..20));
+    }
+
+    fn meet(&mut self, from: &Arc<MemoryStore>, to: &Arc<MemoryStore>, uid: &str, extension: bool) {
+        let config = ActiveConfig {
+            peer_uid: uid.into(),
+            continuous: self.rng.u8(0..4) == 0,
+            checkpoint_interval: Duration::from_millis(self.rng.u64(0..3)),
+            ..active(ReplicatorType::PushAndPull, extension)
+        };
+        let continuous = config.continuous;
+        let mut pair = Pair::new(self.rng.u64(..), config, passive(extension), from, to).without_events();
+        if self.rng.bool() {
+            return pair.run_and_cut(self.rng.u64(0..80));
+        }
+        pair.run_for(Duration::from_millis(if continuous { 50 } else { 100_000 }));
+        if continuous && self.rng.bool() {
+            self.edit(from);
+            self.edit(to);
+            pair.run_for(Duration::from_millis(300));
+        }
+        for side in [&mut pair.a, &mut pair.p] {
+            side.session.close(&*side.store);
+        }
+    }
+
+    fn step(&mut self) {
+        let (a, p, other) = (self.a.clone(), self.p.clone(), self.other.clone());
+        match self.rng.u8(0..14) {
+            0..=2 => self.edit(&a),
+            3 => self.edit(&p),
+            4 => self.edit(&other),
+            5..=8 => self.meet(&a, &p, "p", false),
+            9 => self.meet(&a, &other, "other", false),
+            10 => self.meet(&other, &p, "p", true),
+            11 | 12 => self.backups.push(a.backup()),
+            _ if !self.backups.is_empty() => {
+                a.restore(&self.backups[self.rng.usize(0..self.backups.len())]);
+                if self.rng.u8(0..3) == 0 {
+                    a.forget_checkpoints();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn one_seed(seed: u64) {
+    let [a, p, other] = [1, 2, 3].map(|n| Arc::new(MemoryStore::new(n)));
+    let mut world = World { rng: fastrand::Rng::with_seed(seed), a, p, other, backups: Vec::new() };
+    for _ in 0..world.rng.usize(0..40) {
+        world.step();
+    }
+    let (a, p) = (world.a, world.p);
+    let equal = (0..RUNS_MAX).any(|n| {
+        run(n, &a, &p);
+        a.dump(0) == p.dump(0)
+    });
+    assert!(equal, "after {RUNS_MAX} runs");
+    for n in 0..2 {
+        run(n, &a, &p);
+    }
+    let idle = run(seed, &a, &p);
+    assert!(bytes(&idle) <= IDLE_BYTES_MAX, "nothing is listed for ever: {} bytes", bytes(&idle));
+    assert_eq!(a.dump(0), p.dump(0));
+}
+
+#[test]
+fn random_pushes_and_restores_end_equal() {
+    for_seeds(SEEDS, one_seed);
+}
