@@ -21,9 +21,6 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("long-id-probe", "1000 bytes", ONE_BY_ONE),
     ("long-id-probe", "242 bytes, 121 characters", UNASKED),
     ("long-id-probe", "empty", UNASKED),
-    ("many-authors-probe", "the same author twice in history (older again)", TWICE),
-    ("many-authors-probe", "the current author again in history (older)", TWICE),
-    ("many-authors-probe", "an update by the same author with its own older version in history", TWICE),
     (
         "many-authors-probe",
         "300 authors, proposed with the parent named (the passive has no such document)",
@@ -67,8 +64,6 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
 const UNASKED: &str =
     "a revision that nobody asked for is judged by what it is; it need not end the connection";
 const ONE_BY_ONE: &str = "an ID that is too long is refused alone, not with the rest of the list";
-const TWICE: &str =
-    "of an author that is named twice the newest version counts; refusing the document helps nobody";
 const LACKING: &str = "a document that is lacking is asked for, whatever the peer thinks that is here";
 const RESERVED: &str =
     "the core drops such keys without a word, or the document; here it is refused, by name";

@@ -291,11 +291,27 @@ impl VersionVector {
         self
     }
 
-    fn check_len(self) -> Result<VersionVector, RevisionError> {
+    /// A vector as it was read, if it is one that a peer may send.
+    fn checked(self) -> Result<VersionVector, RevisionError> {
         match 1 + self.merged.len() + self.history.len() {
-            ..=VERSIONS_MAX => Ok(self),
+            ..=VERSIONS_MAX => self.check_authors().map(|()| self),
             actual => Err(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual }),
         }
+    }
+
+    /// No author stands twice in the history, nor that of the current version with an older one: who reads only the first of
+    /// them would see another past than who reads the last. A later one of the current author stands there after a conflict
+    /// between revisions that had each been kept against the other. Tree IDs share an author.
+    pub(crate) fn check_authors(&self) -> Result<(), RevisionError> {
+        let is_again = |v: &&Version| v.source == self.current.source && v.time <= self.current.time;
+        let named = self.history.iter().filter(|v| v.source != TREE_SOURCE);
+        if let Some(again) = named.clone().find(is_again) {
+            return Err(RevisionError::DuplicateAuthor { author: again.source });
+        }
+        let mut authors: Vec<SourceId> = named.map(|v| v.source).collect();
+        authors.sort_unstable();
+        let twice = authors.windows(2).find(|pair| pair[0] == pair[1]);
+        twice.map_or(Ok(()), |pair| Err(RevisionError::DuplicateAuthor { author: pair[0] }))
     }
 
     /// Adds `v` to the history unless this vector contains it; one entry an author stays, but each tree ID is one of its
@@ -346,6 +362,12 @@ pub enum RevisionError {
         max: usize,
         /// What was given.
         actual: usize,
+    },
+    /// An author of whom two versions are named, where only the newest belongs.
+    #[error("a version vector names the author {author} twice")]
+    DuplicateAuthor {
+        /// Who.
+        author: SourceId,
     },
 }
 

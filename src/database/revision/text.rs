@@ -15,7 +15,7 @@ impl VersionVector {
     /// `rev` may itself be a whole vector; `history` then adds to it.
     ///
     /// # Errors
-    /// [`RevisionError`] if either is malformed or the two hold more than [`VERSIONS_MAX`] versions.
+    /// [`RevisionError`] if either is malformed, or the two hold more than [`VERSIONS_MAX`] versions or an author twice.
     pub fn from_rev_and_history(rev: &str, history: &str) -> Result<VersionVector, RevisionError> {
         let mut vector: VersionVector = rev.parse()?;
         // A history with a `;` begins with the merge list, one without is plain history.
@@ -27,17 +27,17 @@ impl VersionVector {
             }
         }
         vector.add_parsed_history(parse_list(older)?);
-        vector.check_len()
+        vector.checked()
     }
 
-    /// A revision as a list names it. Of one with more versions than are accepted only the name is read: it can be asked for,
-    /// and is refused alone when it comes.
+    /// A revision as a list names it. Of one with more versions than are accepted, or an author twice, only the name is read:
+    /// it can be asked for, and is refused alone when it comes.
     ///
     /// # Errors
     /// [`RevisionError::Malformed`]
     pub fn from_list_text(text: &str) -> Result<VersionVector, RevisionError> {
         match text.parse() {
-            Err(RevisionError::TooManyVersions { .. }) => {
+            Err(RevisionError::TooManyVersions { .. } | RevisionError::DuplicateAuthor { .. }) => {
                 text.split([',', ';']).next().unwrap_or_default().trim().parse()
             }
             result => result,
@@ -47,7 +47,8 @@ impl VersionVector {
     fn add_parsed_history(&mut self, ids: Vec<RevId>) {
         for id in ids {
             match id {
-                RevId::Version(version) if self.history.contains(&version) => {}
+                RevId::Version(version)
+                    if version.source == TREE_SOURCE && self.history.contains(&version) => {}
                 RevId::Version(version) => self.history.push(version),
                 RevId::Tree(id) => self.add_trees(&[id]),
             }
@@ -158,7 +159,7 @@ impl FromStr for VersionVector {
             }
         }
         vector.add_parsed_history(parse_list(back)?);
-        vector.check_len()
+        vector.checked()
     }
 }
 

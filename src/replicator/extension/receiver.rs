@@ -4,7 +4,7 @@ use super::RevsFormat;
 use super::answer::{RevAnswer, encode};
 use super::codec::{Content, RevEntry};
 use crate::blip::{ErrorReply, MessageNumber, OutgoingMessage};
-use crate::database::revision::{Causality, RevisionError, VERSIONS_MAX};
+use crate::database::revision::Causality;
 use crate::replicator::config::FilterInput;
 use crate::replicator::core::Core;
 use crate::replicator::error::SessionError;
@@ -110,8 +110,8 @@ fn answer_offer(
 
 /// The answer to a revision that need not be tried.
 fn refuse_entry(core: &mut Core, collection: usize, entry: &RevEntry) -> Option<RevAnswer> {
-    let error = match entry.too_many_versions {
-        Some(actual) => Some(refuse::versions(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual })),
+    let error = match &entry.refused {
+        Some(error) => Some(refuse::versions(error.clone())),
         None => refuse_reason(core, collection, &entry.id, entry.deleted, &entry.content),
     }?;
     let (id, deleted) = (&entry.id, entry.deleted);

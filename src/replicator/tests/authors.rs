@@ -97,10 +97,22 @@ fn conflicts_of_many_authors_are_resolved() {
     }
 }
 
-/// What is beyond the limit of a vector is refused by name, and everything around it is taken.
+/// Vectors that no peer may send: longer than the limit; an author twice in the history; that of the current version once more.
+fn refused_vectors() -> [VersionVector; 3] {
+    let (mut twice, mut again) = (vector(5), vector(5));
+    let older = |version: Version| Version { time: version.time - 1, ..version };
+    twice.history.push(older(twice.history[1]));
+    again.history.push(older(again.current));
+    [vector(VERSIONS_MAX + 1), twice, again]
+}
+
+/// Such a vector is refused by name, and everything around it is taken.
 #[test]
-fn a_vector_beyond_the_limit_is_refused_alone() {
-    let long = vector(VERSIONS_MAX + 1);
+fn a_vector_that_none_may_send_is_refused_alone() {
+    refused_vectors().iter().for_each(is_refused_alone);
+}
+
+fn is_refused_alone(long: &VersionVector) {
     let (rev, history) = (long.current.to_string(), long.history_text());
     let mut scripted = Scripted::passive(false).with_collections();
     let proposal = format!(r#"[["long","{long}","",9],["good","{rev}","",9]]"#);
@@ -120,11 +132,15 @@ fn a_vector_beyond_the_limit_is_refused_alone() {
 }
 
 #[test]
-fn a_vector_beyond_the_limit_in_a_message_of_many_is_refused_alone() {
-    let change = |sequence: u64, id: &str, authors: usize| Change {
+fn a_vector_that_none_may_send_in_a_message_of_many_is_refused_alone() {
+    refused_vectors().into_iter().for_each(is_refused_alone_in_revs);
+}
+
+fn is_refused_alone_in_revs(long: VersionVector) {
+    let change = |sequence: u64, id: &str, vector: VersionVector| Change {
         sequence,
         id: id.into(),
-        vector: vector(authors),
+        vector,
         deleted: false,
         body_size: 2,
         remote_ancestor: None,
@@ -132,9 +148,9 @@ fn a_vector_beyond_the_limit_in_a_message_of_many_is_refused_alone() {
     };
     let mut encoder = RevsEncoder::new(RevsFormat::Versions, false, 0);
     let body = Content::Body(Bytes::from_static(b"{}"));
-    encoder.push(&change(1, "before", 5), &body);
-    encoder.push(&change(2, "long", VERSIONS_MAX + 1), &body);
-    encoder.push(&change(3, "after", 5), &body);
+    encoder.push(&change(1, "before", vector(5)), &body);
+    encoder.push(&change(2, "long", long), &body);
+    encoder.push(&change(3, "after", vector(5)), &body);
     let mut scripted = pulling(true);
     scripted.peer.send_request(request("revs").with_body(encoder.finish(3, true))).expect("small");
     let mut told = Vec::new();

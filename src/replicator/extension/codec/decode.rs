@@ -6,7 +6,9 @@ use super::{
     COARSE, CodecError, Content, HISTORY_VERSIONS_MAX, RevEntry, RevsMessage, SOURCES_MAX, flag, get, head,
     unzigzag,
 };
-use crate::database::revision::{SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector};
+use crate::database::revision::{
+    RevisionError, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector,
+};
 use crate::replicator::extension::{REVS_ENTRIES_MAX, REVS_ID_BYTES_MAX};
 
 /// Reads a message. Bodies are slices of `body`.
@@ -41,7 +43,7 @@ pub fn decode(body: &Bytes) -> Result<RevsMessage, CodecError> {
     let lengths = read_lengths(&mut reader, count, flag_of)?;
     let mut at = reader.at;
     let parts = sequences.into_iter().zip(ids).zip(vectors).zip(lengths);
-    for (n, (((sequence, id), (vector, too_many_versions)), length)) in parts.enumerate() {
+    for (n, (((sequence, id), (vector, refused)), length)) in parts.enumerate() {
         let flags = flag_of(n);
         let content = match length {
             Some(length) => {
@@ -57,7 +59,7 @@ pub fn decode(body: &Bytes) -> Result<RevsMessage, CodecError> {
             None => Content::Offer,
         };
         let deleted = flags & flag::DELETED != 0;
-        revisions.push(RevEntry { sequence, id, vector, deleted, content, too_many_versions });
+        revisions.push(RevEntry { sequence, id, vector, deleted, content, refused });
     }
     if at != body.len() {
         return Err(CodecError { field: "end" });
@@ -100,8 +102,8 @@ fn read_ids(reader: &mut Reader<'_>, count: usize) -> Result<Vec<String>, CodecE
     (0..count).map(one).collect()
 }
 
-/// A vector, and how many versions it has if that is too many.
-type ReadVector = (VersionVector, Option<usize>);
+/// A vector, and why it is not accepted.
+type ReadVector = (VersionVector, Option<RevisionError>);
 
 fn read_vectors(
     reader: &mut Reader<'_>,
@@ -126,7 +128,7 @@ fn read_vectors(
             return Err(malformed);
         }
         let mut vector = VersionVector::new(Version { time: last_time, source });
-        let mut too_many = None;
+        let mut refused = None;
         if flags & flag::HISTORY != 0 {
             let merged = reader.size(HISTORY_VERSIONS_MAX, field)?;
             let history = reader.size(HISTORY_VERSIONS_MAX, field)?;
@@ -135,16 +137,20 @@ fn read_vectors(
                 return Err(malformed);
             }
             let count = 1 + merged + history;
-            too_many = Some(count).filter(|count| *count > VERSIONS_MAX);
+            let is_too_long = count > VERSIONS_MAX;
             for n in 0..merged + history {
                 let version = reader.version(sources, last_time)?;
-                match too_many {
+                match n < merged {
                     // Read over: it is refused alone.
-                    Some(_) => {}
-                    None if n < merged => vector.merged.push(version),
-                    None => vector.history.push(version),
+                    _ if is_too_long => {}
+                    true => vector.merged.push(version),
+                    false => vector.history.push(version),
                 }
             }
+            refused = match is_too_long {
+                true => Some(RevisionError::TooManyVersions { max: VERSIONS_MAX, actual: count }),
+                false => vector.check_authors().err(),
+            };
         }
         if flags & flag::TREES != 0 {
             let trees = reader.size(TREE_IDS_MAX, field)?;
@@ -153,7 +159,7 @@ fn read_vectors(
                 vector.trees.push(reader.tree()?);
             }
         }
-        vectors.push((vector, too_many));
+        vectors.push((vector, refused));
     }
     Ok(vectors)
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 pub use self::decode::decode;
 use super::{REVS_ENTRIES_MAX, RevsFormat};
 use crate::blip::varint;
-use crate::database::revision::{SourceId, VERSIONS_MAX, VersionVector};
+use crate::database::revision::{RevisionError, SourceId, VERSIONS_MAX, VersionVector};
 use crate::replicator::store::Change;
 
 /// Flags of one revision.
@@ -66,8 +66,8 @@ pub struct RevEntry {
     pub deleted: bool,
     /// What comes with it.
     pub content: Content,
-    /// How many versions it has, if that is more than are accepted; the vector then has the current one alone.
-    pub too_many_versions: Option<usize>,
+    /// Why its vector is not accepted. With more versions than are, it has the current one alone.
+    pub refused: Option<RevisionError>,
 }
 
 /// What comes with a revision.

@@ -22,13 +22,9 @@ fn entry() -> impl Strategy<Value = RevEntry> {
         Just(Content::Gone),
     ];
     (any::<u64>(), "[a-cé]{1,6}", vector, any::<bool>(), content).prop_map(
-        |(sequence, id, vector, deleted, content)| RevEntry {
-            sequence,
-            id,
-            vector,
-            deleted,
-            content,
-            too_many_versions: None,
+        |(sequence, id, vector, deleted, content)| {
+            let refused = vector.check_authors().err();
+            RevEntry { sequence, id, vector, deleted, content, refused }
         },
     )
 }
@@ -83,7 +79,7 @@ fn a_record_of_a_sensor_takes_few_bytes_beside_its_body() {
             vector: VersionVector::new(Version { time, source: SourceId([7; 16]) }),
             deleted: false,
             content: Content::Body(Bytes::from_static(b"{}")),
-            too_many_versions: None,
+            refused: None,
         };
         encoder.push(&change(&entry), &entry.content);
     }
