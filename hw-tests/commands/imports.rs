@@ -55,14 +55,24 @@ fn readings_of_two_sensors_do_not_overwrite_each_other() {
 #[test]
 fn numbers_go_on_in_the_next_process() {
     let (_directory, db) = database();
-    let numbered = ["db", "import", "-", "--format", "ndjson", "--id-prefix", "r-"];
+    let numbered = ["db", "import", "-", "--format", "ndjson", "--id-prefix", "r-", "--short-ids"];
     for run in 0..2 {
         let input = format!("{{\"run\":{run}}}\n{{\"run\":{run}}}\n");
         assert_eq!(run_with_input(&db, &numbered, input.as_bytes()).code, Some(0));
     }
     let mut serve = Process::start(
         &db,
-        &["serve", "--listen", "tcp:127.0.0.1:0", "--json", "--import", "-", "--id-prefix", "r-"],
+        &[
+            "serve",
+            "--listen",
+            "tcp:127.0.0.1:0",
+            "--json",
+            "--import",
+            "-",
+            "--id-prefix",
+            "r-",
+            "--short-ids",
+        ],
     );
     let mut stdin = serve.stdin.take().unwrap();
     // One line that can be no document takes nothing with it.

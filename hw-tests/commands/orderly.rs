@@ -82,7 +82,7 @@ fn no_command_warns_when_all_went_well() {
     let place = |name: &str| directory.path().join(name);
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     runner.quiet(&db, &["db", "put", "valve", r#"{"open":true}"#]);
-    runner.quiet(&db, &["db", "import", PENGUINS, "--id-prefix", "p"]);
+    runner.quiet(&db, &["db", "import", PENGUINS, "--id-prefix", "p", "--short-ids"]);
     for args in [
         &["db", "get", "valve"][..],
         &["db", "ls"],

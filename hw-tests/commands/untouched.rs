@@ -110,7 +110,20 @@ impl Drop for ReadOnly {
 /// A database with some history: `closed` in order, or as a killed process leaves it.
 fn with_history(db: &Path, closed: bool) {
     ok(db, &["db", "import", WEATHER, "--id-from", "date"]);
-    ok(db, &["db", "import", PENGUINS, "--id-prefix", "p", "-c", "field.birds", "--create-collection"]);
+    ok(
+        db,
+        &[
+            "db",
+            "import",
+            PENGUINS,
+            "--id-prefix",
+            "p",
+            "--short-ids",
+            "-c",
+            "field.birds",
+            "--create-collection",
+        ],
+    );
     ok(db, &["db", "rm", "2010-01-01T01:00:00"]);
     ok(db, &["id"]);
     if !closed {

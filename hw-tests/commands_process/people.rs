@@ -47,7 +47,7 @@ fn a_database_in_use_names_the_process_that_has_it() {
     let (_directory, db) = database();
     let mut serve = Process::start(&db, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
     serve.address();
-    let ended = run(&db, &["db", "ls"]);
+    let ended = run(&db, &["db", "put", "x", "{}"]);
     assert_eq!(ended.code, Some(5), "{ended:?}");
     let process = format!("process {} (", serve.child.id());
     assert!(ended.stderr.contains(&process) && ended.stderr.contains("serve --listen"), "{ended:?}");
@@ -152,6 +152,18 @@ fn who_was_met_is_listed_with_name_and_time() {
     wait_until("the peer is in the list while the server runs", || {
         ok(&gateway, &["peers", "ls"]).contains("just now")
     });
+    // Each has told the other what it calls itself: the name of its machine.
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let machine = machine.trim();
+    for db in [&gateway, &field] {
+        wait_until("the peer's own name is in the list", || {
+            let rows = ok(db, &["peers", "ls", "--json"]);
+            let row: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
+            row["calls_itself"] == machine && row["name"].is_null()
+        });
+        assert!(ok(db, &["peers", "ls"]).contains(&format!("{machine:?}")));
+    }
+    ok(&gateway, &["peers", "allow", machine, "--role", "both"]);
     let row: Value = serde_json::from_str(&ok(&gateway, &["peers", "rename", id, "pump", "--json"])).unwrap();
     assert_eq!((&row["id"], &row["name"], &row["allowed"]), (&json!(id), &json!("pump"), &json!(true)));
     let row = ok(&gateway, &["peers", "allow", "pump", "--role", "read", "--json"]);

@@ -66,6 +66,26 @@ fn what_nobody_reads_holds_up_neither_peers_nor_the_end() {
 }
 
 #[test]
+fn a_pairing_whose_events_nobody_reads_goes_on() {
+    let (directory, gateway) = database();
+    let (_directory, field) = database();
+    let (code, socket) = (directory.path().join("code"), directory.path().join("socket"));
+    std::fs::write(&code, "482915").unwrap();
+    let (code, address) = (code.to_str().unwrap(), format!("unix:{}", socket.display()));
+    let (_reader, writer) = full_pipe();
+    let mut command = gattway(&gateway);
+    command.args(["pair", "--listen", &address, "--json", "--code-file", code]);
+    let mut listener = Guard(command.stdin(Stdio::null()).stdout(writer).spawn().unwrap());
+    drop(command);
+    wait_for_socket(&socket);
+    let events = ok(&field, &["pair", &address, "--json", "--code-file", code]);
+    assert!(events.contains("\"event\":\"paired\""), "{events}");
+    assert_eq!(listener.ended().code(), Some(0));
+    let peers = ok(&gateway, &["peers", "ls", "--json"]);
+    assert!(peers.contains("\"origin\":\"paired\""), "{peers}");
+}
+
+#[test]
 fn events_that_were_not_read_in_time_are_counted() {
     let (directory, gateway) = database();
     let (_directory, field) = database();

@@ -34,6 +34,7 @@ impl PlaceAddress {
     }
 
     /// Whether it is any Bluetooth neighbour.
+    #[cfg(feature = "bluetooth")]
     pub(super) fn is_any_ble(&self) -> bool {
         matches!(self, PlaceAddress::Ble(peer) if peer.is_empty() || peer.eq_ignore_ascii_case("any"))
     }
@@ -45,10 +46,9 @@ impl FromStr for PlaceAddress {
     fn from_str(text: &str) -> Result<PlaceAddress, String> {
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         if scheme != BLE {
-            return text
-                .parse()
-                .map(PlaceAddress::Stream)
-                .map_err(|e: crate::transport::stream::AddressError| format!("{e}; or ble:PEER"));
+            return text.parse().map(PlaceAddress::Stream).map_err(
+                |e: crate::transport::stream::AddressError| format!("{}{}", e.reason(), hint(scheme, rest)),
+            );
         }
         if cfg!(not(feature = "bluetooth")) {
             return Err(
@@ -56,6 +56,16 @@ impl FromStr for PlaceAddress {
             );
         }
         Ok(PlaceAddress::Ble(rest.to_owned()))
+    }
+}
+
+/// What was meant, perhaps.
+fn hint(scheme: &str, rest: &str) -> String {
+    let forms = "write tcp:HOST:PORT, unix:PATH, stdio or ble:PEER";
+    match scheme {
+        "tcp" | "unix" => format!("; {forms}"),
+        _ if rest.parse::<u16>().is_ok() => format!("; perhaps tcp:{scheme}:{rest} is meant; {forms}"),
+        _ => format!("; {forms}"),
     }
 }
 
@@ -83,5 +93,7 @@ mod tests {
             assert_eq!(text.parse::<PlaceAddress>().map(|a| a.to_string()), Ok(text.to_owned()));
         }
         assert!("carrier:pigeon".parse::<PlaceAddress>().is_err());
+        let hint = "gateway:4985".parse::<PlaceAddress>().unwrap_err();
+        assert!(hint.contains("perhaps tcp:gateway:4985 is meant"), "{hint}");
     }
 }

@@ -160,6 +160,8 @@ pub(super) struct Moment<'a> {
     pub(super) status: ReplicatorStatus,
     /// The radio and both devices.
     pub(super) air: &'a Air,
+    /// How much of what the replicator has given to the link has gone out, 0 to 1.
+    pub(super) sent_share: f64,
     /// How often the session went on over a new connection so far.
     pub(super) resumes: u32,
     /// Time of the radio's clock.
@@ -274,8 +276,16 @@ impl Air {
             tokio::select! {
                 status = replicator.wait_until_stopped() => break status,
                 () = tokio::time::sleep(WATCH_INTERVAL) => {
-                    let resumes = dial.stats().iter().map(|link| link.resumes).sum();
-                    watch(&Moment { status: replicator.status(), air: self, resumes, now: self.radio.clock().now() });
+                    let links = dial.stats();
+                    let sum = |value: fn(&LinkStats) -> u64| links.iter().map(value).sum::<u64>() as f64;
+                    let (sent, unsent) = (sum(|link| link.bytes_sent), sum(|link| link.bytes_unsent));
+                    watch(&Moment {
+                        status: replicator.status(),
+                        air: self,
+                        sent_share: sent / (sent + unsent).max(1.0),
+                        resumes: links.iter().map(|link| link.resumes).sum(),
+                        now: self.radio.clock().now(),
+                    });
                 }
             }
         };

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::{CliError, Exit, bench, db, demo, group, id, pair, peers, serve, sync, words};
 #[cfg(feature = "bluetooth")]
-use super::{ble, doctor};
+use super::{doctor, scan};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -79,7 +79,7 @@ pub(super) enum Command {
     #[command(subcommand)]
     Group(group::GroupCommand),
     #[cfg(feature = "bluetooth")]
-    Scan(ble::ScanArgs),
+    Scan(scan::ScanArgs),
     #[cfg(feature = "bluetooth")]
     Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
@@ -113,7 +113,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Peers(command) => peers::run(&cli.global, command),
         Command::Group(command) => group::run(&cli.global, command),
         #[cfg(feature = "bluetooth")]
-        Command::Scan(args) => ble::scan(&cli.global, args),
+        Command::Scan(args) => scan::run(&cli.global, args),
         #[cfg(feature = "bluetooth")]
         Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Bench(args) => bench::run(args),
@@ -151,6 +151,33 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// A heading that a group of options has goes on over what stands below it, unless that is seen to.
+    #[test]
+    fn each_option_stands_under_its_heading() {
+        const BLUETOOTH: [&str; 7] =
+            ["adapter", "central", "slots", "link_pair", "link_security", "bonded_only", "advertise_name"];
+        const IMPORT: [&str; 5] = ["import", "import_collection", "id_from", "id_prefix", "replace"];
+        let mut cli = super::Cli::command();
+        cli.build();
+        let mut seen = 0;
+        for command in cli.get_subcommands() {
+            let takes_import = ["serve", "sync"].contains(&command.get_name());
+            for arg in command.get_arguments() {
+                let id = arg.get_id().as_str();
+                let expected = match id {
+                    "db" | "verbose" | "log_format" => Some("Global options"),
+                    "trust_all" | "plain" => Some("Who may come in"),
+                    id if BLUETOOTH.contains(&id) && command.get_name() != "scan" => Some("Bluetooth"),
+                    id if takes_import && (IMPORT.contains(&id) || id == "short_ids") => Some("Import"),
+                    _ => None,
+                };
+                assert_eq!(arg.get_help_heading(), expected, "{} --{id}", command.get_name());
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "{seen}");
     }
 
     #[test]

@@ -1,19 +1,15 @@
-//! Bluetooth in the commands: how `sync` dials, how `serve` listens, and `gattway scan`.
+//! Bluetooth in the commands: how `sync` dials, and how `serve` listens.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
 use futures_util::future::BoxFuture;
-use serde::Serialize;
 
-use super::args::GlobalArgs;
 use super::events::{Event, Events};
-use super::output::{Output, note, stdout_is_terminal};
-use super::runtime::{self, Signals};
-use super::security::{Keeper, Security, SecurityArgs};
+use super::output::note;
+use super::security::{Keeper, Security};
 use super::{CliError, Exit};
 use crate::database::Database;
 use crate::replicator::store::ReplicaStore;
@@ -24,9 +20,9 @@ use crate::transport::bluez::central::BluerCentral;
 use crate::transport::bluez::central_btleplug::BtleplugCentral;
 use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
-use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert, Sighting};
+use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert};
 use crate::transport::bluez::radio::{self, RadioStatus};
-use crate::transport::bluez::scan::{Heard, Neighbour, Scan, Search, Wanted};
+use crate::transport::bluez::scan::{Heard, Search, Wanted};
 use crate::transport::bluez::sealed::SealedAdvert;
 use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
@@ -47,6 +43,9 @@ const RSSI_STEP_DB: u8 = 6;
 /// Limits of [`advert_lifetime`]: about as long as an address lives with BlueZ's Privacy.
 const ADVERT_LIFETIME_S: std::ops::RangeInclusive<u64> = 600..=900;
 
+/// Of the options in `--help`. Each has it by itself: a heading of a whole group would go on over what follows.
+const HEADING: &str = "Bluetooth";
+
 /// How a central gets at the peer's characteristics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Central {
@@ -61,23 +60,22 @@ pub(super) enum Central {
 
 /// Options of commands that use Bluetooth.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Bluetooth")]
 pub(super) struct BleArgs {
     /// The adapter, by name (hci0) or address [default: the first]
-    #[arg(long, value_name = "ADAPTER")]
+    #[arg(help_heading = HEADING, long, value_name = "ADAPTER")]
     pub(super) adapter: Option<String>,
 
     /// How packets are sent
-    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    #[arg(help_heading = HEADING, long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) central: Central,
 
     /// Connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has
-    #[arg(long, value_name = "N", default_value_t = SLOTS_DEFAULT as u16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(help_heading = HEADING, long, value_name = "N", default_value_t = SLOTS_DEFAULT as u16, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) slots: u16,
 
     /// Pair with a peer that wants it (serve --link-security); if it shows a code of six digits, that is asked for,
     /// a line on standard input
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     pub(super) link_pair: bool,
 
     /// The advert by which this peer was chosen.
@@ -112,19 +110,18 @@ pub(super) enum LinkSecurityArg {
 
 /// Options of `serve` for Bluetooth's own security.
 #[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "Bluetooth")]
 pub(super) struct LinkArgs {
     /// What the radio connection must have, beneath the session's own security
-    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    #[arg(help_heading = HEADING, long, value_enum, default_value_t, value_name = "LEVEL")]
     link_security: LinkSecurityArg,
 
     /// Only devices that have paired before; implies at least --link-security encrypt
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     bonded_only: bool,
 
     /// Tell everybody the name of this machine; peers find it by `ble:NAME` without knowing it. Always told
     /// with --plain
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     advertise_name: bool,
 }
 
@@ -318,191 +315,4 @@ fn host_name() -> String {
 
 pub(super) fn cli_error(error: BluetoothError) -> CliError {
     CliError::new(Exit::Peer, error.to_string()).help("`gattway doctor` says what is missing on this machine")
-}
-
-/// Show the gattway devices nearby, live.
-///
-/// Only adverts that are received now count. On a terminal the table follows until Ctrl-C; otherwise, and with --json, a
-/// line is printed for each device when it is first seen and when it changes.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  gattway scan
-  gattway --db gateway.db scan                # names the peers that this database knows
-  gattway scan --seconds 5 --json
-  gattway scan --adapter hci1")]
-pub(super) struct ScanArgs {
-    /// The adapter, by name (hci0) or address [default: the first]
-    #[arg(long, value_name = "ADAPTER")]
-    adapter: Option<String>,
-
-    /// Stop after this time [default: at Ctrl-C]
-    #[arg(long, value_name = "SECONDS")]
-    seconds: Option<u64>,
-
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-}
-
-/// A neighbour as scripts read it.
-#[derive(Serialize)]
-struct Row<'a> {
-    address: String,
-    name: Option<&'a str>,
-    rssi_dbm: Option<i16>,
-    /// The name of the peer in the trust list of the database.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peer: Option<String>,
-    /// When the advert was received, milliseconds since 1970.
-    seen_ms: u64,
-    /// How the state is told: to everybody, or sealed for those who hold a key.
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    change: Option<u32>,
-}
-
-impl Row<'_> {
-    fn of<'a>(neighbour: &'a Neighbour, codec: &dyn AdvertCodec) -> Row<'a> {
-        let open = AdvertState::decode(&neighbour.state);
-        let said = match open {
-            Some(state) => Some(Sighting { device: state.device, change: state.change }),
-            None => codec.read(&neighbour.state),
-        };
-        Row {
-            address: neighbour.address.to_string(),
-            name: neighbour.name.as_deref(),
-            rssi_dbm: neighbour.rssi,
-            peer: codec.name(&neighbour.state),
-            seen_ms: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64),
-            state: match open {
-                Some(AdvertState::PAIRING) => "pairing",
-                Some(_) => "open",
-                None => "sealed",
-            },
-            group: open.map(|state| state.group),
-            device: said.map(|said| format!("{:08x}", said.device)),
-            change: said.map(|said| said.change),
-        }
-    }
-}
-
-/// Reads sealed adverts as the database can that was named, if one was.
-fn scan_codec(global: &GlobalArgs) -> Result<Arc<dyn AdvertCodec>, CliError> {
-    let open = || Arc::new(PlainAdvert { group: 0, device: 0 });
-    let Some(path) = global.db.as_ref().filter(|path| Database::exists(path)) else { return Ok(open()) };
-    let (security, keeper) = SecurityArgs::default().open(path)?;
-    Ok(match (&security, keeper.trust()) {
-        (Security::Secure(config), Some(trust)) => {
-            Arc::new(SealedAdvert::new(Arc::clone(trust), Arc::clone(&config.identity), true, 0))
-        }
-        _ => open(),
-    })
-}
-
-pub(super) fn scan(global: &GlobalArgs, args: &ScanArgs) -> Result<(), CliError> {
-    let codec = scan_codec(global)?;
-    runtime::block_on(async {
-        let mut signals = Signals::listen()?;
-        let adapter = Adapter::open(args.adapter.as_deref()).await.map_err(cli_error)?;
-        let mut scan = Scan::start(&adapter).await.map_err(cli_error)?;
-        let end = args.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
-        let live = !args.json && stdout_is_terminal();
-        let mut table =
-            Table { untitled: true, live, json: args.json, codec, seen: BTreeMap::new(), lines: 0 };
-        loop {
-            let over = async {
-                match end {
-                    Some(end) => tokio::time::sleep_until(end).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                neighbour = scan.next() => match neighbour {
-                    Ok(neighbour) => table.seen(neighbour)?,
-                    Err(error) => return Err(cli_error(error)),
-                },
-                () = over => break,
-                () = signals.next() => break,
-            }
-        }
-        if table.seen.is_empty() {
-            note("no gattway device was seen");
-        }
-        Ok(())
-    })
-}
-
-const TITLE: &str = "ADDRESS            RSSI      NAME                 GROUP    DEVICE    CHANGE   ";
-
-/// Who was seen, and when last.
-struct Table {
-    /// The title is still to be printed.
-    untitled: bool,
-    live: bool,
-    json: bool,
-    codec: Arc<dyn AdvertCodec>,
-    seen: BTreeMap<String, (Neighbour, Option<Instant>)>,
-    lines: usize,
-}
-
-impl Table {
-    fn seen(&mut self, neighbour: Neighbour) -> Result<(), CliError> {
-        let key = neighbour.address.to_string();
-        let old = self.seen.insert(key, (neighbour.clone(), Some(Instant::now())));
-        // The state of a stranger is another one each time, although nothing may have changed.
-        let changed = old.is_none_or(|(old, _)| {
-            old.name != neighbour.name
-                || (old.state != neighbour.state
-                    && (self.codec.read(&old.state), AdvertState::decode(&old.state))
-                        != (self.codec.read(&neighbour.state), AdvertState::decode(&neighbour.state)))
-        });
-        if self.live {
-            return self.draw();
-        }
-        if !changed {
-            return Ok(());
-        }
-        let mut out = Output::new();
-        if self.json {
-            out.json(&Row::of(&neighbour, &*self.codec))?;
-        } else {
-            if std::mem::take(&mut self.untitled) {
-                out.line(TITLE)?;
-            }
-            out.line(line(&neighbour, &*self.codec, None))?;
-        }
-        out.flush()
-    }
-
-    fn draw(&mut self) -> Result<(), CliError> {
-        let mut out = Output::new();
-        if self.lines > 0 {
-            // Up to the table's first line, and clear from there.
-            out.steer(&format!("\x1b[{}A\x1b[J", self.lines))?;
-        }
-        out.line(format!("{TITLE} SEEN"))?;
-        for (neighbour, at) in self.seen.values() {
-            out.line(line(neighbour, &*self.codec, *at))?;
-        }
-        self.lines = self.seen.len() + 1;
-        out.flush()
-    }
-}
-
-fn line(neighbour: &Neighbour, codec: &dyn AdvertCodec, at: Option<Instant>) -> String {
-    let row = Row::of(neighbour, codec);
-    let rssi = row.rssi_dbm.map_or_else(|| "?".to_owned(), |r| format!("{r} dBm"));
-    let seen = at.map_or_else(String::new, |at| format!("{} s ago", at.elapsed().as_secs()));
-    let name = row.peer.as_deref().or(row.name).unwrap_or("-");
-    let group = row.group.filter(|_| row.state == "open").map_or_else(|| row.state.into(), |g| g.to_string());
-    let device = row.device.unwrap_or_else(|| "-".to_owned());
-    let change = row.change.map_or_else(|| "-".to_owned(), |change| change.to_string());
-    format!("{:<18} {rssi:<9} {name:<20} {group:<8} {device:<9} {change:<9} {seen}", row.address)
-        .trim_end()
-        .to_owned()
 }

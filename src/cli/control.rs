@@ -1,10 +1,11 @@
 //! How another process asks the one that has a database open: a Unix socket in the database's directory, its owner's alone.
 //!
 //! The request is one line; the answer is what the request is for. `backup` is answered with the bytes of a backup
-//! ([`Database::backup`]), `changes` and a JSON object with the rows of a change feed ([`changes`]). The socket's place belongs to
-//! whoever holds the database's lock, so one that is left from a killed process is replaced.
+//! ([`Database::backup`]), `changes` and a JSON object with the rows of a change feed ([`changes`]), `read` and one with what a
+//! command prints ([`read`]). The socket's place belongs to whoever holds the database's lock, so one that is left from a killed process is replaced.
 
 pub(super) mod changes;
+pub(super) mod read;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -26,8 +27,10 @@ const BACKUP: &str = "backup";
 
 const CHANGES: &str = "changes ";
 
-/// Longest request, bytes.
-const REQUEST_BYTES_MAX: u64 = 2048;
+const READ: &str = "read ";
+
+/// Longest request, bytes: the arguments of a command have the path of its database.
+const REQUEST_BYTES_MAX: u64 = 16 * 1024;
 
 /// Clients at one time; the next is sent away.
 const CLIENTS_MAX: usize = 16;
@@ -127,6 +130,9 @@ fn serve(db: &Database, stream: UnixStream, ended: watch::Receiver<bool>) -> io:
         let mut out = BufWriter::with_capacity(64 * 1024, &stream);
         db.backup(&mut out, |_, _| ()).map_err(|error| io::Error::other(error.to_string()))?;
         return out.flush();
+    }
+    if let Some(wanted) = request.strip_prefix(READ) {
+        return read::answer(db, stream, serde_json::from_str(wanted)?);
     }
     match request.strip_prefix(CHANGES) {
         Some(wanted) => changes::answer(db, stream, serde_json::from_str(wanted)?, ended),

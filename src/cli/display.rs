@@ -13,10 +13,14 @@ use crate::replicator::{
 };
 use crate::secure::SecureError;
 
+/// The code with which a peer closes that takes encrypted connections only.
+const CLOSE_POLICY: u16 = 1008;
+
 /// The state of a replicator as people and scripts see it.
 pub(super) struct Display<'a> {
     peer: String,
     secure: bool,
+    continuous: bool,
     events: &'a Events,
     progress: Progress,
     began: Instant,
@@ -28,11 +32,13 @@ pub(super) struct Display<'a> {
 
 impl Display<'_> {
     /// A display of the replicator that syncs with `peer`.
-    pub(super) fn new<'a>(peer: String, secure: bool, events: &'a Events) -> Display<'a> {
+    /// `continuous`: the sync waits for changes.
+    pub(super) fn new<'a>(peer: String, secure: bool, continuous: bool, events: &'a Events) -> Display<'a> {
         let progress = Progress::start("syncing", 0, events.json());
         Display {
             peer,
             secure,
+            continuous,
             events,
             progress,
             began: Instant::now(),
@@ -47,6 +53,7 @@ impl Display<'_> {
         let progress = status.progress;
         let now = (status.activity, progress.completed, progress.total);
         if self.last == Some(now) {
+            self.draw(status);
             return;
         }
         if progress.documents < self.documents {
@@ -70,12 +77,18 @@ impl Display<'_> {
             documents: self.total_documents(),
             error: status.error.as_ref().map(ToString::to_string),
         });
+        self.draw(status);
+    }
+
+    /// Moves the bar: with what is under way too, for documents are confirmed many at a time.
+    fn draw(&mut self, status: &ReplicatorStatus) {
         if !matches!(status.activity, ReplicatorActivity::Busy | ReplicatorActivity::Idle) {
             return;
         }
+        let progress = status.progress;
         let rate = self.total_documents() as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         self.progress.update(
-            progress.completed,
+            (progress.completed + progress.under_way).min(progress.total.max(progress.completed)),
             progress.total,
             &format!("{} documents/s", thousands(rate as u64)),
         );
@@ -91,6 +104,8 @@ impl Display<'_> {
             (ReplicatorActivity::Offline, Some(error)) => {
                 self.say(&format!("offline: {error}; will try again"))
             }
+            // A sync that is done once has nothing to wait for: its last line tells how it ended.
+            (ReplicatorActivity::Idle, _) if !self.continuous => {}
             (ReplicatorActivity::Idle, _) if status.unsynced.is_empty() => {
                 self.say("in sync; waiting for changes");
             }
@@ -153,6 +168,9 @@ fn advice(error: &ReplicatorError, peer: &str) -> &'static str {
             "`gattway doctor` checks this machine's Bluetooth, `gattway scan` shows who is there"
         }
         ReplicatorError::Messaging(_) => "check the address, and that `gattway serve` runs there",
+        ReplicatorError::ClosedByPeer { code: CLOSE_POLICY, .. } => {
+            "both sides have to say the same: leave --plain out here, or give it to `gattway serve` there too"
+        }
         ReplicatorError::Session(SessionError::RemoteCollectionMissing { .. }) => {
             "create it there (`gattway db collections --create`), or name the collections to sync with --collection"
         }

@@ -42,7 +42,10 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<(), CliError
     out.flush()?;
     match findings.iter().filter(|f| f.level == Level::Problem).count() {
         0 => Ok(()),
-        n => Err(CliError::new(Exit::Failure, format!("Bluetooth cannot work here: {n} problem(s)"))),
+        n => Err(CliError::new(
+            Exit::Failure,
+            format!("Bluetooth cannot work here: {}", counted(n as u64, "problem")),
+        )),
     }
 }
 

@@ -5,11 +5,15 @@ use serde_json::{Map, Value};
 
 use super::records::Record;
 use super::{CliError, Exit};
+use crate::database::revision::SourceId;
 use crate::database::validate::check_body;
 use crate::database::{DatabaseError, check_document_id};
 
 /// Digits of a numbered ID, so that a million records sort in their order.
 pub(super) const NUMBER_DIGITS: usize = 6;
+
+/// Signs of the database in a numbered ID: 30 bits, so that two of a thousand devices have the same once in 2,000 such groups.
+pub(super) const SIGNS: usize = 6;
 
 /// What stands between the parts of an ID that several fields make.
 const ID_SEPARATOR: &str = "::";
@@ -22,10 +26,15 @@ pub(super) struct EntryArgs {
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     pub(super) id_from: Vec<String>,
 
-    /// Number the records: IDs are TEXT and a number of six digits, which goes on after the highest in the collection. Each
-    /// device needs a TEXT of its own
+    /// Number the records: IDs are TEXT, six signs of this database and a number (`r-k7q2mx-000001`), which goes on after the
+    /// highest in the collection. No two devices make the same, whatever TEXT they have
     #[arg(long, value_name = "TEXT", conflicts_with = "id_from")]
     pub(super) id_prefix: Option<String>,
+
+    /// Leave this database's signs out of numbered IDs (`r-000001`): only where no other device uses the same TEXT, or the
+    /// documents of both get into conflict
+    #[arg(long, requires = "id_prefix")]
+    pub(super) short_ids: bool,
 
     /// Overwrite documents that are there with other content; otherwise they are kept, counted and reported
     #[arg(long)]
@@ -42,9 +51,17 @@ impl EntryArgs {
             return Err(CliError::new(Exit::Usage, "--id-from names a field without a name"));
         }
         let Some(prefix) = &self.id_prefix else { return Ok(()) };
-        check_document_id(&format!("{prefix}{}", u64::MAX))
+        check_document_id(&format!("{prefix}{:-<SIGNS$}-{}", "", u64::MAX))
             .map_err(|error| CliError::new(Exit::Usage, format!("--id-prefix {prefix:?}: {error}")))
     }
+}
+
+/// What a numbered ID has of the database that makes it.
+pub(super) fn signs_of(source: SourceId) -> String {
+    /// The alphabet of RFC 4648 base32, in small letters.
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let bits = u128::from_be_bytes(source.0);
+    (0..SIGNS).map(|n| char::from(ALPHABET[(bits >> (128 - 5 * (n + 1))) as usize & 31])).collect()
 }
 
 /// One document to be saved or deleted.

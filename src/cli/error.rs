@@ -30,6 +30,15 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The meaning of a code that another process of this command gave.
+    pub(super) fn of_code(code: u8) -> Exit {
+        use Exit::{Database, Failure, Incomplete, Input, Interrupted, NotFound, Peer, Success, Usage};
+        let all = [Success, Usage, NotFound, Input, Database, Peer, Incomplete, Interrupted];
+        all.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Failure)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
@@ -56,6 +65,11 @@ impl CliError {
     pub fn help(mut self, help: impl Into<String>) -> CliError {
         self.help = Some(help.into());
         self
+    }
+
+    /// What to do now, if that was said.
+    pub(super) fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
     }
 
     /// The code the process ends with.

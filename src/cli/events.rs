@@ -206,8 +206,27 @@ impl Events {
 
     /// Hands one event to the script, whole and at once; nobody waits for it.
     pub(super) fn emit(&self, event: &Event<'_>) {
+        self.emit_own(event);
+    }
+
+    /// The same for a command that has events of its own.
+    pub(super) fn emit_own(&self, event: &impl Serialize) {
         if let Some(script) = &self.shared.script {
             script.push(line_of(event));
+        }
+    }
+
+    /// The last event, which is never dropped.
+    pub(super) fn emit_last(&self, event: &impl Serialize) {
+        if let Some(script) = &self.shared.script {
+            script.push_last(line_of(event));
+        }
+    }
+
+    /// Gives the script time to read what waits for it: the command ends now.
+    pub(super) fn end(&self) {
+        if let Some(script) = &self.shared.script {
+            script.flush(END_PATIENCE);
         }
     }
 
@@ -298,8 +317,7 @@ impl Events {
 
     /// Tells how it ended, as the last event, and gives the script time to read what waits for it.
     pub(super) fn finish(&self, began: Instant, result: &Result<u64, CliError>) {
-        let Some(script) = &self.shared.script else { return };
-        script.push_last(line_of(&Event::Finished {
+        self.emit_last(&Event::Finished {
             ok: result.is_ok(),
             documents: self.shared.documents.load(Ordering::Relaxed),
             conflicts: self.conflicts(),
@@ -307,8 +325,8 @@ impl Events {
             seconds: began.elapsed().as_secs_f64(),
             cpu_seconds: process_cpu().as_secs_f64(),
             error: result.as_ref().err().map(ToString::to_string),
-        }));
-        script.flush(END_PATIENCE);
+        });
+        self.end();
     }
 
     /// A line for people; nothing if a script reads events.
@@ -320,7 +338,7 @@ impl Events {
 }
 
 /// An event as it is read, with its end of line.
-fn line_of(event: &Event<'_>) -> Vec<u8> {
+fn line_of(event: &impl Serialize) -> Vec<u8> {
     // No event has a key that is not text or a number that JSON does not know.
     let text = serde_json::to_string(event).unwrap_or_default();
     let mut line = visible_json(&text).into_owned().into_bytes();

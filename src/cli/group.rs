@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::args::GlobalArgs;
 use super::output::{Output, note, stdout_is_terminal};
 use super::{CliError, Exit, secret, security, store};
+use crate::database::Database;
 use crate::secure::files::PrivateFileError;
 use crate::secure::group::{Group, GroupError, GroupSecret};
 
@@ -98,24 +99,23 @@ struct Row<'a> {
 pub(super) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), CliError> {
     security::keep_secrets_in_memory();
     let path = global.db_path()?;
-    let directory = match command {
-        GroupCommand::Create(_) | GroupCommand::Join(_) => store::private_directory(path)?,
-        GroupCommand::Show(_) | GroupCommand::Leave(_) => store::existing_directory(path)?,
-    };
     match command {
         GroupCommand::Create(args) => {
-            refuse_second(&directory)?;
+            refuse_second(path)?;
             let secret = GroupSecret::from_bytes(*secret::random()?);
-            let group = keep(&directory, args.name.as_deref(), secret)?;
+            let group = keep(path, args.name.as_deref(), secret)?;
             if args.json { told(&group, true) } else { print_code(&group, false) }
         }
-        GroupCommand::Join(args) => join(&directory, args),
-        GroupCommand::Show(args) => show(&directory, args),
-        GroupCommand::Leave(args) => leave(&directory, args),
+        GroupCommand::Join(args) => join(path, args),
+        GroupCommand::Show(args) => show(&store::existing_directory(path)?, args),
+        GroupCommand::Leave(args) => leave(&store::existing_directory(path)?, args),
     }
 }
 
 fn refuse_second(directory: &Path) -> Result<(), CliError> {
+    if !Database::exists(directory) {
+        return Ok(());
+    }
     match Group::load(directory).map_err(failed)? {
         None => Ok(()),
         Some(group) => Err(CliError::new(
@@ -136,9 +136,10 @@ fn join(directory: &Path, args: &JoinArgs) -> Result<(), CliError> {
     told(&keep(directory, args.name.as_deref(), secret)?, args.json)
 }
 
-fn keep(directory: &Path, name: Option<&str>, secret: GroupSecret) -> Result<Group, CliError> {
+/// Makes the database too, if there is none: not before the code was taken.
+fn keep(path: &Path, name: Option<&str>, secret: GroupSecret) -> Result<Group, CliError> {
     let group = Group::new(name, secret).map_err(failed)?;
-    group.store(directory).map_err(failed)?;
+    group.store(&store::private_directory(path)?).map_err(failed)?;
     Ok(group)
 }
 

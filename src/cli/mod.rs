@@ -37,6 +37,8 @@ mod progress;
 mod records;
 mod runtime;
 mod saving;
+#[cfg(feature = "bluetooth")]
+mod scan;
 mod secret;
 mod security;
 mod serve;

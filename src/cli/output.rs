@@ -15,9 +15,9 @@ use super::words;
 /// How long standard error is given to take a line before a result follows on the terminal.
 const ORDER_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Standard output, buffered until [`flush`](Self::flush) or drop.
+/// Standard output, or what stands for it, buffered until [`flush`](Self::flush) or drop.
 pub(super) struct Output {
-    out: io::BufWriter<io::StdoutLock<'static>>,
+    out: io::BufWriter<Box<dyn Write>>,
     for_people: bool,
 }
 
@@ -29,7 +29,22 @@ impl Output {
             // What was said before stands before.
             words::flush(ORDER_PATIENCE);
         }
-        Output { out: io::BufWriter::with_capacity(64 * 1024, io::stdout().lock()), for_people }
+        Output::to(Box::new(io::stdout().lock()), for_people)
+    }
+
+    /// Prints elsewhere; `for_people`: as on a terminal.
+    pub(super) fn to(out: Box<dyn Write>, for_people: bool) -> Output {
+        Output { out: io::BufWriter::with_capacity(64 * 1024, out), for_people }
+    }
+
+    /// Whether a person looks at it.
+    pub(super) fn is_for_people(&self) -> bool {
+        self.for_people
+    }
+
+    /// Prints what was made elsewhere.
+    pub(super) fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        Ok(self.out.write_all(bytes)?)
     }
 
     /// Prints one line, or some; on a terminal, what would steer it is escaped.

@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
+use super::events::Events;
 use super::newcomers::{Newcomers, PairingPolicy};
-use super::output::{Output, note};
+use super::output::{Output, counted, note};
 use super::peers::{self, RoleArgs};
 use super::runtime::{self, Signals};
 use super::{CliError, Exit, secret, security, store};
@@ -93,37 +94,49 @@ enum Event<'a> {
 /// What one side of a pairing needs.
 struct Side<'a> {
     args: &'a PairArgs,
+    events: Events,
     directory: PathBuf,
     identity: Arc<Identity>,
     card: Card,
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> {
-    let directory = store::private_directory(global.db_path()?)?;
     security::keep_secrets_in_memory();
-    let identity = Arc::new(security::identity(&directory)?);
     let name = args.name.clone().unwrap_or_else(host_name);
     check_name(&name).map_err(peers::failed)?;
-    let card = Card { name, advert_key: device_advert_key(&identity) };
-    let side = Side { args, directory, identity, card };
     if args.address.iter().chain(&args.listen).any(|place| *place == PlaceAddress::Stream(Address::Stdio)) {
         return Err(CliError::new(Exit::Usage, "two devices cannot be paired over stdio")
             .help("use ble:, tcp: or unix:, or `gattway peers add` with the ID of each on the other"));
     }
-    let code = args.code_file.as_deref().map(|file| read_code(Some(file))).transpose()?;
-    match (&args.address, &args.listen) {
-        (Some(address), _) => {
-            let code = code.map_or_else(|| read_code(None), Ok)?;
-            runtime::block_on(within_limits(side.connect(address, &code)))
+    let code = match (&args.code_file, &args.address) {
+        (Some(file), _) => Some(read_code(Some(file))?),
+        (None, Some(_)) => Some(read_code(None)?),
+        (None, None) => None,
+    };
+    // Not before the code was read: without one there is no use for a new database.
+    let directory = store::private_directory(global.db_path()?)?;
+    let identity = Arc::new(security::identity(&directory)?);
+    let card = Card { name, advert_key: device_advert_key(&identity) };
+    let events = Events::new(args.json);
+    let side = Side { args, events: events.clone(), directory, identity, card };
+    let paired = side.pair(code);
+    events.end();
+    paired
+}
+
+impl Side<'_> {
+    fn pair(&self, code: Option<PairingCode>) -> Result<(), CliError> {
+        match (&self.args.address, &self.args.listen, code) {
+            (Some(address), _, Some(code)) => runtime::block_on(within_limits(self.connect(address, &code))),
+            (None, Some(address), code) => {
+                let attempts = if code.is_some() { 1 } else { ATTEMPTS_MAX };
+                let shown = code.is_none();
+                let code =
+                    code.map_or_else(|| secret::random().map(|bytes| PairingCode::from_entropy(*bytes)), Ok)?;
+                runtime::block_on(within_limits(self.listen(address, &code, shown, attempts)))
+            }
+            _ => Err(CliError::new(Exit::Usage, "no device to pair with was named")),
         }
-        (None, Some(address)) => {
-            let attempts = if code.is_some() { 1 } else { ATTEMPTS_MAX };
-            let shown = code.is_none();
-            let code =
-                code.map_or_else(|| secret::random().map(|bytes| PairingCode::from_entropy(*bytes)), Ok)?;
-            runtime::block_on(within_limits(side.listen(address, &code, shown, attempts)))
-        }
-        (None, None) => Err(CliError::new(Exit::Usage, "no device to pair with was named")),
     }
 }
 
@@ -132,7 +145,8 @@ fn read_code(file: Option<&std::path::Path>) -> Result<PairingCode, CliError> {
     PairingCode::parse(&text).map_err(|error| CliError::new(Exit::Input, error.to_string()))
 }
 
-fn host_name() -> String {
+/// The name of this machine, or what stands for it.
+pub(super) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if check_name(name).is_ok() { name.to_owned() } else { "gattway".to_owned() }
@@ -151,14 +165,10 @@ async fn within_limits(work: impl Future<Output = Result<(), CliError>>) -> Resu
 }
 
 impl Side<'_> {
-    fn emit(&self, event: &Event<'_>, line: &str) -> Result<(), CliError> {
-        if !self.args.json {
-            note(line);
-            return Ok(());
-        }
-        let mut out = Output::new();
-        out.json(event)?;
-        out.flush()
+    /// Tells a script, or people.
+    fn tell(&self, event: &Event<'_>, line: &str) {
+        self.events.emit_own(event);
+        self.events.say(line);
     }
 
     fn config(&self) -> SecureConnectionConfig {
@@ -212,15 +222,15 @@ impl Side<'_> {
     ) -> Result<(), CliError> {
         let acceptor = SecureAcceptor::new(self.config());
         let newcomers = Newcomers::bind(address, &self.card.name).await?;
-        self.emit(
+        self.tell(
             &Event::Listening { address: &newcomers.address },
             &format!("listening on {}", newcomers.address),
-        )?;
+        );
         if shown {
             let text = code.text();
             if self.args.json {
                 let digits = Zeroizing::new(text.replace(' ', ""));
-                self.emit(&Event::Code { code: &digits }, "")?;
+                self.events.emit_own(&Event::Code { code: &digits });
             } else {
                 let mut out = Output::new();
                 out.line(format!("code: {}", &*text))?;
@@ -261,14 +271,12 @@ impl Side<'_> {
                 Ended::Failed { error, guessed } => {
                     left -= u32::from(guessed);
                     let text = format!("{peer}: {error}");
-                    self.emit(
-                        &Event::Attempt { error: text.clone(), left },
-                        &format!("{text}; {left} attempts left"),
-                    )?;
+                    let line = format!("{text}; {} left", counted(left.into(), "attempt"));
+                    self.tell(&Event::Attempt { error: text, left }, &line);
                 }
                 Ended::Lost(error) => {
                     let text = format!("{peer}: {error}");
-                    self.emit(&Event::Attempt { error: text.clone(), left }, &text)?;
+                    self.tell(&Event::Attempt { error: text.clone(), left }, &text);
                 }
                 done => return self.finish(done),
             }
@@ -359,10 +367,9 @@ impl Side<'_> {
         match ended {
             Ended::Paired(peer) => {
                 let name = peer.name.as_deref();
-                self.emit(
-                    &Event::Paired { id: peer.id.to_text(), name },
-                    &format!("paired with {} ({})", name.unwrap_or("a device without a name"), peer.id),
-                )?;
+                self.events.emit_last(&Event::Paired { id: peer.id.to_text(), name });
+                let name = name.unwrap_or("a device without a name");
+                self.events.say(&format!("paired with {name} ({})", peer.id));
                 if !peer.confirmed {
                     note(
                         "the connection ended before the other side said that it has entered this one; if it did not, pair again",

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::args::GlobalArgs;
 use super::group::{failed as group_failed, file_failed};
 use super::output::{Output, note};
+use super::visible::visible;
 use super::{CliError, Exit, store};
 use crate::database::canonical_collection_name;
 use crate::secure::group::Group;
@@ -49,7 +50,7 @@ pub(super) enum PeersCommand {
     Add(AddArgs),
 }
 
-/// List the peers.
+/// List the peers: a name in quotes is what the peer calls itself, which `peers rename` replaces.
 #[derive(Debug, Args)]
 pub(super) struct LsArgs {
     /// One JSON object a line; the first is that of all peers that nothing else is said about
@@ -251,7 +252,7 @@ fn change(
     });
     let (id, list) = changed.map_err(failed)?;
     let row = match &id {
-        Some(id) => Row::new(id.to_text(), list.get(id), list.permissions(id)),
+        Some(id) => Row::of(&list, id),
         None => Row::new(EVERYBODY.into(), None, &list.default),
     };
     let who = match &id {
@@ -340,6 +341,9 @@ struct Row<'a> {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
+    /// What it calls itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_itself: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'static str>,
     allowed: bool,
@@ -352,11 +356,27 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// One peer.
+    fn of(list: &'a TrustList, id: &PeerId) -> Row<'a> {
+        let row = Row::new(id.to_text(), list.get(id), list.permissions(id));
+        Row { calls_itself: list.told_name(id), ..row }
+    }
+
+    /// Its name here, or what it calls itself, in quotes: that is its own word.
+    fn name_text(&self) -> String {
+        match (self.name, self.calls_itself) {
+            (Some(name), _) => visible(name).into_owned(),
+            (None, Some(told)) => format!("{told:?}"),
+            (None, None) => "-".into(),
+        }
+    }
+
     fn new(id: String, peer: Option<&'a TrustedPeer>, permissions: &'a Permissions) -> Row<'a> {
         let seen = |seconds: u64| (seconds > 0).then_some(seconds);
         Row {
             id,
             name: peer.and_then(|peer| peer.name.as_deref()),
+            calls_itself: None,
             origin: peer.map(|peer| match peer.origin {
                 Origin::Paired => "paired",
                 Origin::Group => "group",
@@ -380,8 +400,8 @@ fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
     let mut out = Output::new();
     if args.json {
         out.json(&Row::new(EVERYBODY.into(), None, &list.default))?;
-        for (id, peer) in list.peers() {
-            out.json(&Row::new(id.to_text(), Some(peer), list.permissions(id)))?;
+        for (id, _) in list.peers() {
+            out.json(&Row::of(&list, id))?;
         }
         return out.flush();
     }
@@ -389,10 +409,10 @@ fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
     table.load_preset(comfy_table::presets::NOTHING).set_header(["NAME", "ID", "CAME BY", "ROLE", "SEEN"]);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for (id, peer) in list.peers() {
-        let row = Row::new(id.short(), Some(peer), list.permissions(id));
+        let row = Row::of(&list, id);
         let role = if peer.denied { DENIED.to_owned() } else { roles_text(&row) };
         let seen = row.last_seen_s.map_or("never".to_owned(), |at| ago(now.saturating_sub(at)));
-        table.add_row([row.name.unwrap_or("-"), &row.id, row.origin.unwrap_or("-"), &role, &seen]);
+        table.add_row([&row.name_text(), &id.short(), row.origin.unwrap_or("-"), &role, &seen]);
     }
     if list.peers().next().is_none() {
         note("the list is empty: `gattway pair`, or `gattway group create`, lets peers in");

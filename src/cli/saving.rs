@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::documents::{Entry, EntryArgs, NUMBER_DIGITS};
+use super::documents::{Entry, EntryArgs, NUMBER_DIGITS, signs_of};
 use super::store::failed;
 use super::{CliError, Exit};
 use crate::database::{Batch, Collection, Database, DatabaseError, Document};
@@ -77,7 +77,13 @@ impl Saver {
     pub(super) fn new(db: &Database, collection: Collection, args: &EntryArgs) -> Result<Saver, CliError> {
         args.check()?;
         let numbers = match &args.id_prefix {
-            Some(prefix) => Some(Numbers::after_highest(&collection, prefix).map_err(failed)?),
+            Some(prefix) if args.short_ids => {
+                Some(Numbers::after_highest(&collection, prefix).map_err(failed)?)
+            }
+            Some(prefix) => {
+                let prefix = format!("{prefix}{}-", signs_of(db.source()));
+                Some(Numbers::after_highest(&collection, &prefix).map_err(failed)?)
+            }
             None => None,
         };
         Ok(Saver { db: db.clone(), collection, replace: args.replace, numbers })
@@ -229,6 +235,7 @@ fn number_of(rest: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::documents::SIGNS;
     use super::*;
     use crate::database::DatabaseConfig;
     use serde_json::json;
@@ -245,7 +252,7 @@ mod tests {
     }
 
     fn numbered(prefix: &str) -> EntryArgs {
-        EntryArgs { id_prefix: Some(prefix.into()), ..EntryArgs::default() }
+        EntryArgs { id_prefix: Some(prefix.into()), short_ids: true, ..EntryArgs::default() }
     }
 
     fn ids(done: &[Done]) -> Vec<&str> {
@@ -283,6 +290,35 @@ mod tests {
             collection.put(&format!("many-{n:06}"), &json!({})).expect("put");
         }
         assert_eq!(save("many-", 1).1, "many-002500");
+    }
+
+    #[test]
+    fn two_databases_never_make_the_same_number() {
+        let args = EntryArgs { id_prefix: Some("r-".into()), ..EntryArgs::default() };
+        let made = |_: usize| {
+            let (directory, db, collection) = database();
+            let signs = signs_of(db.source());
+            assert!(
+                signs.len() == SIGNS && signs.bytes().all(|sign| sign.is_ascii_alphanumeric()),
+                "{signs}"
+            );
+            let numbers = |count: u64| {
+                let mut saver = Saver::new(&db, collection.clone(), &args).expect("a saver");
+                let entries: Vec<Entry> = (1..=count).map(|n| entry(n, None, json!({"n": n}))).collect();
+                ids(&saver.save(&entries).expect("saved")).join(" ")
+            };
+            assert_eq!(numbers(2), format!("r-{signs}-000001 r-{signs}-000002"));
+            // What another device has made is no number of ours.
+            collection.put("r-000009", &json!({})).expect("put");
+            assert_eq!(numbers(1), format!("r-{signs}-000003"), "the next process goes on");
+            drop(directory);
+            signs
+        };
+        let signs: std::collections::HashSet<String> = (0..3).map(made).collect();
+        assert_eq!(signs.len(), 3);
+        let zero = crate::database::revision::SourceId([0; 16]);
+        let last = crate::database::revision::SourceId([255; 16]);
+        assert_eq!((signs_of(zero).as_str(), signs_of(last).as_str()), ("aaaaaa", "777777"));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Line {
     fn finish(self, what: &str) -> Result<Zeroizing<String>, CliError> {
         match std::str::from_utf8(&self.bytes) {
             Ok(text) if !text.trim().is_empty() => Ok(Zeroizing::new(text.trim().to_owned())),
-            Ok(_) => Err(CliError::new(Exit::Input, format!("no {what} was given"))
+            Ok(_) => Err(CliError::new(Exit::Input, format!("nothing was given for {what}"))
                 .help("type it, pipe it into standard input, or name a file that holds it")),
             Err(_) => Err(CliError::new(Exit::Input, format!("{what} is not text"))),
         }

@@ -23,17 +23,19 @@ use crate::transport::session::LinkConnection;
 const HOW_TO_MEET: &str = "put both into a group (`gattway group create` here, `gattway group join` there), or pair the two \
 (`gattway pair`); for a test, --trust-all on both sides lets anybody in, encrypted";
 
+/// Of the options in `--help`. Each has it by itself: a heading of a whole group would go on over what follows.
+const HEADING: &str = "Who may come in";
+
 /// Options of commands that talk to peers.
 #[derive(Clone, Copy, Debug, Default, Args)]
-#[command(next_help_heading = "Who may come in")]
 pub(super) struct SecurityArgs {
     /// Let strangers in as well: encrypted, and shown by the ID that they prove, but whoever comes may do everything
-    #[arg(long, conflicts_with = "plain")]
+    #[arg(help_heading = HEADING, long, conflicts_with = "plain")]
     trust_all: bool,
 
     /// No encryption, and nobody proves anything; only if both sides say so. For stock Couchbase peers and wires that
     /// are safe by themselves
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     plain: bool,
 }
 
@@ -57,6 +59,7 @@ impl SecurityArgs {
         }
         let identity = Arc::new(identity(dir)?);
         let trust = Arc::new(Trust::open(dir).map_err(open_failed)?);
+        trust.call_self(&super::pair::host_name());
         let known = Arc::clone(&trust);
         let policy: Arc<dyn PeerPolicy> = if self.trust_all { Arc::new(TrustAll(known)) } else { known };
         let security = Security::Secure(SecureConnectionConfig::new(identity, policy));
@@ -300,6 +303,14 @@ impl PeerPolicy for TrustAll {
             Err(Refusal::Stranger) => Ok(Grant::full(None)),
             answer => answer,
         }
+    }
+
+    fn own_name(&self) -> Option<String> {
+        self.0.own_name()
+    }
+
+    fn told_name(&self, peer: &PeerId, name: &str) {
+        self.0.told_name(peer, name);
     }
 
     fn came(&self, peer: &PeerId, via: Authentication) {

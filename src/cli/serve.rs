@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,10 +29,13 @@ use crate::endpoint::{
 };
 use crate::replicator::config::AccessRule;
 use crate::replicator::error::is_conflict;
-use crate::replicator::{ReplicatorActivity, Unsynced};
+use crate::replicator::{ReplicatorActivity, ReplicatorStatus, Unsynced};
 use crate::secure::PeerId;
 use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor, access_rule};
 use crate::transport::stream::Address;
+
+/// How long nothing moves with a peer before it is told to be in sync: between two messages nothing moves either.
+const REST: Duration = Duration::from_secs(1);
 
 /// Lines about documents that were not synced, all peers together: peers may send any number of such.
 const DOCUMENT_LINES_MAX: u64 = 100;
@@ -93,9 +97,6 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     security: SecurityArgs,
 
-    #[command(flatten)]
-    feed: FeedArgs,
-
     /// Events for scripts on standard output
     #[arg(long)]
     json: bool,
@@ -103,6 +104,10 @@ pub(super) struct ServeArgs {
     /// With --json: an event for each document that comes or goes as well
     #[arg(long, requires = "json")]
     documents: bool,
+
+    // Last: its heading goes on over what follows.
+    #[command(flatten)]
+    feed: FeedArgs,
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError> {
@@ -190,7 +195,7 @@ async fn serve(
     #[cfg(feature = "bluetooth")]
     let _radio = super::ble::Reporter::start(args.listen.iter().any(PlaceAddress::is_ble), events);
     let feed = Feed::start(db, &args.feed, events)?;
-    let result = until_told(db, &mut accepting, feed, &mut signals, events).await;
+    let result = until_told(db, &mut accepting, feed, &mut signals, &peers).await;
     accepting.abort_all();
     secure_peers.abort();
     listener.close_all();
@@ -235,8 +240,9 @@ async fn until_told(
     accepting: &mut JoinSet<()>,
     mut feed: Option<Feed>,
     signals: &mut Signals,
-    events: &Events,
+    peers: &Peers,
 ) -> Result<(), CliError> {
+    let events = &peers.events;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
     let mut condition = std::pin::pin!(store::tell_condition(db, events));
     loop {
@@ -252,7 +258,8 @@ async fn until_told(
                 Some(Ok(())) => {}
                 Some(Err(_)) => return Err(CliError::new(Exit::Failure, "accepting connections panicked")),
             },
-            _ = tick.tick(), if feed.is_some() => {
+            _ = tick.tick() => {
+                peers.tell_at_rest();
                 if let Some(done) = feed.take_if(|feed| feed.is_finished()) {
                     super::sync::finish_feed(done, events).await?;
                 }
@@ -338,8 +345,38 @@ struct PeersState {
 struct Peer {
     name: String,
     activity: ReplicatorActivity,
+    documents: u64,
+    /// Nothing moves since then, which was not told.
+    at_rest: Option<Instant>,
+    /// How many documents were told.
+    told: Option<u64>,
     /// What was told of it last.
     unsynced: Arc<Unsynced>,
+}
+
+impl Peer {
+    /// Notes what it does now.
+    fn moved(&mut self, status: &ReplicatorStatus) {
+        let before = std::mem::replace(&mut self.activity, status.activity);
+        let documents = std::mem::replace(&mut self.documents, status.progress.documents);
+        match status.activity {
+            ReplicatorActivity::Idle if before != status.activity || documents != self.documents => {
+                self.at_rest = Some(Instant::now());
+            }
+            ReplicatorActivity::Idle => {}
+            _ => self.at_rest = None,
+        }
+    }
+
+    /// What is told once nothing has moved for a while.
+    fn rest_text(&mut self) -> Option<String> {
+        self.at_rest.take_if(|since| since.elapsed() >= REST)?;
+        if self.told == Some(self.documents) {
+            return None;
+        }
+        self.told = Some(self.documents);
+        Some(format!("{}: in sync, {} so far", self.name, counted(self.documents, "document")))
+    }
 }
 
 impl Peers {
@@ -361,7 +398,14 @@ impl Peers {
 
     fn add(&self, connection: &Arc<dyn MessageEndpointConnection>, name: &str) {
         let (name, activity) = (name.to_owned(), ReplicatorActivity::Connecting);
-        let peer = Peer { name: name.clone(), activity, unsynced: Arc::default() };
+        let peer = Peer {
+            name: name.clone(),
+            activity,
+            documents: 0,
+            at_rest: None,
+            told: None,
+            unsynced: Arc::default(),
+        };
         self.lock().by_connection.insert(key(connection), peer);
         self.events.say(&format!("{name}: connected"));
     }
@@ -424,7 +468,7 @@ impl Peers {
         let mut state = self.lock();
         let key = key(&change.connection);
         let Some(peer) = state.by_connection.get_mut(&key) else { return };
-        let before = std::mem::replace(&mut peer.activity, status.activity);
+        peer.moved(status);
         let name = peer.name.clone();
         let is_news = !status.unsynced.is_empty() && peer.unsynced != status.unsynced;
         peer.unsynced = Arc::clone(&status.unsynced);
@@ -448,9 +492,6 @@ impl Peers {
             (ReplicatorActivity::Stopped, Some(error)) => {
                 self.events.say(&format!("{name}: ended after {}: {error}", counted(documents, "document")));
             }
-            (ReplicatorActivity::Idle, _) if before != ReplicatorActivity::Idle => {
-                self.events.say(&format!("{name}: in sync, {} so far", counted(documents, "document")));
-            }
             _ => {}
         }
         self.events.emit(&Event::Status {
@@ -462,6 +503,12 @@ impl Peers {
             documents,
             error,
         });
+    }
+
+    /// Tells of peers with which nothing moves any more, unless that was told.
+    fn tell_at_rest(&self) {
+        let lines: Vec<String> = self.lock().by_connection.values_mut().filter_map(Peer::rest_text).collect();
+        lines.iter().for_each(|line| self.events.say(line));
     }
 
     fn documents(&self) -> u64 {

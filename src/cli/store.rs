@@ -1,6 +1,7 @@
 //! What commands do with a database, with errors that say what to do.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ const IN_USE_RETRY: Duration = Duration::from_millis(50);
 
 /// Opens the database, or makes it, waiting for a short command of another process to end.
 pub(super) fn open(path: &Path) -> Result<Database, CliError> {
-    when_free(|| Database::open(path, DatabaseConfig::default()))
+    when_free(path, || Database::open(path, DatabaseConfig::default()))
 }
 
 /// Opens the database, or makes it and says so.
@@ -38,23 +39,35 @@ pub(super) fn open_or_make(path: &Path) -> Result<Database, CliError> {
     Ok(db)
 }
 
+/// Opens the database, or makes it, for input that `check` takes: what cannot be taken makes no database, and a long input is
+/// not read for one that cannot be opened.
+pub(super) fn open_or_make_for<T>(
+    path: &Path,
+    check: impl FnOnce() -> Result<T, CliError>,
+) -> Result<(Database, T), CliError> {
+    let existing = Database::exists(path).then(|| open(path)).transpose()?;
+    let checked = check()?;
+    let db = existing.map_or_else(|| open_or_make(path), Ok)?;
+    Ok((db, checked))
+}
+
 /// Opens the database like [`open`], for a command that keeps so many bytes of the file system free.
 pub(super) fn open_keeping_free(path: &Path, keep_free_bytes: u64) -> Result<Database, CliError> {
     let config = DatabaseConfig { keep_free_bytes, ..DatabaseConfig::default() };
-    when_free(|| Database::open(path, config.clone()))
+    when_free(path, || Database::open(path, config.clone()))
 }
 
 /// Opens the database for a command that changes what is there, and makes none.
 pub(super) fn open_existing(path: &Path) -> Result<Database, CliError> {
     let config = DatabaseConfig { create: false, ..DatabaseConfig::default() };
     check_existing(path)?;
-    when_free(|| Database::open(path, config.clone()))
+    when_free(path, || Database::open(path, config.clone()))
 }
 
 /// Opens the database for a command that only reads: it must exist, and where it cannot be written to it is read as it is.
 pub(super) fn open_to_read(path: &Path) -> Result<Database, CliError> {
     check_existing(path)?;
-    when_free(|| Database::open(path, to_read(path)))
+    when_free(path, || Database::open(path, to_read(path)))
 }
 
 fn to_read(path: &Path) -> DatabaseConfig {
@@ -69,6 +82,11 @@ fn to_read(path: &Path) -> DatabaseConfig {
 pub(super) fn check_existing(path: &Path) -> Result<(), CliError> {
     if Database::exists(path) {
         return Ok(());
+    }
+    if let Err(error) = std::fs::read_dir(path)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return Err(open_failed(path, DatabaseError::Io { action: "open", source: error }));
     }
     Err(CliError::new(Exit::Database, format!("there is no database in {}", path.display())).help(
         "check the name after --db, or in GATTWAY_DB; `db put`, `db import`, `serve`, `sync`, `pair` and `id` make a new one",
@@ -92,7 +110,7 @@ pub(super) fn open_if_free(path: &Path) -> Result<Option<Database>, CliError> {
     check_existing(path)?;
     match Database::open(path, to_read(path)) {
         Err(DatabaseError::InUse { .. }) => Ok(None),
-        opened => opened.map(Some).map_err(failed),
+        opened => opened.map(Some).map_err(|error| open_failed(path, error)),
     }
 }
 
@@ -110,13 +128,37 @@ pub(super) fn existing_directory(path: &Path) -> Result<PathBuf, CliError> {
     check_existing(path).map(|()| path.to_owned())
 }
 
+/// A failure to open or to make a database: it names the directory, which the store's own errors do not.
+fn open_failed(path: &Path, error: DatabaseError) -> CliError {
+    let DatabaseError::Io { action, source } = &error else { return failed(error) };
+    let cannot = match *action {
+        "create" => "made".to_owned(),
+        "open" => "opened".to_owned(),
+        action => format!("used ({action})"),
+    };
+    let help = match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "it, or the directory around it, belongs to somebody else: `ls -ld` shows to whom"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the medium is read-only: reading works (`db get`, `ls`, `export`, `verify`, `backup` to elsewhere)"
+        }
+        _ => "check the directory after --db, its owner and its medium",
+    };
+    CliError::new(Exit::Database, format!("the database {} cannot be {cannot}: {source}", path.display()))
+        .help(help)
+}
+
 /// Does something with a database that nobody else may have open, waiting for a short command of another process to end.
-pub(super) fn when_free<T>(mut act: impl FnMut() -> Result<T, DatabaseError>) -> Result<T, CliError> {
+pub(super) fn when_free<T>(
+    path: &Path,
+    mut act: impl FnMut() -> Result<T, DatabaseError>,
+) -> Result<T, CliError> {
     let until = Instant::now() + IN_USE_WAIT;
     loop {
         match act() {
             Err(DatabaseError::InUse { .. }) if Instant::now() < until => thread::sleep(IN_USE_RETRY),
-            done => return done.map_err(failed),
+            done => return done.map_err(|error| open_failed(path, error)),
         }
     }
 }
@@ -383,7 +425,8 @@ fn no_document(collection: &Collection, id: &str) -> CliError {
 fn in_use(path: &Path) -> CliError {
     let by = holder(path).unwrap_or_else(|| "another process".to_owned());
     CliError::new(Exit::Database, format!("database {} is in use by {by}", path.display())).help(
-        "`db backup`, `db changes`, `id`, `group` and `peers` work beside a `serve` or `sync`; for all else end that first",
+        "reading works beside a `serve` or `sync` (`db get`, `ls`, `export`, `changes`, `collections`, `info`, `unsynced`, `backup`), as \
+         do `id`, `group` and `peers`; that process itself saves what its --import reads; for all else end it first",
     )
 }
 
@@ -405,6 +448,9 @@ pub(super) fn failed(error: DatabaseError) -> CliError {
             told.help("reading works: `db get`, `ls`, `export`, `backup`, `verify`, `repair --to ELSEWHERE`")
         }
         DatabaseError::InUse { path } => in_use(&path),
+        DatabaseError::Full { .. } => {
+            told.help("free some space; what was acknowledged is there, and reading works meanwhile")
+        }
         DatabaseError::Damaged { .. } => {
             told.help("`gattway db verify` says what is damaged, `gattway db repair` saves what is whole")
         }

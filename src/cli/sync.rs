@@ -100,9 +100,6 @@ pub(super) struct SyncArgs {
     #[command(flatten)]
     security: SecurityArgs,
 
-    #[command(flatten)]
-    feed: FeedArgs,
-
     /// Events for scripts on standard output
     #[arg(long)]
     json: bool,
@@ -110,6 +107,10 @@ pub(super) struct SyncArgs {
     /// With --json: an event for each document as well
     #[arg(long, requires = "json")]
     documents: bool,
+
+    // Last: its heading goes on over what follows.
+    #[command(flatten)]
+    feed: FeedArgs,
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> {
@@ -378,7 +379,8 @@ async fn follow(
     events: &Events,
     signals: &mut Signals,
 ) -> Result<u64, CliError> {
-    let mut display = Display::new(args.address.to_string(), !args.security.is_plain(), events);
+    let mut display =
+        Display::new(args.address.to_string(), !args.security.is_plain(), args.continuous, events);
     let mut interrupted = false;
     let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
     let mut tick = tokio::time::interval(DISPLAY_INTERVAL);

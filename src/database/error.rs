@@ -25,6 +25,12 @@ pub enum DatabaseError {
         supported: u32,
     },
     /// The directory holds something else.
+    #[error("{path} is there already: a new database needs a directory that is new or empty", path = path.display())]
+    Occupied {
+        /// The directory, or file.
+        path: PathBuf,
+    },
+    /// What is there is something else.
     #[error("{path} is not a gattway database: {reason}", path = path.display())]
     NotADatabase {
         /// The directory.

@@ -199,6 +199,8 @@ pub struct LinkStats {
     pub packets_received: u64,
     /// Bytes of the stream given to the transport, repetitions not counted.
     pub bytes_sent: u64,
+    /// Bytes of the stream that wait to be given to the transport for the first time.
+    pub bytes_unsent: u64,
     /// Bytes of the stream that the peer acknowledged.
     pub bytes_acknowledged: u64,
     /// Bytes of the stream that arrived in order.

@@ -352,6 +352,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     pub fn stats(&self) -> LinkStats {
         LinkStats {
             in_flight: self.send.in_flight(),
+            bytes_unsent: self.send.written().saturating_sub(self.stats.bytes_sent),
             srtt: self.round_trip.smoothed(),
             reorder_threshold: self.send.reorder_threshold(),
             ..self.stats

@@ -71,10 +71,12 @@ impl InFlight {
             Awaiting::Rev { rev, .. } => {
                 self.revs += 1;
                 self.rev_bytes += rev.bytes;
+                self.revisions += 1;
             }
-            Awaiting::Revs { bytes, .. } => {
+            Awaiting::Revs { bytes, revisions, .. } => {
                 self.batches += 1;
                 self.batch_bytes += bytes;
+                self.revisions += revisions.len() as u64;
             }
             _ => {}
         }
@@ -86,10 +88,12 @@ impl InFlight {
             Awaiting::Rev { rev, .. } => {
                 self.revs -= 1;
                 self.rev_bytes -= rev.bytes;
+                self.revisions -= 1;
             }
-            Awaiting::Revs { bytes, .. } => {
+            Awaiting::Revs { bytes, revisions, .. } => {
                 self.batches -= 1;
                 self.batch_bytes -= bytes;
+                self.revisions -= revisions.len() as u64;
             }
             _ => {}
         }

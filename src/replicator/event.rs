@@ -24,6 +24,9 @@ pub struct Progress {
     pub total: u64,
     /// Revisions whose body really went over the connection.
     pub documents: u64,
+    /// How many revisions were given to the transport and are not confirmed yet, by the bytes of the messages that carry
+    /// them: many travel in one message, and several messages take turns.
+    pub under_way: u64,
 }
 
 /// Which way a document went.

@@ -78,4 +78,6 @@ pub(crate) struct InFlight {
     pub batches: usize,
     /// Bytes of theirs.
     pub batch_bytes: usize,
+    /// Revisions in both.
+    pub revisions: u64,
 }

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::crypto::{KEY_BYTES, Resolver, Seeded, mac};
 use super::error::{RefuseReason, SecureError};
+use super::list::check_name;
 use super::offer::{Fresh, Keyring, Offers, filled, question, write_offers};
 use super::{Authentication, Identity, PEER_ID_BYTES, PeerId, Psk};
 
@@ -71,6 +72,8 @@ pub(super) struct Agreed {
     /// The same on both sides and on no other session.
     pub(super) hash: [u8; KEY_BYTES],
     pub(super) resume_key: [u8; KEY_BYTES],
+    /// What the peer calls itself, if it said so.
+    pub(super) name: Option<String>,
 }
 
 /// One side's part of a handshake under way.
@@ -126,7 +129,8 @@ impl Half {
         Ok(PeerId(key))
     }
 
-    fn finish(self, active: &[u8], passive: &[u8]) -> Result<Agreed, SecureError> {
+    /// `name`: what the peer says beside its share.
+    fn finish(self, active: &[u8], passive: &[u8], name: &[u8]) -> Result<Agreed, SecureError> {
         let peer = self.peer()?;
         let hash: [u8; KEY_BYTES] =
             self.noise.get_handshake_hash().try_into().map_err(|_| SecureError::Key)?;
@@ -135,7 +139,7 @@ impl Half {
         shares[SHARE_BYTES..].copy_from_slice(passive);
         let resume_key = mac(&shares, &[b"gattway resume", &hash]);
         let noise = self.noise.into_transport_mode().map_err(|_| SecureError::Key)?;
-        Ok(Agreed { noise, peer, via: self.via, hash, resume_key })
+        Ok(Agreed { noise, peer, via: self.via, hash, resume_key, name: read_name(name) })
     }
 }
 
@@ -202,6 +206,29 @@ pub(super) fn challenge(fresh: &Fresh, out: &mut BytesMut) -> Result<(), SecureE
     })
 }
 
+/// A name is filled up to a multiple of this: its length would tell one device from another to whoever listens.
+const NAME_STEP_BYTES: usize = 16;
+
+/// Says what this side calls itself, behind its share; to nobody who has shown no key.
+fn write_name(name: Option<&str>, via: Authentication, payload: &mut Vec<u8>) {
+    let known = name.filter(|name| via != Authentication::Open && check_name(name).is_ok());
+    if let Some(name) = known {
+        let length = (1 + name.len()).next_multiple_of(NAME_STEP_BYTES);
+        let end = payload.len() + length;
+        payload.push(name.len() as u8);
+        payload.extend_from_slice(name.as_bytes());
+        payload.resize(end, 0);
+    }
+}
+
+/// What the peer calls itself. A peer that says nothing of it, or nothing that can be a name, has none; a later version may
+/// say more behind it.
+fn read_name(bytes: &[u8]) -> Option<String> {
+    let (length, rest) = bytes.split_first()?;
+    let name = std::str::from_utf8(rest.get(..usize::from(*length))?).ok()?;
+    check_name(name).is_ok().then(|| name.to_owned())
+}
+
 /// The active side, from OFFER to PROVE.
 pub(super) struct Offering {
     halves: Vec<Half>,
@@ -239,10 +266,12 @@ impl Offering {
         Ok(Offering { halves, hash: offer_hash(&body), random })
     }
 
-    /// Takes ACCEPT; `admit` is asked about the peer before this side shows who it is, then PROVE is written.
+    /// Takes ACCEPT; `admit` is asked about the peer before this side shows who it is, then PROVE is written, with `name` as
+    /// what this side calls itself.
     pub(super) fn accept(
         mut self,
         body: &[u8],
+        name: Option<&str>,
         admit: impl FnOnce(PeerId, Authentication) -> Result<(), SecureError>,
         out: &mut BytesMut,
     ) -> Result<Agreed, SecureError> {
@@ -261,11 +290,13 @@ impl Offering {
         if said[..2] != [*version, *index] || said[2..] != self.hash {
             return Err(SecureError::Downgrade);
         }
-        let theirs = theirs.get(..SHARE_BYTES).ok_or(SecureError::Malformed)?;
+        let (theirs, their_name) = theirs.split_at_checked(SHARE_BYTES).ok_or(SecureError::Malformed)?;
         admit(half.peer()?, half.via)?;
         let ours = share(&mut self.random);
-        envelope(Kind::Prove, out, |out| half.write(&ours[..], out))?;
-        half.finish(&ours[..], theirs)
+        let mut payload = Zeroizing::new(ours.to_vec());
+        write_name(name, half.via, &mut payload);
+        envelope(Kind::Prove, out, |out| half.write(&payload, out))?;
+        half.finish(&ours[..], theirs, their_name)
     }
 }
 
@@ -293,10 +324,11 @@ impl Dice {
 }
 
 impl Accepting {
-    /// Takes the offers of OFFER, whose whole body is `body`, and writes ACCEPT.
+    /// Takes the offers of OFFER, whose whole body is `body`, and writes ACCEPT, with `name` as what this side calls itself.
     pub(super) fn start(
         identity: &Identity,
         keyring: &Keyring,
+        name: Option<&str>,
         (body, offers): (&[u8], &Offers<'_>),
         fresh: &Fresh,
         dice: Dice,
@@ -308,6 +340,7 @@ impl Accepting {
         let mut payload = Zeroizing::new(vec![SECURE_VERSION, chosen.index]);
         payload.extend_from_slice(&offer_hash(body));
         payload.extend_from_slice(&dice.share[..]);
+        write_name(name, half.via, &mut payload);
         envelope(Kind::Accept, out, |out| {
             out.put_slice(&[SECURE_VERSION, chosen.index]);
             half.write(&payload, out)
@@ -323,7 +356,7 @@ impl Accepting {
     /// Takes PROVE.
     pub(super) fn prove(mut self, body: &[u8]) -> Result<Agreed, SecureError> {
         let payload = self.half.read(body)?;
-        let theirs = payload.get(..SHARE_BYTES).ok_or(SecureError::Malformed)?;
-        self.half.finish(theirs, &self.share[..])
+        let (theirs, name) = payload.split_at_checked(SHARE_BYTES).ok_or(SecureError::Malformed)?;
+        self.half.finish(theirs, &self.share[..], name)
     }
 }

@@ -124,12 +124,15 @@ pub struct TrustList {
     /// What peers may do that nothing else is said about.
     pub default: Permissions,
     peers: BTreeMap<PeerId, TrustedPeer>,
+    /// What peers of the list call themselves.
+    told: BTreeMap<PeerId, String>,
 }
 
 impl Default for TrustList {
     /// Nobody is known; who comes to be known may read and write everything.
     fn default() -> TrustList {
-        TrustList { default: Permissions::all(Access::ReadWrite), peers: BTreeMap::new() }
+        let default = Permissions::all(Access::ReadWrite);
+        TrustList { default, peers: BTreeMap::new(), told: BTreeMap::new() }
     }
 }
 
@@ -138,6 +141,9 @@ struct Stored {
     default: Permissions,
     peers: Vec<(PeerId, TrustedPeer)>,
 }
+
+/// What stands behind [`Stored`] since peers say what they call themselves; a release that does not know it passes over it.
+type StoredTold = Vec<(PeerId, String)>;
 
 impl TrustList {
     /// The list of the database in `directory`; an empty one if it has none yet.
@@ -152,18 +158,31 @@ impl TrustList {
 
     /// Reads the content of its file; the error says what is wrong with it.
     pub(crate) fn from_content(content: &[u8]) -> Result<TrustList, &'static str> {
-        let stored: Stored = postcard::from_bytes(content).map_err(|_| "its content is not a trust list")?;
+        let (stored, rest) =
+            postcard::take_from_bytes::<Stored>(content).map_err(|_| "its content is not a trust list")?;
+        let told: StoredTold = match rest {
+            [] => Vec::new(),
+            rest => postcard::from_bytes(rest).map_err(|_| "the names in it are damaged")?,
+        };
         if stored.peers.len() > PEERS_MAX {
             return Err("too many peers");
         }
-        Ok(TrustList { default: stored.default, peers: stored.peers.into_iter().collect() })
+        let mut list = TrustList {
+            default: stored.default,
+            peers: stored.peers.into_iter().collect(),
+            told: BTreeMap::new(),
+        };
+        told.into_iter().for_each(|(id, name)| list.note_told_name(&id, &name));
+        Ok(list)
     }
 
     /// The content of its file.
     pub(crate) fn content(&self) -> Zeroizing<Vec<u8>> {
         let peers = self.peers.iter().map(|(id, peer)| (*id, peer.clone())).collect();
         let stored = Stored { default: self.default.clone(), peers };
-        postcard::to_stdvec(&stored).map(Zeroizing::new).unwrap_or_default()
+        let told: StoredTold = self.told.iter().map(|(id, name)| (*id, name.clone())).collect();
+        let written = postcard::to_stdvec(&stored).and_then(|content| postcard::to_extend(&told, content));
+        written.map(Zeroizing::new).unwrap_or_default()
     }
 
     fn store(&self, directory: &Path) -> Result<(), TrustError> {
@@ -226,14 +245,27 @@ impl TrustList {
         if !self.peers.contains_key(&id) && self.peers.len() >= PEERS_MAX {
             let replaceable = self.peers.iter().filter(|(_, peer)| peer.is_replaceable());
             let oldest = replaceable.min_by_key(|(_, peer)| peer.last_seen_s).map(|(id, _)| *id);
-            self.peers.remove(&oldest.ok_or(TrustError::Full)?);
+            self.forget(&oldest.ok_or(TrustError::Full)?);
         }
         Ok(self.peers.entry(id).or_insert_with(|| TrustedPeer::new(origin)))
     }
 
     /// Takes a peer off the list; whether it was there.
     pub fn forget(&mut self, id: &PeerId) -> bool {
+        self.told.remove(id);
         self.peers.remove(id).is_some()
+    }
+
+    /// What a peer calls itself, which others may do too.
+    pub fn told_name(&self, id: &PeerId) -> Option<&str> {
+        self.told.get(id).map(String::as_str)
+    }
+
+    /// Notes what a peer of the list calls itself; what cannot be a name is left out.
+    pub fn note_told_name(&mut self, id: &PeerId, name: &str) {
+        if check_name(name).is_ok() && self.peers.contains_key(id) {
+            self.told.insert(*id, name.to_owned());
+        }
     }
 
     /// Names a peer of the list.
@@ -263,7 +295,8 @@ impl TrustList {
         }
     }
 
-    /// The peer that a person means: by its name, its whole ID, or the beginning of its ID (four signs or more).
+    /// The peer that a person means: by its name, its whole ID, the beginning of its ID (four signs or more), or what it calls
+    /// itself if it alone does. What a peer says of itself never comes before another's name or ID.
     ///
     /// # Errors
     /// [`TrustError::Unknown`], [`TrustError::Ambiguous`].
@@ -273,10 +306,12 @@ impl TrustList {
         }
         let start: String = text.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
         let unknown = || TrustError::Unknown { text: text.into() };
-        if start.len() < ID_START_MIN {
-            return Err(unknown());
+        let is_long = start.len() >= ID_START_MIN;
+        let mut found: Vec<&PeerId> =
+            self.peers.keys().filter(|id| is_long && id.to_text().starts_with(&start)).collect();
+        if found.is_empty() {
+            found = self.told.iter().filter(|(_, told)| *told == text).map(|(id, _)| id).collect();
         }
-        let found: Vec<&PeerId> = self.peers.keys().filter(|id| id.to_text().starts_with(&start)).collect();
         match found[..] {
             [] => Err(unknown()),
             [id] => Ok(*id),
@@ -392,7 +427,32 @@ mod tests {
         assert!(matches!(list.rename(&id(0x1111_1222), "gateway"), Err(TrustError::NameTaken { .. })));
         list.suggest_name(&id(0x1111_1222), "gateway");
         assert_eq!(list.get(&id(0x1111_1222)).and_then(|p| p.name.as_deref()), Some("gateway-2"));
+        for n in [0x1111_1222, 0x9000_0000] {
+            list.note_told_name(&id(n), "pump");
+        }
+        assert!(matches!(list.find("pump"), Err(TrustError::Ambiguous { count: 2, .. })));
+        list.note_told_name(&id(0x9000_0000), "gateway");
+        assert_eq!(list.find("pump").ok(), Some(id(0x1111_1222)));
+        assert_ne!(list.find("gateway").ok(), Some(id(0x9000_0000)), "a name given here comes first");
+        list.note_told_name(&id(0x9000_0000), &id(0x1111_1222).short());
+        assert_eq!(list.find(&id(0x1111_1222).short()).ok(), Some(id(0x1111_1222)), "and so does an ID");
         list.suggest_name(&id(0x9000_0000), "bad\nname");
         assert_eq!(list.get(&id(0x9000_0000)).and_then(|p| p.name.as_deref()), None);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_release_is_read() {
+        let mut list = TrustList::default();
+        list.enter(id(7), Origin::Group).expect("room");
+        let content = list.content();
+        // What is behind the peers since then: no names.
+        assert_eq!(content.last(), Some(&0));
+        assert_eq!(TrustList::from_content(&content[..content.len() - 1]), Ok(list.clone()));
+        list.note_told_name(&id(7), "pump");
+        list.note_told_name(&id(8), "in no list");
+        assert_eq!(TrustList::from_content(&list.content()), Ok(list.clone()));
+        assert_eq!((list.told_name(&id(7)), list.told_name(&id(8))), (Some("pump"), None));
+        list.forget(&id(7));
+        assert_eq!(list.told_name(&id(7)), None);
     }
 }

@@ -398,8 +398,10 @@ impl SecureSession {
                 }
                 let Listening { keyring, dice, .. } = listening;
                 let identity = &self.config.identity;
-                let offers = (body, &offers);
-                let accepting = Accepting::start(identity, &keyring, offers, &fresh, dice, &mut self.output)?;
+                let name = self.config.policy.own_name();
+                let (offers, name) = ((body, &offers), name.as_deref());
+                let accepting =
+                    Accepting::start(identity, &keyring, name, offers, &fresh, dice, &mut self.output)?;
                 self.phase = Phase::Accepting(Box::new(accepting));
             }
             // Asks twice, or offers what cannot be made for this connection.
@@ -413,7 +415,8 @@ impl SecureSession {
         let config = &self.config;
         let admit = |peer, via| admit(config, peer, via).map(|grant| granted = Some(grant));
         let mut proof = BytesMut::new();
-        let agreed = offering.accept(body, admit, &mut proof)?;
+        let name = config.policy.own_name();
+        let agreed = offering.accept(body, name.as_deref(), admit, &mut proof)?;
         self.output.unsplit(proof);
         let grant = granted.ok_or(SecureError::Handshake)?;
         self.open(agreed, grant, true);
@@ -446,7 +449,10 @@ impl SecureSession {
     }
 
     fn open(&mut self, agreed: Agreed, grant: Grant, active: bool) {
-        let Agreed { noise, peer, via, hash, resume_key } = agreed;
+        let Agreed { noise, peer, via, hash, resume_key, name } = agreed;
+        if let Some(name) = name.filter(|_| via != Authentication::Open) {
+            self.config.policy.told_name(&peer, &name);
+        }
         let records = Records::new(noise, resume_key, self.config.rekey);
         self.phase = Phase::Open(Box::new(Open { records, awaits_verdict: active, confirmed: !active }));
         if !active {

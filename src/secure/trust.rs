@@ -15,7 +15,7 @@ use super::advert::{AdvertKey, DeviceTag, Opened};
 use super::derive::derive;
 use super::files::FileStamp;
 use super::group::{Group, GroupError};
-use super::list::{Origin, TrustError, TrustList};
+use super::list::{Origin, TrustError, TrustList, check_name};
 use super::{Authentication, Grant, Identity, PeerId, PeerPolicy, Permissions, Psk, Refusal};
 
 /// How often a long-running command looks for changes.
@@ -58,6 +58,10 @@ struct State {
     preferred: Option<PeerId>,
     /// Peers that came or left and are to be noted.
     seen: BTreeMap<PeerId, Authentication>,
+    /// What peers call themselves, where that is news to be noted.
+    told: BTreeMap<PeerId, String>,
+    /// What this side calls itself.
+    own_name: Option<String>,
     /// Those with open sessions, and how many of them.
     present: BTreeMap<PeerId, (Authentication, u32)>,
 }
@@ -98,6 +102,8 @@ impl Trust {
             failed: None,
             preferred: None,
             seen: BTreeMap::new(),
+            told: BTreeMap::new(),
+            own_name: None,
             present: BTreeMap::new(),
         };
         Ok(Trust {
@@ -105,6 +111,11 @@ impl Trust {
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
         })
+    }
+
+    /// What this side calls itself to peers that have a key it knows; nothing unless this says so.
+    pub fn call_self(&self, name: &str) {
+        self.lock().own_name = check_name(name).is_ok().then(|| name.to_owned());
     }
 
     /// Looks whether another process has changed something, and notes who was seen. Reads and writes files: call it where
@@ -153,13 +164,13 @@ impl Trust {
 
     /// Enters who came into the list.
     fn note_seen(&self) {
-        let seen = {
+        let (seen, told) = {
             let mut state = self.lock();
             let present: Vec<_> = state.present.iter().map(|(id, (via, _))| (*id, *via)).collect();
             present.iter().for_each(|(id, via)| state.see(id, *via, PRESENT_INTERVAL_S));
-            std::mem::take(&mut state.seen)
+            (std::mem::take(&mut state.seen), std::mem::take(&mut state.told))
         };
-        if seen.is_empty() {
+        if seen.is_empty() && told.is_empty() {
             return;
         }
         let now = now_s();
@@ -181,6 +192,7 @@ impl Trust {
                     Err(error) => return Err(error),
                 }
             }
+            told.iter().for_each(|(id, name)| list.note_told_name(id, name));
             Ok(())
         });
         if let Err(error) = noted {
@@ -290,6 +302,17 @@ impl PeerPolicy for Trust {
         };
         state.see(peer, via, SEEN_INTERVAL_S);
         Ok(grant)
+    }
+
+    fn own_name(&self) -> Option<String> {
+        self.lock().own_name.clone()
+    }
+
+    fn told_name(&self, peer: &PeerId, name: &str) {
+        let mut state = self.lock();
+        if state.list.told_name(peer) != Some(name) && state.told.len() < SEEN_MAX {
+            state.told.insert(*peer, name.to_owned());
+        }
     }
 
     fn came(&self, peer: &PeerId, via: Authentication) {

@@ -83,7 +83,10 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     out.flush()?;
     let missed = figures.iter().filter(|figure| figure.met() == Some(false)).count();
     if args.check && missed > 0 {
-        return Err(CliError::new(Exit::Failure, format!("{missed} target(s) missed")));
+        return Err(CliError::new(
+            Exit::Failure,
+            format!("{} missed", output::counted(missed as u64, "target")),
+        ));
     }
     Ok(())
 }

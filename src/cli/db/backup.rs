@@ -200,7 +200,7 @@ pub(super) fn restore(to: Option<&PathBuf>, args: &RestoreArgs) -> Result<(), Cl
     let mut out = Output::new();
     if args.json {
         out.json(&json!({
-            "path": to,
+            "path": to.to_string_lossy(),
             "documents": report.documents,
             "tombstones": report.tombstones,
             "source": report.source.to_string(),

@@ -40,7 +40,7 @@ impl CollectionsArgs {
     }
 }
 
-pub(super) fn run(db: &Database, args: &CollectionsArgs) -> Result<(), CliError> {
+pub(super) fn run(db: &Database, args: &CollectionsArgs, out: &mut Output) -> Result<(), CliError> {
     for name in &args.create {
         store::create_collection(db, name)?;
     }
@@ -48,7 +48,6 @@ pub(super) fn run(db: &Database, args: &CollectionsArgs) -> Result<(), CliError>
         store::collection(db, name)?;
         db.delete_collection(name).map_err(store::failed)?;
     }
-    let mut out = Output::new();
     for name in db.collections() {
         let collection = store::collection(db, &name)?;
         let documents = collection.count();

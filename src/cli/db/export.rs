@@ -34,9 +34,8 @@ pub(in crate::cli) struct ExportArgs {
     collection: CollectionArg,
 }
 
-pub(super) fn run(db: &Database, args: &ExportArgs) -> Result<(), CliError> {
+pub(super) fn run(db: &Database, args: &ExportArgs, out: &mut Output) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
-    let mut out = Output::new();
     for document in collection.iter() {
         let document = document.map_err(store::failed)?;
         out.json(&store::with_meta(document, args.revisions))?;
@@ -49,7 +48,7 @@ pub(super) fn keep_going(path: &Path, args: &ExportArgs) -> Result<(), CliError>
     store::check_existing(path)?;
     let mut out = Output::new();
     let mut printed = Ok(());
-    let report = store::when_free(|| {
+    let report = store::when_free(path, || {
         Database::salvage(path, &args.collection.collection, |document| {
             if printed.is_ok() {
                 printed = out.json(&store::with_meta(document, args.revisions));

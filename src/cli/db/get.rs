@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::CollectionArg;
-use crate::cli::output::{self, Output};
+use crate::cli::output::Output;
 use crate::cli::{CliError, store};
 use crate::database::Database;
 
@@ -31,12 +31,11 @@ pub(in crate::cli) struct GetArgs {
     json: bool,
 }
 
-pub(super) fn run(db: &Database, args: &GetArgs) -> Result<(), CliError> {
+pub(super) fn run(db: &Database, args: &GetArgs, out: &mut Output) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
     let document = store::get(&collection, &args.id)?;
     let value = if args.body { document.into_body().into() } else { store::with_meta(document, true) };
-    let mut out = Output::new();
-    if output::stdout_is_terminal() && !args.json {
+    if out.is_for_people() && !args.json {
         out.pretty_json(&value)?;
     } else {
         out.json(&value)?;

@@ -5,7 +5,7 @@
 mod check;
 mod source;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -18,7 +18,6 @@ use crate::cli::records::{self, Format, TypeArg};
 use crate::cli::saving::{Refused, SavedKind, Saver};
 use crate::cli::store;
 use crate::cli::{CliError, Exit};
-use crate::database::Database;
 use check::{Checked, check};
 
 /// Bytes of standard input that are kept in memory to be checked as a whole before anything is written.
@@ -116,9 +115,10 @@ struct Summary {
     kept: u64,
 }
 
-pub(super) fn run(db: &Database, args: &ImportArgs) -> Result<(), CliError> {
+pub(super) fn run(path: &Path, args: &ImportArgs) -> Result<(), CliError> {
     args.entries.check()?;
-    let Checked { inputs, total, lines } = check(args)?;
+    let (db, Checked { inputs, total, lines }) = store::open_or_make_for(path, || check(args))?;
+    let db = &db;
     let collection = if args.create_collection {
         store::create_collection(db, &args.collection.collection)?
     } else {

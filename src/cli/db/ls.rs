@@ -32,9 +32,8 @@ pub(in crate::cli) struct LsArgs {
     json: bool,
 }
 
-pub(super) fn run(db: &Database, args: &LsArgs) -> Result<(), CliError> {
+pub(super) fn run(db: &Database, args: &LsArgs, out: &mut Output) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
-    let mut out = Output::new();
     let mut left = args.limit.unwrap_or(usize::MAX);
     for document in collection.iter() {
         let document = document.map_err(store::failed)?;

@@ -46,10 +46,9 @@ pub(in crate::cli) struct VerifyArgs {
     json: bool,
 }
 
-pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
+pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(), CliError> {
     let info = db.info().map_err(store::failed)?;
     let ahead = db.count_ahead().map_err(store::failed)?;
-    let mut out = Output::new();
     if args.json {
         let collections: Vec<_> = info
             .collections
@@ -59,7 +58,7 @@ pub(super) fn info(db: &Database, args: &InfoArgs) -> Result<(), CliError> {
             )
             .collect();
         out.json(&json!({
-            "path": db.path(),
+            "path": db.path().to_string_lossy(),
             "source": info.source.to_string(),
             "format": info.format,
             "disk_bytes": info.disk_bytes,
@@ -127,7 +126,7 @@ pub(super) fn compact(db: &Database, args: &CompactArgs) -> Result<(), CliError>
 
 pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
     store::check_existing(path)?;
-    let report = store::when_free(|| Database::check(path))?;
+    let report = store::when_free(path, || Database::check(path))?;
     let private = damaged_private_files(path);
     let problems = report.problems + private.len() as u64;
     let mut out = Output::new();

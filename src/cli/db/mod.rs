@@ -19,7 +19,8 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 
 use super::args::GlobalArgs;
-use super::{CliError, store};
+use super::output::Output;
+use super::{CliError, Exit, control, store};
 use crate::database::Database;
 
 /// What can be done with a database.
@@ -54,6 +55,8 @@ pub(super) struct CollectionArg {
 /// Runs one subcommand on the database.
 pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliError> {
     match command {
+        DbCommand::Put(args) => return put::run(global.db_path()?, args),
+        DbCommand::Import(args) => return import::run(global.db_path()?, args),
         DbCommand::Changes(args) => return changes::run(global, args),
         DbCommand::Verify(args) => return maintain::verify(global.db_path()?, args),
         DbCommand::Repair(args) => return repair::run(global.db_path()?, args),
@@ -63,35 +66,62 @@ pub(super) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Export(args) if args.keep_going => return export::keep_going(global.db_path()?, args),
         _ => {}
     }
+    if command.only_reads() {
+        return read(global.db_path()?, command);
+    }
     let db = open(global.db_path()?, command)?;
     match command {
-        DbCommand::Put(args) => put::run(&db, args),
-        DbCommand::Get(args) => get::run(&db, args),
-        DbCommand::Ls(args) => ls::run(&db, args),
         DbCommand::Rm(args) => rm::run(&db, args),
-        DbCommand::Import(args) => import::run(&db, args),
-        DbCommand::Export(args) => export::run(&db, args),
-        DbCommand::Changes(_)
-        | DbCommand::Verify(_)
-        | DbCommand::Repair(_)
-        | DbCommand::Renew(_)
-        | DbCommand::Backup(_)
-        | DbCommand::Restore(_) => Ok(()),
-        DbCommand::Collections(args) => collections::run(&db, args),
-        DbCommand::Info(args) => maintain::info(&db, args),
         DbCommand::Compact(args) => maintain::compact(&db, args),
-        DbCommand::Unsynced(args) => unsynced::run(&db, args),
+        DbCommand::Collections(args) => collections::run(&db, args, &mut Output::new()),
+        _ => Ok(()),
     }
 }
 
-/// Opens the database as the command needs it: only what saves something makes one, and what only reads does not need to be
-/// able to write.
+impl DbCommand {
+    /// Whether all it does is to print what an open database holds.
+    fn only_reads(&self) -> bool {
+        match self {
+            DbCommand::Get(_) | DbCommand::Ls(_) | DbCommand::Info(_) | DbCommand::Unsynced(_) => true,
+            DbCommand::Export(args) => !args.keep_going,
+            DbCommand::Collections(args) => !args.creates() && !args.deletes(),
+            _ => false,
+        }
+    }
+}
+
+/// Prints what the database holds; a process that has it open is asked.
+fn read(path: &Path, command: &DbCommand) -> Result<(), CliError> {
+    if let Some(db) = store::open_if_free(path)? {
+        return print(&db, command, &mut Output::new());
+    }
+    if let Some(answered) = control::read::ask(path, &mut Output::new()) {
+        return answered;
+    }
+    // A short command ends soon, and what answers nothing is told.
+    print(&store::open_to_read(path)?, command, &mut Output::new())
+}
+
+/// Prints what the database holds.
+///
+/// # Errors
+/// There is no such thing; a command that does not [only read](DbCommand::only_reads).
+pub(super) fn print(db: &Database, command: &DbCommand, out: &mut Output) -> Result<(), CliError> {
+    match command {
+        DbCommand::Get(args) => get::run(db, args, out),
+        DbCommand::Ls(args) => ls::run(db, args, out),
+        DbCommand::Info(args) => maintain::info(db, args, out),
+        DbCommand::Unsynced(args) => unsynced::run(db, args, out),
+        DbCommand::Export(args) if command.only_reads() => export::run(db, args, out),
+        DbCommand::Collections(args) if command.only_reads() => collections::run(db, args, out),
+        _ => Err(CliError::new(Exit::Usage, "this needs the database for itself")),
+    }
+}
+
+/// Opens the database for a command that changes it: only what saves something makes one.
 fn open(path: &Path, command: &DbCommand) -> Result<Database, CliError> {
     match command {
-        DbCommand::Put(_) | DbCommand::Import(_) => store::open_or_make(path),
         DbCommand::Collections(args) if args.creates() => store::open_or_make(path),
-        DbCommand::Rm(_) | DbCommand::Compact(_) => store::open_existing(path),
-        DbCommand::Collections(args) if args.deletes() => store::open_existing(path),
-        _ => store::open_to_read(path),
+        _ => store::open_existing(path),
     }
 }

@@ -1,15 +1,16 @@
 //! `gattway db put`: saves one document.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::CollectionArg;
 use crate::cli::documents::Meta;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, note};
 use crate::cli::{CliError, Exit, store};
-use crate::database::Database;
+use crate::database::check_document_id;
 use crate::database::validate::parse_json;
 
 /// Save a document.
@@ -46,8 +47,12 @@ pub(in crate::cli) struct PutArgs {
     json: bool,
 }
 
-pub(super) fn run(db: &Database, args: &PutArgs) -> Result<(), CliError> {
-    let body = read_body(&args.id, &args.body)?;
+pub(super) fn run(path: &Path, args: &PutArgs) -> Result<(), CliError> {
+    let (db, body) = store::open_or_make_for(path, || {
+        check_document_id(&args.id).map_err(store::failed)?;
+        read_body(&args.id, &args.body)
+    })?;
+    let db = &db;
     let collection = if args.create_collection {
         store::create_collection(db, &args.collection.collection)?
     } else {
@@ -66,6 +71,9 @@ pub(super) fn run(db: &Database, args: &PutArgs) -> Result<(), CliError> {
 fn read_body(id: &str, text: &str) -> Result<Map<String, Value>, CliError> {
     let mut input = Vec::new();
     let bytes = if text == "-" {
+        if io::stdin().is_terminal() {
+            note("the document is read here: type its JSON, and end it with Ctrl-D");
+        }
         io::stdin()
             .lock()
             .read_to_end(&mut input)

@@ -58,7 +58,7 @@ pub(super) fn run(path: &Path, args: &RenewArgs) -> Result<(), CliError> {
         return Err(CliError::new(Exit::Database, message).help("set it, and try again"));
     }
     let mut progress = Progress::start("renew", 0, args.json);
-    let done = store::when_free(|| {
+    let done = store::when_free(path, || {
         Database::renew(path, args.identity, |done| progress.update(done, 0, "documents"))
     })?;
     drop(progress);

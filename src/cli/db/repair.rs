@@ -40,7 +40,8 @@ pub(in crate::cli) struct RepairArgs {
 
 pub(super) fn run(path: &Path, args: &RepairArgs) -> Result<(), CliError> {
     store::check_existing(path)?;
-    if args.to.is_none() && store::when_free(|| Database::examine(path)).is_ok_and(|report| report.is_sound())
+    if args.to.is_none()
+        && store::when_free(path, || Database::examine(path)).is_ok_and(|report| report.is_sound())
     {
         return tell_sound(path, args.json);
     }
@@ -51,7 +52,7 @@ pub(super) fn run(path: &Path, args: &RepairArgs) -> Result<(), CliError> {
     check_space(parent, size_of(path))?;
     let mut progress = Progress::start("repair", 0, args.json);
     let report =
-        store::when_free(|| Database::repair(path, to, |done| progress.update(done, 0, "revisions")))?;
+        store::when_free(path, || Database::repair(path, to, |done| progress.update(done, 0, "revisions")))?;
     drop(progress);
     let kept = if args.to.is_none() { Some(take_place(path, to)?) } else { None };
     let place = if kept.is_some() { path } else { to.as_path() };
@@ -59,8 +60,8 @@ pub(super) fn run(path: &Path, args: &RepairArgs) -> Result<(), CliError> {
     if args.json {
         let mut value = as_json(&report);
         value["changed"] = json!(true);
-        value["path"] = json!(place);
-        value["damaged"] = json!(kept.as_deref().unwrap_or(path));
+        value["path"] = json!(place.to_string_lossy());
+        value["damaged"] = json!(kept.as_deref().unwrap_or(path).to_string_lossy());
         out.json(&value)?;
     } else {
         out.line(format!("{}: {} saved", place.display(), counted(report.documents, "document")))?;
@@ -83,7 +84,9 @@ pub(super) fn run(path: &Path, args: &RepairArgs) -> Result<(), CliError> {
 fn tell_sound(path: &Path, json: bool) -> Result<(), CliError> {
     let mut out = Output::new();
     if json {
-        out.json(&json!({"complete": true, "changed": false, "path": path, "problems": 0}))?;
+        out.json(
+            &json!({"complete": true, "changed": false, "path": path.to_string_lossy(), "problems": 0}),
+        )?;
     } else {
         out.line(format!("{}: sound, nothing to repair, nothing was changed", path.display()))?;
     }

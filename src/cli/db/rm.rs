@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::CollectionArg;
-use crate::cli::output::Output;
-use crate::cli::{CliError, store};
+use crate::cli::output::{Output, note};
+use crate::cli::{CliError, Exit, store};
 use crate::database::Database;
 
 /// Delete documents. The deletion is a revision of its own, which peers learn of.
@@ -34,15 +34,25 @@ pub(in crate::cli) struct RmArgs {
 pub(super) fn run(db: &Database, args: &RmArgs) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
     let mut out = Output::new();
-    for (done, id) in args.ids.iter().enumerate() {
+    let mut missing = Vec::new();
+    for id in &args.ids {
         let removed = if args.purge { store::purge(&collection, id) } else { store::delete(&collection, id) };
-        let after = if done == 0 { String::new() } else { format!("; the {done} before it are deleted") };
-        removed.map_err(|error| error.context("", &after))?;
+        match removed {
+            Err(error) if error.exit() == Exit::NotFound => {
+                missing.push(error);
+                continue;
+            }
+            removed => removed?,
+        }
         match args.json {
             true if args.purge => out.json(&json!({"_id": id, "purged": true}))?,
             true => out.json(&json!({"_id": id, "deleted": true}))?,
             false => out.text(id)?,
         }
     }
-    out.flush()
+    out.flush()?;
+    // One that is not there keeps none of the others.
+    let Some(last) = missing.pop() else { return Ok(()) };
+    missing.iter().for_each(|error| note(&error.to_string()));
+    Err(last)
 }

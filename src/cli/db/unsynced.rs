@@ -43,13 +43,12 @@ struct More<'a> {
     more: u64,
 }
 
-pub(super) fn run(db: &Database, args: &UnsyncedArgs) -> Result<(), CliError> {
+pub(super) fn run(db: &Database, args: &UnsyncedArgs, out: &mut Output) -> Result<(), CliError> {
     let wanted =
         args.collection.as_deref().map(canonical_collection_name).transpose().map_err(store::failed)?;
     if let Some(name) = &wanted {
         store::collection(db, name)?;
     }
-    let mut out = Output::new();
     let mut count = 0;
     for list in db.unsynced().map_err(store::failed)? {
         if wanted.as_ref().is_some_and(|wanted| *wanted != list.collection) {
@@ -78,7 +77,7 @@ pub(super) fn run(db: &Database, args: &UnsyncedArgs) -> Result<(), CliError> {
         }
     }
     if !args.json && count == 0 {
-        out.line("everything that was to be synced is")?;
+        out.line("no document was refused in a sync")?;
     }
     out.flush()
 }

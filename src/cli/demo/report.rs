@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::super::air::Traffic;
-use super::super::output::{bytes_text, thousands};
+use super::super::output::{bytes_text, counted, thousands};
 use super::compare::Comparison;
 use super::scenes::Scene;
 
@@ -162,9 +162,9 @@ impl Report {
     pub(super) fn verdict(&self, comparison: &Comparison) -> String {
         match &comparison.difference {
             None => format!(
-                "equal: {} documents and {} tombstone(s), compared revision by revision; {:.1} s in all",
+                "equal: {} documents and {}, compared revision by revision; {:.1} s in all",
                 thousands(self.documents_equal),
-                self.tombstones_equal,
+                counted(self.tombstones_equal, "tombstone"),
                 self.seconds
             ),
             Some(difference) => format!("NOT equal: {difference}"),

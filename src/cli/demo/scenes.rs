@@ -84,7 +84,7 @@ fn say_conflict(field: &Database, quiet: bool) -> Result<(), CliError> {
 async fn first_sync(air: &Air, field: &Database, quiet: bool) -> Result<Scene, CliError> {
     let total = field.default_collection().map_err(store::failed)?.count();
     let mut progress = Progress::start("first sync", total, quiet);
-    let (mut cut, mut resumed) = (None, None);
+    let (mut cut, mut resumed, mut shown) = (None, None, 0);
     let (status, mut traffic) = air
         .sync(field, &mut |moment: &Moment<'_>| {
             let done = moment.status.progress.completed;
@@ -100,9 +100,12 @@ async fn first_sync(air: &Air, field: &Database, quiet: bool) -> Result<Scene, C
             if moment.resumes > 0 {
                 resumed.get_or_insert(moment.now);
             }
-            // Documents count when they are confirmed, some hundreds at a time; bytes show what goes on between.
+            // Documents are confirmed some thousands at a time: what goes on between, the bytes of those under way show, and of
+            // them what the link has not sent yet.
+            let given = (done + moment.status.progress.under_way) as f64 * moment.sent_share;
+            shown = shown.max(done).max(given as u64).min(total);
             let bytes = bytes_text(moment.air.bytes());
-            progress.update(done, total, &format!("{bytes} on air"));
+            progress.update(shown, total, &format!("{bytes} on air"));
         })
         .await?;
     if let (Some(cut), Some(resumed)) = (cut, resumed) {

@@ -168,7 +168,7 @@ fn neither_size_nor_a_broken_input_takes_good_lines_along() {
 
 #[test]
 fn numbered_lines_never_overwrite_and_replacing_has_to_be_told() {
-    let args = EntryArgs { id_prefix: Some("there-".into()), ..EntryArgs::default() };
+    let args = EntryArgs { id_prefix: Some("there-".into()), short_ids: true, ..EntryArgs::default() };
     let (_, told, ids) = fed(Cursor::new(b"{\"n\":1}\n\n{\"n\":2}\n"), args);
     assert_eq!(told.values().flatten().collect::<Vec<_>>(), ["there-000001", "there-000002"]);
     assert_eq!(ids.len(), 3);

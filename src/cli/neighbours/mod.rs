@@ -274,7 +274,7 @@ impl Neighbourhood<'_> {
         };
         let replicator = (self.replicator)(heard, uid, stays);
         let events = self.events;
-        let mut display = Display::new(name, self.secure, events);
+        let mut display = Display::new(name, self.secure, stays, events);
         let mut look = Look { adapter: adapter.filter(|_| stays), scan: None, due: Instant::now() };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

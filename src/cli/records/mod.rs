@@ -39,7 +39,7 @@ pub(super) enum Format {
 impl Format {
     /// The format that the extension of a file name stands for, `.gz` left aside.
     pub(super) fn of_path(path: &Path) -> Option<Format> {
-        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let name = name.strip_suffix(".gz").unwrap_or(&name);
         match name.rsplit_once('.')?.1 {
             "ndjson" | "jsonl" => Some(Format::Ndjson),

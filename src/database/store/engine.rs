@@ -382,8 +382,15 @@ impl Engine {
         let synced = self.sync_medium();
         let sealed =
             if self.log.is_on_files() { synced.and_then(|()| seal::seal(&self.directory)) } else { synced };
-        if let Err(error) = sealed {
-            tracing::warn!(path = %self.directory.display(), %error, "the log could not be sealed");
+        match sealed {
+            Ok(()) => {}
+            // Whoever writes is told that the disk is full; whoever reads is not to be alarmed.
+            Err(error @ DatabaseError::Full { .. }) => {
+                tracing::debug!(path = %self.directory.display(), %error, "the log was not sealed");
+            }
+            Err(error) => {
+                tracing::warn!(path = %self.directory.display(), %error, "the log could not be sealed");
+            }
         }
     }
 

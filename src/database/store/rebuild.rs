@@ -56,7 +56,7 @@ impl Rebuild {
         let refuse =
             |reason: &str| DatabaseError::NotADatabase { path: path.to_owned(), reason: reason.into() };
         if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) || path.is_file() {
-            return Err(refuse("there is something already; name a directory that is new or empty"));
+            return Err(DatabaseError::Occupied { path: path.to_owned() });
         }
         let name = path.file_name().ok_or_else(|| refuse("no name for a directory"))?.to_string_lossy();
         let partial = path.with_file_name(format!(".{name}{PARTIAL_SUFFIX}"));

@@ -136,9 +136,9 @@ impl Space {
         self.note(lack, only_checkpoints, free);
         match (lack, free) {
             (None, _) => Ok(()),
-            (Some(Lack::Medium), Some(free)) => {
-                Err(DatabaseError::Full { detail: format!("{free} bytes are free, {keep} must stay so") })
-            }
+            (Some(Lack::Medium), Some(free)) => Err(DatabaseError::Full {
+                detail: format!("{} KiB are free, {} KiB must stay so", free >> 10, keep >> 10),
+            }),
             (Some(lack), _) => Err(DatabaseError::Full { detail: lack.to_string() }),
         }
     }

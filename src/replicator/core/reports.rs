@@ -4,6 +4,7 @@
 
 use super::super::error::SessionError;
 use super::super::event::{Direction, DocumentReplication, Progress, SessionEvent};
+use super::super::limits::InFlight;
 use super::super::messages::write_norev;
 use super::super::store::{Change, ReplicaStore, ReplicaStoreError};
 use super::super::unsynced::failure::Failure;
@@ -14,11 +15,23 @@ use crate::blip::ErrorReply;
 impl Core {
     /// Gives the progress as an event if it changed.
     pub(super) fn tell_progress(&mut self) {
-        let progress = Progress { total: self.progress.total.saturating_add(self.unread), ..self.progress };
+        let total = self.progress.total.saturating_add(self.unread);
+        let progress = Progress { total, under_way: self.under_way(), ..self.progress };
         if progress != self.progress_told {
             self.progress_told = progress;
             self.events.push_back(SessionEvent::Progress(progress));
         }
+    }
+
+    /// How many revisions have gone to the transport and are not confirmed, by the bytes of their messages.
+    fn under_way(&self) -> u64 {
+        let InFlight { rev_bytes, batch_bytes, revisions, .. } = self.in_flight;
+        let bytes = (rev_bytes + batch_bytes) as u64;
+        let queued = self.blip.queued_bytes().saturating_sub(self.blip.queued_reply_bytes()) as u64;
+        let gone = bytes.saturating_sub(queued);
+        // In the wider type: both may be large.
+        u64::try_from(u128::from(revisions) * u128::from(gone) / u128::from(bytes.max(1)))
+            .unwrap_or(revisions)
     }
 
     /// The next event. Progress comes once for all changes since the last.

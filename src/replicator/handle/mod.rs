@@ -415,7 +415,7 @@ impl From<Activity> for ReplicatorActivity {
 
 impl From<super::event::Progress> for ReplicatorProgress {
     fn from(progress: super::event::Progress) -> ReplicatorProgress {
-        let super::event::Progress { completed, total, documents } = progress;
-        ReplicatorProgress { completed, total, documents }
+        let super::event::Progress { completed, total, documents, under_way } = progress;
+        ReplicatorProgress { completed, total, documents, under_way }
     }
 }

@@ -31,6 +31,8 @@ pub struct ReplicatorProgress {
     pub total: u64,
     /// Documents that were really transferred.
     pub documents: u64,
+    /// Units of those that were sent and are not confirmed yet, as far as their messages have gone; not in `completed`.
+    pub under_way: u64,
 }
 
 /// A replicator's state at one moment.

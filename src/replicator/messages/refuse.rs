@@ -32,12 +32,12 @@ pub fn no_client() -> ErrorReply {
 
 /// The peer may not push.
 pub fn push() -> ErrorReply {
-    ErrorReply::http(403, "this peer only sends")
+    ErrorReply::http(403, "what you push is not taken here: read-only, or your role is to read")
 }
 
 /// The peer may not pull.
 pub fn pull() -> ErrorReply {
-    ErrorReply::http(403, "this peer only receives")
+    ErrorReply::http(403, "nothing is given here: your role is to write")
 }
 
 /// Another generation of revision IDs.

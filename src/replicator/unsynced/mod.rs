@@ -64,8 +64,8 @@ impl std::fmt::Display for Lack {
         match self {
             Lack::MissingAtPeer => f.write_str("the peer does not have it"),
             Lack::MissingHere => f.write_str("the peer asked for it, and it is not offered here"),
-            Lack::PushRefused(error) => write!(f, "nothing was sent: {error}"),
-            Lack::PullRefused(error) => write!(f, "nothing was received: {error}"),
+            Lack::PushRefused(error) => write!(f, "nothing was sent, the peer refuses it: {error}"),
+            Lack::PullRefused(error) => write!(f, "nothing was received, the peer refuses it: {error}"),
             Lack::MayNotRead => f.write_str("nothing was sent: the peer may not read it"),
             Lack::MayNotWrite => f.write_str("nothing was received: the peer may not write it"),
         }

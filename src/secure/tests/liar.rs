@@ -25,7 +25,8 @@ impl Liar {
         let body = &offer[HEAD_BYTES..];
         let Ok(Said::Offers(offers)) = Said::read(body) else { panic!("an OFFER") };
         let dice = Dice::new([102; 32]);
-        let accepting = Accepting::start(&b.identity, &keyring, (body, &offers), &fresh, dice, &mut out);
+        let accepting =
+            Accepting::start(&b.identity, &keyring, None, (body, &offers), &fresh, dice, &mut out);
         peer.handle_bytes(&out.split()).expect("ACCEPT");
         let prove = peer.take_output();
         let agreed = accepting.expect("a member").prove(&prove[HEAD_BYTES..]).expect("PROVE");

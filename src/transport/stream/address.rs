@@ -24,6 +24,13 @@ pub struct AddressError {
     reason: &'static str,
 }
 
+impl AddressError {
+    /// What is wrong with it.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 

@@ -147,6 +147,10 @@ fn passes_over(input: &Input) -> u64 {
 
 fn format_of(path: &Path, args: &ImportArgs) -> Result<Format, CliError> {
     args.format.or_else(|| Format::of_path(path)).ok_or_else(|| {
+        if path.is_dir() {
+            return CliError::new(Exit::Input, format!("{} is a directory", path.display()))
+                .help("name the files in it, each by itself");
+        }
         CliError::new(Exit::Usage, format!("{}: the format is not known from the name", path.display()))
             .help("say it with --format ndjson, json, csv or tsv")
     })
