@@ -205,6 +205,7 @@ impl From<Refusal> for RefuseReason {
         match refusal {
             Refusal::Denied => RefuseReason::Denied,
             Refusal::Stranger => RefuseReason::Stranger,
+            Refusal::NoRole => RefuseReason::Role,
         }
     }
 }

@@ -49,6 +49,12 @@ pub enum PrivateFileError {
         /// What is wrong with it.
         detail: &'static str,
     },
+    /// It was there once, and nobody has removed it on purpose.
+    #[error("{} is missing, although this database has had it", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was written by a later version.
     #[error("{} has version {found}, this program knows {supported}", path.display())]
     Newer {
@@ -85,8 +91,17 @@ impl PrivateFileError {
                 "make it yours and private (chown, `chmod 600 {}`); if others may have read it, replace what it holds",
                 path.display()
             ),
-            PrivateFileError::Damaged { path, .. } => {
-                format!("restore it from a backup, or remove {} and set it up again", path.display())
+            PrivateFileError::Damaged { path, .. } | PrivateFileError::Missing { path } => {
+                let anew = match path.file_name().and_then(|name| name.to_str()) {
+                    Some("identity") => {
+                        "`gattway db renew --identity` makes a new one: pair this database again"
+                    }
+                    Some("group") => "`gattway group leave`, then `group join` again",
+                    _ => {
+                        "`gattway peers reset` begins a new list, which lets nobody in until you say who may"
+                    }
+                };
+                format!("nobody is let in until it is put back as it was, from a backup; without one, {anew}")
             }
             PrivateFileError::Newer { .. } => {
                 "use the version of gattway that wrote it, or a later one".into()
@@ -177,7 +192,7 @@ impl PrivateFile {
             Ok(mut file) => {
                 let len = file.metadata().map_err(failed)?.len();
                 io::copy(&mut io::repeat(0).take(len), &mut file).map_err(failed)?;
-                file.sync_all().map_err(failed)?;
+                sync_file(&file).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(failed(error)),
@@ -262,7 +277,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> 
             .custom_flags(no_follow())
             .open(&partial)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        sync_file(&file)?;
         fs::rename(&partial, path)?;
         sync_parent(path)
     };
@@ -304,9 +319,46 @@ fn no_follow() -> i32 {
     (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// Brings a file that was written to the medium.
+pub(super) fn sync_file(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    #[cfg(test)]
+    synced::note(file);
+    Ok(())
+}
+
+/// Brings the name of a file to the medium.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    sync_file(&File::open(parent)?)
+}
+
+/// What was brought to the medium by this thread, for tests.
+#[cfg(test)]
+pub(super) mod synced {
+    use std::cell::RefCell;
+    use std::fs::{self, File};
+    use std::os::fd::AsRawFd;
+
+    thread_local! {
+        static NAMES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Notes the name that it has at this moment; a directory's is `/`.
+    pub(super) fn note(file: &File) {
+        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+        let name = if path.is_dir() {
+            Some("/".into())
+        } else {
+            path.file_name().map(|n| n.to_string_lossy().into_owned())
+        };
+        NAMES.with_borrow_mut(|names| names.extend(name));
+    }
+
+    /// The names since it was asked last.
+    pub(in super::super) fn take() -> Vec<String> {
+        NAMES.take()
+    }
 }
 
 #[cfg(test)]
@@ -335,6 +387,37 @@ mod tests {
         assert_eq!((version, content.as_slice()), (2, b"two".as_slice()));
         assert!(FILE.remove(dir.path()).expect("remove") && !FILE.remove(dir.path()).expect("gone"));
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0, "nothing is left beside it");
+    }
+
+    /// A power cut after any of these must find the old file or the new one.
+    #[test]
+    fn what_was_written_or_removed_is_on_the_medium() {
+        use super::super::group::{Group, GroupSecret};
+        use super::super::list::{Origin, TrustList};
+        use super::super::{Identity, PeerId};
+
+        let dir = directory();
+        let syncs = |name: &str, act: &dyn Fn()| {
+            synced::take();
+            act();
+            let order: Vec<String> =
+                synced::take().into_iter().filter(|n| n == "/" || n.starts_with(name)).collect();
+            order.join(" ")
+        };
+        let group = Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group");
+        let stored = syncs("group", &|| group.store(dir.path()).expect("store"));
+        assert!(stored.contains("group.partial /"), "{stored}");
+        let enter = |list: &mut TrustList| list.enter(PeerId([1; 32]), Origin::Manual).map(|_| ());
+        let entered = syncs("trust", &|| TrustList::update(dir.path(), enter).expect("update"));
+        assert!(entered.contains("trust.partial /"), "{entered}");
+        let made = syncs("identity", &|| drop(Identity::load_or_create(dir.path(), [7; 32]).expect("make")));
+        assert!(made.starts_with("identity.") && made.contains(" /"), "{made}");
+        let noted = syncs("present", &|| {
+            drop(super::super::presence::take_out(dir.path(), super::super::presence::SecurityFile::Identity))
+        });
+        assert_eq!(noted, "present.partial /");
+        let left = syncs("group", &|| assert!(Group::leave(dir.path()).expect("leave")));
+        assert!(left.ends_with("group /"), "{left}");
     }
 
     #[test]

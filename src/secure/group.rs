@@ -15,6 +15,7 @@ use super::Psk;
 use super::advert::AdvertKey;
 use super::derive::derive;
 use super::files::{PrivateFile, PrivateFileError};
+use super::presence::{self, SecurityFile};
 
 /// Length of a group's secret in bytes: 128 bits of the system's random numbers, as much as anybody can attack.
 pub const GROUP_SECRET_BYTES: usize = 16;
@@ -35,8 +36,12 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const TEXT_MAX: usize = 256;
 
 /// Where a group is kept in the database's directory.
-pub(crate) const FILE: PrivateFile =
-    PrivateFile { name: "group", magic: *b"GWgr", version: 1, content_max: GROUP_NAME_MAX + 64 };
+pub(crate) const FILE: PrivateFile = PrivateFile {
+    name: "group",
+    magic: *b"GWgr",
+    version: presence::GROUP_VERSION,
+    content_max: GROUP_NAME_MAX + 64,
+};
 
 /// Why a text is not the code of a group. Says nothing of the text itself, which may be nearly right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -229,9 +234,12 @@ impl Group {
     /// The group of the database in `directory`, if it has one.
     ///
     /// # Errors
-    /// [`GroupError`]: the file is damaged, or not private.
+    /// [`GroupError`]: the file is damaged, not private, or gone although it was there.
     pub fn load(directory: &Path) -> Result<Option<Group>, GroupError> {
-        let Some((_, content)) = FILE.read(directory)? else { return Ok(None) };
+        let Some((_, content)) = FILE.read(directory)? else {
+            presence::check_absent(directory, SecurityFile::Group)?;
+            return Ok(None);
+        };
         let detail = "its content is not a group";
         let damaged = || PrivateFileError::Damaged { path: FILE.path(directory), detail };
         Group::from_content(&content).ok_or_else(damaged)?.map(Some)
@@ -251,7 +259,9 @@ impl Group {
         let stored = Stored { name: self.name.clone(), secret: self.secret.0 };
         let mut buffer = Zeroizing::new([0u8; GROUP_NAME_MAX + 64]);
         let content = postcard::to_slice(&stored, &mut buffer[..]).map_err(|_| GroupError::Name)?;
-        Ok(FILE.write(directory, content)?)
+        presence::begin(directory)?;
+        FILE.write(directory, content)?;
+        Ok(presence::enter(directory, SecurityFile::Group)?)
     }
 
     /// Forgets the group of the database in `directory`; whether there was one.
@@ -259,7 +269,8 @@ impl Group {
     /// # Errors
     /// [`GroupError`].
     pub fn leave(directory: &Path) -> Result<bool, GroupError> {
-        Ok(FILE.remove(directory)?)
+        let was_there = presence::take_out(directory, SecurityFile::Group)?;
+        Ok(FILE.remove(directory)? || was_there)
     }
 
     /// Something that changes whenever the group of `directory` does.

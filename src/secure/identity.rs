@@ -2,13 +2,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{fmt, process};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::crypto::{KEY_BYTES, diffie_hellman, mac, public_key};
+use super::files::{self, PrivateFileError};
+use super::presence::{self, SecurityFile};
 use super::{PeerId, Psk};
 
 /// The file in a database's directory.
@@ -61,8 +63,11 @@ pub enum IdentityError {
         /// Who runs this.
         user: u32,
     },
+    /// It is gone although it was there, or that cannot be told.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     /// It is not what was written.
-    #[error("{} is damaged or not an identity; restore it, or remove it and pair this database anew", path.display())]
+    #[error("{} is damaged or not an identity; restore it, or make a new one (`gattway db renew --identity`) and pair this database anew", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -110,6 +115,7 @@ impl Identity {
                 let path = dir.join(IDENTITY_FILE);
                 create(dir, &path, &entropy)
                     .map_err(|source| IdentityError::Io { path: path.clone(), source })?;
+                presence::enter(dir, SecurityFile::Identity)?;
                 Identity::load(dir)?.ok_or(IdentityError::Damaged { path })
             }
         }
@@ -125,7 +131,10 @@ impl Identity {
         let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                presence::check_absent(dir, SecurityFile::Identity)?;
+                return Ok(None);
+            }
             Err(error) => return Err(failed(error)),
         };
         check_access(&path, &file.metadata().map_err(failed)?)?;
@@ -185,7 +194,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Identity> {
 /// Writes a new file beside, then gives it its name unless somebody was faster.
 fn create(dir: &Path, path: &Path, private: &[u8; KEY_BYTES]) -> io::Result<()> {
     if !dir.exists() {
-        DirBuilder::new().recursive(true).create(dir)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
     let mut content = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
     content.extend_from_slice(MAGIC);
@@ -197,7 +206,7 @@ fn create(dir: &Path, path: &Path, private: &[u8; KEY_BYTES]) -> io::Result<()> 
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&draft)?;
         file.write_all(&content)?;
-        file.sync_all()?;
+        files::sync_file(&file)?;
         match fs::hard_link(&draft, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(_) => fs::rename(&draft, path), // a file system without links
@@ -206,7 +215,7 @@ fn create(dir: &Path, path: &Path, private: &[u8; KEY_BYTES]) -> io::Result<()> 
     })();
     let _ = fs::remove_file(&draft);
     written?;
-    File::open(dir)?.sync_all()
+    files::sync_parent(path)
 }
 
 #[cfg(test)]
@@ -224,7 +233,9 @@ mod tests {
         assert_eq!(made.id(), again.id());
         let names: Vec<_> =
             fs::read_dir(dir.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
-        assert_eq!(names, [IDENTITY_FILE]);
+        let mut names = names;
+        names.sort_unstable();
+        assert_eq!(names, [IDENTITY_FILE, presence::PRESENT_FILE, "present.lock"]);
         let mode = fs::metadata(dir.path().join(IDENTITY_FILE)).expect("metadata").permissions().mode();
         assert_eq!(mode & 0o777, FILE_MODE);
     }

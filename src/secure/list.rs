@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::advert::AdvertKey;
 use super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
+use super::presence::{self, SecurityFile};
 use super::{Access, PeerId, Permissions};
 
 /// Peers in one list. A full list forgets the member of the group that was seen longest ago and has no settings of its
@@ -102,6 +103,12 @@ pub enum TrustError {
     /// Too many collections with a role of their own.
     #[error("a peer has a role of its own for {PEER_COLLECTIONS_MAX} collections at most")]
     TooManyCollections,
+    /// It is kept out, and this was not meant to let it in.
+    #[error("{text} is denied")]
+    Denied {
+        /// Who.
+        text: String,
+    },
     /// No such peer.
     #[error("no peer {text:?} in the list")]
     Unknown {
@@ -146,12 +153,15 @@ struct Stored {
 type StoredTold = Vec<(PeerId, String)>;
 
 impl TrustList {
-    /// The list of the database in `directory`; an empty one if it has none yet.
+    /// The list of the database in `directory`; an empty one if it has had none yet.
     ///
     /// # Errors
     /// [`TrustError::File`].
     pub fn load(directory: &Path) -> Result<TrustList, TrustError> {
-        let Some((_, content)) = FILE.read(directory)? else { return Ok(TrustList::default()) };
+        let Some((_, content)) = FILE.read(directory)? else {
+            presence::check_absent(directory, SecurityFile::Trust)?;
+            return Ok(TrustList::default());
+        };
         let damaged = |detail| PrivateFileError::Damaged { path: FILE.path(directory), detail };
         Ok(TrustList::from_content(&content).map_err(damaged)?)
     }
@@ -190,7 +200,18 @@ impl TrustList {
         if content.is_empty() || content.len() > FILE.content_max {
             return Err(TrustError::Full);
         }
-        Ok(FILE.write(directory, &content)?)
+        FILE.write(directory, &content)?;
+        Ok(presence::enter(directory, SecurityFile::Trust)?)
+    }
+
+    /// Begins a new list in the place of one that is lost or damaged: nobody is known, and whoever comes to be known has the
+    /// role `default`.
+    ///
+    /// # Errors
+    /// [`TrustError::File`].
+    pub fn reset(directory: &Path, default: Access) -> Result<(), TrustError> {
+        let _lock: FileLock = files::lock(directory, LOCK_FILE)?;
+        TrustList { default: Permissions::all(default), peers: BTreeMap::new() }.store(directory)
     }
 
     /// Changes the list of the database in `directory`, durably; other processes wait meanwhile. Nothing is written if

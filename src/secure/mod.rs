@@ -7,6 +7,7 @@
 //! | [`pairing`] | two devices come to trust each other by a short code |
 //! | [`advert`] | what an advert tells, sealed |
 //! | [`files`] | files that are the owner's alone |
+//! | [`presence`] | which of these files a database has had, so that a loss is noticed |
 //! | `peer` | [`PeerId`]: the public key by which a device is known |
 //! | `identity` | [`Identity`]: the key pair of a database, and its file |
 //! | `policy` | [`PeerPolicy`]: the question to whoever keeps the trust list, and its answer, a [`Grant`] or a [`Refusal`] |
@@ -35,6 +36,8 @@ mod offer;
 pub mod pairing;
 mod peer;
 mod policy;
+#[allow(clippy::disallowed_methods)] // looks at files
+pub mod presence;
 mod record;
 mod session;
 #[allow(clippy::disallowed_methods)] // looks at files, notes times

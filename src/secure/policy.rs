@@ -78,6 +78,11 @@ impl Permissions {
         Permissions { others: access, collections: BTreeMap::new() }
     }
 
+    /// Whether there is nothing that it may do.
+    pub fn is_none(&self) -> bool {
+        std::iter::once(&self.others).chain(self.collections.values()).all(|access| *access == Access::None)
+    }
+
     /// For one collection, by its full name.
     pub fn of(&self, collection: &str) -> Access {
         self.collections.get(collection).copied().unwrap_or(self.others)
@@ -107,6 +112,8 @@ pub enum Refusal {
     Denied,
     /// The peer is known neither by group nor by pairing.
     Stranger,
+    /// The peer is known, and may neither get nor give documents of any collection.
+    NoRole,
 }
 
 impl fmt::Display for Refusal {
@@ -114,6 +121,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::Denied => "it is denied",
             Refusal::Stranger => "it is neither in the group nor paired",
+            Refusal::NoRole => "its role is `none` for every collection",
         })
     }
 }

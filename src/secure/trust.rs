@@ -92,6 +92,7 @@ impl Trust {
     /// # Errors
     /// [`TrustOpenError`]: one of them is damaged, or not private.
     pub fn open(directory: &Path) -> Result<Trust, TrustOpenError> {
+        super::presence::adopt(directory);
         // Before the files: what changes meanwhile is seen at the next look.
         let stamps = stamps(directory);
         let state = State {
@@ -200,6 +201,11 @@ impl Trust {
         }
     }
 
+    /// Why nobody is let in at this time, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.lock().failed.clone()
+    }
+
     /// Grows whenever group or list may be others than before, also where no answer changes.
     pub fn version(&self) -> u64 {
         self.lock().version
@@ -300,8 +306,9 @@ impl PeerPolicy for Trust {
             name: entry.and_then(|entry| entry.name.clone()),
             permissions: state.list.permissions(peer).clone(),
         };
+        // Also who may do nothing yet: its owner is to find it in the list, to say what it may do.
         state.see(peer, via, SEEN_INTERVAL_S);
-        Ok(grant)
+        if grant.permissions.is_none() { Err(Refusal::NoRole) } else { Ok(grant) }
     }
 
     fn own_name(&self) -> Option<String> {

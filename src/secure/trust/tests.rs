@@ -111,3 +111,51 @@ fn adverts_of_the_group_and_of_paired_devices_are_resolved() {
     assert_eq!(resolver.resolve(&alone).and_then(|r| r.peer), Some(other.id()));
     assert_eq!(resolver.resolve(&AdvertKey::from_bytes([1; 32]).seal(&A, 5, 1)), None);
 }
+
+#[test]
+fn who_may_do_nothing_does_not_come_in_and_is_noted() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group").store(dir.path()).expect("store");
+    change(dir.path(), |list| list.default = Permissions::all(Access::None));
+    let trust = Trust::open(dir.path()).expect("open");
+    assert_eq!(trust.admit(&A, Authentication::Group), Err(Refusal::NoRole));
+    trust.look();
+    assert!(trust.list().get(&A).is_some(), "its owner finds it, to give it a role");
+    change(dir.path(), |list| {
+        let role = [("plant.readings".to_owned(), Access::Read)].into();
+        list.get_mut(&A).expect("entry").permissions =
+            Some(Permissions { others: Access::None, collections: role });
+    });
+    trust.look();
+    assert!(trust.admit(&A, Authentication::Group).is_ok(), "one collection is something");
+}
+
+#[test]
+fn a_lost_list_or_group_lets_nobody_in_until_it_is_back() {
+    for lost in ["trust", "group"] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group").store(dir.path()).expect("store");
+        change(dir.path(), |list| list.enter(B, Origin::Manual).expect("room").denied = true);
+        change(dir.path(), |list| assert!(list.enter(A, Origin::Manual).is_ok()));
+        let trust = Trust::open(dir.path()).expect("open");
+        let mut watch = trust.watch();
+        assert!(trust.admit(&A, Authentication::Group).is_ok());
+        let (file, away) = (dir.path().join(lost), dir.path().join("away"));
+        std::fs::rename(&file, &away).expect("rename");
+        trust.look();
+        assert!(watch.has_changed().expect("open"), "{lost}: open connections are told");
+        watch.mark_unchanged();
+        assert!(trust.failure().is_some_and(|why| why.contains(lost)), "{lost}");
+        for (peer, via) in
+            [(A, Authentication::Group), (B, Authentication::Group), (A, Authentication::Paired)]
+        {
+            assert!(trust.admit(&peer, via).is_err(), "{lost}: {via:?}");
+        }
+        assert!(trust.group_psk().is_none() && trust.paired().is_empty());
+        assert!(Trust::open(dir.path()).is_err(), "{lost}: nor after a restart");
+        std::fs::rename(&away, &file).expect("rename");
+        trust.look();
+        assert!(trust.failure().is_none() && trust.admit(&A, Authentication::Group).is_ok());
+        assert_eq!(trust.admit(&B, Authentication::Group), Err(Refusal::Denied));
+    }
+}

@@ -1,6 +1,7 @@
 //! Secure connections over pipes and over the modelled radio: who comes in, what comes through, what an attacker beside
 //! them can do.
 
+mod changes;
 mod pipes;
 mod radio;
 

@@ -1,0 +1,299 @@
+//! Which security files a database has had: the absence of one that was there is damage, not a default.
+//!
+//! A lost trust list would otherwise read as "nobody is denied", a lost group as "in none", a lost identity as "never
+//! made". The file `present` names those that were written; each is entered after it is on the medium, and taken out before it is
+//! removed on purpose, so a crash in between leaves nothing that looks like a loss. Whether `present` itself was there is told by
+//! the version of the group's file.
+
+use std::path::Path;
+
+use super::IdentityError;
+use super::files::{self, FileLock, PrivateFile, PrivateFileError};
+use super::group::{Group, GroupError};
+use super::list::{TrustError, TrustList};
+
+const FILE: PrivateFile =
+    PrivateFile { name: PRESENT_FILE, magic: *b"GWpr", version: 1, content_max: PRESENT_BYTES };
+/// Its name; a restored database makes its own.
+pub const PRESENT_FILE: &str = "present";
+const LOCK_FILE: &str = "present.lock";
+const PRESENT_BYTES: usize = 1;
+/// From this version on the group's file is written only where there is a `present`.
+pub(super) const GROUP_VERSION: u8 = 2;
+
+/// A file that decides who is who, or who may what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityFile {
+    /// The key pair.
+    Identity,
+    /// The group's secret.
+    Group,
+    /// The trust list.
+    Trust,
+}
+
+impl SecurityFile {
+    const ALL: [SecurityFile; 3] = [SecurityFile::Identity, SecurityFile::Group, SecurityFile::Trust];
+
+    fn name(self) -> &'static str {
+        match self {
+            SecurityFile::Identity => super::identity::IDENTITY_FILE,
+            SecurityFile::Group => super::group::FILE.name,
+            SecurityFile::Trust => super::list::FILE.name,
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// The files that were there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Presence(u8);
+
+impl Presence {
+    /// What `present` says; `None` if there is none, and none is known to have been.
+    fn load(directory: &Path) -> Result<Option<Presence>, PrivateFileError> {
+        if let Some((_, content)) = FILE.read(directory)? {
+            let damaged = PrivateFileError::Damaged { path: FILE.path(directory), detail: "too short" };
+            return content.first().map(|bits| Some(Presence(*bits))).ok_or(damaged);
+        }
+        match super::group::FILE.read(directory)? {
+            Some((version, _)) if version >= GROUP_VERSION => {
+                Err(PrivateFileError::Missing { path: FILE.path(directory) })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What stands in the directory now.
+    fn found(directory: &Path) -> Presence {
+        let is_there = |file: &SecurityFile| directory.join(file.name()).symlink_metadata().is_ok();
+        Presence(SecurityFile::ALL.into_iter().filter(is_there).fold(0, |bits, file| bits | file.bit()))
+    }
+
+    /// Writes what `change` makes of it. A `present` that is lost or damaged begins with what is there: this is done only once
+    /// the file in question is as its owner wants it.
+    fn update(directory: &Path, change: impl FnOnce(u8) -> u8) -> Result<Presence, PrivateFileError> {
+        let _lock: FileLock = files::lock(directory, LOCK_FILE)?;
+        let stored = match Presence::load(directory) {
+            Ok(stored) => stored,
+            Err(PrivateFileError::Missing { .. } | PrivateFileError::Damaged { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let before = stored.unwrap_or_else(|| Presence::found(directory));
+        let after = Presence(change(before.0));
+        if stored != Some(after) {
+            FILE.write(directory, &[after.0])?;
+        }
+        Ok(before)
+    }
+}
+
+/// Refuses a file that is not there and has been.
+///
+/// # Errors
+/// [`PrivateFileError::Missing`], or `present` cannot be read.
+pub(super) fn check_absent(directory: &Path, file: SecurityFile) -> Result<(), PrivateFileError> {
+    let stored = Presence::load(directory)?.unwrap_or_default();
+    if stored.0 & file.bit() == 0 {
+        return Ok(());
+    }
+    Err(PrivateFileError::Missing { path: directory.join(file.name()) })
+}
+
+/// Remembers that a file is there. It is on the medium already.
+pub(super) fn enter(directory: &Path, file: SecurityFile) -> Result<(), PrivateFileError> {
+    Presence::update(directory, |bits| bits | file.bit()).map(|_| ())
+}
+
+/// Makes `present` of what is there where there is none: before a file says that there is, and in a directory whose files
+/// were put there on purpose (a restored backup).
+///
+/// # Errors
+/// [`PrivateFileError`].
+pub fn begin(directory: &Path) -> Result<(), PrivateFileError> {
+    Presence::update(directory, |bits| bits).map(|_| ())
+}
+
+/// Forgets a file that its owner is about to remove; whether it was there.
+///
+/// # Errors
+/// [`PrivateFileError`].
+pub fn take_out(directory: &Path, file: SecurityFile) -> Result<bool, PrivateFileError> {
+    let before = Presence::update(directory, |bits| bits & !file.bit())?;
+    Ok(before.0 & file.bit() != 0)
+}
+
+/// Remembers all files that are there: databases of earlier releases, and restored ones, have no `present`. Where nothing
+/// can be written, nothing is: the files are then as good as their medium.
+pub(super) fn adopt(directory: &Path) {
+    let found = Presence::found(directory);
+    // Where `present` itself is lost, only its owner may say that all is well.
+    let Ok(stored) = Presence::load(directory) else { return };
+    if stored.unwrap_or_default().0 & found.0 == found.0 {
+        return;
+    }
+    if let Err(error) = Presence::update(directory, |bits| bits | found.0) {
+        tracing::warn!(%error, "which security files there are cannot be noted");
+    }
+}
+
+/// Something that is wrong with a security file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Its name.
+    pub file: String,
+    /// What is wrong, with the file's path.
+    pub found: String,
+    /// What its owner can do.
+    pub advice: String,
+    /// Whether it is lost or does not hold together; otherwise it may be good, but not as it stands (its mode, its owner).
+    pub is_damage: bool,
+}
+
+impl Problem {
+    fn new(file: SecurityFile, error: &PrivateFileError) -> Problem {
+        let is_damage = matches!(error, PrivateFileError::Missing { .. } | PrivateFileError::Damaged { .. });
+        Problem { file: file.name().into(), found: error.to_string(), advice: error.advice(), is_damage }
+    }
+}
+
+/// What is wrong with the security files of a database.
+pub fn problems(directory: &Path) -> Vec<Problem> {
+    let mut found = Vec::new();
+    match super::Identity::load(directory) {
+        Err(IdentityError::File(error)) => found.push(Problem::new(SecurityFile::Identity, &error)),
+        Err(error) => found.push(Problem {
+            file: SecurityFile::Identity.name().into(),
+            found: error.to_string(),
+            advice:
+                "put it back from a backup, or `gattway db renew --identity` and pair this database again"
+                    .into(),
+            is_damage: matches!(error, IdentityError::Damaged { .. }),
+        }),
+        Ok(_) => {}
+    }
+    if let Err(GroupError::File(error)) = Group::load(directory) {
+        found.push(Problem::new(SecurityFile::Group, &error));
+    }
+    if let Err(TrustError::File(error)) = TrustList::load(directory) {
+        found.push(Problem::new(SecurityFile::Trust, &error));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::group::GroupSecret;
+    use super::super::list::Origin;
+    use super::super::{Identity, PeerId};
+    use super::*;
+
+    /// A database's directory with all of the files.
+    fn directory() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        Identity::load_or_create(dir.path(), [7; 32]).expect("identity");
+        Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group").store(dir.path()).expect("store");
+        enter_peer(dir.path()).expect("enter");
+        dir
+    }
+
+    fn enter_peer(dir: &Path) -> Result<(), TrustError> {
+        TrustList::update(dir, |list| list.enter(PeerId([1; 32]), Origin::Manual).map(|_| ()))
+    }
+
+    fn is_missing(error: &PrivateFileError, name: &str) -> bool {
+        matches!(error, PrivateFileError::Missing { path } if path.ends_with(name))
+    }
+
+    /// What the loaders say, by name of the file that they miss.
+    fn missed(dir: &Path) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut note = |error: &PrivateFileError| match error {
+            PrivateFileError::Missing { path } => {
+                names.push(path.file_name().expect("name").to_string_lossy().into_owned());
+            }
+            other => panic!("{other}"),
+        };
+        if let Err(IdentityError::File(error)) = Identity::load(dir) {
+            note(&error);
+        }
+        if let Err(GroupError::File(error)) = Group::load(dir) {
+            note(&error);
+        }
+        if let Err(TrustError::File(error)) = TrustList::load(dir) {
+            note(&error);
+        }
+        names
+    }
+
+    #[test]
+    fn a_file_that_was_there_and_is_gone_is_missed() {
+        for lost in SecurityFile::ALL {
+            let dir = directory();
+            assert!(missed(dir.path()).is_empty());
+            let away = dir.path().join("away");
+            fs::rename(dir.path().join(lost.name()), &away).expect("rename");
+            assert_eq!(missed(dir.path()), [lost.name()]);
+            assert!(
+                Identity::load_or_create(dir.path(), [9; 32]).is_err() == (lost == SecurityFile::Identity)
+            );
+            assert_eq!(enter_peer(dir.path()).is_err(), lost == SecurityFile::Trust, "{lost:?}");
+            assert_eq!(problems(dir.path()).len(), 1, "{lost:?}");
+            fs::rename(&away, dir.path().join(lost.name())).expect("rename");
+            assert!(missed(dir.path()).is_empty(), "put back, all is well");
+        }
+    }
+
+    #[test]
+    fn two_losses_do_not_hide_each_other() {
+        let dir = directory();
+        fs::remove_file(dir.path().join(PRESENT_FILE)).expect("remove");
+        assert!(missed(dir.path()).is_empty(), "what it would tell is there");
+        fs::remove_file(dir.path().join("trust")).expect("remove");
+        assert_eq!(missed(dir.path()), [PRESENT_FILE]);
+        adopt(dir.path());
+        assert_eq!(missed(dir.path()), [PRESENT_FILE], "a look does not make it good");
+    }
+
+    #[test]
+    fn what_is_removed_on_purpose_is_not_missed_and_there_is_a_way_out() {
+        let dir = directory();
+        assert!(Group::leave(dir.path()).expect("leave"));
+        assert!(Group::load(dir.path()).expect("none").is_none());
+        assert!(!Group::leave(dir.path()).expect("none"));
+
+        for name in ["group", "trust", "identity", PRESENT_FILE] {
+            let dir = directory();
+            fs::remove_file(dir.path().join(name)).expect("remove");
+            if name == PRESENT_FILE {
+                files::write_private(&dir.path().join(PRESENT_FILE), b"").expect("write");
+                fs::remove_file(dir.path().join("trust")).expect("remove");
+            }
+            if name == "group" {
+                assert!(Group::leave(dir.path()).expect("leave"), "a lost group can be left");
+            }
+            TrustList::reset(dir.path(), super::super::Access::None).expect("reset");
+            take_out(dir.path(), SecurityFile::Identity).expect("take out");
+            Identity::load_or_create(dir.path(), [9; 32]).expect("a new identity");
+            assert_eq!(problems(dir.path()), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn files_of_an_earlier_release_are_adopted() {
+        let dir = directory();
+        fs::remove_file(dir.path().join(PRESENT_FILE)).expect("remove");
+        Group::leave(dir.path()).expect("leave");
+        fs::remove_file(dir.path().join(PRESENT_FILE)).expect("remove");
+        assert!(missed(dir.path()).is_empty());
+        adopt(dir.path());
+        fs::remove_file(dir.path().join("trust")).expect("remove");
+        assert_eq!(missed(dir.path()), ["trust"]);
+        assert!(is_missing(&check_absent(dir.path(), SecurityFile::Trust).expect_err("missed"), "trust"));
+    }
+}
