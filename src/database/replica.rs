@@ -15,7 +15,8 @@ use super::name::canonical_collection_name;
 use super::packed::{Unpacker, json_len};
 use super::revision::{Causality, SourceId, VersionVector, later};
 use super::store::{
-    CHECKPOINT_BODY_MAX, CollectionKey, NewRevision, OwnVersions, Store, StoredRevision, Writer,
+    CHECKPOINT_BODY_MAX, CheckpointOwner, CollectionKey, NewRevision, OwnVersions, Store, StoredRevision,
+    Writer, checkpoint_content,
 };
 use super::validate::check_id;
 use super::{Database, DatabaseError};
@@ -107,8 +108,9 @@ impl ReplicaStore for Database {
         client: &str,
     ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
         let Some(bytes) = self.store.checkpoint(key_of(collection)?, client)? else { return Ok(None) };
-        let record: CheckpointRecord<'_> = postcard::from_bytes(&bytes)
-            .map_err(|_| DatabaseError::Damaged { detail: "a checkpoint".into() })?;
+        let damaged = || DatabaseError::Damaged { detail: "a checkpoint".into() };
+        let content = checkpoint_content(&bytes).ok_or_else(damaged)?;
+        let record: CheckpointRecord<'_> = postcard::from_bytes(content).map_err(|_| damaged())?;
         Ok(Some(StoredCheckpoint { revision: record.revision(), body: Bytes::copy_from_slice(record.body) }))
     }
 
@@ -119,8 +121,34 @@ impl ReplicaStore for Database {
         expected: Option<&str>,
         body: Bytes,
     ) -> Result<Option<String>, ReplicaStoreError> {
+        self.write_checkpoint(collection, client, CheckpointOwner::default(), expected, &body)
+    }
+
+    fn set_peer_checkpoint(
+        &self,
+        collection: CollectionId,
+        peer: &str,
+        client: &str,
+        expected: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, ReplicaStoreError> {
+        self.write_checkpoint(collection, client, CheckpointOwner::of_peer(peer), expected, &body)
+    }
+}
+
+impl Database {
+    fn write_checkpoint(
+        &self,
+        collection: CollectionId,
+        client: &str,
+        owner: CheckpointOwner,
+        expected: Option<&str>,
+        body: &[u8],
+    ) -> Result<Option<String>, ReplicaStoreError> {
         let key = key_of(collection)?;
-        if client.is_empty() || client.len() > CHECKPOINT_CLIENT_MAX || body.len() > CHECKPOINT_BODY_MAX {
+        let is_name =
+            (1..=CHECKPOINT_CLIENT_MAX).contains(&client.len()) && !client.contains(char::is_control);
+        if !is_name || body.len() > CHECKPOINT_BODY_MAX {
             let message = format!("a checkpoint of {} bytes for client {:?}", body.len(), clip(client));
             return Err(ReplicaStoreError { message, recoverable: false });
         }
@@ -130,10 +158,10 @@ impl ReplicaStore for Database {
             return Ok(None);
         }
         let generation = stored.and_then(|c| c.revision.strip_suffix(CHECKPOINT_SUFFIX)?.parse::<u64>().ok());
-        let record = CheckpointRecord { generation: generation.unwrap_or(0) + 1, body: &body };
+        let record = CheckpointRecord { generation: generation.unwrap_or(0) + 1, body };
         let bytes = postcard::to_stdvec(&record)
             .map_err(|e| ReplicaStoreError { message: e.to_string(), recoverable: false })?;
-        if !writer.put_checkpoint(key, client, bytes)? {
+        if !writer.put_checkpoint(key, client, owner, &bytes)? {
             let message = "too many checkpoints in this collection".into();
             return Err(ReplicaStoreError { message, recoverable: false });
         }

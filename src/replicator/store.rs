@@ -266,6 +266,20 @@ pub trait ReplicaStore: Send + Sync {
         expected: Option<&str>,
         body: Bytes,
     ) -> Result<Option<String>, ReplicaStoreError>;
+
+    /// The same for a peer, under the name that it has proven (empty: none): a store may keep a limited number for each, and
+    /// give up the oldest.
+    fn set_peer_checkpoint(
+        &self,
+        collection: CollectionId,
+        peer: &str,
+        client: &str,
+        expected: Option<&str>,
+        body: Bytes,
+    ) -> Result<Option<String>, ReplicaStoreError> {
+        let _ = peer;
+        self.set_checkpoint(collection, client, expected, body)
+    }
 }
 
 /// A checkpoint as stored: opaque to its holder.

@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,9 +31,15 @@ const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Mode of the directories made here.
 const DIRECTORY_MODE: u32 = 0o700;
+/// Mode of the files: whoever could open the lock could take it.
+const FILE_MODE: u32 = 0o600;
+/// Bits of a mode that let others in.
+const OTHERS: u32 = 0o077;
 
 const LOCK_FILE: &str = "lock";
 pub(super) const CURRENT_FILE: &str = "current";
+/// What belongs to a database beside its documents, and may be there before them: a device's identity that was put there first.
+const BESIDE: [&str; 6] = ["identity", "group", "trust", "trust.lock", "present", "present.lock"];
 const LOG_PREFIX: &str = "log-";
 const LOG_DIGITS: usize = 6;
 
@@ -77,8 +83,40 @@ pub(super) fn lock(path: &Path, create: bool) -> Result<File, DatabaseError> {
     if !lock_path.exists() {
         prepare(path, create)?;
     }
-    let lock = File::options().create(true).truncate(false).write(true).open(lock_path);
+    keep_others_out(path);
+    let lock = File::options().create(true).truncate(false).write(true).mode(FILE_MODE).open(lock_path);
     take_lock(path, lock.map_err(|e| io_error("open", e))?, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Takes away what others of the machine may do in the directory of this user's database: made by hand, or by an earlier
+/// release, it may be open to them, and so its lock, by which anybody could keep the owner out.
+fn keep_others_out(path: &Path) {
+    let me = rustix::process::geteuid().as_raw();
+    let is_open = |metadata: &fs::Metadata| metadata.uid() == me && metadata.mode() & OTHERS != 0;
+    let close = |file: &Path, metadata: fs::Metadata, private: u32| {
+        let mode = metadata.mode() & 0o7777;
+        match fs::set_permissions(file, fs::Permissions::from_mode(mode & private)) {
+            Ok(()) if metadata.is_dir() => tracing::warn!(
+                path = %file.display(),
+                "the database's directory was open to others of this machine (mode {mode:03o}): it is its owner's alone now"
+            ),
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(path = %file.display(), %error, "it is open to others of this machine, and cannot be closed");
+            }
+        }
+    };
+    // The directory may be named by a link; its files are none.
+    if let Some(metadata) = fs::metadata(path).ok().filter(is_open) {
+        close(path, metadata, DIRECTORY_MODE);
+    }
+    for file in [LOCK_FILE, CURRENT_FILE].map(|name| path.join(name)) {
+        let metadata =
+            fs::symlink_metadata(&file).ok().filter(|metadata| metadata.is_file() && is_open(metadata));
+        if let Some(metadata) = metadata {
+            close(&file, metadata, FILE_MODE);
+        }
+    }
 }
 
 /// Takes the lock of those who only read: with others that read, and not while somebody writes. Nothing is made, so there
@@ -119,7 +157,10 @@ fn prepare(path: &Path, create: bool) -> Result<(), DatabaseError> {
                 // Only the lock is gone.
                 return Ok(());
             }
-            if entries.next().is_some() {
+            let is_foreign = |entry: std::io::Result<fs::DirEntry>| {
+                entry.map_or(true, |entry| !BESIDE.iter().any(|name| entry.file_name() == *name))
+            };
+            if entries.any(is_foreign) {
                 return Err(refuse("the directory holds other files"));
             }
             if create {
@@ -235,7 +276,7 @@ pub(super) fn is_other_file(name: &str) -> bool {
 /// Writes a file that is its owner's alone, durably.
 pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), DatabaseError> {
     let write = || -> std::io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = File::options().write(true).create_new(true).mode(FILE_MODE).open(path)?;
         file.write_all(content)?;
         file.sync_all()
     };
@@ -281,7 +322,8 @@ pub(super) fn set_current(path: &Path, log: &Path) -> Result<(), DatabaseError> 
     let partial = path.join(format!("{CURRENT_FILE}.partial"));
     let name = log.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let write = || -> std::io::Result<()> {
-        let mut file = File::create(&partial)?;
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&partial)?;
         file.write_all(format!("{name} {}\n", checksum(&name)).as_bytes())?;
         file.sync_all()?;
         fs::rename(&partial, path.join(CURRENT_FILE))

@@ -72,7 +72,11 @@ pub(crate) use self::repair::{repair, salvage};
 pub use self::simulated::{DiskCounts, SimulatedDisk};
 pub use self::space::{Lack, Room};
 pub use self::twin::Twin;
-pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, OwnVersions, Writer};
+#[cfg(test)]
+pub(crate) use self::writer::PEER_CHECKPOINTS_MAX;
+pub(crate) use self::writer::{
+    CHECKPOINT_BODY_MAX, CheckpointOwner, NewRevision, OwnVersions, Writer, checkpoint_content,
+};
 
 /// Version of the stored format. A newer one is refused.
 pub(crate) const FORMAT: u32 = 1;

@@ -6,10 +6,14 @@
 //! of what the blocks hold is garbage, and no pass over the whole database is ever needed.
 
 mod blocks;
+mod checkpoints;
 mod state;
 
+#[cfg(test)]
+pub(crate) use self::checkpoints::PEER_CHECKPOINTS_MAX;
+pub(crate) use self::checkpoints::{CheckpointOwner, content as checkpoint_content};
+
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -39,9 +43,6 @@ const COUNTED_BLOCKS_MAX: usize = 8192;
 
 /// Longest checkpoint body, bytes.
 pub(crate) const CHECKPOINT_BODY_MAX: usize = 64 * 1024;
-
-/// Most checkpoints one collection keeps; each belongs to a peer and its configuration.
-const CHECKPOINTS_MAX: usize = 4096;
 
 /// Counters of a collection as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +133,8 @@ pub(crate) struct Writer<'s> {
     state: MutexGuard<'s, WriterState>,
     staged: BTreeMap<CollectionKey, Staged>,
     checkpoints: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Keys of checkpoints that give way to them.
+    given_up: Vec<Vec<u8>>,
     /// Keys of versions far ahead: whether they come or go.
     ahead: BTreeMap<Vec<u8>, bool>,
     /// Other entries that the commit makes or removes.
@@ -148,6 +151,7 @@ impl Store {
             state,
             staged: BTreeMap::new(),
             checkpoints: Vec::new(),
+            given_up: Vec::new(),
             ahead: BTreeMap::new(),
             others: Vec::new(),
             wall: self.wall(),
@@ -302,29 +306,6 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Stages a checkpoint's bytes. `Ok(false)` if the collection has too many.
-    pub(crate) fn put_checkpoint(
-        &mut self,
-        key: CollectionKey,
-        client: &str,
-        bytes: Vec<u8>,
-    ) -> Result<bool, DatabaseError> {
-        let stored_key = keys::checkpoint(key, client);
-        self.stage(key)?;
-        if self.store.engine().get(&stored_key)?.is_none() {
-            let mut count = 0;
-            self.store.engine().scan(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), |_, _| {
-                count += 1;
-                Ok(ControlFlow::Continue(()))
-            })?;
-            if count >= CHECKPOINTS_MAX {
-                return Ok(false);
-            }
-        }
-        self.checkpoints.push((stored_key, bytes));
-        Ok(true)
-    }
-
     /// Applies what was staged as one atomic batch and lets the next writer in. Durable with [`Store::finish`].
     ///
     /// # Errors
@@ -338,6 +319,7 @@ impl Writer<'_> {
         }
         let mut writes = Writes::default();
         let mut sequences = Watermarks::new();
+        self.given_up.drain(..).for_each(|key| writes.remove(key));
         for (key, bytes) in &self.checkpoints {
             write_pieces(&mut writes, key, bytes);
         }

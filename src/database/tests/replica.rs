@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Fixture, contents, object};
 use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+use crate::database::store::PEER_CHECKPOINTS_MAX;
 use crate::database::{Collection, Database};
 use crate::replicator::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
@@ -242,6 +243,36 @@ fn checkpoints_compare_and_set() {
     drop(database);
     let stored = fixture.open().checkpoint(DEFAULT, "client").expect("read").expect("there");
     assert_eq!((stored.revision.as_str(), &*stored.body), ("2-cc", &b"{\"local\":2}"[..]));
+}
+
+#[test]
+fn a_peer_has_its_share_of_checkpoints_and_the_oldest_gives_way() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    // Longer than one value of the store, so that pieces are not taken for checkpoints, and go with theirs.
+    let body = Bytes::from(vec![b'x'; 5_000]);
+    let set = |peer: &str, client: &str| {
+        database.set_peer_checkpoint(DEFAULT, peer, client, None, body.clone()).expect("set").is_some()
+    };
+    let has = |client: &str| database.checkpoint(DEFAULT, client).expect("read").is_some();
+    assert!(database.set_checkpoint(DEFAULT, "own/mine", None, body.clone()).expect("set").is_some());
+    assert!(set("honest", "honest") && set("", "nameless"));
+    for n in 0..3 * PEER_CHECKPOINTS_MAX {
+        assert!(set("greedy", &format!("greedy-{n}")), "{n}");
+        assert!(has(&format!("greedy-{n}")), "the newest is kept");
+    }
+    let kept: Vec<usize> = (0..3 * PEER_CHECKPOINTS_MAX).filter(|n| has(&format!("greedy-{n}"))).collect();
+    assert_eq!(kept, (2 * PEER_CHECKPOINTS_MAX..3 * PEER_CHECKPOINTS_MAX).collect::<Vec<_>>());
+    assert!(has("honest") && has("nameless") && has("own/mine"));
+    // One that is written again is the newest.
+    let rewritten = format!("greedy-{}", kept[0]);
+    let again = database.set_peer_checkpoint(DEFAULT, "greedy", &rewritten, Some("1-cc"), body.clone());
+    assert_eq!(again.expect("set").as_deref(), Some("2-cc"));
+    assert!(set("greedy", "greedy-last") && has(&rewritten) && !has(&format!("greedy-{}", kept[1])));
+    for bad in ["", "a\0\u{1}", "a\nb"] {
+        let set = database.set_peer_checkpoint(DEFAULT, "greedy", bad, None, body.clone());
+        assert!(set.is_err(), "{bad:?}: it could be a piece of another's");
+    }
 }
 
 #[test]

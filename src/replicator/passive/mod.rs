@@ -134,7 +134,7 @@ impl Passive {
         let expected = request.properties.get("rev").filter(|rev| !rev.is_empty());
         let id = core.collections[collection].id;
         self.save_lists(core, store);
-        match store.set_checkpoint(id, client, expected, request.body.clone()) {
+        match store.set_peer_checkpoint(id, &self.config.peer_uid, client, expected, request.body.clone()) {
             // A checkpoint that cannot be kept only costs work; damage shows with the next document.
             Err(error) => Err(ErrorReply::http(500, error.message).into()),
             Ok(Some(revision)) => {
