@@ -41,7 +41,8 @@ pub trait MessageEndpointConnection: Send + Sync {
     /// Logged, no more: the connection counts as closed.
     async fn close(&self, error: Option<MessagingError>) -> Result<(), MessagingError>;
 
-    /// Who the peer has proven to be, in a name that outlives its addresses; asked once `open` has returned. What was
+    /// Who the peer has proven to be, in a name that outlives its addresses; asked once `open` has returned, and by a passive
+    /// side also before, where the transport may know it already. What was
     /// synced is then remembered under it rather than under [`MessageEndpoint::uid`](super::MessageEndpoint::uid).
     fn peer_uid(&self) -> Option<String> {
         None

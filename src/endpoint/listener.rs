@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tracing::{Instrument, info_span};
 
 use super::framing::FramingRole;
+use super::quota::{PeerQuota, Quotas};
 use super::refusals::{Counters, Refusals};
 use super::{MessageEndpointConnection, ProtocolType};
 use crate::blip::{BlipConfig, Budget, ErrorReply};
@@ -28,6 +29,10 @@ use crate::task;
 
 /// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.
 pub const CONNECTIONS_MAX: usize = 64;
+
+/// Connections that one peer has at one time, if the transport knows who it is: a device that comes over two ways, and
+/// comes again before its old connection was found dead. Of more the oldest ends.
+pub const PEER_CONNECTIONS_MAX: usize = 4;
 
 /// Bytes that the unfinished messages of one peer may hold: the largest document and what goes beside it. A peer that
 /// pushes has no more than 2 MiB on their way beside one document.
@@ -55,6 +60,8 @@ pub struct MessageEndpointListenerConfiguration {
     pub outgoing_filter: Option<ReplicationFilter>,
     /// Connections at one time.
     pub connections_max: usize,
+    /// What each peer may have stored in a time, if the transport knows who it is; `None`: anything.
+    pub peer_quota: Option<PeerQuota>,
     /// Time and size limits of each connection.
     pub limits: ConnectionLimits,
     /// Limits and compression of messages.
@@ -81,6 +88,7 @@ impl MessageEndpointListenerConfiguration {
             incoming_filter: None,
             outgoing_filter: None,
             connections_max: CONNECTIONS_MAX,
+            peer_quota: Some(PeerQuota::default()),
             limits: ConnectionLimits::default(),
             blip: BlipConfig {
                 open_bytes_max: REASSEMBLY_BYTES_MAX,
@@ -136,6 +144,9 @@ pub enum ListenerError {
         /// The limit.
         max: usize,
     },
+    /// The peer opens connections faster than its old ones end.
+    #[error("{PEER_CONNECTIONS_MAX} earlier connections of this peer are just ending")]
+    TooManyOfPeer,
     /// The same object again.
     #[error("the connection has been accepted before")]
     AlreadyAccepted,
@@ -204,6 +215,7 @@ struct Inner {
     /// How many connections there are, to wait on.
     open: watch::Sender<usize>,
     refused: Counters,
+    quotas: Option<Arc<Quotas>>,
 }
 
 #[derive(Default)]
@@ -217,11 +229,78 @@ struct Entry {
     status: ReplicatorStatus,
     /// 0: run; anything else: end.
     wanted: watch::Sender<u64>,
+    /// Who the peer has proven to be.
+    peer: Option<String>,
+}
+
+impl Entry {
+    fn is_staying(&self) -> bool {
+        *self.wanted.borrow() == 0
+    }
+
+    fn end(&self) {
+        self.wanted.send_replace(1);
+    }
+}
+
+impl Connections {
+    fn staying(&self) -> impl Iterator<Item = &Entry> {
+        self.open.values().filter(|entry| entry.is_staying())
+    }
+
+    /// Makes room for one more connection of `peer`, if there is a way: its own oldest one gives way to the newest beyond
+    /// [`PEER_CONNECTIONS_MAX`], and where all places are taken somebody's who has several to a peer that has none.
+    fn make_room(&mut self, peer: Option<&str>, max: usize) -> Result<(), ListenerError> {
+        let full = Err(ListenerError::TooManyConnections { max });
+        // Those that are ending are few, and soon gone; a transport that does not let go must not make them many.
+        if self.open.len() >= max.saturating_mul(2) {
+            return full;
+        }
+        let mut of_peer = 0;
+        if let Some(peer) = peer {
+            let is_its = |entry: &&Entry| entry.peer.as_deref() == Some(peer);
+            of_peer = self.staying().filter(is_its).count();
+            if self.open.values().filter(is_its).count() - of_peer >= PEER_CONNECTIONS_MAX {
+                return Err(ListenerError::TooManyOfPeer);
+            }
+            if of_peer >= PEER_CONNECTIONS_MAX {
+                self.end_oldest_of(peer);
+            }
+        }
+        if self.staying().count() < max {
+            return Ok(());
+        }
+        match self.most_present() {
+            Some(crowd) if peer.is_some() && of_peer == 0 => {
+                self.end_oldest_of(&crowd);
+                Ok(())
+            }
+            _ => full,
+        }
+    }
+
+    /// The peer with the most connections, of those with several.
+    fn most_present(&self) -> Option<String> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for peer in self.staying().filter_map(|entry| entry.peer.as_deref()) {
+            *counts.entry(peer).or_default() += 1;
+        }
+        let (peer, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        (count > 1).then(|| peer.to_owned())
+    }
+
+    fn end_oldest_of(&self, peer: &str) {
+        if let Some(entry) = self.staying().find(|entry| entry.peer.as_deref() == Some(peer)) {
+            tracing::info!(peer, "its oldest connection ends to make room for another");
+            entry.end();
+        }
+    }
 }
 
 impl MessageEndpointListener {
     /// A listener without connections.
     pub fn new(config: MessageEndpointListenerConfiguration) -> MessageEndpointListener {
+        let quotas = config.peer_quota.map(Quotas::new);
         let inner = Inner {
             config,
             connections: Mutex::default(),
@@ -230,11 +309,13 @@ impl MessageEndpointListener {
             conflicts: Listeners::new(),
             open: watch::Sender::new(0),
             refused: Counters::default(),
+            quotas,
         };
         MessageEndpointListener { inner: Arc::new(inner) }
     }
 
-    /// Takes a connection that a peer has made: opens it and answers the peer until either side ends it.
+    /// Takes a connection that a peer has made: opens it and answers the peer until either side ends it. A peer that the
+    /// transport knows already ([`MessageEndpointConnection::peer_uid`]) keeps the newest [`PEER_CONNECTIONS_MAX`] of its own.
     ///
     /// # Errors
     /// There are as many as allowed, or this object was accepted before; it was not opened.
@@ -259,20 +340,20 @@ impl MessageEndpointListener {
     ) -> Result<(), ListenerError> {
         let (id, stop) = {
             let mut connections = lock(&self.inner.connections);
-            let max = self.inner.config.connections_max;
-            if connections.open.len() >= max {
-                self.inner.refused.refused_connection();
-                return Err(ListenerError::TooManyConnections { max });
-            }
             if connections.open.values().any(|entry| is_same(&entry.connection, &connection)) {
                 return Err(ListenerError::AlreadyAccepted);
+            }
+            let peer = connection.peer_uid();
+            if let Err(error) = connections.make_room(peer.as_deref(), self.inner.config.connections_max) {
+                self.inner.refused.refused_connection();
+                return Err(error);
             }
             connections.last += 1;
             let id = connections.last;
             let wanted = watch::Sender::new(0);
             let stop = StopSignal::new(wanted.subscribe(), 0);
             let status = ReplicatorStatus::new(ReplicatorActivity::Connecting);
-            connections.open.insert(id, Entry { connection: Arc::clone(&connection), status, wanted });
+            connections.open.insert(id, Entry { connection: Arc::clone(&connection), status, wanted, peer });
             self.inner.open.send_replace(connections.open.len());
             (id, stop)
         };
@@ -285,7 +366,7 @@ impl MessageEndpointListener {
     pub fn close(&self, connection: &Arc<dyn MessageEndpointConnection>) {
         for entry in lock(&self.inner.connections).open.values() {
             if is_same(&entry.connection, connection) {
-                entry.wanted.send_replace(1);
+                entry.end();
             }
         }
     }
@@ -409,6 +490,11 @@ async fn serve(
         protocol_type: config.protocol_type,
         limits: config.limits.clone(),
         stop,
+        allowance: inner
+            .quotas
+            .as_ref()
+            .zip(connection.peer_uid())
+            .map(|(quotas, peer)| quotas.of_peer(peer)),
     };
     let mut status = ReplicatorStatus::new(ReplicatorActivity::Connecting);
     inner.tell(id, &connection, &status);
@@ -467,9 +553,7 @@ fn log_end(error: Option<&ReplicatorError>) {
 
 impl Inner {
     fn close_all(&self) {
-        for entry in lock(&self.connections).open.values() {
-            entry.wanted.send_replace(1);
-        }
+        lock(&self.connections).open.values().for_each(Entry::end);
     }
 
     fn tell_document(&self, connection: &Arc<dyn MessageEndpointConnection>, document: DocumentReplication) {

@@ -24,6 +24,7 @@ mod error;
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod framing;
 mod listener;
+mod quota;
 mod refusals;
 
 use std::any::Any;
@@ -37,8 +38,9 @@ pub use self::error::MessagingError;
 pub use self::listener::{
     CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
     MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
-    REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
+    PEER_CONNECTIONS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
 };
+pub use self::quota::PeerQuota;
 pub use self::refusals::Refusals;
 
 /// What a transport keeps of the bytes it is given.

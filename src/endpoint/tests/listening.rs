@@ -9,7 +9,7 @@ use super::scripted::{Does, EmptyStore, Script, Scripted};
 use crate::endpoint::framing::{Framing, FramingRole};
 use crate::endpoint::{
     ListenerError, MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerConfiguration,
-    MessagingError, ProtocolType,
+    MessagingError, PEER_CONNECTIONS_MAX, ProtocolType,
 };
 use crate::replicator::handle::status::lock;
 use crate::replicator::{ReplicatorActivity, ReplicatorError, ReplicatorStatus};
@@ -121,6 +121,55 @@ async fn connections_are_limited_and_none_is_accepted_twice() {
     assert_eq!(listener.accept(all[2].clone()), Ok(()), "there is room again");
 }
 
+fn of_peer(peer: &'static str) -> Arc<Scripted> {
+    Scripted::new(Script { peer: Some(peer), ..Script::default() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_keeps_its_newest_connections_and_no_place_of_others() {
+    let (listener, _) = listener(ByteStream, |config| {
+        config.connections_max = 6;
+        // Nobody says anything here.
+        config.limits.handshake = Duration::from_secs(3600);
+    });
+    let greedy: Vec<_> = (0..12).map(|_| of_peer("greedy")).collect();
+    for connection in &greedy {
+        listener.accept(connection.clone()).expect("the newest is taken");
+        sleep(Duration::from_secs(11)).await;
+    }
+    let closes: Vec<_> = greedy.iter().map(|connection| connection.closes()).collect();
+    let ended = greedy.len() - PEER_CONNECTIONS_MAX;
+    assert!(closes[..ended].iter().all(|n| *n == 1) && closes[ended..].iter().all(|n| *n == 0), "{closes:?}");
+
+    let unknown = [Scripted::new(Script::default()), Scripted::new(Script::default())];
+    unknown.iter().for_each(|connection| listener.accept(connection.clone()).expect("room"));
+    let full = Err(ListenerError::TooManyConnections { max: 6 });
+    assert_eq!(listener.accept(Scripted::new(Script::default())), full, "nobody gives way to who is nobody");
+    let others: Vec<_> = ["a", "b", "c"].map(of_peer).into();
+    for connection in &others {
+        assert_eq!(listener.accept(connection.clone()), Ok(()), "a place of who has several");
+        sleep(Duration::from_secs(11)).await;
+    }
+    assert_eq!(listener.accept(of_peer("d")), full, "everybody has one");
+    assert_eq!(listener.accept(of_peer("a")), full, "who has one gets no other's");
+    let left = others.iter().chain(&unknown).chain(&greedy[greedy.len() - 1..]);
+    assert!(left.into_iter().all(|connection| connection.closes() == 0));
+    assert_eq!(listener.connections().len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_connects_faster_than_its_connections_end_is_refused() {
+    let (listener, _) = listener(ByteStream, |_| {});
+    let stuck = Script { close: Does::Never, send: Does::Never, peer: Some("greedy"), ..Script::default() };
+    for n in 0..100 {
+        let taken = listener.accept(Scripted::new(stuck.clone()));
+        assert_eq!(taken.is_ok(), n < 2 * PEER_CONNECTIONS_MAX, "{n}");
+    }
+    assert_eq!(listener.accept(of_peer("other")), Ok(()));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(listener.accept(of_peer("greedy")), Ok(()), "they are gone by then");
+}
+
 #[tokio::test(start_paused = true)]
 async fn close_all_and_drop_close_every_connection_whatever_the_transport_does() {
     let hopeless =
@@ -134,6 +183,7 @@ async fn close_all_and_drop_close_every_connection_whatever_the_transport_does()
                     send: send.clone(),
                     close: close.clone(),
                     drops_handle: false,
+                    peer: None,
                 })
             })
         });

@@ -49,6 +49,8 @@ pub struct Script {
     pub close: Does,
     /// Forgets the library's handle at once.
     pub drops_handle: bool,
+    /// Who the peer is.
+    pub peer: Option<&'static str>,
 }
 
 /// What was called on a connection.
@@ -110,6 +112,10 @@ impl MessageEndpointConnection for Scripted {
     async fn close(&self, error: Option<MessagingError>) -> Result<(), MessagingError> {
         lock(&self.calls).closed.push(error);
         self.script.close.it("close").await
+    }
+
+    fn peer_uid(&self) -> Option<String> {
+        self.script.peer.map(str::to_owned)
     }
 }
 

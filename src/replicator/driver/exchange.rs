@@ -332,7 +332,11 @@ impl Exchange {
             let Some(CommitRequest { id, revisions }) = self.setup.session.poll_commit() else { return };
             let store = Arc::clone(&self.setup.store);
             let resolver = self.setup.session.resolver();
+            let allowance = self.setup.allowance.clone();
             task::spawn_blocking(&mut self.commits, move || {
+                if let Some(Err(error)) = allowance.as_ref().map(|allowance| allowance.check()) {
+                    return (id, Err(error));
+                }
                 let policy = match &resolver {
                     Some(resolver) => ConflictPolicy::Resolve(&**resolver),
                     None => ConflictPolicy::Refuse,
@@ -340,7 +344,11 @@ impl Exchange {
                 let result = catch_unwind(AssertUnwindSafe(|| store.commit(&revisions, policy)));
                 let panicked =
                     |_| ReplicaStoreError { message: "commit panicked".into(), recoverable: false };
-                (id, result.map_err(panicked).and_then(|result| result))
+                let result = result.map_err(panicked).and_then(|result| result);
+                if let (Some(allowance), Ok(outcomes)) = (allowance, &result) {
+                    allowance.used(&revisions, outcomes);
+                }
+                (id, result)
             });
         }
     }

@@ -26,7 +26,7 @@ use super::error::SessionError;
 use super::event::SessionEvent;
 use super::handle::error::{ReplicatorError, TransportCall};
 use super::session::Session;
-use super::store::{ReplicaStore, ReplicaStoreError};
+use super::store::{CommitOutcome, IncomingRevision, ReplicaStore, ReplicaStoreError};
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{
     Inbound, MessageEndpointConnection, MessagingError, ProtocolType, ReplicatorConnection,
@@ -50,6 +50,20 @@ pub(crate) struct Setup {
     pub limits: ConnectionLimits,
     /// Asks for the end.
     pub stop: StopSignal,
+    /// What the peer may have stored; `None`: anything.
+    pub allowance: Option<Arc<dyn Allowance>>,
+}
+
+/// Limits what a peer has stored here.
+pub(crate) trait Allowance: Send + Sync {
+    /// Whether more may be stored now.
+    ///
+    /// # Errors
+    /// Not now: ends the session, which is tried again later.
+    fn check(&self) -> Result<(), ReplicaStoreError>;
+
+    /// What became of revisions.
+    fn used(&self, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]);
 }
 
 /// News for the owner of a connection.

@@ -351,6 +351,7 @@ impl Inner {
             protocol_type: config.endpoint.protocol_type(),
             limits: config.limits.clone(),
             stop,
+            allowance: None,
         };
         let mut worked = false;
         let result = driver::run(setup, &mut |event| worked |= self.observe(event)).await;
