@@ -92,10 +92,7 @@ fn files_are_the_owners_alone_and_a_readable_one_is_refused() {
     for entry in fs::read_dir(&a).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        // Empty, held by whoever has the database open; its directory keeps others out.
-        if name != "lock" && name != "current" {
-            assert_eq!(mode(&entry.path()) & 0o077, 0, "{name}");
-        }
+        assert_eq!(mode(&entry.path()) & 0o077, 0, "{name}");
     }
     for (name, args) in [("group", ["group", "show"]), ("trust", ["peers", "ls"])] {
         let path = a.join(name);
@@ -112,6 +109,142 @@ fn files_are_the_owners_alone_and_a_readable_one_is_refused() {
         assert_eq!(damaged.code, Some(5), "{damaged:?}");
         assert!(damaged.stderr.contains("damaged"), "{damaged:?}");
     }
+}
+
+/// A directory that stood open to others of the machine, with a lock that any of them could have taken.
+#[test]
+fn a_directory_that_is_open_to_others_is_closed_with_a_word() {
+    let (_a, a) = database();
+    let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    fs::create_dir(&a).unwrap();
+    for command in [["id"].as_slice(), &["db", "put", "x", "{}"], &["db", "ls"]] {
+        open(&a, 0o755);
+        if a.join("lock").exists() {
+            open(&a.join("lock"), 0o644);
+        }
+        let ended = run(&a, command);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stderr.contains("mode 755"), "{command:?}: {ended:?}");
+        assert_eq!((mode(&a), mode(&a.join("lock"))), (0o700, 0o600), "{command:?}");
+    }
+    assert!(!run(&a, &["db", "ls"]).stderr.contains("others"), "once is enough");
+}
+
+/// An identity that was put into an empty directory before there was a database.
+#[test]
+fn an_identity_may_be_there_before_the_database() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let id = ok(&a, &["id"]);
+    fs::create_dir(&b).unwrap();
+    fs::copy(a.join("identity"), b.join("identity")).unwrap();
+    assert_eq!(ok(&b, &["id"]), id);
+    ok(&b, &["db", "put", "x", "{}"]);
+    let (_c, c) = database();
+    fs::create_dir(&c).unwrap();
+    fs::write(c.join("letter.txt"), "mine").unwrap();
+    assert_eq!(run(&c, &["id"]).code, Some(5), "what is another's is not taken");
+    assert_eq!(fs::read_dir(&c).unwrap().count(), 1);
+}
+
+/// A list that was there and is gone must not read as one in which nobody is denied.
+#[test]
+fn a_trust_list_that_is_lost_lets_nobody_in() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let (_c, c) = database();
+    group(&a, &b);
+    let code = ok(&a, &["group", "show"]);
+    assert_eq!(run_with_input(&c, &["group", "join"], code.as_bytes()).code, Some(0));
+    ok(&a, &["db", "put", "treasure", "{}"]);
+    let denied: Value = serde_json::from_str(&ok(&b, &["id", "--json"])).unwrap();
+    ok(&a, &["peers", "deny", denied["id"].as_str().unwrap()]);
+
+    let (mut server, address) = serve(&a, &[]);
+    let member = Process::start(&c, &["sync", &address, "--continuous", "--json", "--trusted-only"]);
+    server.wait_for(|event| event["event"] == "status" && event["activity"] == "idle");
+    let away = a.with_extension("away");
+    fs::rename(a.join("trust"), &away).unwrap();
+    server.wait_for(|event| event["event"] == "status" && event["activity"] == "stopped");
+    assert_eq!(sync(&b, &address, &[]).code, Some(6));
+    assert_eq!(ids(&b, "_default"), [""; 0]);
+    member.terminate();
+    server.terminate();
+
+    for (args, code) in [
+        (["peers", "ls"].as_slice(), 5),
+        (&["peers", "add", &"a".repeat(52)], 5),
+        (&["serve", "--listen", "tcp:127.0.0.1:0", "--trusted-only"], 5),
+        (&["serve", "--listen", "tcp:127.0.0.1:0", "--trust-all"], 5),
+        (&["db", "verify"], 1),
+        (&["doctor"], 1),
+    ] {
+        let ended = run(&a, args);
+        assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
+        let told = ended.stderr + &ended.stdout;
+        assert!(told.contains("trust is missing") && told.contains("peers reset"), "{args:?}: {told}");
+    }
+    // Put back, it is as it was.
+    fs::rename(&away, a.join("trust")).unwrap();
+    assert!(peers(&a).iter().any(|peer| peer["allowed"] == false));
+    assert_eq!(run(&a, &["peers", "reset"]).code, Some(4), "a whole list is not given up by mistake");
+    fs::remove_file(a.join("trust")).unwrap();
+    ok(&a, &["peers", "reset"]);
+    let (server, address) = serve(&a, &[]);
+    assert_eq!(sync(&c, &address, &[]).code, Some(6), "nobody may do anything until it is said");
+    server.terminate();
+    ok(&a, &["peers", "allow", "default", "--role", "both"]);
+    let (server, address) = serve(&a, &[]);
+    assert_eq!(sync(&c, &address, &[]).code, Some(0));
+    server.terminate();
+}
+
+/// Who may write has a share of the disk, not the disk.
+#[test]
+fn a_peer_that_has_used_up_its_quota_waits_and_the_others_go_on() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let (_c, c) = database();
+    group(&a, &b);
+    let code = ok(&a, &["group", "show"]);
+    assert_eq!(run_with_input(&c, &["group", "join"], code.as_bytes()).code, Some(0));
+    let documents: String = (0..200).map(|n| format!("{{\"_id\":\"b{n:03}\"}}\n")).collect();
+    assert_eq!(
+        run_with_input(&b, &["db", "import", "-", "--format", "ndjson"], documents.as_bytes()).code,
+        Some(0)
+    );
+    let (server, address) = serve(&a, &["--peer-documents", "50"]);
+    // A commit that begins within the quota is let through whole.
+    let _ = sync(&b, &address, &[]);
+    ok(&b, &["db", "put", "beyond", "{}"]);
+    let refused = sync(&b, &address, &[]);
+    assert!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
+    ok(&c, &["db", "put", "from-c", "{}"]);
+    assert_eq!(sync(&c, &address, &[]).code, Some(0), "the others have shares of their own");
+    assert_eq!(sync(&b, &address, &["--pull"]).code, Some(0), "what it may get, it gets");
+    server.terminate();
+    let stored = ids(&a, "_default");
+    assert!(stored.contains(&"from-c".to_owned()) && !stored.contains(&"beyond".to_owned()));
+    let (server, address) = serve(&a, &[]);
+    assert_eq!(sync(&b, &address, &[]).code, Some(0), "the default is far more than that");
+    server.terminate();
+    assert!(ids(&a, "_default").contains(&"beyond".to_owned()));
+}
+
+#[test]
+fn a_denial_is_lifted_only_where_that_is_said() {
+    let (_a, a) = database();
+    let id = "a".repeat(52);
+    ok(&a, &["id"]);
+    ok(&a, &["peers", "deny", &id]);
+    let refused = run(&a, &["peers", "add", &id, "--role", "both"]);
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("peers allow"), "{refused:?}");
+    assert_eq!(peers(&a)[0]["allowed"], false);
+    ok(&a, &["peers", "allow", &id]);
+    ok(&a, &["peers", "add", &id]);
+    assert_eq!((&peers(&a)[0]["allowed"], &peers(&a)[0]["origin"]), (&json!(true), &json!("manual")));
 }
 
 #[test]

@@ -143,3 +143,31 @@ fn exhausted_descriptors_are_waited_out() {
     assert_eq!(said.matches("no connection can be accepted").count(), 1, "{said}");
     assert_eq!(ok(&gateway, &["db", "ls"]), "a\nb\n");
 }
+
+/// What holds keys leaves no core file, and is not traced by others of its user.
+#[test]
+fn commands_that_hold_secrets_leave_no_core_file() {
+    let (_directory, db) = database();
+    ok(&db, &["group", "create"]);
+    let listen = ["--listen", "tcp:127.0.0.1:0", "--json"];
+    for args in [[&["serve", "--trust-all"], &listen[..]].concat(), [&["pair"], &listen[..]].concat()] {
+        let mut shell = Command::new("sh");
+        let script = "ulimit -S -c $(ulimit -H -c); ulimit -c; exec \"$0\" --db \"$@\"";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_gattway")]).arg(&db).args(&args).stdin(Stdio::null());
+        let mut process = Guard(shell.stdout(Stdio::piped()).spawn().unwrap());
+        let mut events = BufReader::new(process.0.stdout.take().unwrap());
+        let mut before = String::new();
+        std::io::BufRead::read_line(&mut events, &mut before).unwrap();
+        assert_ne!(before.trim(), "0", "nothing can be shown where the system allows no core files at all");
+        listening(&mut events);
+        let proc = format!("/proc/{}", process.0.id());
+        let limits = std::fs::read_to_string(format!("{proc}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let limit: Vec<&str> = core.split_whitespace().collect();
+        assert_eq!(limit[4..6], ["0", "0"], "{args:?}: {core}");
+        let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("{proc}/mem")).unwrap());
+        assert_eq!(owner, 0, "{args:?}: who is not root could look into it");
+        process.signal("TERM");
+        process.ended();
+    }
+}

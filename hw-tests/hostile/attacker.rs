@@ -1,7 +1,7 @@
 //! A peer that speaks WebSocket frames and BLIP correctly enough to do harm. Blocking, and it holds little itself.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use gattway::blip::Properties;
@@ -49,7 +49,11 @@ pub struct Attacker {
 
 impl Attacker {
     pub fn connect(server: &Server) -> Attacker {
-        let stream = TcpStream::connect(server.address).expect("the server listens");
+        Attacker::connect_to(server.address)
+    }
+
+    pub fn connect_to(address: SocketAddr) -> Attacker {
+        let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_write_timeout(Some(STUCK)).expect("a time limit");
         Attacker {
             stream,

@@ -9,6 +9,7 @@ mod memory;
 
 mod attacker;
 mod replay;
+mod returned;
 mod server;
 
 use std::time::Duration;

@@ -8,12 +8,13 @@ use super::args::GlobalArgs;
 use super::output::{Output, counted};
 use super::{CliError, Exit, runtime, store};
 use crate::database::{Database, DatabaseConfig, DatabaseError};
+use crate::secure::presence;
 use crate::transport::bluez::doctor::{Finding, Level, examine};
 
 /// Check this machine's Bluetooth: kernel, BlueZ, permissions, switches, adapters.
 ///
-/// Also the system's clock, and of the database that --db names its clock and whether another device has a copy of it. Changes
-/// nothing. Each finding says what to do. Exit code 1 if Bluetooth cannot work here.
+/// Also the system's clock, and of the database that --db names its identity, group and trust list, its clock, and whether
+/// another device has a copy of it. Changes nothing. Each finding says what to do. Exit code 1 if something cannot work here.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -29,6 +30,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<(), CliError
     let mut findings = runtime::block_on(async { Ok::<_, CliError>(examine().await) })?;
     findings.push(system_clock());
     if let Some(path) = global.db.as_ref().filter(|path| Database::exists(path)) {
+        findings.extend(security(path));
         findings.extend(database(path));
     }
     let mut out = Output::new();
@@ -44,7 +46,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<(), CliError
         0 => Ok(()),
         n => Err(CliError::new(
             Exit::Failure,
-            format!("Bluetooth cannot work here: {}", counted(n as u64, "problem")),
+            format!("{} found, without whose mending it cannot work here", counted(n as u64, "problem")),
         )),
     }
 }
@@ -60,6 +62,12 @@ fn system_clock() -> Finding {
     let advice =
         "set it: NTP, a battery-backed clock, or `date -s`; until then edits made here lose conflicts";
     finding("clock", Level::Warning, "the system's clock was never set", advice)
+}
+
+/// What is wrong with the files that decide who may come in.
+fn security(path: &Path) -> Vec<Finding> {
+    let problems = presence::problems(path);
+    problems.iter().map(|it| finding("security", Level::Problem, it.found.as_str(), &it.advice)).collect()
 }
 
 /// What the versions of a database say of its clock, and of a copy.

@@ -2,12 +2,13 @@
 //! line on standard output, each with the name of its kind in `event`.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::flood::{BURST, EVERY, Limiter};
 use super::sink::Sink;
 use super::unsynced::{LeftOut, Tally, Totals};
 use super::visible::visible_json;
@@ -132,6 +133,8 @@ pub(super) enum Event<'a> {
     },
     /// So many events are missing here: nobody read them in time, and what can wait for a reader is bounded.
     Dropped { events: u64 },
+    /// So many events of peers like those before were left out, with their lines: they came too fast.
+    Suppressed { events: u64 },
     /// What the syncs with a peer leave out, all together; whenever that has changed.
     Unsynced {
         peer: &'a str,
@@ -175,6 +178,8 @@ struct Shared {
     unsynced: Tally,
     /// Whether a copy of the database was told of.
     copy_told: AtomicBool,
+    /// What peers cause.
+    of_peers: Mutex<Limiter<String>>,
 }
 
 impl Events {
@@ -190,6 +195,7 @@ impl Events {
             conflict_lines: AtomicU64::new(0),
             unsynced: Tally::default(),
             copy_told: AtomicBool::new(false),
+            of_peers: Mutex::new(Limiter::new(BURST, EVERY)),
         };
         Events { shared: Arc::new(shared) }
     }
@@ -202,6 +208,42 @@ impl Events {
     /// Whether a script reads events, so that people's lines are not wanted.
     pub(super) fn json(&self) -> bool {
         self.shared.script.is_some()
+    }
+
+    /// Whether one more thing that a peer has caused is to be told: anybody may cause any number of them. `kind` tells apart
+    /// who or what they are of; what is left out is counted and told.
+    pub(super) fn may_tell(&self, kind: &str) -> bool {
+        let told = self.of_peers().ask(&kind.to_owned(), Instant::now());
+        if let Some(events @ 1..) = told {
+            self.tell_suppressed(events);
+        }
+        told.is_some()
+    }
+
+    /// Tells how many were left out where nothing more came since; to be called now and then.
+    pub(super) fn tell_left_out(&self) {
+        let due = self.of_peers().due(Instant::now());
+        due.into_iter().for_each(|(_, events)| self.tell_suppressed(events));
+        super::logging::tell_left_out();
+    }
+
+    /// The same at the end.
+    pub(super) fn tell_rest(&self) {
+        let events = self.of_peers().rest();
+        if events > 0 {
+            self.tell_suppressed(events);
+        }
+        super::logging::tell_rest();
+    }
+
+    fn tell_suppressed(&self, events: u64) {
+        self.say(&format!("{} more like that, not shown one by one", output::counted(events, "event")));
+        self.emit(&Event::Suppressed { events });
+    }
+
+    /// Nothing under this lock can be left half done.
+    fn of_peers(&self) -> std::sync::MutexGuard<'_, Limiter<String>> {
+        self.shared.of_peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands one event to the script, whole and at once; nobody waits for it.

@@ -19,6 +19,7 @@ mod documents;
 mod error;
 mod events;
 mod feed;
+mod flood;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod group;
@@ -26,6 +27,7 @@ mod holder;
 mod id;
 mod listening;
 mod logging;
+mod memory;
 #[cfg(feature = "bluetooth")]
 mod neighbours;
 mod newcomers;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
 use super::events::Events;
+use super::flood::{BURST, EVERY, Limiter};
 use super::newcomers::{Newcomers, PairingPolicy};
 use super::output::{Output, counted, note};
 use super::peers::{self, RoleArgs};
@@ -239,6 +240,7 @@ impl Side<'_> {
             }
         }
         let mut left = attempts;
+        let mut refusals = Limiter::new(BURST, EVERY);
         while left > 0 {
             let accepted = tokio::select! {
                 taken = newcomers.take(&acceptor) => {
@@ -248,7 +250,11 @@ impl Side<'_> {
                 incoming = acceptor.next() => match incoming {
                     Some(Incoming::Accepted(accepted)) => accepted,
                     Some(Incoming::Refused { label, error, .. }) => {
-                        note(&format!("{label}: {error}"));
+                        match refusals.ask(&(), Instant::now()) {
+                            Some(left_out @ 1..) => note(&format!("{label}: {error} (and {left_out} like it)")),
+                            Some(_) => note(&format!("{label}: {error}")),
+                            None => {}
+                        }
                         continue;
                     }
                     None => break,
@@ -353,6 +359,9 @@ impl Side<'_> {
         TrustList::update(&self.directory, |list| {
             let permissions = self.args.roles.for_peer(list, &id)?;
             let peer = list.enter(id, Origin::Paired)?;
+            if peer.denied {
+                note("it was denied; this pairing lets it in again");
+            }
             (peer.origin, peer.denied) = (Origin::Paired, false);
             peer.permissions = permissions.or(peer.permissions.take());
             peer.advert_key = Some(card.advert_key.clone());

@@ -48,6 +48,7 @@ pub(super) enum PeersCommand {
     Deny(DenyArgs),
     Forget(ForgetArgs),
     Add(AddArgs),
+    Reset(ResetArgs),
 }
 
 /// List the peers: a name in quotes is what the peer calls itself, which `peers rename` replaces.
@@ -201,7 +202,8 @@ pub(super) struct ForgetArgs {
     json: bool,
 }
 
-/// Enter a peer by its ID, as `gattway id` prints it there. The peer must have this database in its list as well.
+/// Enter a peer by its ID, as `gattway id` prints it there. The peer must have this database in its list as well. One that is
+/// denied stays so: `peers allow` lets it in again.
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
     /// Its whole ID
@@ -214,6 +216,25 @@ pub(super) struct AddArgs {
 
     #[command(flatten)]
     roles: RoleArgs,
+
+    /// Print the result as one JSON object, as `peers ls --json` has it
+    #[arg(long)]
+    json: bool,
+}
+
+/// Begin a new list in the place of one that is lost or damaged: nobody is known, paired, denied or named any more.
+///
+/// Members of the group that come then have the role that is given here; without one they are not let in until
+/// `peers allow default` says what they may do.
+#[derive(Debug, Args)]
+pub(super) struct ResetArgs {
+    /// What those may do that nothing is said about
+    #[arg(long, value_enum, value_name = "ROLE", default_value = "none")]
+    role: Role,
+
+    /// Give up a list that is whole
+    #[arg(long)]
+    force: bool,
 
     /// Print the result as one JSON object, as `peers ls --json` has it
     #[arg(long)]
@@ -237,7 +258,19 @@ pub(super) fn run(global: &GlobalArgs, command: &PeersCommand) -> Result<(), Cli
         PeersCommand::Deny(args) => deny(&directory, args),
         PeersCommand::Forget(args) => forget(&directory, args),
         PeersCommand::Add(args) => change(&directory, args.json, |list| add(list, args)),
+        PeersCommand::Reset(args) => reset(&directory, args),
     }
+}
+
+fn reset(directory: &Path, args: &ResetArgs) -> Result<(), CliError> {
+    if !args.force && TrustList::load(directory).is_ok_and(|list| list != TrustList::default()) {
+        let message = "the trust list is whole, and would be given up with everything that it says";
+        return Err(
+            CliError::new(Exit::Input, message).help("`gattway peers ls` shows it; --force gives it up")
+        );
+    }
+    TrustList::reset(directory, args.role.into()).map_err(failed)?;
+    change(directory, args.json, |_| Ok(None))
 }
 
 /// Changes what is said about a peer (`None`: about all others), and tells what is said now.
@@ -323,10 +356,13 @@ fn forget(directory: &Path, args: &ForgetArgs) -> Result<(), CliError> {
 fn add(list: &mut TrustList, args: &AddArgs) -> Result<Option<PeerId>, TrustError> {
     let permissions = args.roles.for_peer(list, &args.id)?;
     let peer = list.enter(args.id, Origin::Manual)?;
+    if peer.denied {
+        let text = peer.name.clone().unwrap_or_else(|| args.id.short());
+        return Err(TrustError::Denied { text });
+    }
     if peer.origin == Origin::Group {
         peer.origin = Origin::Manual;
     }
-    peer.denied = false;
     peer.permissions = permissions.or(peer.permissions.take());
     if let Some(name) = &args.name {
         list.rename(&args.id, name)?;
@@ -445,6 +481,9 @@ pub(super) fn failed(error: TrustError) -> CliError {
         TrustError::File(file) => file_failed(file),
         TrustError::Unknown { .. } => CliError::new(Exit::NotFound, text)
             .help("`gattway peers ls` lists them; `peers add ID` enters one"),
+        TrustError::Denied { text: who } => {
+            CliError::new(Exit::Input, text).help(format!("`gattway peers allow {who:?}` lets it in again"))
+        }
         TrustError::Ambiguous { .. } => {
             CliError::new(Exit::Input, text).help("give more of its ID, or its name")
         }

@@ -1,5 +1,6 @@
 //! A directory of this process alone, removed at the end.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::{CliError, Exit};
@@ -15,7 +16,7 @@ impl TemporaryDirectory {
         let name = format!("gattway-{name}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         // Not `create_dir_all`: it must be ours alone.
-        std::fs::create_dir(&path).map_err(|error| {
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
             CliError::new(Exit::Database, format!("{} cannot be made: {error}", path.display()))
         })?;
         Ok(TemporaryDirectory { path })

@@ -178,7 +178,8 @@ pub(super) fn identity(dir: &Path) -> Result<Identity, CliError> {
         .map_err(|error| CliError::new(Exit::Failure, format!("the system has no randomness: {error}")))?;
     Identity::load_or_create(dir, entropy).map_err(|error| {
         let exit = CliError::new(Exit::Database, format!("the identity of this database: {error}"));
-        match error {
+        match &error {
+            IdentityError::File(file) => exit.help(file.advice()),
             IdentityError::Mode { .. } => exit.help(
                 "whoever could read it can pretend to be this database: if in doubt, remove it and pair anew",
             ),
@@ -295,12 +296,13 @@ impl PeerPolicy for TrustAll {
     }
 
     fn admits_strangers(&self) -> bool {
-        true
+        self.0.failure().is_none()
     }
 
     fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
         match self.0.admit(peer, via) {
-            Err(Refusal::Stranger) => Ok(Grant::full(None)),
+            // Who was denied cannot be told from others while the list cannot be read.
+            Err(Refusal::Stranger) if self.0.failure().is_none() => Ok(Grant::full(None)),
             answer => answer,
         }
     }

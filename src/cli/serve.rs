@@ -20,12 +20,12 @@ use super::output::counted;
 use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Keeper, Security, SecurityArgs};
 use super::sync::check_stdio;
-use super::{CliError, Exit, store, words};
+use super::{CliError, Exit, memory, store, words};
 use crate::database::Database;
 use crate::endpoint::{
     MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
     MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
-    MessagingError, ProtocolType, Refusals,
+    MessagingError, PeerQuota, ProtocolType, Refusals,
 };
 use crate::replicator::config::AccessRule;
 use crate::replicator::error::is_conflict;
@@ -53,7 +53,7 @@ const DOCUMENT_LINES_MAX: u64 = 100;
 /// With --json, standard output has one event a line: `created` if there was no database, `listening` (the address, with
 /// the real port), `listen_failed` (it is tried again), `status` of each connection, `document` for each that was not synced
 /// (for all with --documents), `conflict` (both sides have changed a document: `outcome` tells what was kept), `unsynced`
-/// (what a peer leaves out), `saved` and `rejected` (of --import), `storage` when the disk has no room for more and
+/// (what a peer leaves out), `suppressed` (how many events of peers that came too fast were left out), `saved` and `rejected` (of --import), `storage` when the disk has no room for more and
 /// when it has again, `clock`
 /// when versions of the far future come, and last `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that
 /// were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
@@ -90,6 +90,15 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = crate::endpoint::CONNECTIONS_MAX)]
     connections: usize,
 
+    /// Documents that are taken of one peer in 24 hours; what is used comes back evenly. Not with --plain, where nobody
+    /// proves who it is. 0: any number
+    #[arg(long, value_name = "N", default_value_t = PeerQuota::default().revisions)]
+    peer_documents: u64,
+
+    /// The same in bytes, or as 500K, 64M, 2G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = super::args::parse_size)]
+    peer_bytes: u64,
+
     #[cfg(feature = "bluetooth")]
     #[command(flatten)]
     link: super::ble::LinkArgs,
@@ -114,6 +123,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     if args.listen.contains(&PlaceAddress::Stream(Address::Stdio)) {
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
+    memory::keep_little();
     security::keep_secrets_in_memory();
     words::tell_time();
     let path = global.db_path()?;
@@ -154,6 +164,7 @@ async fn serve(
             .with_collections(collections);
     config.accept_push = !args.read_only;
     config.connections_max = args.connections;
+    config.peer_quota = args.peer_quota();
     config.report_documents = args.documents;
     let listener = Arc::new(MessageEndpointListener::new(config));
     let peers = Arc::new(Peers::new(events, security.is_secure()));
@@ -209,9 +220,21 @@ async fn serve(
     }
     #[cfg(feature = "bluetooth")]
     super::ble::farewells().await;
+    events.tell_rest();
     tell_refusals(&listener, events);
     peers.tell_turned_away();
     result.map(|()| peers.documents())
+}
+
+impl ServeArgs {
+    fn peer_quota(&self) -> Option<PeerQuota> {
+        let any = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        (self.peer_documents > 0 || self.peer_bytes > 0).then(|| PeerQuota {
+            revisions: any(self.peer_documents),
+            bytes: any(self.peer_bytes),
+            ..PeerQuota::default()
+        })
+    }
 }
 
 /// What peers were refused, if they were.
@@ -245,6 +268,8 @@ async fn until_told(
     let events = &peers.events;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
     let mut condition = std::pin::pin!(store::tell_condition(db, events));
+    let mut left_out = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut give_back = tokio::time::interval(memory::GIVE_BACK_EVERY);
     loop {
         tokio::select! {
             never = &mut condition => match never {},
@@ -253,6 +278,8 @@ async fn until_told(
                 return Ok(());
             }
             error = store::broken(db) => return Err(error),
+            _ = left_out.tick() => events.tell_left_out(),
+            _ = give_back.tick() => drop(tokio::task::spawn_blocking(memory::give_back)),
             ended = accepting.join_next() => match ended {
                 None => return Ok(()),
                 Some(Ok(())) => {}
@@ -314,7 +341,9 @@ impl Door {
                     Incoming::Accepted(accepted) => {
                         let Accepted { connection, established, label } = *accepted;
                         let name = security::peer_name(&established.peer, &established.grant);
-                        security::announce(&door.peers.events, &label, &established);
+                        if door.peers.events.may_tell(&format!("came {}", established.peer)) {
+                            security::announce(&door.peers.events, &label, &established);
+                        }
                         door.enter(connection, &name, Some(access_rule(&established)));
                     }
                     Incoming::Refused { label, peer, error } => door.peers.turned_away(&label, peer, &error),
@@ -350,6 +379,8 @@ struct Peer {
     at_rest: Option<Instant>,
     /// How many documents were told.
     told: Option<u64>,
+    /// Whether it is told of. One of those that come too fast is not, before it has begun to sync.
+    is_told: bool,
     /// What was told of it last.
     unsynced: Arc<Unsynced>,
 }
@@ -387,6 +418,11 @@ impl Peers {
     /// A newcomer that never became a peer.
     fn turned_away(&self, label: &str, peer: Option<PeerId>, error: &MessagingError) {
         self.lock().turned_away += 1;
+        // Strangers are all alike: they can choose what they are called and what is wrong with them.
+        if !self.events.may_tell(&peer.map_or_else(|| "refused".to_owned(), |peer| format!("refused {peer}")))
+        {
+            return;
+        }
         let who = peer.map_or_else(|| label.to_owned(), |peer| format!("{label}: {peer}"));
         self.events.say(&format!("{who}: refused: {error}"));
         self.events.emit(&Event::Refused {
@@ -398,20 +434,29 @@ impl Peers {
 
     fn add(&self, connection: &Arc<dyn MessageEndpointConnection>, name: &str) {
         let (name, activity) = (name.to_owned(), ReplicatorActivity::Connecting);
+        let kind =
+            connection.peer_uid().map_or_else(|| "connected".to_owned(), |peer| format!("connected {peer}"));
+        let is_told = self.events.may_tell(&kind);
         let peer = Peer {
             name: name.clone(),
             activity,
+            is_told,
             documents: 0,
             at_rest: None,
             told: None,
             unsynced: Arc::default(),
         };
         self.lock().by_connection.insert(key(connection), peer);
-        self.events.say(&format!("{name}: connected"));
+        if is_told {
+            self.events.say(&format!("{name}: connected"));
+        }
     }
 
     fn refuse(&self, connection: &Arc<dyn MessageEndpointConnection>, error: &str) {
-        let Some(peer) = self.lock().by_connection.remove(&key(connection)) else { return };
+        let Some(peer) = self.lock().by_connection.remove(&key(connection)).filter(|peer| peer.is_told)
+        else {
+            return;
+        };
         self.events.say(&format!("{}: refused: {error}", peer.name));
         self.events.emit(&Event::Refused { peer: &peer.name, id: None, error: error.to_owned() });
     }
@@ -472,11 +517,16 @@ impl Peers {
         let name = peer.name.clone();
         let is_news = !status.unsynced.is_empty() && peer.unsynced != status.unsynced;
         peer.unsynced = Arc::clone(&status.unsynced);
+        peer.is_told |= status.activity == ReplicatorActivity::Idle || status.progress.completed > 0;
+        let is_told = peer.is_told;
         if status.activity == ReplicatorActivity::Stopped {
             state.by_connection.remove(&key);
             state.documents += status.progress.documents;
         }
         drop(state);
+        if !is_told {
+            return;
+        }
         if is_news || (status.activity == ReplicatorActivity::Idle && status.unsynced.is_empty()) {
             self.events.left_out(&name, &status.unsynced);
             for collection in &status.unsynced.collections {

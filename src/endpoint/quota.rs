@@ -157,7 +157,7 @@ mod tests {
         let refused = share("greedy").check().expect_err("used up");
         assert!(refused.recoverable && refused.message.contains("10 documents"), "{refused}");
         assert!(share("other").check().is_ok());
-        tokio::time::advance(Duration::from_secs(11)).await;
+        tokio::time::advance(Duration::from_secs(10)).await;
         assert!(share("greedy").check().is_ok(), "one has come back");
         share("greedy").used(&[revision(1)], &[STORED]);
         assert!(share("greedy").check().is_err(), "and not more");

@@ -211,7 +211,7 @@ impl TrustList {
     /// [`TrustError::File`].
     pub fn reset(directory: &Path, default: Access) -> Result<(), TrustError> {
         let _lock: FileLock = files::lock(directory, LOCK_FILE)?;
-        TrustList { default: Permissions::all(default), peers: BTreeMap::new() }.store(directory)
+        TrustList { default: Permissions::all(default), ..TrustList::default() }.store(directory)
     }
 
     /// Changes the list of the database in `directory`, durably; other processes wait meanwhile. Nothing is written if

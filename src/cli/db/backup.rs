@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::group::file_failed;
 use crate::cli::output::{Output, bytes_text, counted, note};
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, Exit, control, store};
 use crate::database::{BackupInfo, Database, UnsendableDocument};
 use crate::secure::IDENTITY_FILE;
+use crate::secure::presence::{self, PRESENT_FILE};
 
 /// Bytes asked for when a backup is copied from another process.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -179,7 +181,7 @@ pub(super) fn restore(to: Option<&PathBuf>, args: &RestoreArgs) -> Result<(), Cl
     let to = args.to.as_ref().or(to).ok_or_else(|| {
         CliError::new(Exit::Usage, "where the new database goes was not said").help("give --to DIR")
     })?;
-    let keep = |name: &str| name != IDENTITY_FILE || args.same_device;
+    let keep = |name: &str| name != PRESENT_FILE && (name != IDENTITY_FILE || args.same_device);
     let mut progress = Progress::start("restore", 0, args.json);
     let told = |done, total| progress.update(done, total, "");
     let report = if args.backup == Path::new("-") {
@@ -195,6 +197,7 @@ pub(super) fn restore(to: Option<&PathBuf>, args: &RestoreArgs) -> Result<(), Cl
         Database::restore(&mut BufReader::new(file), to, keep, told)
     };
     let report = report.map_err(store::failed)?;
+    presence::begin(to).map_err(|error| file_failed(&error))?;
     drop(progress);
     let unsendable = store::open_to_read(to)?.unsendable(UNSENDABLE_NAMED_MAX).map_err(store::failed)?;
     let mut out = Output::new();

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::cli::output::{Output, bytes_text, counted};
 use crate::cli::{CliError, Exit, store};
 use crate::database::{AHEAD_COUNTED_MAX, Database};
+use crate::secure::presence;
 
 /// Say what the database holds.
 #[derive(Debug, Args)]
@@ -127,7 +128,8 @@ pub(super) fn compact(db: &Database, args: &CompactArgs) -> Result<(), CliError>
 pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
     store::check_existing(path)?;
     let report = store::when_free(path, || Database::check(path))?;
-    let private = damaged_private_files(path);
+    let mut private = presence::problems(path);
+    private.retain(|problem| problem.is_damage);
     let problems = report.problems + private.len() as u64;
     let mut out = Output::new();
     if args.json {
@@ -135,7 +137,11 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
             .damage
             .iter()
             .map(|damage| json!({"file": damage.file, "offset": damage.offset, "what": damage.what}))
-            .chain(private.iter().map(|(file, what)| json!({"file": file, "offset": null, "what": what})))
+            .chain(
+                private
+                    .iter()
+                    .map(|problem| json!({"file": problem.file, "offset": null, "what": problem.advice})),
+            )
             .collect();
         out.json(&json!({
             "ok": problems == 0,
@@ -150,8 +156,8 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
             let place = damage.offset.map(|offset| format!(", byte {offset}")).unwrap_or_default();
             out.line(format!("damaged: {}{place}: {}", damage.file, damage.what))?;
         }
-        for (file, what) in &private {
-            out.line(format!("damaged: {file}: {what}"))?;
+        for problem in &private {
+            out.line(format!("damaged: {}: {}", problem.found, problem.advice))?;
         }
         for problem in &report.listed {
             out.line(problem)?;
@@ -168,23 +174,4 @@ pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
         "copy the directory to a sound medium, then `gattway db repair --to NEW_DIR` saves what is whole; \
          syncing with a peer brings back what the peer has",
     ))
-}
-
-/// Files beside the documents that decide who may what, each with a CRC-32 of all before it at its end, and what to do if
-/// that does not fit.
-const PRIVATE_FILES: [(&str, &str); 3] = [
-    ("identity", "the identity key; remove it for a new one, and pair the device again"),
-    ("group", "the group secret; leave the group and join it again"),
-    ("trust", "the trust list; remove it, and pair with each peer again"),
-];
-
-fn damaged_private_files(directory: &Path) -> Vec<(&'static str, &'static str)> {
-    let is_damaged = |name: &str| {
-        std::fs::read(directory.join(name)).is_ok_and(|bytes| {
-            bytes
-                .split_last_chunk::<4>()
-                .is_none_or(|(content, sum)| crc32fast::hash(content).to_le_bytes() != *sum)
-        })
-    };
-    PRIVATE_FILES.into_iter().filter(|(name, _)| is_damaged(name)).collect()
 }

@@ -6,11 +6,13 @@ use std::path::Path;
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::group::file_failed;
 use crate::cli::output::{Output, counted};
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, Exit, security, store};
 use crate::database::Database;
 use crate::secure::IDENTITY_FILE;
+use crate::secure::presence::{self, SecurityFile};
 
 /// Go on under a new source ID: for one of two copies, or after the clock was wrong by years.
 ///
@@ -85,6 +87,7 @@ pub(super) fn run(path: &Path, args: &RenewArgs) -> Result<(), CliError> {
 
 /// Puts a new identity key in the place of the one that the other device has too.
 fn renew_identity(path: &Path) -> Result<crate::secure::PeerId, CliError> {
+    presence::take_out(path, SecurityFile::Identity).map_err(|error| file_failed(&error))?;
     match fs::remove_file(path.join(IDENTITY_FILE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             let message = format!("the identity of this database cannot be removed: {error}");
