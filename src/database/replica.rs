@@ -225,6 +225,8 @@ struct Checked<'r> {
     key: CollectionKey,
     /// Packed body; empty for a tombstone without one.
     body: Vec<u8>,
+    /// Why it cannot be stored. What the store has already need not be.
+    rejection: Option<Rejection>,
 }
 
 /// A conflict to be decided outside the writer's lock.
@@ -288,7 +290,7 @@ impl Resolved {
 /// One call of [`ReplicaStore::commit`].
 struct Commit<'s, 'r> {
     store: &'s std::sync::Arc<Store>,
-    checked: Vec<Option<Checked<'r>>>,
+    checked: Vec<Checked<'r>>,
     outcomes: Vec<Option<CommitOutcome>>,
     /// Whether conflicts are resolved here.
     resolves: bool,
@@ -304,12 +306,12 @@ impl<'s, 'r> Commit<'s, 'r> {
         for incoming in revisions {
             let key = key_of(incoming.collection)?;
             store.collection(key)?;
-            let (checked, outcome) = match check(store, incoming) {
-                Ok(body) => (Some(Checked { incoming, key, body }), None),
-                Err(rejection) => (None, Some(CommitOutcome::Rejected(rejection))),
+            let (body, rejection) = match check(store, incoming) {
+                Ok(body) => (body, None),
+                Err(rejection) => (Vec::new(), Some(rejection)),
             };
-            commit.checked.push(checked);
-            commit.outcomes.push(outcome);
+            commit.checked.push(Checked { incoming, key, body, rejection });
+            commit.outcomes.push(None);
         }
         Ok(commit)
     }
@@ -341,8 +343,8 @@ impl<'s, 'r> Commit<'s, 'r> {
         }
         let mut writer = self.store.writer();
         for Open { index, local } in open {
-            if let Some(checked) = &self.checked[index]
-                && let Some(local) = writer.revision(checked.key, &checked.incoming.id)?
+            let checked = &self.checked[index];
+            if let Some(local) = writer.revision(checked.key, &checked.incoming.id)?
                 && local.vector.crosses(&checked.incoming.vector)
             {
                 let again = NewRevision {
@@ -376,10 +378,24 @@ impl<'s, 'r> Commit<'s, 'r> {
 
     /// Stages a revision unless it is known or conflicts.
     fn insert(&mut self, writer: &mut Writer<'_>, index: usize) -> Result<Option<Open>, DatabaseError> {
-        let Some(checked) = &mut self.checked[index] else { return Ok(None) };
+        let checked = &mut self.checked[index];
         let incoming = checked.incoming;
         let local = writer.revision(checked.key, &incoming.id)?;
         let known = local.as_ref().map(|local| &local.vector);
+        if let Some(rejection) = checked.rejection.take() {
+            let (outcome, open) = match (known.map(|known| incoming.vector.compare(known)), local) {
+                (Some(Causality::Same | Causality::Older), Some(local)) => {
+                    (Some(CommitOutcome::AlreadyKnown { sequence: local.sequence }), None)
+                }
+                // The active side settles it, and may not need this one at all.
+                (Some(Causality::Conflict), Some(local)) if !self.resolves => {
+                    (None, Some(Open { index, local }))
+                }
+                _ => (Some(CommitOutcome::Rejected(rejection)), None),
+            };
+            self.outcomes[index] = outcome;
+            return Ok(open);
+        }
         let own = writer.observe(&incoming.vector, known);
         if own == OwnVersions::Impossible {
             let reason =
@@ -428,7 +444,7 @@ impl<'s, 'r> Commit<'s, 'r> {
     ) -> Result<Vec<Decided>, DatabaseError> {
         let mut decided = Vec::new();
         for Open { index, local } in open {
-            let Some(checked) = &self.checked[index] else { continue };
+            let checked = &self.checked[index];
             match resolve(self.store, checked, &local, resolver)? {
                 Ok(resolution) => decided.push(Decided { index, local: local.vector, resolution }),
                 Err(rejection) => self.outcomes[index] = Some(CommitOutcome::Rejected(rejection)),
@@ -440,7 +456,7 @@ impl<'s, 'r> Commit<'s, 'r> {
     /// Stages what was decided, if the local revision is still the one it was decided on.
     fn settle(&mut self, writer: &mut Writer<'_>, decision: Decided) -> Result<Option<Open>, DatabaseError> {
         let index = decision.index;
-        let Some(checked) = &mut self.checked[index] else { return Ok(None) };
+        let checked = &mut self.checked[index];
         let local = writer.revision(checked.key, &checked.incoming.id)?;
         let Some(local) = local.filter(|local| local.vector == decision.local) else {
             return self.insert(writer, index);

@@ -20,11 +20,21 @@ pub(super) struct Wanted {
     pub id: String,
     pub sequence: u64,
     pub revision: RevId,
+    /// A revision that the peer has of this document, as far as that is known.
+    pub known: Option<RevId>,
 }
 
 impl Wanted {
     pub fn of(change: Change) -> Wanted {
-        Wanted { id: change.id, sequence: change.sequence, revision: change.vector.id() }
+        let (revision, known) = (change.vector.id(), change.remote_ancestor);
+        Wanted { id: change.id, sequence: change.sequence, revision, known }
+    }
+
+    /// One of which the peer has said what it has. Of several tree IDs a revision names one: the peer must find its own.
+    pub fn on_top_of(change: Change, ancestors: &[RevId]) -> Wanted {
+        let is_ours = |id: &&RevId| id.tree().is_some_and(|tree| change.vector.trees.contains(&tree));
+        let known = ancestors.iter().find(is_ours).copied().or(change.remote_ancestor);
+        Wanted { known, ..Wanted::of(change) }
     }
 }
 
@@ -134,7 +144,7 @@ impl RevSender {
                 .read(target.id, &wanted, store)?
                 .filter(|change| change.vector.current == wanted.revision.version());
             sent = true;
-            let Wanted { id, sequence, revision } = &wanted;
+            let Wanted { id, sequence, revision, .. } = &wanted;
             let norev = |error| write_norev(index.as_deref(), id, &revision.to_string(), *sequence, error);
             if let Some(error) = newest.as_ref().and_then(|change| unsendable(change, core.body_size_max)) {
                 core.notify(norev(&error))?;
@@ -142,15 +152,16 @@ impl RevSender {
                 self.gone.push(wanted.sequence);
                 continue;
             }
-            let Some(change) = newest else {
+            let Some(mut change) = newest else {
                 core.notify(norev(&refuse::gone()))?;
                 self.gone.push(wanted.sequence);
                 continue;
             };
+            change.remote_ancestor = wanted.known.or(change.remote_ancestor);
             let message = write_rev(index.as_deref(), &change, no_conflicts);
             let bytes = message.body.len();
             self.in_flight += 1;
-            let Wanted { id, sequence, revision } = wanted;
+            let Wanted { id, sequence, revision, .. } = wanted;
             let rev = SentRev { id, sequence, deleted: change.deleted, revision, bytes };
             core.request(message, Awaiting::Rev { collection, rev })?;
         }

@@ -436,3 +436,40 @@ fn documents_of_many_authors_are_kept_whole() {
     let counts: Vec<usize> = before.iter().map(|change| change.vector.versions().count()).collect();
     assert_eq!(counts, [257, 258, 1_001, VERSIONS_MAX], "the oldest author goes where one is too many");
 }
+
+/// A revision that could not be stored is refused only where it would be: what is here already, or is settled from the other
+/// side, is no failure.
+#[test]
+fn what_is_known_is_not_refused_for_what_it_is() {
+    let (_one, a, in_a) = open();
+    let (_two, b, in_b) = open();
+    let blob = json!({"pic": {"@type": "blob", "digest": "sha1-ngzb4/4InltE+Pwc9BBKtyi1sCU=", "length": 40}});
+    for id in ["newer here", "in conflict", "newer there"] {
+        in_a.put(id, &json!({"n": 1})).expect("put");
+    }
+    assert!(
+        push(&a, &b, 0, ConflictPolicy::Refuse).iter().all(|o| matches!(o, CommitOutcome::Inserted { .. }))
+    );
+    let known = |id: &str| b.document(DEFAULT, id).expect("read").expect("there");
+    in_b.put("newer here", &json!({"n": 2})).expect("put");
+    in_b.put("in conflict", &json!({"n": 2})).expect("put");
+    in_a.put("in conflict", &blob).expect("put");
+    in_a.put("newer there", &blob).expect("put");
+    let with_blob = |id: &str| IncomingRevision {
+        body: Bytes::from(blob.to_string()),
+        ..incoming(&a.document(DEFAULT, id).expect("read").expect("there"))
+    };
+    let outcome =
+        |id: &str, policy: ConflictPolicy<'_>| b.commit(&[with_blob(id)], policy).expect("commit").remove(0);
+    let sequence = known("newer here").sequence;
+    assert_eq!(outcome("newer here", ConflictPolicy::Refuse), CommitOutcome::AlreadyKnown { sequence });
+    let conflict = CommitOutcome::Conflict { local: known("in conflict").vector };
+    assert_eq!(outcome("in conflict", ConflictPolicy::Refuse), conflict);
+    let is_missing = |outcome| matches!(outcome, CommitOutcome::Rejected(Rejection::MissingBlob { .. }));
+    assert!(is_missing(outcome("newer there", ConflictPolicy::Refuse)));
+    let resolver = Always(Resolution::Local);
+    assert!(
+        is_missing(outcome("in conflict", ConflictPolicy::Resolve(&resolver))),
+        "it cannot be decided on"
+    );
+}

@@ -17,6 +17,16 @@ pub(super) struct Refused {
     pub sequence: u64,
     /// Its name, where revisions are sent by it.
     pub revision: Option<RevId>,
+    /// Whether the peer's revision names ours too: then it puts its own into its feed once more.
+    pub crosses: bool,
+    /// Whether it was told as not synced.
+    pub told: bool,
+}
+
+impl Refused {
+    pub fn new(sequence: u64, revision: Option<RevId>) -> Refused {
+        Refused { sequence, revision, crosses: false, told: false }
+    }
 }
 
 /// The newest revision of ours that the peer has refused, for each document.
@@ -56,9 +66,16 @@ impl Conflicts {
         if self.by_document.is_empty() { None } else { self.by_document.remove(id) }
     }
 
-    /// All refused revisions with their documents; they are forgotten.
-    pub fn take_all(&mut self) -> impl Iterator<Item = (String, Refused)> + use<> {
-        std::mem::take(&mut self.by_document).into_iter()
+    /// Refused revisions that nobody was told of, with their documents; from now on they are. `all`: those too of which the
+    /// peer's feed still brings something.
+    pub fn tell(&mut self, all: bool) -> Vec<(String, u64)> {
+        let untold = |(_, refused): &(&String, &mut Refused)| !refused.told && (all || !refused.crosses);
+        let untold = self.by_document.iter_mut().filter(untold);
+        let tell = |(id, refused): (&String, &mut Refused)| {
+            refused.told = true;
+            (id.clone(), refused.sequence)
+        };
+        untold.map(tell).collect()
     }
 
     /// Whether a revision of this document was refused.

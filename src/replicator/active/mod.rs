@@ -262,9 +262,9 @@ impl Active {
         let saving = self.works.iter().filter(|work| work.checkpointer.is_saving()).count();
         let quiet = core.inbox.is_empty() && core.awaiting_count() == saving;
         let ending = if stopping { quiet } else { complete && quiet && self.may_end() };
-        if ending && !stopping {
+        if (ending || idle) && !stopping {
             for push in self.works.iter_mut().filter_map(|work| work.push.as_mut()) {
-                push.tell_conflicts(core, store)?;
+                push.tell_conflicts(core, ending, store)?;
             }
         }
         let saved = self.save_checkpoints(core, ending, idle, store)?;
@@ -272,7 +272,8 @@ impl Active {
             core.finish(self.refused.take().map_or(Ok(()), Err));
             return Ok(());
         }
-        core.set_activity(if idle && !stopping { Activity::Idle } else { Activity::Busy });
+        // What ends is not idle: whoever stops an idle run would not hear why it ended.
+        core.set_activity(if idle && !stopping && !ending { Activity::Idle } else { Activity::Busy });
         Ok(())
     }
 

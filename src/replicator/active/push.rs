@@ -164,7 +164,7 @@ impl Push {
     /// The peer's feed shows a version that ours is or descends from. If the peer has refused ours because of another one,
     /// it has taken a new revision meanwhile, and nothing but ours is news.
     pub fn peer_is_behind(&mut self, id: &str, known: RevId) {
-        let Some(Refused { sequence, revision }) = self.conflicts.take(id) else { return };
+        let Some(Refused { sequence, revision, .. }) = self.conflicts.take(id) else { return };
         match &mut self.sender {
             Sender::Single(single) => {
                 if single.may_retry(sequence, DESCENT_RETRIES_MAX) {
@@ -173,7 +173,7 @@ impl Push {
             }
             Sender::Batches(batches) => {
                 if let Some(revision) = revision {
-                    batches.want(Wanted { id: id.to_owned(), sequence, revision });
+                    batches.want(Wanted { id: id.to_owned(), sequence, revision, known: Some(known) });
                 }
             }
         }
@@ -287,8 +287,14 @@ impl Push {
     }
 
     /// The peer said which proposals it wants.
-    pub fn proposals_answered(&mut self, core: &mut Core, changes: Vec<Change>, answers: Vec<ListAnswer>) {
-        let Sender::Single(single) = &mut self.sender else { return };
+    pub fn proposals_answered(
+        &mut self,
+        core: &mut Core,
+        changes: Vec<Change>,
+        answers: Vec<ListAnswer>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let Sender::Single(single) = &mut self.sender else { return Ok(()) };
         single.lists_in_flight = single.lists_in_flight.saturating_sub(1);
         for (change, answer) in changes.into_iter().zip(answers) {
             match answer {
@@ -311,26 +317,33 @@ impl Push {
                         continue;
                     }
                 }
+                ListAnswer::Conflict { rev } if self.pulls => {
+                    let crosses = rev.is_some_and(|rev| rev.contains(change.vector.current));
+                    let refused = Refused { crosses, ..Refused::new(change.sequence, None) };
+                    self.conflicts.note(&change.id, refused, &mut self.done);
+                }
                 ListAnswer::Conflict { .. } => {
-                    let refused = Refused { sequence: change.sequence, revision: None };
-                    if self.pulls {
-                        self.conflicts.note(&change.id, refused, &mut self.done);
-                    } else {
-                        not_wanted(core, self.collection, &mut self.done, &change, refuse::conflict());
-                    }
+                    not_wanted(core, self.collection, &mut self.done, &change, refuse::conflict(), store)?;
                 }
                 ListAnswer::Refused(status) => {
                     let error = ErrorReply::http(status, "refused when it was proposed");
-                    not_wanted(core, self.collection, &mut self.done, &change, error);
+                    not_wanted(core, self.collection, &mut self.done, &change, error, store)?;
                 }
             }
             core.progress.completed += 1;
         }
+        Ok(())
     }
 
     /// A single revision was answered.
-    pub fn rev_answered(&mut self, core: &mut Core, rev: SentRev, result: Result<(), ErrorReply>) {
-        let Sender::Single(single) = &mut self.sender else { return };
+    pub fn rev_answered(
+        &mut self,
+        core: &mut Core,
+        rev: SentRev,
+        result: Result<(), ErrorReply>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let Sender::Single(single) = &mut self.sender else { return Ok(()) };
         single.revs.replied();
         match result {
             Ok(()) => {
@@ -341,13 +354,15 @@ impl Push {
             Err(error) => {
                 if is_refusal(&error) && single.may_retry(rev.sequence, 1) {
                     single.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known: None });
-                    return;
+                    return Ok(());
                 }
-                let refused = Refused { sequence: rev.sequence, revision: None };
-                self.failed(core, refused, &rev.id, rev.revision, rev.deleted, error);
+                let refused = Refused::new(rev.sequence, None);
+                let failure = Failure::sent(&rev.id, rev.revision, rev.sequence, rev.deleted, error);
+                self.failed(core, refused, failure, store)?;
             }
         }
         core.progress.completed += 1;
+        Ok(())
     }
 
     /// A revision of a `revs` message was answered. Gives the peer's sequence if it has exactly this revision now.
@@ -356,15 +371,16 @@ impl Push {
         core: &mut Core,
         revision: SentRevision,
         answer: RevAnswer,
-    ) -> Option<u64> {
+        store: &dyn ReplicaStore,
+    ) -> Result<Option<u64>, SessionError> {
         let SentRevision { id, sequence, deleted, sent, revision } = revision;
         let mut at_peer = None;
         match answer {
             RevAnswer::Wanted if sent == Sent::Offer => {
                 if let Sender::Batches(batches) = &mut self.sender {
-                    batches.want(Wanted { id, sequence, revision });
+                    batches.want(Wanted { id, sequence, revision, known: None });
                 }
-                return None;
+                return Ok(None);
             }
             RevAnswer::Stored(peer_sequence) => {
                 self.done.insert(sequence);
@@ -384,17 +400,19 @@ impl Push {
             }
             // It had the body already and knows nothing to do with it: the next run tries again.
             RevAnswer::Wanted => {}
-            RevAnswer::Conflict(_) => {
-                let refused = Refused { sequence, revision: Some(revision) };
-                self.failed(core, refused, &id, revision, deleted, refuse::conflict());
+            RevAnswer::Conflict(theirs) => {
+                let crosses = theirs.contains(revision.version());
+                let refused = Refused { crosses, ..Refused::new(sequence, Some(revision)) };
+                let failure = Failure::sent(&id, revision, sequence, deleted, refuse::conflict());
+                self.failed(core, refused, failure, store)?;
             }
             RevAnswer::Failed(error) => {
-                let refused = Refused { sequence, revision: Some(revision) };
-                self.failed(core, refused, &id, revision, deleted, error);
+                let refused = Refused::new(sequence, Some(revision));
+                self.failed(core, refused, Failure::sent(&id, revision, sequence, deleted, error), store)?;
             }
         }
         core.progress.completed += 1;
-        at_peer
+        Ok(at_peer)
     }
 
     /// The answer to a `revs` message has come.
@@ -410,23 +428,32 @@ impl Push {
         &mut self,
         core: &mut Core,
         refused: Refused,
-        id: &str,
-        revision: RevId,
-        deleted: bool,
-        error: ErrorReply,
-    ) {
-        if is_conflict(&error) && self.pulls {
-            return self.conflicts.note(id, refused, &mut self.done);
+        failure: Failure,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let is_conflict = is_conflict(&failure.error);
+        if is_conflict && self.pulls {
+            self.conflicts.note(&failure.id, refused, &mut self.done);
+            return Ok(());
         }
-        if is_final(&error) || is_conflict(&error) {
+        let is_newest = is_newest(core, self.collection, &failure.id, refused.sequence, store)?;
+        if !is_newest || is_final(&failure.error) || is_conflict {
             self.done.insert(refused.sequence);
         }
-        core.failed(self.collection, Failure::sent(id, revision, refused.sequence, deleted, error));
+        if is_newest {
+            core.failed(self.collection, failure);
+        }
+        Ok(())
     }
 
-    /// The run is over: conflicts of which the pull has brought nothing stay for the next one.
-    pub fn tell_conflicts(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        for (id, Refused { sequence, .. }) in self.conflicts.take_all() {
+    /// Everything has come that the peer had: conflicts of which nothing came stay for the next run. `ending`: nothing will.
+    pub fn tell_conflicts(
+        &mut self,
+        core: &mut Core,
+        ending: bool,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        for (id, sequence) in self.conflicts.tell(ending) {
             // The refusal may come after the pull has settled it: then there is another revision here.
             match store.revision(self.feed.id, &id)?.filter(|change| change.sequence == sequence) {
                 Some(change) => {
@@ -434,7 +461,7 @@ impl Push {
                     let failure = Failure::sent(&id, change.vector.id(), sequence, change.deleted, error);
                     core.failed(self.collection, Failure { is_open: true, ..failure });
                 }
-                None => self.done.insert(sequence),
+                None => self.conflicts.settle(&id, &mut self.done),
             }
         }
         Ok(())
@@ -460,12 +487,29 @@ fn not_wanted(
     done: &mut SequenceSet,
     change: &Change,
     error: ErrorReply,
-) {
+    store: &dyn ReplicaStore,
+) -> Result<(), SessionError> {
     let Change { id, sequence, deleted, .. } = change;
-    if is_final(&error) {
+    let is_newest = is_newest(core, collection, id, *sequence, store)?;
+    if !is_newest || is_final(&error) {
         done.insert(*sequence);
     }
-    core.failed(collection, Failure::sent(id, change.vector.id(), *sequence, *deleted, error));
+    if is_newest {
+        core.failed(collection, Failure::sent(id, change.vector.id(), *sequence, *deleted, error));
+    }
+    Ok(())
+}
+
+/// Whether a refused revision is still the one that there is. If the pull has brought another meanwhile, nothing is missing.
+fn is_newest(
+    core: &Core,
+    collection: usize,
+    id: &str,
+    sequence: u64,
+    store: &dyn ReplicaStore,
+) -> Result<bool, SessionError> {
+    let newest = store.revision(core.collections[collection].id, id)?;
+    Ok(newest.is_some_and(|change| change.sequence == sequence))
 }
 
 /// The revision that the peer is known to have had.
@@ -488,7 +532,8 @@ fn propose(
     message.compressed = true;
     single.proposed = true;
     single.lists_in_flight += 1;
-    let changes = proposals.into_iter().map(|(_, change)| change).collect();
+    let known = |(known, change): (Option<RevId>, Change)| Change { remote_ancestor: known, ..change };
+    let changes = proposals.into_iter().map(known).collect();
     core.request(message, Awaiting::Proposals { collection, changes })
 }
 

@@ -35,16 +35,16 @@ impl Active {
             }
             Awaiting::Subscribed { collection } => self.subscribed(core, collection, result),
             Awaiting::Proposals { collection, changes } => {
-                self.proposals_replied(core, collection, changes, result)
+                self.proposals_replied(core, collection, changes, result, store)
             }
             Awaiting::Rev { collection, rev } => {
                 if let Some(push) = &mut self.works[collection].push {
-                    push.rev_answered(core, rev, result.map(|_| ()));
+                    push.rev_answered(core, rev, result.map(|_| ()), store)?;
                 }
                 Ok(())
             }
             Awaiting::Revs { collection, revisions, .. } => {
-                self.revs_replied(core, collection, revisions, result)
+                self.revs_replied(core, collection, revisions, result, store)
             }
             // Only the passive side sends lists.
             Awaiting::Changes { .. } => Ok(()),
@@ -74,13 +74,14 @@ impl Active {
         collection: usize,
         changes: Vec<Change>,
         result: Result<IncomingReply, ErrorReply>,
+        store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         let Some(push) = &mut self.works[collection].push else { return Ok(()) };
         match result {
             Ok(reply) => {
                 let answers = parse_proposals_reply(&reply.body, changes.len())
                     .ok_or(SessionError::Malformed { what: "reply to proposeChanges" })?;
-                push.proposals_answered(core, changes, answers);
+                push.proposals_answered(core, changes, answers, store)?;
             }
             Err(error) if error.domain == "LiteCore" && error.code == 26 => {
                 return Err(SessionError::Versioning);
@@ -99,6 +100,7 @@ impl Active {
         collection: usize,
         revisions: Vec<SentRevision>,
         result: Result<IncomingReply, ErrorReply>,
+        store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         let work = &mut self.works[collection];
         let Some(push) = &mut work.push else { return Ok(()) };
@@ -108,7 +110,7 @@ impl Active {
                 let answers = answer::decode(&reply.body, revisions.len())
                     .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
                 for (revision, answer) in revisions.into_iter().zip(answers) {
-                    let at_peer = push.revision_answered(core, revision, answer);
+                    let at_peer = push.revision_answered(core, revision, answer, store)?;
                     if let (Some(sequence), Some(pull)) = (at_peer, &mut work.pull) {
                         pull.peer_has(sequence);
                     }

@@ -78,7 +78,10 @@ pub(in crate::replicator) fn sort(
                 }
                 refused => refused,
             },
-            Content::Body(_) => refuse_entry(core, collection, &entry),
+            Content::Body(_) => match known_of(core, collection, &entry, on_conflict, store)? {
+                None => refuse_entry(core, collection, &entry),
+                known => known,
+            },
         };
         if answer.is_none() {
             revisions.push(to_incoming(core, collection, entry));
@@ -106,6 +109,21 @@ fn answer_offer(
         (Causality::Conflict, OnConflict::Refuse) if local.vector.crosses(&entry.vector) => RevAnswer::Wanted,
         (Causality::Conflict, OnConflict::Refuse) => RevAnswer::Conflict(local.vector),
     })
+}
+
+/// The answer to a revision that a filter leaves out if the document here makes it needless: it is no failure then.
+fn known_of(
+    core: &Core,
+    collection: usize,
+    entry: &RevEntry,
+    on_conflict: OnConflict,
+    store: &dyn ReplicaStore,
+) -> Result<Option<RevAnswer>, SessionError> {
+    if refuse_reason(core, collection, &entry.id, entry.deleted, &entry.content) != Some(refuse::filtered()) {
+        return Ok(None);
+    }
+    let answer = answer_offer(core, collection, entry, on_conflict, store)?;
+    Ok(Some(answer).filter(|answer| *answer != RevAnswer::Wanted))
 }
 
 /// The answer to a revision that need not be tried.
@@ -168,6 +186,7 @@ fn answer_outcome(outcome: &CommitOutcome) -> RevAnswer {
     match outcome {
         CommitOutcome::Inserted { sequence } => RevAnswer::Stored(*sequence),
         CommitOutcome::AlreadyKnown { .. } => RevAnswer::Known,
+        CommitOutcome::Resolved { sequence, push: false } => RevAnswer::Stored(*sequence),
         // What the resolver made is a revision of its own here; the sender need not know where it stands.
         CommitOutcome::Resolved { .. } => RevAnswer::Known,
         CommitOutcome::Conflict { local } => RevAnswer::Conflict(local.clone()),

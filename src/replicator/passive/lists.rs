@@ -155,7 +155,8 @@ pub(crate) fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Opti
         return None;
     }
     let mut ancestors: Vec<RevId> = Vec::new();
-    if !local.deleted {
+    // Of a tree ID the peer has to know, or the revision that it sends may name another one.
+    if !local.deleted || local.vector.is_tree() {
         ancestors.push(local.vector.id());
     }
     ancestors.extend(local.remote_ancestor.filter(|ancestor| *ancestor != local.vector.id()));

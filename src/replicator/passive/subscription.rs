@@ -224,7 +224,7 @@ impl Subscription {
                 match result {
                     Ok(_) => core.succeeded(Direction::Sent, collection, &rev.id, rev.deleted),
                     // The peer leaves it out on purpose.
-                    Err(error) if error.domain == "HTTP" && error.code == 403 => {
+                    Err(error) if is_filtered(&error) => {
                         core.report(Direction::Sent, collection, &rev.id, rev.deleted, Some(error));
                     }
                     Err(error) => {
@@ -278,7 +278,7 @@ fn list_replied(
     for (change, answer) in changes.into_iter().zip(answers) {
         pushed.answered(change.sequence, !matches!(answer, ListAnswer::Wanted { .. }));
         match answer {
-            ListAnswer::Wanted { .. } => revs.want(Wanted::of(change)),
+            ListAnswer::Wanted { ancestors } => revs.want(Wanted::on_top_of(change, &ancestors)),
             _ => {
                 core.progress.completed += 1;
                 core.settled(Direction::Sent, collection, &change.id);
@@ -286,6 +286,11 @@ fn list_replied(
         }
     }
     Ok(())
+}
+
+/// Whether the peer does not want the document, whatever it is.
+fn is_filtered(error: &ErrorReply) -> bool {
+    error.domain == "HTTP" && error.code == 403
 }
 
 fn revision_answered(
@@ -297,15 +302,29 @@ fn revision_answered(
 ) {
     let SentRevision { id, sequence, deleted, sent, revision } = revision;
     match answer {
-        RevAnswer::Wanted if sent == Sent::Offer => batches.want(Wanted { id, sequence, revision }),
+        RevAnswer::Wanted if sent == Sent::Offer => {
+            batches.want(Wanted { id, sequence, revision, known: None })
+        }
+        RevAnswer::Stored(_) if sent == Sent::Body => {
+            core.progress.completed += 1;
+            core.progress.documents += 1;
+            core.succeeded(Direction::Sent, collection, &id, deleted);
+        }
         RevAnswer::Stored(_) | RevAnswer::Known | RevAnswer::Wanted | RevAnswer::Conflict(_) => {
             core.progress.completed += 1;
-            if sent == Sent::Body {
-                core.progress.documents += 1;
-                core.succeeded(Direction::Sent, collection, &id, deleted);
-            } else if sent == Sent::Offer {
+            if sent != Sent::Gone {
                 core.settled(Direction::Sent, collection, &id);
             }
+            if sent == Sent::Body {
+                // What the peer knew may be older than one of its own that was refused here, and stays listed.
+                core.progress.documents += 1;
+                core.report(Direction::Sent, collection, &id, deleted, None);
+            }
+        }
+        // The peer leaves it out on purpose.
+        RevAnswer::Failed(error) if is_filtered(&error) => {
+            core.progress.completed += 1;
+            core.report(Direction::Sent, collection, &id, deleted, Some(error));
         }
         RevAnswer::Failed(error) => {
             core.progress.completed += 1;

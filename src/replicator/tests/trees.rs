@@ -193,3 +193,32 @@ fn an_older_peer_gets_versions_in_place_of_tree_ids() {
     assert_eq!(entry.vector, VersionVector::new(tree.version()));
     assert_eq!(entry.vector.to_string(), "2cceba90c66@Revision+Tree+Encoding");
 }
+
+/// Of several tree IDs a stock `rev` names one. It is the one that the peer has, whichever side sends: a tombstone, or an
+/// older ancestor. Another would make a conflict of what is a descendant, and lose one of the two.
+#[test]
+fn a_rev_names_the_tree_id_that_the_peer_has() {
+    let line = |n: u32| -> Vec<TreeId> {
+        (1..=n).rev().map(|n| TreeId::new(n, &[n as u8; 20]).expect("an ID")).collect()
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    for (case, sends) in [("pushed", 0), ("pulled", 1)] {
+        let open = |n: usize| {
+            let path = directory.path().join(format!("{case}{n}"));
+            Arc::new(Database::open(path, DatabaseConfig::default()).expect("opens"))
+        };
+        let databases = [open(0), open(1)];
+        for (id, deleted) in [("tombstone", true), ("living", false)] {
+            take(&databases[1 - sends], IncomingRevision { deleted, ..at_tree(id, line(1)) });
+            take(&databases[sends], at_tree(id, line(5)));
+            let collection = databases[sends].default_collection().expect("open");
+            collection.put(id, &json!({"edited": id})).expect("put");
+        }
+        let config = ActiveConfig { extension: false, ..ActiveConfig::default() };
+        let expected: Vec<_> = documents(&databases[sends]).into_iter().collect();
+        sync(1, &databases, 0, 1, config);
+        for database in &databases {
+            assert_eq!(documents(database).into_iter().collect::<Vec<_>>(), expected, "{case}");
+        }
+    }
+}

@@ -349,3 +349,104 @@ fn a_document_too_large_to_be_sent_is_named() {
         }
     }
 }
+
+fn leaves_out(prefix: &'static str) -> ReplicationFilter {
+    Arc::new(move |input: &FilterInput<'_>| !input.id.starts_with(prefix))
+}
+
+/// A conflict of which the pull brings nothing, because the peer keeps its own to itself: a continuous run says so once it
+/// is idle, and once.
+#[test]
+fn a_conflict_that_nothing_settles_is_told_by_a_continuous_run_too() {
+    for (ours, theirs) in COMBINATIONS {
+        let (a, p) = stores();
+        fill(&a, "d", 5);
+        p.advance_clock(1_000);
+        p.put("d00003", r#"{"at":"p"}"#);
+        let offer = PassiveConfig { outgoing_filter: Some(leaves_out("d00003")), ..passive(theirs) };
+        let config = ActiveConfig { continuous: true, ..active(BOTH, ours) };
+        let mut pair = Pair::new(1, config, offer, &a, &p);
+        pair.run_for(std::time::Duration::from_secs(20));
+        assert_eq!(listed(&pair.a), [(Direction::Sent, "d00003".to_owned())], "{ours} {theirs}");
+        assert_eq!(errors(&pair).len(), 1, "{ours} {theirs}: {:?}", errors(&pair));
+        // What the peer gives at last settles it.
+        p.put("d00003", r#"{"at":"p","n":2}"#);
+        let settled = sync(2, &a, &p, active(BOTH, ours), theirs);
+        assert_eq!(unsynced(&settled.a), Unsynced::default(), "{ours} {theirs}");
+    }
+}
+
+/// What the peer's filter refuses and the peer has in a newer revision is no failure, and in no order of messages.
+#[test]
+fn what_a_filter_refuses_needlessly_is_not_told() {
+    for (ours, theirs) in COMBINATIONS {
+        for seed in 0..20 {
+            let (a, p) = stores();
+            fill(&a, "d", 20);
+            sync(seed, &a, &p, active(BOTH, ours), theirs);
+            p.put("d00003", r#"{"newer":true}"#);
+            let offer = PassiveConfig { incoming_filter: Some(leaves_out("d00003")), ..passive(theirs) };
+            // As another peer: nothing is known of what was synced before.
+            let config = ActiveConfig { peer_uid: "another".into(), ..active(BOTH, ours) };
+            let mut pair = Pair::new(seed, config, offer, &a, &p);
+            assert_eq!(pair.run(), Ok(()));
+            assert_eq!(
+                (errors(&pair), unsynced(&pair.a).documents),
+                (Vec::new(), 0),
+                "{ours} {theirs} {seed}"
+            );
+            assert_eq!(a.dump(0), p.dump(0));
+        }
+    }
+}
+
+/// What a filter of the active side leaves out on purpose is on no list, at either side.
+#[test]
+fn what_is_left_out_on_purpose_is_on_no_list() {
+    for (ours, theirs) in COMBINATIONS {
+        let (a, p) = stores();
+        fill(&p, "d", 20);
+        let mut config = active(BOTH, ours);
+        config.collections[0].pull_filter = Some(leaves_out("d00003"));
+        let pair = sync(1, &a, &p, config, theirs);
+        assert_eq!((a.count(), unsynced(&pair.a).documents), (19, 0), "{ours} {theirs}");
+        assert_eq!(unsynced(&pair.p).documents, 0, "{ours} {theirs}");
+    }
+}
+
+/// Whoever stops a continuous run when it is idle hears of a refusal: the run is not idle before it ends with that.
+#[test]
+fn a_continuous_run_that_ends_with_a_refusal_is_not_idle_before() {
+    for (ours, theirs) in COMBINATIONS {
+        let (a, p) = stores();
+        fill(&a, "d", 5);
+        let config = ActiveConfig { continuous: true, ..active(ReplicatorType::Push, ours) };
+        let mut pair = Pair::new(1, config, PassiveConfig { accept_push: false, ..passive(theirs) }, &a, &p);
+        let ended = pair.run();
+        assert!(matches!(&ended, Err(SessionError::Refused { error, .. }) if error.code == 403), "{ended:?}");
+        let idle = SessionEvent::Activity(crate::replicator::event::Activity::Idle);
+        assert!(!pair.a.events.contains(&idle), "{ours} {theirs}: {:?}", pair.a.events);
+    }
+}
+
+/// What is refused stands on both lists, also when the peer is sent an older revision of it, in whatever order.
+#[test]
+fn an_older_revision_that_the_peer_knows_takes_nothing_off_the_list() {
+    for (ours, theirs) in COMBINATIONS {
+        for seed in 0..20 {
+            let (a, p) = stores();
+            fill(&p, "d", 20);
+            sync(seed, &a, &p, active(BOTH, ours), theirs);
+            a.put("d00003", r#"{"newer":true}"#);
+            p.refuse("d00003");
+            let config = ActiveConfig { peer_uid: "another".into(), ..active(BOTH, ours) };
+            let pair = sync(seed, &a, &p, config, theirs);
+            assert_eq!(listed(&pair.a), [(Direction::Sent, "d00003".to_owned())], "{ours} {theirs} {seed}");
+            assert_eq!(
+                listed(&pair.p),
+                [(Direction::Received, "d00003".to_owned())],
+                "{ours} {theirs} {seed}"
+            );
+        }
+    }
+}
