@@ -138,11 +138,16 @@ impl Process {
 
     /// Sends it a signal, and waits for its end.
     pub fn end(mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
+        self.end_of_itself()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: &str) {
         drop(self.stdin.take());
         let kill =
             Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(kill.success());
-        self.end_of_itself()
     }
 
     /// Waits for its end.

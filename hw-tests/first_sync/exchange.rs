@@ -1,5 +1,6 @@
 //! Runs a plan: a real listener and a real replicator over a real socket.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,14 +13,18 @@ use gattway::endpoint::{
     MessageEndpointListenerConfiguration, MessagingError, ProtocolType, ReplicatorConnection,
 };
 use gattway::replicator::config::AccessRule;
-use gattway::replicator::{Direction, Replicator, ReplicatorActivity, ReplicatorConfiguration};
+use gattway::replicator::store::{Conflict, ConflictResolver, Resolution};
+use gattway::replicator::{
+    DefaultResolver, Direction, DocumentReplication, FnResolver, ReplicationFilter, Replicator,
+    ReplicatorActivity, ReplicatorConfiguration, Unsynced, UnsyncedDocument,
+};
 use gattway::secure::{GroupOnly, Identity, Psk};
 use gattway::transport::secure::{
     Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
 };
 use gattway::transport::stream::{Address, StreamConnection, StreamListener};
 
-use super::plan::{ACTIVE, PASSIVE, Plan};
+use super::plan::{ACTIVE, Filter, PASSIVE, Plan, Resolving};
 
 /// How long nothing may end before a run counts as hung; far above what a slow machine needs.
 const PATIENCE: Duration = Duration::from_secs(400);
@@ -34,23 +39,67 @@ pub struct Report {
     pub error: Option<String>,
 }
 
+/// What a side says that is left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LeftOut {
+    pub documents: u64,
+    /// The first of them.
+    pub listed: BTreeSet<Report>,
+    /// Name, and what is wrong with it.
+    pub collections: BTreeSet<(String, String)>,
+}
+
 /// What one run said at its end, and what it cost.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub reports: Vec<Report>,
+    pub left_out: LeftOut,
+    /// The same of the passive side.
+    pub passive_reports: Vec<Report>,
+    pub passive_left_out: LeftOut,
     /// Why the whole ended early.
     pub error: Option<String>,
     /// Documents that went over, by the closing report.
     pub documents: u64,
-    /// Bytes that went over the socket, both ways.
-    pub bytes: u64,
+    /// Bytes that went over the socket, both ways; `None`: nobody has counted.
+    pub bytes: Option<u64>,
+    /// What the command ended with, and the `ok` of its last event.
+    pub exit: Option<(i32, bool)>,
+}
+
+impl From<&DocumentReplication> for Report {
+    fn from(document: &DocumentReplication) -> Report {
+        Report {
+            collection: full_name(&document.collection),
+            id: document.id.clone(),
+            sent: document.direction == Direction::Sent,
+            error: document.error.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<&Unsynced> for LeftOut {
+    fn from(unsynced: &Unsynced) -> LeftOut {
+        let listed = |document: &UnsyncedDocument| Report {
+            collection: document.collection.clone(),
+            id: document.id.clone(),
+            sent: document.direction == Direction::Sent,
+            error: Some(document.error.to_string()),
+        };
+        let lacks = unsynced.collections.iter().map(|lack| (lack.name.clone(), lack.lack.to_string()));
+        LeftOut {
+            documents: unsynced.documents,
+            listed: unsynced.listed.iter().map(listed).collect(),
+            collections: lacks.collect(),
+        }
+    }
 }
 
 /// One replication from its beginning to its end.
-pub fn run(plan: &Plan, databases: &[Database; 2], directory: &Path) -> Outcome {
+pub fn run(plan: &Plan, active: &Database, passive: &Database, directory: &Path) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
-        let both = replicate(plan, databases, directory);
+        let both = replicate(plan, active, passive, directory);
         tokio::time::timeout(PATIENCE, both)
             .await
             .unwrap_or_else(|_| panic!("it has not ended within {PATIENCE:?}"))
@@ -59,27 +108,26 @@ pub fn run(plan: &Plan, databases: &[Database; 2], directory: &Path) -> Outcome 
     outcome
 }
 
-async fn replicate(plan: &Plan, databases: &[Database; 2], directory: &Path) -> Outcome {
+async fn replicate(plan: &Plan, active: &Database, passive: &Database, directory: &Path) -> Outcome {
     let address = match plan.tcp {
         true => Address::Tcp("127.0.0.1:0".into()),
         false => Address::Unix(directory.join("socket")),
     };
     let bytes = Arc::new(AtomicU64::new(0));
-    let listener = Arc::new(MessageEndpointListener::new(passive(plan, &databases[PASSIVE])));
+    let listener = Arc::new(MessageEndpointListener::new(passive_side(plan, passive)));
+    let (passive_reports, passive_left_out) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::default()));
+    let (told, left_out) = (Arc::clone(&passive_reports), Arc::clone(&passive_left_out));
+    listener.add_document_listener(move |told_of| told.lock().unwrap().push(Report::from(&told_of.document)));
+    listener.add_change_listener(move |change| {
+        *left_out.lock().unwrap() = LeftOut::from(&*change.status.unsynced);
+    });
     let socket = StreamListener::bind(address).await.unwrap();
     let address = socket.local_address().clone();
     let accepting = tokio::spawn(accept(socket, plan.clone(), Arc::clone(&listener), Arc::clone(&bytes)));
-    let replicator = active(plan, &databases[ACTIVE], address, &bytes);
+    let replicator = active_side(plan, active, address, &bytes);
     let reports = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&reports);
-    replicator.add_document_listener(move |document| {
-        told.lock().unwrap().push(Report {
-            collection: full_name(&document.collection),
-            id: document.id.clone(),
-            sent: document.direction == Direction::Sent,
-            error: document.error.as_ref().map(ToString::to_string),
-        });
-    });
+    replicator.add_document_listener(move |document| told.lock().unwrap().push(Report::from(document)));
     replicator.start();
     if plan.continuous {
         let done = |activity| matches!(activity, ReplicatorActivity::Idle | ReplicatorActivity::Stopped);
@@ -90,25 +138,31 @@ async fn replicate(plan: &Plan, databases: &[Database; 2], directory: &Path) -> 
     listener.close_all();
     listener.wait_until_closed().await;
     accepting.abort();
-    let reports = std::mem::take(&mut *reports.lock().unwrap());
+    let taken = |reports: &Mutex<Vec<Report>>| std::mem::take(&mut *reports.lock().unwrap());
     Outcome {
-        reports,
+        reports: taken(&reports),
+        left_out: LeftOut::from(&*status.unsynced),
+        passive_reports: taken(&passive_reports),
+        passive_left_out: std::mem::take(&mut *passive_left_out.lock().unwrap()),
         error: status.error.map(|error| error.to_string()),
         documents: status.progress.documents,
-        bytes: bytes.load(Ordering::Relaxed),
+        bytes: Some(bytes.load(Ordering::Relaxed)),
+        exit: None,
     }
 }
 
-fn passive(plan: &Plan, database: &Database) -> MessageEndpointListenerConfiguration {
+fn passive_side(plan: &Plan, database: &Database) -> MessageEndpointListenerConfiguration {
     let names = plan.collections.iter().filter(|collection| collection.at[PASSIVE]);
     let mut config =
         MessageEndpointListenerConfiguration::new(Arc::new(database.clone()), ProtocolType::ByteStream)
             .with_collections(names.map(|collection| collection.name.clone()));
     config.extension = plan.extension[PASSIVE];
+    config.incoming_filter = plan.incoming.map(passing);
+    config.outgoing_filter = plan.outgoing.map(passing);
     config
 }
 
-fn active(plan: &Plan, database: &Database, address: Address, bytes: &Arc<AtomicU64>) -> Replicator {
+fn active_side(plan: &Plan, database: &Database, address: Address, bytes: &Arc<AtomicU64>) -> Replicator {
     let (bytes, secure) = (Arc::clone(bytes), plan.secure.then(|| security(plan, ACTIVE)));
     let connect = move |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> {
         let stream = Counted::new(StreamConnection::connect(address.clone()), &bytes);
@@ -121,12 +175,41 @@ fn active(plan: &Plan, database: &Database, address: Address, bytes: &Arc<Atomic
     let names = plan.collections.iter().filter(|collection| collection.at[ACTIVE]);
     let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(database.clone()))
         .with_collections(names.map(|collection| collection.name.clone()));
+    let asked = plan.collections.iter().filter(|collection| collection.at[ACTIVE]);
+    for (collection, asked) in config.collections.iter_mut().zip(asked) {
+        collection.optional = plan.optional;
+        collection.push_filter = asked.push_filter.map(passing);
+        collection.pull_filter = asked.pull_filter.map(passing);
+        collection.document_ids = asked.document_ids();
+    }
+    config.resolver = resolver(plan.resolver);
     config.replicator_type = plan.direction;
     config.continuous = plan.continuous;
     config.extension = plan.extension[ACTIVE];
     // Nothing here may need a second connection.
     config.max_attempts = Some(1);
     Replicator::new(config)
+}
+
+fn passing(filter: Filter) -> ReplicationFilter {
+    Arc::new(move |input| filter.passes(input.id))
+}
+
+fn resolver(resolving: Resolving) -> Arc<dyn ConflictResolver> {
+    match resolving {
+        Resolving::Default => Arc::new(DefaultResolver),
+        Resolving::Failing(filter) => {
+            Arc::new(FnResolver(move |conflict: &Conflict<'_>| match filter.passes(conflict.id) {
+                true => DefaultResolver.resolve(conflict),
+                false => Err("too hard".to_owned()),
+            }))
+        }
+        Resolving::Merging => Arc::new(FnResolver(|conflict: &Conflict<'_>| {
+            let ids = serde_json::json!({ "merged": conflict.id });
+            Ok(Resolution::Merge(ids.as_object().cloned().unwrap_or_default()))
+        })),
+        Resolving::Deleting => Arc::new(FnResolver(|_: &Conflict<'_>| Ok(Resolution::Delete))),
+    }
 }
 
 fn security(plan: &Plan, side: usize) -> SecureConnectionConfig {

@@ -1,22 +1,24 @@
-//! Makes the two databases of a plan, with the past that it tells: edits here, there and elsewhere, and what came from
-//! where.
+//! Makes the databases of a plan, with the past that it tells: edits here, there and elsewhere, and what came from where.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use gattway::database::revision::{SourceId, Version, VersionVector};
+use gattway::database::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
 use gattway::database::{Database, DatabaseConfig, DatabaseError, Durability, SimulatedDisk};
 use gattway::replicator::DefaultResolver;
 use gattway::replicator::store::{CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore};
 
-use super::plan::{ACTIVE, CollectionPlan, DocumentPlan, PASSIVE, Plan, Step};
+use super::history::Step;
+use super::plan::{ACTIVE, CollectionPlan, DocumentPlan, PASSIVE, Plan};
 use super::values;
 
 /// The two databases, open, in directories of their own.
 pub struct Pair {
     pub directory: tempfile::TempDir,
-    pub databases: [Database; 2],
+    pub databases: Vec<Database>,
+    /// Another that has written into both, if there is one; in memory.
+    pub third: Option<Database>,
     /// Writes that were refused where they entered, and revisions of others that were.
     pub refused: u64,
 }
@@ -48,13 +50,22 @@ impl Pair {
         for collection in &plan.collections {
             refused += fill(&databases, collection);
         }
-        databases.truncate(2);
+        let third = databases.drain(2..).next();
         if plan.reopened {
             databases.drain(..).for_each(|database| database.close());
             databases = (0..2).map(|side| open(side, plan.durability[side])).collect();
         }
-        let [active, passive] = databases.try_into().unwrap_or_else(|_| unreachable!("there are two"));
-        Pair { directory, databases: [active, passive], refused: refused as u64 }
+        Pair { directory, databases, third, refused: refused as u64 }
+    }
+
+    /// Closes both while `others` have them, and opens them again.
+    pub fn lend<T>(&mut self, plan: &Plan, others: impl FnOnce(&Path) -> T) -> T {
+        self.databases.drain(..).for_each(|database| database.close());
+        let result = others(self.directory.path());
+        let open =
+            |side| Database::open(path(self.directory.path(), side), config(plan.durability[side])).unwrap();
+        self.databases = vec![open(ACTIVE), open(PASSIVE)];
+        result
     }
 }
 
@@ -81,7 +92,7 @@ fn wall() -> u64 {
 /// Lets the past of one collection happen, step by step in all of its documents; gives the number of refusals.
 fn fill(databases: &[Database], collection: &CollectionPlan) -> usize {
     for (n, database) in databases.iter().enumerate() {
-        if n >= 2 || collection.at[n] {
+        if has(collection, n) {
             database.create_collection(&collection.name).unwrap();
         }
     }
@@ -91,7 +102,7 @@ fn fill(databases: &[Database], collection: &CollectionPlan) -> usize {
         let mut arrivals: Vec<Vec<IncomingRevision>> = vec![Vec::new(); databases.len()];
         for document in &collection.documents {
             let Some(step) = document.steps.get(n) else { continue };
-            refused += usize::from(!take(databases, &collection.name, document, *step, &mut arrivals));
+            refused += usize::from(!take(databases, collection, document, *step, &mut arrivals));
         }
         for (database, revisions) in databases.iter().zip(arrivals) {
             if !revisions.is_empty() {
@@ -102,61 +113,67 @@ fn fill(databases: &[Database], collection: &CollectionPlan) -> usize {
     refused
 }
 
+/// Whether a database has a collection in the plan. The default one is there in any case.
+fn has(collection: &CollectionPlan, place: usize) -> bool {
+    place >= 2 || collection.at[place]
+}
+
 /// Takes one step, or adds to what arrives; `false` if it was refused.
 fn take(
     databases: &[Database],
-    collection: &str,
+    collection: &CollectionPlan,
     document: &DocumentPlan,
     step: Step,
     arrivals: &mut [Vec<IncomingRevision>],
 ) -> bool {
     let id = document.id.as_str();
+    let at =
+        |place: usize| has(collection, place).then(|| databases[place].collection(&collection.name).unwrap());
+    let incoming = |to: usize, vector, deleted, body| {
+        let collection = ReplicaStore::collection(&databases[to], &collection.name).unwrap();
+        IncomingRevision { collection, id: id.to_owned(), vector, deleted, body }
+    };
     match step {
-        Step::Put { at, size, seed } => {
-            let Some(collection) = databases[at].collection(collection) else { return true };
+        Step::Put { at: place, size, seed } => {
+            let Some(collection) = at(place) else { return true };
             let mut rng = Rng::with_seed(seed);
             let body = values::body(&mut rng, size);
             let saved = collection.put_json(id, body.as_bytes());
             if saved.is_ok() {
                 is_as_written(&collection.get(id).unwrap().unwrap(), &body);
             }
-            is_accepted(saved)
+            return is_accepted(saved);
         }
-        Step::Delete { at } => {
-            let Some(collection) = databases[at].collection(collection) else { return true };
-            is_accepted(collection.delete(id))
+        Step::Delete { at: place } => {
+            let Some(collection) = at(place) else { return true };
+            return is_accepted(collection.delete(id));
         }
-        Step::Purge { at } => {
-            let Some(collection) = databases[at].collection(collection) else { return true };
-            is_accepted(collection.purge(id))
+        Step::Purge { at: place } => {
+            let Some(collection) = at(place) else { return true };
+            return is_accepted(collection.purge(id));
         }
-        Step::Copy { from, to } => {
-            let source = ReplicaStore::collection(&databases[from], collection);
-            let target = ReplicaStore::collection(&databases[to], collection);
-            let (Some(source), Some(target)) = (source, target) else { return true };
-            let Some(change) = databases[from].document(source, id).unwrap() else { return true };
-            arrivals[to].push(IncomingRevision {
-                collection: target,
-                id: change.id,
-                vector: change.vector,
-                deleted: change.deleted,
-                body: change.body.unwrap(),
-            });
-            true
+        Step::Copy { from, to } if has(collection, from) && has(collection, to) => {
+            let source = ReplicaStore::collection(&databases[from], &collection.name).unwrap();
+            if let Some(change) = databases[from].document(source, id).unwrap() {
+                arrivals[to].push(incoming(to, change.vector, change.deleted, change.body.unwrap()));
+            }
         }
-        Step::Crowd { to, authors, seed } => {
-            let Some(target) = ReplicaStore::collection(&databases[to], collection) else { return true };
+        Step::Crowd { to, authors, seed } if has(collection, to) => {
             let mut rng = Rng::with_seed(seed);
-            arrivals[to].push(IncomingRevision {
-                collection: target,
-                id: id.to_owned(),
-                vector: crowd(&mut rng, authors),
-                deleted: false,
-                body: values::body(&mut rng, 0).into(),
-            });
-            true
+            let vector = crowd(&mut rng, authors);
+            arrivals[to].push(incoming(to, vector, false, values::body(&mut rng, 0).into()));
         }
+        Step::Tree { to, generation, common, seed, branch } if has(collection, to) => {
+            let mut rng = Rng::with_seed(seed ^ if generation > common { branch + 1 } else { 0 });
+            rng = Rng::with_seed(rng.u64(..) ^ u64::from(generation));
+            let (deleted, body) = (rng.u8(..5) == 0, values::body(&mut rng, 0));
+            let body = if deleted { "{}".to_owned() } else { body };
+            let vector = tree(generation, common, seed, branch);
+            arrivals[to].push(incoming(to, vector, deleted, body.into()));
+        }
+        Step::Copy { .. } | Step::Crowd { .. } | Step::Tree { .. } => {}
     }
+    true
 }
 
 /// The revision of a document that so many have edited one after the other.
@@ -166,10 +183,24 @@ fn crowd(rng: &mut Rng, authors: usize) -> VersionVector {
         time += rng.u64(1..1_000_000_000);
         Version { time, source: source(rng) }
     };
-    let mut vector = VersionVector::new(next(rng));
-    for _ in 1..authors {
-        vector = vector.edited(next(rng));
-    }
+    let mut versions: Vec<Version> = (0..authors).map(|_| next(rng)).collect();
+    versions.reverse();
+    versions.truncate(VERSIONS_MAX);
+    let mut vector = VersionVector::new(versions.remove(0));
+    vector.history = versions;
+    vector
+}
+
+/// The revision that an upgraded database has in this generation, with its ancestors.
+fn tree(generation: u32, common: u32, seed: u64, branch: u64) -> VersionVector {
+    let id = |generation: u32| {
+        let mut digest = [0; 20];
+        let seed = if generation > common { seed.wrapping_add(branch + 1) } else { seed };
+        Rng::with_seed(seed.wrapping_mul(31).wrapping_add(generation.into())).fill(&mut digest);
+        TreeId::new(generation, &digest).unwrap()
+    };
+    let mut vector = VersionVector::at_tree(id(generation));
+    vector.trees.extend((1..generation).rev().map(id));
     vector
 }
 
@@ -202,7 +233,10 @@ fn arrive(database: &Database, revisions: &[IncomingRevision]) -> usize {
     let outcomes = database.commit(revisions, ConflictPolicy::Resolve(&DefaultResolver)).unwrap();
     let is_refused = |outcome: &&CommitOutcome| match outcome {
         CommitOutcome::Rejected(
-            Rejection::BadBody(_) | Rejection::BadId { .. } | Rejection::TooLarge { .. },
+            Rejection::BadBody(_)
+            | Rejection::BadId { .. }
+            | Rejection::TooLarge { .. }
+            | Rejection::MissingBlob { .. },
         ) => true,
         CommitOutcome::Rejected(other) => panic!("a revision was refused: {other}"),
         _ => false,

@@ -1,15 +1,21 @@
 //! What one seed means: two databases with a past, what lies between them, and who may do what.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use fastrand::Rng;
 use gattway::database::Durability;
 use gattway::replicator::ReplicatorType;
 use gattway::replicator::config::CollectionAccess;
 
+use super::history::{self, Step};
 use super::values;
 
 /// Databases in a plan: the active side, the passive side, and others that have written into both.
 pub const ACTIVE: usize = 0;
 pub const PASSIVE: usize = 1;
+
+/// May do everything.
+const FULL: CollectionAccess = CollectionAccess { push: true, pull: true };
 
 /// One first sync.
 #[derive(Clone, Debug)]
@@ -29,6 +35,16 @@ pub struct Plan {
     pub skew_s: Vec<i64>,
     /// The databases are closed and opened between the writes and the sync.
     pub reopened: bool,
+    /// By the commands `serve` and `sync`, in processes of their own.
+    pub commands: bool,
+    /// The run goes on without what the peer lacks or refuses.
+    pub optional: bool,
+    pub resolver: Resolving,
+    /// Filters of the passive side: what it takes, what it offers.
+    pub incoming: Option<Filter>,
+    pub outgoing: Option<Filter>,
+    /// A third database syncs with the passive side afterwards, and the active one once more.
+    pub third: bool,
 }
 
 /// One collection.
@@ -39,6 +55,11 @@ pub struct CollectionPlan {
     pub at: [bool; 2],
     /// What the passive side lets the active one do.
     pub access: CollectionAccess,
+    /// Filters of the active side.
+    pub push_filter: Option<Filter>,
+    pub pull_filter: Option<Filter>,
+    /// Only documents that pass are asked for and sent, by their IDs.
+    pub only: Option<Filter>,
     pub documents: Vec<DocumentPlan>,
 }
 
@@ -49,31 +70,35 @@ pub struct DocumentPlan {
     pub steps: Vec<Step>,
 }
 
-/// Something that happened to a document; places are indices of databases.
+/// Some documents pass, by their IDs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
-    Put {
-        at: usize,
-        size: usize,
-        seed: u64,
-    },
-    Delete {
-        at: usize,
-    },
-    Purge {
-        at: usize,
-    },
-    /// The revision of one database comes to another, as replication brings it.
-    Copy {
-        from: usize,
-        to: usize,
-    },
-    /// So many others have edited it, one after the other, and the last revision comes to `to`.
-    Crowd {
-        to: usize,
-        authors: usize,
-        seed: u64,
-    },
+pub struct Filter {
+    pub salt: u64,
+    /// Of ten.
+    pub passing: u64,
+}
+
+impl Filter {
+    fn random(rng: &mut Rng) -> Filter {
+        Filter { salt: rng.u64(..), passing: rng.u64(0..10) }
+    }
+
+    pub fn passes(self, id: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (self.salt, id).hash(&mut hasher);
+        hasher.finish() % 10 < self.passing
+    }
+}
+
+/// How the active side decides conflicts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Resolving {
+    Default,
+    /// By default, and some it cannot.
+    Failing(Filter),
+    /// Into a body that neither side has.
+    Merging,
+    Deleting,
 }
 
 impl Plan {
@@ -99,11 +124,19 @@ impl Plan {
             durability: [durability(rng), durability(rng)],
             skew_s: (0..databases).map(|_| if rng.bool() { 0 } else { rng.i64(-100_000..50) }).collect(),
             reopened: rng.u8(..4) > 0,
+            commands: rng.u8(..20) == 0,
+            optional: rng.u8(..6) > 0,
+            resolver: Resolving::Default,
+            incoming: None,
+            outgoing: None,
+            third: rng.u8(..6) == 0,
         };
-        // What is written with relaxed durability is given time to reach the medium.
-        plan.reopened |= plan.durability.contains(&Durability::Relaxed);
         plan.add_collections(rng);
         plan.add_documents(rng, databases);
+        plan.restrict(rng);
+        if plan.commands {
+            plan.restrict_to_commands(rng);
+        }
         plan
     }
 
@@ -121,13 +154,7 @@ impl Plan {
                 2 => format!("plant.readings_{n}"),
                 _ => format!("scope-{}.{}", rng.u8(..3), "x".repeat(1 + n * 12)),
             };
-            let full = CollectionAccess { push: true, pull: true };
-            self.collections.push(CollectionPlan {
-                name,
-                at: [true; 2],
-                access: full,
-                documents: Vec::new(),
-            });
+            self.collections.push(CollectionPlan::new(name));
         }
     }
 
@@ -142,22 +169,17 @@ impl Plan {
         for n in 0..total {
             let collection = rng.usize(..self.collections.len());
             let id = values::id(rng, n);
-            let steps = past(rng, databases);
+            let steps = history::any(rng, databases);
             self.add(collection, DocumentPlan { id, steps });
         }
-        if rng.u8(..20) == 0 {
+        if rng.u8(..30) == 0 {
             let collection = rng.usize(..self.collections.len());
             let put = Step::Put { at: rng.usize(..2), size: values::big_size(rng), seed: rng.u64(..) };
             self.add(collection, DocumentPlan { id: "big".into(), steps: vec![put] });
         }
         if rng.u8(..12) == 0 {
-            let authors = if rng.bool() { rng.usize(2..40) } else { rng.usize(200..250) };
-            let to = rng.usize(..2);
-            let mut steps = vec![Step::Crowd { to, authors, seed: rng.u64(..) }];
-            if rng.bool() {
-                steps.push(Step::Put { at: to, size: 0, seed: rng.u64(..) });
-            }
             let collection = rng.usize(..self.collections.len());
+            let steps = history::of_a_crowd(rng);
             self.add(collection, DocumentPlan { id: "everybody's".into(), steps });
         }
     }
@@ -170,6 +192,72 @@ impl Plan {
         }
     }
 
+    /// Most syncs are of everything; the others leave something out, in one of the ways that there are.
+    fn restrict(&mut self, rng: &mut Rng) {
+        let some = |rng: &mut Rng| (rng.u8(..3) == 0).then(|| Filter::random(rng));
+        match rng.u8(..20) {
+            0..2 => {
+                for collection in &mut self.collections {
+                    collection.access = match rng.u8(..6) {
+                        0..2 => CollectionAccess { push: false, pull: true },
+                        2..4 => CollectionAccess { push: true, pull: false },
+                        4 => CollectionAccess { push: false, pull: false },
+                        _ => FULL,
+                    };
+                }
+            }
+            2..4 => {
+                for collection in &mut self.collections {
+                    collection.at = match rng.u8(..5) {
+                        0 => [true, false],
+                        1 => [false, true],
+                        _ => [true; 2],
+                    };
+                }
+            }
+            4..6 => {
+                for collection in &mut self.collections {
+                    (collection.push_filter, collection.pull_filter) = (some(rng), some(rng));
+                }
+                (self.incoming, self.outgoing) = (some(rng), some(rng));
+            }
+            6 => {
+                for collection in &mut self.collections {
+                    collection.only = some(rng);
+                }
+            }
+            7..9 => {
+                self.resolver = match rng.u8(..4) {
+                    0..2 => Resolving::Failing(Filter::random(rng)),
+                    2 => Resolving::Merging,
+                    _ => Resolving::Deleting,
+                };
+            }
+            _ => {}
+        }
+        if self.collections.iter().all(|collection| !collection.at[ACTIVE]) {
+            self.collections[0].at[ACTIVE] = true;
+        }
+    }
+
+    /// What the commands have words for.
+    fn restrict_to_commands(&mut self, rng: &mut Rng) {
+        (self.tcp, self.extension, self.continuous, self.optional) = (true, [true; 2], false, true);
+        (self.resolver, self.incoming, self.outgoing, self.third) = (Resolving::Default, None, None, false);
+        let push = rng.u8(..4) > u8::from(self.direction == ReplicatorType::Push);
+        // Every database has the default collection, and all that a database has is synced.
+        if self.collections.iter().all(|collection| collection.name != "_default") {
+            self.collections.push(CollectionPlan::new("_default".into()));
+        }
+        for collection in &mut self.collections {
+            (collection.push_filter, collection.pull_filter, collection.only) = (None, None, None);
+            collection.access = CollectionAccess { push, pull: true };
+            if collection.name == "_default" {
+                collection.at = [true; 2];
+            }
+        }
+    }
+
     /// How many databases there are.
     pub fn databases(&self) -> usize {
         self.skew_s.len()
@@ -179,62 +267,58 @@ impl Plan {
     pub fn is_extended(&self) -> bool {
         self.extension == [true; 2]
     }
-}
 
-/// What may have happened to a document before.
-fn past(rng: &mut Rng, databases: usize) -> Vec<Step> {
-    let put = |at: usize, rng: &mut Rng| Step::Put { at, size: values::size(rng), seed: rng.u64(..) };
-    let side = rng.usize(..2);
-    let other = 1 - side;
-    let author = rng.usize(..databases);
-    match rng.u8(..16) {
-        0..4 => vec![put(side, rng)],
-        4 => vec![put(side, rng), Step::Delete { at: side }],
-        5 => vec![put(side, rng), put(other, rng)],
-        6 => vec![put(side, rng), Step::Copy { from: side, to: other }],
-        7 => vec![put(side, rng), Step::Copy { from: side, to: other }, put(other, rng)],
-        8 => vec![put(side, rng), Step::Copy { from: side, to: other }, put(side, rng), put(other, rng)],
-        9 => vec![
-            put(side, rng),
-            Step::Copy { from: side, to: other },
-            Step::Delete { at: side },
-            put(other, rng),
-        ],
-        10 => vec![
-            put(author, rng),
-            Step::Copy { from: author, to: ACTIVE },
-            Step::Copy { from: author, to: PASSIVE },
-            put(side, rng),
-            Step::Delete { at: other },
-        ],
-        11 => vec![put(side, rng), Step::Copy { from: side, to: other }, Step::Purge { at: side }],
-        _ => (0..rng.usize(1..14)).map(|_| any_step(rng, databases)).collect(),
+    /// Whether conflicts are resolved in one run and pushed in the next.
+    pub fn pushes_resolutions_later(&self) -> bool {
+        !self.is_extended() && !self.continuous
     }
-}
 
-fn any_step(rng: &mut Rng, databases: usize) -> Step {
-    let at = rng.usize(..databases);
-    let to = (at + rng.usize(1..databases)) % databases;
-    match rng.u8(..10) {
-        0..4 => Step::Put { at, size: values::size(rng), seed: rng.u64(..) },
-        4 => Step::Delete { at },
-        _ => Step::Copy { from: at, to },
+    /// The same with the third database as the active one, which has all collections.
+    pub fn of_the_third(&self) -> Plan {
+        let mut plan = self.clone();
+        plan.collections.iter_mut().for_each(|collection| collection.at[ACTIVE] = true);
+        plan
     }
-}
 
-impl Plan {
+    pub fn documents(&self) -> usize {
+        self.collections.iter().map(|collection| collection.documents.len()).sum()
+    }
+
     /// The plan in one line.
     pub fn summary(&self) -> String {
-        let documents: usize = self.collections.iter().map(|collection| collection.documents.len()).sum();
         format!(
-            "{} collections, {documents} documents, {:?}, {}, {}, {}, {}, {:?}",
+            "{} collections, {} documents, {:?}, {}, {}, {}, {}{}, {:?}, {:?}",
             self.collections.len(),
+            self.documents(),
             self.direction,
             if self.continuous { "continuous" } else { "once" },
             if self.tcp { "tcp" } else { "unix" },
             if self.secure { "secure" } else { "plain" },
             if self.is_extended() { "extension" } else { "stock" },
+            if self.commands { ", commands" } else { "" },
             self.durability,
+            self.resolver,
         )
+    }
+}
+
+impl CollectionPlan {
+    fn new(name: String) -> CollectionPlan {
+        CollectionPlan {
+            name,
+            at: [true; 2],
+            access: FULL,
+            push_filter: None,
+            pull_filter: None,
+            only: None,
+            documents: Vec::new(),
+        }
+    }
+
+    /// Documents that are asked for and sent; `None`: all.
+    pub fn document_ids(&self) -> Option<Vec<String>> {
+        let only = self.only?;
+        let ids = self.documents.iter().map(|document| &document.id);
+        Some(ids.filter(|id| only.passes(id)).cloned().collect())
     }
 }

@@ -1,6 +1,9 @@
 //! Odd things that people store: document IDs, bodies as JSON text, sizes.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fastrand::Rng;
+use gattway::database::DOCUMENT_BODY_MAX;
 
 /// Characters that text is made of, by how it goes wrong elsewhere.
 const ALPHABETS: [&str; 12] = [
@@ -119,6 +122,9 @@ pub fn body(rng: &mut Rng, size: usize) -> String {
         4 => fields.push(("huge".into(), HUGE_NUMBERS[rng.usize(..HUGE_NUMBERS.len())].into())),
         5 => fields.push(("deep".into(), nested(rng.usize(95..110)))),
         7 => fields.extend([("twice".into(), "1".into()), ("twice".into(), "2".into())]),
+        13..17 => fields.push(("picture".into(), blob(rng))),
+        // Looks like one, and names nothing.
+        17 => fields.push(("picture".into(), r#"{"@type":"blob","length":3}"#.into())),
         8..13 => fields.push(("deep".into(), nested(rng.usize(20..98)))),
         _ => {}
     }
@@ -137,6 +143,18 @@ pub fn body(rng: &mut Rng, size: usize) -> String {
     }
     json.push('}');
     json
+}
+
+/// The name of a blob, somewhere in a value.
+fn blob(rng: &mut Rng) -> String {
+    let mut sha1 = [0; 20];
+    rng.fill(&mut sha1);
+    let (key, kind) = (quoted(rng, "@type"), quoted(rng, "blob"));
+    let blob = format!(r#"{{{key}:{kind},"digest":"sha1-{}","length":40}}"#, STANDARD.encode(sha1));
+    match rng.u8(..3) {
+        0 => format!(r#"[1,{{"deeper":{blob}}}]"#),
+        _ => blob,
+    }
 }
 
 /// A value of any kind.
@@ -232,7 +250,13 @@ pub fn size(rng: &mut Rng) -> usize {
     }
 }
 
-/// The size of a plan's one big document.
+/// The size of a plan's one big document: up to the largest that there may be, and just around it.
 pub fn big_size(rng: &mut Rng) -> usize {
-    rng.usize(1 << 20..4 << 20)
+    match rng.u8(..10) {
+        0..5 => rng.usize(1 << 20..4 << 20),
+        5..8 => rng.usize(4 << 20..DOCUMENT_BODY_MAX),
+        // The body is a little off what was asked for: some are taken, some are refused.
+        8 => rng.usize(DOCUMENT_BODY_MAX - 3..DOCUMENT_BODY_MAX + 3),
+        _ => rng.usize(DOCUMENT_BODY_MAX..21 << 20),
+    }
 }
