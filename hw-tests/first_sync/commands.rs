@@ -44,7 +44,8 @@ pub fn run(plan: &Plan, directory: &Path) -> Outcome {
             let code = ended.code.unwrap();
             outcome.exit = Some((code, event["ok"].as_bool().unwrap()));
             // With 7 the run has come to its end.
-            outcome.error = event["error"].as_str().filter(|_| code != 7).map(str::to_owned);
+            let error = event["error"].as_str().filter(|_| code != 7);
+            outcome.error = error.map(|error| error.replace(&address, "the passive side"));
         }
     }
     assert!(outcome.exit.is_some(), "no last event: {ended:?}");

@@ -113,6 +113,18 @@ pub fn relation(a: &VersionVector, b: &VersionVector) -> Relation {
     }
 }
 
+/// Whether revisions of a document cross. The passive side then puts its own into its feed once more, perhaps behind the end of
+/// what the active side still hears, so that the next run begins before that.
+pub fn crosses(both: &Both) -> bool {
+    both[0].iter().any(|(name, documents)| {
+        let there = both[1].get(name);
+        let other = |id: &str| there.and_then(|there| there.get(id));
+        documents.iter().any(|(id, found)| {
+            other(id).is_some_and(|other| relation(&found.vector, &other.vector) == Relation::Crossing)
+        })
+    })
+}
+
 /// Whether it is a revision of a tree, unchanged since.
 pub fn is_tree(vector: &VersionVector) -> bool {
     vector.current.source == TREE_SOURCE && vector.merged.is_empty() && vector.history.is_empty()

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fastrand::Rng;
-use gattway::database::Durability;
+use gattway::database::{DOCUMENT_BODY_MAX, Durability};
 use gattway::replicator::ReplicatorType;
 use gattway::replicator::config::CollectionAccess;
 
@@ -278,6 +278,14 @@ impl Plan {
         let mut plan = self.clone();
         plan.collections.iter_mut().for_each(|collection| collection.at[ACTIVE] = true);
         plan
+    }
+
+    /// Whether there is a document of about the largest size, and little beside it.
+    pub fn has_a_largest_document(&self) -> bool {
+        let sizes = (DOCUMENT_BODY_MAX - 4_000)..DOCUMENT_BODY_MAX;
+        let is_largest = |step: &Step| matches!(step, Step::Put { size, .. } if sizes.contains(size));
+        let mut documents = self.collections.iter().flat_map(|collection| &collection.documents);
+        self.documents() < 60 && documents.any(|document| document.steps.iter().any(is_largest))
     }
 
     pub fn documents(&self) -> usize {

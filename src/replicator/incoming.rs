@@ -35,13 +35,18 @@ pub(super) fn parse_rev(
     }
     let deleted = request.properties.get_bool("deleted");
     let body = request.body.clone();
+    let collection = core.collections[collection].id;
+    Ok(IncomingRevision { collection, id: id.to_owned(), vector, deleted, body })
+}
+
+/// Whether the filter of this side lets a revision in.
+pub(super) fn passes(core: &Core, collection: usize, revision: &IncomingRevision) -> bool {
     let target = &core.collections[collection];
-    if let Some(filter) = &target.incoming_filter
-        && !filter(&FilterInput { collection: &target.name, id, deleted, body: &body })
-    {
-        return Err(refuse::filtered());
-    }
-    Ok(IncomingRevision { collection: target.id, id: id.to_owned(), vector, deleted, body })
+    let IncomingRevision { id, deleted, body, .. } = revision;
+    target
+        .incoming_filter
+        .as_ref()
+        .is_none_or(|filter| filter(&FilterInput { collection: &target.name, id, deleted: *deleted, body }))
 }
 
 fn parse_vector(rev: &str, history: &str) -> Result<VersionVector, ErrorReply> {

@@ -158,6 +158,8 @@ impl RevSender {
                 continue;
             };
             change.remote_ancestor = wanted.known.or(change.remote_ancestor);
+            // Where it was listed. The same revision may stand in the feed once more by now, and the peer waits for this place.
+            change.sequence = wanted.sequence;
             let message = write_rev(index.as_deref(), &change, no_conflicts);
             let bytes = message.body.len();
             self.in_flight += 1;

@@ -262,7 +262,8 @@ impl Active {
         let saving = self.works.iter().filter(|work| work.checkpointer.is_saving()).count();
         let quiet = core.inbox.is_empty() && core.awaiting_count() == saving;
         let ending = if stopping { quiet } else { complete && quiet && self.may_end() };
-        if (ending || idle) && !stopping {
+        // Whatever stops it: if the peer had nothing more, nothing settles them in this run.
+        if idle || ending && !stopping {
             for push in self.works.iter_mut().filter_map(|work| work.push.as_mut()) {
                 push.tell_conflicts(core, ending, store)?;
             }

@@ -67,13 +67,7 @@ pub(in crate::replicator) fn sort(
             Content::Offer => match refuse_entry(core, collection, &entry) {
                 None => {
                     let answer = answer_offer(core, collection, &entry, on_conflict, store)?;
-                    match answer {
-                        RevAnswer::Stored(_) | RevAnswer::Known => {
-                            core.settled(Direction::Received, collection, &entry.id);
-                        }
-                        RevAnswer::Conflict(_) => core.conflict_refused(collection, &entry.id),
-                        _ => {}
-                    }
+                    note_answer(core, collection, &entry.id, &answer);
                     Some(answer)
                 }
                 refused => refused,
@@ -89,6 +83,15 @@ pub(in crate::replicator) fn sort(
         received.answers.push((sequence, answer));
     }
     Ok((received, revisions))
+}
+
+/// Notes what an answer says of the document.
+fn note_answer(core: &mut Core, collection: usize, id: &str, answer: &RevAnswer) {
+    match answer {
+        RevAnswer::Stored(_) | RevAnswer::Known => core.settled(Direction::Received, collection, id),
+        RevAnswer::Conflict(_) => core.conflict_refused(collection, id),
+        _ => {}
+    }
 }
 
 fn answer_offer(
@@ -113,7 +116,7 @@ fn answer_offer(
 
 /// The answer to a revision that a filter leaves out if the document here makes it needless: it is no failure then.
 fn known_of(
-    core: &Core,
+    core: &mut Core,
     collection: usize,
     entry: &RevEntry,
     on_conflict: OnConflict,
@@ -123,6 +126,7 @@ fn known_of(
         return Ok(None);
     }
     let answer = answer_offer(core, collection, entry, on_conflict, store)?;
+    note_answer(core, collection, &entry.id, &answer);
     Ok(Some(answer).filter(|answer| *answer != RevAnswer::Wanted))
 }
 
@@ -186,7 +190,7 @@ fn answer_outcome(outcome: &CommitOutcome) -> RevAnswer {
     match outcome {
         CommitOutcome::Inserted { sequence } => RevAnswer::Stored(*sequence),
         CommitOutcome::AlreadyKnown { .. } => RevAnswer::Known,
-        CommitOutcome::Resolved { sequence, push: false } => RevAnswer::Stored(*sequence),
+        CommitOutcome::Resolved { sequence, push: false, .. } => RevAnswer::Stored(*sequence),
         // What the resolver made is a revision of its own here; the sender need not know where it stands.
         CommitOutcome::Resolved { .. } => RevAnswer::Known,
         CommitOutcome::Conflict { local } => RevAnswer::Conflict(local.clone()),

@@ -9,13 +9,14 @@ use super::super::event::{CommitId, CommitResult, Direction};
 use super::super::extension::codec;
 use super::super::extension::receiver::{self, OnConflict, RevsReceived};
 use super::super::inbox::{Batch, Origin};
-use super::super::incoming::parse_rev;
+use super::super::incoming::{self, parse_rev};
 use super::super::messages::{SEQUENCE_TEXT_MAX, refuse, rejection_error};
 use super::super::sequences::RemoteSequence;
 use super::super::store::{CommitOutcome, IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError};
 use super::super::unsynced::failure::Failure;
 use super::{Role, Session};
 use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
+use crate::database::revision::Causality;
 
 impl Session {
     /// The collection of a request that brings revisions, if they may come, and the ticket of the one it names.
@@ -44,6 +45,9 @@ impl Session {
         let (collection, ticket) = self.revision_target(request, store)?;
         let sequence = sequence_of(request);
         match parse_rev(&self.core, collection, request) {
+            Ok(revision) if !incoming::passes(&self.core, collection, &revision) => {
+                self.left_out(collection, ticket, request, &revision, store)
+            }
             Ok(revision) => {
                 if matches!(self.role, Role::Passive(_)) {
                     self.core.progress.total += 1;
@@ -59,6 +63,36 @@ impl Session {
                     active.not_received(&mut self.core, collection, ticket);
                 }
                 Err(error.into())
+            }
+        }
+    }
+
+    /// A filter of this side leaves a revision out. If the document here makes it needless, that is no failure.
+    fn left_out(
+        &mut self,
+        collection: usize,
+        ticket: Option<Ticket>,
+        request: &IncomingRequest,
+        revision: &IncomingRevision,
+        store: &dyn ReplicaStore,
+    ) -> Result<Answer, Fault> {
+        if let Role::Active(active) = &mut self.role {
+            active.not_received(&mut self.core, collection, ticket);
+        }
+        let local = self.core.durable_revision(collection, &revision.id, store)?;
+        match local.map(|local| revision.vector.compare(&local.vector)) {
+            Some(Causality::Same | Causality::Older) => {
+                self.core.settled(Direction::Received, collection, &revision.id);
+                Ok(Answer::empty())
+            }
+            // The active side settles it, and may not need this one at all.
+            Some(Causality::Conflict) if matches!(self.role, Role::Passive(_)) => {
+                self.core.conflict_refused(collection, &revision.id);
+                Err(refuse::conflict().into())
+            }
+            _ => {
+                self.not_taken(collection, request, refuse::filtered());
+                Err(refuse::filtered().into())
             }
         }
     }

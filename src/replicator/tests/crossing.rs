@@ -88,6 +88,25 @@ fn revisions_kept_against_each_other_become_equal() {
     }
 }
 
+/// The passive side puts its revision into its feed once more, perhaps while the active one waits for it where it stood: the
+/// connection goes on, and both become equal.
+#[test]
+fn a_revision_that_is_wanted_comes_although_it_moves_in_the_feed() {
+    let (deletion, edit, on_top) = (version(10, 1), version(20, 2), version(15, 3));
+    for (extension, seed) in [false, true].into_iter().flat_map(|e| (0..40).map(move |seed| (e, seed))) {
+        let Databases { a, p, _directory } = databases();
+        take(&a, revision(deletion, &[edit], None));
+        take(&p, revision(edit, &[on_top, deletion], Some("edit")));
+        let config =
+            ActiveConfig { extension, peer_uid: "p".into(), continuous: true, ..ActiveConfig::default() };
+        let passive = PassiveConfig { extension, ..PassiveConfig::default() };
+        let mut pair = Pair::new(seed, config, passive, &a, &p);
+        pair.run_for(Duration::from_secs(400));
+        assert_eq!(pair.a.finished, None, "extension {extension}, seed {seed}");
+        assert_eq!(newest(&a).vector, newest(&p).vector, "extension {extension}, seed {seed}");
+    }
+}
+
 /// The passive side refuses a revision, and then takes one that the refused one descends from: no pull brings a conflict
 /// any more, and nothing else would bring the refused one.
 #[test]
