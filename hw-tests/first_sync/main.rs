@@ -44,6 +44,9 @@ const SEEDS: [u64; 29] = [
     179, 189, 210, 214, 223, 228,
 ];
 
+/// So many seeds in a row have every kind.
+const SEEDS_WITH_ALL: u64 = 1_000;
+
 /// A seed whose plan is a one-shot push and pull of some documents.
 const PLAIN_SEED: u64 = 10;
 
