@@ -12,7 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use command::{Ended, Process, ok, run, run_with_input};
+use gattway::endpoint::{MessageEndpointConnection, ReplicatorConnection};
+use gattway::secure::{Authentication, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
+use gattway::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
+use gattway::transport::stream::StreamConnection;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// A database path in a directory that lives as long as the first value.
 fn database() -> (tempfile::TempDir, PathBuf) {
@@ -317,6 +322,84 @@ fn wrong_codes_are_counted_and_enter_nobody() {
     assert!(peers(&a).is_empty() && peers(&b).is_empty());
     let late = run_with_input(&b, &["pair", &address, "--code-file", "-"], code.as_bytes());
     assert_eq!(late.code, Some(6), "{late:?}");
+}
+
+/// A listener that is started again and again with one code gives away one guess in all.
+#[test]
+fn a_given_code_is_good_for_one_wrong_guess_over_all_restarts() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("code");
+    std::fs::write(&file, "482915").unwrap();
+    let listen = ["pair", "--listen", "tcp:127.0.0.1:0", "--json", "--code-file", file.to_str().unwrap()];
+    let attempt = |guess: &str| {
+        let mut listener = Process::start(&a, &listen);
+        let address = listener.address();
+        let ended = run_with_input(&b, &["pair", &address, "--code-file", "-"], guess.as_bytes());
+        (ended.code, listener.child.wait().unwrap().code())
+    };
+    // The right one costs nothing: the next device may use it too.
+    assert_eq!(attempt("482915"), (Some(0), Some(0)));
+    assert_eq!(attempt("482916"), (Some(6), Some(6)));
+    for _ in 0..2 {
+        let again = run(&a, &listen);
+        assert_eq!(again.code, Some(4), "{again:?}");
+        assert!(again.stderr.contains("tried before") && again.stderr.contains("another code"), "{again:?}");
+    }
+    std::fs::write(&file, "713377").unwrap();
+    assert_eq!(attempt("713377"), (Some(0), Some(0)));
+}
+
+/// Strangers that connect and say nothing, more than there are places, keep nobody from pairing.
+#[test]
+fn who_connects_to_a_pairing_and_is_silent_keeps_nobody_out() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    let mut listener = Process::start(&a, &["pair", "--listen", "tcp:127.0.0.1:0", "--json"]);
+    let address = listener.address();
+    let code = listener.wait_for(|event| event["event"] == "code")["code"].as_str().unwrap().to_owned();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // Each has a session of its own: what it does not have is anything to say.
+    let mut silent = Vec::new();
+    for n in 0..40 {
+        let mut config = SecureConnectionConfig::new(
+            Arc::new(Identity::from_private([n + 1; 32])),
+            Arc::new(EverybodyIn(watch::Sender::new(0))),
+        );
+        config.pairing = true;
+        let carrier = Carrier::Stream(Arc::new(StreamConnection::connect(address.parse().unwrap())));
+        let connection = SecureConnection::active(carrier, config);
+        let (handle, inbound) = ReplicatorConnection::detached(4096);
+        runtime.block_on(connection.open(handle)).unwrap();
+        silent.push((connection, inbound));
+    }
+    let ended = run_with_input(&b, &["pair", &address, "--json", "--code-file", "-"], code.as_bytes());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    listener.wait_for(|event| event["event"] == "paired");
+    assert_eq!(listener.child.wait().unwrap().code(), Some(0));
+    assert_eq!(peers(&a).len(), 1);
+}
+
+/// Lets everybody into a session, as a device does that pairs.
+struct EverybodyIn(watch::Sender<u64>);
+
+impl PeerPolicy for EverybodyIn {
+    fn group_psk(&self) -> Option<Psk> {
+        None
+    }
+
+    fn paired(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+
+    fn admit(&self, _: &PeerId, _: Authentication) -> Result<Grant, Refusal> {
+        Ok(Grant::full(None))
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
 }
 
 /// Runs commands that handle secrets with everything logged, and looks for the secrets in all that they wrote.

@@ -162,6 +162,10 @@ fn advice(error: &ReplicatorError, peer: &str) -> &'static str {
         ReplicatorError::Messaging(error)
             if error.source().is_some_and(|source| source.is::<SecureError>()) =>
         {
+            let source = error.source().and_then(|source| source.downcast_ref());
+            if let Some(SecureError::Version { .. }) = source {
+                return "`gattway --version` on both devices tells which one is older";
+            }
             "`gattway id` and `gattway peers ls` on both sides tell who knows whom"
         }
         ReplicatorError::Messaging(_) if peer.starts_with("ble:") => {

@@ -6,6 +6,7 @@
 mod address;
 mod air;
 mod args;
+mod attempts;
 mod bench;
 #[cfg(feature = "bluetooth")]
 mod ble;

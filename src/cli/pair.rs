@@ -1,5 +1,8 @@
 //! `gattway pair`: two devices that know nothing of each other come to trust each other by a short code.
+//!
+//! One file, because both sides hold the same conversation and end in the same ways; who may try a code is in `attempts`.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
+use super::attempts::{self, Attempts, Talks, Turn};
 use super::events::Events;
 use super::flood::{BURST, EVERY, Limiter};
 use super::newcomers::{Newcomers, PairingPolicy};
@@ -19,11 +23,14 @@ use super::peers::{self, RoleArgs};
 use super::runtime::{self, Signals};
 use super::{CliError, Exit, secret, security, store};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use crate::secure::files::PrivateFileError;
 use crate::secure::list::{Origin, TrustError, TrustList, check_name};
-use crate::secure::pairing::{ATTEMPTS_MAX, Card, Pairing, PairingCode, PairingError, PairingStep};
+use crate::secure::pairing::{Card, Guesses, Pairing, PairingCode, PairingError, PairingStep};
 use crate::secure::trust::device_advert_key;
-use crate::secure::{Established, Identity, PeerId};
-use crate::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig};
+use crate::secure::{Established, Identity, PeerId, SecureError};
+use crate::transport::secure::{
+    Accepted, Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
+};
 use crate::transport::stream::{Address, StreamConnection};
 
 /// Time for all of it: a person walks from one device to the other and types six digits.
@@ -62,7 +69,7 @@ pub(super) struct PairArgs {
     ble: super::ble::BleArgs,
 
     /// Take the code from this file, - is standard input, instead of showing or asking for one. When listening it is good
-    /// for a single attempt then
+    /// for a single wrong attempt then, for ever: put another code into the file
     #[arg(long, value_name = "FILE")]
     code_file: Option<PathBuf>,
 
@@ -130,11 +137,16 @@ impl Side<'_> {
         match (&self.args.address, &self.args.listen, code) {
             (Some(address), _, Some(code)) => runtime::block_on(within_limits(self.connect(address, &code))),
             (None, Some(address), code) => {
-                let attempts = if code.is_some() { 1 } else { ATTEMPTS_MAX };
+                let attempts = match &code {
+                    None => Attempts::of_shown_code(),
+                    Some(code) => {
+                        Attempts::of_given_code(Guesses::of(&self.directory, &self.identity, code))?
+                    }
+                };
                 let shown = code.is_none();
                 let code =
                     code.map_or_else(|| secret::random().map(|bytes| PairingCode::from_entropy(*bytes)), Ok)?;
-                runtime::block_on(within_limits(self.listen(address, &code, shown, attempts)))
+                runtime::block_on(within_limits(self.listen(address, &code, shown, &attempts)))
             }
             _ => Err(CliError::new(Exit::Usage, "no device to pair with was named")),
         }
@@ -204,13 +216,21 @@ impl Side<'_> {
             Ok(established) => established,
             Err(error) => {
                 let _ = connection.close(Some(error.clone())).await;
-                let help = "run `gattway pair --listen` on the other device, and mind that it waits for two minutes only";
-                return Err(CliError::new(Exit::Peer, format!("{address}: {error}")).help(help));
+                let told = CliError::new(Exit::Peer, format!("{address}: {error}"));
+                // A version says itself what to do.
+                let source = error.source().and_then(|source| source.downcast_ref());
+                return Err(match source {
+                    Some(SecureError::Version { .. }) => told,
+                    _ => told.help(
+                        "run `gattway pair --listen` on the other device, and mind that it waits for two minutes only",
+                    ),
+                });
             }
         };
         let pairing =
             Pairing::active(code, established.hash, self.identity.id(), established.peer, self.card.clone());
-        self.finish(self.converse(&connection, inbound, pairing, &established).await)
+        let turn = Turn::default();
+        self.finish(self.converse(&connection, inbound, pairing, &established, &turn).await)
     }
 
     /// The side that shows the code.
@@ -219,7 +239,7 @@ impl Side<'_> {
         address: &PlaceAddress,
         code: &PairingCode,
         shown: bool,
-        attempts: u32,
+        attempts: &Attempts,
     ) -> Result<(), CliError> {
         let acceptor = SecureAcceptor::new(self.config());
         let newcomers = Newcomers::bind(address, &self.card.name).await?;
@@ -239,16 +259,16 @@ impl Side<'_> {
                 note("type it on the other device: gattway pair ADDRESS");
             }
         }
-        let mut left = attempts;
         let mut refusals = Limiter::new(BURST, EVERY);
-        while left > 0 {
+        let mut talks = Talks::default();
+        while attempts.left() > 0 || talks.has_proven() {
             let accepted = tokio::select! {
                 taken = newcomers.take(&acceptor) => {
                     taken?;
                     continue;
                 }
                 incoming = acceptor.next() => match incoming {
-                    Some(Incoming::Accepted(accepted)) => accepted,
+                    Some(Incoming::Accepted(accepted)) => *accepted,
                     Some(Incoming::Refused { label, error, .. }) => {
                         match refusals.ask(&(), Instant::now()) {
                             Some(left_out @ 1..) => note(&format!("{label}: {error} (and {left_out} like it)")),
@@ -259,39 +279,61 @@ impl Side<'_> {
                     }
                     None => break,
                 },
-            };
-            let (handle, inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
-            let peer = accepted.established.peer;
-            let pairing = Pairing::passive(
-                code.clone(),
-                accepted.established.hash,
-                self.identity.id(),
-                peer,
-                self.card.clone(),
-            );
-            let ended = match accepted.connection.open(handle).await {
-                Ok(()) => self.converse(&accepted.connection, inbound, pairing, &accepted.established).await,
-                Err(error) => Ended::Lost(error.to_string()),
-            };
-            match ended {
-                Ended::Failed { error, guessed } => {
-                    left -= u32::from(guessed);
-                    let text = format!("{peer}: {error}");
-                    let line = format!("{text}; {} left", counted(left.into(), "attempt"));
-                    self.tell(&Event::Attempt { error: text, left }, &line);
+                (peer, ended) = talks.next() => {
+                    if let Some(done) = self.ended(peer, ended, attempts, &mut refusals) {
+                        return self.finish(done);
+                    }
+                    continue;
                 }
-                Ended::Lost(error) => {
-                    let text = format!("{peer}: {error}");
-                    self.tell(&Event::Attempt { error: text.clone(), left }, &text);
-                }
-                done => return self.finish(done),
-            }
+            };
+            talks.begin(|turn| self.answer(accepted, code, turn.counted_by(attempts)));
         }
         Err(CliError::new(
             Exit::Peer,
             "not paired: the code was wrong too often, and is good for nothing now",
         )
         .help("start again for a new code; if nobody mistyped, somebody nearby is trying"))
+    }
+
+    /// One newcomer's attempt, from its arrival on.
+    async fn answer(&self, accepted: Accepted, code: &PairingCode, turn: Turn<'_>) -> (PeerId, Ended) {
+        let Accepted { connection, established, .. } = accepted;
+        let (handle, inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
+        let (peer, me) = (established.peer, self.identity.id());
+        let pairing = Pairing::passive(code.clone(), established.hash, me, peer, self.card.clone());
+        let ended = match connection.open(handle).await {
+            Ok(()) => self.converse(&connection, inbound, pairing, &established, &turn).await,
+            Err(error) => Ended::Lost(error.to_string()),
+        };
+        (peer, ended)
+    }
+
+    /// Tells of an attempt that has failed; gives back how it ended if that is the end of the command.
+    fn ended(
+        &self,
+        peer: PeerId,
+        ended: Ended,
+        attempts: &Attempts,
+        refusals: &mut Limiter<()>,
+    ) -> Option<Ended> {
+        let left = attempts.left();
+        match ended {
+            Ended::Failed(error) => {
+                let error = format!("{peer}: {error}");
+                let line = format!("{error}; {} left", counted(left.into(), "attempt"));
+                self.tell(&Event::Attempt { error, left }, &line);
+            }
+            // Whoever connects can cause one of these, as often as he likes.
+            Ended::Lost(error) => {
+                if refusals.ask(&(), Instant::now()).is_some() {
+                    let error = format!("{peer}: {error}");
+                    let line = error.clone();
+                    self.tell(&Event::Attempt { error, left }, &line);
+                }
+            }
+            done => return Some(done),
+        }
+        None
     }
 
     /// Runs one attempt to its end and closes the connection.
@@ -301,8 +343,9 @@ impl Side<'_> {
         inbound: Inbound,
         pairing: Pairing,
         established: &Established,
+        turn: &Turn<'_>,
     ) -> Ended {
-        let talk = self.talk(connection, inbound, pairing, established);
+        let talk = self.talk(connection, inbound, pairing, established, turn);
         let ended = timeout(ATTEMPT_TIMEOUT, talk)
             .await
             .unwrap_or_else(|_| Ended::Lost(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())));
@@ -317,11 +360,19 @@ impl Side<'_> {
         mut inbound: Inbound,
         mut pairing: Pairing,
         established: &Established,
+        turn: &Turn<'_>,
     ) -> Ended {
         let mut bytes = Vec::new();
         let mut entered = None;
         loop {
             let mut step = pairing.handle_bytes(&bytes);
+            if step == Ok(PairingStep::Guess) {
+                match turn.count() {
+                    Ok(true) => step = turn.judged(pairing.judge()),
+                    Ok(false) => return Ended::Lost("the code was tried too often meanwhile".into()),
+                    Err(error) => return Ended::NotCounted(error),
+                }
+            }
             if let Ok(PairingStep::Enter(card)) = &step {
                 match self.enter(established.peer, card) {
                     Ok(name) => entered = Some(Peer { id: established.peer, name, confirmed: false }),
@@ -333,7 +384,7 @@ impl Side<'_> {
             let sent =
                 if output.is_empty() { Ok(()) } else { connection.send(Message::from_bytes(output)).await };
             match (step, entered.take()) {
-                (Err(error), _) => return Ended::Failed { error, guessed: pairing.has_guessed_wrong() },
+                (Err(error), _) => return Ended::Failed(error),
                 (Ok(PairingStep::Done), Some(peer)) => {
                     return Ended::Paired(Peer { confirmed: true, ..peer });
                 }
@@ -387,7 +438,8 @@ impl Side<'_> {
                 Ok(())
             }
             Ended::NotEntered(error) => Err(peers::failed(error)),
-            Ended::Failed { error, .. } => Err(CliError::new(Exit::Peer, format!("not paired: {error}"))
+            Ended::NotCounted(error) => Err(attempts::failed(&error)),
+            Ended::Failed(error) => Err(CliError::new(Exit::Peer, format!("not paired: {error}"))
                 .help("compare the code and try again; if it was right, somebody may be in between")),
             Ended::Lost(error) => Err(CliError::new(Exit::Peer, format!("not paired: {error}"))
                 .help("bring the devices nearer to each other and start again")),
@@ -398,9 +450,10 @@ impl Side<'_> {
 /// How an attempt ended.
 enum Ended {
     Paired(Peer),
-    Failed { error: PairingError, guessed: bool },
+    Failed(PairingError),
     Lost(String),
     NotEntered(TrustError),
+    NotCounted(PrivateFileError),
 }
 
 /// Who is in the list now.

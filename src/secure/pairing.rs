@@ -125,6 +125,9 @@ pub enum PairingError {
 pub enum PairingStep {
     /// Send what [`Pairing::take_output`] gives, and wait for the next message.
     Continue,
+    /// Passive: the other side tries a code. Count it, durably if the code outlives this process, and then call
+    /// [`Pairing::judge`]; or end, if it may try none.
+    Guess,
     /// The other side has proven the code: enter it into the list, then call [`Pairing::entered`].
     Enter(Card),
     /// Both have entered the other.
@@ -149,6 +152,8 @@ enum Phase {
     AwaitAnswer(Box<Spake2<Ed25519Group>>),
     /// For the other side's proof.
     AwaitConfirm(Proofs),
+    /// Passive: the caller is counting a guess, which is kept here.
+    Counting(Proofs, Vec<u8>),
     /// Passive: for the other's card.
     AwaitCard,
     /// The caller is entering the other into its list.
@@ -166,7 +171,6 @@ pub struct Pairing {
     card: Card,
     output: Vec<u8>,
     input: Vec<u8>,
-    guessed: bool,
     failed: bool,
 }
 
@@ -218,16 +222,7 @@ impl Pairing {
         while card.name.len() > PEER_NAME_MAX {
             card.name.pop();
         }
-        Pairing {
-            phase,
-            is_active,
-            binding,
-            card,
-            output: Vec::new(),
-            input: Vec::new(),
-            guessed: false,
-            failed: false,
-        }
+        Pairing { phase, is_active, binding, card, output: Vec::new(), input: Vec::new(), failed: false }
     }
 
     /// Takes bytes of the other side, in any pieces. What comes behind a step that asks something of the caller waits for
@@ -240,7 +235,7 @@ impl Pairing {
             return Err(self.fail(PairingError::Malformed));
         }
         self.input.extend_from_slice(bytes);
-        while !matches!(self.phase, Phase::Entering) {
+        while !matches!(self.phase, Phase::Entering | Phase::Counting(..)) {
             let Some(len) = self.input.first().map(|len| usize::from(*len)) else { break };
             if self.input.len() < len + 1 {
                 break;
@@ -292,16 +287,8 @@ impl Pairing {
                 self.enter(card)
             }
             Phase::AwaitConfirm(proofs) if is(Kind::Confirm) => {
-                self.guessed = true;
-                if !bool::from(body.ct_eq(&proofs.active)) {
-                    return Err(PairingError::WrongCode);
-                }
-                self.guessed = false;
-                let mut answer = proofs.passive.to_vec();
-                answer.extend_from_slice(&self.encoded_card()?);
-                self.send(Kind::Confirm, &answer);
-                self.phase = Phase::AwaitCard;
-                Ok(PairingStep::Continue)
+                self.phase = Phase::Counting(proofs, body.to_vec());
+                Ok(PairingStep::Guess)
             }
             Phase::AwaitCard if is(Kind::Card) => self.enter(body),
             Phase::AwaitDone if is(Kind::Done) => Ok(PairingStep::Done),
@@ -316,6 +303,28 @@ impl Pairing {
         }
         self.phase = Phase::Entering;
         Ok(PairingStep::Enter(card))
+    }
+
+    /// The guess is counted: is it right?
+    ///
+    /// # Errors
+    /// [`PairingError::WrongCode`], or [`PairingError::Malformed`] if there was no guess.
+    pub fn judge(&mut self) -> Result<PairingStep, PairingError> {
+        let (proofs, guess) = match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Counting(proofs, guess) => (proofs, guess),
+            phase => {
+                self.phase = phase;
+                return Err(PairingError::Malformed);
+            }
+        };
+        if !bool::from(guess.ct_eq(&proofs.active)) {
+            return Err(self.fail(PairingError::WrongCode));
+        }
+        let mut answer = proofs.passive.to_vec();
+        answer.extend_from_slice(&self.encoded_card()?);
+        self.send(Kind::Confirm, &answer);
+        self.phase = Phase::AwaitCard;
+        self.handle_bytes(&[])
     }
 
     /// The other side is in the list, on the medium.
@@ -341,11 +350,6 @@ impl Pairing {
     /// Bytes to be sent.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
-    }
-
-    /// Whether the other side has tried a code and was wrong: that uses up an attempt of the passive side.
-    pub fn has_guessed_wrong(&self) -> bool {
-        self.guessed
     }
 
     fn encoded_card(&self) -> Result<Zeroizing<Vec<u8>>, PairingError> {
@@ -375,6 +379,10 @@ impl fmt::Debug for Pairing {
         f.debug_struct("Pairing").field("is_active", &self.is_active).finish_non_exhaustive()
     }
 }
+
+mod guesses;
+
+pub use guesses::Guesses;
 
 #[cfg(test)]
 mod tests;

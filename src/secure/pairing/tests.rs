@@ -28,6 +28,13 @@ fn run(mut a: Pairing, mut b: Pairing, piece: usize) -> (Ended, Ended) {
                     side.entered().expect("entered");
                     bytes = &[];
                 }
+                Ok(PairingStep::Guess) => match side.judge() {
+                    Ok(_) => bytes = &[],
+                    Err(error) => {
+                        *entered = Err(error);
+                        return;
+                    }
+                },
                 Ok(_) => return,
                 Err(error) => {
                     if entered == &Ok(None) {
@@ -87,16 +94,26 @@ fn somebody_in_between_who_passes_everything_on_pairs_nobody() {
     assert!(at_a.is_err() && at_b.is_err());
 }
 
+/// The caller is asked to count before anything is known of the guess, and only then is it judged.
 #[test]
-fn a_guess_is_counted_and_a_look_is_not() {
-    let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
-    let mut a = Pairing::active(&code("000000"), [5; 32], A, B, card("evil"));
-    b.handle_bytes(&a.take_output()).expect("hello");
-    assert!(!b.has_guessed_wrong());
-    a.handle_bytes(&b.take_output()).expect("answer");
-    assert_eq!(b.handle_bytes(&a.take_output()), Err(PairingError::WrongCode));
-    assert!(b.has_guessed_wrong());
-    assert_eq!(a.handle_bytes(&b.take_output()), Err(PairingError::WrongCode));
+fn a_guess_is_counted_before_it_is_judged_and_a_look_is_not() {
+    for guess in ["000000", "482915"] {
+        let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
+        let mut a = Pairing::active(&code(guess), [5; 32], A, B, card("evil"));
+        assert_eq!(b.handle_bytes(&a.take_output()), Ok(PairingStep::Continue), "a look");
+        a.handle_bytes(&b.take_output()).expect("answer");
+        assert_eq!(b.judge(), Err(PairingError::Malformed), "there was no guess");
+        assert_eq!(b.handle_bytes(&a.take_output()), Ok(PairingStep::Guess));
+        assert_eq!(b.handle_bytes(&[]), Ok(PairingStep::Continue), "it waits");
+        assert!(b.take_output().is_empty(), "something was said of a guess that is not counted");
+        if guess == "482915" {
+            assert_eq!(b.judge(), Ok(PairingStep::Continue));
+        } else {
+            assert_eq!(b.judge(), Err(PairingError::WrongCode));
+            assert_eq!(a.handle_bytes(&b.take_output()), Err(PairingError::WrongCode));
+        }
+        assert!(b.judge().is_err(), "a guess is judged once");
+    }
 }
 
 /// Reflects each side's messages to itself and repeats them out of turn.
@@ -150,8 +167,10 @@ proptest! {
             Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"))
         };
         for piece in pieces {
-            if let Ok(step) = side.handle_bytes(&piece) {
-                prop_assert_eq!(step, PairingStep::Continue);
+            match side.handle_bytes(&piece) {
+                Ok(PairingStep::Guess) => prop_assert_eq!(side.judge(), Err(PairingError::WrongCode)),
+                Ok(step) => prop_assert_eq!(step, PairingStep::Continue),
+                Err(_) => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Where a peripheral's channels come in: each is given to the session that its first packet asks for.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -29,6 +30,10 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const STRAYS_MAX: usize = 8;
 /// Time for a session that gives way to end.
 const EVICTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// Sessions beyond the limit, for newcomers that have proven nothing while all room is with lost sessions of peers that have.
+const SPARE_SESSIONS: usize = 4;
+/// How long a session is connected without a proof before it may give way, where others have given proofs.
+const UNPROVEN_TIME: Duration = Duration::from_secs(3);
 
 /// Makes connections of incoming channels, and gives channels of resumed sessions to those that exist.
 /// Clones are the same acceptor.
@@ -44,6 +49,8 @@ struct Inner {
     refused: Counters,
     /// One permit for each session there may be.
     room: Arc<Semaphore>,
+    /// Room that a newcomer has until it has proven who it is.
+    spare: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     ready: mpsc::Sender<Arc<LinkConnection>>,
@@ -73,6 +80,12 @@ struct Counters {
     sessions: AtomicU64,
 }
 
+/// Room for one session, until it is dropped.
+struct Room {
+    _permit: OwnedSemaphorePermit,
+    is_spare: bool,
+}
+
 /// A session that can be asked for.
 #[derive(Clone)]
 struct Known {
@@ -83,13 +96,14 @@ struct Known {
 impl LinkAcceptor {
     /// An acceptor without sessions.
     pub fn new(config: SessionConfig) -> LinkAcceptor {
-        let (ready, waiting) = mpsc::channel(config.sessions_max.max(1));
+        let (ready, waiting) = mpsc::channel(config.sessions_max + SPARE_SESSIONS);
         let inner = Inner {
             config,
             sessions: Mutex::default(),
             accepted: AtomicU64::new(0),
             refused: Counters::default(),
             room: Arc::new(Semaphore::new(config.sessions_max)),
+            spare: Arc::new(Semaphore::new(SPARE_SESSIONS)),
             handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             ready,
@@ -145,23 +159,68 @@ impl Inner {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room for one more session. If there is none, the session that has been without a connection for longest gives way:
-    /// its peer may well have begun anew. Before any other, one whose handshake was never finished: a stranger who begins
-    /// many does not push out those who were here.
-    async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
-            return Some(room);
+    /// Room for one more session. If there is none, one that has proven nothing gives way: first one whose handshake was
+    /// never finished, then the one that has been without a connection for longest, then, where others have given proofs,
+    /// the oldest one. Lost sessions of peers that have proven who they are stay: beside them there is spare room, until the
+    /// newcomer has done so too.
+    async fn make_room(&self) -> Option<Room> {
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
+            return Some(Room { _permit: permit, is_spare: false });
         }
-        let known: Vec<Arc<Shared>> =
-            self.lock().values().filter_map(|known| known.shared.upgrade()).collect();
-        let lost = known.iter().filter_map(|shared| {
+        let known = self.known();
+        let proofs = known.iter().any(|shared| shared.lock().proven);
+        let now = self.config.clock.now();
+        let unproven = known.iter().filter_map(|shared| {
             let core = shared.lock();
-            Some(((core.established, core.lost_since?), shared))
+            let since = core.lost_since.or_else(|| {
+                (proofs && core.established && now >= core.began + UNPROVEN_TIME).then_some(core.began)
+            })?;
+            let order = (core.established, core.lost_since.is_none(), since);
+            (!core.proven).then_some((order, shared))
         });
-        let (_, oldest) = lost.min_by_key(|(order, _)| *order)?;
+        if let Some((_, oldest)) = unproven.min_by_key(|(order, _)| *order) {
+            let (freed, is_spare) = self.evict(oldest).await?;
+            return Some(Room { _permit: freed, is_spare });
+        }
+        let kept = known.iter().any(|shared| shared.lock().lost_since.is_some());
+        let permit = Arc::clone(&self.spare).try_acquire_owned().ok().filter(|_| kept)?;
+        Some(Room { _permit: permit, is_spare: true })
+    }
+
+    fn known(&self) -> Vec<Arc<Shared>> {
+        self.lock().values().filter_map(|known| known.shared.upgrade()).collect()
+    }
+
+    /// Ends a session, and takes the room that becomes free; also whether it is spare.
+    async fn evict(&self, shared: &Shared) -> Option<(OwnedSemaphorePermit, bool)> {
+        shared.evict(MessagingError::recoverable("the connection gave way to that of another peer"));
+        let (room, spare) = (Arc::clone(&self.room), Arc::clone(&self.spare));
+        let limit = self.config.clock.to_tokio(self.config.clock.now() + EVICTION_TIMEOUT);
+        let freed = async {
+            tokio::select! {
+                biased;
+                permit = room.acquire_owned() => (permit.ok(), false),
+                permit = spare.acquire_owned() => (permit.ok(), true),
+            }
+        };
+        let (permit, is_spare) = timeout_at(limit, freed).await.ok()?;
+        Some((permit?, is_spare))
+    }
+
+    /// A session in spare room has proven who its peer is: it gets the room of the lost session that has been without a
+    /// connection for longest; that peer may well have begun anew. Keeps its spare room while there is no such session.
+    async fn settle(&self, session: &Arc<Shared>, room: Room) -> Room {
+        session.when_proven().await;
+        let known = self.known();
+        let others = known.iter().filter(|shared| !Arc::ptr_eq(shared, session));
+        let lost = others.filter_map(|shared| Some((shared.lock().lost_since?, shared)));
+        let Some((_, oldest)) = lost.min_by_key(|(since, _)| *since) else { return room };
         oldest.evict(MessagingError::recoverable("the lost connection gave way to that of another peer"));
         let limit = self.config.clock.to_tokio(self.config.clock.now() + EVICTION_TIMEOUT);
-        timeout_at(limit, Arc::clone(&self.room).acquire_owned()).await.ok()?.ok()
+        match timeout_at(limit, Arc::clone(&self.room).acquire_owned()).await {
+            Ok(Ok(permit)) => Room { _permit: permit, is_spare: false },
+            _ => room,
+        }
     }
 
     /// Tells a central that there is no room, so that it need not guess, and drops its channel.
@@ -249,7 +308,19 @@ impl Inner {
         let acceptor = Arc::clone(&self);
         let newcomer = Newcomer { acceptor, known, waiting: Some(connection), permit: Some(permit) };
         let supply = Supply::Inbox(receiver);
-        Driver::new(Arc::clone(&shared), supply, Box::new(newcomer)).run().await;
+        let mut running = pin!(Driver::new(Arc::clone(&shared), supply, Box::new(newcomer)).run());
+        let room = if room.is_spare {
+            tokio::select! {
+                biased;
+                () = &mut running => None,
+                room = self.settle(&shared, room) => Some(room),
+            }
+        } else {
+            Some(room)
+        };
+        if room.is_some() {
+            running.await;
+        }
         if let Some(session) = shared.stats().session {
             self.forget(session, &inbox);
         }

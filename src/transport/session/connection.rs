@@ -61,7 +61,7 @@ impl LinkConnection {
     /// Sets what both sides prove themselves with at the next resume; see
     /// [`Link::set_resume_prover`](crate::link::Link::set_resume_prover).
     pub fn set_resume_prover(&self, prover: ResumeProver) {
-        self.shared.lock().link.set_resume_prover(prover);
+        self.shared.set_prover(prover);
     }
 
     /// The peer is known to have the newest prover too; see

@@ -44,8 +44,9 @@ pub struct SessionConfig {
     pub backoff_min: Duration,
     /// Longest pause between two attempts.
     pub backoff_max: Duration,
-    /// Sessions that an acceptor keeps, connected or lost. For one more, the one that was lost first gives way; when all are
-    /// connected, it is told that the peer is busy. Each takes about 130 KiB.
+    /// Sessions that an acceptor keeps, connected or lost. For one more, the one that was lost first gives way, those first
+    /// whose peers have proven nothing; a newcomer takes the place of one that has only when it has too, and until then has
+    /// one of four beyond the limit. When all are connected, it is told that the peer is busy. Each takes about 130 KiB.
     pub sessions_max: usize,
     /// Connections in a handshake that an acceptor keeps; more are told that it is busy.
     pub handshakes_max: usize,

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::{DeviceLink, SessionConfig, SessionStats};
 use crate::endpoint::MessagingError;
-use crate::link::{CloseReason, LinkError, LinkEvent, LinkRole, RefuseReason};
+use crate::link::{CloseReason, LinkError, LinkEvent, LinkRole, RefuseReason, ResumeProver};
 use crate::time::Instant;
 
 /// Bytes given to the library in one message at most.
@@ -34,6 +34,7 @@ pub(super) struct Shared {
     /// The driver, woken when the link has something new to say.
     pub(super) readable: Notify,
     pub(super) writable: Notify,
+    proven: Notify,
     pub(super) progress: watch::Sender<Progress>,
 }
 
@@ -49,6 +50,10 @@ pub(super) struct Core {
     pub(super) established: bool,
     /// Since when the session has no connection.
     pub(super) lost_since: Option<Instant>,
+    /// When it came.
+    pub(super) began: Instant,
+    /// Its peer has proven who it is: a layer above has said so by a prover of its own.
+    pub(super) proven: bool,
     pub(super) channels: u32,
     pub(super) label: String,
 }
@@ -75,6 +80,8 @@ impl Shared {
             end,
             established: false,
             lost_since: None,
+            began: config.clock.now(),
+            proven: false,
             channels: 0,
             label: String::new(),
         };
@@ -83,6 +90,7 @@ impl Shared {
             config,
             readable: Notify::new(),
             writable: Notify::new(),
+            proven: Notify::new(),
             progress: watch::Sender::new(progress),
         }
     }
@@ -104,6 +112,22 @@ impl Shared {
         drop(core);
         driver.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// The layer above knows who the peer is, and proves resumes itself from now on.
+    pub(super) fn set_prover(&self, prover: ResumeProver) {
+        let mut core = self.lock();
+        core.link.set_resume_prover(prover);
+        core.proven = true;
+        drop(core);
+        self.proven.notify_one();
+    }
+
+    /// Waits for the first proof; one task does.
+    pub(super) async fn when_proven(&self) {
+        while !self.lock().proven {
+            self.proven.notified().await;
+        }
     }
 
     /// Moves the wait on, never back.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use crate::link::{AttMtu, LinkRole};
+use crate::link::{AttMtu, LinkRole, ResumeProver};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::sim::radio::Path;
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio};
@@ -452,4 +452,59 @@ async fn on_several_threads_ten_times_as_fast_as_the_radio() {
     let (closed, (rest, error)) = tokio::join!(central.connection.close(None), peripheral.end());
     closed.expect("close");
     assert!(rest.is_empty() && error.is_none(), "{error:?}");
+}
+
+/// Strangers can begin as many sessions as they like, finish their handshakes and leave: they push out each other. Who has
+/// proven who it is keeps its lost session until somebody who has done so too needs the room.
+#[tokio::test(start_paused = true)]
+async fn strangers_do_not_push_out_the_lost_sessions_of_members() {
+    let setting = setting(23, HostConfig::default(), |config| config.sessions_max = 2);
+    let prover = |key: u8| {
+        ResumeProver::new([key; 32], |key, transcript| {
+            std::array::from_fn(|n| transcript.iter().fold(key[n], |all, byte| all.rotate_left(1) ^ byte))
+        })
+    };
+    let prove = |pair: &(End, End), key: u8| {
+        for end in [&pair.0, &pair.1] {
+            end.connection.set_resume_prover(prover(key));
+            end.connection.confirm_resume_prover();
+        }
+    };
+    let (mut first, mut second) = (setting.pair().await, setting.pair().await);
+    prove(&first, 1);
+    prove(&second, 2);
+    setting.set_path(OUT_OF_RANGE);
+    setting.cut();
+    sleep(Duration::from_secs(1)).await;
+    let stranger = setting.radio.add_device("stranger", HostConfig::default());
+    let door = stranger.connector(&setting.peripheral, SimLink::new(AttMtu::new(247)));
+    let once = || Arc::new(Once(Arc::clone(&door), false.into()));
+    let mut left = Vec::new();
+    for _ in 0..20 {
+        left.push(open(LinkConnection::central(once(), setting.config)).await);
+        left.push(open(setting.acceptor.next().await.expect("a session")).await);
+        assert!(setting.acceptor.sessions() <= 2 + 4);
+        setting.radio.cut(&stranger, &setting.peripheral);
+        sleep(Duration::from_millis(100)).await;
+    }
+    setting.set_path(Path::default());
+    exchange(&mut first.0, &mut first.1, 1_000, 1).await;
+    exchange(&mut second.0, &mut second.1, 1_000, 2).await;
+    for (central, _) in [&first, &second] {
+        assert_eq!(central.connection.stats().link.resumes, 1, "it was pushed out, or not lost");
+    }
+    // The second is lost for longer, and a member that comes anew takes its place as soon as it has proven who it is.
+    drop(left);
+    sleep(Duration::from_secs(30)).await;
+    setting.set_path(OUT_OF_RANGE);
+    setting.cut();
+    sleep(Duration::from_secs(1)).await;
+    let member = open(LinkConnection::central(once(), setting.config)).await;
+    let third = (member, open(setting.acceptor.next().await.expect("a session")).await);
+    assert_eq!(setting.acceptor.sessions(), 3, "it is only a newcomer");
+    prove(&third, 3);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(setting.acceptor.sessions(), 2);
+    let gone = [&first, &second].map(|(_, peripheral)| peripheral.inbound.closed().is_some());
+    assert_eq!(gone.into_iter().filter(|gone| *gone).count(), 1);
 }
