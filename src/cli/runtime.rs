@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep_until};
 use super::words::{self, Level};
 use super::{CliError, Exit};
 
-/// Threads that run connections. Two keep a small device's cores busy; blocking work has threads of its own.
-const WORKERS: usize = 2;
+/// Threads that run connections, at most. Two keep a small device's cores busy, and on a single core a second one only takes the
+/// processor from the first at each packet; blocking work has threads of its own.
+const WORKERS_MAX: usize = 2;
 
 /// How long after a signal connections may take to come to an orderly end; what is still open then is cut off.
 pub(super) const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
@@ -37,7 +38,7 @@ const FILE_SIZE_SIGNAL: i32 = 25;
 /// Runs `future` to its end. Tasks that are still blocked then are left behind.
 pub(super) fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX))
         .enable_all()
         .build()
         .map_err(|error| CliError::new(Exit::Failure, format!("cannot start: {error}")))?;

@@ -233,6 +233,20 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         }
     }
 
+    /// Whether [`Link::poll_packet`] has anything to do now: a packet to give, or a wait to begin. After a
+    /// [`write`](Link::write) or a [`read`](Link::read) that leave it `false` the driver need not be woken: the next packet,
+    /// or the next deadline, is soon enough.
+    pub fn wants_poll(&self) -> bool {
+        let awaits_credit = || self.send.waits_for_credit() && !self.timers.is_set(Timer::Probe);
+        self.outbox.is_pending()
+            || self.closing.is_some()
+            || matches!(self.phase, Phase::Established { .. })
+                && (self.pulse.ask
+                    || self.receive.due() == AckDue::Now
+                    || self.send.is_ready()
+                    || awaits_credit())
+    }
+
     /// A message that wants an answer is repeated until one comes.
     fn control_is_out(&mut self, now: Instant) {
         if self.outbox.is_pending() {

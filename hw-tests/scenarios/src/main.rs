@@ -111,13 +111,16 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("hw-test: {error}");
-            return ExitCode::from(BROKEN);
-        }
-    };
+    // As many as the commands of the product have.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("hw-test: {error}");
+                return ExitCode::from(BROKEN);
+            }
+        };
     let result = runtime.block_on(async {
         match cli.task {
             Some(Task::Agent) => supervisor::run().await.map(|()| 0),

@@ -121,9 +121,12 @@ fn torment(seed: u64) {
         link.handle_timeout(now);
         link.read(&mut buffer);
         link.write(&buffer[..random.below(200) as usize]);
+        let (wanted, due, before) = (link.wants_poll(), link.poll_at(), honest.len());
         while let Some(length) = link.poll_packet(now, &mut out) {
             honest.push(out[..length].to_vec());
         }
+        let nothing = honest.len() == before && link.poll_at() == due;
+        assert!(wanted || nothing, "a driver that is not woken now would leave something undone");
         while link.poll_event().is_some() {}
         assert!(link.readable() <= 2048 && link.stats().in_flight <= 128);
         if link.state() == LinkState::Suspended {

@@ -337,7 +337,9 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
                 self.wires[end].waits = true;
                 return;
             }
+            let wanted = self.ends[end].link.wants_poll();
             let Some(length) = self.ends[end].link.poll_packet(self.now, &mut out) else { return };
+            assert!(wanted, "a driver that is not woken now would leave a packet unsent");
             assert!(length <= self.size.bytes(), "a packet larger than the connection carries");
             let in_flight = self.ends[end].link.stats().in_flight;
             assert!(in_flight <= PACKETS_IN_FLIGHT_MAX.into(), "{in_flight} packets in flight");

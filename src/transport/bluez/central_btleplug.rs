@@ -1,8 +1,10 @@
 //! The central role on btleplug: portable, one D-Bus call a packet.
 //!
-//! Selectable beside [`super::central`], which is faster on Linux; it shows that nothing here needs more than writes
-//! without response and notifications.
+//! Selectable beside [`super::central`], which is faster on Linux; it shows that a channel needs no more than writes
+//! without response and notifications. The peer is looked for as everywhere here: btleplug cannot keep its scan apart from those
+//! of other programs, which may drop what it looks for.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,29 +13,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bluer::Address;
-use btleplug::api::{
-    Central as _, CharPropFlags, Characteristic, Manager as _, Peripheral as _, ScanFilter, WriteType,
-};
+use btleplug::api::{Central as _, CharPropFlags, Characteristic, Manager as _, Peripheral as _, WriteType};
 use btleplug::platform::{Manager, Peripheral};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Stream, StreamExt};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::adapter::{farewell, farewells};
+use super::adapter::{Adapter, farewell, farewells};
 use super::central::FAREWELL_LIMIT;
 use super::error::BluetoothError;
 use super::packets::{copy, packet_size};
-use super::profile::{INFORMATION, Information, SERVICE, advert_state, from_peripheral, to_peripheral};
+use super::profile::{INFORMATION, Information, from_peripheral, to_peripheral};
 use super::retry;
-use super::scan::{Neighbour, Search};
+use super::scan::{Search, find};
 use crate::link::{ATT_HEADER_BYTES, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
 
 /// How long a peer is looked for.
 const SCAN_LIMIT: Duration = Duration::from_secs(15);
-/// How often the devices seen are looked through.
-const SCAN_PAUSE: Duration = Duration::from_millis(100);
+/// Calls that wait for bluetoothd's answer. It takes them in their order, so that several save the time of each answer; should it
+/// not, the link makes good what comes out of order by less than this.
+const WRITES_MAX: usize = 7;
 /// Limit of the discovery of services.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(20);
 /// Pause between two of them.
@@ -52,14 +53,22 @@ impl BtleplugCentral {
     }
 
     async fn open(&self) -> Result<PacketChannel, BluetoothError> {
-        let peripheral = self.find().await?;
+        let adapter = Adapter::open(Some(&self.adapter)).await?;
+        let _one_at_a_time = adapter.connecting().await;
+        let neighbour = find(&adapter, &self.search, SCAN_LIMIT).await?;
+        let device =
+            adapter.bluer().device(neighbour.address).map_err(BluetoothError::bluez("open the peer"))?;
+        if device.is_blocked().await.unwrap_or(false) {
+            return Err(BluetoothError::PeerBlocked { peer: neighbour.address.to_string() });
+        }
+        let peripheral = self.peripheral(neighbour.address).await?;
         // What was connected before is being disconnected; a connect in between would be taken for the old one.
         farewells(FAREWELL_LIMIT).await;
         let guard = Disconnect { peripheral: peripheral.clone() };
-        connect(&peripheral).await?;
+        connect(&adapter, &peripheral).await?;
         let peer = peripheral.address().to_string();
         let characteristics = peripheral.characteristics();
-        let find = |uuid, flags| {
+        let wanted = |uuid, flags| {
             let found =
                 characteristics.iter().find(|c| c.uuid == uuid && c.properties.contains(flags)).cloned();
             found.ok_or_else(|| BluetoothError::NotOurs {
@@ -67,15 +76,15 @@ impl BtleplugCentral {
                 message: format!("characteristic {uuid} is missing"),
             })
         };
-        let information = find(INFORMATION, CharPropFlags::READ)?;
+        let information = wanted(INFORMATION, CharPropFlags::READ)?;
         let value = peripheral.read(&information).await.map_err(failed("read information"))?;
         let information = Information::decode(&value)
             .map_err(|message| BluetoothError::NotOurs { peer: peer.clone(), message })?;
         let notifications = peripheral.notifications().await.map_err(failed("listen to notifications"))?;
         let lane = information.lane.ok_or_else(|| BluetoothError::Busy { peer: peer.clone() })?;
-        let from_peripheral = find(from_peripheral(lane), CharPropFlags::NOTIFY)?;
+        let from_peripheral = wanted(from_peripheral(lane), CharPropFlags::NOTIFY)?;
         peripheral.subscribe(&from_peripheral).await.map_err(failed("subscribe"))?;
-        let to_peripheral = find(to_peripheral(lane), CharPropFlags::WRITE_WITHOUT_RESPONSE)?;
+        let to_peripheral = wanted(to_peripheral(lane), CharPropFlags::WRITE_WITHOUT_RESPONSE)?;
         // A snapshot of service discovery, 23 if BlueZ did not say: the smallest packet then.
         let size = packet_size(usize::from(peripheral.mtu()).saturating_sub(usize::from(ATT_HEADER_BYTES)))
             .min(PacketSize::try_new(information.packet_size_max).unwrap_or(PacketSize::MIN));
@@ -87,7 +96,7 @@ impl BtleplugCentral {
             sink: Box::new(Sink {
                 peripheral,
                 characteristic: Arc::new(to_peripheral),
-                writing: None,
+                writing: VecDeque::new(),
                 _guard: guard,
             }),
             source: Box::new(Source { values }),
@@ -96,55 +105,23 @@ impl BtleplugCentral {
         })
     }
 
-    async fn find(&self) -> Result<Peripheral, BluetoothError> {
+    /// The device that BlueZ knows by this address, in btleplug's hands.
+    async fn peripheral(&self, address: Address) -> Result<Peripheral, BluetoothError> {
         let manager = Manager::new().await.map_err(failed("reach bluetoothd"))?;
-        let mut adapter = None;
-        for candidate in manager.adapters().await.map_err(failed("list adapters"))? {
+        for adapter in manager.adapters().await.map_err(failed("list adapters"))? {
             // The order of the list is not stable; the first word of the information is the name.
-            let info = candidate.adapter_info().await.map_err(failed("read adapter"))?;
-            if info.split_whitespace().next() == Some(self.adapter.as_str()) {
-                adapter = Some(candidate);
+            let info = adapter.adapter_info().await.map_err(failed("read adapter"))?;
+            if info.split_whitespace().next() != Some(self.adapter.as_str()) {
+                continue;
             }
+            let peripherals = adapter.peripherals().await.map_err(failed("list devices"))?;
+            let found = peripherals.into_iter().find(|device| device.address().into_inner() == address.0);
+            return found.ok_or_else(|| self.search.not_seen(SCAN_LIMIT));
         }
-        let adapter = adapter.ok_or_else(|| BluetoothError::NoAdapter {
+        Err(BluetoothError::NoAdapter {
             wanted: self.adapter.clone(),
             present: "see `gattway doctor`".to_owned(),
-        })?;
-        adapter.start_scan(ScanFilter::default()).await.map_err(failed("start scan"))?;
-        let deadline = Instant::now() + SCAN_LIMIT;
-        let found = loop {
-            let mut found = None;
-            for peripheral in adapter.peripherals().await.map_err(failed("list devices"))? {
-                if self.fits(&peripheral).await {
-                    found = Some(peripheral);
-                }
-            }
-            if found.is_some() || Instant::now() >= deadline {
-                break found;
-            }
-            sleep(SCAN_PAUSE).await;
-        };
-        adapter.stop_scan().await.map_err(failed("stop scan"))?;
-        found.ok_or_else(|| self.search.not_seen(SCAN_LIMIT))
-    }
-
-    /// Whether it is the one that is looked for; then the search keeps in mind who it is.
-    async fn fits(&self, peripheral: &Peripheral) -> bool {
-        let Ok(Some(properties)) = peripheral.properties().await else { return false };
-        // No signal strength: BlueZ only remembers it.
-        let state = properties.service_data.get(&SERVICE).and_then(|data| advert_state(data));
-        let (Some(rssi), Some(state)) = (properties.rssi, state) else { return false };
-        let neighbour = Neighbour {
-            address: Address(peripheral.address().into_inner()),
-            name: properties.local_name,
-            rssi: Some(rssi),
-            state,
-        };
-        let fits = self.search.fits(&neighbour);
-        if fits {
-            self.search.remember(&neighbour);
-        }
-        fits
+        })
     }
 }
 
@@ -155,7 +132,7 @@ impl Connector for BtleplugCentral {
     }
 }
 
-async fn connect(peripheral: &Peripheral) -> Result<(), BluetoothError> {
+async fn connect(adapter: &Adapter, peripheral: &Peripheral) -> Result<(), BluetoothError> {
     let mut attempt = 1;
     loop {
         let error = match timeout(retry::CONNECT_LIMIT, peripheral.connect()).await {
@@ -165,6 +142,7 @@ async fn connect(peripheral: &Peripheral) -> Result<(), BluetoothError> {
             Err(_) => {
                 // BlueZ would go on for a while, and refuse the next attempt.
                 let _ = timeout(retry::CONNECT_LIMIT, peripheral.disconnect()).await;
+                adapter.end_stuck_connect(Address(peripheral.address().into_inner())).await?;
                 let error = BluetoothError::TimedOut { what: "connecting", limit: retry::CONNECT_LIMIT };
                 if attempt >= retry::SLOW_ATTEMPTS {
                     return Err(error);
@@ -208,17 +186,23 @@ impl Drop for Disconnect {
 struct Sink {
     peripheral: Peripheral,
     characteristic: Arc<Characteristic>,
-    /// The write under way; the next packet is taken when it is done, its failure is reported then.
-    writing: Option<BoxFuture<'static, btleplug::Result<()>>>,
+    /// Writes under way, the oldest first: a failure is reported when its turn comes.
+    writing: VecDeque<BoxFuture<'static, btleplug::Result<()>>>,
     _guard: Disconnect,
 }
 
 impl PacketSink for Sink {
     fn poll_send(&mut self, cx: &mut Context<'_>, packet: &[u8]) -> Poll<io::Result<()>> {
-        if let Some(writing) = &mut self.writing {
-            let result = ready!(writing.as_mut().poll(cx));
-            self.writing = None;
-            result.map_err(|source| BluetoothError::Btleplug { what: "write", source })?;
+        let failed = |source| BluetoothError::Btleplug { what: "write", source };
+        while let Some(oldest) = self.writing.front_mut() {
+            match oldest.as_mut().poll(cx) {
+                Poll::Ready(result) => {
+                    self.writing.pop_front();
+                    result.map_err(failed)?;
+                }
+                Poll::Pending if self.writing.len() >= WRITES_MAX => return Poll::Pending,
+                Poll::Pending => break,
+            }
         }
         let (peripheral, characteristic) = (self.peripheral.clone(), Arc::clone(&self.characteristic));
         let packet = packet.to_vec();
@@ -228,10 +212,8 @@ impl PacketSink for Sink {
             );
         // Nobody polls a sink that has nothing more to send: the write must be on its way now.
         match writing.as_mut().poll(cx) {
-            Poll::Ready(result) => {
-                result.map_err(|source| BluetoothError::Btleplug { what: "write", source })?;
-            }
-            Poll::Pending => self.writing = Some(writing),
+            Poll::Ready(result) => result.map_err(failed)?,
+            Poll::Pending => self.writing.push_back(writing),
         }
         Poll::Ready(Ok(()))
     }

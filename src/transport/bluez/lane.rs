@@ -15,10 +15,11 @@ use bluer::{Adapter, Address, AddressType, Device};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::adapter;
-use super::packets::{QueueSource, SharedSink, att_mtu, packet_size};
+use super::inbox::{Inbox, inbox};
+use super::packets::{CharacteristicSource, SharedSink, att_mtu, packet_size};
 use super::profile::LANES;
 use super::radio;
 use super::security::LinkSecurity;
@@ -26,9 +27,6 @@ use crate::transport::packet::PacketChannel;
 
 /// How long a lane is kept for a central that has read the information and not subscribed yet.
 const RESERVATION: Duration = Duration::from_secs(10);
-/// Packets between BlueZ's socket and the link. BlueZ writes to that socket blockingly, so whoever does not read freezes bluetoothd:
-/// what finds no room here is dropped, and the link sends it again.
-const QUEUE_PACKETS: usize = 256;
 
 enum Place {
     Reserved { until: Instant },
@@ -88,7 +86,7 @@ pub(super) struct LaneTask {
 struct Guest {
     address: Address,
     writer: Arc<CharacteristicWriter>,
-    packets: mpsc::Sender<Vec<u8>>,
+    inbox: Inbox,
 }
 
 impl LaneTask {
@@ -112,11 +110,11 @@ impl LaneTask {
                 },
                 () = self.channels.closed() => return,
             };
-            let Some(guest) = self.welcome(writer).await else { continue };
+            let Some(mut guest) = self.welcome(writer).await else { continue };
             for reader in early.drain(..).filter(|reader| reader.device_address() == guest.address) {
-                tokio::spawn(forward(reader, guest.packets.clone()));
+                guest.inbox.add(CharacteristicSource(reader));
             }
-            let end = serve(&guest, &mut writes, &mut notifies).await;
+            let end = serve(&mut guest, &mut writes, &mut notifies).await;
             self.lanes.free(self.lane);
             info!(peer = %guest.address, lane = self.lane, "central has gone");
             if end == End::Service {
@@ -138,15 +136,15 @@ impl LaneTask {
         }
         let device = self.adapter.device(address).ok()?;
         let random = matches!(device.address_type().await, Ok(AddressType::LeRandom));
-        let (packets, queue) = mpsc::channel(QUEUE_PACKETS);
         let writer = Arc::new(writer);
         let size = packet_size(writer.mtu());
         let att_mtu = att_mtu(writer.mtu());
         let announced =
             radio::announce(self.adapter.name(), address, random, "gatt", Some(att_mtu), size.bytes());
+        let (inbox, source) = inbox(Box::new((Disconnect(device), announced)));
         let channel = PacketChannel {
             sink: Box::new(SharedSink::new(Arc::clone(&writer))),
-            source: Box::new(QueueSource { queue, _guard: Box::new((Disconnect(device), announced)) }),
+            source: Box::new(source),
             size,
             label: format!("gatt {address} lane {}", self.lane),
         };
@@ -156,7 +154,7 @@ impl LaneTask {
             return None;
         }
         info!(peer = %address, lane = self.lane, att_mtu, packet = size.bytes(), "central connected");
-        Some(Guest { address, writer, packets })
+        Some(Guest { address, writer, inbox })
     }
 }
 
@@ -168,14 +166,14 @@ enum End {
     Service,
 }
 
-async fn serve(guest: &Guest, writes: &mut Control, notifies: &mut Control) -> End {
+async fn serve(guest: &mut Guest, writes: &mut Control, notifies: &mut Control) -> End {
     loop {
         tokio::select! {
             event = writes.next() => match event {
                 Some(CharacteristicControlEvent::Write(request)) if request.device_address() == guest.address => {
                     // BlueZ asks once for each packet that arrives before its first answer, and uses all these sockets
                     if let Ok(reader) = request.accept() {
-                        tokio::spawn(forward(reader, guest.packets.clone()));
+                        guest.inbox.add(CharacteristicSource(reader));
                     }
                 }
                 Some(CharacteristicControlEvent::Write(request)) => request.reject(ReqError::NotAuthorized),
@@ -188,23 +186,7 @@ async fn serve(guest: &Guest, writes: &mut Control, notifies: &mut Control) -> E
             },
             // BlueZ closes its end when the central has unsubscribed or is lost
             _ = guest.writer.closed() => return End::Guest,
-            () = guest.packets.closed() => return End::Guest,
-        }
-    }
-}
-
-/// Moves packets from a socket of BlueZ to the link until one of them ends. This task does nothing else.
-async fn forward(reader: CharacteristicReader, packets: mpsc::Sender<Vec<u8>>) {
-    loop {
-        let packet = tokio::select! {
-            received = reader.recv() => match received {
-                Ok(packet) if !packet.is_empty() => packet,
-                _ => return,
-            },
-            () = packets.closed() => return,
-        };
-        if let Err(mpsc::error::TrySendError::Full(_)) = packets.try_send(packet) {
-            debug!(peer = %reader.device_address(), "a packet found no room and was dropped");
+            () = guest.inbox.unwanted() => return End::Guest,
         }
     }
 }

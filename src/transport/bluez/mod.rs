@@ -7,6 +7,7 @@
 //! | `daemon` | which bluetoothd, and is it still the same |
 //! | [`adapter`] | which adapter, is it usable, one connect at a time |
 //! | `lane` | a pair of characteristics for each central, and its channel |
+//! | `inbox` | the packets of one lane, from all sockets that BlueZ has for it |
 //! | [`packets`] | BlueZ's sockets as packet channels |
 //! | [`peripheral`] | the GATT application and the advertisement |
 //! | [`security`] | what a peripheral requires of a radio connection |
@@ -34,6 +35,7 @@ pub mod central_btleplug;
 mod daemon;
 pub mod doctor;
 pub mod error;
+mod inbox;
 mod kernel;
 pub mod l2cap;
 mod lane;

@@ -8,13 +8,12 @@ use std::task::{Context, Poll, ready};
 use bluer::gatt::{CharacteristicReader, CharacteristicWriter};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
 
 use crate::link::{ATT_HEADER_BYTES, AttMtu, PacketSize};
 use crate::transport::packet::{PacketSink, PacketSource};
 
 /// Room for any ATT value, so that bluer never splits one over two reads.
-const ATT_VALUE_MAX: usize = 520;
+pub(super) const ATT_VALUE_MAX: usize = 520;
 
 /// Something that lives as long as a connection and ends it when dropped: a slot, a device to disconnect.
 pub(super) type Guard = Box<dyn Send + Sync>;
@@ -45,21 +44,18 @@ impl PacketSink for CharacteristicSink {
 }
 
 /// Packets in through a characteristic's socket.
-pub(super) struct CharacteristicSource {
-    reader: CharacteristicReader,
-    value: Box<[u8; ATT_VALUE_MAX]>,
-}
-
-impl CharacteristicSource {
-    pub(super) fn new(reader: CharacteristicReader) -> CharacteristicSource {
-        CharacteristicSource { reader, value: Box::new([0; ATT_VALUE_MAX]) }
-    }
-}
+pub(super) struct CharacteristicSource(pub(super) CharacteristicReader);
 
 impl PacketSource for CharacteristicSource {
     fn poll_recv(&mut self, cx: &mut Context<'_>, packet: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut value = ReadBuf::new(&mut self.value[..]);
-        ready!(Pin::new(&mut self.reader).poll_read(cx, &mut value))?;
+        if packet.len() >= self.0.mtu() {
+            let mut value = ReadBuf::new(packet);
+            ready!(Pin::new(&mut self.0).poll_read(cx, &mut value))?;
+            return Poll::Ready(Ok(value.filled().len()));
+        }
+        let mut room = [0; ATT_VALUE_MAX];
+        let mut value = ReadBuf::new(&mut room);
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut value))?;
         Poll::Ready(copy(value.filled(), packet))
     }
 }
@@ -92,19 +88,6 @@ impl PacketSink for SharedSink {
                 result => return Poll::Ready(result),
             }
         }
-    }
-}
-
-/// Packets in through a queue that a task fills from sockets.
-pub(super) struct QueueSource {
-    pub(super) queue: mpsc::Receiver<Vec<u8>>,
-    pub(super) _guard: Guard,
-}
-
-impl PacketSource for QueueSource {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, packet: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Some(value) = ready!(self.queue.poll_recv(cx)) else { return Poll::Ready(Ok(0)) };
-        Poll::Ready(copy(&value, packet))
     }
 }
 

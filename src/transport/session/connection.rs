@@ -125,11 +125,8 @@ impl MessageEndpointConnection for LinkConnection {
         loop {
             // Created before the write, so that room made in between is not missed.
             let writable = self.shared.writable.notified();
-            let over = self.shared.act(|core| {
-                let written = core.link.write(rest);
-                rest = &rest[written..];
-                core.is_over() || !core.established
-            });
+            let (written, over) = self.shared.write(rest);
+            rest = &rest[written..];
             if rest.is_empty() {
                 return Ok(());
             }

@@ -1,17 +1,18 @@
 //! The task that moves packets: channel to link, link to channel, and from one channel to the next.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, timeout_at};
+use tokio::time::timeout_at;
 use tracing::debug;
 
 use super::contest::{Contests, Winner};
 use super::shared::{Core, Progress, Shared};
+use super::timer::Timer;
 use crate::endpoint::MessagingError;
 use crate::link::{LinkState, PACKET_BYTES_MAX, SessionId};
 use crate::time::Instant;
@@ -21,8 +22,6 @@ use crate::transport::packet::{Connector, PacketChannel};
 const RECEIVE_BURST: usize = 64;
 /// Time for the last packets to leave and for the peer to disconnect, once the link has reached its end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Tokio's timers know no shorter time; also keeps a deadline that has just been served from being served again and again.
-const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 /// Room for a packet: more than any channel may carry, so that a longer one is noticed rather than cut to a good size.
 pub(super) const PACKET_ROOM: usize = PACKET_BYTES_MAX as usize + 32;
 
@@ -213,7 +212,7 @@ async fn run_idle(shared: &Shared) {
         loop {
             let now = shared.now();
             let mut core = shared.lock();
-            core.driver = Some(cx.waker().clone());
+            core.driven_by(cx.waker());
             core.link.handle_timeout(now);
             shared.take_events(&mut core);
             if core.is_over() {
@@ -221,7 +220,7 @@ async fn run_idle(shared: &Shared) {
             }
             let due = core.link.poll_at();
             drop(core);
-            if timer.poll(cx, shared, due).is_pending() {
+            if timer.poll(cx, &shared.config.clock, now, due).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -302,7 +301,7 @@ impl ChannelRun {
             let now = self.shared.now();
             let shared = Arc::clone(&self.shared);
             let mut core = shared.lock();
-            core.driver = Some(cx.waker().clone());
+            core.driven_by(cx.waker());
             if core.abandoned {
                 return Poll::Ready(());
             }
@@ -335,7 +334,7 @@ impl ChannelRun {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if self.timer.poll(cx, &self.shared, due).is_pending() {
+            if self.timer.poll(cx, &self.shared.config.clock, now, due).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -384,32 +383,5 @@ impl ChannelRun {
 fn handle_packet(core: &mut Core, now: Instant, packet: &[u8]) {
     if let Err(error) = core.link.handle_packet(now, packet) {
         debug!(%error, via = core.label, "the peer broke the link protocol");
-    }
-}
-
-/// A sleep that is set again at each poll.
-#[derive(Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    due: Option<Instant>,
-}
-
-impl Timer {
-    /// Ready when `due` has come. What is due now was served in this turn and is looked at again a little later.
-    fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared, due: Option<Instant>) -> Poll<()> {
-        let Some(due) = due else { return Poll::Pending };
-        let due = due.max(shared.now() + TIMER_RESOLUTION);
-        let deadline = shared.config.clock.to_tokio(due);
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if self.due != Some(due) {
-                    sleep.as_mut().reset(deadline);
-                }
-                sleep
-            }
-            empty => empty.insert(Box::pin(tokio::time::sleep_until(deadline))),
-        };
-        self.due = Some(due);
-        sleep.as_mut().poll(cx)
     }
 }

@@ -16,6 +16,7 @@ mod driver;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod timer;
 
 use std::time::Duration;
 

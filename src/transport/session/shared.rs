@@ -130,6 +130,18 @@ impl Shared {
         }
     }
 
+    /// Gives bytes to the link, and says how many it took and whether it takes no more, ever. The driver is woken if it can
+    /// do anything with them.
+    pub(super) fn write(&self, bytes: &[u8]) -> (usize, bool) {
+        let mut core = self.lock();
+        let written = core.link.write(bytes);
+        let over = core.is_over() || !core.established;
+        let driver = core.take_wanted_driver();
+        drop(core);
+        driver.into_iter().for_each(Waker::wake);
+        (written, over)
+    }
+
     /// Moves the wait on, never back.
     pub(super) fn reach(&self, progress: Progress) {
         self.progress.send_if_modified(|current| {
@@ -202,9 +214,9 @@ impl Shared {
         let mut bytes = BytesMut::zeroed(readable);
         let read = core.link.read(&mut bytes);
         bytes.truncate(read);
-        let driver = core.driver.take();
-        drop(core);
         // There may be credit to give.
+        let driver = core.take_wanted_driver();
+        drop(core);
         driver.into_iter().for_each(Waker::wake);
         Ok(bytes.freeze())
     }
@@ -222,6 +234,19 @@ impl Shared {
 }
 
 impl Core {
+    /// Whom to wake after bytes went into the link or out of it: nobody, while packets in flight or in hand bring the driver
+    /// back anyway.
+    fn take_wanted_driver(&mut self) -> Option<Waker> {
+        if self.link.wants_poll() { self.driver.take() } else { None }
+    }
+
+    /// Keeps the driver's waker for whoever acts on the link.
+    pub(super) fn driven_by(&mut self, waker: &Waker) {
+        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(waker)) {
+            self.driver = Some(waker.clone());
+        }
+    }
+
     /// Nothing more happens on the link.
     pub(super) fn is_over(&self) -> bool {
         self.abandoned || self.end.is_some() || self.link.state().is_final()

@@ -136,6 +136,17 @@ pub struct Usage {
     pub connected: u32,
 }
 
+/// What a process has cost since it was started.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// The process.
+    pub pid: u32,
+    /// Of a processor, in this process and in the kernel for it, microseconds.
+    pub cpu_us: u64,
+    /// Times one of its threads gave the processor up or lost it.
+    pub switches: u64,
+}
+
 /// Counters of a session at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {

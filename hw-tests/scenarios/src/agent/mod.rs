@@ -6,7 +6,7 @@
 //! | [`supervisor`] | one machine: a process for each node, which can be killed |
 //! | [`node`] | one node: sessions, databases, one adapter |
 //! | [`radio`] | that adapter, or a device of the modelled radio |
-//! | [`session`], [`replication`], [`raw`], [`store`] | what a node does |
+//! | [`session`], [`replication`], [`raw`], [`turns`], [`store`] | what a node does |
 
 pub mod answers;
 pub mod node;
@@ -17,6 +17,7 @@ pub mod replication;
 pub mod session;
 pub mod store;
 pub mod supervisor;
+pub mod turns;
 
 use std::time::SystemTime;
 

@@ -10,16 +10,17 @@ use gattway::database::Database;
 use gattway::endpoint::MessageEndpointConnection;
 use gattway::transport::bluez::profile::PROFILE_VERSION;
 use gattway::transport::packet::PacketChannel;
-use gattway::transport::session::{LinkConnection, SessionConfig};
+use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::protocol::{Air, Command, Identity, Opened, Said, Service, Usage};
+use super::protocol::{Air, Command, Cost, Identity, Opened, Said, Service, Usage, Way};
 use super::radio::{NodeRadio, Sessions};
 use super::replication::{ActiveSync, Watch, passive};
 use super::session::{ByteSession, sample};
+use super::turns::{Once, Turns, User};
 use super::{Result, fail, raw, store};
 
 /// How often the counters of a session are told.
@@ -28,8 +29,12 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 const SIGNAL_EVERY: u32 = 10;
 /// Time for the orderly end of anything.
 const END_LIMIT: Duration = Duration::from_secs(20);
+/// For a session that has to wait for its turn: it must not take that for a loss.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Number of another profile version.
 const WRONG_PROFILE: u8 = PROFILE_VERSION + 8;
+
+const NO_TURNS: &str = "there is no channel for turns";
 
 /// A node.
 pub struct Node {
@@ -44,6 +49,9 @@ pub struct Node {
     listening: AsyncMutex<Option<Listening>>,
     accepted: AsyncMutex<Option<mpsc::Receiver<Arc<ByteSession>>>>,
     sync: Mutex<Option<Arc<ActiveSync>>>,
+    /// The channel that raw packets and a session share, and the raw packets' end of it if this is a central.
+    turns: Arc<Mutex<Option<Turns>>>,
+    raw: AsyncMutex<Option<PacketChannel>>,
 }
 
 /// A peripheral at work; dropping it ends it.
@@ -85,6 +93,8 @@ impl Node {
             listening: AsyncMutex::default(),
             accepted: AsyncMutex::default(),
             sync: Mutex::default(),
+            turns: Arc::default(),
+            raw: AsyncMutex::default(),
         })
     }
 
@@ -128,6 +138,23 @@ impl Node {
                 let channel = self.radio.dialer(&peer, vec![way]).connect().await?;
                 json!(raw::run(channel, began.elapsed().as_secs_f64(), packets).await?)
             }
+            Command::DialTurns { peer, way } => self.dial_turns(&peer, way).await?,
+            Command::Turn { raw } => {
+                let user = if raw { User::Raw } else { User::Session };
+                lock(&self.turns).as_ref().ok_or(NO_TURNS)?.give(user);
+                Value::Null
+            }
+            Command::RawTurn { up, packets } => {
+                let mut raw = self.raw.lock().await;
+                let channel = raw.as_mut().ok_or(NO_TURNS)?;
+                json!(if up { raw::up(channel, packets).await? } else { raw::down(channel, packets).await? })
+            }
+            Command::EndTurns => {
+                *self.raw.lock().await = None;
+                *lock(&self.turns) = None;
+                Value::Null
+            }
+            Command::Cost => json!(cost()),
             // Saves wait for the medium.
             Command::Import { database, records } => {
                 let database = self.database(&database)?;
@@ -189,6 +216,7 @@ impl Node {
         for session in sessions {
             let _ = timeout(END_LIMIT, session.connection.close(None)).await;
         }
+        *self.raw.lock().await = None;
         *self.listening.lock().await = None;
         lock(&self.databases).clear();
     }
@@ -252,10 +280,23 @@ impl Node {
         json!(Opened { session: number, label: session.connection.stats().label, seconds })
     }
 
-    async fn dial(self: &Arc<Node>, peer: &str, ways: Vec<super::protocol::Way>) -> Result<Value> {
+    async fn dial(self: &Arc<Node>, peer: &str, ways: Vec<Way>) -> Result<Value> {
         let began = std::time::Instant::now();
         let connection = LinkConnection::central(self.radio.dialer(peer, ways), self.session);
         let session = Arc::new(ByteSession::open(connection).await?);
+        Ok(self.keep(&session, began.elapsed().as_secs_f64()))
+    }
+
+    async fn dial_turns(self: &Arc<Node>, peer: &str, way: Way) -> Result<Value> {
+        let began = std::time::Instant::now();
+        let channel = self.radio.dialer(peer, vec![way]).connect().await?;
+        let (turns, mut raw, rest) = Turns::split(channel, false);
+        raw::begin(&mut raw).await?;
+        turns.give(User::Session);
+        let connection = LinkConnection::central(Once::new(rest), patient(self.session));
+        let session = Arc::new(ByteSession::open(connection).await?);
+        *lock(&self.turns) = Some(turns);
+        *self.raw.lock().await = Some(raw);
         Ok(self.keep(&session, began.elapsed().as_secs_f64()))
     }
 
@@ -281,6 +322,13 @@ impl Node {
                 *self.accepted.lock().await = Some(receiver);
                 tokio::spawn(serve_bytes(sessions, sender))
             }
+            Service::Turns => {
+                let channels = self.radio.raw(PROFILE_VERSION).await?;
+                let (sender, receiver) = mpsc::channel(16);
+                *self.accepted.lock().await = Some(receiver);
+                let acceptor = LinkAcceptor::new(patient(self.session));
+                tokio::spawn(serve_turns(channels, acceptor, Arc::clone(&self.turns), sender))
+            }
             Service::Sync => {
                 let database = self.database(database)?;
                 let sessions = self.radio.sessions(l2cap, self.session).await?;
@@ -289,6 +337,42 @@ impl Node {
         };
         *listening = Some(Listening(task));
         Ok(Value::Null)
+    }
+}
+
+fn patient(mut config: SessionConfig) -> SessionConfig {
+    config.link.keep_alive = Some(PATIENCE);
+    config.link.dead_after = 2 * PATIENCE;
+    config
+}
+
+async fn serve_turns(
+    mut channels: mpsc::Receiver<PacketChannel>,
+    acceptor: LinkAcceptor,
+    current: Arc<Mutex<Option<Turns>>>,
+    accepted: mpsc::Sender<Arc<ByteSession>>,
+) {
+    let mut answering = tokio::task::JoinSet::new();
+    loop {
+        let connection = tokio::select! {
+            Some(channel) = channels.recv() => {
+                let (turns, raw, session) = Turns::split(channel, true);
+                *lock(&current) = Some(turns);
+                answering.spawn(raw::answer(raw));
+                acceptor.incoming(session);
+                continue;
+            }
+            Some(connection) = acceptor.next() => connection,
+            else => return,
+        };
+        match ByteSession::open(connection).await {
+            Ok(session) => {
+                if accepted.send(Arc::new(session)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a session of a central"),
+        }
     }
 }
 
@@ -333,4 +417,21 @@ fn rss_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// What this process has cost.
+fn cost() -> Cost {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu_us =
+        u64::try_from(cpu.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0) / 1_000;
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let status = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
+    let switches = status.flat_map(|status| status.lines().filter_map(switched).collect::<Vec<_>>()).sum();
+    Cost { pid: std::process::id(), cpu_us, switches }
+}
+
+/// The number in a line such as `voluntary_ctxt_switches: 7`.
+fn switched(line: &str) -> Option<u64> {
+    let (name, count) = line.split_once(':')?;
+    if name.ends_with("voluntary_ctxt_switches") { count.trim().parse().ok() } else { None }
 }

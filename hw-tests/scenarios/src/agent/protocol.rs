@@ -56,6 +56,8 @@ pub enum Service {
     Sync,
     /// Packets without any protocol: counts them, sends them on command.
     Raw,
+    /// Packets without any protocol and a session, in turns over each channel; the sessions are given to `accept`.
+    Turns,
     /// Our service with the number of another profile version.
     WrongVersion,
 }
@@ -195,6 +197,29 @@ pub enum Command {
         /// Packets each way.
         packets: u32,
     },
+    /// As `dial`, over a channel that raw packets share.
+    DialTurns {
+        /// Address.
+        peer: String,
+        /// How.
+        way: Way,
+    },
+    /// Whose turn it is on such a channel, at this end.
+    Turn {
+        /// The raw packets'; else the session's.
+        raw: bool,
+    },
+    /// Raw packets over such a channel, in their turn: [`RawWay`].
+    RawTurn {
+        /// To the peripheral; else from it.
+        up: bool,
+        /// How many.
+        packets: u32,
+    },
+    /// Lets go of such a channel, after its session was closed.
+    EndTurns,
+    /// What the node's process has cost: a [`Cost`].
+    Cost,
     /// Fills a database: number of documents.
     Import {
         /// Which database.

@@ -10,7 +10,7 @@ use super::{Result, fail};
 
 /// First byte of a packet: the peripheral counts it.
 const COUNT: u8 = b'c';
-/// First byte of a packet: the peripheral answers with what it has counted so far.
+/// First byte of a packet: the peripheral answers with what it has counted so far; a second byte makes it begin anew.
 const REPORT: u8 = b'r';
 /// First byte of a packet: the peripheral sends so many packets (u32) of such a size (u16).
 const SEND: u8 = b's';
@@ -18,6 +18,8 @@ const SEND: u8 = b's';
 const SILENCE: Duration = Duration::from_secs(2);
 /// Time for an answer; a queue of packets may be before it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// A question without an answer for so long is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest packet.
 const ROOM: usize = 512;
 
@@ -65,6 +67,11 @@ fn numbered(number: u32, size: usize) -> Vec<u8> {
     packet
 }
 
+/// Whether a packet is one of these; the link's never begin so.
+pub fn is_raw(packet: &[u8]) -> bool {
+    matches!(packet, [COUNT | REPORT | SEND, ..])
+}
+
 /// The peripheral's side of one channel.
 pub async fn answer(mut channel: PacketChannel) -> Result<()> {
     let mut buffer = [0; ROOM];
@@ -74,12 +81,15 @@ pub async fn answer(mut channel: PacketChannel) -> Result<()> {
         match buffer[..length] {
             [] => return Ok(()),
             [COUNT, ..] => counts.take(&buffer[..length]),
-            [REPORT, ..] => {
+            [REPORT, ref anew @ ..] => {
                 let mut report = vec![REPORT];
                 report.extend(counts.packets.to_le_bytes());
                 report.extend(counts.out_of_order.to_le_bytes());
                 report.extend((counts.span().as_micros() as u32).to_le_bytes());
                 channel.send(&report).await?;
+                if !anew.is_empty() {
+                    counts = Counts::default();
+                }
             }
             [SEND, a, b, c, d, low, high, ..] => {
                 for number in 0..u32::from_le_bytes([a, b, c, d]) {
@@ -93,18 +103,26 @@ pub async fn answer(mut channel: PacketChannel) -> Result<()> {
 
 /// The central's side: `packets` each way.
 pub async fn run(mut channel: PacketChannel, connect_seconds: f64, packets: u32) -> Result<Raw> {
-    let size = channel.size.bytes();
-    // BlueZ opens a socket for each packet that comes before its first answer, and mixes their order: the first waits for it.
-    channel.send(&[REPORT]).await?;
+    let up = up(&mut channel, packets).await?;
+    let down = down(&mut channel, packets).await?;
+    let packet_bytes = channel.size.bytes() as u64;
+    Ok(Raw { label: channel.label.clone(), packet_bytes, connect_seconds, up, down })
+}
+
+/// Makes the peripheral count from nothing. Also the first packet of a central: BlueZ opens a socket for each one that comes
+/// before its first answer, and mixes their order, so that nothing may follow before it.
+pub async fn begin(channel: &mut PacketChannel) -> Result<()> {
+    channel.send(&[REPORT, 0]).await?;
     timeout(ANSWER_LIMIT, channel.recv(&mut [0; ROOM]))
         .await
         .map_err(|_| "the peripheral does not answer")??;
-    let up = up(&mut channel, packets, size).await?;
-    let down = down(&mut channel, packets, size).await?;
-    Ok(Raw { label: channel.label.clone(), packet_bytes: size as u64, connect_seconds, up, down })
+    Ok(())
 }
 
-async fn up(channel: &mut PacketChannel, count: u32, size: usize) -> Result<RawWay> {
+/// Packets to the peripheral, as it has counted them.
+pub async fn up(channel: &mut PacketChannel, count: u32) -> Result<RawWay> {
+    let size = channel.size.bytes();
+    begin(channel).await?;
     for number in 0..count {
         channel.send(&numbered(number, size)).await?;
     }
@@ -113,8 +131,12 @@ async fn up(channel: &mut PacketChannel, count: u32, size: usize) -> Result<RawW
     // the report can overtake packets, so ask until all are there or nothing more comes
     loop {
         channel.send(&[REPORT]).await?;
-        let length =
-            timeout(ANSWER_LIMIT, channel.recv(&mut buffer)).await.map_err(|_| "no report came back")??;
+        let length = match timeout(ASK_AGAIN, channel.recv(&mut buffer)).await {
+            Ok(length) => length?,
+            // Question or answer found no room.
+            Err(_) if changed.elapsed() < ANSWER_LIMIT => continue,
+            Err(_) => return fail("no report came back"),
+        };
         let [_, a, b, c, d, e, f, g, h, i, j, k, l] = buffer[..length] else {
             return fail(format!("not a report: {length} bytes"));
         };
@@ -129,7 +151,9 @@ async fn up(channel: &mut PacketChannel, count: u32, size: usize) -> Result<RawW
     }
 }
 
-async fn down(channel: &mut PacketChannel, count: u32, size: usize) -> Result<RawWay> {
+/// Packets from the peripheral.
+pub async fn down(channel: &mut PacketChannel, count: u32) -> Result<RawWay> {
+    let size = channel.size.bytes();
     let mut request = vec![SEND];
     request.extend(count.to_le_bytes());
     request.extend((size as u16).to_le_bytes());
@@ -137,7 +161,9 @@ async fn down(channel: &mut PacketChannel, count: u32, size: usize) -> Result<Ra
     channel.send(&request).await?;
     while counts.packets < count {
         match timeout(SILENCE, channel.recv(&mut buffer)).await {
-            Ok(Ok(length)) if length >= 5 => counts.take(&buffer[..length]),
+            Ok(Ok(length)) if buffer[..length].starts_with(&[COUNT]) => counts.take(&buffer[..length]),
+            // An answer that comes late.
+            Ok(Ok(length)) if length > 0 => {}
             _ => break,
         }
     }

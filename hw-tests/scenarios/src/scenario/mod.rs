@@ -4,6 +4,7 @@
 //! [`Context::metric`], demands with [`Context::require`], and gives up with a reason by [`skip`]. The table in [`table`] is the
 //! only list.
 
+mod calls;
 mod cuts;
 mod external;
 mod flow;

@@ -31,6 +31,11 @@ impl Node {
         self.place.host.ask_for(self.place.node, command, seconds).await
     }
 
+    /// Runs a shell command on the node's machine; gives what it says.
+    pub async fn shell(&self, command: String) -> agent::Result<String> {
+        self.ask(Command::Shell { command }).await
+    }
+
     /// Becomes a peripheral.
     pub async fn listen(&self, service: Service, l2cap: bool) -> agent::Result<()> {
         self.ask::<Value>(Command::Listen { service, l2cap, database: DATABASE.to_owned() }).await.map(drop)
@@ -47,6 +52,17 @@ impl Node {
         let command = Command::Dial { peer: peer.to_owned(), ways: ways.to_vec() };
         let opened: Opened = self.ask_for(command, 60.0).await?;
         Ok((Session { node: self.clone(), number: opened.session }, opened))
+    }
+
+    /// As [`Node::dial`], over a channel that raw packets share.
+    pub async fn dial_turns(&self, peer: &str, way: Way) -> agent::Result<(Session, Opened)> {
+        let opened: Opened = self.ask_for(Command::DialTurns { peer: peer.to_owned(), way }, 60.0).await?;
+        Ok((Session { node: self.clone(), number: opened.session }, opened))
+    }
+
+    /// Gives such a channel to the raw packets, or to the session.
+    pub async fn turn(&self, raw: bool) -> agent::Result<()> {
+        self.ask::<Value>(Command::Turn { raw }).await.map(drop)
     }
 
     /// Fills the database.
