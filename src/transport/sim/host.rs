@@ -138,6 +138,11 @@ impl HostEnd {
         self.sending.len() < self.config.send_queue_packets
     }
 
+    /// Whether [`HostEnd::next_fragment`] would give one.
+    pub(super) fn has_fragment(&self, now: Instant) -> bool {
+        self.sending.front().is_some_and(|(ready, _)| *ready <= now)
+    }
+
     /// The next fragment for the controller, of at most `octets`, with whether it starts an L2CAP PDU.
     pub(super) fn next_fragment(&mut self, now: Instant, octets: usize) -> Option<(bool, Bytes)> {
         let (ready, pdu) = self.sending.front_mut()?;

@@ -225,7 +225,10 @@ impl World {
             for (id, connection) in &mut self.connections {
                 for side in SIDES {
                     let node = connection.nodes[side as usize];
-                    if connection.ended[side as usize] || self.radio.free_buffers(node) == 0 {
+                    if connection.ended[side as usize]
+                        || !connection.ends[side as usize].has_fragment(self.now)
+                        || self.radio.free_buffers(node) == 0
+                    {
                         continue;
                     }
                     let octets = usize::from(self.hosts[node.index()].1.acl_octets);

@@ -132,13 +132,14 @@ pub(super) struct Message<'a> {
 /// The message at a place of a segment; `None` if there is none whose checksum fits.
 pub(super) fn message(segment: &[u8], at: usize) -> Option<Message<'_>> {
     let bytes = segment.get(at..)?;
-    let mut reader = Bytes(bytes);
-    let crc = reader.u32()? ^ u32::MAX;
-    let kind = reader.byte()?;
     // The cheap test first: this is also asked at each byte of what is damaged.
-    if !(1..=11).contains(&kind) {
+    let kind = *bytes.get(4)?;
+    if kind == 0 || kind > 11 {
         return None;
     }
+    let mut reader = Bytes(bytes);
+    let crc = reader.u32()? ^ u32::MAX;
+    reader.take(1)?;
     let len = reader.length()?;
     let number = reader.number()?;
     let page = reader.number()?;
