@@ -155,6 +155,23 @@ pub(super) fn message(segment: &[u8], at: usize) -> Option<Message<'_>> {
     Some(Message { kind, is_blob, page, segment: number, body, len: header + len })
 }
 
+/// The first message at or after a place of a segment, with its place.
+pub(super) fn next_message(segment: &[u8], mut at: usize) -> Option<(usize, Message<'_>)> {
+    const ZEROS: [u8; 256] = [0; 256];
+    loop {
+        // Where nothing was written there are zeros, and zero is no kind of message.
+        let kinds = segment.get(at.checked_add(4)?..)?;
+        if *kinds.first()? == 0 {
+            at += if kinds.starts_with(&ZEROS) { ZEROS.len() } else { 1 };
+            continue;
+        }
+        if let Some(found) = message(segment, at) {
+            return Some((at, found));
+        }
+        at += 1;
+    }
+}
+
 fn kind_of(byte: u8) -> Option<(Kind, bool)> {
     Some(match byte {
         1 => (Kind::Canceled, false),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 
-use super::format::{Bytes, Kind, Node, Page, SEGMENT, message, node};
+use super::format::{Bytes, Kind, Node, Page, SEGMENT, next_message, node};
 use super::frozen::Pair;
 use super::survey::Survey;
 
@@ -244,16 +244,12 @@ impl Salvage {
         for offset in self.survey.offsets()? {
             self.survey.read_segment(offset, &mut buffer)?;
             let mut at = 0;
-            while at < buffer.len() {
-                let Some(found) = message(&buffer, at) else {
-                    at += 1;
-                    continue;
-                };
+            while let Some((place, found)) = next_message(&buffer, at) {
                 if found.kind == Kind::Node && !found.is_blob && found.segment < u64::MAX / SEGMENT {
                     let entries = node(found.body).map(Node::into_entries).unwrap_or_default();
                     entries.iter().for_each(|(key, value)| visit(key, value));
                 }
-                at += found.len;
+                at = place + found.len;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::super::engine::SEGMENT_BYTES;
 use super::format::{
     Kind, MESSAGE_HEADER_BYTES_MAX, Message, Page, Place, SEGMENT, SEGMENT_HEADER_BYTES, Snapshot, blob,
-    message, segment_header, snapshot,
+    message, next_message, segment_header, snapshot,
 };
 
 /// Findings kept; further ones are only counted.
@@ -170,8 +170,8 @@ impl Survey {
         let mut buffer = Vec::new();
         for offset in self.headless.clone() {
             self.read_segment(offset, &mut buffer)?;
-            let found = (SEGMENT_HEADER_BYTES..buffer.len()).find_map(|at| message(&buffer, at));
-            let lsn = found.map(|message| message.segment.saturating_mul(SEGMENT));
+            let found = next_message(&buffer, SEGMENT_HEADER_BYTES);
+            let lsn = found.map(|(_, message)| message.segment.saturating_mul(SEGMENT));
             if let Some(lsn) = lsn.filter(|lsn| *lsn < u64::MAX / 4) {
                 self.segments.entry(lsn).or_insert(offset);
             }
@@ -400,16 +400,19 @@ impl Survey {
     }
 
     /// The first message at or after `at` that would change the table of pages.
-    fn needed(&self, buffer: &[u8], at: usize, segment: Option<u64>, min: u64) -> Option<usize> {
-        (at..buffer.len()).find(|&at| {
-            let Some(message) = message(buffer, at) else { return false };
-            let number = message.segment.saturating_mul(SEGMENT).saturating_add(at as u64);
+    fn needed(&self, buffer: &[u8], mut at: usize, segment: Option<u64>, min: u64) -> Option<usize> {
+        loop {
+            let (place, message) = next_message(buffer, at)?;
+            let number = message.segment.saturating_mul(SEGMENT).saturating_add(place as u64);
             let fits = match segment {
                 Some(segment) => message.segment == segment,
                 None => message.segment >= min && !self.segments.contains_key(&(message.segment * SEGMENT)),
             };
-            fits && number < self.end && is_newer(&self.pages, number, &message)
-        })
+            if fits && number < self.end && is_newer(&self.pages, number, &message) {
+                return Some(place);
+            }
+            at = place + 1;
+        }
     }
 
     /// The body of the message at a place, if it is whole and is of this page.
