@@ -24,13 +24,13 @@ pub enum DatabaseError {
         /// Newest format version this release reads.
         supported: u32,
     },
-    /// The directory holds something else.
+    /// A new database was to be made where there is something already; that is as it was.
     #[error("{path} is there already: a new database needs a directory that is new or empty", path = path.display())]
     Occupied {
         /// The directory, or file.
         path: PathBuf,
     },
-    /// What is there is something else.
+    /// The directory holds something else.
     #[error("{path} is not a gattway database: {reason}", path = path.display())]
     NotADatabase {
         /// The directory.

@@ -146,7 +146,7 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
         }
     }
     let taken = Database::restore(&mut &whole[..], database.path(), |_| true, |_, _| ());
-    assert!(matches!(taken, Err(DatabaseError::NotADatabase { .. })));
+    assert!(matches!(taken, Err(DatabaseError::Occupied { .. })));
 }
 
 /// Keeps both sides of a conflict in a list, so that a lost edit is seen.
