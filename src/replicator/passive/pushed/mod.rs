@@ -126,7 +126,8 @@ impl PushedNote {
         let Some(stored) = store.checkpoint(collection, &note.name)? else { return Ok(note) };
         note.stored = Some(stored.revision);
         if store.checkpoint(collection, client)?.is_none() {
-            // Without its checkpoint the peer asks for everything.
+            // Without its checkpoint the peer asks for everything; what was noted goes with it.
+            note.is_dirty = true;
             return Ok(note);
         }
         match record::read(&stored.body) {
