@@ -280,6 +280,20 @@ impl Plan {
         plan
     }
 
+    /// Whether it is one push and pull of some documents, of which nothing is left out.
+    pub fn is_plain(&self) -> bool {
+        let once = self.direction == ReplicatorType::PushAndPull && !self.continuous && !self.commands;
+        let is_whole = |collection: &CollectionPlan| {
+            let CollectionPlan { at, access, push_filter, pull_filter, only, .. } = collection;
+            *at == [true; 2]
+                && *access == FULL
+                && [push_filter, pull_filter, only].iter().all(|f| f.is_none())
+        };
+        let is_unfiltered = self.incoming.is_none() && self.outgoing.is_none();
+        let some = (20..100).contains(&self.documents()) && self.resolver == Resolving::Default;
+        once && is_unfiltered && some && self.is_extended() && self.collections.iter().all(is_whole)
+    }
+
     /// Whether there is a document of about the largest size, and little beside it.
     pub fn has_a_largest_document(&self) -> bool {
         let sizes = (DOCUMENT_BODY_MAX - 4_000)..DOCUMENT_BODY_MAX;
