@@ -517,7 +517,9 @@ impl Peers {
         let name = peer.name.clone();
         let is_news = !status.unsynced.is_empty() && peer.unsynced != status.unsynced;
         peer.unsynced = Arc::clone(&status.unsynced);
-        peer.is_told |= status.activity == ReplicatorActivity::Idle || status.progress.completed > 0;
+        // Without a secure session a connection rests before anybody has said a word.
+        peer.is_told |=
+            self.secure && status.activity == ReplicatorActivity::Idle || status.progress.completed > 0;
         let is_told = peer.is_told;
         if status.activity == ReplicatorActivity::Stopped {
             state.by_connection.remove(&key);
