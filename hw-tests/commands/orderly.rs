@@ -122,6 +122,7 @@ fn no_command_warns_when_all_went_well() {
         &["peers", "deny", "south"],
         &["peers", "allow", "south"],
         &["peers", "forget", "south"],
+        &["peers", "reset", "--role", "both", "--force"],
     ] {
         runner.quiet(&db, args);
     }

@@ -101,7 +101,13 @@ impl ListTracker {
             if first.key().list >= self.come_until || (state != EntryState::Done && !give_up) {
                 break;
             }
-            (self.position, _) = first.remove();
+            let (sequence, _) = first.remove();
+            // A peer that lists again from an earlier place takes nothing away from what is here.
+            let is_earlier =
+                matches!((sequence.number(), self.position.number()), (Some(new), Some(old)) if new < old);
+            if !is_earlier {
+                self.position = sequence;
+            }
         }
     }
 
@@ -302,6 +308,22 @@ mod tests {
                 prop_assert_eq!(tracker.is_settled(), open.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn what_is_listed_again_does_not_take_the_position_back() {
+        let mut tracker = ListTracker::new(RemoteSequence::Number(20));
+        tracker.add(0, 0, RemoteSequence::Number(38), false);
+        tracker.add(1, 0, RemoteSequence::Number(33), false);
+        tracker.add(1, 1, RemoteSequence::Number(34), true);
+        tracker.lists_have_come(2);
+        assert_eq!(tracker.position(), &RemoteSequence::Number(38));
+        tracker.add(2, 0, RemoteSequence::Number(40), false);
+        tracker.lists_have_come(3);
+        assert_eq!(tracker.position(), &RemoteSequence::Number(38), "34 has not come");
+        let ticket = tracker.arrived(&RemoteSequence::Number(34)).expect("asked for");
+        tracker.settle(ticket, true);
+        assert_eq!(tracker.position(), &RemoteSequence::Number(40));
     }
 
     #[test]
