@@ -166,7 +166,7 @@ impl SecureAcceptor {
     /// Takes a connection that a peer has made; `label` names it in logs. Returns at once.
     ///
     /// When as many handshakes as allowed are under way, the oldest one gives way whose peer has not shown any key of
-    /// ours, or has and is not done after [`KEYED_PLACE_TIME`](super::KEYED_PLACE_TIME); else the newcomer is dropped.
+    /// ours, or has and is not done after [`KEYED_PLACE_TIME`]; else the newcomer is dropped.
     pub fn incoming(&self, carrier: Carrier, label: impl Into<String>) {
         let label = label.into();
         // Under the lock, so that whoever gives way to another can be ended.
