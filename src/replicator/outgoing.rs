@@ -30,10 +30,11 @@ impl Wanted {
         Wanted { id: change.id, sequence: change.sequence, revision, known }
     }
 
-    /// One of which the peer has said what it has. Of several tree IDs a revision names one: the peer must find its own.
+    /// One of which the peer has said what it has. Of several tree IDs a revision names one: the peer must find its own,
+    /// which it may name by the version that stands for it.
     pub fn on_top_of(change: Change, ancestors: &[RevId]) -> Wanted {
-        let is_ours = |id: &&RevId| id.tree().is_some_and(|tree| change.vector.trees.contains(&tree));
-        let known = ancestors.iter().find(is_ours).copied().or(change.remote_ancestor);
+        let ours = ancestors.iter().find_map(|id| change.vector.tree_named_by(*id));
+        let known = ours.map(RevId::Tree).or(change.remote_ancestor);
         Wanted { known, ..Wanted::of(change) }
     }
 }

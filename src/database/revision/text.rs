@@ -68,7 +68,7 @@ impl VersionVector {
         if self.is_tree() {
             return join(self.tree_ancestors());
         }
-        let known = known.and_then(|known| known.tree()).filter(|id| self.trees.contains(id));
+        let known = known.and_then(|known| self.tree_named_by(known));
         let tree = known.or_else(|| self.trees.first().copied());
         let (merged, history) = self.wire_versions();
         let older = history.into_iter().map(RevId::Version).chain(tree.map(RevId::Tree));
@@ -78,6 +78,14 @@ impl VersionVector {
             text.push_str(if older.is_empty() { ";" } else { "; " });
         }
         text + &older
+    }
+
+    /// The tree ID of this revision or an ancestor that a peer names, by itself or by the version that stands for it.
+    pub fn tree_named_by(&self, id: RevId) -> Option<TreeId> {
+        self.trees
+            .iter()
+            .copied()
+            .find(|tree| id.tree().map_or(tree.version() == id.version(), |id| id == *tree))
     }
 
     /// This revision without its tree IDs: what a peer hears of a conflict.

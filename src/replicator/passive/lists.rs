@@ -10,7 +10,7 @@ use super::super::store::{Change, ReplicaStore};
 use super::super::unsynced::failure::Failure;
 use super::pushed::PushedNote;
 use crate::blip::OutgoingMessage;
-use crate::database::revision::{RevId, VersionVector};
+use crate::database::revision::{RevId, TREE_SOURCE, VersionVector};
 use crate::database::{DOCUMENT_ID_MAX, clip};
 
 /// What is unwanted in a reply to `changes`.
@@ -155,8 +155,9 @@ pub(crate) fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Opti
         return None;
     }
     let mut ancestors: Vec<RevId> = Vec::new();
-    // Of a tree ID the peer has to know, or the revision that it sends may name another one.
-    if !local.deleted || local.vector.is_tree() {
+    // Of a tree ID the peer has to know, or the revision that it sends may name another one; of the version that stands
+    // for one as well.
+    if !local.deleted || local.vector.current.source == TREE_SOURCE {
         ancestors.push(local.vector.id());
     }
     ancestors.extend(local.remote_ancestor.filter(|ancestor| *ancestor != local.vector.id()));

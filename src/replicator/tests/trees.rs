@@ -208,9 +208,27 @@ fn a_rev_names_the_tree_id_that_the_peer_has() {
             Arc::new(Database::open(path, DatabaseConfig::default()).expect("opens"))
         };
         let databases = [open(0), open(1)];
-        for (id, deleted) in [("tombstone", true), ("living", false)] {
-            take(&databases[1 - sends], IncomingRevision { deleted, ..at_tree(id, line(1)) });
-            take(&databases[sends], at_tree(id, line(5)));
+        // Two lines of one document that have met stand at the version of the later one.
+        let other: Vec<TreeId> =
+            (1..=4).rev().map(|n| TreeId::new(n, &[0x40 + n as u8; 20]).expect("an ID")).collect();
+        let met = |id: &str| {
+            let met = at_tree(id, [line(5), other.clone()].concat());
+            let vector = VersionVector { current: other[0].version(), ..met.vector };
+            IncomingRevision { vector, ..met }
+        };
+        for (id, deleted, is_met) in [
+            ("tombstone", true, false),
+            ("living", false, false),
+            ("met tombstone", true, true),
+            ("met", false, true),
+        ] {
+            if is_met {
+                take(&databases[1 - sends], IncomingRevision { deleted, ..met(id) });
+                take(&databases[sends], met(id));
+            } else {
+                take(&databases[1 - sends], IncomingRevision { deleted, ..at_tree(id, line(1)) });
+                take(&databases[sends], at_tree(id, line(5)));
+            }
             let collection = databases[sends].default_collection().expect("open");
             collection.put(id, &json!({"edited": id})).expect("put");
         }
