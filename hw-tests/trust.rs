@@ -38,6 +38,11 @@ fn peers(db: &Path) -> Vec<Value> {
 /// Makes both databases members of one new group.
 fn group(a: &Path, b: &Path) {
     ok(a, &["group", "create", "plant-7"]);
+    join(a, b);
+}
+
+/// Takes `b` into the group that `a` is in.
+fn join(a: &Path, b: &Path) {
     let code = ok(a, &["group", "show"]);
     assert_eq!(run_with_input(b, &["group", "join"], code.as_bytes()).code, Some(0));
 }
@@ -160,8 +165,7 @@ fn a_trust_list_that_is_lost_lets_nobody_in() {
     let (_b, b) = database();
     let (_c, c) = database();
     group(&a, &b);
-    let code = ok(&a, &["group", "show"]);
-    assert_eq!(run_with_input(&c, &["group", "join"], code.as_bytes()).code, Some(0));
+    join(&a, &c);
     ok(&a, &["db", "put", "treasure", "{}"]);
     let denied: Value = serde_json::from_str(&ok(&b, &["id", "--json"])).unwrap();
     ok(&a, &["peers", "deny", denied["id"].as_str().unwrap()]);
@@ -212,8 +216,7 @@ fn a_peer_that_has_used_up_its_quota_waits_and_the_others_go_on() {
     let (_b, b) = database();
     let (_c, c) = database();
     group(&a, &b);
-    let code = ok(&a, &["group", "show"]);
-    assert_eq!(run_with_input(&c, &["group", "join"], code.as_bytes()).code, Some(0));
+    join(&a, &c);
     let documents: String = (0..200).map(|n| format!("{{\"_id\":\"b{n:03}\"}}\n")).collect();
     assert_eq!(
         run_with_input(&b, &["db", "import", "-", "--format", "ndjson"], documents.as_bytes()).code,
