@@ -5,6 +5,7 @@
 #[path = "../command/mod.rs"]
 mod command;
 
+mod failing_disk;
 mod floods;
 mod limits;
 mod people;

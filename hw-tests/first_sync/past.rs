@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
+use gattway::database::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
 use gattway::database::{Database, DatabaseConfig, DatabaseError, Durability, SimulatedDisk};
-use gattway::replica::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
-use gattway::replica::store::{CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore};
 use gattway::replicator::DefaultResolver;
+use gattway::replicator::store::{CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore};
 
 use super::history::Step;
 use super::plan::{ACTIVE, CollectionPlan, DocumentPlan, PASSIVE, Plan};
@@ -52,7 +52,7 @@ impl Pair {
         }
         let third = databases.drain(2..).next();
         if plan.reopened {
-            databases.drain(..).for_each(|database| database.close());
+            databases.drain(..).for_each(|database| database.close().unwrap());
             databases = (0..2).map(|side| open(side, plan.durability[side])).collect();
         }
         Pair { directory, databases, third, refused: refused as u64 }
@@ -60,7 +60,7 @@ impl Pair {
 
     /// Closes both while `others` have them, and opens them again.
     pub fn lend<T>(&mut self, plan: &Plan, others: impl FnOnce(&Path) -> T) -> T {
-        self.databases.drain(..).for_each(|database| database.close());
+        self.databases.drain(..).for_each(|database| database.close().unwrap());
         let result = others(self.directory.path());
         let open =
             |side| Database::open(path(self.directory.path(), side), config(plan.durability[side])).unwrap();

@@ -42,6 +42,17 @@ pub(super) fn start(global: &GlobalArgs) {
             builder.json().finish().with(Limited).try_init()
         }
     };
+    hide_contained_panics();
+}
+
+/// Shows no panic that ends in the store as an error: the error is told.
+fn hide_contained_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crate::database::contains_panics() {
+            usual(panic);
+        }
+    }));
 }
 
 /// Log lines by the place in the code that writes them.

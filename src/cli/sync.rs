@@ -136,7 +136,8 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
         .and_then(|n| events.all_taken(n))
         .and_then(|n| events.all_synced(n));
     store::tell_copy(&db, &events);
-    db.close();
+    let closed = db.close();
+    let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
     events.finish(began, &result);
     result.map(|_| ())
 }

@@ -8,3 +8,4 @@
 mod process;
 
 pub use self::process::Process;
+pub use crate::database::{DiskCounts, SimulatedDisk};

@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -90,6 +89,9 @@ pub(super) struct Engine {
     /// Called after each sync, so that a test knows what a power cut would leave.
     #[cfg(test)]
     pub(super) synced: Mutex<Option<Box<dyn Fn() + Send>>>,
+    /// How many syncs of the medium shall fail from now on.
+    #[cfg(test)]
+    pub(super) failing_syncs: AtomicU64,
 }
 
 /// Why an engine accepts nothing more.
@@ -171,6 +173,8 @@ impl Engine {
             syncs: AtomicU64::new(0),
             #[cfg(test)]
             synced: Mutex::default(),
+            #[cfg(test)]
+            failing_syncs: AtomicU64::new(0),
         }
     }
 
@@ -185,9 +189,9 @@ impl Engine {
         if let Some(end) = self.ended.get() {
             return Err(end.error());
         }
-        match catch_unwind(AssertUnwindSafe(call)) {
+        match log::contain(call) {
             Ok(result) => result.map_err(|error| log::translate("read", error, &self.directory)),
-            Err(panic) => Err(self.fail(DatabaseError::Damaged { detail: panic_text(&*panic) })),
+            Err(detail) => Err(self.fail(DatabaseError::Damaged { detail })),
         }
     }
 
@@ -200,10 +204,10 @@ impl Engine {
         if let Some(end) = self.ended.get() {
             return Err(end.error());
         }
-        match catch_unwind(AssertUnwindSafe(call)) {
+        match log::contain(call) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.fail(log::translate(action, error, &self.directory))),
-            Err(panic) => Err(self.fail(DatabaseError::Damaged { detail: panic_text(&*panic) })),
+            Err(detail) => Err(self.fail(DatabaseError::Damaged { detail })),
         }
     }
 
@@ -336,7 +340,7 @@ impl Engine {
         #[cfg(not(feature = "test-faults"))]
         let wanted = true;
         if wanted {
-            self.log.sync_data().map_err(|source| self.fail(io_error("sync", source)))?;
+            self.sync_data().map_err(|source| self.fail(io_error("sync", source)))?;
         }
         #[cfg(test)]
         if let Some(synced) = &*self.synced.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -345,6 +349,18 @@ impl Engine {
         let mut group = self.lock();
         group.synced_bytes = group.synced_bytes.max(covered);
         Ok(())
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        #[cfg(test)]
+        if self
+            .failing_syncs
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+        {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        self.log.sync_data()
     }
 
     /// Blocks until a commit waits for a sync; `None` once the engine is closed.
@@ -373,16 +389,22 @@ impl Engine {
         self.group_changed.notify_all();
     }
 
-    /// Syncs and seals the log; no other write may come.
-    pub(super) fn seal(&self) {
-        if self.ended.get().is_some() {
-            return;
+    /// Syncs and seals the log; no other write may come. Without the seal the next open looks at the log more closely; nothing
+    /// is lost by it.
+    ///
+    /// # Errors
+    /// Of the medium, or why the log had failed before.
+    pub(super) fn seal(&self) -> Result<(), DatabaseError> {
+        match self.ended.get() {
+            None => {}
+            Some(End::Closed) => return Ok(()),
+            Some(failed) => return Err(failed.error()),
         }
         // Also what is not a commit, as the removal of a redo list.
         let synced = self.sync_medium();
         let sealed =
             if self.log.is_on_files() { synced.and_then(|()| seal::seal(&self.directory)) } else { synced };
-        match sealed {
+        match &sealed {
             Ok(()) => {}
             // Whoever writes is told that the disk is full; whoever reads is not to be alarmed.
             Err(error @ DatabaseError::Full { .. }) => {
@@ -392,6 +414,7 @@ impl Engine {
                 tracing::warn!(path = %self.directory.display(), %error, "the log could not be sealed");
             }
         }
+        sealed
     }
 
     /// What went wrong so that the handle accepts nothing more, if so. An orderly end is no failure.
@@ -441,12 +464,6 @@ pub(super) fn io_error(action: &'static str, source: std::io::Error) -> Database
         StorageFull | QuotaExceeded | FileTooLarge => DatabaseError::Full { detail: source.to_string() },
         _ => DatabaseError::Io { action, source },
     }
-}
-
-/// What a panic says.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the store panicked").to_owned()
 }
 
 #[cfg(test)]

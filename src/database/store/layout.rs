@@ -21,8 +21,8 @@ use super::engine::{Engine, Writes, io_error, sync_directory};
 use super::keys;
 use crate::database::DatabaseError;
 use crate::database::config::{DatabaseConfig, Versioning};
-use crate::replica::clip;
-use crate::replica::revision::SourceId;
+use crate::database::error::clip;
+use crate::database::revision::SourceId;
 
 /// How long the lock is waited for, and between two tries: the last handle of a dropped database may be the one that its
 /// syncing thread is just letting go of.
@@ -206,7 +206,13 @@ pub(super) struct Logs {
 
 impl Logs {
     /// Removes the leftovers, once the current log has shown that it can be opened.
-    pub(super) fn clean_up(self) -> Result<(), DatabaseError> {
+    pub(super) fn clean_up(self, path: &Path) -> Result<(), DatabaseError> {
+        if self.leftovers.is_empty() {
+            return Ok(());
+        }
+        // The name in `current` may have got no further than the cache of the process that wrote it. A power cut could bring the
+        // former name back when the log of that name has gone.
+        sync_directory(path)?;
         for leftover in self.leftovers {
             tracing::info!(path = %leftover.display(), "removing what an interrupted compaction left");
             fs::remove_dir_all(leftover).map_err(|e| io_error("remove a leftover of compaction", e))?;

@@ -4,6 +4,7 @@
 //! the medium has what was applied after a flush **and** an `fdatasync` of the same file through a second descriptor.
 //! In a simulation a disk in memory stands in sled's place.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::engine::{Entry, io_error, panic_text, sync_directory};
+use super::engine::{Entry, io_error, sync_directory};
 use super::files::{Frozen, Pair};
 use super::seal;
 #[cfg(feature = "simulation")]
@@ -34,7 +35,7 @@ pub(super) const SEGMENT_BYTES: usize = 128 * 1024;
 pub(super) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / 4 / 18 - 300;
 
 /// Name of sled's log within its directory.
-const LOG_FILE: &str = "db";
+pub(super) const LOG_FILE: &str = "db";
 
 /// Name of sled's settings.
 const SETTINGS_FILE: &str = "conf";
@@ -54,7 +55,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// An ordered map that applies batches of writes, each wholly or not at all.
 pub(super) enum Log {
     Sled {
-        db: sled::Db,
+        db: Sled,
         /// The log file, opened a second time for `fdatasync`.
         file: File,
         /// Up to where the file has blocks of its own.
@@ -64,6 +65,29 @@ pub(super) enum Log {
     Frozen(Arc<Frozen>),
     #[cfg(feature = "simulation")]
     Simulated(DiskHandle),
+}
+
+/// sled, let go of without a panic: when it is dropped it syncs its file once more and panics if that fails, as it does after a
+/// sync of ours that failed, for each descriptor of a file hears of a failure once. What it would sync was synced before, or
+/// was never acknowledged, so nothing is lost by it.
+pub(super) struct Sled(Option<sled::Db>);
+
+impl Sled {
+    fn get(&self) -> sled::Result<&sled::Db> {
+        self.0.as_ref().ok_or_else(|| sled::Error::Unsupported("the log is closed".to_owned()))
+    }
+}
+
+impl Drop for Sled {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if let Err(panic) = contain(|| drop(db)) {
+            tracing::debug!(panic, "sled's own last sync");
+            tracing::warn!(
+                "the log could not be synced once more while it was closed (what was acknowledged had been before)"
+            );
+        }
+    }
 }
 
 /// Entries in order.
@@ -93,7 +117,7 @@ impl Log {
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None);
-        let db = open_sled(&config, directory)?;
+        let db = Sled(Some(open_sled(&config, directory)?));
         let io = |source| DatabaseError::Io { action: "open", source };
         let file = File::options().read(true).write(true).open(directory.join(LOG_FILE)).map_err(io)?;
         file.sync_all().map_err(io)?;
@@ -119,7 +143,7 @@ impl Log {
 
     pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
         match self {
-            Log::Sled { db, .. } => db.get(key),
+            Log::Sled { db, .. } => db.get()?.get(key),
             Log::Frozen(log) => Ok(log.get(key).map_err(unreadable)?.map(sled::IVec::from)),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(disk.get(key)?.map(sled::IVec::from)),
@@ -129,7 +153,7 @@ impl Log {
     /// The first entry at or after `from` and before `to`.
     pub(super) fn first(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
         match self {
-            Log::Sled { db, .. } => db.range(from..to).next().transpose(),
+            Log::Sled { db, .. } => db.get()?.range(from..to).next().transpose(),
             Log::Frozen(log) => Ok(log.first(from, to).map_err(unreadable)?.map(stored)),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(disk.first(from, to)?.map(stored)),
@@ -139,7 +163,7 @@ impl Log {
     /// The last entry at or after `from` and before `to`.
     pub(super) fn last(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
         match self {
-            Log::Sled { db, .. } => db.range(from..to).next_back().transpose(),
+            Log::Sled { db, .. } => db.get()?.range(from..to).next_back().transpose(),
             Log::Frozen(log) => Ok(log.last(from, to).map_err(unreadable)?.map(stored)),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => Ok(disk.last(from, to)?.map(stored)),
@@ -149,7 +173,7 @@ impl Log {
     /// The entries at or after `from` and before `to`.
     pub(super) fn range(&self, from: &[u8], to: &[u8]) -> sled::Result<Entries> {
         match self {
-            Log::Sled { db, .. } => Ok(Entries::Sled(db.range(from..to))),
+            Log::Sled { db, .. } => Ok(Entries::Sled(db.get()?.range(from..to))),
             Log::Frozen(log) => {
                 Ok(Entries::Frozen { log: Arc::clone(log), next: from.to_vec(), to: to.to_vec() })
             }
@@ -169,7 +193,7 @@ impl Log {
                         None => batch.remove(key),
                     }
                 }
-                db.apply_batch(batch)
+                db.get()?.apply_batch(batch)
             }
             Log::Frozen(_) => Err(sled::Error::Unsupported("it is open to be read alone".to_owned())),
             #[cfg(feature = "simulation")]
@@ -187,7 +211,7 @@ impl Log {
             }
         }
         let db = match self {
-            Log::Sled { db, .. } => db,
+            Log::Sled { db, .. } => db.get()?,
             Log::Frozen(_) => return Ok(()),
             #[cfg(feature = "simulation")]
             Log::Simulated(_) => return Ok(()),
@@ -328,16 +352,40 @@ fn remove_unfinished_settings(directory: &Path) -> io::Result<()> {
 fn open_sled(config: &sled::Config, directory: &Path) -> Result<sled::Db, DatabaseError> {
     let give_up = Instant::now() + CLOSING_TIME_MAX;
     loop {
-        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        let error = match contain(|| config.open()) {
             Ok(Ok(db)) => return Ok(db),
             Ok(Err(error)) => translate("open", error, directory),
-            Err(panic) => DatabaseError::Damaged { detail: panic_text(&*panic) },
+            Err(detail) => DatabaseError::Damaged { detail },
         };
         if !matches!(error, DatabaseError::InUse { .. }) || Instant::now() >= give_up {
             return Err(error);
         }
         std::thread::sleep(CLOSING_POLL);
     }
+}
+
+thread_local! {
+    static CONTAINS_PANICS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread ends in the store as an error, so that nobody need be shown it.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command's panic hook asks"))]
+pub(crate) fn contains_panics() -> bool {
+    CONTAINS_PANICS.get()
+}
+
+/// Calls sled, which panics on some kinds of damage and of failures; gives what the panic said.
+pub(super) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    let before = CONTAINS_PANICS.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    CONTAINS_PANICS.set(before);
+    result.map_err(|panic| panic_text(&*panic))
+}
+
+/// What a panic says.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the store panicked").to_owned()
 }
 
 /// An error of sled's in the database's terms; `path` is what was opened.

@@ -28,6 +28,7 @@ mod seal;
 mod simulated;
 mod space;
 mod tables;
+mod tail;
 mod twin;
 mod writer;
 
@@ -48,8 +49,8 @@ use self::tables::Sources;
 use self::writer::WriterState;
 use super::config::{DatabaseConfig, Durability, RELAXED_SYNC_MS};
 use super::packed::Names;
+use super::revision::{SourceId, Version};
 use super::{DatabaseError, clock};
-use crate::replica::revision::{SourceId, Version};
 
 pub use self::ahead::AHEAD_COUNTED_MAX;
 pub use self::backup::{BackupInfo, RestoreReport};
@@ -64,6 +65,8 @@ pub(crate) use self::keys::CollectionKey;
 #[cfg(feature = "cli")]
 pub(crate) use self::layout::lock_file;
 pub(crate) use self::layout::{exists, is_writable};
+#[cfg(feature = "cli")]
+pub(crate) use self::log::contains_panics;
 pub use self::renew::RenewReport;
 pub(crate) use self::renew::renew;
 pub use self::repair::{DocumentName, SalvageReport};
@@ -71,6 +74,8 @@ pub(crate) use self::repair::{repair, salvage};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
 pub use self::space::{Lack, Room};
+#[cfg(test)]
+pub(crate) use self::tail::REWRITTEN;
 pub use self::twin::Twin;
 #[cfg(test)]
 pub(crate) use self::writer::PEER_CHECKPOINTS_MAX;
@@ -136,7 +141,7 @@ impl Store {
         }
         layout::create_log(path, &logs.current)?;
         let engine = Engine::open(&logs.current, config.cache_bytes, Ticket::default())?;
-        logs.clean_up()?;
+        logs.clean_up(path)?;
         let (meta, is_new) = layout::meta(&engine, path, config, layout::new_source)?;
         let mut store = Store::load(path, config, engine, meta.source, Some(lock))?;
         store.is_new = is_new;
@@ -238,8 +243,8 @@ impl Store {
     }
 
     fn create_default_collection(&self) -> Result<(), DatabaseError> {
-        if self.collection_key(crate::replica::DEFAULT_NAME).is_none() {
-            self.create_collection(crate::replica::DEFAULT_NAME)?;
+        if self.collection_key(super::DEFAULT_NAME).is_none() {
+            self.create_collection(super::DEFAULT_NAME)?;
         }
         Ok(())
     }
@@ -252,6 +257,12 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn observe_syncs(&self, synced: impl Fn() + Send + 'static) {
         *self.engine().synced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(synced));
+    }
+
+    /// Lets so many of the next syncs of the medium fail.
+    #[cfg(test)]
+    pub(crate) fn fail_syncs(&self, count: u64) {
+        self.engine().failing_syncs.store(count, Ordering::Relaxed);
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -310,17 +321,24 @@ impl Store {
 
     /// Syncs, seals and refuses everything afterwards. When it returns, the thread that syncs has ended: an orderly end
     /// leaves nobody behind who would find the store closed and take that for a failure.
-    pub(crate) fn close(&self) {
+    ///
+    /// # Errors
+    /// Of the medium: it does not have what [`Durability::Relaxed`] left to be synced, or is not sealed.
+    pub(crate) fn close(&self) -> Result<(), DatabaseError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine();
         // By way of the group, so that those who wait for these commits hear that the medium has them. If it fails, the
         // engine knows, and is not sealed.
-        let _ = self.sync(self.newest());
-        engine.seal();
+        let synced = match self.sync(self.newest()) {
+            Err(DatabaseError::Closed) => Ok(()),
+            synced => synced,
+        };
+        let sealed = engine.seal();
         engine.refuse();
         engine.close();
         drop(writer);
         self.join_syncer();
+        synced.and(sealed)
     }
 
     fn join_syncer(&self) {
@@ -473,7 +491,8 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.engine().close();
         self.join_syncer();
-        self.engine().seal();
+        // It was logged; nobody is left to be told.
+        let _ = self.engine().seal();
     }
 }
 

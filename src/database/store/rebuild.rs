@@ -17,7 +17,7 @@ use super::writer::{BLOCK_BYTES_TARGET, Counters};
 use super::{layout, redo};
 use crate::database::DatabaseError;
 use crate::database::config::{CACHE_BYTES_DEFAULT, DatabaseConfig};
-use crate::replica::revision::SourceId;
+use crate::database::revision::SourceId;
 
 /// Records gathered before their IDs go into the index.
 const PENDING_MAX: usize = 512;
@@ -219,10 +219,7 @@ impl Rebuild {
         }
         self.flush()?;
         let Some(engine) = self.engine.take() else { return Ok(counts) };
-        engine.seal();
-        if let Some(reason) = engine.failure() {
-            return Err(DatabaseError::Failed { reason });
-        }
+        engine.seal()?;
         engine.close();
         drop(engine);
         let partial = self.directory().to_owned();

@@ -18,8 +18,8 @@ use super::layout::{self, Meta};
 use super::read::damaged;
 use super::{NewRevision, Store, Writer};
 use crate::database::config::DatabaseConfig;
+use crate::database::revision::{SourceId, VersionVector};
 use crate::database::{DatabaseError, clock};
-use crate::replica::revision::{SourceId, VersionVector};
 
 /// Documents looked at in one go.
 const RECORDS_AT_ONCE: usize = 200;
@@ -53,7 +53,7 @@ pub(crate) fn renew(
     let take_over = take_over || store.twin().is_some();
     let source = layout::new_source()?;
     store.change_source(source)?;
-    store.close();
+    store.close()?;
     drop(store);
     let store = Store::open(path, &config)?;
     let mut renewal = Renewal { store: &store, former, take_over, brought_back: 0, taken_over: 0, progress };
@@ -62,7 +62,7 @@ pub(crate) fn renew(
     }
     let Renewal { brought_back, taken_over, .. } = renewal;
     store.sync(store.newest())?;
-    store.close();
+    store.close()?;
     Ok(RenewReport { former, source, brought_back, taken_over })
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::{io_error, sync_directory};
 use super::files::{Finding, Salvage, Survey, read_if_there};
+use super::tail;
 use crate::database::DatabaseError;
 
 const SEAL_FILE: &str = "seal";
@@ -87,10 +88,11 @@ pub(super) fn admit(directory: &Path) -> Result<(), DatabaseError> {
         tracing::warn!(path = %directory.display(), "the log's settings are damaged and are written anew");
         fs::remove_file(directory.join("conf")).map_err(|e| io_error("open", e))?;
     }
-    if count == 0 || survey.is_only_settings() {
-        return unseal(directory);
+    if count > 0 && !survey.is_only_settings() {
+        return Err(damage(directory, &survey));
     }
-    Err(damage(directory, &survey))
+    let is_sealed = directory.join(SEAL_FILE).try_exists().map_err(|e| io_error("open", e))?;
+    if is_sealed { unseal(directory) } else { tail::rewrite(directory, &survey) }
 }
 
 /// [`examine`] for reading: what the log holds, of which nothing may be lost. Changes nothing.
@@ -154,6 +156,7 @@ pub(super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
     sync_directory(directory)
 }
 
+/// Takes the seal away, durably: sled is about to write.
 fn unseal(directory: &Path) -> Result<(), DatabaseError> {
     match fs::remove_file(directory.join(SEAL_FILE)) {
         Ok(()) => sync_directory(directory),

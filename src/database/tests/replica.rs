@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Fixture, contents, object};
+use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
 use crate::database::store::PEER_CHECKPOINTS_MAX;
 use crate::database::{Collection, Database};
-use crate::replica::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
-use crate::replica::store::{
+use crate::replicator::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
     Rejection, ReplicaStore, Resolution,
 };
@@ -429,7 +429,7 @@ fn documents_of_many_authors_are_kept_whole() {
         collection.put(&revision.id, &json!({"edited": true})).expect("put");
     }
     let before = changes(&database, 0);
-    database.close();
+    database.close().expect("sealed");
     drop((database, collection));
     let database = fixture.open();
     assert_eq!(changes(&database, 0), before);

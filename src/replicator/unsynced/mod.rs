@@ -8,8 +8,6 @@
 pub(in crate::replicator) mod failure;
 pub mod list;
 
-pub use self::list::{UnsyncedWithPeer, stored};
-
 use super::event::Direction;
 use crate::blip::ErrorReply;
 

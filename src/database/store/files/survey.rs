@@ -108,6 +108,12 @@ impl Survey {
         (&self.findings, self.findings_count)
     }
 
+    /// Offsets of the segments that were begun last, and of those without a header that can be read, which sled may have
+    /// emptied just now.
+    pub(in crate::database::store) fn newest(&self, count: usize) -> Vec<u64> {
+        self.segments.values().rev().take(count).chain(&self.headless).copied().collect()
+    }
+
     /// Number after the last whole message.
     pub(in crate::database::store) fn end(&self) -> u64 {
         self.end
@@ -345,7 +351,11 @@ impl Survey {
     }
 
     /// Reads a segment, shorter at the end of the file.
-    pub(super) fn read_segment(&self, offset: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    pub(in crate::database::store) fn read_segment(
+        &self,
+        offset: u64,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<()> {
         buffer.resize(SEGMENT_BYTES, 0);
         let mut len = 0;
         while len < SEGMENT_BYTES {

@@ -12,8 +12,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::clip;
-
 #[cfg(test)]
 mod tests;
 mod text;
@@ -371,4 +369,9 @@ pub enum RevisionError {
         /// Who.
         author: SourceId,
     },
+}
+
+/// The first characters of hostile text, for an error.
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
 }

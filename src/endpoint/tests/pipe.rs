@@ -7,11 +7,10 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::endpoint::{
-    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessagingError,
-    ProtocolType, ReplicatorConnection,
+    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessageEndpointListener,
+    MessagingError, ProtocolType, ReplicatorConnection,
 };
-use crate::replicator::MessageEndpointListener;
-use crate::replicator::service::status::lock;
+use crate::replicator::handle::status::lock;
 
 /// What happens to a connection after so many bytes, both directions together.
 #[derive(Clone, Copy, Debug)]

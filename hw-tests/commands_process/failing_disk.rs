@@ -1,0 +1,92 @@
+//! A medium that cannot write any more: whatever sync fails, the command says so and does not panic, and what it acknowledged is there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{Process, gattway, ok};
+use crate::database;
+
+/// More syncs than one `db put` makes.
+const SYNCS_MAX: usize = 60;
+
+/// Compiles what lets syncs fail; the linker of Rust programs needs the same compiler.
+fn failing_sync(directory: &Path) -> PathBuf {
+    let library = directory.join("failing_sync.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/hw-tests/commands_process/failing_sync.c");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .output()
+        .unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    library
+}
+
+fn check_said(said: &str, what: &str) {
+    for word in ["panicked", "unwrap", "RUST_BACKTRACE", "sled"] {
+        assert!(!said.contains(word), "{what}: {said}");
+    }
+}
+
+/// Each sync of the log in turn fails, once or from then on.
+#[test]
+fn any_sync_that_fails_is_told_and_what_was_acknowledged_stays() {
+    let (directory, db) = database();
+    let library = failing_sync(directory.path());
+    ok(&db, &["db", "put", "before", "{}"]);
+    let (mut acknowledged, mut refused) = (vec!["before".to_owned()], 0);
+    for count in ["1", "1000"] {
+        let mut all_worked = false;
+        for first in 1..=SYNCS_MAX {
+            let id = format!("d{count}-{first}");
+            let mut command = gattway(&db);
+            command.args(["db", "put", &id, "{}"]).env("LD_PRELOAD", &library);
+            command.env("FAILING_SYNC_FIRST", first.to_string()).env("FAILING_SYNC_COUNT", count);
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            check_said(&said, &id);
+            match output.status.code() {
+                Some(0) => acknowledged.push(id),
+                Some(5) => {
+                    assert!(said.contains("Input/output error"), "{id}: {said}");
+                    refused += 1;
+                }
+                _ => panic!("{id}: {:?}: {said}", output.status),
+            }
+            if said.is_empty() {
+                all_worked = true;
+                break;
+            }
+        }
+        assert!(all_worked, "a command with more syncs than are tried here");
+    }
+    assert!(refused >= 4, "{refused} were refused: the syncs of a commit did not fail");
+    let there = ok(&db, &["db", "ls"]);
+    let lost: Vec<_> = acknowledged.iter().filter(|id| !there.lines().any(|line| line == **id)).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    ok(&db, &["db", "verify"]);
+}
+
+/// A service whose last sync fails ends with a code that says so.
+#[test]
+fn a_service_whose_last_sync_fails_says_so() {
+    let (directory, db) = database();
+    let library = failing_sync(directory.path());
+    ok(&db, &["db", "put", "before", "{}"]);
+    let (flag, log) = (directory.path().join("flag"), directory.path().join("log"));
+    let mut command = gattway(&db);
+    command.args(["serve", "--trust-all", "--json", "--listen", "tcp:127.0.0.1:0"]);
+    command.env("LD_PRELOAD", &library).env("FAILING_SYNC_FLAG", &flag);
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let mut serve = Process::of(command);
+    serve.address();
+    std::fs::write(&flag, []).unwrap();
+    let code = serve.terminate();
+    let said = std::fs::read_to_string(&log).unwrap();
+    check_said(&said, "serve");
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("Input/output error"), "{said}");
+    std::fs::remove_file(&flag).unwrap();
+    assert_eq!(ok(&db, &["db", "ls"]), "before\n");
+}
