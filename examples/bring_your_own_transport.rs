@@ -15,9 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gattway::database::{Database, DatabaseConfig};
 use gattway::endpoint::{
-    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, MessagingError, ProtocolType, ReplicatorConnection,
+    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessagingError,
+    ProtocolType, ReplicatorConnection,
 };
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorActivity, ReplicatorConfiguration};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -10,9 +10,9 @@ use gattway::blip::frame::{Frame, FrameHeader};
 use gattway::blip::stream::{StreamDecoder, StreamEncoder};
 use gattway::blip::varint;
 use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage, Properties};
-use gattway::database::revision::VersionVector;
 use gattway::endpoint::ProtocolType;
 use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::replica::revision::VersionVector;
 use recording::{RecordedMessage, Recording, Sent, Side};
 
 /// How much was compared, so that a test cannot pass on nothing.

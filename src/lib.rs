@@ -7,6 +7,7 @@
 //! | [`time`] | the clock type that every sans-IO core is given |
 //! | [`link`] | a reliable, resumable byte stream over ATT packets (`no_std`, no alloc) |
 //! | [`blip`] | BLIP 3 frames and messages |
+//! | [`replica`] | revision IDs, names, limits and the trait that a database and a replicator share |
 //! | [`database`] | documents, revisions, change feed, on a compact sled store |
 //! | [`replicator`] | push, pull, checkpoints, conflicts; the `Replicator` handle |
 //! | [`endpoint`] | the message-endpoint model: who gives which bytes to whom |
@@ -30,6 +31,8 @@ pub mod endpoint;
 pub mod fuzzing;
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod link;
+#[cfg(feature = "std")]
+pub mod replica;
 #[cfg(feature = "std")]
 pub mod replicator;
 #[cfg(feature = "std")]

@@ -15,11 +15,11 @@ use std::collections::HashMap;
 use gattway::blip::{
     Connection, ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage, Properties,
 };
+use gattway::replica::store::ReplicaStore;
 use gattway::replicator::Unsynced;
 use gattway::replicator::error::SessionError;
 use gattway::replicator::event::SessionEvent;
 use gattway::replicator::session::Session;
-use gattway::replicator::store::ReplicaStore;
 use gattway::time::Instant;
 use serde_json::Value;
 

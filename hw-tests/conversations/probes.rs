@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use gattway::blip::{BlipConfig, Connection, Event, MessageNumber, OutgoingMessage};
+use gattway::replica::store::ReplicaStore;
 use gattway::replicator::config::PassiveConfig;
 use gattway::replicator::session::Session;
-use gattway::replicator::store::ReplicaStore;
 use gattway::time::Instant;
 use serde_json::{Value, json};
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use gattway::database::revision::{SourceId, Version};
 use gattway::database::{Database, DatabaseConfig};
-use gattway::replicator::store::{
+use gattway::replica::revision::{SourceId, Version};
+use gattway::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
 };
 

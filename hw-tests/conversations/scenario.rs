@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use gattway::blip::BlipConfig;
-use gattway::database::revision::VersionVector;
 use gattway::endpoint::ProtocolType;
 use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::replica::revision::VersionVector;
+use gattway::replica::store::{Conflict, ConflictResolver, Resolution};
 use gattway::replicator::config::{
     ActiveConfig, CollectionConfig, FilterInput, PassiveConfig, ReplicationFilter, ReplicatorType,
 };
 use gattway::replicator::resolver::{DefaultResolver, FnResolver};
-use gattway::replicator::store::{Conflict, ConflictResolver, Resolution};
 use serde_json::Value;
 
 use crate::recording::{self, RecordedMessage, Recording, Sent, Side};

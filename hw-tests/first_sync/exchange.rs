@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gattway::database::Database;
+use gattway::endpoint::AccessRule;
 use gattway::endpoint::{
-    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, MessagingError, ProtocolType, ReplicatorConnection,
+    Message, MessageEndpoint, MessageEndpointConnection, MessagingError, ProtocolType, ReplicatorConnection,
 };
-use gattway::replicator::config::AccessRule;
-use gattway::replicator::store::{Conflict, ConflictResolver, Resolution};
+use gattway::replica::store::{Conflict, ConflictResolver, Resolution};
 use gattway::replicator::{
     DefaultResolver, Direction, DocumentReplication, FnResolver, ReplicationFilter, Replicator,
     ReplicatorActivity, ReplicatorConfiguration, Unsynced, UnsyncedDocument,
 };
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::secure::{GroupOnly, Identity, Psk};
 use gattway::transport::secure::{
     Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,

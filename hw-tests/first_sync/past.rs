@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use gattway::database::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
 use gattway::database::{Database, DatabaseConfig, DatabaseError, Durability, SimulatedDisk};
+use gattway::replica::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
+use gattway::replica::store::{CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore};
 use gattway::replicator::DefaultResolver;
-use gattway::replicator::store::{CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore};
 
 use super::history::Step;
 use super::plan::{ACTIVE, CollectionPlan, DocumentPlan, PASSIVE, Plan};

@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fastrand::Rng;
 use gattway::database::{DOCUMENT_BODY_MAX, Durability};
+use gattway::endpoint::CollectionAccess;
 use gattway::replicator::ReplicatorType;
-use gattway::replicator::config::CollectionAccess;
 
 use super::history::{self, Step};
 use super::values;

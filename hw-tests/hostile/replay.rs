@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use gattway::database::Database;
 use gattway::database::DatabaseConfig;
-use gattway::endpoint::{
-    MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorConfiguration, ReplicatorStatus};
 use gattway::secure::{GroupOnly, Identity, Psk};
 use gattway::transport::secure::{

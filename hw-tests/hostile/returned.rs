@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gattway::endpoint::REASSEMBLY_BYTES_MAX;
+use gattway::replicator::REASSEMBLY_BYTES_MAX;
 
 use super::attacker::Attacker;
 use super::{ALONE, MIB};

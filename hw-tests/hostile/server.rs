@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use gattway::blip::Budget;
 use gattway::database::Database;
 use gattway::database::config::DatabaseConfig;
-use gattway::endpoint::{
-    MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerConfiguration, ProtocolType,
-};
+use gattway::endpoint::{MessageEndpointConnection, ProtocolType};
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::transport::stream::{Address, StreamListener};
 
 /// Patience with a busy machine.

@@ -7,14 +7,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gattway::database::{
-    Collection, Database, DatabaseConfig, DatabaseError, Document, Durability, revision,
-};
-use gattway::endpoint::{
-    MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use gattway::database::{Collection, Database, DatabaseConfig, DatabaseError, Document, Durability};
+use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
+use gattway::replica::revision;
 use gattway::replicator::{Direction, Replicator, ReplicatorConfiguration};
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::transport::stream::{Address, StreamConnection, StreamListener};
 use serde_json::{Map, Value};
 

@@ -232,9 +232,9 @@ impl Run {
     /// What the node has of a document now.
     fn present(&self, at: usize, db: &Database, id: &str) -> Result<Option<EventId>, DatabaseError> {
         let Some(collection) = db.collection(COLLECTION) else { return Ok(None) };
-        let found = gattway::replicator::store::ReplicaStore::revision(
+        let found = gattway::replica::store::ReplicaStore::revision(
             db,
-            gattway::replicator::store::ReplicaStore::collection(db, COLLECTION).expect("there"),
+            gattway::replica::store::ReplicaStore::collection(db, COLLECTION).expect("there"),
             id,
         );
         let Some(found) = found.map_err(|e| DatabaseError::Failed { reason: e.message })? else {

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gattway::database::revision::{Version, VersionVector};
 use gattway::database::{Database, DatabaseConfig, DatabaseError};
+use gattway::replica::revision::{Version, VersionVector};
+use gattway::replica::store::ReplicaStore;
 use gattway::replicator::checkpoint::checkpoint_id;
-use gattway::replicator::store::ReplicaStore;
 use gattway::replicator::{CollectionConfig, ReplicatorType};
 use serde_json::{Map, Value};
 

@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use fastrand::Rng;
-use gattway::database::revision::SourceId;
+use gattway::database::SimulatedDisk;
 use gattway::database::{Database, DatabaseConfig};
-use gattway::endpoint::{
-    MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
 use gattway::link::AttMtu;
+use gattway::replica::revision::SourceId;
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorConfiguration};
-use gattway::simulation::{Process, SimulatedDisk};
+use gattway::simulation::Process;
 use gattway::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
 use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 use gattway::transport::sim::radio::ConnectionSetup;

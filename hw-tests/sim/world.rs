@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gattway::replica::store::{Conflict, ConflictResolver, Resolution};
 use gattway::replicator::DefaultResolver;
-use gattway::replicator::store::{Conflict, ConflictResolver, Resolution};
 use gattway::transport::clock::Clock;
 use gattway::transport::sim::SimRadio;
 use serde_json::{Map, Value};
@@ -168,7 +168,7 @@ impl Recorder {
     fn event(
         &self,
         id: &str,
-        vector: &gattway::database::revision::VersionVector,
+        vector: &gattway::replica::revision::VersionVector,
         body: Option<&Map<String, Value>>,
     ) -> Option<EventId> {
         let event = self.world.model().identify(id, vector.current, body);

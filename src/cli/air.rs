@@ -10,11 +10,9 @@ use clap::{Args, ValueEnum};
 use super::security::{self, Security};
 use super::{CliError, Exit};
 use crate::database::Database;
-use crate::endpoint::{
-    MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
 use crate::link::{AttMtu, LinkStats};
+use crate::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorStatus};
 use crate::secure::{Identity, Psk};
 use crate::time::Instant;

@@ -12,7 +12,7 @@ use super::output::note;
 use super::security::{Keeper, Security};
 use super::{CliError, Exit};
 use crate::database::Database;
-use crate::replicator::store::ReplicaStore;
+use crate::replica::store::ReplicaStore;
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::{self, Adapter, SLOTS_DEFAULT, set_slots};
 use crate::transport::bluez::agent::{Pairing, PairingAgent};

@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use super::records::Record;
 use super::{CliError, Exit};
-use crate::database::revision::SourceId;
-use crate::database::validate::check_body;
 use crate::database::{DatabaseError, check_document_id};
+use crate::replica::revision::SourceId;
+use crate::replica::validate::check_body;
 
 /// Digits of a numbered ID, so that a million records sort in their order.
 pub(super) const NUMBER_DIGITS: usize = 6;

@@ -129,7 +129,7 @@ pub(super) enum Event<'a> {
     /// What peers were refused, if they were: once, before the last event.
     Refusals {
         #[serde(flatten)]
-        refusals: crate::endpoint::Refusals,
+        refusals: crate::replicator::Refusals,
     },
     /// So many events are missing here: nobody read them in time, and what can wait for a reader is bounded.
     Dropped { events: u64 },

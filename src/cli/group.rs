@@ -1,6 +1,7 @@
 //! `gattway group`: the secret that the devices of one owner share.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use qrcode::render::unicode::Dense1x2;
@@ -12,6 +13,7 @@ use super::args::GlobalArgs;
 use super::output::{Output, note, stdout_is_terminal};
 use super::{CliError, Exit, secret, security, store};
 use crate::database::Database;
+use crate::secure::epoch::{AuthorityKey, EpochError};
 use crate::secure::files::PrivateFileError;
 use crate::secure::group::{Group, GroupError, GroupSecret};
 
@@ -102,8 +104,9 @@ pub(super) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), Cli
     match command {
         GroupCommand::Create(args) => {
             refuse_second(path)?;
-            let secret = GroupSecret::from_bytes(*secret::random()?);
-            let group = keep(path, args.name.as_deref(), secret)?;
+            let directory = store::private_directory(path)?;
+            let group = found(&directory, args.name.as_deref())?;
+            group.store(&directory).map_err(failed)?;
             if args.json { told(&group, true) } else { print_code(&group, false) }
         }
         GroupCommand::Join(args) => join(path, args),
@@ -124,6 +127,17 @@ fn refuse_second(directory: &Path) -> Result<(), CliError> {
         )
         .help("a database is in one group at most: `gattway group leave` first")),
     }
+}
+
+/// A new group, whose secret this database may change later.
+fn found(directory: &Path, name: Option<&str>) -> Result<Group, CliError> {
+    let me = security::identity(directory)?.id();
+    let key = AuthorityKey::from_bytes(*secret::random()?);
+    Group::found(name, key, *secret::random()?, me, now_s()).map_err(failed)
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn join(directory: &Path, args: &JoinArgs) -> Result<(), CliError> {
@@ -234,6 +248,19 @@ pub(super) fn failed(error: GroupError) -> CliError {
     match &error {
         GroupError::File(file) => file_failed(file),
         GroupError::Name => CliError::new(Exit::Input, error.to_string()),
+        GroupError::Epoch(epoch) => epoch_failed(epoch),
+    }
+}
+
+/// A failure with the epoch of a group.
+fn epoch_failed(error: &EpochError) -> CliError {
+    match error {
+        EpochError::NoGroup => no_group(),
+        EpochError::NoKey => CliError::new(Exit::Input, error.to_string()).help(
+            "`gattway group rotate` works on the device that the group was made on; `gattway group authority --help`",
+        ),
+        EpochError::Store { .. } => CliError::new(Exit::Database, error.to_string()),
+        _ => CliError::new(Exit::Input, error.to_string()),
     }
 }
 

@@ -316,8 +316,8 @@ mod tests {
         };
         let signs: std::collections::HashSet<String> = (0..3).map(made).collect();
         assert_eq!(signs.len(), 3);
-        let zero = crate::database::revision::SourceId([0; 16]);
-        let last = crate::database::revision::SourceId([255; 16]);
+        let zero = crate::replica::revision::SourceId([0; 16]);
+        let last = crate::replica::revision::SourceId([255; 16]);
         assert_eq!((signs_of(zero).as_str(), signs_of(last).as_str()), ("aaaaaa", "777777"));
     }
 

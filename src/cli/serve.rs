@@ -22,13 +22,13 @@ use super::security::{self, Keeper, Security, SecurityArgs};
 use super::sync::check_stdio;
 use super::{CliError, Exit, memory, store, words};
 use crate::database::Database;
-use crate::endpoint::{
-    MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
-    MessagingError, PeerQuota, ProtocolType, Refusals,
-};
-use crate::replicator::config::AccessRule;
+use crate::endpoint::AccessRule;
+use crate::endpoint::{MessageEndpointConnection, MessagingError, ProtocolType};
 use crate::replicator::error::is_conflict;
+use crate::replicator::{
+    MessageEndpointListener, MessageEndpointListenerChange, MessageEndpointListenerConfiguration,
+    MessageEndpointListenerConflict, MessageEndpointListenerDocument, PeerQuota, Refusals,
+};
 use crate::replicator::{ReplicatorActivity, ReplicatorStatus, Unsynced};
 use crate::secure::PeerId;
 use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor, access_rule};
@@ -87,7 +87,7 @@ pub(super) struct ServeArgs {
     keep_free: u64,
 
     /// Connections at one time
-    #[arg(long, value_name = "N", default_value_t = crate::endpoint::CONNECTIONS_MAX)]
+    #[arg(long, value_name = "N", default_value_t = crate::replicator::CONNECTIONS_MAX)]
     connections: usize,
 
     /// Documents that are taken of one peer in 24 hours; what is used comes back evenly. Not with --plain, where nobody

@@ -16,7 +16,8 @@ use crate::database::{
     Collection, Database, DatabaseConfig, DatabaseError, Document, Lack, Room, Twin,
     canonical_collection_name, check_document_id,
 };
-use crate::replicator::store::ReplicaStore;
+use crate::replica::store::ReplicaStore;
+use crate::replica::store::ReplicaStoreError;
 
 /// How long a command waits for another process that has the database open: a short command ends soon, a `serve`
 /// does not.
@@ -428,6 +429,11 @@ fn in_use(path: &Path) -> CliError {
         "reading works beside a `serve` or `sync` (`db get`, `ls`, `export`, `changes`, `collections`, `info`, `unsynced`, `backup`), as \
          do `id`, `group` and `peers`; that process itself saves what its --import reads; for all else end it first",
     )
+}
+
+/// The store could not be read.
+pub(super) fn unreadable(error: ReplicaStoreError) -> CliError {
+    CliError::new(Exit::Database, error.to_string())
 }
 
 /// A failure of the database, with the exit code it has.

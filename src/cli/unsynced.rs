@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::display::direction_name;
 use super::output::counted;
 use super::{CliError, Exit};
-use crate::database::{Database, DatabaseError};
-use crate::replicator::{Unsynced, UnsyncedCollection, UnsyncedDocument};
+use crate::database::Database;
+use crate::replica::store::ReplicaStoreError;
+use crate::replicator::{self, Unsynced, UnsyncedCollection, UnsyncedDocument};
 
 /// Documents that are named to people; `gattway db unsynced` has all.
 const LINES_MAX: usize = 10;
@@ -155,9 +156,9 @@ impl Tally {
 }
 
 /// What earlier syncs with any peer have left out.
-pub(super) fn remembered(db: &Database) -> Result<Unsynced, DatabaseError> {
+pub(super) fn remembered(db: &Database) -> Result<Unsynced, ReplicaStoreError> {
     let mut all = Unsynced::default();
-    for list in db.unsynced()? {
+    for list in replicator::unsynced::stored(db)? {
         all.documents += list.documents.len() as u64 + list.more;
         all.listed.extend(list.documents);
     }

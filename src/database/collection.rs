@@ -10,9 +10,9 @@ use super::document::to_object;
 use super::edit::{Edit, EditKind, Edited, Expects, pack_body, pack_text};
 use super::name::check_document_id;
 use super::packed::Unpacker;
-use super::revision::VersionVector;
 use super::store::{CollectionKey, Store, StoredRevision};
 use super::{DatabaseError, Document};
+use crate::replica::revision::VersionVector;
 
 /// Documents that [`Collection::iter`] reads ahead: first, and at most.
 const PAGE_LEN_FIRST: usize = 64;

@@ -1,23 +1,7 @@
 //! Choices made when a database is opened, and the limits of what it holds.
 
-/// Longest document ID, in bytes of UTF-8: Couchbase Lite refuses longer ones.
-pub const DOCUMENT_ID_MAX: usize = 240;
-
-/// Largest document body, in bytes of JSON text as it travels: with ID and history it fills one message of 20 MiB, the most
-/// that peers take. Larger content belongs into blobs.
-pub const DOCUMENT_BODY_MAX: usize = (20 << 20) - DOCUMENT_OVERHEAD_MAX;
-
-/// Bytes that a message may need beside a document's body: ID, history, columns.
-pub const DOCUMENT_OVERHEAD_MAX: usize = 64 * 1024;
-
-/// Deepest nesting of objects and arrays in a body, so that no stack grows with what a peer sends.
-pub const DOCUMENT_DEPTH_MAX: usize = 100;
-
 /// Most collections in one database: a collection is a table of documents, not a key.
 pub const COLLECTIONS_MAX: usize = 1000;
-
-/// Longest name of a scope or a collection, in bytes. The original's limit.
-pub const COLLECTION_NAME_MAX: usize = 251;
 
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

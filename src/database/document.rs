@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::DatabaseError;
-use super::revision::VersionVector;
+use crate::replica::revision::VersionVector;
 
 /// A JSON object with an ID, and the revision it was read at. Changing it changes nothing stored until it is saved.
 #[derive(Clone, Debug, PartialEq)]

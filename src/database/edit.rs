@@ -1,11 +1,11 @@
 //! Local edits: what a save, a deletion or a purge does to version vector and remote ancestor.
 
 use super::DatabaseError;
-use super::error::clip;
 use super::packed::{Unpacker, json_len, pack_json, pack_map};
-use super::revision::{RevId, Version, VersionVector};
 use super::store::{CollectionKey, NewRevision, Store, StoredRevision, Writer};
-use super::validate::{check_numbers, check_size, may_be_too_large};
+use crate::replica::clip;
+use crate::replica::revision::{RevId, Version, VersionVector};
+use crate::replica::validate::{check_numbers, check_size, may_be_too_large};
 
 use std::sync::PoisonError;
 

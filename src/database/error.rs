@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::validate::Invalid;
+use crate::replica::Invalid;
 
 /// A failure of the database. Unless a variant says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -161,10 +161,4 @@ impl From<Invalid> for DatabaseError {
             invalid => DatabaseError::BadBody { reason: invalid.to_string() },
         }
     }
-}
-
-/// The start of text given by somebody else, for an error message.
-pub(crate) fn clip(text: &str) -> String {
-    const SHOWN_CHARS_MAX: usize = 80;
-    text.chars().take(SHOWN_CHARS_MAX).collect()
 }

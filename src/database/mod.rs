@@ -1,7 +1,7 @@
 //! Documents, revisions and the change feed, on a compact sled store.
 //!
 //! A [`Database`] holds [`Collection`]s of documents; a document is a JSON object with an ID, a version vector
-//! ([`revision`]) and a place in its collection's change feed. Everything here is synchronous; [`Database::watch`] lets
+//! ([`revision`](crate::replica::revision)) and a place in its collection's change feed. Everything here is synchronous; [`Database::watch`] lets
 //! asynchronous code wait for changes. How bytes get to the medium is the business of `store/`:
 //! `firmware-notes/store.md`.
 //!
@@ -38,14 +38,10 @@ pub(crate) mod fuzzing;
 mod name;
 mod packed;
 mod replica;
-pub mod revision;
 mod store;
 #[cfg(test)]
 mod tests;
 mod unsendable;
-mod unsynced;
-#[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command checks more at its ways in
-pub(crate) mod validate;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,15 +54,10 @@ pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 #[cfg(test)]
 pub(crate) use self::clock::wall_now;
 pub use self::collection::{Change, Collection, Documents};
-pub use self::config::{
-    DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DOCUMENT_OVERHEAD_MAX, DatabaseConfig,
-    Durability, KEEP_FREE_BYTES_DEFAULT, Versioning,
-};
+pub use self::config::{DatabaseConfig, Durability, KEEP_FREE_BYTES_DEFAULT, Versioning};
 pub use self::document::{Blob, Document};
 pub use self::error::DatabaseError;
-pub(crate) use self::error::clip;
-pub use self::name::{DEFAULT_NAME, canonical_collection_name, check_document_id};
-use self::revision::SourceId;
+pub use self::name::{canonical_collection_name, check_document_id};
 pub use self::store::AHEAD_COUNTED_MAX;
 use self::store::Store;
 #[cfg(feature = "cli")]
@@ -80,8 +71,10 @@ pub use self::store::{
 #[cfg(feature = "simulation")]
 pub use self::store::{DiskCounts, SimulatedDisk};
 pub use self::unsendable::{Unsendable, UnsendableDocument};
-pub use self::unsynced::UnsyncedWithPeer;
-pub(crate) use self::validate::Invalid;
+use crate::replica::revision::SourceId;
+pub use crate::replica::{
+    DEFAULT_NAME, DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DOCUMENT_OVERHEAD_MAX,
+};
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.
 #[derive(Clone)]

@@ -10,21 +10,20 @@ use serde_json::{Map, Value};
 use super::blobs::first_blob;
 use super::collection::unpack_body;
 use super::edit::{pack_body, pack_checked};
-use super::error::clip;
-use super::name::canonical_collection_name;
 use super::packed::{Unpacker, json_len};
-use super::revision::{Causality, SourceId, VersionVector, later};
 use super::store::{
     CHECKPOINT_BODY_MAX, CheckpointOwner, CollectionKey, NewRevision, OwnVersions, Store, StoredRevision,
     Writer, checkpoint_content,
 };
-use super::validate::check_id;
 use super::{Database, DatabaseError};
-use crate::replicator::ConflictOutcome;
-use crate::replicator::store::{
-    Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
-    Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
+use crate::replica::clip;
+use crate::replica::revision::{Causality, SourceId, VersionVector, later};
+use crate::replica::store::{
+    Change, CollectionId, CommitOutcome, Conflict, ConflictOutcome, ConflictPolicy, ConflictResolver,
+    IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
 };
+use crate::replica::validate::check_id;
+use crate::replica::{CHECKPOINT_CLIENT_MAX, canonical_collection_name};
 
 /// Times a conflict is resolved anew because the document changed while the resolver thought.
 const RESOLVE_ATTEMPTS_MAX: usize = 8;
@@ -47,12 +46,17 @@ impl ReplicaStore for Database {
     }
 
     fn collection(&self, name: &str) -> Option<CollectionId> {
-        let key = self.store.collection_key(&canonical_collection_name(name).ok()?)?;
+        let key = self.store.collection_key(&canonical_collection_name(name)?)?;
         Some(CollectionId(key.0.into()))
     }
 
     fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
         self.store.watch()
+    }
+
+    fn collections(&self) -> Vec<(CollectionId, String)> {
+        let collections = self.store.collections();
+        collections.iter().map(|(key, state)| (CollectionId(key.0.into()), state.name.clone())).collect()
     }
 
     fn last_sequence(&self, collection: CollectionId) -> u64 {
@@ -114,6 +118,14 @@ impl ReplicaStore for Database {
         Ok(Some(StoredCheckpoint { revision: record.revision(), body: Bytes::copy_from_slice(record.body) }))
     }
 
+    fn checkpoint_clients(
+        &self,
+        collection: CollectionId,
+        prefix: &str,
+    ) -> Result<Vec<String>, ReplicaStoreError> {
+        Ok(self.store.checkpoint_names(key_of(collection)?, prefix)?)
+    }
+
     fn set_checkpoint(
         &self,
         collection: CollectionId,
@@ -170,9 +182,6 @@ impl Database {
         Ok(Some(record.revision()))
     }
 }
-
-/// Longest client ID of a checkpoint, bytes.
-const CHECKPOINT_CLIENT_MAX: usize = 250;
 
 const CHECKPOINT_SUFFIX: &str = "-cc";
 

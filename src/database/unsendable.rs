@@ -5,8 +5,8 @@ use std::sync::PoisonError;
 
 use super::packed::Unpacker;
 use super::store::StoredRevision;
-use super::validate::{Invalid, check_stored};
 use super::{Database, DatabaseError};
+use crate::replica::validate::{Invalid, check_stored};
 
 /// Revisions looked at together, and bytes of their bodies as stored: each may be of the largest size.
 const PAGE_ROWS: usize = 512;

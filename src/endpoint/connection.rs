@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Message, MessagingError};
-use crate::replicator::config::AccessRule;
+use super::{AccessRule, Message, MessagingError};
 
 /// Bytes that the library takes from a transport before [`ReplicatorConnection::receive`] waits, unless configured
 /// otherwise. A few of the largest frames; more adds memory, not speed.

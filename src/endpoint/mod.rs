@@ -19,13 +19,11 @@
 //! the future of a call that it gives up.
 //! Source: `firmware-notes/message-endpoint.md`.
 
+mod access;
 mod connection;
 mod error;
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod framing;
-mod listener;
-mod quota;
-mod refusals;
 
 use std::any::Any;
 use std::fmt;
@@ -33,15 +31,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::access::{AccessRule, CollectionAccess};
 pub use self::connection::{INBOUND_BYTES_MAX, Inbound, MessageEndpointConnection, ReplicatorConnection};
 pub use self::error::MessagingError;
-pub use self::listener::{
-    CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
-    PEER_CONNECTIONS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
-};
-pub use self::quota::PeerQuota;
-pub use self::refusals::Refusals;
 
 /// What a transport keeps of the bytes it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,6 +178,3 @@ impl fmt::Debug for MessageEndpoint {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,14 +13,11 @@ use sha1::{Digest, Sha1};
 
 use super::config::{CollectionConfig, ReplicatorType};
 use super::sequences::{RemoteSequence, SequenceSet};
-use crate::database::revision::SourceId;
+use crate::replica::revision::SourceId;
 
 /// Most ranges of sequences behind the first gap that a checkpoint holds; the oldest are left out beyond that, which
 /// only costs that their documents are proposed once more.
 const COMPLETED_RANGES_MAX: usize = 200;
-
-/// Before the ID of a checkpoint that this database keeps for itself. No peer may store one of this name.
-pub const OWN_PREFIX: &str = "own/";
 
 /// Before the ID of the note that says what an interrupted run had begun.
 pub const NOTE_PREFIX: &str = "own/note/";

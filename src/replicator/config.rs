@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use super::messages::canonical_name;
 use super::resolver::DefaultResolver;
-use super::store::ConflictResolver;
 use crate::blip::BlipConfig;
+use crate::endpoint::{AccessRule, CollectionAccess};
+use crate::replica::store::ConflictResolver;
 
 /// Changes in one list, as the original has it.
 pub const CHANGES_BATCH: usize = 200;
@@ -85,9 +86,6 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 4 << 20;
 /// Revisions that may wait for their commit before input is no longer accepted.
 pub const COMMIT_QUEUE_REVISIONS_MAX: usize = 16_384;
 
-/// Commits of one session under way at one time: one prepares while the other waits for the medium.
-pub const COMMITS_IN_FLIGHT_MAX: usize = 2;
-
 /// Most revisions in one commit, so that a commit stays short and the peer soon has its answers.
 pub const COMMIT_REVISIONS_MAX: usize = 4_096;
 
@@ -121,12 +119,6 @@ pub const HELD_LIST_BYTES_MAX: usize = 1 << 20;
 
 /// Ranges in which a peer's feed may have arrived; in order it is one, and each writer beside us adds a few.
 pub const FEED_RANGES_MAX: usize = 65_536;
-
-/// Longest checkpoint ID of a peer, in bytes.
-pub const CHECKPOINT_CLIENT_MAX: usize = 250;
-
-/// Longest checkpoint a peer may store here, in bytes.
-pub const CHECKPOINT_SIZE_MAX: usize = 64 << 10;
 
 /// In which direction documents go, seen from the active side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -167,18 +159,6 @@ pub struct FilterInput<'a> {
 
 /// Says whether a revision may pass.
 pub type ReplicationFilter = Arc<dyn Fn(&FilterInput<'_>) -> bool + Send + Sync>;
-
-/// What one peer may do with a collection, within what its side is set up for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CollectionAccess {
-    /// Whether it may push to us.
-    pub push: bool,
-    /// Whether it may pull from us.
-    pub pull: bool,
-}
-
-/// Says what a peer may do with the collection of a full name. With neither, the collection does not exist for it.
-pub type AccessRule = Arc<dyn Fn(&str) -> CollectionAccess + Send + Sync>;
 
 /// One collection of an active replication.
 #[derive(Clone, Default)]

@@ -7,27 +7,10 @@
 use std::collections::HashSet;
 
 use super::event::SessionEvent;
-use super::store::IncomingRevision;
+use crate::replica::store::{ConflictOutcome, IncomingRevision};
 
 /// Most conflicts whose end a passive session waits for; those beyond it are told as met only.
 const CONFLICTS_OPEN_MAX: usize = 1_000;
-
-/// What became of a conflict, as seen from this side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ConflictOutcome {
-    /// The passive side has refused the peer's revision, and the peer is to resolve it. The outcome follows if it comes within
-    /// the connection; a stock peer pushes what it decided with its next sync only.
-    Open,
-    /// The revision of this side was kept.
-    Local,
-    /// The peer's revision was kept.
-    Remote,
-    /// Both were merged into a new revision.
-    Merged,
-    /// Both were replaced by a tombstone.
-    Deleted,
-}
 
 /// Conflicts of a passive session that the peer has not resolved yet, by the number of the collection and the document's ID.
 #[derive(Debug, Default)]

@@ -18,13 +18,13 @@ use super::held::HeldRequests;
 use super::inbox::Inbox;
 use super::limits::{InFlight, SessionLimits};
 use super::outgoing::SentRev;
-use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use super::unsynced::Unsynced;
 use super::unsynced::list::UnsyncedList;
 use crate::blip::{
     BlipConfig, Connection, ErrorReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber, OutgoingMessage,
 };
-use crate::database::{DOCUMENT_BODY_MAX, DOCUMENT_OVERHEAD_MAX};
+use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::replica::{DOCUMENT_BODY_MAX, DOCUMENT_OVERHEAD_MAX};
 use crate::time::Instant;
 
 // What a database takes fits into a message.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::store::ReplicaStoreError;
 use crate::blip::{BlipError, ErrorReply};
+use crate::replica::store::ReplicaStoreError;
 
 /// Why a session ended before its work was done. The session is over: it sends what is queued and takes nothing in.
 /// What was committed stays committed, what was acknowledged stays acknowledged, and the checkpoint last saved holds.

@@ -1,10 +1,10 @@
 //! What a session tells its driver.
 
-use super::conflicts::ConflictOutcome;
 use super::error::SessionError;
-use super::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
 use super::unsynced::Unsynced;
 use crate::blip::ErrorReply;
+use crate::replica::store::ConflictOutcome;
+use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
 
 /// Whether there is work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub enum SessionEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub u64);
 
-/// Revisions to be made durable: the driver calls [`ReplicaStore::commit`](super::store::ReplicaStore::commit) with them
+/// Revisions to be made durable: the driver calls [`ReplicaStore::commit`](crate::replica::store::ReplicaStore::commit) with them
 /// where it may block and gives the result to `handle_commit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitRequest {

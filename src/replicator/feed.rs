@@ -10,8 +10,8 @@ use super::config::{FilterInput, ReplicationFilter};
 use super::core::Core;
 use super::messages::unsendable;
 use super::sequences::SequenceSet;
-use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::blip::ErrorReply;
+use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 
 /// Most rows one call looks at, so that a call stays short when few of them pass.
 const SCANNED_MAX: usize = 2_000;

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::active::tracker::Ticket;
-use super::config::{COMMIT_BYTES_MAX, COMMIT_REVISIONS_MAX, COMMITS_IN_FLIGHT_MAX};
+use super::config::{COMMIT_BYTES_MAX, COMMIT_REVISIONS_MAX};
 use super::event::{CommitId, CommitRequest};
 use super::extension::receiver::RevsReceived;
 use super::limits::SessionLimits;
 use super::sequences::RemoteSequence;
-use super::store::IncomingRevision;
 use crate::blip::MessageNumber;
+use crate::replica::COMMITS_IN_FLIGHT_MAX;
+use crate::replica::store::IncomingRevision;
 
 /// Memory of one revision beside its body, ID and history, in bytes, roughly.
 const REVISION_OVERHEAD: usize = 160;

@@ -5,9 +5,9 @@
 use super::config::FilterInput;
 use super::core::Core;
 use super::messages::{id_error, refuse, rejection_error};
-use super::store::{IncomingRevision, Rejection};
 use crate::blip::{ErrorReply, IncomingRequest};
-use crate::database::revision::{RevId, VersionVector};
+use crate::replica::revision::{RevId, VersionVector};
+use crate::replica::store::{IncomingRevision, Rejection};
 
 /// Reads a `rev` request.
 ///

@@ -13,11 +13,11 @@ use serde_json::value::RawValue;
 use super::bounded_json::{self, ListError};
 use super::config::{COLLECTIONS_MAX, LIST_ENTRIES_MAX};
 use super::sequences::RemoteSequence;
-use super::store::{Change, Rejection};
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
-use crate::database::canonical_collection_name;
-use crate::database::revision::{RevId, VersionVector};
-use crate::database::validate::{check_id, check_stored};
+use crate::replica::canonical_collection_name;
+use crate::replica::revision::{RevId, VersionVector};
+use crate::replica::store::{Change, Rejection};
+use crate::replica::validate::{check_id, check_stored};
 
 /// The short name of the default collection.
 pub const DEFAULT_COLLECTION: &str = "_default";
@@ -95,7 +95,7 @@ pub const PROPERTY_KEYS: [&str; 18] = [
 /// The full name under which a collection is compared, of any form a user or a peer may write: `logs` and
 /// `_default.logs` are one. A name that no collection can have stays as it is.
 pub fn canonical_name(name: &str) -> String {
-    canonical_collection_name(name).unwrap_or_else(|_| name.to_owned())
+    canonical_collection_name(name).unwrap_or_else(|| name.to_owned())
 }
 
 /// How a collection is named to a peer: Couchbase Lite leaves out the default scope and knows no other form.

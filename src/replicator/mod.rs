@@ -1,7 +1,7 @@
 //! Push, pull, checkpoints and conflicts.
 //!
 //! [`session::Session`] is one connection, active or passive, sans-IO; its two sides are `active` and `passive`. What it
-//! needs of a database is [`store::ReplicaStore`].
+//! needs of a database is [`ReplicaStore`](crate::replica::store::ReplicaStore).
 
 mod active;
 mod bounded_json;
@@ -14,7 +14,6 @@ pub mod error;
 pub mod event;
 pub mod extension;
 mod feed;
-pub mod handle;
 mod held;
 mod inbox;
 mod incoming;
@@ -24,20 +23,25 @@ mod outgoing;
 mod passive;
 pub mod resolver;
 pub mod sequences;
+pub mod service;
 pub mod session;
-pub mod store;
 pub mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};
-pub use self::conflicts::ConflictOutcome;
 pub use self::driver::ConnectionLimits;
+pub use self::driver::error::{ReplicatorError, TransportCall, close_code};
 pub use self::event::Direction;
-pub use self::handle::{
-    ConflictReport, DocumentReplication, ListenerToken, Replicator, ReplicatorActivity,
-    ReplicatorConfiguration, ReplicatorError, ReplicatorProgress, ReplicatorStatus,
-};
+pub use self::event::DocumentReplication;
 pub use self::resolver::{DefaultResolver, FnResolver};
+pub use self::service::{
+    CONNECTIONS_MAX, ConflictReport, ListenerError, ListenerToken, MessageEndpointListener,
+    MessageEndpointListenerChange, MessageEndpointListenerConfiguration, MessageEndpointListenerConflict,
+    MessageEndpointListenerDocument, ONE_SHOT_ATTEMPTS_MAX, PEER_CONNECTIONS_MAX, PeerQuota,
+    REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX, Refusals, Replicator, ReplicatorActivity,
+    ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus,
+};
 pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};
+pub use crate::replica::store::ConflictOutcome;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(missing_docs, clippy::unwrap_used)]

@@ -7,9 +7,9 @@ use std::collections::{HashMap, VecDeque};
 use super::core::{Awaiting, Core};
 use super::error::SessionError;
 use super::messages::{refuse, unsendable, write_norev, write_rev};
-use super::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use super::unsynced::failure::Failure;
-use crate::database::revision::RevId;
+use crate::replica::revision::RevId;
+use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 
 /// Most revisions that are read from the store at a time. They lie side by side there; one alone costs nearly as much.
 const PAGE_ROWS: usize = 64;

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::store::{Conflict, ConflictResolver, Resolution};
-use crate::database::revision::later;
+use crate::replica::revision::later;
+use crate::replica::store::{Conflict, ConflictResolver, Resolution};
 
 /// A deletion on either side wins over an edit; otherwise the later clock wins. Both sides of a conflict decide the
 /// same way, whoever resolves it.

@@ -16,7 +16,7 @@ mod revisions;
 use std::sync::Arc;
 
 use super::active::Active;
-use super::config::{AccessRule, ActiveConfig, PassiveConfig};
+use super::config::{ActiveConfig, PassiveConfig};
 use super::core::{Answer, Core, Fault, Phase};
 use super::error::SessionError;
 use super::event::{CommitId, CommitRequest, CommitResult, SessionEvent};
@@ -25,8 +25,9 @@ use super::held::HeldRequests;
 use super::limits::SessionLimits;
 use super::messages::{profile, refuse};
 use super::passive::Passive;
-use super::store::{ConflictPolicy, ConflictResolver, ReplicaStore};
 use crate::blip::{BlipStats, ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber};
+use crate::endpoint::AccessRule;
+use crate::replica::store::{ConflictPolicy, ConflictResolver, ReplicaStore};
 use crate::time::Instant;
 
 /// One side of a connection: BLIP below, the active or the passive role above.

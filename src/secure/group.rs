@@ -5,17 +5,20 @@
 //! Source: `firmware-notes/trust.md`.
 
 use std::fmt;
-use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Psk;
 use super::advert::AdvertKey;
 use super::derive::derive;
-use super::files::{PrivateFile, PrivateFileError};
-use super::presence::{self, SecurityFile};
+use super::epoch::EpochError;
+use super::files::PrivateFileError;
+
+mod membership;
+
+pub(crate) use membership::FILE;
+pub use membership::Group;
 
 /// Length of a group's secret in bytes: 128 bits of the system's random numbers, as much as anybody can attack.
 pub const GROUP_SECRET_BYTES: usize = 16;
@@ -34,14 +37,6 @@ const PREFIX: &str = "GATTWAY:";
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Longest text that is looked at; people may put blanks and hyphens between signs.
 const TEXT_MAX: usize = 256;
-
-/// Where a group is kept in the database's directory.
-pub(crate) const FILE: PrivateFile = PrivateFile {
-    name: "group",
-    magic: *b"GWgr",
-    version: presence::GROUP_VERSION,
-    content_max: GROUP_NAME_MAX + 64,
-};
 
 /// Why a text is not the code of a group. Says nothing of the text itself, which may be nearly right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +72,9 @@ pub enum GroupError {
     /// Its name.
     #[error("a group's name has 1 to {GROUP_NAME_MAX} bytes and no control characters")]
     Name,
+    /// Its epoch.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
 }
 
 /// The secret of a group. Its text form is what people carry from device to device.
@@ -207,98 +205,6 @@ impl PartialEq for GroupKey {
 
 impl Eq for GroupKey {}
 
-/// A group as a device keeps it: its secret, and the name it has on this device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    name: String,
-    secret: GroupSecret,
-}
-
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-struct Stored {
-    name: String,
-    secret: [u8; GROUP_SECRET_BYTES],
-}
-
-impl Group {
-    /// A group of this name; without one it is named by its fingerprint.
-    ///
-    /// # Errors
-    /// [`GroupError::Name`].
-    pub fn new(name: Option<&str>, secret: GroupSecret) -> Result<Group, GroupError> {
-        let name = name.map_or_else(|| hex(&secret.key().fingerprint()), str::to_owned);
-        let is_good = (1..=GROUP_NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
-        if is_good { Ok(Group { name, secret }) } else { Err(GroupError::Name) }
-    }
-
-    /// The group of the database in `directory`, if it has one.
-    ///
-    /// # Errors
-    /// [`GroupError`]: the file is damaged, not private, or gone although it was there.
-    pub fn load(directory: &Path) -> Result<Option<Group>, GroupError> {
-        let Some((_, content)) = FILE.read(directory)? else {
-            presence::check_absent(directory, SecurityFile::Group)?;
-            return Ok(None);
-        };
-        let detail = "its content is not a group";
-        let damaged = || PrivateFileError::Damaged { path: FILE.path(directory), detail };
-        Group::from_content(&content).ok_or_else(damaged)?.map(Some)
-    }
-
-    /// Reads the content of its file; `None` if it is not that of a group.
-    pub(crate) fn from_content(content: &[u8]) -> Option<Result<Group, GroupError>> {
-        let stored: Stored = postcard::from_bytes(content).ok()?;
-        Some(Group::new(Some(&stored.name), GroupSecret(stored.secret)))
-    }
-
-    /// Makes this the group of the database in `directory`, durably.
-    ///
-    /// # Errors
-    /// [`GroupError`]; the group is as it was.
-    pub fn store(&self, directory: &Path) -> Result<(), GroupError> {
-        let stored = Stored { name: self.name.clone(), secret: self.secret.0 };
-        let mut buffer = Zeroizing::new([0u8; GROUP_NAME_MAX + 64]);
-        let content = postcard::to_slice(&stored, &mut buffer[..]).map_err(|_| GroupError::Name)?;
-        presence::begin(directory)?;
-        FILE.write(directory, content)?;
-        Ok(presence::enter(directory, SecurityFile::Group)?)
-    }
-
-    /// Forgets the group of the database in `directory`; whether there was one.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub fn leave(directory: &Path) -> Result<bool, GroupError> {
-        let was_there = presence::take_out(directory, SecurityFile::Group)?;
-        Ok(FILE.remove(directory)? || was_there)
-    }
-
-    /// Something that changes whenever the group of `directory` does.
-    pub fn stamp(directory: &Path) -> Option<super::files::FileStamp> {
-        FILE.stamp(directory)
-    }
-
-    /// Its name on this device.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its secret.
-    pub fn secret(&self) -> &GroupSecret {
-        &self.secret
-    }
-
-    /// Its key.
-    pub fn key(&self) -> GroupKey {
-        self.secret.key()
-    }
-
-    /// Its fingerprint as people compare it: eight hexadecimal digits.
-    pub fn fingerprint(&self) -> String {
-        hex(&self.key().fingerprint())
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -390,20 +296,6 @@ mod tests {
             GroupSecret::parse(&code.replacen('-', "u", 1)),
             Err(GroupCodeError::Sign { position: 5 })
         );
-    }
-
-    #[test]
-    fn a_group_is_kept_and_left() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        assert_eq!(Group::load(dir.path()).expect("none"), None);
-        let group = Group::new(Some("plant 7"), secret([7; 16])).expect("group");
-        group.store(dir.path()).expect("store");
-        assert_eq!(Group::load(dir.path()).expect("load"), Some(group));
-        assert!(Group::leave(dir.path()).expect("leave"));
-        assert_eq!(Group::load(dir.path()).expect("none"), None);
-        for bad in ["", "a\nb", &"x".repeat(65)] {
-            assert!(Group::new(Some(bad), secret([0; 16])).is_err());
-        }
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub const PEER_COLLECTIONS_MAX: usize = 64;
 
 pub(crate) const FILE: PrivateFile =
     PrivateFile { name: "trust", magic: *b"GWtl", version: 1, content_max: 2 << 20 };
-const LOCK_FILE: &str = "trust.lock";
+/// Locked while a process changes the list, or the group.
+pub(super) const LOCK_FILE: &str = "trust.lock";
 
 /// How a peer came into the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,13 +134,15 @@ pub struct TrustList {
     peers: BTreeMap<PeerId, TrustedPeer>,
     /// What peers of the list call themselves.
     told: BTreeMap<PeerId, String>,
+    /// The epoch of the group whose secret a peer of the list was last seen to have.
+    epochs: BTreeMap<PeerId, u32>,
 }
 
 impl Default for TrustList {
     /// Nobody is known; who comes to be known may read and write everything.
     fn default() -> TrustList {
         let default = Permissions::all(Access::ReadWrite);
-        TrustList { default, peers: BTreeMap::new(), told: BTreeMap::new() }
+        TrustList { default, peers: BTreeMap::new(), told: BTreeMap::new(), epochs: BTreeMap::new() }
     }
 }
 
@@ -151,6 +154,9 @@ struct Stored {
 
 /// What stands behind [`Stored`] since peers say what they call themselves; a release that does not know it passes over it.
 type StoredTold = Vec<(PeerId, String)>;
+
+/// What stands behind that since groups have epochs, likewise.
+type StoredEpochs = Vec<(PeerId, u32)>;
 
 impl TrustList {
     /// The list of the database in `directory`; an empty one if it has had none yet.
@@ -170,9 +176,13 @@ impl TrustList {
     pub(crate) fn from_content(content: &[u8]) -> Result<TrustList, &'static str> {
         let (stored, rest) =
             postcard::take_from_bytes::<Stored>(content).map_err(|_| "its content is not a trust list")?;
-        let told: StoredTold = match rest {
+        let (told, rest): (StoredTold, _) = match rest {
+            [] => (Vec::new(), rest),
+            rest => postcard::take_from_bytes(rest).map_err(|_| "the names in it are damaged")?,
+        };
+        let epochs: StoredEpochs = match rest {
             [] => Vec::new(),
-            rest => postcard::from_bytes(rest).map_err(|_| "the names in it are damaged")?,
+            rest => postcard::from_bytes(rest).map_err(|_| "the epochs in it are damaged")?,
         };
         if stored.peers.len() > PEERS_MAX {
             return Err("too many peers");
@@ -181,7 +191,11 @@ impl TrustList {
             default: stored.default,
             peers: stored.peers.into_iter().collect(),
             told: BTreeMap::new(),
+            epochs: BTreeMap::new(),
         };
+        for (id, epoch) in epochs {
+            list.note_epoch(&id, epoch);
+        }
         told.into_iter().for_each(|(id, name)| list.note_told_name(&id, &name));
         Ok(list)
     }
@@ -191,7 +205,10 @@ impl TrustList {
         let peers = self.peers.iter().map(|(id, peer)| (*id, peer.clone())).collect();
         let stored = Stored { default: self.default.clone(), peers };
         let told: StoredTold = self.told.iter().map(|(id, name)| (*id, name.clone())).collect();
-        let written = postcard::to_stdvec(&stored).and_then(|content| postcard::to_extend(&told, content));
+        let epochs: StoredEpochs = self.epochs.iter().map(|(id, epoch)| (*id, *epoch)).collect();
+        let written = postcard::to_stdvec(&stored)
+            .and_then(|content| postcard::to_extend(&told, content))
+            .and_then(|content| postcard::to_extend(&epochs, content));
         written.map(Zeroizing::new).unwrap_or_default()
     }
 
@@ -274,6 +291,7 @@ impl TrustList {
     /// Takes a peer off the list; whether it was there.
     pub fn forget(&mut self, id: &PeerId) -> bool {
         self.told.remove(id);
+        self.epochs.remove(id);
         self.peers.remove(id).is_some()
     }
 
@@ -287,6 +305,31 @@ impl TrustList {
         if check_name(name).is_ok() && self.peers.contains_key(id) {
             self.told.insert(*id, name.to_owned());
         }
+    }
+
+    /// The epoch of the group whose secret a peer was last seen to have.
+    pub fn epoch(&self, id: &PeerId) -> Option<u32> {
+        self.epochs.get(id).copied()
+    }
+
+    /// Notes it, of a peer of the list; whether it is news.
+    pub fn note_epoch(&mut self, id: &PeerId, epoch: u32) -> bool {
+        self.peers.contains_key(id) && self.epochs.insert(*id, epoch) != Some(epoch)
+    }
+
+    /// Keeps out whom the authority of the group keeps out, but not this device, `me`; what was said of them before stays.
+    ///
+    /// # Errors
+    /// [`TrustError::Full`]: the list has no room for all of them.
+    pub fn deny_all(&mut self, denied: &[PeerId], me: &PeerId) -> Result<(), TrustError> {
+        let mut full = Ok(());
+        for id in denied.iter().filter(|id| *id != me) {
+            match self.enter(*id, Origin::Group) {
+                Ok(peer) => peer.denied = true,
+                Err(error) => full = Err(error),
+            }
+        }
+        full
     }
 
     /// Names a peer of the list.

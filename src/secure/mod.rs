@@ -3,6 +3,7 @@
 //! | module | responsible for |
 //! |---|---|
 //! | [`group`] | the secret that the devices of one owner share, as text and as keys |
+//! | [`epoch`] | how that secret is changed on all of them, and by whom |
 //! | [`list`], [`trust`] | the trust list, and the answers that it and the group give to sessions |
 //! | [`pairing`] | two devices come to trust each other by a short code |
 //! | [`advert`] | what an advert tells, sealed |
@@ -24,6 +25,7 @@
 pub mod advert;
 mod crypto;
 mod derive;
+pub mod epoch;
 mod error;
 #[allow(clippy::disallowed_methods)] // waits for another process's lock
 pub mod files;

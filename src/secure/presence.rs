@@ -18,7 +18,7 @@ const FILE: PrivateFile =
 pub const PRESENT_FILE: &str = "present";
 const LOCK_FILE: &str = "present.lock";
 const PRESENT_BYTES: usize = 1;
-/// From this version on the group's file is written only where there is a `present`.
+/// From this version of it on, the group's file is written only where there is a `present`.
 pub(super) const GROUP_VERSION: u8 = 2;
 
 /// A file that decides who is who, or who may what.

@@ -8,4 +8,3 @@
 mod process;
 
 pub use self::process::Process;
-pub use crate::database::{DiskCounts, SimulatedDisk};

@@ -1,8 +1,9 @@
 //! Checkpoints: those that a recording begins with, and those that the peer keeps for us.
 
 use gattway::blip::{IncomingRequest, OutgoingMessage};
-use gattway::replicator::checkpoint::{Checkpoint, OWN_PREFIX, checkpoint_id};
-use gattway::replicator::store::ReplicaStore;
+use gattway::replica::OWN_PREFIX;
+use gattway::replica::store::ReplicaStore;
+use gattway::replicator::checkpoint::{Checkpoint, checkpoint_id};
 use serde_json::Value;
 
 use super::Half;

@@ -1,7 +1,7 @@
 //! What is compared when a conversation is over.
 
+use gattway::replica::store::ReplicaStore;
 use gattway::replicator::checkpoint::Checkpoint;
-use gattway::replicator::store::ReplicaStore;
 use serde_json::Value;
 
 use super::{Half, show_message, usize_of};

@@ -267,11 +267,11 @@ pub fn messages() -> Vec<Vec<u8>> {
 
 /// Messages of our encoder, in each of its shapes.
 pub fn revs() -> Vec<Vec<u8>> {
-    use gattway::database::revision::{SourceId, TreeId, Version, VersionVector};
+    use gattway::replica::revision::{SourceId, TreeId, Version, VersionVector};
+    use gattway::replica::store::Change;
     use gattway::replicator::extension::RevsFormat;
     use gattway::replicator::extension::answer::{RevAnswer, encode};
     use gattway::replicator::extension::codec::{Content, RevsEncoder};
-    use gattway::replicator::store::Change;
     let version = |time, author| Version { time, source: SourceId([author; 16]) };
     let mut seeds = Vec::new();
     for shape in 0..16u64 {

@@ -14,10 +14,8 @@ use super::figure::Figure;
 use super::process::Process;
 use super::{CliError, Exit};
 use crate::database::Database;
-use crate::endpoint::{
-    MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
+use crate::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use crate::replicator::{Replicator, ReplicatorConfiguration};
 use crate::transport::clock::Clock;
 use crate::transport::stream::StreamConnection;

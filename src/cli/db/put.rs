@@ -11,7 +11,7 @@ use crate::cli::documents::Meta;
 use crate::cli::output::{Output, note};
 use crate::cli::{CliError, Exit, store};
 use crate::database::check_document_id;
-use crate::database::validate::parse_json;
+use crate::replica::validate::parse_json;
 
 /// Save a document.
 ///

@@ -7,6 +7,7 @@ use crate::cli::output::{Output, counted};
 use crate::cli::unsynced::{DocumentRow, document_line};
 use crate::cli::{CliError, store};
 use crate::database::{Database, canonical_collection_name};
+use crate::replicator;
 
 /// List the documents that could not be synced, with which peer, and why.
 ///
@@ -50,7 +51,7 @@ pub(super) fn run(db: &Database, args: &UnsyncedArgs, out: &mut Output) -> Resul
         store::collection(db, name)?;
     }
     let mut count = 0;
-    for list in db.unsynced().map_err(store::failed)? {
+    for list in replicator::unsynced::stored(db).map_err(store::unreadable)? {
         if wanted.as_ref().is_some_and(|wanted| *wanted != list.collection) {
             continue;
         }

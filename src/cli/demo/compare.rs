@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::super::{CliError, store};
-use crate::database::revision::{Causality, VersionVector};
 use crate::database::{Collection, Database};
+use crate::replica::revision::{Causality, VersionVector};
 
 /// Changes that are read at once.
 const PAGE: usize = 1000;

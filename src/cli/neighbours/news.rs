@@ -14,8 +14,8 @@ use tracing::{debug, warn};
 
 use crate::cli::ble::change_counter;
 use crate::database::Database;
-use crate::replicator::checkpoint::OWN_PREFIX;
-use crate::replicator::store::{CollectionId, ReplicaStore};
+use crate::replica::OWN_PREFIX;
+use crate::replica::store::{CollectionId, ReplicaStore};
 use crate::transport::bluez::profile::{AdvertCodec, Sighting};
 use crate::transport::bluez::scan::Neighbour;
 

@@ -198,7 +198,7 @@ impl Count {
             self.fractions += 1;
         } else {
             self.texts += 1;
-            let shown = || (line, crate::database::clip(cell));
+            let shown = || (line, crate::replica::clip(cell));
             self.first_text.get_or_insert_with(shown);
         }
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{CliError, RECORD_BYTES_MAX, Record, Take, malformed, unreadable};
-use crate::database::validate::parse_json;
+use crate::replica::validate::parse_json;
 
 /// What reading a line gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -97,7 +97,7 @@ impl<R: BufRead> Rows<R> {
         if let (1, Some(name)) = (names.len(), names.get(0))
             && name.contains([',', ';', '\t', '|'])
         {
-            let reason = format!("the header is one column, {:?}", crate::database::clip(name));
+            let reason = format!("the header is one column, {:?}", crate::replica::clip(name));
             return Err(malformed(line, &reason).help("say what separates the cells with --delimiter"));
         }
         Ok(names)

@@ -9,8 +9,8 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Names, put_text, put_varint, put_zigzag, tag};
-use crate::database::error::clip;
-use crate::database::validate::{Invalid, check_depth, check_key};
+use crate::replica::clip;
+use crate::replica::validate::{Invalid, check_depth, check_key};
 
 /// Members up to which duplicates are found by comparing each with each; above, by a set.
 const COMPARE_EACH_MAX: usize = 24;

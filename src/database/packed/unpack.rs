@@ -6,8 +6,8 @@ use serde_json::{Map, Number, Value};
 
 use super::pack::POWERS_OF_TEN;
 use super::{Names, Reader, tag};
-use crate::database::config::DOCUMENT_DEPTH_MAX;
-use crate::database::validate::Count;
+use crate::replica::DOCUMENT_DEPTH_MAX;
+use crate::replica::validate::Count;
 
 /// Items reserved for at most before they were seen: a damaged count must not allocate.
 const RESERVE_MAX: usize = 256;

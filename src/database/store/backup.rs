@@ -26,7 +26,7 @@ use super::tables::Sources;
 use super::writer::BLOCK_BYTES_TARGET;
 use super::{Store, layout};
 use crate::database::DatabaseError;
-use crate::database::revision::SourceId;
+use crate::replica::revision::SourceId;
 
 const MAGIC: &[u8; 16] = b"gattway backup 1";
 

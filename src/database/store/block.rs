@@ -25,9 +25,7 @@
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::database::packed::{Reader, put_text, put_varint, put_zigzag};
-use crate::database::revision::{
-    RevId, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector,
-};
+use crate::replica::revision::{RevId, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector};
 
 const PLAIN: u8 = 0;
 const DEFLATED: u8 = 1;

@@ -2,7 +2,7 @@
 
 use super::block::{BlockBuilder, Codec, SourceNumbers, read_block, records_len};
 use super::{index, keys};
-use crate::database::revision::SourceId;
+use crate::replica::revision::SourceId;
 
 /// Two authors that have a number.
 struct Sources;

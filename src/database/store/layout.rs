@@ -21,8 +21,8 @@ use super::engine::{Engine, Writes, io_error, sync_directory};
 use super::keys;
 use crate::database::DatabaseError;
 use crate::database::config::{DatabaseConfig, Versioning};
-use crate::database::error::clip;
-use crate::database::revision::SourceId;
+use crate::replica::clip;
+use crate::replica::revision::SourceId;
 
 /// How long the lock is waited for, and between two tries: the last handle of a dropped database may be the one that its
 /// syncing thread is just letting go of.

@@ -49,8 +49,8 @@ use self::tables::Sources;
 use self::writer::WriterState;
 use super::config::{DatabaseConfig, Durability, RELAXED_SYNC_MS};
 use super::packed::Names;
-use super::revision::{SourceId, Version};
 use super::{DatabaseError, clock};
+use crate::replica::revision::{SourceId, Version};
 
 pub use self::ahead::AHEAD_COUNTED_MAX;
 pub use self::backup::{BackupInfo, RestoreReport};
@@ -243,8 +243,8 @@ impl Store {
     }
 
     fn create_default_collection(&self) -> Result<(), DatabaseError> {
-        if self.collection_key(super::DEFAULT_NAME).is_none() {
-            self.create_collection(super::DEFAULT_NAME)?;
+        if self.collection_key(crate::replica::DEFAULT_NAME).is_none() {
+            self.create_collection(crate::replica::DEFAULT_NAME)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::writer::{BLOCK_BYTES_TARGET, Counters};
 use super::{layout, redo};
 use crate::database::DatabaseError;
 use crate::database::config::{CACHE_BYTES_DEFAULT, DatabaseConfig};
-use crate::database::revision::SourceId;
+use crate::replica::revision::SourceId;
 
 /// Records gathered before their IDs go into the index.
 const PENDING_MAX: usize = 512;

@@ -18,8 +18,8 @@ use super::layout::{self, Meta};
 use super::read::damaged;
 use super::{NewRevision, Store, Writer};
 use crate::database::config::DatabaseConfig;
-use crate::database::revision::{SourceId, VersionVector};
 use crate::database::{DatabaseError, clock};
+use crate::replica::revision::{SourceId, VersionVector};
 
 /// Documents looked at in one go.
 const RECORDS_AT_ONCE: usize = 200;

@@ -11,8 +11,8 @@ use super::rebuild::Rebuild;
 use super::salvaged::{Salvaged, Standing};
 use super::{layout, seal};
 use crate::database::packed::Unpacker;
-use crate::database::revision::SourceId;
 use crate::database::{DatabaseError, Document};
+use crate::replica::revision::SourceId;
 
 /// Documents listed in a report; further ones are only counted.
 const LISTED_MAX: usize = 10_000;

@@ -15,7 +15,7 @@ use super::tables::Sources;
 use super::writer::Counters;
 use crate::database::DatabaseError;
 use crate::database::packed::{Names, Unpacker};
-use crate::database::revision::SourceId;
+use crate::replica::revision::SourceId;
 
 impl From<io::Error> for DatabaseError {
     fn from(error: io::Error) -> DatabaseError {

@@ -14,7 +14,7 @@ use super::Store;
 use super::engine::Entry;
 use super::files::Pair;
 use crate::database::config::RELAXED_SYNC_MS;
-use crate::database::revision::SourceId;
+use crate::replica::revision::SourceId;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 type Hook = Box<dyn FnOnce() + Send>;

@@ -7,7 +7,7 @@ use super::engine::{Engine, Writes};
 use super::keys;
 use crate::database::DatabaseError;
 use crate::database::packed::Names;
-use crate::database::revision::SourceId;
+use crate::replica::revision::SourceId;
 use std::ops::ControlFlow;
 
 /// Most sources that get a number; versions of further ones carry their 16 bytes, so that no peer can grow the table

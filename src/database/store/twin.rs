@@ -4,7 +4,7 @@
 use super::engine::Engine;
 use super::keys;
 use crate::database::DatabaseError;
-use crate::database::revision::Version;
+use crate::replica::revision::Version;
 
 /// What showed it: a peer had a version under this database's source ID that this database never gave that document. It was
 /// copied to another device, or its files were set back to an earlier state.

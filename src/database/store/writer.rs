@@ -30,7 +30,7 @@ use super::twin::Twin;
 use super::{CollectionState, Store, purged};
 use crate::database::DatabaseError;
 use crate::database::clock::{self, HybridClock};
-use crate::database::revision::{RevId, Version, VersionVector};
+use crate::replica::revision::{RevId, Version, VersionVector};
 
 /// Bytes of records (not deflated) after which a block is closed.
 pub(super) const BLOCK_BYTES_TARGET: usize = 4096;

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use super::{Fixture, contents};
-use crate::database::revision::SourceId;
 use crate::database::{Collection, Database, DatabaseConfig, DatabaseError};
-use crate::replicator::store::{
+use crate::replica::revision::SourceId;
+use crate::replica::store::{
     CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision, ReplicaStore,
     Resolution,
 };

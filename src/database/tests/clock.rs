@@ -69,9 +69,9 @@ mod simulated {
 
     use super::*;
     use crate::database::clock::{AHEAD_MAX, is_plausible};
-    use crate::database::revision::{SourceId, Version};
     use crate::database::{Database, DatabaseConfig, Durability, SimulatedDisk};
-    use crate::replicator::store::ReplicaStore;
+    use crate::replica::revision::{SourceId, Version};
+    use crate::replica::store::ReplicaStore;
 
     #[derive(Clone, Debug)]
     enum Step {

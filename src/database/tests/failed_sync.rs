@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Fixture;
 use crate::database::store::REWRITTEN;
 use crate::database::{Collection, Database, DatabaseConfig, DatabaseError, Durability};
-use crate::replicator::store::{CollectionId, ReplicaStore};
+use crate::replica::store::{CollectionId, ReplicaStore};
 
 const PAGE: usize = 4096;
 

@@ -248,8 +248,8 @@ fn relaxed_writes_reach_the_feed_soon() {
     let collection = database.default_collection().expect("default");
     collection.put("a", &json!({})).expect("put");
     database.sync().expect("sync");
-    use crate::replicator::store::ReplicaStore;
-    assert_eq!(ReplicaStore::last_sequence(&database, crate::replicator::store::CollectionId(0)), 1);
+    use crate::replica::store::ReplicaStore;
+    assert_eq!(ReplicaStore::last_sequence(&database, crate::replica::store::CollectionId(0)), 1);
     drop((collection, database));
     assert_eq!(fixture.open().default_collection().expect("default").count(), 1);
 }

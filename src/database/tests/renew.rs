@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Fixture, replica::take_from_a_peer};
 use crate::database::clock::{AHEAD_MAX, wall_now};
-use crate::database::revision::{Causality, Version};
 use crate::database::{Database, DatabaseConfig};
-use crate::replicator::store::{
+use crate::replica::revision::{Causality, Version};
+use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
     ReplicaStore, Resolution,
 };
@@ -272,7 +272,7 @@ fn a_wall_clock_in_2039_is_forgotten() {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use crate::database::SimulatedDisk;
-    use crate::database::revision::SourceId;
+    use crate::replica::revision::SourceId;
 
     let today = 1_795_000_000_000_000_000;
     let in_2039 = today + 13 * 365 * AHEAD_MAX;

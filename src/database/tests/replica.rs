@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Fixture, contents, object};
-use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
 use crate::database::store::PEER_CHECKPOINTS_MAX;
 use crate::database::{Collection, Database};
-use crate::replicator::store::{
+use crate::replica::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
     Rejection, ReplicaStore, Resolution,
 };

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::checkpoint::checkpoint_id;
-use super::super::config::{COLLECTIONS_MAX, CollectionAccess, CollectionConfig};
+use super::super::config::{COLLECTIONS_MAX, CollectionConfig};
 use super::super::core::{Awaiting, Core, SessionCollection};
 use super::super::error::SessionError;
 use super::super::event::Direction;
@@ -12,7 +12,6 @@ use super::super::extension::{self, RevsFormat};
 use super::super::feed::Feed;
 use super::super::messages::{DEFAULT_COLLECTION, canonical_name, profile, write_get_collections};
 use super::super::sequences::{RemoteSequence, SequenceSet};
-use super::super::store::ReplicaStore;
 use super::super::unsynced::list::{Retry, UnsyncedList};
 use super::super::unsynced::{Lack, ONLY_AT_PEER_MAX};
 use super::checkpointer::Checkpointer;
@@ -20,6 +19,8 @@ use super::pull::{Pull, Subscribe};
 use super::push::Push;
 use super::{Active, Work};
 use crate::blip::{ErrorReply, IncomingReply, OutgoingMessage};
+use crate::endpoint::CollectionAccess;
+use crate::replica::store::ReplicaStore;
 
 /// Bytes of the names that a peer may tell of collections of its own.
 const ALSO_BYTES_MAX: usize = 4 << 10;
@@ -335,7 +336,7 @@ fn note_missing(
     core: &mut Core,
     store: &dyn ReplicaStore,
     name: &str,
-    id: super::super::store::CollectionId,
+    id: crate::replica::store::CollectionId,
 ) {
     if name != DEFAULT_COLLECTION || store.last_sequence(id) > 0 {
         core.left_out(name, Lack::MissingAtPeer);
@@ -345,7 +346,7 @@ fn note_missing(
 /// Names of collections that only the peer has, of those that it tells of.
 fn names_told(told: Option<&str>, store: &dyn ReplicaStore) -> Vec<String> {
     let names = told.filter(|told| told.len() <= ALSO_BYTES_MAX).unwrap_or_default().split(',');
-    let full = names.filter_map(|name| crate::database::canonical_collection_name(name).ok());
+    let full = names.filter_map(crate::replica::canonical_collection_name);
     full.filter(|name| store.collection(name).is_none()).take(ONLY_AT_PEER_MAX).collect()
 }
 

@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
-use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, OWN_PREFIX, RunNote};
+use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, RunNote};
 use super::super::core::{Awaiting, Core};
 use super::super::error::SessionError;
 use super::super::messages::profile;
-use super::super::store::{CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::replica::OWN_PREFIX;
+use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::time::Instant;
 use std::time::Duration;
 

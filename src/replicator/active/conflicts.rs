@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::super::sequences::SequenceSet;
-use crate::database::revision::RevId;
+use crate::replica::revision::RevId;
 
 /// Most conflicts remembered; what goes beyond stays unconfirmed until the next run.
 const CONFLICTS_MAX: usize = 10_000;

@@ -11,12 +11,12 @@ use super::super::extension::receiver::RevsReceived;
 use super::super::messages::{BadEntry, ChangeEntry, VERSIONING, id_error, parse_change_entries, profile};
 use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
-use super::super::store::{CommitOutcome, Rejection, ReplicaStore};
 use super::super::unsynced::failure::Failure;
 use super::push::Push;
 use super::tracker::{ListTracker, Ticket, UnitTracker};
 use crate::blip::{IncomingRequest, MessageNumber};
-use crate::database::clip;
+use crate::replica::clip;
+use crate::replica::store::{CommitOutcome, Rejection, ReplicaStore};
 
 /// What of one collection's feed at the peer has come, and what of it is durable here.
 pub(crate) struct Pull {

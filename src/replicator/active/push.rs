@@ -13,11 +13,11 @@ use super::super::feed::{Feed, Rows};
 use super::super::messages::{ListAnswer, profile, refuse, write_proposals};
 use super::super::outgoing::{RevSender, SentRev, Wanted};
 use super::super::sequences::SequenceSet;
-use super::super::store::{Change, ReplicaStore};
 use super::super::unsynced::failure::{Failure, is_final};
 use super::conflicts::{Conflicts, Refused};
 use crate::blip::ErrorReply;
-use crate::database::revision::RevId;
+use crate::replica::revision::RevId;
+use crate::replica::store::{Change, ReplicaStore};
 use crate::time::Instant;
 
 /// Most documents that may be tried again in one run.

@@ -5,9 +5,9 @@ use super::super::error::SessionError;
 use super::super::extension::answer;
 use super::super::extension::sender::SentRevision;
 use super::super::messages::{parse_proposals_reply, profile};
-use super::super::store::{Change, ReplicaStore};
 use super::Active;
 use crate::blip::{ErrorReply, IncomingReply};
+use crate::replica::store::{Change, ReplicaStore};
 
 impl Active {
     /// Takes the reply to one of our requests.

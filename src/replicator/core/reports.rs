@@ -6,11 +6,11 @@ use super::super::error::SessionError;
 use super::super::event::{Direction, DocumentReplication, Progress, SessionEvent};
 use super::super::limits::InFlight;
 use super::super::messages::write_norev;
-use super::super::store::{Change, ReplicaStore, ReplicaStoreError};
 use super::super::unsynced::failure::Failure;
 use super::super::unsynced::{Lack, UnsyncedCollection};
 use super::Core;
 use crate::blip::ErrorReply;
+use crate::replica::store::{Change, ReplicaStore, ReplicaStoreError};
 
 impl Core {
     /// Gives the progress as an event if it changed.

@@ -8,7 +8,7 @@ use super::exchange::{Exchange, new_mask};
 use super::guard;
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{Message, ProtocolType};
-use crate::replicator::handle::error::{ReplicatorError, TransportCall, close_code};
+use crate::replicator::driver::error::{ReplicatorError, TransportCall, close_code};
 use crate::time::Instant;
 
 /// How long a peer that is closed for an error is still listened to: a transport that closes with bytes unread may

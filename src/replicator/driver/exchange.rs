@@ -17,15 +17,13 @@ use tokio::time::Sleep;
 use super::{Clock, DriverEvent, Setup, closed_error, guard, panicked_send};
 use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use crate::endpoint::{Inbound, Message, MessagingError, ProtocolType};
+use crate::replica::COMMITS_IN_FLIGHT_MAX;
+use crate::replica::store::{ConflictPolicy, ReplicaStoreError};
+use crate::replicator::driver::error::ReplicatorError;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::{CommitId, CommitRequest, CommitResult, Progress, SessionEvent};
-use crate::replicator::handle::error::ReplicatorError;
-use crate::replicator::store::{ConflictPolicy, ReplicaStoreError};
 use crate::task;
 use crate::time::Instant;
-
-/// Commits of one connection at a time: one prepares while another waits for the medium.
-const COMMITS_IN_FLIGHT_MAX: usize = 2;
 
 /// Bytes from the transport that are handled before the session is asked for output.
 const TURN_BYTES: usize = 64 * 1024;

@@ -3,9 +3,10 @@
 //! [`run`] opens the transport, lets bytes flow in [`exchange`], ends the byte stream in order and closes the transport.
 //! It owns every time limit of the connection and promises: `close` is called exactly once when `open` was called, no
 //! call of the transport is waited for beyond its limit, and nothing is called with a lock held.
-//! When to connect again is the matter of [`crate::replicator::handle`].
+//! When to connect again is the matter of [`crate::replicator::service`].
 
 mod ending;
+pub mod error;
 mod exchange;
 mod limits;
 
@@ -21,16 +22,16 @@ use tokio::time::timeout;
 
 pub use self::limits::ConnectionLimits;
 
+use self::error::{ReplicatorError, TransportCall};
 use self::exchange::Exchange;
 use super::error::SessionError;
 use super::event::SessionEvent;
-use super::handle::error::{ReplicatorError, TransportCall};
 use super::session::Session;
-use super::store::{CommitOutcome, IncomingRevision, ReplicaStore, ReplicaStoreError};
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{
     Inbound, MessageEndpointConnection, MessagingError, ProtocolType, ReplicatorConnection,
 };
+use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStore, ReplicaStoreError};
 use crate::task;
 use crate::time::Instant;
 

@@ -5,7 +5,7 @@
 use super::RevsFormat;
 use super::codec::{CodecError, get, put, unzigzag, zigzag};
 use crate::blip::ErrorReply;
-use crate::database::revision::VersionVector;
+use crate::replica::revision::VersionVector;
 
 /// Longest text of an error or vector in an answer, in bytes.
 const TEXT_MAX: usize = 16 << 10;
@@ -155,7 +155,7 @@ fn get_text<'a>(body: &'a [u8], at: &mut usize) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::revision::{SourceId, Version};
+    use crate::replica::revision::{SourceId, Version};
     use proptest::prelude::*;
 
     fn answer() -> impl Strategy<Value = RevAnswer> {

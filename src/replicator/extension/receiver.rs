@@ -4,14 +4,14 @@ use super::RevsFormat;
 use super::answer::{RevAnswer, encode};
 use super::codec::{Content, RevEntry};
 use crate::blip::{ErrorReply, MessageNumber, OutgoingMessage};
-use crate::database::revision::Causality;
+use crate::replica::revision::Causality;
+use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStore};
 use crate::replicator::config::FilterInput;
 use crate::replicator::core::Core;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
 use crate::replicator::messages::{id_error, refuse, rejection_error};
 use crate::replicator::sequences::RemoteSequence;
-use crate::replicator::store::{CommitOutcome, IncomingRevision, ReplicaStore};
 use crate::replicator::unsynced::failure::Failure;
 
 /// A message whose revisions are on their way.

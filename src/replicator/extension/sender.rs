@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use super::codec::{Content, RevsEncoder};
 use super::{REVS_BYTES, REVS_ENTRIES};
-use crate::database::revision::{RevId, SourceId, VersionVector};
+use crate::replica::revision::{RevId, SourceId, VersionVector};
+use crate::replica::store::{Change, ReplicaStore};
 use crate::replicator::core::{Awaiting, Core};
 use crate::replicator::error::SessionError;
 use crate::replicator::feed::{Feed, Rows};
 use crate::replicator::messages::profile;
 use crate::replicator::outgoing::Wanted;
-use crate::replicator::store::{Change, ReplicaStore};
 
 /// Fewest rows read at a time, however large documents are.
 const READ_MIN: usize = 8;

@@ -3,7 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use crate::blip::ErrorReply;
-use crate::database::revision::RevisionError;
+use crate::replica::revision::RevisionError;
 
 /// A `collection` property where none belongs, or none where one does.
 pub fn collection_property() -> ErrorReply {

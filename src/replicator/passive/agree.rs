@@ -2,18 +2,18 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use super::super::checkpoint::OWN_PREFIX;
 use super::super::config::COLLECTIONS_MAX;
 use super::super::core::{Answer, Core, Fault, SessionCollection};
 use super::super::extension::{self, RevsFormat};
 use super::super::messages::{DEFAULT_COLLECTION, canonical_name, parse_get_collections, refuse};
-use super::super::store::{ReplicaStore, ReplicaStoreError, StoredCheckpoint};
 use super::super::unsynced::list::UnsyncedList;
 use super::super::unsynced::{Lack, ONLY_AT_PEER_MAX, TAKES};
 use super::pushed::PushedNote;
 use super::{Passive, client_allowed};
 use crate::blip::{IncomingRequest, OutgoingMessage};
-use crate::database::canonical_collection_name;
+use crate::replica::OWN_PREFIX;
+use crate::replica::canonical_collection_name;
+use crate::replica::store::{ReplicaStore, ReplicaStoreError, StoredCheckpoint};
 
 impl Passive {
     /// The peer begins with something else than `getCollections`: it means the default collection.
@@ -57,7 +57,7 @@ impl Passive {
             let Some(id) = id else {
                 answers.push("null".to_owned());
                 // The default one is asked for by every peer that syncs all it has.
-                if name != DEFAULT_COLLECTION && canonical_collection_name(&name).is_ok() {
+                if name != DEFAULT_COLLECTION && canonical_collection_name(&name).is_some() {
                     core.left_out(&name, Lack::MissingHere);
                 }
                 continue;

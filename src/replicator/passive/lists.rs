@@ -6,12 +6,12 @@ use super::super::messages::{
     ChangeEntry, ProposedEntry, id_error, parse_changes, parse_proposals, wanted_answer, write_answers,
 };
 use super::super::sequences::RemoteSequence;
-use super::super::store::{Change, ReplicaStore};
 use super::super::unsynced::failure::Failure;
 use super::pushed::PushedNote;
 use crate::blip::OutgoingMessage;
-use crate::database::revision::{RevId, TREE_SOURCE, VersionVector};
-use crate::database::{DOCUMENT_ID_MAX, clip};
+use crate::replica::revision::{RevId, TREE_SOURCE, VersionVector};
+use crate::replica::store::{Change, ReplicaStore};
+use crate::replica::{DOCUMENT_ID_MAX, clip};
 
 /// What is unwanted in a reply to `changes`.
 const UNWANTED: &str = "0";

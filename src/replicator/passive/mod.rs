@@ -7,11 +7,7 @@ pub(super) mod lists;
 pub(super) mod pushed;
 pub(super) mod subscription;
 
-use super::checkpoint::OWN_PREFIX;
-use super::config::{
-    CHECKPOINT_CLIENT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_SIZE_MAX, DOCUMENT_IDS_MAX, PassiveConfig,
-};
-use super::conflicts::ConflictOutcome;
+use super::config::{CHECKPOINT_INTERVAL, DOCUMENT_IDS_MAX, PassiveConfig};
 use super::core::{Answer, Awaiting, Core, Fault};
 use super::error::SessionError;
 use super::event::Activity;
@@ -19,8 +15,10 @@ use super::extension;
 use super::extension::receiver::RevsReceived;
 use super::messages::{profile, refuse};
 use super::sequences::RemoteSequence;
-use super::store::{CommitOutcome, ReplicaStore};
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};
+use crate::replica::store::ConflictOutcome;
+use crate::replica::store::{CommitOutcome, ReplicaStore};
+use crate::replica::{CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, OWN_PREFIX};
 use crate::time::Instant;
 use pushed::PushedNote;
 use subscription::Subscription;

@@ -13,10 +13,10 @@ use super::super::messages::{
 };
 use super::super::outgoing::{RevSender, SentRev, Wanted};
 use super::super::sequences::SequenceSet;
-use super::super::store::{Change, ReplicaStore};
 use super::super::unsynced::failure::Failure;
 use super::pushed::PushedNote;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, MessageNumber};
+use crate::replica::store::{Change, ReplicaStore};
 
 /// What a peer has asked for of one collection's feed, and how far it has come.
 pub(crate) struct Subscription {

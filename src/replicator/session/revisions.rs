@@ -12,11 +12,11 @@ use super::super::inbox::{Batch, Origin};
 use super::super::incoming::{self, parse_rev};
 use super::super::messages::{SEQUENCE_TEXT_MAX, refuse, rejection_error};
 use super::super::sequences::RemoteSequence;
-use super::super::store::{CommitOutcome, IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError};
 use super::super::unsynced::failure::Failure;
 use super::{Role, Session};
 use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
-use crate::database::revision::Causality;
+use crate::replica::revision::Causality;
+use crate::replica::store::{CommitOutcome, IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError};
 
 impl Session {
     /// The collection of a request that brings revisions, if they may come, and the ticket of the one it names.
@@ -100,7 +100,7 @@ impl Session {
     /// A revision is not what may come, or does not come for a reason that the peer has.
     fn not_taken(&mut self, collection: usize, request: &IncomingRequest, error: ErrorReply) {
         let property = |name| request.properties.get(name).unwrap_or_default();
-        let id: String = property("id").chars().take(crate::database::DOCUMENT_ID_MAX).collect();
+        let id: String = property("id").chars().take(crate::replica::DOCUMENT_ID_MAX).collect();
         let deleted = request.properties.get_bool("deleted");
         if error == refuse::filtered() {
             // Left out on purpose.

@@ -10,15 +10,15 @@ use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use super::scripted::{Scripted, pulling, request};
 use crate::blip::OutgoingMessage;
-use crate::database::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+use crate::replica::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
+use crate::replica::store::{
+    Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore,
+};
 use crate::replicator::config::ReplicatorType;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::extension::RevsFormat;
 use crate::replicator::extension::answer::{self, RevAnswer};
 use crate::replicator::extension::codec::{Content, RevsEncoder};
-use crate::replicator::store::{
-    Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore,
-};
 
 /// A vector of so many authors, the newest first.
 fn vector(authors: usize) -> VersionVector {

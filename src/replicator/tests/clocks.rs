@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::pair::Pair;
-use crate::database::revision::{SourceId, Version, VersionVector};
 use crate::database::{CLOCK_AHEAD_NS_MAX, Database, DatabaseConfig};
+use crate::replica::revision::{SourceId, Version, VersionVector};
+use crate::replica::store::{CollectionId, ConflictPolicy, IncomingRevision, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, PassiveConfig};
-use crate::replicator::store::{CollectionId, ConflictPolicy, IncomingRevision, ReplicaStore};
 
 const DEFAULT: CollectionId = CollectionId(0);
 const IN_2262: u64 = 9_214_646_400_000_000_000;

@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 use super::exchange::{COMBINATIONS, active, errors, fill, passive, stores, sync};
 use super::memory_store::MemoryStore;
 use super::pair::{Pair, Side};
+use crate::replica::store::{Conflict, Resolution};
 use crate::replicator::ConflictOutcome;
 use crate::replicator::config::*;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::resolver::FnResolver;
-use crate::replicator::store::{Conflict, Resolution};
 
 fn resolver(
     name: &'static str,
@@ -79,7 +79,7 @@ fn conflicts_are_resolved_on_the_active_side() {
                 assert_eq!(a.dump(0), p.dump(0), "{name} {ours} {theirs} continuous {continuous}");
                 assert_eq!(
                     a.vector("c").unwrap().compare(&p.vector("c").unwrap()),
-                    crate::database::revision::Causality::Same
+                    crate::replica::revision::Causality::Same
                 );
                 assert_eq!(errors(&pair), Vec::<String>::new());
                 let (here, there) = match name {

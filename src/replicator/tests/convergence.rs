@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::for_seeds;
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
-use crate::replicator::checkpoint::{Checkpoint, OWN_PREFIX};
+use crate::replica::OWN_PREFIX;
+use crate::replica::store::{CollectionId, ReplicaStore};
+use crate::replicator::checkpoint::Checkpoint;
 use crate::replicator::config::{ActiveConfig, PassiveConfig};
-use crate::replicator::store::{CollectionId, ReplicaStore};
 
 /// Seeds of one test run; a failing one is printed.
 const SEEDS: u64 = 150;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::pair::Pair;
-use crate::database::revision::{SourceId, Version, VersionVector};
 use crate::database::{Database, DatabaseConfig};
-use crate::replicator::config::{ActiveConfig, CollectionConfig, FilterInput, PassiveConfig};
-use crate::replicator::store::{
+use crate::replica::revision::{SourceId, Version, VersionVector};
+use crate::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore,
 };
+use crate::replicator::config::{ActiveConfig, CollectionConfig, FilterInput, PassiveConfig};
 
 const DEFAULT: CollectionId = CollectionId(0);
 

@@ -10,13 +10,13 @@ use super::memory_store::MemoryStore;
 use super::pair::{Pair, Side};
 use super::scripted::{NEW, Scripted, pulling, request};
 use crate::blip::{BlipConfig, OutgoingMessage};
-use crate::database::revision::VersionVector;
-use crate::database::{DOCUMENT_ID_MAX, DOCUMENT_OVERHEAD_MAX};
+use crate::replica::revision::VersionVector;
+use crate::replica::store::Change;
+use crate::replica::{DOCUMENT_ID_MAX, DOCUMENT_OVERHEAD_MAX};
 use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::event::{Direction, SessionEvent};
 use crate::replicator::extension::answer::{RevAnswer, decode};
 use crate::replicator::extension::codec::{Content, RevsEncoder};
-use crate::replicator::store::Change;
 
 /// Largest body in these tests, in bytes: as the default has it, at a size that takes no time.
 const BODY_MAX: usize = 100 * 1024;

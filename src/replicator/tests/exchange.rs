@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
+use crate::endpoint::{AccessRule, CollectionAccess};
 use crate::replicator::config::*;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::{Direction, DocumentReplication, SessionEvent};
@@ -382,13 +383,13 @@ fn superseded_changes_leave_no_gaps_in_the_checkpoint() {
             sync(round as u64, &a, &p, active(ReplicatorType::PushAndPull, ours), theirs);
         }
         let name = p.own_checkpoint("cp-");
-        let id = crate::replicator::store::CollectionId(0);
-        let held = crate::replicator::store::ReplicaStore::checkpoint(&*p, id, &name)
+        let id = crate::replica::store::CollectionId(0);
+        let held = crate::replica::store::ReplicaStore::checkpoint(&*p, id, &name)
             .expect("in memory")
             .expect("there");
         let body: Value = serde_json::from_slice(&held.body).expect("JSON");
         assert_eq!(body.get("localCompleted"), None, "{body}");
-        assert_eq!(body["local"], crate::replicator::store::ReplicaStore::last_sequence(&*a, id), "{body}");
+        assert_eq!(body["local"], crate::replica::store::ReplicaStore::last_sequence(&*a, id), "{body}");
     }
 }
 

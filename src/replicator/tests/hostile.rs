@@ -7,6 +7,7 @@ use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use super::scripted::{NEW, OTHER, Scripted, pulling, request};
 use crate::blip::{ErrorReply, Event, OutgoingMessage, Properties};
+use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{
     ActiveConfig, DOCUMENT_IDS_MAX, FEED_RANGES_MAX, HELD_LIST_BYTES_MAX, HELD_REQUESTS_BYTES_MAX,
     LIST_ENTRIES_MAX, LISTED_ENTRIES_HIGH, PassiveConfig, REPLIES_MAX, REPLY_BYTES_HIGH, REPLY_TIMEOUT,
@@ -16,7 +17,6 @@ use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::messages::{PROPERTY_KEYS, profile};
 use crate::replicator::session::Session;
-use crate::replicator::store::ReplicaStore;
 
 /// Text that might hurt.
 fn text(rng: &mut fastrand::Rng) -> String {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::database::revision::{Causality, RevId, SourceId, Version, VersionVector};
-use crate::database::validate::{check_body, parse_json};
+use crate::replica::revision::{Causality, RevId, SourceId, Version, VersionVector};
+use crate::replica::store::*;
+use crate::replica::validate::{check_body, parse_json};
 use crate::replicator::ConflictOutcome;
-use crate::replicator::store::*;
 
 #[derive(Clone)]
 struct Doc {
@@ -349,6 +349,20 @@ impl ReplicaStore for MemoryStore {
 
     fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
         self.collections.lock().unwrap()[collection.0 as usize].pushed = sequence;
+    }
+
+    fn collections(&self) -> Vec<(CollectionId, String)> {
+        self.names.iter().enumerate().map(|(n, name)| (CollectionId(n as u32), name.clone())).collect()
+    }
+
+    fn checkpoint_clients(
+        &self,
+        collection: CollectionId,
+        prefix: &str,
+    ) -> Result<Vec<String>, ReplicaStoreError> {
+        let collections = self.collections.lock().unwrap();
+        let clients = collections[collection.0 as usize].checkpoints.keys();
+        Ok(clients.filter(|client| client.starts_with(prefix)).cloned().collect())
     }
 
     fn checkpoint(

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{ActiveConfig, PassiveConfig};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::{Activity, CommitRequest, CommitResult, SessionEvent};
 use crate::replicator::session::Session;
-use crate::replicator::store::ReplicaStore;
 use crate::time::Instant;
 
 /// Steps without an end after which a run counts as hung.
@@ -161,7 +161,7 @@ impl Pair {
                     result: None,
                 });
             }
-            let last = side.store.last_sequence(crate::replicator::store::CollectionId(0));
+            let last = side.store.last_sequence(crate::replica::store::CollectionId(0));
             if last != side.seen_last {
                 side.seen_last = last;
                 side.session.handle_store_changed(self.now, &*side.store);

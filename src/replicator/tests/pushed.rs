@@ -9,10 +9,10 @@ use super::memory_store::{Backup, MemoryStore};
 use super::pair::Pair;
 use crate::blip::BlipConfig;
 use crate::database::{Database, DatabaseConfig};
+use crate::replica::store::{CollectionId, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, CollectionConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::passive::pushed::{PREFIX, PushedNote};
 use crate::replicator::sequences::{RemoteSequence, SequenceSet};
-use crate::replicator::store::{CollectionId, ReplicaStore};
 
 /// Seeds of one test run; a failing one is printed.
 const SEEDS: u64 = 300;

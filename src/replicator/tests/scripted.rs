@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::memory_store::MemoryStore;
 use crate::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage};
+use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::session::Session;
-use crate::replicator::store::ReplicaStore;
 use crate::time::Instant;
 
 pub const START: Instant = Instant::from_micros(5_000_000);

@@ -10,15 +10,15 @@ use super::for_seeds;
 use super::pair::Pair;
 use super::scripted::{Scripted, request};
 use crate::blip::OutgoingMessage;
-use crate::database::revision::{RevId, TreeId, VersionVector};
 use crate::database::{Database, DatabaseConfig};
-use crate::replicator::config::{ActiveConfig, PassiveConfig};
-use crate::replicator::extension::{FORMAT_PROPERTY, PROPERTY, VERSION, codec};
-use crate::replicator::resolver::{DefaultResolver, FnResolver};
-use crate::replicator::store::{
+use crate::replica::revision::{RevId, TreeId, VersionVector};
+use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
     ReplicaStore, Resolution,
 };
+use crate::replicator::config::{ActiveConfig, PassiveConfig};
+use crate::replicator::extension::{FORMAT_PROPERTY, PROPERTY, VERSION, codec};
+use crate::replicator::resolver::{DefaultResolver, FnResolver};
 
 const DEFAULT: CollectionId = CollectionId(0);
 

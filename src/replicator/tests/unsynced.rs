@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use super::exchange::{COMBINATIONS, active, errors, fill, passive, stores, sync};
 use super::memory_store::MemoryStore;
 use super::pair::{Pair, Side};
+use crate::endpoint::{AccessRule, CollectionAccess};
+use crate::replica::store::{CollectionId, ReplicaStore};
 use crate::replicator::config::*;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::{Direction, SessionEvent};
-use crate::replicator::store::{CollectionId, ReplicaStore};
 use crate::replicator::unsynced::list::{PREFIX, UnsyncedList};
 use crate::replicator::unsynced::{Lack, Unsynced};
 

@@ -3,7 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use crate::blip::ErrorReply;
-use crate::database::revision::RevId;
+use crate::replica::revision::RevId;
 use crate::replicator::error::is_transient;
 use crate::replicator::event::Direction;
 use crate::replicator::sequences::RemoteSequence;

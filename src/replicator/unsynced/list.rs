@@ -12,10 +12,10 @@ use sha1::{Digest, Sha1};
 use super::failure::Failure;
 use super::{LISTED_MAX, TAKES, Unsynced, UnsyncedDocument};
 use crate::blip::ErrorReply;
-use crate::database::revision::RevId;
+use crate::replica::revision::RevId;
+use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replicator::event::Direction;
 use crate::replicator::sequences::RemoteSequence;
-use crate::replicator::store::{CollectionId, ReplicaStore, ReplicaStoreError};
 
 /// Before the hash of the peer's name, in the name of the record that holds its list. No peer may store one of this name.
 pub const PREFIX: &str = "own/unsynced/";
@@ -347,22 +347,49 @@ impl UnsyncedList {
     }
 }
 
-/// A stored list, for whoever shows them: the peer's name and its documents with those that found no room on it, each of
-/// them checked against what the store has by now. `None` if the bytes are no list.
-pub(crate) fn show(
-    store: &dyn ReplicaStore,
-    collection: CollectionId,
-    collection_name: &str,
-    bytes: &[u8],
-) -> Result<Option<(String, Vec<UnsyncedDocument>, u64)>, ReplicaStoreError> {
-    let Some(record) = read(bytes) else { return Ok(None) };
-    let mut documents = Vec::new();
-    for entry in &record.entries {
-        if !entry.is_moot(collection, store)? {
-            documents.push(entry.to_document(collection_name));
+/// Documents of one collection that could not be synced with one peer, as the store remembers them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UnsyncedWithPeer {
+    /// Who the peer has proven to be, or the name it was given; empty for peers that were let in without one.
+    pub peer: String,
+    /// Full name of the collection.
+    pub collection: String,
+    /// By direction and ID.
+    pub documents: Vec<UnsyncedDocument>,
+    /// How often others were refused that found no room on the list.
+    pub more: u64,
+}
+
+/// What could not be synced so far, by collection and peer, without what has come another way since.
+///
+/// # Errors
+/// Of the store.
+pub fn stored(store: &dyn ReplicaStore) -> Result<Vec<UnsyncedWithPeer>, ReplicaStoreError> {
+    let mut all = Vec::new();
+    for (id, collection) in store.collections() {
+        for client in store.checkpoint_clients(id, PREFIX)? {
+            let record = store.checkpoint(id, &client)?.and_then(|stored| read(&stored.body));
+            let Some(record) = record else { continue };
+            let more = record.more.iter().map(|more| more.count).sum();
+            let mut documents = Vec::new();
+            for entry in &record.entries {
+                if !entry.is_moot(id, store)? {
+                    documents.push(entry.to_document(&collection));
+                }
+            }
+            if !documents.is_empty() || more > 0 {
+                all.push(UnsyncedWithPeer {
+                    peer: record.peer,
+                    collection: collection.clone(),
+                    documents,
+                    more,
+                });
+            }
         }
     }
-    Ok(Some((record.peer, documents, record.more.iter().map(|more| more.count).sum())))
+    all.sort_by(|a, b| (&a.peer, &a.collection).cmp(&(&b.peer, &b.collection)));
+    Ok(all)
 }
 
 fn read(bytes: &[u8]) -> Option<Record> {

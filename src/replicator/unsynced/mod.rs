@@ -8,6 +8,8 @@
 pub(in crate::replicator) mod failure;
 pub mod list;
 
+pub use self::list::{UnsyncedWithPeer, stored};
+
 use super::event::Direction;
 use crate::blip::ErrorReply;
 

@@ -10,8 +10,8 @@ use tracing::{debug, info};
 use super::access_rule;
 use super::shared::Shared;
 use super::{Carrier, INBOUND_BYTES, SecureConnectionConfig};
+use crate::endpoint::AccessRule;
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use crate::replicator::config::AccessRule;
 use crate::secure::{
     Authentication, DirectionStats, Established, PeerPolicy, Psk, RefuseReason, SecureError, SecureSession,
 };

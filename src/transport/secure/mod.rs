@@ -23,8 +23,8 @@ use std::time::Duration;
 pub use acceptor::{Accepted, AcceptorStats, Incoming, SecureAcceptor};
 pub use connection::SecureConnection;
 
+use crate::endpoint::{AccessRule, CollectionAccess};
 use crate::endpoint::{MessageEndpointConnection, MessagingError};
-use crate::replicator::config::{AccessRule, CollectionAccess};
 use crate::secure::{
     Established, Identity, Keyring, PeerPolicy, RekeyLimits, SecureConfig, SecureError, fresh_of_carrier,
 };

@@ -1,7 +1,7 @@
 //! Bodies of replication messages as a peer writes them: JSON lists, checkpoints, revisions. Whatever they say, they do
 //! not unfold in memory.
 
-use gattway::database::revision::{Causality, VERSIONS_MAX, VersionVector};
+use gattway::replica::revision::{Causality, VERSIONS_MAX, VersionVector};
 use gattway::replicator::checkpoint::{Checkpoint, RunNote};
 use gattway::replicator::config::{COLLECTIONS_MAX, LIST_ENTRIES_MAX};
 use gattway::replicator::messages::{

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use gattway::database::revision::VERSIONS_MAX;
+use gattway::replica::revision::VERSIONS_MAX;
+use gattway::replica::store::Change;
 use gattway::replicator::extension::codec::{Content, RevsEncoder, decode};
 use gattway::replicator::extension::{
     REVS_ENTRIES_MAX, REVS_ID_BYTES_MAX, RevsFormat, answer, parse_acceptance,
 };
-use gattway::replicator::store::Change;
 
 use super::super::choices::Choices;
 use super::super::memory;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage};
-use gattway::database::revision::{SourceId, TreeId, Version, VersionVector};
 use gattway::fuzzing::MemoryStore;
+use gattway::replica::revision::{SourceId, TreeId, Version, VersionVector};
+use gattway::replica::store::{Change, CollectionId, CommitOutcome, ReplicaStore};
 use gattway::replicator::ReplicatorType;
 use gattway::replicator::checkpoint::Checkpoint;
 use gattway::replicator::config::{ActiveConfig, PassiveConfig, REPLY_TIMEOUT, STOP_TIMEOUT};
@@ -18,7 +19,6 @@ use gattway::replicator::extension::answer::{RevAnswer, encode};
 use gattway::replicator::extension::codec::{Content, RevsEncoder};
 use gattway::replicator::messages::{PROPERTY_KEYS, profile};
 use gattway::replicator::session::Session;
-use gattway::replicator::store::{Change, CollectionId, CommitOutcome, ReplicaStore};
 use gattway::time::Instant;
 
 use super::super::choices::Choices;

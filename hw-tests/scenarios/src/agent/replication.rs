@@ -5,10 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gattway::database::Database;
-use gattway::endpoint::{
-    MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorStatus};
 use gattway::transport::packet::Connector;
 use gattway::transport::session::{LinkConnection, SessionConfig};

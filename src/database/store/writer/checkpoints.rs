@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use super::super::keys::{self, CollectionKey};
 use super::Writer;
 use crate::database::DatabaseError;
-use crate::replicator::checkpoint::OWN_PREFIX;
+use crate::replica::OWN_PREFIX;
 
 /// Most checkpoints that one collection keeps.
 const CHECKPOINTS_MAX: usize = 4096;

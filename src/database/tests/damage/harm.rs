@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::database::{Database, DatabaseConfig, DatabaseError};
-use crate::replicator::store::ReplicaStore;
+use crate::replica::store::ReplicaStore;
 
 /// What a database was told, so that what it says later can be judged.
 #[derive(Clone, Default)]

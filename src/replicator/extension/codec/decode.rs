@@ -6,7 +6,7 @@ use super::{
     COARSE, CodecError, Content, HISTORY_VERSIONS_MAX, RevEntry, RevsMessage, SOURCES_MAX, flag, get, head,
     unzigzag,
 };
-use crate::database::revision::{
+use crate::replica::revision::{
     RevisionError, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector,
 };
 use crate::replicator::extension::{REVS_ENTRIES_MAX, REVS_ID_BYTES_MAX};

@@ -13,8 +13,8 @@ use bytes::Bytes;
 pub use self::decode::decode;
 use super::{REVS_ENTRIES_MAX, RevsFormat};
 use crate::blip::varint;
-use crate::database::revision::{RevisionError, SourceId, VERSIONS_MAX, VersionVector};
-use crate::replicator::store::Change;
+use crate::replica::revision::{RevisionError, SourceId, VERSIONS_MAX, VersionVector};
+use crate::replica::store::Change;
 
 /// Flags of one revision.
 mod flag {

@@ -1,8 +1,8 @@
 //! What went in comes out; what is damaged is refused.
 
 use super::*;
-use crate::database::revision::tree::GENERATION_MAX;
-use crate::database::revision::{TreeId, Version};
+use crate::replica::revision::tree::GENERATION_MAX;
+use crate::replica::revision::{TreeId, Version};
 use proptest::prelude::*;
 
 fn version() -> impl Strategy<Value = Version> {

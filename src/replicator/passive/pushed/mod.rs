@@ -20,10 +20,10 @@
 
 mod record;
 
-use crate::database::revision::VersionVector;
+use crate::replica::revision::VersionVector;
+use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replicator::checkpoint::Checkpoint;
 use crate::replicator::sequences::{RemoteSequence, SequenceSet};
-use crate::replicator::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 #[cfg(test)]
 pub(in crate::replicator) use record::PREFIX;
 use record::{Run, record_name};

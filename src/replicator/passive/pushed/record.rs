@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
-use crate::replicator::store::ReplicaStoreError;
+use crate::replica::store::ReplicaStoreError;
 
 /// Before the hash of the peer and its checkpoint's ID, in the name of the record. No peer may store one of this name.
 pub(in crate::replicator) const PREFIX: &str = "own/pushed/";

@@ -7,10 +7,8 @@ use tokio::time::{sleep, timeout};
 
 use super::{OUT_OF_RANGE, Setting, setting};
 use crate::database::{Database, DatabaseConfig};
-use crate::endpoint::{
-    MessageEndpoint, MessageEndpointConnection, MessageEndpointListener,
-    MessageEndpointListenerConfiguration, ProtocolType,
-};
+use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
+use crate::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use crate::replicator::{Replicator, ReplicatorConfiguration};
 use crate::transport::session::LinkConnection;
 use crate::transport::sim::HostConfig;

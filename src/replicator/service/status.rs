@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::error::ReplicatorError;
+use crate::replicator::driver::error::ReplicatorError;
 use crate::replicator::unsynced::Unsynced;
 
 /// What a replicator is doing.

@@ -8,16 +8,16 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::database::revision::SourceId;
 use crate::endpoint::{
     Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessagingError,
     ProtocolType, ReplicatorConnection,
 };
-use crate::replicator::handle::status::lock;
-use crate::replicator::store::{
+use crate::replica::revision::SourceId;
+use crate::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
     StoredCheckpoint,
 };
+use crate::replicator::service::status::lock;
 use crate::replicator::{Replicator, ReplicatorConfiguration};
 
 /// How a call of the transport ends.
@@ -215,6 +215,14 @@ impl ReplicaStore for EmptyStore {
     }
 
     fn mark_pushed(&self, _: CollectionId, _: u64) {}
+
+    fn collections(&self) -> Vec<(CollectionId, String)> {
+        Vec::new()
+    }
+
+    fn checkpoint_clients(&self, _: CollectionId, _: &str) -> Result<Vec<String>, ReplicaStoreError> {
+        Ok(Vec::new())
+    }
 
     fn checkpoint(&self, _: CollectionId, _: &str) -> Result<Option<StoredCheckpoint>, ReplicaStoreError> {
         Ok(None)

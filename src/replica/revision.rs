@@ -12,6 +12,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::clip;
+
 #[cfg(test)]
 mod tests;
 mod text;
@@ -369,9 +371,4 @@ pub enum RevisionError {
         /// Who.
         author: SourceId,
     },
-}
-
-/// The first characters of hostile text, for an error.
-fn clip(text: &str) -> String {
-    text.chars().take(80).collect()
 }

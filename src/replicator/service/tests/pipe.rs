@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::endpoint::{
-    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessageEndpointListener,
-    MessagingError, ProtocolType, ReplicatorConnection,
+    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessagingError,
+    ProtocolType, ReplicatorConnection,
 };
-use crate::replicator::handle::status::lock;
+use crate::replicator::MessageEndpointListener;
+use crate::replicator::service::status::lock;
 
 /// What happens to a connection after so many bytes, both directions together.
 #[derive(Clone, Copy, Debug)]

@@ -7,11 +7,11 @@ use tokio::time::{sleep, timeout};
 
 use super::scripted::{Does, EmptyStore, Script, Scripted};
 use crate::endpoint::framing::{Framing, FramingRole};
-use crate::endpoint::{
-    ListenerError, MessageEndpointConnection, MessageEndpointListener, MessageEndpointListenerConfiguration,
-    MessagingError, PEER_CONNECTIONS_MAX, ProtocolType,
+use crate::endpoint::{MessageEndpointConnection, MessagingError, ProtocolType};
+use crate::replicator::service::status::lock;
+use crate::replicator::{
+    ListenerError, MessageEndpointListener, MessageEndpointListenerConfiguration, PEER_CONNECTIONS_MAX,
 };
-use crate::replicator::handle::status::lock;
 use crate::replicator::{ReplicatorActivity, ReplicatorError, ReplicatorStatus};
 
 use ProtocolType::{ByteStream, MessageStream};

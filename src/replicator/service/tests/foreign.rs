@@ -7,7 +7,7 @@ use super::scripted::{Script, Scripted};
 use crate::blip::{BlipConfig, Connection, Event, OutgoingMessage};
 use crate::endpoint::ProtocolType::MessageStream;
 use crate::replicator::ReplicatorError;
-use crate::replicator::handle::status::lock;
+use crate::replicator::service::status::lock;
 
 /// What a listener answers to one request of a peer that is not ours, and how the connection ends.
 async fn ask_listener(pair: &Pair, requests: Vec<OutgoingMessage>) -> (Vec<Event>, Option<ReplicatorError>) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
 use crate::replicator::driver::Allowance;
-use crate::replicator::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
 
 /// Peers whose use is known at one time; beyond it the one that has used least is forgotten.
 const PEERS_MAX: usize = 1000;
@@ -131,8 +131,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::database::revision::{SourceId, Version, VersionVector};
-    use crate::replicator::store::CollectionId;
+    use crate::replica::revision::{SourceId, Version, VersionVector};
+    use crate::replica::store::CollectionId;
 
     fn revision(bytes: usize) -> IncomingRevision {
         IncomingRevision {

@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use super::pipe::{Fault, ToListener};
 use crate::database::{Database, DatabaseConfig};
-use crate::endpoint::{
-    MessageEndpoint, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, ProtocolType,
+use crate::endpoint::{MessageEndpoint, ProtocolType};
+use crate::replicator::service::status::lock;
+use crate::replicator::{
+    MessageEndpointListener, MessageEndpointListenerChange, MessageEndpointListenerConfiguration,
 };
-use crate::replicator::handle::status::lock;
 use crate::replicator::{
     Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError, ReplicatorStatus,
 };

@@ -41,11 +41,6 @@ impl RetryPolicy {
         let base = Duration::from_secs(1 << self.failed.min(31)).min(self.wait_max);
         Some(base - base * (random % (JITTER_PERCENT + 1)) / 100)
     }
-
-    /// Attempts that failed since the last success.
-    pub fn failures(&self) -> u32 {
-        self.failed
-    }
 }
 
 #[cfg(test)]
@@ -59,7 +54,7 @@ mod tests {
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         policy.succeeded();
         assert_eq!(policy.failed(0), Some(Duration::from_secs(2)));
-        assert_eq!(policy.failures(), 1);
+        assert_eq!(policy.failed, 1);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::scripted::{Delegate, Does, Script};
 use crate::endpoint::{MessagingError, ProtocolType};
-use crate::replicator::handle::error::TransportCall;
-use crate::replicator::handle::status::lock;
+use crate::replicator::driver::error::TransportCall;
+use crate::replicator::service::status::lock;
 use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorError, ReplicatorStatus};
 
 use ProtocolType::{ByteStream, MessageStream};

@@ -9,22 +9,22 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tracing::{Instrument, info_span};
 
-use super::framing::FramingRole;
 use super::quota::{PeerQuota, Quotas};
 use super::refusals::{Counters, Refusals};
-use super::{MessageEndpointConnection, ProtocolType};
+use super::replicator::ConflictReport;
+use super::status::{ListenerToken, Listeners, ReplicatorActivity, ReplicatorStatus, lock};
 use crate::blip::{BlipConfig, Budget, ErrorReply};
-use crate::replicator::config::{AccessRule, PassiveConfig, ReplicationFilter};
+use crate::endpoint::framing::FramingRole;
+use crate::endpoint::{AccessRule, MessageEndpointConnection, ProtocolType};
+use crate::replica::store::ReplicaStore;
+use crate::replicator::config::{PassiveConfig, ReplicationFilter};
+use crate::replicator::driver::error::ReplicatorError;
 use crate::replicator::driver::{self, ConnectionLimits, DriverEvent, Setup, StopSignal};
 use crate::replicator::error::is_conflict;
+use crate::replicator::event::DocumentReplication;
 use crate::replicator::event::SessionEvent;
-use crate::replicator::handle::status::{Listeners, lock};
-use crate::replicator::handle::{
-    ConflictReport, DocumentReplication, ListenerToken, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
-};
 use crate::replicator::messages::refuse;
 use crate::replicator::session::Session;
-use crate::replicator::store::ReplicaStore;
 use crate::task;
 
 /// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.

@@ -13,7 +13,7 @@ use super::scripted::EmptyStore;
 use crate::database::{DatabaseConfig, Durability};
 use crate::endpoint::{MessageEndpoint, ProtocolType};
 use crate::replicator::error::SessionError;
-use crate::replicator::handle::status::lock;
+use crate::replicator::service::status::lock;
 use crate::replicator::{
     Direction, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError, ReplicatorType,
 };

@@ -12,8 +12,8 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::config::{DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX};
-use super::error::clip;
+use super::clip;
+use super::limits::{DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX};
 
 /// Bytes that one byte of JSON text may grow to when the store writes it anew: `1e15` becomes `1000000000000000.0`.
 const GROWTH_MAX: usize = 8;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::retry::{ONE_SHOT_ATTEMPTS_MAX, RETRY_WAIT_MAX};
 use crate::blip::BlipConfig;
 use crate::endpoint::MessageEndpoint;
+use crate::replica::store::{ConflictResolver, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, CollectionConfig, ReplicatorType};
 use crate::replicator::driver::ConnectionLimits;
 use crate::replicator::resolver::DefaultResolver;
-use crate::replicator::store::{ConflictResolver, ReplicaStore};
 
 /// Settings of a [`Replicator`](super::Replicator). Make one with [`new`](Self::new) and change what differs.
 #[derive(Clone)]

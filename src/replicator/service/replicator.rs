@@ -3,11 +3,6 @@
 //! One task for each running replicator asks the delegate for a connection, gives it to the driver, and waits before
 //! the next attempt. All callbacks come from that task, in order, with no lock held.
 
-pub mod config;
-pub mod error;
-pub mod retry;
-pub mod status;
-
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -15,20 +10,20 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
 use tracing::{Instrument, info_span};
 
-pub use self::config::ReplicatorConfiguration;
-pub use self::error::ReplicatorError;
-pub use self::status::{ListenerToken, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus};
-
-use self::retry::RetryPolicy;
-use self::status::{Listeners, lock};
-use super::config::ActiveConfig;
-use super::conflicts::ConflictOutcome;
-use super::driver::{self, DriverEvent, Setup, StopSignal};
-use super::error::SessionError;
-pub use super::event::DocumentReplication;
-use super::event::{Activity, SessionEvent};
-use super::session::Session;
+use super::config::ReplicatorConfiguration;
+use super::retry::RetryPolicy;
+use super::status::{
+    ListenerToken, Listeners, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, lock,
+};
 use crate::endpoint::framing::FramingRole;
+use crate::replica::store::ConflictOutcome;
+use crate::replicator::config::ActiveConfig;
+use crate::replicator::driver::error::ReplicatorError;
+use crate::replicator::driver::{self, DriverEvent, Setup, StopSignal};
+use crate::replicator::error::SessionError;
+use crate::replicator::event::DocumentReplication;
+use crate::replicator::event::{Activity, SessionEvent};
+use crate::replicator::session::Session;
 use crate::task;
 
 /// A conflict that was met, and what became of it.
@@ -414,9 +409,9 @@ impl From<Activity> for ReplicatorActivity {
     }
 }
 
-impl From<super::event::Progress> for ReplicatorProgress {
-    fn from(progress: super::event::Progress) -> ReplicatorProgress {
-        let super::event::Progress { completed, total, documents, under_way } = progress;
+impl From<crate::replicator::event::Progress> for ReplicatorProgress {
+    fn from(progress: crate::replicator::event::Progress) -> ReplicatorProgress {
+        let crate::replicator::event::Progress { completed, total, documents, under_way } = progress;
         ReplicatorProgress { completed, total, documents, under_way }
     }
 }

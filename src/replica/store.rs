@@ -7,9 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::conflicts::ConflictOutcome;
-use crate::database::revision::{RevId, VersionVector};
-use crate::database::{DOCUMENT_BODY_MAX, Invalid, clip};
+use super::revision::{RevId, SourceId, VersionVector};
+use super::{DOCUMENT_BODY_MAX, Invalid, clip};
 
 /// A collection of one open store, valid as long as the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +78,23 @@ pub enum CommitOutcome {
     },
     /// Refused for what it is: bad JSON, bad ID, too large. Nothing of it was stored.
     Rejected(Rejection),
+}
+
+/// What became of a conflict, as seen from this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConflictOutcome {
+    /// The passive side has refused the peer's revision, and the peer is to resolve it. The outcome follows if it comes within
+    /// the connection; a stock peer pushes what it decided with its next sync only.
+    Open,
+    /// The revision of this side was kept.
+    Local,
+    /// The peer's revision was kept.
+    Remote,
+    /// Both were merged into a new revision.
+    Merged,
+    /// Both were replaced by a tombstone.
+    Deleted,
 }
 
 /// Why a revision was refused; gives the error on the wire.
@@ -206,10 +222,13 @@ pub struct ReplicaStoreError {
 /// A database as replication sees it.
 pub trait ReplicaStore: Send + Sync {
     /// This database's own author ID. Part of the checkpoint's identity.
-    fn source(&self) -> crate::database::revision::SourceId;
+    fn source(&self) -> SourceId;
 
     /// The collection of a full name (`_default`, `_default._default`, `scope.name`), if it exists.
     fn collection(&self, name: &str) -> Option<CollectionId>;
+
+    /// Every collection, with its full name.
+    fn collections(&self) -> Vec<(CollectionId, String)>;
 
     /// The newest sequence of the collection's feed, 0 if nothing was ever saved.
     fn last_sequence(&self, collection: CollectionId) -> u64;
@@ -255,6 +274,13 @@ pub trait ReplicaStore: Send + Sync {
         collection: CollectionId,
         client: &str,
     ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError>;
+
+    /// The client IDs of all checkpoints that begin with `prefix`.
+    fn checkpoint_clients(
+        &self,
+        collection: CollectionId,
+        prefix: &str,
+    ) -> Result<Vec<String>, ReplicaStoreError>;
 
     /// Replaces a checkpoint if `expected` is its revision (`None`: there must be none). Returns the new one's
     /// revision (`N-cc`), or `None` if the revision did not match and nothing was written. Durable with the next

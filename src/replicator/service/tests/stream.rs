@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::scripted::{Delegate, Script, Scripted};
 use crate::endpoint::ProtocolType::ByteStream;
 use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
-use crate::replicator::handle::status::lock;
+use crate::replicator::service::status::lock;
 use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorError, ReplicatorStatus};
 
 async fn reaches(replicator: &Replicator, activity: ReplicatorActivity) -> ReplicatorStatus {

@@ -1,0 +1,24 @@
+//! The handles that an application holds: [`Replicator`] for the active side, [`MessageEndpointListener`] for the passive
+//! one. Each runs sessions on the driver, tells their status and decides when to try again.
+
+mod config;
+mod listener;
+mod quota;
+mod refusals;
+mod replicator;
+mod retry;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use self::config::ReplicatorConfiguration;
+pub use self::listener::{
+    CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
+    MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
+    PEER_CONNECTIONS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
+};
+pub use self::quota::PeerQuota;
+pub use self::refusals::Refusals;
+pub use self::replicator::{ConflictReport, Replicator};
+pub use self::retry::ONE_SHOT_ATTEMPTS_MAX;
+pub use self::status::{ListenerToken, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus};
