@@ -1,0 +1,124 @@
+//! The rules of the tree that no compiler holds: the order of layers, and what `firmware-notes/architecture.md` says of it.
+//!
+//! `cargo test --all-features --test house -- --nocapture picture` prints the graph of imports for Graphviz.
+
+#![allow(clippy::unwrap_used)]
+
+mod imports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use imports::{Imports, Module, by_folder, cyclic};
+
+/// The page that has the table of layers.
+const PAGE: &str = "firmware-notes/architecture.md";
+
+/// What stands above all layers: it may use everything, and nothing may use it.
+const ABOVE: [&str; 3] = [".", "main", "fuzzing"];
+
+/// Layers from the bottom up, each with those that it may use, as the page's table has them.
+fn layers() -> Vec<(String, BTreeSet<String>)> {
+    let page = std::fs::read_to_string(root().join(PAGE)).unwrap();
+    let mut layers: Vec<(String, BTreeSet<String>)> = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, _, uses] = cells[..] else { continue };
+        let Some(name) = name.strip_prefix('`').and_then(|name| name.strip_suffix('`')) else { continue };
+        let name = name.trim_end_matches('/').trim_end_matches(".rs");
+        let below: BTreeSet<String> = layers.iter().map(|(name, _)| name.clone()).collect();
+        let uses: BTreeSet<String> = match uses {
+            "nothing" => BTreeSet::new(),
+            "all above" => below.clone(),
+            list => list.split(',').map(|name| name.trim().trim_matches('`').to_owned()).collect(),
+        };
+        assert!(uses.is_subset(&below), "{PAGE}: {name} may use only what stands above it, not {uses:?}");
+        layers.push((name.to_owned(), uses));
+    }
+    layers
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Uses that the table does not allow.
+fn against_the_order(edges: &BTreeSet<(Module, Module)>) -> Vec<String> {
+    let layers: BTreeMap<String, BTreeSet<String>> = layers().into_iter().collect();
+    let mut wrong = BTreeSet::new();
+    for (from, to) in edges {
+        let part = |module: &Module| module.first().cloned().unwrap_or_else(|| ".".to_owned());
+        let (layer, used) = (part(from), part(to));
+        let may = ABOVE.contains(&layer.as_str())
+            || layer == used
+            || layers.get(&layer).is_some_and(|uses| uses.contains(&used));
+        if !may {
+            wrong.insert(format!("{} uses {}", from.join("::"), to.join("::")));
+        }
+    }
+    wrong.into_iter().collect()
+}
+
+#[test]
+fn every_layer_uses_only_what_stands_below_it() {
+    let imports = Imports::read(&root().join("src"));
+    let wrong = against_the_order(&imports.edges());
+    assert!(wrong.is_empty(), "against the table of {PAGE}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_order_is_noticed_when_it_is_broken() {
+    for text in [
+        "use crate::cli::output;",
+        "use crate::{time, cli::{self, output}};",
+        "fn f() { if true { crate::replicator::session::run() } }",
+        "fn f() -> u8 { tracing::info!(\"{}\", super::transport::clock::now()); 0 }",
+        "mod inner { use super::super::database::Database; }",
+    ] {
+        let mut imports = Imports::read(&root().join("src"));
+        imports.add(vec!["link".into()], text);
+        assert!(!against_the_order(&imports.edges()).is_empty(), "{text}");
+    }
+    for text in [
+        "#[cfg(test)] mod tests { use crate::cli::output; }",
+        "#[cfg(test)]\n#[allow(missing_docs)]\nuse crate::cli::output;",
+        "// use crate::cli::output;\nconst TEXT: &str = \"crate::cli::output\";",
+        "use super::time::Instant;",
+    ] {
+        let mut imports = Imports::read(&root().join("src"));
+        imports.add(vec!["link".into()], text);
+        assert_eq!(against_the_order(&imports.edges()), [String::new(); 0], "{text}");
+    }
+}
+
+#[test]
+fn every_folder_has_its_row() {
+    let named: BTreeSet<String> = layers().into_iter().map(|(name, _)| name).collect();
+    for entry in std::fs::read_dir(root().join("src")).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+        let is_known = named.contains(&name) || ABOVE.contains(&name.as_str()) || name == "lib";
+        assert!(is_known, "src/{name} has no row in the table of {PAGE}");
+    }
+    for name in named {
+        let there = ["", ".rs"].iter().any(|end| root().join(format!("src/{name}{end}")).exists());
+        assert!(there, "{PAGE} names src/{name}, which is not there");
+    }
+}
+
+/// Prints the graph; a picture is `dot -Tsvg`.
+#[test]
+fn picture() {
+    let edges = Imports::read(&root().join("src")).edges();
+    let folders = by_folder(&edges);
+    println!("digraph layers {{\n  rankdir=BT;");
+    for (from, to) in &folders[&Module::new()] {
+        println!("  \"{from}\" -> \"{to}\";");
+    }
+    println!("}}");
+    for (folder, edges) in &folders {
+        for (from, to) in cyclic(edges) {
+            println!("// cycle in {}: {from} -> {to}", folder.join("::"));
+        }
+    }
+    assert!(cyclic(&folders[&Module::new()]).is_empty());
+}
