@@ -262,7 +262,9 @@ impl Active {
         let stopping = core.phase != Phase::Running;
         let saving = self.works.iter().filter(|work| work.checkpointer.is_saving()).count();
         let quiet = core.inbox.is_empty() && core.awaiting_count() == saving;
-        let ending = if stopping { quiet } else { complete && quiet && self.may_end() };
+        // A continuous run ends by itself only for what was refused, as soon as the rest is done.
+        let over = if self.config.continuous { idle && self.refused.is_some() } else { complete };
+        let ending = quiet && (stopping || over);
         // Whatever stops it: if the peer had nothing more, nothing settles them in this run.
         if idle || ending && !stopping {
             for push in self.works.iter_mut().filter_map(|work| work.push.as_mut()) {
@@ -292,11 +294,6 @@ impl Active {
                 }
             }
         }
-    }
-
-    /// A one-shot run ends by itself; a continuous one if both its halves were refused.
-    fn may_end(&self) -> bool {
-        !self.config.continuous || self.refused.is_some()
     }
 
     fn update_unagreed(&mut self, core: &mut Core) -> Result<(), SessionError> {
