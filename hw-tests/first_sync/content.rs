@@ -125,9 +125,11 @@ pub fn crosses(both: &Both) -> bool {
     })
 }
 
-/// Whether it is a revision of a tree, unchanged since.
+/// Whether it is a revision of a tree, unchanged since and kept against no other: one that was kept names another line
+/// first.
 pub fn is_tree(vector: &VersionVector) -> bool {
-    vector.current.source == TREE_SOURCE && vector.merged.is_empty() && vector.history.is_empty()
+    let first = vector.trees.first().map(TreeId::version);
+    first == Some(vector.current) && vector.merged.is_empty() && vector.history.is_empty()
 }
 
 pub fn show(found: Option<&Found>) -> String {

@@ -425,10 +425,8 @@ impl<'s, 'r> Commit<'s, 'r> {
         match causality {
             None | Some(Causality::Newer) => {
                 let body = std::mem::take(&mut checked.body);
-                // What was resolved here stays resolved: the local revision may have been kept against others that the
-                // author of the incoming one never saw.
                 let vector = match &local {
-                    Some(local) => incoming.vector.with_history_of(&local.vector),
+                    Some(local) => incoming.vector.taken_after(&local.vector),
                     None => incoming.vector.clone(),
                 };
                 let new = from_peer(incoming, vector, body);

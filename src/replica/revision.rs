@@ -273,6 +273,18 @@ impl VersionVector {
         if self.is_tree() && local.is_tree() { self.clone() } else { self.with_history_of(local) }
     }
 
+    /// This revision taken in place of `local`, from which it descends. What was resolved there stays resolved: `local` may
+    /// have been kept against others that the author of this one never saw. A tree ID is then named by its version, as one
+    /// that was kept itself: among its ancestors no peer would find the line against which `local` was kept.
+    pub fn taken_after(&self, local: &VersionVector) -> VersionVector {
+        let is_of_this_line = local.is_tree() || local.trees.iter().all(|id| self.trees.contains(id));
+        if self.is_tree() && !is_of_this_line {
+            self.kept_against(local)
+        } else {
+            self.with_history_of(local)
+        }
+    }
+
     /// Whether this revision needs a version of its own to win against `other`. A tree ID's version does, unless the other
     /// is a tree ID too: Couchbase Lite refuses it where it has the other one.
     pub fn needs_version_to_win(&self, other: &VersionVector) -> bool {

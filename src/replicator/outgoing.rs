@@ -48,6 +48,8 @@ pub(super) struct SentRev {
     pub revision: RevId,
     /// Of its body.
     pub bytes: usize,
+    /// Whether its history names one tree ID of several without a word of the peer that it has that one.
+    pub guesses_tree: bool,
 }
 
 /// Revisions of one collection that the peer wants: queued, read ahead, and under way.
@@ -159,13 +161,15 @@ impl RevSender {
                 continue;
             };
             change.remote_ancestor = wanted.known.or(change.remote_ancestor);
+            let guesses_tree =
+                change.remote_ancestor.is_none() && !change.vector.is_tree() && change.vector.trees.len() > 1;
             // Where it was listed. The same revision may stand in the feed once more by now, and the peer waits for this place.
             change.sequence = wanted.sequence;
             let message = write_rev(index.as_deref(), &change, no_conflicts);
             let bytes = message.body.len();
             self.in_flight += 1;
             let Wanted { id, sequence, revision, .. } = wanted;
-            let rev = SentRev { id, sequence, deleted: change.deleted, revision, bytes };
+            let rev = SentRev { id, sequence, deleted: change.deleted, revision, bytes, guesses_tree };
             core.request(message, Awaiting::Rev { collection, rev })?;
         }
         Ok(sent)

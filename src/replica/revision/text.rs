@@ -65,10 +65,10 @@ impl VersionVector {
     /// [`history_text`](VersionVector::history_text) for a peer that is known to have `known`: of several tree IDs it is
     /// that one that goes.
     pub fn history_text_for(&self, known: Option<RevId>) -> String {
-        if self.is_tree() {
-            return join(self.tree_ancestors());
-        }
         let known = known.and_then(|known| self.tree_named_by(known));
+        if self.is_tree() {
+            return join(self.tree_ancestors(known));
+        }
         let tree = known.or_else(|| self.trees.first().copied());
         let (merged, history) = self.wire_versions();
         let older = history.into_iter().map(RevId::Version).chain(tree.map(RevId::Tree));
@@ -109,17 +109,23 @@ impl VersionVector {
         if self.versions().any(is_hidden) { self.versions_text() } else { self.id().to_string() }
     }
 
-    /// Ancestors of a tree ID: each of a lower generation than the one before.
-    fn tree_ancestors(&self) -> Vec<TreeId> {
-        let mut ancestors: Vec<TreeId> = Vec::new();
-        let mut lowest = self.trees.first().map_or(0, TreeId::generation);
-        for id in self.trees.iter().skip(1) {
-            if id.generation() < lowest {
-                lowest = id.generation();
-                ancestors.push(*id);
-            }
-        }
-        ancestors
+    /// Ancestors of a tree ID: each of a lower generation than the one before. They are those of its own line, or of the
+    /// one that begins with `known` if that stands on another.
+    fn tree_ancestors(&self, known: Option<TreeId>) -> Vec<TreeId> {
+        let generation = self.trees.first().map_or(0, TreeId::generation);
+        let line = |ids: &[TreeId]| {
+            let mut lowest = generation;
+            let is_lower = |id: &&TreeId| {
+                let is_lower = id.generation() < lowest;
+                lowest = lowest.min(id.generation());
+                is_lower
+            };
+            ids.iter().filter(is_lower).copied().collect::<Vec<TreeId>>()
+        };
+        let own = line(&self.trees);
+        let other = known.filter(|known| known.generation() < generation && !own.contains(known));
+        let at = other.and_then(|known| self.trees.iter().position(|id| *id == known));
+        at.map_or(own, |at| line(&self.trees[at..]))
     }
 
     /// Merged versions and history in which at most one version stands for a tree ID, the current one counted.

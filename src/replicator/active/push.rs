@@ -16,7 +16,7 @@ use super::super::sequences::SequenceSet;
 use super::super::unsynced::failure::{Failure, is_final};
 use super::conflicts::{Conflicts, Refused};
 use crate::blip::ErrorReply;
-use crate::replica::revision::RevId;
+use crate::replica::revision::{RevId, TreeId};
 use crate::replica::store::{Change, ReplicaStore};
 use crate::time::Instant;
 
@@ -356,6 +356,17 @@ impl Push {
                     single.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known: None });
                     return Ok(());
                 }
+                // A peer with a tombstone asks for everything without a word of what it has. To a proposal that names
+                // something it says that.
+                if is_conflict(&error)
+                    && rev.guesses_tree
+                    && let Some(known) = newest_tree(core, self.collection, &rev, store)?
+                    && single.may_retry(rev.sequence, DESCENT_RETRIES_MAX)
+                {
+                    let known = Some(RevId::Tree(known));
+                    single.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known });
+                    return Ok(());
+                }
                 let refused = Refused::new(rev.sequence, None);
                 let failure = Failure::sent(&rev.id, rev.revision, rev.sequence, rev.deleted, error);
                 self.failed(core, refused, failure, store)?;
@@ -510,6 +521,18 @@ fn is_newest(
 ) -> Result<bool, SessionError> {
     let newest = store.revision(core.collections[collection].id, id)?;
     Ok(newest.is_some_and(|change| change.sequence == sequence))
+}
+
+/// The tree ID that a revision in flight has named, if it is still the newest of its document.
+fn newest_tree(
+    core: &Core,
+    collection: usize,
+    rev: &SentRev,
+    store: &dyn ReplicaStore,
+) -> Result<Option<TreeId>, SessionError> {
+    let newest = store.revision(core.collections[collection].id, &rev.id)?;
+    let newest = newest.filter(|change| change.sequence == rev.sequence);
+    Ok(newest.and_then(|change| change.vector.trees.first().copied()))
 }
 
 /// The revision that the peer is known to have had.

@@ -16,7 +16,7 @@ use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
     ReplicaStore, Resolution,
 };
-use crate::replicator::config::{ActiveConfig, PassiveConfig};
+use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::extension::{FORMAT_PROPERTY, PROPERTY, VERSION, codec};
 use crate::replicator::resolver::{DefaultResolver, FnResolver};
 
@@ -238,5 +238,41 @@ fn a_rev_names_the_tree_id_that_the_peer_has() {
         for database in &databases {
             assert_eq!(documents(database).into_iter().collect::<Vec<_>>(), expected, "{case}");
         }
+    }
+}
+
+/// Of two lines one has won here. A peer that has the other line hears of it, whatever else was taken since, and so does one
+/// that has it as a tombstone and says so only when it is asked: neither may take what descends for a conflict.
+#[test]
+fn a_peer_on_the_line_that_lost_gets_what_has_won() {
+    let line = |n: u32, mark: u8| -> Vec<TreeId> {
+        (1..=n).rev().map(|n| TreeId::new(n, &[mark + n as u8; 20]).expect("an ID")).collect()
+    };
+    let (won, lost) = (|n| line(n, 0), |n| line(n, 0x40));
+    let directory = tempfile::tempdir().expect("a directory");
+    for (extension, lost_to_tree, deleted) in
+        [false, true].into_iter().flat_map(|e| [(e, true, false), (e, false, true), (e, true, true)])
+    {
+        let case = format!("extension {extension}, a tree ID {lost_to_tree}, a tombstone {deleted}");
+        let open = |n: usize| {
+            let path = directory.path().join(format!("{case}{n}"));
+            Arc::new(Database::open(path, DatabaseConfig::default()).expect("opens"))
+        };
+        let databases = [open(0), open(1)];
+        // Here the first of one line was kept against the other line.
+        let kept = at_tree("x", [lost(2), won(1)].concat());
+        let vector = VersionVector { current: won(1)[0].version(), ..kept.vector };
+        take(&databases[0], IncomingRevision { vector, ..kept });
+        if lost_to_tree {
+            take(&databases[0], at_tree("x", won(5)));
+        } else {
+            let collection = databases[0].default_collection().expect("open");
+            collection.put("x", &json!({"edited": true})).expect("put");
+        }
+        take(&databases[1], IncomingRevision { deleted, ..at_tree("x", lost(2)) });
+        let direction = ReplicatorType::Push;
+        let config = ActiveConfig { extension, direction, ..ActiveConfig::default() };
+        sync(1, &databases, 0, 1, config);
+        assert_eq!(documents(&databases[1]), documents(&databases[0]), "{case}");
     }
 }
