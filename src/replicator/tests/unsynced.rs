@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::exchange::{COMBINATIONS, active, errors, fill, passive, stores, sync};
 use super::memory_store::MemoryStore;
@@ -188,12 +189,42 @@ fn a_conflict_of_a_push_alone_is_on_the_list_until_it_is_settled() {
         a.put("both", r#"{"at":"a"}"#);
         p.advance_clock(100);
         p.put("both", r#"{"at":"p"}"#);
-        for seed in 1..3 {
+        let mut bodies = Vec::new();
+        for seed in 1..4 {
             let pair = sync(seed, &a, &p, active(ReplicatorType::Push, ours), theirs);
             assert_eq!(listed(&pair.a), vec![(Direction::Sent, "both".to_owned())], "{ours} {theirs}");
+            bodies.push(received(&p));
         }
-        let pair = sync(3, &a, &p, active(BOTH, ours), theirs);
+        assert_eq!(bodies, [bodies[0]; 3], "{ours} {theirs}: it is asked for again, not sent");
+        let pair = sync(4, &a, &p, active(BOTH, ours), theirs);
         assert_eq!((unsynced(&pair.a), a.dump(0)), (Unsynced::default(), p.dump(0)), "{ours} {theirs}");
+    }
+}
+
+/// Nor is it on the list, or left behind, when a third has settled it at the peer.
+#[test]
+fn a_conflict_of_a_push_alone_that_a_third_has_settled_is_over() {
+    for (ours, theirs) in COMBINATIONS {
+        for edits_meanwhile in [false, true] {
+            let case = format!("{ours} {theirs}, edited meanwhile: {edits_meanwhile}");
+            let ((a, p), c) = (stores(), Arc::new(MemoryStore::new(3)));
+            p.put("both", r#"{"at":"p"}"#);
+            a.advance_clock(100);
+            a.put("both", r#"{"at":"a"}"#);
+            sync(1, &c, &a, ActiveConfig { peer_uid: "a".into(), ..active(BOTH, ours) }, theirs);
+            if edits_meanwhile {
+                a.put("both", r#"{"at":"a","later":true}"#);
+            }
+            let push = || active(ReplicatorType::Push, ours);
+            let pair = sync(2, &a, &p, push(), theirs);
+            assert_eq!(listed(&pair.a), vec![(Direction::Sent, "both".to_owned())], "{case}");
+            for seed in 3..5 {
+                sync(seed, &c, &p, ActiveConfig { peer_uid: "p".into(), ..active(BOTH, ours) }, theirs);
+            }
+            assert_eq!(p.body("both").as_deref(), Some(r#"{"at":"a"}"#), "{case}: the third has settled it");
+            let pair = sync(5, &a, &p, push(), theirs);
+            assert_eq!((unsynced(&pair.a), a.body("both")), (Unsynced::default(), p.body("both")), "{case}");
+        }
     }
 }
 
@@ -415,18 +446,39 @@ fn what_is_left_out_on_purpose_is_on_no_list() {
     }
 }
 
-/// Whoever stops a continuous run when it is idle hears of a refusal: the run is not idle before it ends with that.
+/// Whoever stops a continuous run when it is idle hears of a refusal: the run is not idle before it ends with that, also
+/// where the other direction, or another collection, would go on.
 #[test]
 fn a_continuous_run_that_ends_with_a_refusal_is_not_idle_before() {
-    for (ours, theirs) in COMBINATIONS {
-        let (a, p) = stores();
-        fill(&a, "d", 5);
-        let config = ActiveConfig { continuous: true, ..active(ReplicatorType::Push, ours) };
-        let mut pair = Pair::new(1, config, PassiveConfig { accept_push: false, ..passive(theirs) }, &a, &p);
-        let ended = pair.run();
-        assert!(matches!(&ended, Err(SessionError::Refused { error, .. }) if error.code == 403), "{ended:?}");
+    for ((ours, theirs), direction) in
+        COMBINATIONS.into_iter().flat_map(|both| [(both, ReplicatorType::Push), (both, BOTH)])
+    {
+        let case = format!("{ours} {theirs} {direction:?}");
+        let names = ["_default", "shop.open"];
+        let store = |name: u8, filled: &str| {
+            let store = MemoryStore::with_collections(name, &names);
+            (0..2).for_each(|n| (0..5).for_each(|i| store.put_in(n, &format!("{filled}{i}"), "{}")));
+            Arc::new(store)
+        };
+        let (a, p) = (store(1, "a"), store(2, "p"));
+        let collections = names.map(CollectionConfig::new).to_vec();
+        let config = ActiveConfig { continuous: true, collections, ..active(direction, ours) };
+        let access: AccessRule =
+            Arc::new(|name: &str| CollectionAccess { push: name != "_default", pull: true });
+        let collections = names.map(String::from).to_vec();
+        let limited = PassiveConfig { access: Some(access), collections, ..passive(theirs) };
+        let mut pair = Pair::new(1, config, limited, &a, &p);
+        pair.run_for(Duration::from_secs(100));
+        let ended = &pair.a.finished;
+        assert!(
+            matches!(ended, Some(Err(SessionError::Refused { error, .. })) if error.code == 403),
+            "{case}: {ended:?}"
+        );
         let idle = SessionEvent::Activity(crate::replicator::event::Activity::Idle);
-        assert!(!pair.a.events.contains(&idle), "{ours} {theirs}: {:?}", pair.a.events);
+        assert!(!pair.a.events.contains(&idle), "{case}: {:?}", pair.a.events);
+        let pulled = if direction == BOTH { 10 } else { 5 };
+        let counts = [a.dump(0).len(), a.dump(1).len(), p.dump(0).len(), p.dump(1).len()];
+        assert_eq!(counts, [pulled, pulled, 5, 10], "{case}: the rest is done");
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::blip::ErrorReply;
 use crate::replica::revision::RevId;
-use crate::replicator::error::is_transient;
+use crate::replicator::error::{is_conflict, is_transient};
 use crate::replicator::event::Direction;
 use crate::replicator::sequences::RemoteSequence;
 
@@ -32,7 +32,8 @@ impl Failure {
             revision: revision.to_string(),
             deleted,
             sequence: RemoteSequence::Number(sequence),
-            is_open: !is_final(&error),
+            // Somebody else may settle a conflict at the peer.
+            is_open: !is_final(&error) || is_conflict(&error),
             error,
         }
     }
