@@ -40,7 +40,8 @@ pub struct IncomingRevision {
     pub collection: CollectionId,
     /// The document's ID.
     pub id: String,
-    /// The revision with its history.
+    /// The revision with its history. Stored in place of another it gains that one's history, or it would be taken for a
+    /// conflict where its predecessor is known.
     pub vector: VersionVector,
     /// Whether it is a tombstone.
     pub deleted: bool,

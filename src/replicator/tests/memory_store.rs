@@ -205,13 +205,19 @@ impl MemoryStore {
                 return CommitOutcome::AlreadyKnown { sequence: local.change.sequence };
             }
             Causality::Older => {
-                let sequence =
-                    insert(c, id, revision.vector.clone(), revision.deleted, body_text, None, true);
+                let vector = revision.vector.taken_after(&local.change.vector);
+                let sequence = insert(c, id, vector, revision.deleted, body_text, None, true);
                 return CommitOutcome::Inserted { sequence };
             }
             Causality::Conflict => {}
         }
+        let crosses = local.change.vector.crosses(&revision.vector);
         let ConflictPolicy::Resolve(resolver) = policy else {
+            if crosses {
+                // The peer takes it for known: it has to be told once more.
+                let Change { vector, deleted, remote_ancestor, body, .. } = local.change.clone();
+                insert(c, id, vector, deleted, body.unwrap(), remote_ancestor, local.shared);
+            }
             return CommitOutcome::Conflict { local: local.change.vector };
         };
         let local_body: Map<String, Value> =
@@ -226,8 +232,22 @@ impl MemoryStore {
         };
         let text = |map: &Map<String, Value>| Bytes::from(Value::Object(map.clone()).to_string());
         let both = (local.change.vector.clone(), revision.vector.clone());
+        let own_version = || match both.0.current.source == both.1.current.source {
+            true => both.0.edited(self.tick()).with_history_of(&both.1),
+            false => both.0.merged_with(&both.1, self.tick()),
+        };
         let (vector, deleted, body, push, outcome) = match resolver.resolve(&conflict) {
             Err(error) => return CommitOutcome::Rejected(Rejection::Resolver(error)),
+            Ok(Resolution::Local) if crosses => (
+                own_version(),
+                local.change.deleted,
+                local.change.body.clone().unwrap(),
+                true,
+                ConflictOutcome::Local,
+            ),
+            Ok(Resolution::Remote) if crosses => {
+                (own_version(), revision.deleted, body_text, true, ConflictOutcome::Remote)
+            }
             Ok(Resolution::Local) => (
                 both.0.kept_against(&both.1),
                 local.change.deleted,
@@ -236,22 +256,14 @@ impl MemoryStore {
                 ConflictOutcome::Local,
             ),
             Ok(Resolution::Remote) => {
-                (revision.vector.clone(), revision.deleted, body_text, false, ConflictOutcome::Remote)
+                (both.1.taken_against(&both.0), revision.deleted, body_text, false, ConflictOutcome::Remote)
             }
-            Ok(Resolution::Merge(merged)) => (
-                both.0.merged_with(&both.1, self.tick()),
-                false,
-                text(&merged),
-                true,
-                ConflictOutcome::Merged,
-            ),
-            Ok(Resolution::Delete) => (
-                both.0.merged_with(&both.1, self.tick()),
-                true,
-                Bytes::from_static(b"{}"),
-                true,
-                ConflictOutcome::Deleted,
-            ),
+            Ok(Resolution::Merge(merged)) => {
+                (own_version(), false, text(&merged), true, ConflictOutcome::Merged)
+            }
+            Ok(Resolution::Delete) => {
+                (own_version(), true, Bytes::from_static(b"{}"), true, ConflictOutcome::Deleted)
+            }
         };
         let sequence = insert(c, id, vector, deleted, body, Some(current), !push);
         CommitOutcome::Resolved { sequence, push, outcome }

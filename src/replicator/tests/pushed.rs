@@ -1,5 +1,6 @@
 //! What a stock peer has pushed is not listed to it again, unless its database was put back to an older copy.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use super::for_seeds;
 use super::memory_store::{Backup, MemoryStore};
 use super::pair::Pair;
 use crate::blip::BlipConfig;
+
 use crate::database::{Database, DatabaseConfig};
+use crate::replica::revision::VersionVector;
 use crate::replica::store::{CollectionId, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, CollectionConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::passive::pushed::{PREFIX, PushedNote};
@@ -267,6 +270,10 @@ struct World {
     /// The stock peer, and our side.
     a: Arc<MemoryStore>,
     p: Arc<MemoryStore>,
+    /// Another peer of both.
+    c: Arc<MemoryStore>,
+    /// Which of the three pairs speak the extension: a and p, c and p, a and c.
+    extension: [bool; 3],
     backups: Vec<Backup>,
 }
 
@@ -283,14 +290,17 @@ impl World {
         store.advance_clock(self.rng.u64(0..20));
     }
 
-    fn meet(&mut self, from: &Arc<MemoryStore>, to: &Arc<MemoryStore>) {
+    fn meet(&mut self, which: usize) {
+        let (from, to) = self.pair(which);
+        let (from, to) = (&from, &to);
         let config = ActiveConfig {
             continuous: self.rng.u8(0..4) == 0,
             checkpoint_interval: Duration::from_millis(self.rng.u64(0..3)),
-            ..both_ways()
+            ..config_of(which, self.extension[which])
         };
         let continuous = config.continuous;
-        let mut pair = Pair::new(self.rng.u64(..), config, passive(false), from, to).without_events();
+        let mut pair =
+            Pair::new(self.rng.u64(..), config, passive(self.extension[which]), from, to).without_events();
         if self.rng.bool() {
             return pair.run_and_cut(self.rng.u64(0..80));
         }
@@ -305,12 +315,23 @@ impl World {
         }
     }
 
+    fn pair(&self, which: usize) -> (Arc<MemoryStore>, Arc<MemoryStore>) {
+        match which {
+            0 => (self.a.clone(), self.p.clone()),
+            1 => (self.c.clone(), self.p.clone()),
+            _ => (self.a.clone(), self.c.clone()),
+        }
+    }
+
     fn step(&mut self) {
-        let (a, p) = (self.a.clone(), self.p.clone());
-        match self.rng.u8(0..12) {
+        let (a, p, c) = (self.a.clone(), self.p.clone(), self.c.clone());
+        match self.rng.u8(0..16) {
             0..=2 => self.edit(&a),
             3 => self.edit(&p),
-            4..=8 => self.meet(&a, &p),
+            4..=8 => self.meet(0),
+            12 => self.edit(&c),
+            13 | 14 => self.meet(1),
+            15 => self.meet(2),
             9 | 10 => self.backups.push(a.backup()),
             _ if !self.backups.is_empty() => {
                 a.restore(&self.backups[self.rng.usize(0..self.backups.len())]);
@@ -323,18 +344,41 @@ impl World {
     }
 }
 
+/// One of the pairs, as the active side has it.
+fn config_of(which: usize, extension: bool) -> ActiveConfig {
+    ActiveConfig { extension, peer_uid: ["peer", "peer of c", "c"][which].into(), ..both_ways() }
+}
+
+/// Documents that are not the same everywhere, with all versions.
+fn different(stores: &[&Arc<MemoryStore>]) -> Vec<(String, Vec<Option<VersionVector>>)> {
+    let ids: BTreeSet<String> = stores.iter().flat_map(|store| store.dump(0).into_keys()).collect();
+    let vectors = |id: String| {
+        let vectors: Vec<_> = stores.iter().map(|store| store.vector(&id)).collect();
+        let current = |n: usize| vectors[n].as_ref().map(|vector| vector.current);
+        (1..stores.len()).any(|n| current(n) != current(0)).then_some((id, vectors))
+    };
+    ids.into_iter().filter_map(vectors).collect()
+}
+
 fn one_seed(seed: u64) {
     let (a, p) = stores();
-    let mut world = World { rng: fastrand::Rng::with_seed(seed), a, p, backups: Vec::new() };
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let extension = [rng.bool(), rng.bool(), rng.bool()];
+    let c = Arc::new(MemoryStore::new(0xc3));
+    let mut world = World { rng, a, p, c, extension, backups: Vec::new() };
     for _ in 0..world.rng.usize(0..40) {
         world.step();
     }
-    let (a, p) = (world.a, world.p);
+    let (a, p, c) = (world.a.clone(), world.p.clone(), world.c.clone());
     let equal = (0..RUNS_MAX).any(|n| {
-        run(n, &a, &p);
-        a.dump(0) == p.dump(0)
+        for which in 0..2 {
+            let (from, to) = world.pair(which);
+            let config = config_of(which, world.extension[which]);
+            Pair::new(n, config, passive(world.extension[which]), &from, &to).run().expect("a clean end");
+        }
+        a.dump(0) == p.dump(0) && c.dump(0) == p.dump(0)
     });
-    assert!(equal, "after {RUNS_MAX} runs");
+    assert!(equal, "after {RUNS_MAX} runs: {:#?}", different(&[&a, &p, &c]));
     for n in 0..2 {
         run(n, &a, &p);
     }
