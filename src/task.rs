@@ -16,6 +16,13 @@ where
     tokio::spawn(future)
 }
 
+/// Runs work that may block and waits for it; `None` if it was given up.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let mut set = JoinSet::new();
+    spawn_blocking(&mut set, work);
+    set.join_next().await.and_then(Result::ok)
+}
+
 /// Runs work that may block as a task of `set`, as [`JoinSet::spawn_blocking`].
 pub(crate) fn spawn_blocking<T: Send + 'static>(
     set: &mut JoinSet<T>,

@@ -42,6 +42,8 @@ const RSSI_STEP_DB: u8 = 6;
 
 /// Limits of [`advert_lifetime`]: about as long as an address lives with BlueZ's Privacy.
 const ADVERT_LIFETIME_S: std::ops::RangeInclusive<u64> = 600..=900;
+/// Limits of [`advert_turn`]: each registration costs a round trip to bluetoothd and a moment without an advert.
+const ADVERT_TURN_S: std::ops::RangeInclusive<u64> = 20..=40;
 
 /// Of the options in `--help`. Each has it by itself: a heading of a whole group would go on over what follows.
 const HEADING: &str = "Bluetooth";
@@ -246,6 +248,11 @@ pub(super) fn advert_codec(db: &Database, security: &Security, keeper: &Keeper) 
 /// How long one advert is used at most: another time each time, so that the change itself gives nobody away.
 pub(super) fn advert_lifetime() -> Duration {
     Duration::from_secs(fastrand::u64(ADVERT_LIFETIME_S))
+}
+
+/// The same while members with a former secret of the group and those with the new one have to find this device by turns.
+pub(super) fn advert_turn() -> Duration {
+    Duration::from_secs(fastrand::u64(ADVERT_TURN_S))
 }
 
 /// The counter that is advertised: it grows with each change of `collections`, and comes from the database, so that it outlives

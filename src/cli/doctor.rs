@@ -1,13 +1,17 @@
 //! `gattway doctor`: is this machine fit for Bluetooth, and what to do if not.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
 use super::args::GlobalArgs;
+use super::group::summary;
 use super::output::{Output, counted};
-use super::{CliError, Exit, runtime, store};
+use super::{CliError, Exit, peers, runtime, store};
 use crate::database::{Database, DatabaseConfig, DatabaseError};
+use crate::secure::group::Group;
+use crate::secure::list::TrustList;
 use crate::secure::presence;
 use crate::transport::bluez::doctor::{Finding, Level, examine};
 
@@ -31,6 +35,7 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<(), CliError
     findings.push(system_clock());
     if let Some(path) = global.db.as_ref().filter(|path| Database::exists(path)) {
         findings.extend(security(path));
+        findings.extend(group(path));
         findings.extend(database(path));
     }
     let mut out = Output::new();
@@ -68,6 +73,25 @@ fn system_clock() -> Finding {
 fn security(path: &Path) -> Vec<Finding> {
     let problems = presence::problems(path);
     problems.iter().map(|it| finding("security", Level::Problem, it.found.as_str(), &it.advice)).collect()
+}
+
+/// How far a new secret of the group has come.
+fn group(path: &Path) -> Option<Finding> {
+    let group = Group::load(path).ok().flatten()?;
+    let list = TrustList::load(path).ok()?;
+    let Some(signed) = group.signed().filter(|signed| signed.number() > 0) else {
+        return Some(finding("group", Level::Ok, summary(&group), ""));
+    };
+    let behind = peers::behind(&list, Some(signed));
+    let text = peers::epoch_text(signed.number(), behind.len() as u64);
+    if behind.is_empty() {
+        return Some(finding("group", Level::Ok, text, ""));
+    }
+    let last_s = behind.iter().filter_map(|id| list.get(id)).map(|peer| peer.last_seen_s).max().unwrap_or(0);
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let last = if last_s == 0 { "never".into() } else { peers::ago(now_s.saturating_sub(last_s)) };
+    let advice = "they get it when they come by; `gattway peers ls` lists them, one that is lost for good may be denied or forgotten";
+    Some(finding("group", Level::Advice, format!("{text}, the last of them seen {last}"), advice))
 }
 
 /// What the versions of a database say of its clock, and of a copy.

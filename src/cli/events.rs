@@ -135,6 +135,19 @@ pub(super) enum Event<'a> {
     Dropped { events: u64 },
     /// So many events of peers like those before were left out, with their lines: they came too fast.
     Suppressed { events: u64 },
+    /// This database has another secret of its group.
+    GroupChanged {
+        /// The number of its epoch; null: it is not known.
+        epoch: Option<u32>,
+        /// The ID of the peer that gave it; null: it was changed by a command here.
+        from: Option<String>,
+    },
+    /// A peer is seen to have this database's secret of the group, which was changed before.
+    GroupTaken {
+        /// Its ID.
+        id: String,
+        epoch: u32,
+    },
     /// What the syncs with a peer leave out, all together; whenever that has changed.
     Unsynced {
         peer: &'a str,

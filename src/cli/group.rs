@@ -9,6 +9,7 @@ use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use self::rotate::{AuthorityArgs, RotateArgs};
 use super::args::GlobalArgs;
 use super::output::{Output, note, stdout_is_terminal};
 use super::{CliError, Exit, secret, security, store};
@@ -17,10 +18,13 @@ use crate::secure::epoch::{AuthorityKey, EpochError};
 use crate::secure::files::PrivateFileError;
 use crate::secure::group::{Group, GroupError, GroupSecret};
 
+mod rotate;
+
 /// The group of this database: devices that share its secret find each other and may sync.
 ///
 /// The secret is a code of 32 signs that is typed or scanned on each further device. It is never an argument, stands in
-/// no log, and is kept in the database's directory, readable for its owner alone. A database is in one group at most.
+/// no log, and is kept in the database's directory, readable for its owner alone. A database is in one group at most. The
+/// device that the group was made on can change the secret for all: `group rotate`.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -33,6 +37,8 @@ pub(super) enum GroupCommand {
     Create(CreateArgs),
     Join(JoinArgs),
     Show(ShowArgs),
+    Rotate(RotateArgs),
+    Authority(AuthorityArgs),
     Leave(LeaveArgs),
 }
 
@@ -94,8 +100,25 @@ struct Row<'a> {
     name: &'a str,
     /// The same on all members; tells nothing of the secret.
     fingerprint: String,
+    /// How often the secret was changed; null: not known here.
+    epoch: Option<u32>,
+    /// Whether this device may change it.
+    authority: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
+}
+
+impl<'a> Row<'a> {
+    fn new(group: &'a Group, code: Option<&'a str>) -> Row<'a> {
+        let (fingerprint, epoch, authority) = (group.fingerprint(), group.epoch(), group.is_authority());
+        Row { name: group.name(), fingerprint, epoch, authority, code }
+    }
+}
+
+/// A group in a line, without its secret.
+pub(super) fn summary(group: &Group) -> String {
+    let epoch = group.epoch().map_or_else(String::new, |epoch| format!(", epoch {epoch}"));
+    format!("group {:?}{epoch}, fingerprint {}", group.name(), group.fingerprint())
 }
 
 pub(super) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), CliError> {
@@ -111,6 +134,8 @@ pub(super) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), Cli
         }
         GroupCommand::Join(args) => join(path, args),
         GroupCommand::Show(args) => show(&store::existing_directory(path)?, args),
+        GroupCommand::Rotate(args) => rotate::rotate(&store::existing_directory(path)?, args),
+        GroupCommand::Authority(args) => rotate::authority(&store::existing_directory(path)?, args),
         GroupCommand::Leave(args) => leave(&store::existing_directory(path)?, args),
     }
 }
@@ -161,9 +186,9 @@ fn keep(path: &Path, name: Option<&str>, secret: GroupSecret) -> Result<Group, C
 fn told(group: &Group, json: bool) -> Result<(), CliError> {
     let mut out = Output::new();
     if json {
-        out.json(&Row { name: group.name(), fingerprint: group.fingerprint(), code: None })?;
+        out.json(&Row::new(group, None))?;
     } else {
-        out.line(format!("group {:?}, fingerprint {}", group.name(), group.fingerprint()))?;
+        out.line(summary(group))?;
     }
     out.flush()
 }
@@ -175,7 +200,7 @@ fn show(directory: &Path, args: &ShowArgs) -> Result<(), CliError> {
     }
     if args.json {
         let (code, mut out) = (group.secret().code(), Output::new());
-        out.json(&Row { name: group.name(), fingerprint: group.fingerprint(), code: Some(&code) })?;
+        out.json(&Row::new(&group, Some(&code)))?;
         return out.flush();
     }
     print_code(&group, args.qr)

@@ -4,8 +4,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::args::GlobalArgs;
-use super::output::Output;
+use super::group::summary;
+use super::output::{Output, note};
 use super::{CliError, security, store};
+use crate::secure::group::Group;
 
 /// Print by which ID peers know this database.
 ///
@@ -17,7 +19,7 @@ Examples:
   gattway --db sensor.db id
   gattway --db sensor.db id --json | jq -r .id")]
 pub(super) struct IdArgs {
-    /// Print one JSON object: `id` in full, `short` as it is shown
+    /// Print one JSON object: `id` in full, `short` as it is shown, and the group
     #[arg(long)]
     json: bool,
 }
@@ -26,19 +28,41 @@ pub(super) struct IdArgs {
 struct Shown {
     id: String,
     short: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<ShownGroup>,
+}
+
+#[derive(Serialize)]
+struct ShownGroup {
+    name: String,
+    fingerprint: String,
+    /// How often its secret was changed; null: not known here.
+    epoch: Option<u32>,
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &IdArgs) -> Result<(), CliError> {
     security::keep_secrets_in_memory();
     let path = global.db_path()?;
     // Made whole, so that it is a database from now on.
-    let id = security::identity(&store::private_directory(path)?)?.id();
-    let shown = Shown { id: id.to_text(), short: id.short() };
+    let directory = store::private_directory(path)?;
+    let id = security::identity(&directory)?.id();
+    // Who it is does not depend on its group: what is wrong with that is told elsewhere.
+    let group = Group::load(&directory).ok().flatten();
+    let shown_group = group.as_ref().map(|group| ShownGroup {
+        name: group.name().to_owned(),
+        fingerprint: group.fingerprint(),
+        epoch: group.epoch(),
+    });
+    let shown = Shown { id: id.to_text(), short: id.short(), group: shown_group };
     let mut out = Output::new();
     if args.json {
         out.json(&shown)?;
     } else {
         out.line(format!("{}\n{}", shown.short, shown.id))?;
     }
-    out.flush()
+    out.flush()?;
+    if let Some(group) = group.filter(|_| !args.json) {
+        note(&summary(&group));
+    }
+    Ok(())
 }

@@ -199,6 +199,7 @@ impl Place {
     async fn accept_bluetooth(&self, bluetooth: &BluetoothListener) {
         let advert = &self.radio.advert;
         let mut changes = advert.db.watch();
+        let (mut sealed, mut lifetime) = (std::time::Instant::now(), ble::advert_lifetime());
         loop {
             tokio::select! {
                 connection = bluetooth.accept() => {
@@ -206,10 +207,15 @@ impl Place {
                     self.door.knock(Carrier::Link(connection), "Bluetooth central");
                 }
                 Ok(()) = changes.changed() => {}
-                () = tokio::time::sleep(ble::advert_lifetime()) => {}
+                () = tokio::time::sleep(ble::advert_turn()) => {
+                    if sealed.elapsed() < lifetime && !advert.codec.takes_turns() {
+                        continue;
+                    }
+                }
             }
             // Where it is sealed it is another one each time, so that nobody can follow it.
             bluetooth.set_state(advert.state());
+            (sealed, lifetime) = (std::time::Instant::now(), ble::advert_lifetime());
         }
     }
 }

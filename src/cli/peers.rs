@@ -1,5 +1,6 @@
 //! `gattway peers`: the trust list.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,10 +9,11 @@ use serde::Serialize;
 
 use super::args::GlobalArgs;
 use super::group::{failed as group_failed, file_failed};
-use super::output::{Output, note};
+use super::output::{Output, counted, note};
 use super::visible::visible;
 use super::{CliError, Exit, store};
 use crate::database::canonical_collection_name;
+use crate::secure::epoch::SignedEpoch;
 use crate::secure::group::Group;
 use crate::secure::list::{Origin, PEER_COLLECTIONS_MAX, TrustError, TrustList, TrustedPeer};
 use crate::secure::{Access, PeerId, Permissions};
@@ -177,8 +179,8 @@ pub(super) struct AllowArgs {
 
 /// Keep a peer out, whatever it proves. Its open connections end within seconds.
 ///
-/// Who has the secret of the group can come back under another identity: change the group's secret too (`group leave`,
-/// `group create`, and `group join` on the devices that stay) if that peer knew it.
+/// Who has the secret of the group can come back under another identity: change the group's secret too (`group rotate`) if
+/// that peer knew it. The other members get the new one when they come by.
 #[derive(Debug, Args)]
 pub(super) struct DenyArgs {
     /// Its name, its ID or the beginning of its ID; a whole ID need not be in the list
@@ -332,7 +334,8 @@ fn deny(directory: &Path, args: &DenyArgs) -> Result<(), CliError> {
     })?;
     if origin == Origin::Group && Group::load(directory).map_err(group_failed)?.is_some() {
         note(
-            "it may know the group's secret, and could come back as somebody else: `gattway peers deny --help`",
+            "it may know the group's secret, and could come back as somebody else: `gattway group rotate` changes it for all \
+             others",
         );
     }
     Ok(())
@@ -389,13 +392,19 @@ struct Row<'a> {
     first_seen_s: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen_s: Option<u64>,
+    /// The epoch of the group's secret that it was last seen to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u32>,
+    /// Whether it is to get this device's, and was not seen to have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<bool>,
 }
 
 impl<'a> Row<'a> {
     /// One peer.
     fn of(list: &'a TrustList, id: &PeerId) -> Row<'a> {
         let row = Row::new(id.to_text(), list.get(id), list.permissions(id));
-        Row { calls_itself: list.told_name(id), ..row }
+        Row { calls_itself: list.told_name(id), epoch: list.epoch(id), ..row }
     }
 
     /// Its name here, or what it calls itself, in quotes: that is its own word.
@@ -427,28 +436,39 @@ impl<'a> Row<'a> {
                 .collect(),
             first_seen_s: peer.and_then(|peer| seen(peer.first_seen_s)),
             last_seen_s: peer.and_then(|peer| seen(peer.last_seen_s)),
+            epoch: None,
+            behind: None,
         }
     }
 }
 
 fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
     let list = TrustList::load(directory).map_err(failed)?;
+    let group = Group::load(directory).map_err(group_failed)?;
+    // Nothing is to be told where the secret was never changed.
+    let signed = group.as_ref().and_then(Group::signed).filter(|signed| signed.number() > 0);
+    let behind = behind(&list, signed);
     let mut out = Output::new();
     if args.json {
         out.json(&Row::new(EVERYBODY.into(), None, &list.default))?;
         for (id, _) in list.peers() {
-            out.json(&Row::of(&list, id))?;
+            out.json(&Row { behind: signed.map(|_| behind.contains(id)), ..Row::of(&list, id) })?;
         }
         return out.flush();
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["NAME", "ID", "CAME BY", "ROLE", "SEEN"]);
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_header(["NAME", "ID", "CAME BY", "ROLE", "SEEN"].into_iter().chain(signed.map(|_| "EPOCH")));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     for (id, peer) in list.peers() {
         let row = Row::of(&list, id);
         let role = if peer.denied { DENIED.to_owned() } else { roles_text(&row) };
         let seen = row.last_seen_s.map_or("never".to_owned(), |at| ago(now.saturating_sub(at)));
-        table.add_row([&row.name_text(), &id.short(), row.origin.unwrap_or("-"), &role, &seen]);
+        let epoch = row.epoch.map_or_else(|| "-".into(), |epoch| epoch.to_string());
+        let epoch = if behind.contains(id) { format!("{epoch}, behind") } else { epoch };
+        let cells = [row.name_text(), id.short(), row.origin.unwrap_or("-").into(), role, seen];
+        table.add_row(cells.into_iter().chain(signed.map(|_| epoch)));
     }
     if list.peers().next().is_none() {
         note("the list is empty: `gattway pair`, or `gattway group create`, lets peers in");
@@ -456,7 +476,33 @@ fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
         out.line(table.trim_fmt())?;
     }
     out.line(format!("{OTHERS}: {}", roles_text(&Row::new(String::new(), None, &list.default))))?;
-    out.flush()
+    out.flush()?;
+    if let Some(signed) = signed {
+        note(&epoch_text(signed.number(), behind.len() as u64));
+    }
+    Ok(())
+}
+
+/// Who of the list is to get the newest secret of the group and was not seen to have it.
+pub(super) fn behind(list: &TrustList, signed: Option<&SignedEpoch>) -> BTreeSet<PeerId> {
+    let peers = list.peers().filter(|(_, peer)| !peer.denied).map(|(id, _)| *id);
+    let is_behind = |id: &PeerId| {
+        signed.is_some_and(|signed| signed.is_for(id) && list.epoch(id) != Some(signed.number()))
+    };
+    peers.filter(is_behind).collect()
+}
+
+/// How far the newest secret has come, as this device has seen it.
+pub(super) fn epoch_text(epoch: u32, behind: u64) -> String {
+    match behind {
+        0 => format!("epoch {epoch} of the group: all of them have it"),
+        _ => format!("epoch {epoch} of the group: {} not seen with it yet", counted(behind, "peer")),
+    }
+}
+
+/// What a peer of the list is called, by its owner or by itself.
+pub(super) fn name_of(list: &TrustList, id: &PeerId) -> String {
+    Row::of(list, id).name_text()
 }
 
 fn roles_text(row: &Row<'_>) -> String {
@@ -465,7 +511,7 @@ fn roles_text(row: &Row<'_>) -> String {
 }
 
 /// A time span, to the precision that the list keeps.
-fn ago(seconds: u64) -> String {
+pub(super) fn ago(seconds: u64) -> String {
     match seconds {
         0..120 => "just now".into(),
         120..7200 => format!("{} min ago", seconds / 60),

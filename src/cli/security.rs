@@ -2,16 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use super::events::{Event, Events};
 use super::{CliError, Exit};
 use crate::endpoint::MessageEndpointConnection;
-use crate::secure::trust::{Trust, TrustOpenError};
+use crate::secure::epoch::EpochError;
+use crate::secure::trust::{GroupNews, Trust, TrustOpenError};
 use crate::secure::{
     Access, Authentication, Established, Grant, Identity, IdentityError, Keyring, PeerId, PeerPolicy, Psk,
     Refusal,
@@ -25,6 +28,9 @@ const HOW_TO_MEET: &str = "put both into a group (`gattway group create` here, `
 
 /// Of the options in `--help`. Each has it by itself: a heading of a whole group would go on over what follows.
 const HEADING: &str = "Who may come in";
+
+/// How often what has become of the group's secret is told.
+const NEWS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Options of commands that talk to peers.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -81,9 +87,18 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Begins to look for changes that other commands make. Needs a tokio runtime.
-    pub(super) fn start(&mut self) {
-        self.task = self.trust.clone().map(|trust| tokio::spawn(trust.follow()));
+    /// Begins to look for changes that other commands make, and to tell what becomes of the group's secret. Needs a tokio
+    /// runtime.
+    pub(super) fn start(&mut self, events: &Events) {
+        let (trust, events) = (self.trust.clone(), events.clone());
+        self.task = trust.map(|trust| tokio::spawn(follow(trust, events)));
+    }
+
+    /// Tells what has become of the group's secret and was not told yet.
+    pub(super) fn tell(&self, events: &Events) {
+        if let Some(trust) = &self.trust {
+            tell_news(trust, events);
+        }
     }
 
     /// The peer that a person named, by its name in the list or its address.
@@ -97,6 +112,34 @@ impl Keeper {
     #[cfg(feature = "bluetooth")]
     pub(super) fn trust(&self) -> Option<&Arc<Trust>> {
         self.trust.as_ref()
+    }
+}
+
+async fn follow(trust: Arc<Trust>, events: Events) {
+    let mut tick = tokio::time::interval(NEWS_INTERVAL);
+    let mut looking = std::pin::pin!(Arc::clone(&trust).follow());
+    loop {
+        tokio::select! {
+            () = &mut looking => return,
+            _ = tick.tick() => tell_news(&trust, &events),
+        }
+    }
+}
+
+fn tell_news(trust: &Trust, events: &Events) {
+    for news in trust.take_news() {
+        match news {
+            GroupNews::Changed { epoch, from } => {
+                let number = epoch.map_or_else(String::new, |epoch| format!(": epoch {epoch}"));
+                let by = from.map_or_else(|| "by a command".to_owned(), |from| format!("by {from}"));
+                events.say(&format!("the group has a new secret{number}, given {by}"));
+                events.emit(&Event::GroupChanged { epoch, from: from.map(|from| from.to_text()) });
+            }
+            GroupNews::PeerHas { peer, epoch } => {
+                events.say(&format!("{peer} has the group's secret of epoch {epoch}"));
+                events.emit(&Event::GroupTaken { id: peer.to_text(), epoch });
+            }
+        }
     }
 }
 
@@ -209,6 +252,7 @@ pub(super) fn announce(events: &Events, label: &str, peer: &Established) {
     events.say(&format!("{label}: {name}, {via}, encrypted"));
     let via = match peer.via {
         Authentication::Group => "group",
+        Authentication::FormerGroup => "former_group",
         Authentication::Paired => "paired",
         Authentication::Open => "open",
     };
@@ -220,6 +264,7 @@ pub(super) fn announce(events: &Events, label: &str, peer: &Established) {
 pub(super) fn via_name(via: Authentication) -> &'static str {
     match via {
         Authentication::Group => "member of the group",
+        Authentication::FormerGroup => "member of the group with an earlier secret",
         Authentication::Paired => "paired",
         Authentication::Open => "stranger, let in",
     }
@@ -274,7 +319,9 @@ impl PeerPolicy for Members {
     fn admit(&self, _: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
         match via {
             Authentication::Group => Ok(Grant::full(None)),
-            Authentication::Paired | Authentication::Open => Err(Refusal::Stranger),
+            Authentication::FormerGroup | Authentication::Paired | Authentication::Open => {
+                Err(Refusal::Stranger)
+            }
         }
     }
 
@@ -291,6 +338,22 @@ impl PeerPolicy for TrustAll {
         self.0.group_psk()
     }
 
+    fn former_psks(&self) -> Vec<Psk> {
+        self.0.former_psks()
+    }
+
+    fn epoch(&self, peer: &PeerId) -> Option<(Psk, Zeroizing<Vec<u8>>)> {
+        self.0.epoch(peer)
+    }
+
+    fn take_epoch(&self, from: &PeerId, signed: &[u8]) -> Result<(), EpochError> {
+        self.0.take_epoch(from, signed)
+    }
+
+    fn has_key(&self, peer: &PeerId, psk: &Psk) {
+        self.0.has_key(peer, psk);
+    }
+
     fn paired(&self) -> Vec<PeerId> {
         self.0.paired()
     }
@@ -302,7 +365,9 @@ impl PeerPolicy for TrustAll {
     fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
         match self.0.admit(peer, via) {
             // Who was denied cannot be told from others while the list cannot be read.
-            Err(Refusal::Stranger) if self.0.failure().is_none() => Ok(Grant::full(None)),
+            Err(Refusal::Stranger | Refusal::FormerMember) if self.0.failure().is_none() => {
+                Ok(Grant::full(None))
+            }
             answer => answer,
         }
     }

@@ -155,7 +155,7 @@ async fn serve(
     keeper: &mut Keeper,
     events: &Events,
 ) -> Result<u64, CliError> {
-    keeper.start();
+    keeper.start(events);
     security.notes().iter().for_each(|note| events.say(note));
     let mut signals = Signals::listen()?;
     #[cfg(feature = "bluetooth")]

@@ -135,6 +135,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n))
         .and_then(|n| events.all_synced(n));
+    keeper.tell(&events);
     store::tell_copy(&db, &events);
     let closed = db.close();
     let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
@@ -164,7 +165,7 @@ async fn sync(
     keeper: &mut Keeper,
     events: &Events,
 ) -> Result<u64, CliError> {
-    keeper.start();
+    keeper.start(events);
     keeper.prefer(args.peer.as_deref().or(args.address.ble_peer()));
     if !security.is_secure() {
         security.notes().iter().for_each(|note| events.say(note));

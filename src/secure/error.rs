@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::epoch::EpochError;
 use super::{PeerId, Refusal};
 
 /// Why a secure session did not come about, or ended.
@@ -92,6 +93,9 @@ pub enum SecureError {
         /// Whether it is certain that the peer itself said so. What comes before the handshake can come from anybody.
         proven: bool,
     },
+    /// What the peer said of the group's secret was not taken.
+    #[error("the group's new secret was not taken: {0}")]
+    Epoch(EpochError),
     /// What the peer may do changed while it was connected.
     #[error("permissions of the peer changed")]
     PermissionChanged,
@@ -159,6 +163,8 @@ pub enum RefuseReason {
     SameIdentity,
     /// What this side may do there does not suffice for what it asks.
     Role,
+    /// This side has a former secret of the group, and does not get the new one.
+    FormerMember,
     /// A reason of a later version.
     Other(u8),
 }
@@ -176,6 +182,7 @@ impl RefuseReason {
             RefuseReason::Violation => 7,
             RefuseReason::SameIdentity => 8,
             RefuseReason::Role => 9,
+            RefuseReason::FormerMember => 10,
             RefuseReason::Other(code) => code,
         }
     }
@@ -191,6 +198,7 @@ impl RefuseReason {
             7 => RefuseReason::Violation,
             8 => RefuseReason::SameIdentity,
             9 => RefuseReason::Role,
+            10 => RefuseReason::FormerMember,
             other => RefuseReason::Other(other),
         }
     }
@@ -206,6 +214,7 @@ impl From<Refusal> for RefuseReason {
             Refusal::Denied => RefuseReason::Denied,
             Refusal::Stranger => RefuseReason::Stranger,
             Refusal::NoRole => RefuseReason::Role,
+            Refusal::FormerMember => RefuseReason::FormerMember,
         }
     }
 }
@@ -229,6 +238,10 @@ impl std::fmt::Display for RefuseReason {
                  --identity` makes another one of it"
             }
             RefuseReason::Role => "this database may not do there what it asked for",
+            RefuseReason::FormerMember => {
+                "the group has a new secret, which is not for this database: join again with the new code \
+                 (`gattway group leave`, `gattway group join`), or have the secret changed once more"
+            }
             RefuseReason::Other(code) => return write!(f, "reason {code}, which only later versions know"),
         })
     }

@@ -209,14 +209,17 @@ pub(super) fn challenge(fresh: &Fresh, out: &mut BytesMut) -> Result<(), SecureE
 /// A name is filled up to a multiple of this: its length would tell one device from another to whoever listens.
 const NAME_STEP_BYTES: usize = 16;
 
-/// Says what this side calls itself, behind its share; to nobody who has shown no key.
+/// Says what this side calls itself, behind its share; to nobody who has shown no key. Who has shown a former key of the
+/// group gets as many zeros, so that the length does not tell which it was.
 fn write_name(name: Option<&str>, via: Authentication, payload: &mut Vec<u8>) {
     let known = name.filter(|name| via != Authentication::Open && check_name(name).is_ok());
     if let Some(name) = known {
         let length = (1 + name.len()).next_multiple_of(NAME_STEP_BYTES);
         let end = payload.len() + length;
-        payload.push(name.len() as u8);
-        payload.extend_from_slice(name.as_bytes());
+        if via != Authentication::FormerGroup {
+            payload.push(name.len() as u8);
+            payload.extend_from_slice(name.as_bytes());
+        }
         payload.resize(end, 0);
     }
 }

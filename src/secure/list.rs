@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::advert::AdvertKey;
+use super::epoch::Roster;
 use super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
 use super::presence::{self, SecurityFile};
 use super::{Access, PeerId, Permissions};
@@ -317,19 +318,26 @@ impl TrustList {
         self.peers.contains_key(id) && self.epochs.insert(*id, epoch) != Some(epoch)
     }
 
-    /// Keeps out whom the authority of the group keeps out, but not this device, `me`; what was said of them before stays.
-    ///
-    /// # Errors
-    /// [`TrustError::Full`]: the list has no room for all of them.
-    pub fn deny_all(&mut self, denied: &[PeerId], me: &PeerId) -> Result<(), TrustError> {
-        let mut full = Ok(());
-        for id in denied.iter().filter(|id| *id != me) {
+    /// Keeps out whom the authority of the group keeps out; what else was said of them stays. How many of them the list has
+    /// no room for.
+    pub fn deny_all(&mut self, denied: &[PeerId]) -> usize {
+        let mut left_out = 0;
+        for id in denied {
             match self.enter(*id, Origin::Group) {
                 Ok(peer) => peer.denied = true,
-                Err(error) => full = Err(error),
+                Err(_) => left_out += 1,
             }
         }
-        full
+        left_out
+    }
+
+    /// Whom a new secret of the group is for by this list: all peers in it but those who are denied, and `me`.
+    pub fn roster(&self, me: PeerId) -> Roster {
+        let (denied, members): (Vec<_>, Vec<_>) = self.peers.iter().partition(|(_, peer)| peer.denied);
+        let ids =
+            |peers: Vec<(&PeerId, &TrustedPeer)>| peers.into_iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let members = std::iter::once(me).chain(ids(members)).collect();
+        Roster { members, denied: ids(denied) }
     }
 
     /// Names a peer of the list.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`group`] | the secret that the devices of one owner share, as text and as keys |
 //! | [`epoch`] | how that secret is changed on all of them, and by whom |
+//! | `handover` | what is said in a session when one side has an earlier secret |
 //! | [`list`], [`trust`] | the trust list, and the answers that it and the group give to sessions |
 //! | [`pairing`] | two devices come to trust each other by a short code |
 //! | [`advert`] | what an advert tells, sealed |
@@ -30,6 +31,7 @@ mod error;
 #[allow(clippy::disallowed_methods)] // waits for another process's lock
 pub mod files;
 pub mod group;
+pub(crate) mod handover;
 mod handshake;
 pub(crate) mod identity;
 #[allow(clippy::disallowed_methods)] // file and lock

@@ -15,6 +15,7 @@ use bytes::{BufMut, BytesMut};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::crypto::{KEY_BYTES, Seeded, mac};
+use super::epoch::FORMER_MAX;
 use super::error::SecureError;
 use super::handshake::SECURE_VERSION;
 use super::{Authentication, Identity, PeerPolicy, Psk};
@@ -26,8 +27,13 @@ pub const PAIRED_MAX: usize = 32;
 /// Bytes that the passive side adds to a handshake so that it is like no other.
 pub const FRESH_BYTES: usize = 32;
 
-/// Marks that a passive side computes: of a group, of all paired peers, of strangers or of those who pair.
-pub(super) const KEYS_TRIED: usize = 1 + PAIRED_MAX + 1;
+/// Earlier keys of the group that an active side offers, in the place of paired peers: who has missed more than that is met
+/// when it connects itself, or by another.
+pub const FORMER_OFFERED: usize = 2;
+
+/// Marks that a passive side computes: of a group, of the group's earlier keys, of all paired peers, of strangers or of those
+/// who pair.
+pub(super) const KEYS_TRIED: usize = 1 + FORMER_MAX + PAIRED_MAX + 1;
 const MARK_BYTES: usize = 8;
 /// The tag of Noise's first message.
 const TAG_BYTES: usize = 16;
@@ -78,8 +84,10 @@ impl Keyring {
         let paired = policy.paired().into_iter().filter(|peer| *peer != identity.id()).take(PAIRED_MAX);
         let paired =
             paired.filter_map(|peer| Some(Key::new(Authentication::Paired, identity.pair_psk(&peer)?)));
+        let former = policy.former_psks().into_iter().take(FORMER_MAX);
+        let former = former.map(|psk| Key::new(Authentication::FormerGroup, psk));
         let open = policy.admits_strangers().then(|| Key::public(b"gattway strangers"));
-        Keyring { keys: group.into_iter().chain(paired).chain(open).collect() }
+        Keyring { keys: group.into_iter().chain(former).chain(paired).chain(open).collect() }
     }
 
     /// For a handshake by which two devices are paired: no key is known, and only somebody who pairs too is met.
@@ -92,12 +100,16 @@ impl Keyring {
         self.keys.is_empty()
     }
 
-    /// What an active side offers with it: the strongest, and the key of strangers if they are let in.
+    /// What an active side offers with it: the strongest, some of the group's earlier keys, and the key of strangers if they
+    /// are let in.
     fn offers(&self) -> Vec<Key> {
-        let open = self.keys.iter().rposition(|key| key.via == Authentication::Open);
-        let chosen = self.keys.iter().enumerate().filter(|(n, _)| Some(*n) != open);
-        let chosen = chosen.take(OFFERS_MAX - usize::from(open.is_some())).map(|(_, key)| key);
-        chosen.chain(open.and_then(|n| self.keys.get(n))).cloned().collect()
+        let of = |via| self.keys.iter().filter(move |key| key.via == via);
+        let last: Vec<&Key> = of(Authentication::FormerGroup)
+            .take(FORMER_OFFERED)
+            .chain(of(Authentication::Open).take(1))
+            .collect();
+        let first = of(Authentication::Group).chain(of(Authentication::Paired));
+        first.take(OFFERS_MAX - last.len()).chain(last).cloned().collect()
     }
 }
 

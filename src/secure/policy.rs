@@ -8,9 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::PeerId;
+use super::epoch::EpochError;
 
 /// Bytes of a pre-shared key.
 pub const PSK_BYTES: usize = 32;
@@ -30,6 +31,8 @@ impl fmt::Debug for Psk {
 pub enum Authentication {
     /// It has the key of our group.
     Group,
+    /// It has an earlier key of our group: it is given the newest one, and nothing else before it has stored that.
+    FormerGroup,
     /// It is one of [`PeerPolicy::paired`], and knows us as paired too.
     Paired,
     /// Nothing: a stranger. Comes only where strangers are let in, or while pairing.
@@ -112,6 +115,8 @@ pub enum Refusal {
     Denied,
     /// The peer is known neither by group nor by pairing.
     Stranger,
+    /// The peer has a former secret of the group, and is not among those who get the new one.
+    FormerMember,
     /// The peer is known, and may neither get nor give documents of any collection.
     NoRole,
 }
@@ -121,6 +126,9 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::Denied => "it is denied",
             Refusal::Stranger => "it is neither in the group nor paired",
+            Refusal::FormerMember => {
+                "it has a former secret of the group, and the new one is not for it (`gattway group rotate --help`)"
+            }
             Refusal::NoRole => "its role is `none` for every collection",
         })
     }
@@ -132,6 +140,27 @@ impl fmt::Display for Refusal {
 pub trait PeerPolicy: Send + Sync {
     /// The pre-shared key of the group that this database belongs to, if it does.
     fn group_psk(&self) -> Option<Psk>;
+
+    /// Earlier keys of the group, newest first: who has one of them and may have the newest is given that.
+    fn former_psks(&self) -> Vec<Psk> {
+        Vec::new()
+    }
+
+    /// The group's key, and the word of its authority that it is given to this peer with, if it may have it.
+    fn epoch(&self, _: &PeerId) -> Option<(Psk, Zeroizing<Vec<u8>>)> {
+        None
+    }
+
+    /// Takes what a member of the group says that the authority has said, and keeps it durably. May block.
+    ///
+    /// # Errors
+    /// It is not the word of this group's authority, not newer than what this side has, or cannot be stored.
+    fn take_epoch(&self, _from: &PeerId, _signed: &[u8]) -> Result<(), EpochError> {
+        Err(EpochError::NoGroup)
+    }
+
+    /// This peer has shown that it has this key of the group.
+    fn has_key(&self, _: &PeerId, _: &Psk) {}
 
     /// Peers that were paired and are not denied; most wanted first, because only a few are tried at each handshake.
     fn paired(&self) -> Vec<PeerId>;

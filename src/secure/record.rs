@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! record   u16 length of what follows, little endian | ChaCha20-Poly1305( kind, content )
-//! kind     0 data | 1 admitted | 2 new key (epoch u32) | 3 end | 4 refused (reason u8)
+//! kind     0 data | 1 admitted | 2 new key (epoch u32) | 3 end | 4 refused (reason u8) | 5 group
 //! ```
 //! The nonce is the number of the record in its direction, never sent. It goes on across new keys, and across the radio
 //! connections of one link session: the link's stream is the same stream after a resume, down to the byte, so a record is
@@ -55,6 +55,7 @@ pub(super) enum Kind {
     NewKey = 2,
     End = 3,
     Refused = 4,
+    Group = 5,
 }
 
 /// What arrived.
@@ -69,6 +70,8 @@ pub(super) enum Opened {
     },
     End,
     Refused(RefuseReason),
+    /// Of the group's epochs.
+    Group(Bytes),
 }
 
 /// Counters of one direction.
@@ -252,6 +255,7 @@ impl Records {
                 self.ended_there = true;
                 Opened::Refused(RefuseReason::from_code(code))
             }
+            (5, content) if !content.is_empty() => Opened::Group(Bytes::copy_from_slice(content)),
             _ => return Err(SecureError::Malformed),
         }))
     }

@@ -27,7 +27,7 @@ use super::handshake::{
     refused,
 };
 use super::offer::{FRESH_BYTES, Fresh, Keyring, Said};
-use super::record::{DirectionStats, Opened, Records, RekeyLimits};
+use super::record::{DirectionStats, Kind as RecordKind, Opened, Records, RekeyLimits};
 use super::{Authentication, Grant, Identity, PeerId, PeerPolicy};
 use crate::time::Instant;
 
@@ -89,6 +89,8 @@ pub enum SecureEvent {
     Established(Box<Established>),
     /// What the peer sent, in order, in any pieces.
     Data(Bytes),
+    /// What the peer says of the epochs of the group, in order; see `handover`.
+    Group(Bytes),
     /// From now on this side proves a resume of the link with [`SecureSession::resume_key`]; the key before stays good.
     ResumeKey,
     /// The peer is known to have the newest key of resumes: the one before is worth nothing any more.
@@ -245,6 +247,15 @@ impl SecureSession {
         Ok(())
     }
 
+    /// Says something of the epochs of the group, into the output.
+    ///
+    /// # Errors
+    /// There is no session (any more).
+    pub fn seal_group(&mut self, content: &[u8]) -> Result<(), SecureError> {
+        let Phase::Open(open) = &mut self.phase else { return Err(SecureError::Record) };
+        open.records.put(RecordKind::Group, content, &mut self.output)
+    }
+
     /// Says that this was all. Nothing can be sealed afterwards.
     pub fn end(&mut self) {
         if let Phase::Open(open) = &mut self.phase {
@@ -323,7 +334,7 @@ impl SecureSession {
     }
 
     /// Tells the peer what is of use to it, and ends.
-    fn fail(&mut self, error: &SecureError) {
+    pub(crate) fn fail(&mut self, error: &SecureError) {
         match error.reason() {
             Some(reason) => self.refuse(reason),
             None => self.over(),
@@ -479,6 +490,7 @@ impl SecureSession {
         }
         match opened {
             Opened::Data(data) => self.events.push_back(SecureEvent::Data(data)),
+            Opened::Group(content) => self.events.push_back(SecureEvent::Group(content)),
             Opened::Admitted if open.awaits_verdict => {
                 open.awaits_verdict = false;
                 self.deadline = None;

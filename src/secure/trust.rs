@@ -4,15 +4,17 @@
 //! directory each second ([`Trust::look`]) is enough to see it, on any file system and without a watcher's limits. What
 //! cannot be read lets nobody in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::advert::{AdvertKey, DeviceTag, Opened};
 use super::derive::derive;
+use super::epoch::{EpochError, SignedEpoch};
 use super::files::FileStamp;
 use super::group::{Group, GroupError};
 use super::list::{Origin, TrustError, TrustList, check_name};
@@ -26,6 +28,32 @@ const SEEN_INTERVAL_S: u64 = 60;
 const PRESENT_INTERVAL_S: u64 = 900;
 /// Peers that were seen and wait to be noted.
 const SEEN_MAX: usize = 256;
+
+/// For how long after an epoch was taken its former secrets lead to the new one. Who was away for longer joins by the code.
+pub const FORMER_TIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// News that wait to be told.
+const NEWS_MAX: usize = 64;
+/// A clock before this was never set: 2024.
+const CLOCK_SET_S: u64 = 1_704_067_200;
+
+/// What has become of the group's secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupNews {
+    /// This device has another one.
+    Changed {
+        /// The number of its epoch, if it is known.
+        epoch: Option<u32>,
+        /// Who gave it; `None`: it was changed here.
+        from: Option<PeerId>,
+    },
+    /// A peer is seen to have this device's for the first time.
+    PeerHas {
+        /// Who.
+        peer: PeerId,
+        /// The number of the epoch.
+        epoch: u32,
+    },
+}
 
 /// Why the answers cannot be given.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +90,9 @@ struct State {
     told: BTreeMap<PeerId, String>,
     /// What this side calls itself.
     own_name: Option<String>,
+    /// The epochs whose keys peers have shown, to be noted.
+    epochs: BTreeMap<PeerId, u32>,
+    news: VecDeque<GroupNews>,
     /// Those with open sessions, and how many of them.
     present: BTreeMap<PeerId, (Authentication, u32)>,
 }
@@ -72,6 +103,31 @@ impl State {
         let last = self.list.get(peer).map_or(0, |entry| entry.last_seen_s);
         if (last == 0 || now_s().abs_diff(last) >= interval_s) && self.seen.len() < SEEN_MAX {
             self.seen.insert(*peer, via);
+        }
+    }
+
+    /// What was seen of a peer's epoch.
+    fn epoch_of(&self, peer: &PeerId) -> Option<u32> {
+        self.epochs.get(peer).copied().or_else(|| self.list.epoch(peer))
+    }
+
+    /// The group, while its former secrets lead to the new one: until all who may have it are seen to have it, for
+    /// [`FORMER_TIME`].
+    fn handing_over(&self) -> Option<&Group> {
+        let group = self.group.as_ref()?;
+        let signed = group.signed()?;
+        // By a clock that was set when it was taken, and else without an end.
+        let taken_s = Some(group.taken_s()).filter(|taken_s| *taken_s >= CLOCK_SET_S);
+        let is_over = taken_s.is_some_and(|taken_s| now_s() > taken_s.saturating_add(FORMER_TIME.as_secs()));
+        let has_it = |id: &PeerId| signed.is_for(id) && self.epoch_of(id) == Some(signed.number());
+        // This device is one of them.
+        let all_have_it = 1 + self.list.peers().filter(|(id, _)| has_it(id)).count() >= signed.members();
+        (!is_over && !all_have_it && signed.number() > 0).then_some(group)
+    }
+
+    fn tell(&mut self, news: GroupNews) {
+        if self.news.len() < NEWS_MAX {
+            self.news.push_back(news);
         }
     }
 }
@@ -105,6 +161,8 @@ impl Trust {
             seen: BTreeMap::new(),
             told: BTreeMap::new(),
             own_name: None,
+            epochs: BTreeMap::new(),
+            news: VecDeque::new(),
             present: BTreeMap::new(),
         };
         Ok(Trust {
@@ -122,6 +180,11 @@ impl Trust {
     /// Looks whether another process has changed something, and notes who was seen. Reads and writes files: call it where
     /// that may block, every [`LOOK_INTERVAL`] and once at the end.
     pub fn look(&self) {
+        self.look_after(None);
+    }
+
+    /// `from`: who gave this side another group's secret just now.
+    fn look_after(&self, from: Option<PeerId>) {
         self.note_seen();
         let now = stamps(&self.directory);
         if self.lock().stamps == now {
@@ -139,9 +202,18 @@ impl Trust {
         };
         let mut state = self.lock();
         // What only says when a peer was seen changes no answer.
-        let differs =
+        let mut differs =
             state.group != group || state.failed != failed || answers(&state.list) != answers(&list);
+        let was_handing_over = state.handing_over().is_some();
+        if let (Some(before), Some(after)) = (&state.group, &group)
+            && before.key() != after.key()
+        {
+            let epoch = after.epoch();
+            state.tell(GroupNews::Changed { epoch, from });
+        }
         (state.list, state.group, state.failed, state.stamps) = (list, group, failed, now);
+        // Who has the former secret is another matter from here on.
+        differs |= state.handing_over().is_some() != was_handing_over;
         state.version += 1;
         drop(state);
         if differs {
@@ -165,13 +237,14 @@ impl Trust {
 
     /// Enters who came into the list.
     fn note_seen(&self) {
-        let (seen, told) = {
+        let (seen, told, epochs) = {
             let mut state = self.lock();
             let present: Vec<_> = state.present.iter().map(|(id, (via, _))| (*id, *via)).collect();
             present.iter().for_each(|(id, via)| state.see(id, *via, PRESENT_INTERVAL_S));
-            (std::mem::take(&mut state.seen), std::mem::take(&mut state.told))
+            let (seen, told) = (std::mem::take(&mut state.seen), std::mem::take(&mut state.told));
+            (seen, told, state.epochs.clone())
         };
-        if seen.is_empty() && told.is_empty() {
+        if seen.is_empty() && told.is_empty() && epochs.is_empty() {
             return;
         }
         let now = now_s();
@@ -194,11 +267,38 @@ impl Trust {
                 }
             }
             told.iter().for_each(|(id, name)| list.note_told_name(id, name));
+            for (id, epoch) in &epochs {
+                list.note_epoch(id, *epoch);
+            }
             Ok(())
         });
         if let Err(error) = noted {
             tracing::warn!(%error, "who was seen cannot be noted");
         }
+        // Only now: what is noted here answers until the list does.
+        let mut state = self.lock();
+        state.epochs.retain(|id, epoch| epochs.get(id) != Some(epoch));
+    }
+
+    /// Whether this is what this side goes by.
+    fn has_epoch(&self, signed: &[u8]) -> bool {
+        let state = self.lock();
+        state.group.as_ref().and_then(Group::signed).is_some_and(|own| own.as_bytes() == signed)
+    }
+
+    /// Whether there are members with a former secret of the group that are to get the new one.
+    pub fn is_handing_over(&self) -> bool {
+        self.lock().handing_over().is_some()
+    }
+
+    /// What has become of the group's secret since it was asked last.
+    pub fn take_news(&self) -> Vec<GroupNews> {
+        self.lock().news.drain(..).collect()
+    }
+
+    /// What this process now takes as the group.
+    pub fn group(&self) -> Option<Group> {
+        self.lock().group.clone()
     }
 
     /// Why nobody is let in at this time, if so.
@@ -228,12 +328,17 @@ impl Trust {
         state.list.peers().any(|(_, peer)| peer.is_known_by_identity() && peer.advert_key.is_none())
     }
 
-    /// The key under which this device seals its adverts: the group's, else its own.
-    pub fn advert_key(&self, identity: &Identity) -> AdvertKey {
-        self.lock()
-            .group
-            .as_ref()
-            .map_or_else(|| device_advert_key(identity), |group| group.key().advert_key())
+    /// The key under which this device seals its adverts: the group's, else its own. While there are members with a former
+    /// secret, they have to find this device too: every other `turn` is theirs. Whether it is.
+    pub fn advert_key(&self, identity: &Identity, turn: usize) -> (AdvertKey, bool) {
+        let state = self.lock();
+        let former: Vec<_> =
+            state.handing_over().and_then(Group::signed).iter().flat_map(|signed| signed.former()).collect();
+        match (&state.group, turn % 2, former.len()) {
+            (Some(_), 1, 1..) => (former[turn / 2 % former.len()].1.key().advert_key(), true),
+            (Some(group), ..) => (group.key().advert_key(), false),
+            (None, ..) => (device_advert_key(identity), false),
+        }
     }
 
     /// What tells whose adverts are heard, by the keys that are known now.
@@ -243,11 +348,25 @@ impl Trust {
         if let Some(group) = &state.group {
             let key = group.key().advert_key();
             let members = state.list.peers().map(|(id, _)| (key.tag(id), *id)).collect();
-            keys.push((key, members));
+            keys.push(ResolverKey { key, members, former: None });
+        }
+        if let Some(signed) = state.handing_over().and_then(Group::signed) {
+            let (done, behind): (Vec<_>, Vec<_>) = state
+                .list
+                .peers()
+                .map(|(id, _)| *id)
+                .partition(|id| state.epoch_of(id) == Some(signed.number()));
+            for (_, secret) in signed.former() {
+                let key = secret.key().advert_key();
+                let members = behind.iter().map(|id| (key.tag(id), *id)).collect();
+                let done = done.iter().map(|id| key.tag(id)).collect();
+                keys.push(ResolverKey { key, members, former: Some(done) });
+            }
         }
         for (id, peer) in state.list.peers().filter(|(_, peer)| peer.is_known_by_identity()) {
             if let Some(key) = &peer.advert_key {
-                keys.push((key.clone(), BTreeMap::from([(key.tag(id), *id)])));
+                let members = BTreeMap::from([(key.tag(id), *id)]);
+                keys.push(ResolverKey { key: key.clone(), members, former: None });
             }
         }
         AdvertResolver { keys }
@@ -279,6 +398,46 @@ impl PeerPolicy for Trust {
         self.lock().group.as_ref().map(|group| group.key().psk())
     }
 
+    fn former_psks(&self) -> Vec<Psk> {
+        let state = self.lock();
+        let former = state.handing_over().map(Group::former_psks).unwrap_or_default();
+        former.into_iter().map(|(_, psk)| psk).collect()
+    }
+
+    fn epoch(&self, peer: &PeerId) -> Option<(Psk, Zeroizing<Vec<u8>>)> {
+        let state = self.lock();
+        let group = state.handing_over()?;
+        let signed = group.signed().filter(|signed| signed.is_for(peer))?;
+        let is_denied = state.list.get(peer).is_some_and(|entry| entry.denied);
+        (!is_denied).then(|| (group.key().psk(), Zeroizing::new(signed.as_bytes().to_vec())))
+    }
+
+    fn take_epoch(&self, from: &PeerId, signed: &[u8]) -> Result<(), EpochError> {
+        if self.has_epoch(signed) {
+            return Ok(());
+        }
+        let taken = store_epoch(&self.directory, signed);
+        self.look_after(Some(*from));
+        // Another process may have been faster with the same.
+        if self.has_epoch(signed) { Ok(()) } else { taken }
+    }
+
+    fn has_key(&self, peer: &PeerId, psk: &Psk) {
+        let mut state = self.lock();
+        let Some(group) = &state.group else { return };
+        let current = (group.key().psk() == *psk).then(|| group.epoch()).flatten();
+        let former =
+            || group.former_psks().into_iter().find(|(_, former)| former == psk).map(|(epoch, _)| epoch);
+        let Some(epoch) = current.or_else(former) else { return };
+        if state.epoch_of(peer) == Some(epoch) || state.epochs.len() >= SEEN_MAX {
+            return;
+        }
+        state.epochs.insert(*peer, epoch);
+        if current.is_some() && epoch > 0 {
+            state.tell(GroupNews::PeerHas { peer: *peer, epoch });
+        }
+    }
+
     fn paired(&self) -> Vec<PeerId> {
         let state = self.lock();
         let known = state.list.peers().filter(|(_, peer)| peer.is_known_by_identity());
@@ -294,8 +453,18 @@ impl PeerPolicy for Trust {
         if entry.is_some_and(|entry| entry.denied) {
             return Err(Refusal::Denied);
         }
+        if via == Authentication::FormerGroup {
+            // Whom the authority has not named may be anybody who knows the former secret.
+            let is_for = |group: &Group| group.signed().is_some_and(|signed| signed.is_for(peer));
+            let is_good = state.handing_over().is_some_and(is_for)
+                || entry.is_some_and(|entry| entry.is_known_by_identity());
+            let name = entry.and_then(|entry| entry.name.clone());
+            let grant = Grant { name, permissions: state.list.permissions(peer).clone() };
+            return if is_good { Ok(grant) } else { Err(Refusal::FormerMember) };
+        }
         let is_good = match via {
             Authentication::Group => state.group.is_some(),
+            Authentication::FormerGroup => false,
             Authentication::Paired => entry.is_some_and(|entry| entry.is_known_by_identity()),
             Authentication::Open => false,
         };
@@ -354,6 +523,24 @@ impl std::fmt::Debug for Trust {
     }
 }
 
+/// Stores what the authority of the group says: first who is kept out, then the new secret.
+fn store_epoch(directory: &Path, signed: &[u8]) -> Result<(), EpochError> {
+    let signed = SignedEpoch::parse(signed)?;
+    let failed = |error: &dyn std::fmt::Display| EpochError::Store { detail: error.to_string() };
+    let group_failed = |error: GroupError| match error {
+        GroupError::Epoch(error) => error,
+        error => failed(&error),
+    };
+    let now = now_s();
+    let group = Group::load(directory).map_err(group_failed)?.ok_or(EpochError::NoGroup)?;
+    group.taking(signed.clone(), now)?;
+    let left_out = TrustList::update(directory, |list| Ok(list.deny_all(signed.denied())));
+    if let left_out @ 1.. = left_out.map_err(|error| failed(&error))? {
+        tracing::warn!(left_out, "the trust list has no room for all whom the group's authority keeps out");
+    }
+    Group::update(directory, |group| group.taking(signed, now)).map(|_| ()).map_err(group_failed)
+}
+
 /// The key of a device's own adverts, which its paired peers are given.
 pub fn device_advert_key(identity: &Identity) -> AdvertKey {
     AdvertKey::from_bytes(derive(identity.private(), "gattway device advert", &[]))
@@ -362,7 +549,15 @@ pub fn device_advert_key(identity: &Identity) -> AdvertKey {
 /// Tells whose sealed adverts are heard.
 #[derive(Clone, Debug, Default)]
 pub struct AdvertResolver {
-    keys: Vec<(AdvertKey, BTreeMap<DeviceTag, PeerId>)>,
+    keys: Vec<ResolverKey>,
+}
+
+#[derive(Clone, Debug)]
+struct ResolverKey {
+    key: AdvertKey,
+    members: BTreeMap<DeviceTag, PeerId>,
+    /// Of a former secret: who has the newest, and speaks under this one for the sake of others.
+    former: Option<BTreeSet<DeviceTag>>,
 }
 
 /// Whose advert it is.
@@ -372,15 +567,18 @@ pub struct Resolved {
     pub opened: Opened,
     /// The peer, if the list has it; a member of the group that was never met is known by its tag alone.
     pub peer: Option<PeerId>,
+    /// It speaks under a former secret of the group: it is worth a visit for the sake of the new one.
+    pub is_behind: bool,
 }
 
 impl AdvertResolver {
-    /// Opens a sealed state; `None` if it is a stranger's.
+    /// Opens a sealed state; `None` if it is a stranger's, or not meant for this device.
     pub fn resolve(&self, data: &[u8]) -> Option<Resolved> {
-        self.keys.iter().find_map(|(key, peers)| {
-            let opened = key.open(data)?;
-            Some(Resolved { opened, peer: peers.get(&opened.device).copied() })
-        })
+        let found = self.keys.iter().find_map(|known| Some((known.key.open(data)?, known)));
+        let (opened, ResolverKey { members, former, .. }) = found?;
+        let is_done = former.as_ref().is_some_and(|done| done.contains(&opened.device));
+        let peer = members.get(&opened.device).copied();
+        (!is_done).then_some(Resolved { opened, peer, is_behind: former.is_some() })
     }
 }
 

@@ -4,9 +4,11 @@ use clap::Args;
 use serde_json::json;
 use std::path::Path;
 
+use crate::cli::group::summary;
 use crate::cli::output::{Output, bytes_text, counted};
 use crate::cli::{CliError, Exit, store};
 use crate::database::{AHEAD_COUNTED_MAX, Database};
+use crate::secure::group::Group;
 use crate::secure::presence;
 
 /// Say what the database holds.
@@ -50,6 +52,8 @@ pub(in crate::cli) struct VerifyArgs {
 pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(), CliError> {
     let info = db.info().map_err(store::failed)?;
     let ahead = db.count_ahead().map_err(store::failed)?;
+    // What is wrong with its file is told by `db verify`.
+    let group = Group::load(db.path()).ok().flatten();
     if args.json {
         let collections: Vec<_> = info
             .collections
@@ -66,6 +70,9 @@ pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(
             "free_bytes": info.room.free_bytes,
             "keep_free_bytes": info.room.keep_free_bytes,
             "full": info.room.is_short,
+            "group": group.as_ref().map(|group| json!({
+                "name": group.name(), "fingerprint": group.fingerprint(), "epoch": group.epoch(),
+            })),
             "read_only": db.is_read_only(),
             "versions_ahead": ahead,
             "clock_ahead_seconds": db.clock_ahead().as_secs(),
@@ -80,6 +87,9 @@ pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(
     out.line(format!("database    {}", db.path().display()))?;
     out.line(format!("source      {}", info.source))?;
     out.line(format!("format      {}", info.format))?;
+    if let Some(group) = &group {
+        out.line(format!("in          {}", summary(group)))?;
+    }
     out.line(format!("on disk     {}", bytes_text(info.disk_bytes)))?;
     if let Some(free) = info.room.free_bytes {
         let note = if info.room.is_short { ": too little, nothing is stored" } else { "" };

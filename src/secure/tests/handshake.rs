@@ -332,3 +332,47 @@ proptest! {
         }
     }
 }
+
+/// The newest secret comes first, then what it is handed over by; the key of a pair does not hide that a member is behind.
+#[test]
+fn a_former_key_of_the_group_is_known_as_such_on_both_sides() {
+    let ahead = |paired: &[u8]| {
+        let paired = paired.iter().map(|n| identity(*n).id()).collect();
+        Fixed { former: vec![[9; 32]], paired, ..Fixed::group(8) }
+    };
+    let behind = |paired: &[u8]| Fixed { paired: ahead(paired).paired, ..Fixed::group(9) };
+    for (at_active, at_passive, vias) in [
+        (ahead(&[]), behind(&[]), [Authentication::FormerGroup, Authentication::Group]),
+        (behind(&[2]), ahead(&[1]), [Authentication::Group, Authentication::FormerGroup]),
+        (ahead(&[2]), behind(&[1]), [Authentication::FormerGroup, Authentication::Group]),
+        (ahead(&[2]), ahead(&[1]), [Authentication::Group; 2]),
+        // Many pairs leave room for it.
+        (
+            ahead(&(2..30).collect::<Vec<_>>()),
+            behind(&[1]),
+            [Authentication::FormerGroup, Authentication::Group],
+        ),
+    ] {
+        let mut pair = Pair::new(&config(1, at_active), &config(2, at_passive));
+        pair.run(&mut |_, bytes| bytes.to_vec());
+        let seen = [&pair.at_active, &pair.at_passive].map(|at| at.established.as_ref().expect("met").via);
+        assert_eq!(seen, vias);
+    }
+}
+
+/// ACCEPT is as long to who shows a former key, and does not say what this side calls itself.
+#[test]
+fn the_length_of_an_answer_does_not_tell_which_key_it_was() {
+    let mut lengths = Vec::new();
+    for policy in [Fixed::group(9), Fixed { former: vec![[9; 32]], ..Fixed::group(8) }] {
+        let policy = Fixed { name: Some("gateway in the pump house".into()), ..policy };
+        let mut pair = Pair::new(&config(1, Fixed::group(9)), &config(2, policy));
+        pair.run(&mut |to_passive, bytes| {
+            if !to_passive && bytes[1] == 2 {
+                lengths.push(bytes.len());
+            }
+            bytes.to_vec()
+        });
+    }
+    assert_eq!(lengths[0], lengths[1]);
+}

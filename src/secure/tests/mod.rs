@@ -16,6 +16,8 @@ use crate::time::Instant;
 /// A policy of fixed answers.
 pub(super) struct Fixed {
     pub group: Option<[u8; 32]>,
+    pub former: Vec<[u8; 32]>,
+    pub name: Option<String>,
     pub paired: Vec<PeerId>,
     pub strangers: bool,
     pub denied: Vec<PeerId>,
@@ -27,7 +29,14 @@ impl Fixed {
     }
 
     pub fn alone() -> Fixed {
-        Fixed { group: None, paired: Vec::new(), strangers: false, denied: Vec::new() }
+        Fixed {
+            group: None,
+            former: Vec::new(),
+            name: None,
+            paired: Vec::new(),
+            strangers: false,
+            denied: Vec::new(),
+        }
     }
 
     pub fn open() -> Fixed {
@@ -43,6 +52,14 @@ impl Fixed {
 impl PeerPolicy for Fixed {
     fn group_psk(&self) -> Option<Psk> {
         self.group.map(Psk)
+    }
+
+    fn own_name(&self) -> Option<String> {
+        self.name.clone()
+    }
+
+    fn former_psks(&self) -> Vec<Psk> {
+        self.former.iter().copied().map(Psk).collect()
     }
 
     fn paired(&self) -> Vec<PeerId> {
@@ -91,6 +108,7 @@ pub(super) fn passive(config: &SecureConfig) -> SecureSession {
 pub(super) struct Outcome {
     pub established: Option<Established>,
     pub data: Vec<u8>,
+    pub group: Vec<Bytes>,
     pub ended: bool,
     pub error: Option<SecureError>,
     pub resume_keys: usize,
@@ -108,6 +126,7 @@ impl Outcome {
                     assert!(self.established.is_some(), "data of a peer that is not known");
                     self.data.extend_from_slice(&data);
                 }
+                SecureEvent::Group(content) => self.group.push(content),
                 SecureEvent::Ended => self.ended = true,
                 SecureEvent::ResumeKey => self.resume_keys += 1,
                 SecureEvent::ResumeConfirmed => self.confirmed += 1,

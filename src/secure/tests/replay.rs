@@ -38,7 +38,7 @@ fn answers(config: &SecureConfig, entropy: u8, messages: &[Vec<u8>]) -> Vec<(Vec
 
 fn fixed(group: Option<u8>, paired: &[u8], strangers: bool) -> Fixed {
     let ids = paired.iter().map(|n| identity(*n).id()).collect();
-    Fixed { group: group.map(|key| [key; 32]), paired: ids, strangers, denied: Vec::new() }
+    Fixed { group: group.map(|key| [key; 32]), paired: ids, strangers, ..Fixed::alone() }
 }
 
 #[test]
@@ -57,6 +57,8 @@ fn a_repeated_offer_is_the_same_to_member_partner_and_stranger() {
             ("a paired device", fixed(None, &[1], false)),
             ("one with many", fixed(Some(8), &(40..72).collect::<Vec<_>>(), false)),
             ("another group", fixed(Some(8), &[], false)),
+            ("one that knows it as a former secret", Fixed { former: vec![[9; 32]], ..Fixed::group(8) }),
+            ("one of four other former secrets", Fixed { former: vec![[7; 32]; 4], ..Fixed::group(8) }),
             ("nobody's", fixed(None, &[], false)),
             ("one that lets strangers in", fixed(None, &[], true)),
         ];
@@ -82,6 +84,7 @@ fn an_offer_does_not_tell_how_many_keys_there_are() {
         fixed(Some(9), &(3..40).collect::<Vec<_>>(), true),
         fixed(None, &[3], false),
         fixed(None, &[], true),
+        Fixed { former: vec![[7; 32]; 4], ..fixed(Some(9), &(3..40).collect::<Vec<_>>(), true) },
     ] {
         let a = config(1, policy);
         let mut session = active(&a);

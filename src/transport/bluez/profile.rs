@@ -107,6 +107,11 @@ pub trait AdvertCodec: Send + Sync {
         None
     }
 
+    /// Whether states are written by turns for different readers, so that each has to be there for a short time only.
+    fn takes_turns(&self) -> bool {
+        false
+    }
+
     /// Whether it may be worth connecting to a neighbour with this state that nobody named.
     fn may_be_ours(&self, _state: &AdvertBytes) -> bool {
         true

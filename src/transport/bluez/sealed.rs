@@ -8,6 +8,11 @@ use crate::secure::Identity;
 use crate::secure::advert::SEALED;
 use crate::secure::trust::{AdvertResolver, Resolved, Trust};
 
+/// Bit of a change, of 24, that differs where an advert is made for members with a former secret of the group.
+const FORMER_CHANGE: u32 = 1 << 23;
+/// Bit of a device's tag, beyond its 24, where the advert was under a former secret.
+const FORMER_DEVICE: u32 = 1 << 31;
+
 /// Reads no state: finds the devices that wait to be paired.
 #[derive(Clone, Copy, Debug)]
 pub struct PairingAdvert;
@@ -63,12 +68,17 @@ impl AdvertCodec for SealedAdvert {
             return PlainAdvert { group: 0, device }.write(change);
         }
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
-        self.trust.advert_key(&self.identity).seal(&self.identity.id(), change, nonce)
+        let (key, is_former) = self.trust.advert_key(&self.identity, usize::from(nonce));
+        // Who has the former secret alone has nothing to fetch that it knows of, and is to come all the same.
+        let change = if is_former { change ^ FORMER_CHANGE } else { change };
+        key.seal(&self.identity.id(), change, nonce)
     }
 
     fn read(&self, state: &AdvertBytes) -> Option<Sighting> {
-        if let Some(Resolved { opened, .. }) = self.resolve(state) {
-            return Some(Sighting { device: opened.device.0, change: opened.change });
+        if let Some(Resolved { opened, is_behind, .. }) = self.resolve(state) {
+            // Another device than the one that was synced with before its secret was a former one.
+            let device = if is_behind { opened.device.0 | FORMER_DEVICE } else { opened.device.0 };
+            return Some(Sighting { device, change: opened.change });
         }
         let told =
             AdvertState::decode(state).filter(|told| self.strangers && *told != AdvertState::PAIRING)?;
@@ -80,6 +90,10 @@ impl AdvertCodec for SealedAdvert {
         self.strangers
             || self.resolve(state).is_some()
             || (state[0] == SEALED && self.trust.knows_without_key())
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.trust.is_handing_over()
     }
 
     fn name(&self, state: &AdvertBytes) -> Option<String> {

@@ -288,13 +288,15 @@ impl Inner {
                                return Err(Failure::Secure(SecureError::Timeout { limit: config.timeout }));
                            }
                        }
-            shared.shake_hands(&mut inbound, None).await
+            let (established, mut news) = shared.shake_hands(&mut inbound, None).await?;
+            let established = shared.agree_on_group(established, group, &mut inbound, &mut news).await?;
+            Ok((established, news))
         }
         .await;
         match result {
-            Ok((established, data, ended)) => {
+            Ok((established, news)) => {
                 info!(label, peer = %established.peer, name = ?established.grant.name, via = ?established.via, "secure session established");
-                let ready = Ready { shared, inbound, data, ended, group };
+                let ready = Ready { shared, inbound, news };
                 let connection = Arc::new(SecureConnection::accepted(ready, established.clone()));
                 Ok(Accepted { connection, established, label: label.to_owned() })
             }

@@ -3,17 +3,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
 use super::access_rule;
-use super::shared::Shared;
+use super::handover;
+use super::shared::{News, RestsOn, Shared};
 use super::{Carrier, INBOUND_BYTES, SecureConnectionConfig};
 use crate::endpoint::AccessRule;
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use crate::secure::handover::Hearing;
 use crate::secure::{
-    Authentication, DirectionStats, Established, PeerPolicy, Psk, RefuseReason, SecureError, SecureSession,
+    Authentication, DirectionStats, Established, PeerPolicy, RefuseReason, SecureError, SecureSession,
 };
 
 /// A connection on which nothing is sent that the other side cannot prove to be entitled to read. Dropping it closes it.
@@ -39,10 +40,7 @@ pub(super) struct Ready {
     pub(super) shared: Arc<Shared>,
     pub(super) inbound: Inbound,
     /// What came with the end of the handshake.
-    pub(super) data: Vec<Bytes>,
-    pub(super) ended: bool,
-    /// The group's key that it was made with.
-    pub(super) group: Option<Psk>,
+    pub(super) news: News,
 }
 
 struct Open {
@@ -111,7 +109,9 @@ impl SecureConnection {
             .map_err(|error| config.messaging(&error))?;
         let shared = Shared::new(config.clone(), self.carrier.clone(), session);
         let shaken = shared.shake_hands(&mut inbound, None).await;
-        let (established, data, ended) = shaken.map_err(|failure| failure.to_messaging(config))?;
+        let (established, mut news) = shaken.map_err(|failure| failure.to_messaging(config))?;
+        let agreed = shared.agree_on_group(established, group, &mut inbound, &mut news).await;
+        let established = agreed.map_err(|failure| failure.to_messaging(config))?;
         info!(peer = %established.peer, name = ?established.grant.name, via = ?established.via, "secure session established");
         if let Some(check) = &config.check
             && let Err(lack) = check(&established)
@@ -121,7 +121,7 @@ impl SecureConnection {
             return Err(MessagingError::permanent(lack));
         }
         *self.established.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(established));
-        Ok(Ready { shared, inbound, data, ended, group })
+        Ok(Ready { shared, inbound, news })
     }
 
     fn start(&self, ready: Ready, connection: ReplicatorConnection) -> Result<(), MessagingError> {
@@ -129,11 +129,12 @@ impl SecureConnection {
         if !matches!(*stage, Stage::Opening) {
             return Err(MessagingError::recoverable("closed while connecting"));
         }
-        let Ready { shared, inbound, data, ended, group } = ready;
+        let Ready { shared, inbound, news } = ready;
         let established = self.peer();
-        let guard = Guard::new(Arc::clone(&self.config.policy), established, group);
+        let guard = Guard::new(Arc::clone(&shared), established.clone());
         let control = crate::task::spawn(control(Arc::clone(&shared), guard, connection.clone()));
-        let deliver = crate::task::spawn(deliver(Arc::clone(&shared), inbound, data, ended, connection));
+        let deliver =
+            crate::task::spawn(deliver(Arc::clone(&shared), inbound, established, news, connection));
         *stage = Stage::Open(Open { shared, tasks: [control, deliver] });
         Ok(())
     }
@@ -190,19 +191,36 @@ impl MessageEndpointConnection for SecureConnection {
 async fn deliver(
     shared: Arc<Shared>,
     mut inbound: Inbound,
-    data: Vec<Bytes>,
-    mut ended: bool,
+    established: Option<Arc<Established>>,
+    mut news: News,
     connection: ReplicatorConnection,
 ) {
-    for data in data {
-        connection.receive(Message::from_bytes(data)).await;
-    }
+    let mut hearing = Hearing::default();
+    let mut result = Ok(());
     loop {
-        if ended {
+        let heard =
+            handover::listen(&shared, established.as_deref(), &mut hearing, std::mem::take(&mut news.group))
+                .await;
+        if shared.session().has_output() {
+            shared.owes.notify_one();
+        }
+        for data in std::mem::take(&mut news.data) {
+            connection.receive(Message::from_bytes(data)).await;
+        }
+        if let Err(error) = &heard {
+            shared.session().fail(error);
+            shared.flush_last_word().await;
+        }
+        if let Err(error) = result.and(heard) {
+            debug!(%error, "secure session failed");
+            return connection.close(Some(shared.config.messaging(&error)));
+        }
+        if news.ended {
             return connection.close(None);
         }
         let deadline = shared.session().poll_at();
-        let (result, news) = tokio::select! {
+        let more;
+        (result, more) = tokio::select! {
         biased;
                    message = inbound.next() => match message {
                        Some(message) => shared.act(|session| session.handle_bytes(message.as_slice())),
@@ -213,17 +231,7 @@ async fn deliver(
                        shared.act(|session| session.handle_timeout(now))
                    }
                };
-        if shared.session().has_output() {
-            shared.owes.notify_one();
-        }
-        for data in news.data {
-            connection.receive(Message::from_bytes(data)).await;
-        }
-        if let Err(error) = result {
-            debug!(%error, "secure session failed");
-            return connection.close(Some(shared.config.messaging(&error)));
-        }
-        ended |= news.ended;
+        news.add(more);
     }
 }
 
@@ -240,23 +248,34 @@ fn end_of(shared: &Shared, inbound: &Inbound) -> MessagingError {
 
 /// What an open connection rests on.
 struct Guard {
-    policy: Arc<dyn PeerPolicy>,
+    shared: Arc<Shared>,
     established: Option<Arc<Established>>,
-    group: Option<Psk>,
 }
 
 impl Guard {
-    fn new(policy: Arc<dyn PeerPolicy>, established: Option<Arc<Established>>, group: Option<Psk>) -> Guard {
+    fn new(shared: Arc<Shared>, established: Option<Arc<Established>>) -> Guard {
+        let policy = &shared.config.policy;
         if let Some(established) = &established {
             policy.came(&established.peer, established.via);
+            if let (Authentication::Group, RestsOn::Group(Some(psk))) = (established.via, shared.rests_on()) {
+                policy.has_key(&established.peer, &psk);
+            }
         }
-        Guard { policy, established, group }
+        Guard { shared, established }
+    }
+
+    fn policy(&self) -> &dyn PeerPolicy {
+        &*self.shared.config.policy
     }
 
     fn holds(&self) -> bool {
         let Some(established) = &self.established else { return false };
-        let answer = self.policy.admit(&established.peer, established.via);
-        let group = established.via != Authentication::Group || self.policy.group_psk() == self.group;
+        let answer = self.policy().admit(&established.peer, established.via);
+        let group = established.via != Authentication::Group
+            || match self.shared.rests_on() {
+                RestsOn::Group(psk) => self.policy().group_psk() == psk,
+                RestsOn::Changing => true,
+            };
         group && answer.is_ok_and(|grant| grant.permissions == established.grant.permissions)
     }
 }
@@ -264,7 +283,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(established) = &self.established {
-            self.policy.left(&established.peer, established.via);
+            self.policy().left(&established.peer, established.via);
         }
     }
 }
@@ -287,6 +306,11 @@ async fn control(shared: Arc<Shared>, guard: Guard, connection: ReplicatorConnec
                    changed = changes.changed(), if watched => {
                        // An error: nobody is left who could change anything.
                        watched = changed.is_ok();
+                       if !guard.holds() {
+                           return retire(&shared, &connection).await;
+                       }
+                   }
+                   () = shared.recheck.notified() => {
                        if !guard.holds() {
                            return retire(&shared, &connection).await;
                        }

@@ -11,6 +11,7 @@
 mod acceptor;
 pub mod bench;
 mod connection;
+mod handover;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use tracing::debug;
 use super::{Carrier, SecureConnectionConfig};
 use crate::endpoint::{Inbound, Message, MessagingError};
 use crate::link::ResumeProver;
-use crate::secure::{Established, SecureError, SecureEvent, SecureSession};
+use crate::secure::{Authentication, Established, Psk, SecureError, SecureEvent, SecureSession};
 
 pub(super) struct Shared {
     pub(super) config: SecureConnectionConfig,
@@ -19,6 +19,17 @@ pub(super) struct Shared {
     writer: tokio::sync::Mutex<bool>,
     /// The session has something to say that nobody waits for.
     pub(super) owes: Notify,
+    rests_on: Mutex<RestsOn>,
+    /// What the session rests on has changed: whether it may go on is to be asked again.
+    pub(super) recheck: Notify,
+}
+
+/// The group's key that a session with a member was made with, or has been handed over in it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum RestsOn {
+    Group(Option<Psk>),
+    /// A new one is just being stored.
+    Changing,
 }
 
 /// What events meant.
@@ -26,7 +37,19 @@ pub(super) struct Shared {
 pub(super) struct News {
     pub(super) established: Option<Box<Established>>,
     pub(super) data: Vec<Bytes>,
+    /// Of the epochs of the group.
+    pub(super) group: Vec<Bytes>,
     pub(super) ended: bool,
+}
+
+impl News {
+    /// More of it, later.
+    pub(super) fn add(&mut self, more: News) {
+        self.data.extend(more.data);
+        self.group.extend(more.group);
+        self.ended |= more.ended;
+        self.established = self.established.take().or(more.established);
+    }
 }
 
 impl Shared {
@@ -41,7 +64,19 @@ impl Shared {
             session: Mutex::new(session),
             writer: tokio::sync::Mutex::new(false),
             owes: Notify::new(),
+            rests_on: Mutex::new(RestsOn::Group(None)),
+            recheck: Notify::new(),
         })
+    }
+
+    /// What the session rests on; what it rested on before.
+    pub(super) fn set_rests_on(&self, now: RestsOn) -> RestsOn {
+        std::mem::replace(&mut *self.rests_on.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+
+    /// What the session rests on.
+    pub(super) fn rests_on(&self) -> RestsOn {
+        self.rests_on.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The session never panics on what a peer sends, and nothing else under this lock can leave it half changed.
@@ -58,6 +93,7 @@ impl Shared {
             match event {
                 SecureEvent::Established(established) => news.established = Some(established),
                 SecureEvent::Data(data) => news.data.push(data),
+                SecureEvent::Group(content) => news.group.push(content),
                 SecureEvent::Ended => news.ended = true,
                 SecureEvent::ResumeKey => self.set_prover(&session),
                 SecureEvent::ResumeConfirmed => {
@@ -74,6 +110,27 @@ impl Shared {
         if let (Carrier::Link(link), Some(key)) = (&self.carrier, session.resume_key()) {
             link.set_resume_prover(ResumeProver::new(key, SecureSession::resume_tag));
         }
+    }
+
+    /// The session rests on the key of the group that it was made with, or on the newest one, once a peer that has proven a
+    /// former one has that.
+    pub(super) async fn agree_on_group(
+        self: &Arc<Shared>,
+        established: Established,
+        group: Option<Psk>,
+        inbound: &mut Inbound,
+        news: &mut News,
+    ) -> Result<Established, Failure> {
+        if established.via != Authentication::FormerGroup {
+            self.set_rests_on(RestsOn::Group(group));
+            return Ok(established);
+        }
+        let given = super::handover::give(self, inbound, established, news).await;
+        if let Err(Failure::Secure(error)) = &given {
+            self.session().fail(error);
+            self.flush_last_word().await;
+        }
+        given
     }
 
     /// Sends what was sealed, in order. Whoever comes first sends for all.
@@ -111,7 +168,7 @@ impl Shared {
         &self,
         inbound: &mut Inbound,
         first: Option<Message>,
-    ) -> Result<(Established, Vec<Bytes>, bool), Failure> {
+    ) -> Result<(Established, News), Failure> {
         let mut arrived = first;
         loop {
             let result = match arrived.take() {
@@ -124,8 +181,9 @@ impl Shared {
                 return Err(Failure::Secure(error));
             }
             self.flush().await.map_err(Failure::Carrier)?;
-            if let Some(established) = news.established {
-                return Ok((*established, news.data, news.ended));
+            let mut news = news;
+            if let Some(established) = news.established.take() {
+                return Ok((*established, news));
             }
             let deadline = self.session().poll_at();
             tokio::select! {
@@ -162,7 +220,7 @@ impl Failure {
     }
 }
 
-fn ended_early(inbound: &Inbound) -> Failure {
+pub(super) fn ended_early(inbound: &Inbound) -> Failure {
     match inbound.closed() {
         Some(Some(error)) => Failure::Carrier(error),
         _ => {

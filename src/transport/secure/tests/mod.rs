@@ -2,6 +2,7 @@
 //! them can do.
 
 mod changes;
+mod epochs;
 mod pipes;
 mod radio;
 
