@@ -193,6 +193,34 @@ fn an_import_that_waits_for_its_input_is_ended_by_a_signal() {
     assert_eq!(ok(&db, &["db", "ls"]), "a\n");
 }
 
+/// It says what it has imported, and the same command again imports the rest.
+#[test]
+fn an_import_that_is_interrupted_says_what_it_has_saved() {
+    const RECORDS: usize = 200_000;
+    let (directory, db) = database();
+    let input = directory.path().join("input.ndjson");
+    let lines: String = (0..RECORDS).map(|n| format!("{{\"_id\":\"{n:06}\"}}\n")).collect();
+    std::fs::write(&input, lines).unwrap();
+    let input = input.to_str().unwrap();
+    let import = gattway(&db).args(["db", "import", input]).stderr(Stdio::piped()).spawn();
+    let mut import = Guard(import.unwrap());
+    let until = Instant::now() + PATIENCE;
+    while !db.exists() {
+        assert!(Instant::now() < until && import.0.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    import.signal("INT");
+    let mut said = String::new();
+    import.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(import.ended().code(), Some(130), "{said}");
+    let saved = ok(&db, &["db", "ls"]).lines().count();
+    assert!(saved > 0 && saved < RECORDS, "{saved} of them: {said}");
+    let thousands = format!("{},{:03} records before it were imported", saved / 1000, saved % 1000);
+    assert!(said.contains(&thousands) && said.contains("imports the rest"), "{saved}: {said}");
+    assert!(ok(&db, &["db", "import", input]).is_empty());
+    assert_eq!(ok(&db, &["db", "ls"]).lines().count(), RECORDS);
+}
+
 #[test]
 fn a_demo_that_is_ended_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ use crate::cli::documents::{Entry, EntryArgs, entry_of};
 use crate::cli::output::{Output, counted, thousands};
 use crate::cli::progress::Progress;
 use crate::cli::records::{self, Format, TypeArg};
+use crate::cli::runtime::Signals;
 use crate::cli::saving::{Refused, SavedKind, Saver};
 use crate::cli::store;
 use crate::cli::{CliError, Exit};
@@ -117,7 +118,9 @@ struct Summary {
 
 pub(super) fn run(path: &Path, args: &ImportArgs) -> Result<(), CliError> {
     args.entries.check()?;
-    let (db, Checked { inputs, total, lines }) = store::open_or_make_for(path, || check(args))?;
+    // Until then nothing was changed, and a signal may end it as it is.
+    let ready = || check(args).and_then(|checked| Ok((checked, Signals::listen()?)));
+    let (db, (Checked { inputs, total, lines }, signals)) = store::open_or_make_for(path, ready)?;
     let db = &db;
     let collection = if args.create_collection {
         store::create_collection(db, &args.collection.collection)?
@@ -132,6 +135,8 @@ pub(super) fn run(path: &Path, args: &ImportArgs) -> Result<(), CliError> {
         progress: Progress::start("importing", total, args.json),
         total,
         name: String::new(),
+        signals,
+        goes_on: args.entries.id_prefix.is_none(),
     };
     for (number, input) in inputs.iter().enumerate() {
         import.name = input.source.name();
@@ -159,6 +164,9 @@ struct Import {
     total: u64,
     /// The input that is being read.
     name: String,
+    signals: Signals,
+    /// Whether the same command again leaves what it has imported before as it is.
+    goes_on: bool,
 }
 
 impl Import {
@@ -167,6 +175,9 @@ impl Import {
         self.batch.push(entry);
         if self.batch.len() >= BATCH_DOCUMENTS || self.batch_bytes >= BATCH_LINES_BYTES_HINT {
             self.write()?;
+            if self.signals.is_told() {
+                return Err(CliError::new(Exit::Interrupted, "interrupted"));
+            }
         }
         Ok(())
     }
@@ -201,7 +212,13 @@ impl Import {
             0 => "; nothing was imported".to_owned(),
             n => format!("; {} before it were imported", counted(n, "record")),
         };
-        error.context(&format!("{}: ", self.name), &after)
+        let error = error.context(&format!("{}: ", self.name), &after);
+        match self.summary.records {
+            1.. if self.goes_on && self.signals.is_told() => {
+                error.help("the same command again imports the rest: what is there already stays as it is")
+            }
+            _ => error,
+        }
     }
 
     fn finish(self, json: bool) -> Result<(), CliError> {
