@@ -32,7 +32,7 @@ pub struct LinkConfig {
     pub keep_alive: Option<Duration>,
     /// The connection counts as dead when nothing arrived for this long though the peer was asked.
     pub dead_after: Duration,
-    /// How long an acknowledgement may wait for data to ride on. The peer adds the same to its patience.
+    /// How long an acknowledgement may wait for data to ride on. The peer adds the same to its retransmission timeout.
     pub ack_delay: Duration,
     /// An acknowledgement is due after this many data packets, at the latest; sooner where buffers are small.
     pub ack_every_packets: u8,

@@ -9,7 +9,7 @@ use super::timers::Timer;
 use crate::time::Instant;
 
 /// Connections in a row without any acknowledgement that a session survives.
-const FRUITLESS_MAX: u32 = 4;
+const ATTEMPTS_WITHOUT_ACK_MAX: u32 = 4;
 
 impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// The connection is of no use any more; the session waits for another, if there is one to wait for.
@@ -25,9 +25,9 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             });
         }
         if matches!(cause, SuspendCause::Unacknowledged(_)) {
-            self.fruitless += 1;
-            if self.fruitless >= FRUITLESS_MAX {
-                return self.fail(LinkError::NoProgress { attempts: self.fruitless });
+            self.attempts_without_ack += 1;
+            if self.attempts_without_ack >= ATTEMPTS_WITHOUT_ACK_MAX {
+                return self.fail(LinkError::NoProgress { attempts: self.attempts_without_ack });
             }
         }
         self.timers.stop_connection();

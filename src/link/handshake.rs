@@ -70,8 +70,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 
     fn say_bytes(&mut self, kind: Kind, bytes: MessageBytes) {
         self.outbox.put(kind, bytes);
-        self.pulse.control_repeats = 0;
-        self.pulse.control_sent = None;
+        self.liveness.control_repeats = 0;
+        self.liveness.control_sent = None;
         self.timers.stop(Timer::Control);
     }
 
@@ -327,7 +327,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         self.note_acknowledged(newly);
         self.receive.begin(payload, credit, self.ack_every(payload, peer));
         self.transport.size = size.bytes();
-        self.pulse.peer_delay = Duration::from_millis(peer.ack_delay_ms.into()).min(PEER_ACK_DELAY_MAX);
+        self.liveness.peer_delay = Duration::from_millis(peer.ack_delay_ms.into()).min(PEER_ACK_DELAY_MAX);
         Ok(())
     }
 
@@ -341,7 +341,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 
     /// The handshake is the first measurement of the round trip, unless something of it was repeated.
     fn measure_control(&mut self, now: Instant) {
-        if let (Some(sent), 0) = (self.pulse.control_sent, self.pulse.control_repeats) {
+        if let (Some(sent), 0) = (self.liveness.control_sent, self.liveness.control_repeats) {
             self.round_trip.sample(now.since(sent));
         }
     }

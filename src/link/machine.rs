@@ -44,9 +44,9 @@ pub struct Link<const TX: usize, const RX: usize> {
     pub(super) receive: ReceiveWindow<RX>,
     pub(super) round_trip: RoundTrip,
     pub(super) timers: Timers,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     /// Connections in a row on which nothing was acknowledged.
-    pub(super) fruitless: u32,
+    pub(super) attempts_without_ack: u32,
     pub(super) events: Deque<LinkEvent, EVENTS_MAX>,
     pub(super) readable_event: bool,
     pub(super) writable_event: bool,
@@ -126,7 +126,7 @@ pub(super) struct Transport {
 
 /// Signs of life, and of trouble, of one connection.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     /// When the last packet arrived.
     pub(super) heard: Instant,
     /// The peer is to be asked for an acknowledgement.
@@ -175,8 +175,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             receive: ReceiveWindow::new(),
             round_trip: RoundTrip::default(),
             timers: Timers::default(),
-            pulse: Pulse::default(),
-            fruitless: 0,
+            liveness: Liveness::default(),
+            attempts_without_ack: 0,
             events: Deque::new(),
             readable_event: false,
             writable_event: false,
@@ -201,7 +201,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         self.transport = Transport { own: Some(own), size: own.bytes() };
         self.inbox.clear();
         self.round_trip = RoundTrip::default();
-        self.pulse = Pulse { heard: now, ..Pulse::default() };
+        self.liveness = Liveness { heard: now, ..Liveness::default() };
         self.timers.set(Timer::Handshake, now + self.config.handshake_timeout);
         match self.role {
             LinkRole::Central => self.greet(),

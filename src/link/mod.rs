@@ -17,7 +17,6 @@
 //! No method blocks, allocates or does more work than one window of packets asks for.
 
 mod config;
-mod contender;
 mod control;
 mod ending;
 mod error;
@@ -34,6 +33,7 @@ mod ring;
 mod round_trip;
 mod send;
 mod sequence;
+mod takeover;
 mod timers;
 mod traffic;
 
@@ -44,7 +44,6 @@ pub use config::{
     LinkConfig, PACKETS_IN_FLIGHT_MAX, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, VERSION_MAX, VERSION_MIN,
     WINDOW_BYTES_MAX,
 };
-pub use contender::{Contender, Contest};
 pub use error::LinkError;
 pub use event::{
     CloseReason, LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, RefuseReason, SessionId, SuspendCause,
@@ -57,3 +56,4 @@ pub use mtu::{
 pub use prover::{
     LinkSeed, PROOF_BYTES, PROVER_KEY_BYTES, ResumeProver, SESSION_ORIGIN_BYTES, SessionOrigin,
 };
+pub use takeover::{Takeover, TakeoverState};

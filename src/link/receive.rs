@@ -232,7 +232,7 @@ impl<const N: usize> ReceiveWindow<N> {
     }
 
     /// The number to put on a data packet, which acknowledges with it as far as that goes.
-    pub(super) fn ride(&mut self) -> Sequence {
+    pub(super) fn piggyback_ack(&mut self) -> Sequence {
         if self.number_suffices() {
             self.due = AckDue::Never;
             self.unacknowledged = 0;

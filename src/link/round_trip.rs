@@ -1,4 +1,4 @@
-//! The round-trip time of a connection, and the patience that follows from it.
+//! The round-trip time of a connection, and the retransmission timeout (RTO) that follows from it.
 //!
 //! Smoothing as in RFC 6298; the smallest sample is kept as well, to tell an answer to a repeated packet from a late one to
 //! the first. Patience has a floor that suits connection intervals: at 400 ms a round trip is 400 to 800 ms, but the
@@ -8,11 +8,11 @@ use core::time::Duration;
 
 /// Patience before anything was measured. At intervals of more than 250 ms a greeting may be repeated needlessly, which
 /// costs one packet; at the usual 30 to 50 ms a lost one is soon made good.
-const PATIENCE_INITIAL: Duration = Duration::from_millis(500);
+const RTO_INITIAL: Duration = Duration::from_millis(500);
 /// Patience is at least this: a few intervals of 30 to 50 ms, so that one missed connection event costs nothing.
-const PATIENCE_MIN: Duration = Duration::from_millis(100);
+const RTO_MIN: Duration = Duration::from_millis(100);
 /// Patience is at most this, however often it was doubled.
-const PATIENCE_MAX: Duration = Duration::from_secs(8);
+const RTO_MAX: Duration = Duration::from_secs(8);
 /// The variance term is at least this: the granularity of hosts' timers.
 const VARIANCE_MIN: Duration = Duration::from_millis(10);
 /// Gives time that a late packet has on top of the round trip before it counts as lost: an eighth, as in RFC 9002, 6.1.2.
@@ -62,18 +62,18 @@ impl RoundTrip {
 
     /// How long to wait for an answer before asking again, the `doubled`th time; `peer_delay` is how long the peer may hold
     /// its answer back.
-    pub(super) fn patience(&self, peer_delay: Duration, doubled: u8) -> Duration {
+    pub(super) fn rto(&self, peer_delay: Duration, doubled: u8) -> Duration {
         let once = if self.is_empty() {
-            PATIENCE_INITIAL
+            RTO_INITIAL
         } else {
-            (self.smoothed + (self.variance * 4).max(VARIANCE_MIN) + peer_delay).max(PATIENCE_MIN)
+            (self.smoothed + (self.variance * 4).max(VARIANCE_MIN) + peer_delay).max(RTO_MIN)
         };
-        once.saturating_mul(1 << u32::from(doubled).min(16)).min(PATIENCE_MAX)
+        once.saturating_mul(1 << u32::from(doubled).min(16)).min(RTO_MAX)
     }
 
     /// After this time a packet that others have overtaken counts as lost. The peer's delay is in it because a gap that
     /// closes at once is told of only that much later.
-    pub(super) fn late(&self, peer_delay: Duration) -> Duration {
+    pub(super) fn reorder_window(&self, peer_delay: Duration) -> Duration {
         let round_trip = self.recent();
         round_trip + round_trip / (1 << LATE_SHIFT) + peer_delay.max(VARIANCE_MIN)
     }
@@ -84,22 +84,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_follows_the_measurements_and_is_bounded() {
+    fn rto_follows_the_measurements_and_is_bounded() {
         let mut round_trip = RoundTrip::default();
-        assert_eq!(round_trip.patience(Duration::ZERO, 0), PATIENCE_INITIAL);
+        assert_eq!(round_trip.rto(Duration::ZERO, 0), RTO_INITIAL);
         for _ in 0..50 {
             round_trip.sample(Duration::from_millis(8));
         }
-        assert_eq!(round_trip.patience(Duration::ZERO, 0), PATIENCE_MIN);
+        assert_eq!(round_trip.rto(Duration::ZERO, 0), RTO_MIN);
         for _ in 0..50 {
             round_trip.sample(Duration::from_millis(800));
         }
-        let patience = round_trip.patience(Duration::from_millis(40), 0);
-        assert!(
-            patience > Duration::from_millis(840) && patience < Duration::from_millis(1000),
-            "{patience:?}"
-        );
-        assert_eq!(round_trip.patience(Duration::ZERO, 255), PATIENCE_MAX);
+        let rto = round_trip.rto(Duration::from_millis(40), 0);
+        assert!(rto > Duration::from_millis(840) && rto < Duration::from_millis(1000), "{rto:?}");
+        assert_eq!(round_trip.rto(Duration::ZERO, 255), RTO_MAX);
         assert_eq!(round_trip.smallest(), Duration::from_millis(8));
     }
 }

@@ -20,7 +20,7 @@ const REORDER_PACKETS_MAX: u16 = 64;
 
 /// What is known of a packet that is not acknowledged in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum PacketState {
     InFlight,
     /// Arrived, ahead of another.
     Arrived,
@@ -36,7 +36,7 @@ struct Sent {
     order: u64,
     at: Instant,
     length: u16,
-    fate: Fate,
+    state: PacketState,
     repeated: bool,
     /// Taken for lost by the probe timer, and not because it was overtaken.
     probed: bool,
@@ -47,7 +47,7 @@ const NEVER: Sent = Sent {
     order: 0,
     at: Instant::ZERO,
     length: 0,
-    fate: Fate::Arrived,
+    state: PacketState::Arrived,
     repeated: false,
     probed: false,
 };
@@ -230,12 +230,13 @@ impl<const N: usize> SendWindow<N> {
         self.order += 1;
         self.in_flight += 1;
         let sent = &mut self.packets[outgoing.sequence.slot()];
-        (sent.order, sent.at, sent.fate) = (self.order, now, Fate::InFlight);
+        (sent.order, sent.at, sent.state) = (self.order, now, PacketState::InFlight);
         Some(outgoing)
     }
 
     fn repeat_lost(&mut self) -> Option<Outgoing> {
-        let sequence = self.sequences().find(|sequence| self.packets[sequence.slot()].fate == Fate::Lost)?;
+        let sequence =
+            self.sequences().find(|sequence| self.packets[sequence.slot()].state == PacketState::Lost)?;
         self.lost -= 1;
         let sent = &mut self.packets[sequence.slot()];
         sent.repeated = true;
@@ -327,14 +328,14 @@ impl<const N: usize> SendWindow<N> {
         outcome: &mut AckOutcome,
     ) {
         let sent = &mut self.packets[sequence.slot()];
-        match sent.fate {
-            Fate::Arrived => return,
-            Fate::InFlight => self.in_flight -= 1,
-            Fate::Lost => self.lost -= 1,
+        match sent.state {
+            PacketState::Arrived => return,
+            PacketState::InFlight => self.in_flight -= 1,
+            PacketState::Lost => self.lost -= 1,
         }
         let is_last = if sent.repeated {
             let since = now.since(sent.at);
-            sent.fate == Fate::InFlight
+            sent.state == PacketState::InFlight
                 && since >= round_trip.smallest()
                 && (!sent.probed
                     || sent.order <= self.arrived_order + u64::from(REORDER_PACKETS_MIN)
@@ -346,17 +347,17 @@ impl<const N: usize> SendWindow<N> {
             self.arrived_order = self.arrived_order.max(sent.order);
         }
         // One that counted as lost may have arrived long before this tells it.
-        let measures = !sent.repeated && sent.fate == Fate::InFlight;
+        let measures = !sent.repeated && sent.state == PacketState::InFlight;
         if measures && newest.is_none_or(|(order, _)| sent.order > order) {
             *newest = Some((sent.order, sent.at));
         }
-        if (sent.fate == Fate::Lost || !is_last) && !sent.probed {
+        if (sent.state == PacketState::Lost || !is_last) && !sent.probed {
             // It was overtaken and only late: be more patient from now on.
             self.reorder_threshold = (self.reorder_threshold * 2).min(REORDER_PACKETS_MAX);
         }
         outcome.needless += u16::from(!is_last);
         outcome.packets += 1;
-        sent.fate = Fate::Arrived;
+        sent.state = PacketState::Arrived;
     }
 
     /// Takes the low bits of the offset up to which the peer takes bytes; tells whether that is more than before.
@@ -378,22 +379,22 @@ impl<const N: usize> SendWindow<N> {
         Ok(growth > 0)
     }
 
-    /// Marks as lost what was overtaken by enough others, or was overtaken and sent `late` ago; tells when the next packet
+    /// Marks as lost what was overtaken by enough others, or was overtaken and sent `reorder_window` ago; tells when the next packet
     /// counts as too late.
-    pub(super) fn detect_losses(&mut self, now: Instant, late: Duration) -> Option<Instant> {
+    pub(super) fn detect_losses(&mut self, now: Instant, reorder_window: Duration) -> Option<Instant> {
         let mut next = None;
         for sequence in self.sequences() {
             let sent = &mut self.packets[sequence.slot()];
-            if sent.fate != Fate::InFlight || sent.order > self.arrived_order {
+            if sent.state != PacketState::InFlight || sent.order > self.arrived_order {
                 continue;
             }
-            let late_at = sent.at + late;
-            if self.arrived_order - sent.order >= u64::from(self.reorder_threshold) || late_at <= now {
-                (sent.fate, sent.probed) = (Fate::Lost, false);
+            let reorder_until = sent.at + reorder_window;
+            if self.arrived_order - sent.order >= u64::from(self.reorder_threshold) || reorder_until <= now {
+                (sent.state, sent.probed) = (PacketState::Lost, false);
                 self.in_flight -= 1;
                 self.lost += 1;
-            } else if next.is_none_or(|next| late_at < next) {
-                next = Some(late_at);
+            } else if next.is_none_or(|next| reorder_until < next) {
+                next = Some(reorder_until);
             }
         }
         next
@@ -402,10 +403,11 @@ impl<const N: usize> SendWindow<N> {
     /// Marks the oldest packet in flight as lost, so that it goes again and provokes an acknowledgement. `false` when
     /// nothing is in flight.
     pub(super) fn probe(&mut self) -> bool {
-        let oldest = self.sequences().find(|sequence| self.packets[sequence.slot()].fate == Fate::InFlight);
+        let oldest =
+            self.sequences().find(|sequence| self.packets[sequence.slot()].state == PacketState::InFlight);
         let Some(sequence) = oldest else { return false };
         let sent = &mut self.packets[sequence.slot()];
-        (sent.fate, sent.probed) = (Fate::Lost, true);
+        (sent.state, sent.probed) = (PacketState::Lost, true);
         self.in_flight -= 1;
         self.lost += 1;
         true

@@ -32,7 +32,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             Ok(packet) => packet,
             Err(error) => return self.on_unreadable(bytes, error),
         };
-        self.pulse.damaged = 0;
+        self.liveness.damaged = 0;
         if let Packet::Control { kind, piece, length, chunk } = packet {
             self.heard(now);
             return match self.inbox.take(kind, piece, length, chunk)? {
@@ -73,8 +73,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             (_, PacketError::Kind { first }) if !shaking => Err(LinkError::UnknownPacket { first }),
             (_, error) => {
                 self.stats.damaged += 1;
-                self.pulse.damaged += 1;
-                let (count, actual) = (self.pulse.damaged, bytes.len());
+                self.liveness.damaged += 1;
+                let (count, actual) = (self.liveness.damaged, bytes.len());
                 let expected =
                     if let PacketError::Length { expected, .. } = error { expected } else { MAGIC.len() };
                 if count < DAMAGED_MAX { Ok(()) } else { Err(LinkError::Damaged { count, expected, actual }) }
@@ -85,14 +85,14 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// Central: what comes before the WELCOME may be the rest of an earlier connection.
     fn on_stray(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         self.stats.ignored += 1;
-        if self.pulse.strays == 0 {
-            self.pulse.stray_first = bytes.first().copied().unwrap_or_default();
+        if self.liveness.strays == 0 {
+            self.liveness.stray_first = bytes.first().copied().unwrap_or_default();
         }
-        self.pulse.strays += 1;
-        if self.pulse.strays < STRAYS_MAX {
+        self.liveness.strays += 1;
+        if self.liveness.strays < STRAYS_MAX {
             Ok(())
         } else {
-            Err(LinkError::NotOurs { first: self.pulse.stray_first })
+            Err(LinkError::NotOurs { first: self.liveness.stray_first })
         }
     }
 
@@ -145,7 +145,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         self.stats.acks_received += 1;
         let outcome = self.send.take_ack(now, ack.next, ack.bitmap, &mut self.round_trip)?;
         if self.send.take_credit(ack.credit)? {
-            self.pulse.credit_asks = 0;
+            self.liveness.credit_asks = 0;
         }
         if ack.answer == Answer::AtOnce {
             self.receive.make_due();
@@ -157,8 +157,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// The peer has told of packets that arrived.
     fn acknowledged(&mut self, now: Instant, outcome: AckOutcome) {
         if outcome.packets > 0 {
-            self.pulse.probes = 0;
-            self.fruitless = 0;
+            self.liveness.probes = 0;
+            self.attempts_without_ack = 0;
             self.detect_losses(now);
             self.timers.stop(Timer::Probe);
         }
@@ -176,7 +176,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     }
 
     fn detect_losses(&mut self, now: Instant) {
-        match self.send.detect_losses(now, self.round_trip.late(self.pulse.peer_delay)) {
+        match self.send.detect_losses(now, self.round_trip.reorder_window(self.liveness.peer_delay)) {
             Some(next) => self.timers.set(Timer::Late, next),
             None => self.timers.stop(Timer::Late),
         }
@@ -185,20 +185,20 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// Keeps the probe timer running while something is awaited from the peer.
     fn watch(&mut self, now: Instant) {
         let doubled = if self.send.in_flight() > 0 {
-            self.pulse.probes
+            self.liveness.probes
         } else if self.send.waits_for_credit() {
-            self.pulse.credit_asks
+            self.liveness.credit_asks
         } else {
             return self.timers.stop(Timer::Probe);
         };
         if !self.timers.is_set(Timer::Probe) {
-            self.timers.set(Timer::Probe, now + self.round_trip.patience(self.pulse.peer_delay, doubled));
+            self.timers.set(Timer::Probe, now + self.round_trip.rto(self.liveness.peer_delay, doubled));
         }
     }
 
     /// A sign of life.
     pub(super) fn heard(&mut self, now: Instant) {
-        self.pulse.heard = now;
+        self.liveness.heard = now;
         if let (Phase::Established { .. }, Some(interval)) = (&self.phase, self.config.keep_alive) {
             // The peripheral asks a little later, so that the two do not ask each other at the same time.
             let later =
@@ -221,7 +221,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         }
         let due = self.receive.due() == AckDue::Now;
         let ready = self.send.is_ready();
-        if self.pulse.ask || (due && !(ready && self.receive.number_suffices())) {
+        if self.liveness.ask || (due && !(ready && self.receive.number_suffices())) {
             return Some(self.emit_ack(out));
         }
         match self.send.poll(now) {
@@ -241,7 +241,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         self.outbox.is_pending()
             || self.closing.is_some()
             || matches!(self.phase, Phase::Established { .. })
-                && (self.pulse.ask
+                && (self.liveness.ask
                     || self.receive.due() == AckDue::Now
                     || self.send.is_ready()
                     || awaits_credit())
@@ -252,7 +252,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         if self.outbox.is_pending() {
             return;
         }
-        self.pulse.control_sent.get_or_insert(now);
+        self.liveness.control_sent.get_or_insert(now);
         let awaits = match self.phase {
             Phase::Greeting { .. } => true,
             Phase::Established { confirmation: Confirmation::Awaited { .. }, .. } => true,
@@ -260,15 +260,15 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             _ => false,
         };
         if awaits {
-            let patience = self.round_trip.patience(self.pulse.peer_delay, self.pulse.control_repeats);
-            self.timers.set(Timer::Control, now + patience);
+            let rto = self.round_trip.rto(self.liveness.peer_delay, self.liveness.control_repeats);
+            self.timers.set(Timer::Control, now + rto);
         }
     }
 
     fn emit_ack(&mut self, out: &mut [u8]) -> usize {
         let room = (self.transport.size - ACK_HEADER_BYTES).min(BITMAP_BYTES_MAX);
         let (credit, bitmap, used) = self.receive.acknowledge(room);
-        let answer = if core::mem::take(&mut self.pulse.ask) { Answer::AtOnce } else { Answer::None };
+        let answer = if core::mem::take(&mut self.liveness.ask) { Answer::AtOnce } else { Answer::None };
         let ack = Ack { answer, next: self.receive.next(), credit, bitmap: &bitmap[..used] };
         self.timers.stop(Timer::Ack);
         self.stats.acks_sent += 1;
@@ -276,7 +276,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     }
 
     fn emit_data(&mut self, now: Instant, outgoing: &Outgoing, out: &mut [u8]) -> usize {
-        let ack = self.receive.ride();
+        let ack = self.receive.piggyback_ack();
         if self.receive.due() == AckDue::Never {
             self.timers.stop(Timer::Ack);
         }
@@ -304,7 +304,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             Timer::Handshake => self.handshake_expired(now),
             Timer::Dead => self.suspend(now, SuspendCause::PeerSilent(self.config.dead_after)),
             Timer::Control => {
-                self.pulse.control_repeats = self.pulse.control_repeats.saturating_add(1);
+                self.liveness.control_repeats = self.liveness.control_repeats.saturating_add(1);
                 self.outbox.again();
             }
             Timer::Late => {
@@ -314,7 +314,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             Timer::Probe => self.probe(now),
             Timer::Ack => self.receive.make_due(),
             Timer::KeepAlive => {
-                self.pulse.ask = true;
+                self.liveness.ask = true;
                 if let Some(interval) = self.config.keep_alive {
                     self.timers.set(Timer::KeepAlive, now + interval);
                 }
@@ -323,8 +323,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     }
 
     fn handshake_expired(&mut self, now: Instant) {
-        let error = if self.pulse.strays > 0 {
-            LinkError::NotOurs { first: self.pulse.stray_first }
+        let error = if self.liveness.strays > 0 {
+            LinkError::NotOurs { first: self.liveness.stray_first }
         } else {
             LinkError::HandshakeTimeout { limit_ms: self.config.handshake_timeout.as_millis() as u64 }
         };
@@ -334,17 +334,17 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// No acknowledgement came: sends the oldest packet again, or asks for credit.
     fn probe(&mut self, now: Instant) {
         if self.send.in_flight() > 0 {
-            self.pulse.probes += 1;
-            if self.pulse.probes > self.config.retries_max {
+            self.liveness.probes += 1;
+            if self.liveness.probes > self.config.retries_max {
                 return self.suspend(now, SuspendCause::Unacknowledged(self.config.retries_max.into()));
             }
             self.send.probe();
         } else if self.send.waits_for_credit() {
-            if now.since(self.pulse.heard) >= self.config.dead_after {
+            if now.since(self.liveness.heard) >= self.config.dead_after {
                 return self.suspend(now, SuspendCause::PeerSilent(self.config.dead_after));
             }
-            self.pulse.credit_asks = self.pulse.credit_asks.saturating_add(1);
-            self.pulse.ask = true;
+            self.liveness.credit_asks = self.liveness.credit_asks.saturating_add(1);
+            self.liveness.ask = true;
         }
         self.watch(now);
     }

@@ -15,7 +15,8 @@ fn last(pair: &Pair, end: usize) -> LinkEvent {
 #[test]
 fn closing_flushes_first_and_tells_the_reason() {
     for (closer, other) in [(CENTRAL, PERIPHERAL), (PERIPHERAL, CENTRAL)] {
-        let lossy = Faults { loss: 100, late: 200, jitter: Duration::from_millis(50), ..Faults::NONE };
+        let lossy =
+            Faults { loss: 100, reorder_window: 200, jitter: Duration::from_millis(50), ..Faults::NONE };
         let mut pair = Pair::<65536, 65536>::new(1, lossy, 244);
         pair.establish();
         pair.ends[closer].to_write = 30_000;
@@ -23,7 +24,7 @@ fn closing_flushes_first_and_tells_the_reason() {
         assert_eq!(pair.ends[closer].written, 30_000);
         pair.close(closer, REASON);
         assert_eq!(pair.ends[closer].link.state(), LinkState::Closing);
-        assert_eq!(pair.ends[closer].link.write(b"too late"), 0);
+        assert_eq!(pair.ends[closer].link.write(b"too reorder_window"), 0);
         pair.run_until(LIMIT, "closed", |pair| pair.both(LinkState::Closed));
         assert_eq!(pair.ends[other].read, 30_000);
         assert_eq!(last(&pair, closer), LinkEvent::Closed { reason: REASON, by_peer: false });

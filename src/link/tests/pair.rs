@@ -49,7 +49,7 @@ pub struct Faults {
     pub truncate: u32,
     pub grow: u32,
     /// A packet of this share is late by up to `jitter`, and so overtaken.
-    pub late: u32,
+    pub reorder_window: u32,
     pub jitter: Duration,
     pub latency: Duration,
     /// Time that a packet occupies the channel.
@@ -64,7 +64,7 @@ impl Faults {
         duplicate: 0,
         truncate: 0,
         grow: 0,
-        late: 0,
+        reorder_window: 0,
         jitter: Duration::ZERO,
         latency: Duration::from_millis(15),
         packet_time: Duration::from_micros(1400),
@@ -367,7 +367,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
         let copies = if self.random.chance(faults.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
             let mut at = free_at + faults.latency;
-            if self.random.chance(faults.late) {
+            if self.random.chance(faults.reorder_window) {
                 at = at + Duration::from_micros(self.random.below(faults.jitter.as_micros() as u64));
             }
             self.wires[end].insert(at, packet.clone());

@@ -12,14 +12,14 @@ const RUN_MAX: Duration = Duration::from_secs(1000);
 
 fn random_faults(random: &mut Random) -> Faults {
     let mut permille = |max: u64| if random.chance(500) { 0 } else { random.below(max + 1) as u32 };
-    let (loss, duplicate, truncate, grow, late) =
+    let (loss, duplicate, truncate, grow, reorder_window) =
         (permille(100), permille(100), permille(50), permille(20), permille(300));
     Faults {
         loss,
         duplicate,
         truncate,
         grow,
-        late,
+        reorder_window,
         jitter: Duration::from_millis(1 + random.below(60)),
         latency: Duration::from_millis(random.below(60)),
         packet_time: Duration::from_micros(100 + random.below(3000)),
@@ -128,7 +128,7 @@ fn all_is_well_without_faults() {
     for end in &pair.ends {
         let stats = end.link.stats();
         assert_eq!((stats.retransmissions, stats.duplicates, stats.damaged, stats.ignored), (0, 0, 0, 0));
-        assert!(stats.acks_sent < 40, "acknowledgements ride on data: {stats:?}");
+        assert!(stats.acks_sent < 40, "acknowledgements piggyback_ack on data: {stats:?}");
     }
     assert!(pair.most_in_channel <= 128);
     assert!(pair.both(LinkState::Established));

@@ -83,7 +83,7 @@ pub(super) struct LaneTask {
 }
 
 /// The central that has the lane now.
-struct Guest {
+struct Subscriber {
     address: Address,
     writer: Arc<CharacteristicWriter>,
     inbox: Inbox,
@@ -110,13 +110,13 @@ impl LaneTask {
                 },
                 () = self.channels.closed() => return,
             };
-            let Some(mut guest) = self.welcome(writer).await else { continue };
-            for reader in early.drain(..).filter(|reader| reader.device_address() == guest.address) {
-                guest.inbox.add(CharacteristicSource(reader));
+            let Some(mut subscriber) = self.open_channel(writer).await else { continue };
+            for reader in early.drain(..).filter(|reader| reader.device_address() == subscriber.address) {
+                subscriber.inbox.add(CharacteristicSource(reader));
             }
-            let end = serve(&mut guest, &mut writes, &mut notifies).await;
+            let end = serve(&mut subscriber, &mut writes, &mut notifies).await;
             self.lanes.free(self.lane);
-            info!(peer = %guest.address, lane = self.lane, "central has gone");
+            info!(peer = %subscriber.address, lane = self.lane, "central has gone");
             if end == End::Service {
                 return;
             }
@@ -124,7 +124,7 @@ impl LaneTask {
     }
 
     /// A central has subscribed: makes its channel.
-    async fn welcome(&self, writer: CharacteristicWriter) -> Option<Guest> {
+    async fn open_channel(&self, writer: CharacteristicWriter) -> Option<Subscriber> {
         let address = writer.device_address();
         if !self.lanes.take(self.lane, address) {
             warn!(peer = %address, lane = self.lane, "a central subscribed to the lane of another: refused");
@@ -154,26 +154,26 @@ impl LaneTask {
             return None;
         }
         info!(peer = %address, lane = self.lane, att_mtu, packet = size.bytes(), "central connected");
-        Some(Guest { address, writer, inbox })
+        Some(Subscriber { address, writer, inbox })
     }
 }
 
 #[derive(PartialEq, Eq)]
 enum End {
     /// Of this central: it has unsubscribed, is lost, or its channel was dropped.
-    Guest,
+    Subscriber,
     /// BlueZ has taken the service away.
     Service,
 }
 
-async fn serve(guest: &mut Guest, writes: &mut Control, notifies: &mut Control) -> End {
+async fn serve(subscriber: &mut Subscriber, writes: &mut Control, notifies: &mut Control) -> End {
     loop {
         tokio::select! {
             event = writes.next() => match event {
-                Some(CharacteristicControlEvent::Write(request)) if request.device_address() == guest.address => {
+                Some(CharacteristicControlEvent::Write(request)) if request.device_address() == subscriber.address => {
                     // BlueZ asks once for each packet that arrives before its first answer, and uses all these sockets
                     if let Ok(reader) = request.accept() {
-                        guest.inbox.add(CharacteristicSource(reader));
+                        subscriber.inbox.add(CharacteristicSource(reader));
                     }
                 }
                 Some(CharacteristicControlEvent::Write(request)) => request.reject(ReqError::NotAuthorized),
@@ -181,12 +181,12 @@ async fn serve(guest: &mut Guest, writes: &mut Control, notifies: &mut Control) 
                 None => return End::Service,
             },
             event = notifies.next() => match event {
-                Some(_) => return End::Guest, // subscribed again: the old channel is dead
+                Some(_) => return End::Subscriber, // subscribed again: the old channel is dead
                 None => return End::Service,
             },
             // BlueZ closes its end when the central has unsubscribed or is lost
-            _ = guest.writer.closed() => return End::Guest,
-            () = guest.inbox.unwanted() => return End::Guest,
+            _ = subscriber.writer.closed() => return End::Subscriber,
+            () = subscriber.inbox.unwanted() => return End::Subscriber,
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tracing::debug;
 
-use super::contest::{Contests, Winner};
 use super::shared::{Core, Progress, Shared};
+use super::takeover::{TakenOver, Takeovers};
 use super::timer::Timer;
 use crate::endpoint::MessagingError;
 use crate::link::{LinkState, PACKET_BYTES_MAX, SessionId};
@@ -30,7 +30,7 @@ enum Next {
     /// It has yet to prove that it belongs to the session.
     Arrival(Arrival),
     /// It has done so while another was in use.
-    Winner(Winner),
+    TakenOver(TakenOver),
 }
 
 /// A channel, and the packet that was read from it to see whose it is.
@@ -75,7 +75,7 @@ pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) supply: Supply,
     pub(super) observer: Box<dyn Observer>,
-    contests: Contests,
+    takeovers: Takeovers,
 }
 
 impl Drop for Driver {
@@ -88,14 +88,14 @@ impl Drop for Driver {
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, supply: Supply, observer: Box<dyn Observer>) -> Driver {
-        Driver { shared, supply, observer, contests: Contests::default() }
+        Driver { shared, supply, observer, takeovers: Takeovers::default() }
     }
 
     /// Runs until the link has reached its end and the last channel is gone.
     pub(super) async fn run(mut self) {
         let mut next = self.next_channel().await;
         while let Some(channel) = next.take() {
-            next = self.run_channel(channel).await.map(Next::Winner);
+            next = self.run_channel(channel).await.map(Next::TakenOver);
             if self.shared.lock().is_over() {
                 return;
             }
@@ -118,12 +118,12 @@ impl Driver {
 
     /// Runs the link on a channel until that is lost, of no use any more, or replaced by the one returned, which has
     /// proven to belong to the session: who only asks for it changes nothing.
-    async fn run_channel(&mut self, next: Next) -> Option<Winner> {
+    async fn run_channel(&mut self, next: Next) -> Option<TakenOver> {
         let mut run = ChannelRun::start(Arc::clone(&self.shared), next)?;
         let label = run.channel.label.clone();
         let observer = &mut *self.observer;
         let shared = &self.shared;
-        let contests = &mut self.contests;
+        let takeovers = &mut self.takeovers;
         let replaced = {
             let mut lost = pin!(poll_fn(|cx| run.poll(cx, observer)));
             match &mut self.supply {
@@ -135,8 +135,8 @@ impl Driver {
                     tokio::select! {
                         biased;
                         () = &mut lost => break None,
-                        winner = poll_fn(|cx| contests.poll(cx)) => break Some(winner),
-                        Some(arrival) = inbox.recv() => contests.begin(shared, arrival),
+                        taken_over = poll_fn(|cx| takeovers.poll(cx)) => break Some(taken_over),
+                        Some(arrival) = inbox.recv() => takeovers.begin(shared, arrival),
                     }
                 },
             }
@@ -158,13 +158,13 @@ impl Driver {
     /// The next channel; `None` when the link has reached its end before there was one.
     async fn next_channel(&mut self) -> Option<Next> {
         let shared = Arc::clone(&self.shared);
-        let contests = &mut self.contests;
+        let takeovers = &mut self.takeovers;
         let next = async {
             match &mut self.supply {
                 Supply::Connector(connector) => connect(&shared, connector).await.map(Next::Arrival),
                 Supply::Inbox(inbox) => tokio::select! {
                     biased;
-                    winner = poll_fn(|cx| contests.poll(cx)) => Some(Next::Winner(winner)),
+                    taken_over = poll_fn(|cx| takeovers.poll(cx)) => Some(Next::TakenOver(taken_over)),
                     arrival = inbox.recv() => arrival.map(Next::Arrival),
                 },
             }
@@ -268,8 +268,8 @@ impl ChannelRun {
                 }
                 channel
             }
-            Next::Winner(Winner { channel, contender }) => {
-                if !core.link.take_over(now, *contender) {
+            Next::TakenOver(TakenOver { channel, takeover }) => {
+                if !core.link.take_over(now, *takeover) {
                     core.lost_since = Some(now);
                     shared.take_events(&mut core);
                     return None;

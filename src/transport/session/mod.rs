@@ -11,9 +11,9 @@
 
 mod acceptor;
 mod connection;
-mod contest;
 mod driver;
 mod shared;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod timer;

@@ -3,7 +3,7 @@
 //!
 //! So the present connection stays until the other one has given its proof. Meanwhile nothing of the link changes; WELCOME
 //! says where the stream is at that moment. A central that proves itself has nothing more to say on the connection before,
-//! so the stream is still there when the proof comes; if it is not, the contender is dropped and the central asks again.
+//! so the stream is still there when the proof comes; if it is not, the takeover is dropped and the central asks again.
 
 use core::fmt;
 
@@ -15,9 +15,9 @@ use super::mtu::PacketSize;
 use super::packet::Packet;
 use crate::time::Instant;
 
-/// How a contest stands.
+/// How a takeover stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contest {
+pub enum TakeoverState {
     /// More has to come.
     Undecided,
     /// The proof is good: [`Link::take_over`] gives the session to this connection.
@@ -27,7 +27,7 @@ pub enum Contest {
 }
 
 /// A connection that has not proven to belong to the session that it asks for.
-pub struct Contender {
+pub struct Takeover {
     own: PacketSize,
     size: usize,
     inbox: Inbox,
@@ -42,78 +42,78 @@ struct Offer {
     arrived: u64,
 }
 
-impl Contender {
+impl Takeover {
     /// Writes the next packet to be sent into `out`, as [`Link::poll_packet`] does.
     pub fn poll_packet(&mut self, out: &mut [u8]) -> Option<usize> {
         if out.len() < self.own.bytes() { None } else { self.outbox.poll(out, self.size) }
     }
 }
 
-impl fmt::Debug for Contender {
+impl fmt::Debug for Takeover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Contender").field("welcomed", &self.offer.is_some()).finish_non_exhaustive()
+        f.debug_struct("Takeover").field("welcomed", &self.offer.is_some()).finish_non_exhaustive()
     }
 }
 
 impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// Peripheral: another connection, which carries packets of up to `size` bytes, asks for this session.
-    pub fn contender(&self, size: PacketSize) -> Contender {
+    pub fn takeover(&self, size: PacketSize) -> Takeover {
         let own = self.own_size(size);
-        Contender { own, size: own.bytes(), inbox: Inbox::default(), outbox: Outbox::default(), offer: None }
+        Takeover { own, size: own.bytes(), inbox: Inbox::default(), outbox: Outbox::default(), offer: None }
     }
 
-    /// A packet has arrived on the connection of a contender. After it, drain [`Contender::poll_packet`].
-    pub fn hear_contender(&mut self, contender: &mut Contender, packet: &[u8]) -> Contest {
+    /// A packet has arrived on the connection of a takeover. After it, drain [`Takeover::poll_packet`].
+    pub fn receive_takeover(&mut self, takeover: &mut Takeover, packet: &[u8]) -> TakeoverState {
         // Data may overtake CONFIRM; the central sends it again.
-        let Ok(Packet::Control { kind, piece, length, chunk }) = Packet::parse(packet, contender.size) else {
-            return if contender.offer.is_some() { Contest::Undecided } else { Contest::Lost };
+        let Ok(Packet::Control { kind, piece, length, chunk }) = Packet::parse(packet, takeover.size) else {
+            return if takeover.offer.is_some() { TakeoverState::Undecided } else { TakeoverState::Lost };
         };
-        let message = match contender.inbox.take(kind, piece, length, chunk) {
-            Ok(None) => return Contest::Undecided,
+        let message = match takeover.inbox.take(kind, piece, length, chunk) {
+            Ok(None) => return TakeoverState::Undecided,
             Ok(Some((kind, bytes))) => Message::decode(kind, &bytes).map(|message| (message, bytes)),
             Err(error) => Err(error),
         };
         match message {
             Ok((Message::Hello(hello), bytes)) => {
-                if contender.offer.as_ref().is_some_and(|offer| offer.welcoming.nonce == hello.nonce) {
-                    contender.outbox.again();
-                    return Contest::Undecided;
+                if takeover.offer.as_ref().is_some_and(|offer| offer.welcoming.nonce == hello.nonce) {
+                    takeover.outbox.again();
+                    return TakeoverState::Undecided;
                 }
-                match self.offer(contender, hello, &bytes) {
-                    Ok(()) => Contest::Undecided,
-                    Err(_) => Contest::Lost,
+                match self.offer(takeover, hello, &bytes) {
+                    Ok(()) => TakeoverState::Undecided,
+                    Err(_) => TakeoverState::Lost,
                 }
             }
             Ok((Message::Confirm(confirm), _)) => {
-                let expected = contender.offer.as_ref().and_then(|offer| offer.welcoming.resume);
+                let expected = takeover.offer.as_ref().and_then(|offer| offer.welcoming.resume);
                 let proven =
                     expected.is_some_and(|(_, expected)| same(&confirm.proof.unwrap_or_default(), &expected));
-                if proven { Contest::Won } else { Contest::Lost }
+                if proven { TakeoverState::Won } else { TakeoverState::Lost }
             }
-            _ => Contest::Lost,
+            _ => TakeoverState::Lost,
         }
     }
 
     fn offer(
         &mut self,
-        contender: &mut Contender,
+        takeover: &mut Takeover,
         hello: super::control::Hello,
         bytes: &[u8],
     ) -> Result<(), LinkError> {
         let session = self.session_id().filter(|session| hello.session == Some(*session));
         let session = session.ok_or(LinkError::ResumeProof)?;
-        let size = hello.parameters.agree(contender.own)?;
-        let (welcome, welcoming) = self.resumed_welcome(&hello, bytes, contender.own, size, session)?;
-        contender.outbox.put(Kind::Welcome, welcome);
-        contender.size = size.bytes();
-        contender.offer = Some(Offer { welcoming, arrived: self.receive.arrived() });
+        let size = hello.parameters.agree(takeover.own)?;
+        let (welcome, welcoming) = self.resumed_welcome(&hello, bytes, takeover.own, size, session)?;
+        takeover.outbox.put(Kind::Welcome, welcome);
+        takeover.size = size.bytes();
+        takeover.offer = Some(Offer { welcoming, arrived: self.receive.arrived() });
         Ok(())
     }
 
-    /// The session goes on over the connection of a contender that has [won](Contest::Won); the one before is over. False
+    /// The session goes on over the connection of a takeover that has [won](TakeoverState::Won); the one before is over. False
     /// if the stream has gone on since: then that one is over as well, and the central has to ask again.
-    pub fn take_over(&mut self, now: Instant, contender: Contender) -> bool {
-        let Some(Offer { welcoming, arrived }) = contender.offer else { return false };
+    pub fn take_over(&mut self, now: Instant, takeover: Takeover) -> bool {
+        let Some(Offer { welcoming, arrived }) = takeover.offer else { return false };
         if self.state().is_final() {
             return false;
         }
@@ -121,7 +121,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             self.disconnected(now);
             return false;
         }
-        self.connected(now, contender.own);
+        self.connected(now, takeover.own);
         self.transport.size = welcoming.size.bytes();
         self.phase = super::machine::Phase::Welcoming(welcoming);
         match self.enter(now) {

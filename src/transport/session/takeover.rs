@@ -12,42 +12,42 @@ use tracing::debug;
 
 use super::driver::{Arrival, PACKET_ROOM};
 use super::shared::Shared;
-use crate::link::{Contender, Contest};
+use crate::link::{Takeover, TakeoverState};
 use crate::transport::packet::PacketChannel;
 
-/// Channels that may contend for a session at one time; for one more, the oldest gives way.
-const CONTENDERS_MAX: usize = 4;
+/// Channels that may try to take over a session at one time; for one more, the oldest gives way.
+const TAKEOVERS_MAX: usize = 4;
 
 /// A channel that has proven to belong to the session.
-pub(super) struct Winner {
+pub(super) struct TakenOver {
     pub(super) channel: PacketChannel,
-    pub(super) contender: Box<Contender>,
+    pub(super) takeover: Box<Takeover>,
 }
 
-/// Channels that contend for the session.
+/// Channels that try to take over the session.
 #[derive(Default)]
-pub(super) struct Contests {
-    running: VecDeque<Pin<Box<dyn Future<Output = Option<Winner>> + Send>>>,
+pub(super) struct Takeovers {
+    running: VecDeque<Pin<Box<dyn Future<Output = Option<TakenOver>> + Send>>>,
 }
 
-impl Contests {
+impl Takeovers {
     pub(super) fn begin(&mut self, shared: &Arc<Shared>, arrival: Arrival) {
-        if self.running.len() >= CONTENDERS_MAX {
+        if self.running.len() >= TAKEOVERS_MAX {
             self.running.pop_front();
         }
-        self.running.push_back(Box::pin(contend(Arc::clone(shared), arrival)));
+        self.running.push_back(Box::pin(try_takeover(Arc::clone(shared), arrival)));
     }
 
     /// Ready when one has won; pending without any.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Winner> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TakenOver> {
         let mut at = 0;
-        while let Some(contest) = self.running.get_mut(at) {
-            match contest.as_mut().poll(cx) {
+        while let Some(attempt) = self.running.get_mut(at) {
+            match attempt.as_mut().poll(cx) {
                 Poll::Pending => at += 1,
                 Poll::Ready(result) => {
                     drop(self.running.remove(at));
-                    if let Some(winner) = result {
-                        return Poll::Ready(winner);
+                    if let Some(taken_over) = result {
+                        return Poll::Ready(taken_over);
                     }
                 }
             }
@@ -57,33 +57,33 @@ impl Contests {
 }
 
 /// Lets a channel prove that it belongs to the session, within the time of a handshake, while another is in use.
-async fn contend(shared: Arc<Shared>, arrival: Arrival) -> Option<Winner> {
+async fn try_takeover(shared: Arc<Shared>, arrival: Arrival) -> Option<TakenOver> {
     let Arrival { mut channel, first_packet } = arrival;
     let clock = shared.config.clock;
     let limit = clock.to_tokio(clock.now() + shared.config.link.handshake_timeout);
-    let mut contender = shared.lock().link.contender(channel.size);
+    let mut takeover = shared.lock().link.takeover(channel.size);
     let (mut incoming, mut outgoing) = (vec![0; PACKET_ROOM], vec![0; PACKET_ROOM]);
     let mut packet = first_packet;
-    let contest = async {
+    let attempt = async {
         loop {
             if let Some(packet) = packet.take() {
-                match shared.lock().link.hear_contender(&mut contender, &packet) {
-                    Contest::Undecided => {}
-                    contest => return contest,
+                match shared.lock().link.receive_takeover(&mut takeover, &packet) {
+                    TakeoverState::Undecided => {}
+                    state => return state,
                 }
             }
-            while let Some(length) = contender.poll_packet(&mut outgoing) {
+            while let Some(length) = takeover.poll_packet(&mut outgoing) {
                 if channel.send(&outgoing[..length]).await.is_err() {
-                    return Contest::Lost;
+                    return TakeoverState::Lost;
                 }
             }
             match channel.recv(&mut incoming).await {
                 Ok(length) if length > 0 => packet = Some(incoming[..length].to_vec()),
-                _ => return Contest::Lost,
+                _ => return TakeoverState::Lost,
             }
         }
     };
-    let result = timeout_at(limit, contest).await;
-    debug!(via = channel.label, ?result, "a channel contended for a session in use");
-    (result == Ok(Contest::Won)).then_some(Winner { channel, contender: Box::new(contender) })
+    let result = timeout_at(limit, attempt).await;
+    debug!(via = channel.label, ?result, "a channel tried to take over a session in use");
+    (result == Ok(TakeoverState::Won)).then_some(TakenOver { channel, takeover: Box::new(takeover) })
 }
