@@ -28,6 +28,8 @@ pub(crate) struct Subscription {
     lists_in_flight: usize,
     /// Whether the peer was told that it has everything.
     caught_up: bool,
+    /// What was there when the peer asked. While a commit is under way the feed may stop before; it does not end there.
+    due: u64,
     sender: Sender,
 }
 
@@ -80,6 +82,7 @@ impl Subscription {
             lists_in_flight: 0,
             last_list: None,
             caught_up: false,
+            due: store.last_sequence(target.id),
             sender,
         })
     }
@@ -135,10 +138,11 @@ impl Subscription {
             Sender::Batches(batches) => {
                 batches.pump_wanted(core, collection, store)?;
                 while !self.caught_up || self.continuous {
-                    let sending = batches.pump_feed(core, collection, store, &mut self.feed, true)?;
+                    let tell_end = core.feed_ceiling(collection, store) >= self.due;
+                    let sending = batches.pump_feed(core, collection, store, &mut self.feed, tell_end)?;
                     let Some(sending) = sending else { break };
                     core.progress.total += sending.sequences.len() as u64;
-                    self.caught_up = self.feed.is_exhausted(core.feed_ceiling(collection, store));
+                    self.caught_up = tell_end && self.feed.is_exhausted(core.feed_ceiling(collection, store));
                 }
                 Ok(())
             }
@@ -159,6 +163,9 @@ impl Subscription {
             }
             let ceiling = core.feed_ceiling(collection, store);
             if self.feed.is_exhausted(ceiling) {
+                if ceiling < self.due {
+                    return Ok(());
+                }
                 if pushed.is_awaited() && self.lists_in_flight > 0 {
                     return Ok(());
                 }
