@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -116,10 +116,17 @@ async fn replicate(plan: &Plan, active: &Database, passive: &Database, directory
     let bytes = Arc::new(AtomicU64::new(0));
     let listener = Arc::new(MessageEndpointListener::new(passive_side(plan, passive)));
     let (passive_reports, passive_left_out) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::default()));
+    // For each connection: a stock peer that lacks a collection is connected to once more, and the end of the first may be
+    // told last.
     let (told, left_out) = (Arc::clone(&passive_reports), Arc::clone(&passive_left_out));
     listener.add_document_listener(move |told_of| told.lock().unwrap().push(Report::from(&told_of.document)));
     listener.add_change_listener(move |change| {
-        *left_out.lock().unwrap() = LeftOut::from(&*change.status.unsynced);
+        let mut left_out: MutexGuard<'_, Vec<_>> = left_out.lock().unwrap();
+        let says = LeftOut::from(&*change.status.unsynced);
+        match left_out.iter_mut().find(|(of, _)| Arc::ptr_eq(of, &change.connection)) {
+            Some((_, said)) => *said = says,
+            None => left_out.push((Arc::clone(&change.connection), says)),
+        }
     });
     let socket = StreamListener::bind(address).await.unwrap();
     let address = socket.local_address().clone();
@@ -143,7 +150,7 @@ async fn replicate(plan: &Plan, active: &Database, passive: &Database, directory
         reports: taken(&reports),
         left_out: LeftOut::from(&*status.unsynced),
         passive_reports: taken(&passive_reports),
-        passive_left_out: std::mem::take(&mut *passive_left_out.lock().unwrap()),
+        passive_left_out: passive_left_out.lock().unwrap().pop().map(|(_, said)| said).unwrap_or_default(),
         error: status.error.map(|error| error.to_string()),
         documents: status.progress.documents,
         bytes: Some(bytes.load(Ordering::Relaxed)),
