@@ -670,3 +670,105 @@ fn a_denied_peer_reads_no_document_no_collection_and_no_count() {
     assert!(result.is_err() && read.is_empty(), "{result:?}: {read:?}");
     server.terminate();
 }
+
+fn group_of(db: &Path) -> Value {
+    serde_json::from_str(&ok(db, &["group", "show", "--public", "--json"])).unwrap()
+}
+
+/// A device is stolen; nobody visits the others. One meets the gateway, the other only the one that did.
+#[test]
+fn a_new_secret_of_the_group_comes_to_members_by_itself_and_not_to_who_is_denied() {
+    let ((_a, gateway), (_b, near), (_c, far), (_d, stolen)) =
+        (database(), database(), database(), database());
+    group(&gateway, &near);
+    join(&gateway, &far);
+    join(&gateway, &stolen);
+    let (server, address) = serve(&gateway, &[]);
+    for db in [&near, &far, &stolen] {
+        assert_eq!(sync(db, &address, &[]).code, Some(0));
+    }
+    server.terminate();
+    let id = |db: &Path| serde_json::from_str::<Value>(&ok(db, &["id", "--json"])).unwrap();
+    ok(&gateway, &["peers", "deny", id(&stolen)["id"].as_str().unwrap()]);
+
+    let refused = run(&near, &["group", "rotate"]);
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("not on this device"), "{refused:?}");
+    let planned = ok(&gateway, &["group", "rotate", "--dry-run"]);
+    assert_eq!(
+        (planned.matches("gets it").count(), planned.matches("is kept out").count()),
+        (2, 1),
+        "{planned}"
+    );
+    assert_eq!(group_of(&gateway)["epoch"], 0);
+
+    let (mut server, address) = serve(&gateway, &[]);
+    let args = ["sync", &address, "--continuous", "--retry-wait", "0.2", "--json", "--documents"];
+    let mut client = Process::start(&near, &args);
+    server.wait_for(|event| event["event"] == "status" && event["activity"] == "idle");
+    // While they are connected.
+    let rotated: Value = serde_json::from_str(&ok(&gateway, &["group", "rotate", "--json"])).unwrap();
+    assert_eq!((&rotated["epoch"], rotated["members"].as_array().unwrap().len()), (&json!(1), 2));
+    let taken = server.wait_for(|event| event["event"] == "group_taken");
+    assert_eq!((&taken["id"], &taken["epoch"]), (&id(&near)["id"], &json!(1)));
+    say(&mut server, &json!({"_id": "after"}));
+    // In any order.
+    let (mut changed, mut has_document) = (Value::Null, false);
+    client.wait_for(|event| {
+        if event["event"] == "group_changed" {
+            changed = event.clone();
+        }
+        has_document |= event["event"] == "document" && event["_id"] == "after";
+        has_document && !changed.is_null()
+    });
+    assert_eq!((&changed["epoch"], &changed["from"]), (&json!(1), &id(&gateway)["id"]));
+    client.terminate();
+    // The thief, as he is known, and under another identity.
+    assert_eq!(sync(&stolen, &address, &[]).code, Some(6));
+    ok(&stolen, &["db", "renew", "--identity"]);
+    let refused = sync(&stolen, &address, &[]);
+    assert_eq!(refused.code, Some(6), "{refused:?}");
+    server.terminate();
+    let listed = peers(&gateway);
+    let behind: Vec<_> =
+        listed.iter().filter(|peer| peer["behind"] == true).map(|peer| &peer["id"]).collect();
+    assert_eq!(behind, [&id(&far)["id"]], "{listed:?}");
+    let doctor = run(&gateway, &["doctor"]);
+    assert!(doctor.stdout.contains("epoch 1 of the group: 1 peer not seen with it yet"), "{doctor:?}");
+
+    // In one sync, from a device that is not the authority.
+    ok(&near, &["db", "put", "from-near", "{}"]);
+    let (server, address) = serve(&near, &[]);
+    assert_eq!(sync(&far, &address, &[]).code, Some(0));
+    assert_eq!(ids(&far, "_default"), ["after", "from-near"]);
+    assert_eq!(sync(&stolen, &address, &[]).code, Some(6));
+    server.terminate();
+    let fingerprints = [&gateway, &near, &far].map(|db| group_of(db)["fingerprint"].clone());
+    assert!(fingerprints.iter().all(|fingerprint| *fingerprint == fingerprints[0]), "{fingerprints:?}");
+    assert_ne!(group_of(&stolen)["fingerprint"], fingerprints[0]);
+    assert_eq!(id(&far)["group"]["epoch"], 1);
+    assert!(ids(&stolen, "_default").is_empty(), "not a document after the change");
+}
+
+/// The gateway that the group was made on is gone.
+#[test]
+fn another_device_takes_over_the_group_where_its_owner_says_so() {
+    let ((_a, gone), (_b, spare), (_c, member)) = (database(), database(), database());
+    group(&gone, &spare);
+    join(&gone, &member);
+    assert_eq!(run(&spare, &["group", "authority", "--accept", "nonsense"]).code, Some(2));
+    let key = ok(&spare, &["group", "authority", "--make"]).trim().to_owned();
+    assert_eq!(run(&spare, &["group", "authority", "--make"]).code, Some(4), "once is enough");
+    let (server, address) = serve(&spare, &[]);
+    assert_eq!(sync(&member, &address, &[]).code, Some(0));
+    // With it ends what it has noted of who came.
+    server.terminate();
+    ok(&spare, &["group", "rotate"]);
+    let (server, address) = serve(&spare, &[]);
+    let refused = sync(&member, &address, &[]);
+    assert_ne!(refused.code, Some(0), "nobody has told this device of another authority: {refused:?}");
+    ok(&member, &["group", "authority", "--accept", &key]);
+    assert_eq!(sync(&member, &address, &[]).code, Some(0));
+    assert_eq!(group_of(&member)["epoch"], 1);
+    server.terminate();
+}

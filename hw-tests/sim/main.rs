@@ -17,6 +17,7 @@ mod delegate;
 
 mod actions;
 mod checks;
+mod epochs;
 mod memory;
 mod model;
 mod node;

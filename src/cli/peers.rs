@@ -444,7 +444,8 @@ impl<'a> Row<'a> {
 
 fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
     let list = TrustList::load(directory).map_err(failed)?;
-    let group = Group::load(directory).map_err(group_failed)?;
+    // Who is in the list does not depend on it: what is wrong with its file is told elsewhere.
+    let group = Group::load(directory).ok().flatten();
     // Nothing is to be told where the secret was never changed.
     let signed = group.as_ref().and_then(Group::signed).filter(|signed| signed.number() > 0);
     let behind = behind(&list, signed);

@@ -59,7 +59,10 @@ pub enum EpochError {
         found: AuthorityId,
     },
     /// Nothing shows that this authority belongs to the group.
-    #[error("nothing shows that {found} may change the secret of this group")]
+    #[error(
+        "nothing shows that {found} may change the secret of this group; if its owner has made it so, `gattway group authority \
+         --accept {}`", found.to_text()
+    )]
     Unproven {
         /// Who signed.
         found: AuthorityId,

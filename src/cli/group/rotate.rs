@@ -135,8 +135,8 @@ pub(super) fn rotate(directory: &Path, args: &RotateArgs) -> Result<(), CliError
     }
     out.flush()?;
     let (members, denied) = (counted(members.len() as u64, "peer"), roster.denied.len());
-    let (gets, is) = if args.dry_run { ("would get", "would be") } else { ("get", "are") };
-    note(&format!("{members} {gets} the new secret when they come by, {denied} {is} kept out"));
+    let is = if args.dry_run { "would be" } else { "is" };
+    note(&format!("the new secret {is} for {members}, each when it comes by; {denied} kept out"));
     if !args.dry_run {
         note(
             "`gattway peers ls` tells who has it; `gattway group show` prints the new code for further devices",

@@ -34,10 +34,18 @@ pub(in crate::replicator) struct RevsReceived {
 }
 
 impl RevsReceived {
-    /// The reply, when all answers are there.
-    pub fn to_reply(&self, format: RevsFormat) -> OutgoingMessage {
-        let answers: Vec<RevAnswer> =
+    /// The reply, when all answers are there. Sequences tell how much this side stores, and from whom else: a peer that may not
+    /// read gets numbers in their place that count its own revisions. It has no use for others, since it pulls nothing.
+    pub fn to_reply(&self, format: RevsFormat, may_read: bool) -> OutgoingMessage {
+        let mut answers: Vec<RevAnswer> =
             self.answers.iter().map(|(_, answer)| answer.clone().unwrap_or(RevAnswer::Known)).collect();
+        if !may_read {
+            let stored = answers.iter_mut().filter_map(|answer| match answer {
+                RevAnswer::Stored(sequence) => Some(sequence),
+                _ => None,
+            });
+            stored.zip(1..).for_each(|(sequence, number)| *sequence = number);
+        }
         OutgoingMessage::default().with_body(encode(&answers, format))
     }
 }
@@ -195,5 +203,36 @@ fn answer_outcome(outcome: &CommitOutcome) -> RevAnswer {
         CommitOutcome::Resolved { .. } => RevAnswer::Known,
         CommitOutcome::Conflict { local } => RevAnswer::Conflict(local.clone()),
         CommitOutcome::Rejected(rejection) => RevAnswer::Failed(rejection_error(rejection)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::decode;
+    use super::*;
+
+    /// What it sees does not depend on what else is stored here.
+    #[test]
+    fn a_peer_that_may_not_read_learns_no_sequences() {
+        let received = |first: u64, second: u64| RevsReceived {
+            request: MessageNumber(1),
+            no_reply: false,
+            collection: 0,
+            asked: false,
+            from: 0,
+            through: 3,
+            answers: vec![
+                (1, Some(RevAnswer::Stored(first))),
+                (2, Some(RevAnswer::Known)),
+                (3, Some(RevAnswer::Stored(second))),
+            ],
+        };
+        let reply =
+            |first, second, may_read| received(first, second).to_reply(RevsFormat::NEWEST, may_read).body;
+        assert_eq!(reply(900, 17_000, false), reply(1, 2, false));
+        let told = decode(&reply(900, 17_000, false), 3).expect("an answer");
+        assert_eq!(told, [RevAnswer::Stored(1), RevAnswer::Known, RevAnswer::Stored(2)]);
+        let told = decode(&reply(900, 17_000, true), 3).expect("an answer");
+        assert_eq!(told, [RevAnswer::Stored(900), RevAnswer::Known, RevAnswer::Stored(17_000)]);
     }
 }

@@ -209,6 +209,11 @@ impl Passive {
         }
     }
 
+    /// Whether documents of a collection may go to the peer.
+    pub fn may_read(&self, collection: &str) -> bool {
+        self.config.access_to(collection).pull
+    }
+
     /// All answers to a `revs` message are there.
     pub fn received_revs(&mut self, received: &RevsReceived) {
         // What we have in the same revision need not be offered either.

@@ -166,10 +166,22 @@ impl Session {
         self.core.progress.total += revisions.len() as u64;
         if revisions.is_empty() {
             self.revs_settled(&mut received, &[], store)?;
-            return Ok(Answer::Now(received.to_reply(self.core.revs_format)));
+            let may_read = self.may_read(collection);
+            return Ok(Answer::Now(received.to_reply(self.core.revs_format, may_read)));
         }
         self.core.inbox.push(Batch { origin: Origin::Revs(Box::new(received)), revisions });
         Ok(Answer::Later)
+    }
+
+    /// Whether documents of a collection may go to the peer.
+    fn may_read(&self, collection: usize) -> bool {
+        let Some(collection) = self.core.collections.get(collection) else { return false };
+        match &self.role {
+            Role::Active(active) => {
+                active.config().access.as_ref().is_none_or(|access| access(&collection.name).pull)
+            }
+            Role::Passive(passive) => passive.may_read(&collection.name),
+        }
     }
 
     /// The store has decided about everything in a `revs` message.
@@ -223,7 +235,8 @@ impl Session {
                         self.outcome(received.collection, None, sequence, revision, outcome);
                     }
                     self.revs_settled(&mut received, outcomes, store)?;
-                    let reply = received.to_reply(self.core.revs_format);
+                    let may_read = self.may_read(received.collection);
+                    let reply = received.to_reply(self.core.revs_format, may_read);
                     self.core.reply(received.request, received.no_reply, reply);
                 }
             }
