@@ -90,3 +90,44 @@ fn a_service_whose_last_sync_fails_says_so() {
     std::fs::remove_file(&flag).unwrap();
     assert_eq!(ok(&db, &["db", "ls"]), "before\n");
 }
+
+/// The new log of a compaction is on the medium before it takes the place of the former one, and has taken it on the medium before
+/// anything of that one goes.
+#[test]
+fn a_compaction_removes_nothing_before_the_medium_has_what_replaces_it() {
+    let (directory, db) = database();
+    let library = failing_sync(directory.path());
+    for n in 0..20 {
+        ok(&db, &["db", "put", &format!("d{n}"), "{}"]);
+    }
+    let path = directory.path().join("trace");
+    let mut command = gattway(&db);
+    command.args(["db", "compact"]).env("LD_PRELOAD", &library).env("FAILING_SYNC_TRACE", &path);
+    assert!(command.status().unwrap().success());
+    let trace = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = trace.lines().map(str::trim_end).collect();
+    let position = |wanted: &dyn Fn(&&str) -> bool, what: &str| {
+        lines.iter().position(|line| wanted(line)).unwrap_or_else(|| panic!("{what}: {trace}"))
+    };
+    let db = db.canonicalize().unwrap().display().to_string();
+    let rename = position(&|line| line.starts_with("rename ") && line.ends_with("/current"), "no rename");
+    let synced =
+        |what: &str, lines: &[&str]| lines.iter().rposition(|line| *line == format!("sync {db}{what}"));
+    let written = lines[..rename].iter().rposition(|line| *line == format!("write {db}/log-000002/db"));
+    assert!(written.is_some(), "nothing was written: {trace}");
+    for file in ["/log-000002/db", "/log-000002/conf", "/log-000002", "", "/current.partial"] {
+        assert!(synced(file, &lines[..rename]).is_some(), "{file} is not synced before the rename: {trace}");
+    }
+    assert!(
+        synced("/log-000002/db", &lines[..rename]) > written,
+        "what was written last is not synced: {trace}"
+    );
+    let is_former =
+        |line: &str| line.starts_with("remove") && line.replace(' ', "/").ends_with("/log-000001/db");
+    let removal = position(&|line| is_former(line), "the former log was not removed");
+    assert!(removal > rename, "the former log goes before the new one is named: {trace}");
+    assert!(
+        synced("", &lines[rename..removal]).is_some(),
+        "the new name is not synced before the former log goes: {trace}"
+    );
+}

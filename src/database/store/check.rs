@@ -180,10 +180,11 @@ impl Store {
         let engine = self.engine();
         self.sync(engine.newest())?;
         let mut report = VerifyReport::default();
-        let survey = Survey::read(engine.directory()).map_err(|e| io_error("read", e))?;
-        let salvage = Salvage::read(survey).map_err(|e| io_error("read", e))?;
-        report.findings(engine.directory(), &salvage);
-        drop(salvage);
+        if engine.is_on_files() {
+            let survey = Survey::read(engine.directory()).map_err(|e| io_error("read", e))?;
+            let salvage = Salvage::read(survey).map_err(|e| io_error("read", e))?;
+            report.findings(engine.directory(), &salvage);
+        }
         // What sled says of the same pages.
         if let Err(error) = engine.scan(&[], &[0xff], |_, _| Ok(ControlFlow::Continue(()))) {
             report.problem(error.to_string());

@@ -1,10 +1,11 @@
 //! Compaction: the living records written anew into a second log, which then takes the place of the first.
 
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use super::block::{BlockBuilder, Codec, StoredRevision};
-use super::engine::{Engine, Writes};
+use super::engine::{Engine, Ticket, Writes, io_error};
 use super::index::{self, IndexWriter};
 use super::keys::{self, CollectionKey};
 use super::read::write_pieces;
@@ -30,9 +31,9 @@ impl Store {
         let old = self.engine();
         let newest = old.newest();
         self.sync(newest)?;
-        let directory = layout::next_log(&self.path, old.directory())?;
+        let directory = self.begin_log(&old)?;
         let fill = || -> Result<Engine, DatabaseError> {
-            let new = Engine::open(&directory, self.cache_bytes, newest)?;
+            let new = self.open_log(&directory, newest)?;
             let mut copy = Copy { store: self, old: &old, new: &new, writes: Writes::default() };
             copy.run()?;
             copy.flush()?;
@@ -43,11 +44,11 @@ impl Store {
             Ok(new) => Arc::new(new),
             Err(error) => {
                 // The next open would remove it as well.
-                let _ = std::fs::remove_dir_all(&directory);
+                let _ = self.remove_log(&directory);
                 return Err(error);
             }
         };
-        if let Err(error) = layout::set_current(&self.path, &directory) {
+        if let Err(error) = self.set_current(&directory) {
             // Which log is current after a crash is unknown, so both stay and nothing more may be written.
             return Err(old.fail(error));
         }
@@ -56,10 +57,46 @@ impl Store {
         writer.relocate(&new)?;
         let leftover = old.directory().to_owned();
         drop(old);
-        if let Err(error) = std::fs::remove_dir_all(&leftover) {
+        if let Err(error) = self.remove_log(&leftover) {
             tracing::warn!(path = %leftover.display(), %error, "the log before compaction stays until the next open");
         }
         Ok(())
+    }
+}
+
+/// Where logs lie: in the database's directory, or on a simulated disk.
+impl Store {
+    fn begin_log(&self, current: &Engine) -> Result<PathBuf, DatabaseError> {
+        #[cfg(feature = "simulation")]
+        if let Some(disk) = &self.simulated {
+            return Ok(disk.begin_log());
+        }
+        layout::next_log(&self.path, current.directory())
+    }
+
+    fn open_log(&self, directory: &Path, start: Ticket) -> Result<Engine, DatabaseError> {
+        #[cfg(feature = "simulation")]
+        if let Some(disk) = &self.simulated {
+            return Engine::open_simulated_log(disk, directory, start);
+        }
+        Engine::open(directory, self.cache_bytes, start)
+    }
+
+    fn set_current(&self, directory: &Path) -> Result<(), DatabaseError> {
+        #[cfg(feature = "simulation")]
+        if let Some(disk) = &self.simulated {
+            return disk.set_current(directory).map_err(|e| io_error("switch to the compacted log", e));
+        }
+        layout::set_current(&self.path, directory)
+    }
+
+    fn remove_log(&self, directory: &Path) -> std::io::Result<()> {
+        #[cfg(feature = "simulation")]
+        if let Some(disk) = &self.simulated {
+            disk.remove_log(directory);
+            return Ok(());
+        }
+        std::fs::remove_dir_all(directory)
     }
 }
 

@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::keys::CollectionKey;
+use super::keys::{self, CollectionKey};
+pub(in crate::database) use super::log::SEGMENT_BYTES;
+pub(super) use super::log::VALUE_BYTES_MAX;
 use super::log::{self, Log, Stored};
-pub(super) use super::log::{SEGMENT_BYTES, VALUE_BYTES_MAX};
 use super::{redo, seal};
 use crate::database::DatabaseError;
 
@@ -59,7 +60,10 @@ impl Writes {
 
 /// Estimate of what the log grows by for one entry.
 pub(super) fn log_bytes((key, value): &Entry) -> usize {
-    LOG_AMPLIFICATION * (ENTRY_HEADER_BYTES + key.len() + value.as_ref().map_or(0, Vec::len))
+    let written = LOG_AMPLIFICATION * (ENTRY_HEADER_BYTES + key.len() + value.as_ref().map_or(0, Vec::len));
+    // sled writes a page anew after ten removals, with all that is left in it: for a piece that goes, about one that stays.
+    let left = if value.is_none() && keys::is_piece(key) { VALUE_BYTES_MAX } else { 0 };
+    written + left
 }
 
 /// Names a commit for waiting on its durability; later ones are larger.
@@ -143,7 +147,22 @@ impl Engine {
     /// Opens or creates the log on a simulated disk.
     #[cfg(feature = "simulation")]
     pub(super) fn open_simulated(disk: &super::SimulatedDisk) -> Result<Engine, DatabaseError> {
-        Engine::start(Log::Simulated(disk.open()), Path::new(""), Ticket::default())
+        let log = disk.open().map_err(|source| match source.kind() {
+            std::io::ErrorKind::InvalidData => DatabaseError::Damaged { detail: source.to_string() },
+            _ => io_error("open", source),
+        })?;
+        let directory = log.name().to_owned();
+        Engine::start(Log::Simulated(log), &directory, Ticket::default())
+    }
+
+    /// Opens a log that was begun on a simulated disk.
+    #[cfg(feature = "simulation")]
+    pub(super) fn open_simulated_log(
+        disk: &super::SimulatedDisk,
+        name: &Path,
+        start: Ticket,
+    ) -> Result<Engine, DatabaseError> {
+        Engine::start(Log::Simulated(disk.open_log(name)), name, start)
     }
 
     /// Opens the log in `directory` to be read alone; `None` if there is nothing yet. Nothing is written: what a crash left of
@@ -176,6 +195,11 @@ impl Engine {
             #[cfg(test)]
             failing_syncs: AtomicU64::new(0),
         }
+    }
+
+    /// Whether it is made of files that sled writes.
+    pub(super) fn is_on_files(&self) -> bool {
+        self.log.is_on_files()
     }
 
     /// Whether it can only be read.

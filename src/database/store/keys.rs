@@ -144,6 +144,15 @@ pub(super) fn block_sequence(key: &[u8]) -> Option<u64> {
     Some(number.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
 }
 
+/// Whether a key is one of the pieces of a long value, which lie beside others of that size.
+pub(super) fn is_piece(key: &[u8]) -> bool {
+    match key.first() {
+        Some(&REDO) => true,
+        Some(&BLOCK) => block_sequence(key).is_none(),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

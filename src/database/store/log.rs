@@ -28,7 +28,7 @@ use super::simulated::DiskHandle;
 use crate::database::DatabaseError;
 
 /// Size of sled's log segments and write buffers, bytes. Small ones keep a small database small.
-pub(super) const SEGMENT_BYTES: usize = 128 * 1024;
+pub(in crate::database) const SEGMENT_BYTES: usize = 128 * 1024;
 
 /// Largest value given to sled, bytes. sled writes a node that exceeds a quarter of a segment to a file of its own that
 /// no sync of ours covers; a leaf holds up to 18 entries for a moment, and keys and headers need their share.

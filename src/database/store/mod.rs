@@ -58,6 +58,8 @@ pub(crate) use self::backup::{check_backup, restore};
 pub(crate) use self::block::StoredRevision;
 pub(crate) use self::check::check;
 pub use self::check::{Damage, VerifyReport};
+#[cfg(test)]
+pub(in crate::database) use self::engine::SEGMENT_BYTES;
 #[cfg(feature = "cli")]
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::engine::{EngineCounts, Ticket};
@@ -458,6 +460,12 @@ impl Store {
             Err(_) => drop(self.sync(self.newest())),
         }
     }
+}
+
+/// Number at which the log in a directory ends.
+#[cfg(test)]
+pub(crate) fn log_end(directory: &Path) -> u64 {
+    files::Survey::read(directory).expect("readable").end()
 }
 
 #[cfg(test)]

@@ -3,10 +3,15 @@
 //! It stands where sled does, below everything else of the store. A batch is there wholly or not at all, and never
 //! without those before it, which is what the store counts on. After a crash all that was synced is there, and of the
 //! batches since then as many, from the oldest on, as chance has it.
+//!
+//! A sync may fail. Then it has written some of the batches, from the oldest on, and the page cache calls the others
+//! clean: readers see them, also in a later life, and no later sync writes them, unless they are written again. What is synced
+//! behind one of them lies behind a hole, which shows when the cache is given up: the log is damaged then.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -29,24 +34,61 @@ pub struct SimulatedDisk {
 }
 
 struct Disk {
-    /// What a crash cannot take.
-    synced: Map,
-    /// Batches since the last sync, oldest first.
-    unsynced: Vec<Vec<Entry>>,
-    /// What a reader sees.
-    view: Map,
-    /// Bytes of keys and values in `view`.
-    bytes: u64,
+    /// The logs by name. Compaction makes a second one.
+    logs: BTreeMap<PathBuf, LogImage>,
+    /// Which of them is the database, and which it is on the medium.
+    current: PathBuf,
+    current_synced: PathBuf,
+    logs_made: u32,
     capacity_bytes: Option<u64>,
     /// Counts crashes: a handle of an earlier life is refused.
     life: u64,
     /// Operations until the power fails, and what happens then.
     power: Option<(u64, Hook)>,
+    /// Syncs until one fails, and how many fail then.
+    failing_syncs: Option<(u64, u64)>,
+    /// Whether a sync or the power has failed since the database was last opened.
+    has_failed: bool,
     syncs_lie: bool,
+    before_sync: Option<Arc<dyn Fn() + Send + Sync>>,
     rng: fastrand::Rng,
     counts: DiskCounts,
     /// Hash of all that was done, for comparing two runs.
     digest: u32,
+    #[cfg(test)]
+    watched: Option<watched::Watched>,
+}
+
+/// A log.
+#[derive(Clone, Default)]
+struct LogImage {
+    /// What a crash cannot take.
+    synced: Map,
+    /// Batches that are not in `synced`, oldest first.
+    pending: Vec<Pending>,
+    /// What a reader sees.
+    view: Map,
+    /// Bytes of keys and values in `view`.
+    bytes: u64,
+    /// Whether there is a hole before something that was synced, and the cache does not cover it any more.
+    is_damaged: bool,
+}
+
+#[derive(Clone)]
+struct Pending {
+    batch: Vec<Entry>,
+    state: PageState,
+}
+
+/// What the page cache and the medium know of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PageState {
+    /// The next sync writes it.
+    Dirty,
+    /// A sync that failed has not written it, and no later one will.
+    Clean,
+    /// It is on the medium, behind one that is not.
+    BehindHole,
 }
 
 /// What a [`SimulatedDisk`] has done so far.
@@ -67,6 +109,12 @@ pub struct DiskCounts {
     pub batches_lost: u64,
     /// Batches refused because the disk was full.
     pub refused_full: u64,
+    /// Syncs that failed.
+    pub syncs_failed: u64,
+    /// Batches that such a sync left unwritten.
+    pub batches_left_clean: u64,
+    /// Compactions that came to their end.
+    pub compactions: u64,
 }
 
 impl SimulatedDisk {
@@ -74,17 +122,22 @@ impl SimulatedDisk {
     /// `wall` the wall clock of its device in nanoseconds since 1970.
     pub fn new(seed: u64, source: SourceId, wall: impl Fn() -> u64 + Send + Sync + 'static) -> SimulatedDisk {
         let disk = Disk {
-            synced: Map::new(),
-            unsynced: Vec::new(),
-            view: Map::new(),
-            bytes: 0,
+            logs: BTreeMap::from([(PathBuf::new(), LogImage::default())]),
+            current: PathBuf::new(),
+            current_synced: PathBuf::new(),
+            logs_made: 0,
             capacity_bytes: None,
             life: 0,
             power: None,
+            failing_syncs: None,
+            has_failed: false,
             syncs_lie: false,
+            before_sync: None,
             rng: fastrand::Rng::with_seed(seed),
             counts: DiskCounts::default(),
             digest: 0,
+            #[cfg(test)]
+            watched: None,
         };
         SimulatedDisk { inner: Arc::new(Mutex::new(disk)), wall: Arc::new(wall), source }
     }
@@ -100,15 +153,41 @@ impl SimulatedDisk {
         self.lock().power = Some((operations.max(1), Box::new(then)));
     }
 
-    /// Takes [`SimulatedDisk::fail_power_after`] back.
-    pub fn disarm(&self) {
-        self.lock().power = None;
+    /// Lets the `first`-th sync from now on fail, which is 1 for the next, and those after it up to `count`.
+    pub fn fail_syncs(&self, first: u64, count: u64) {
+        self.lock().failing_syncs = (count > 0).then_some((first.max(1), count));
     }
 
-    /// Whether the power may fail in a write, or the disk may be full.
+    /// Gives up what the page cache holds of the closed database and the medium does not have, as Linux does when memory is
+    /// short: of what a failed sync left.
+    pub fn evict(&self) {
+        self.lock().evict();
+    }
+
+    /// The process that has the database open ends at once; what it has applied stays in the page cache. Handles of it are
+    /// refused from now on.
+    pub fn end_life(&self) {
+        self.lock().life += 1;
+    }
+
+    /// Calls `look` before each sync: between a commit and the moment from which the medium has it.
+    pub fn before_syncs(&self, look: Option<Arc<dyn Fn() + Send + Sync>>) {
+        self.lock().before_sync = look;
+    }
+
+    /// Takes [`SimulatedDisk::fail_power_after`] and [`SimulatedDisk::fail_syncs`] back.
+    pub fn disarm(&self) {
+        let mut disk = self.lock();
+        (disk.power, disk.failing_syncs) = (None, None);
+    }
+
+    /// Whether the power may fail in a write, the disk may be full, or it or a sync has failed since the database was opened.
     pub fn is_troubled(&self) -> bool {
         let disk = self.lock();
-        disk.power.is_some() || disk.capacity_bytes.is_some()
+        disk.power.is_some()
+            || disk.capacity_bytes.is_some()
+            || disk.failing_syncs.is_some()
+            || disk.has_failed
     }
 
     /// Sets how many bytes of keys and values fit.
@@ -118,7 +197,7 @@ impl SimulatedDisk {
 
     /// Bytes of keys and values.
     pub fn used_bytes(&self) -> u64 {
-        self.lock().bytes
+        self.lock().log().bytes
     }
 
     /// Makes syncs return without having done anything, as a disk does whose cache is emptied some time later. A
@@ -132,8 +211,10 @@ impl SimulatedDisk {
         let image = SimulatedDisk::new(0, self.source, || 0);
         let disk = self.lock();
         let mut copy = image.lock();
-        copy.synced.clone_from(&disk.synced);
-        copy.reset_view();
+        let named = disk.logs.get(&disk.current_synced);
+        copy.log_mut().synced = named.map(|log| log.synced.clone()).unwrap_or_default();
+        copy.log_mut().is_damaged = named.is_none_or(LogImage::has_hole);
+        copy.log_mut().reset_view();
         drop(copy);
         image
     }
@@ -148,12 +229,58 @@ impl SimulatedDisk {
         self.lock().digest
     }
 
-    pub(super) fn open(&self) -> DiskHandle {
+    /// Opens the log that is the database, as the real one is opened: what a failed sync left is written again, all is
+    /// synced before anybody hears of it, and other logs go.
+    pub(super) fn open(&self) -> io::Result<DiskHandle> {
         let mut disk = self.lock();
         disk.life += 1;
-        // As the real log when it is opened: what was found then is on the medium before anybody hears of it.
-        disk.sync();
-        DiskHandle { disk: self.clone(), life: disk.life }
+        let current = disk.current.clone();
+        if disk.logs.get(&current).is_none_or(|log| log.is_damaged) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a hole in the log, or no log"));
+        }
+        let handle = DiskHandle { disk: self.clone(), life: disk.life, log: current.clone() };
+        disk.log_mut().write_again();
+        disk.sync(&current)?;
+        disk.current_synced.clone_from(&current);
+        disk.logs.retain(|name, _| *name == current);
+        disk.has_failed = false;
+        Ok(handle)
+    }
+
+    /// Begins a log beside the one that is the database.
+    pub(super) fn begin_log(&self) -> PathBuf {
+        let mut disk = self.lock();
+        disk.logs_made += 1;
+        let name = PathBuf::from(format!("log-{}", disk.logs_made));
+        disk.logs.insert(name.clone(), LogImage::default());
+        name
+    }
+
+    /// Opens a log that was begun. Handles of the others stay.
+    pub(super) fn open_log(&self, name: &Path) -> DiskHandle {
+        DiskHandle { disk: self.clone(), life: self.lock().life, log: name.to_owned() }
+    }
+
+    /// Makes a log the database, durably. The power may fail before, or before the medium has the name.
+    pub(super) fn set_current(&self, name: &Path) -> io::Result<()> {
+        let handle = self.open_log(name);
+        let name = name.to_owned();
+        handle.operate(|disk, _| {
+            disk.current = name;
+            Ok(())
+        })?;
+        handle.operate(|disk, fails| {
+            if !fails {
+                disk.current_synced.clone_from(&disk.current);
+                disk.counts.compactions += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes a log, which no crash brings back.
+    pub(super) fn remove_log(&self, name: &Path) {
+        self.lock().logs.remove(name);
     }
 
     pub(super) fn wall(&self) -> u64 {
@@ -174,33 +301,105 @@ impl fmt::Debug for SimulatedDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let disk = self.lock();
         f.debug_struct("SimulatedDisk")
-            .field("bytes", &disk.bytes)
-            .field("unsynced", &disk.unsynced.len())
+            .field("bytes", &disk.log().bytes)
+            .field("pending", &disk.log().pending.len())
             .field("counts", &disk.counts)
             .finish_non_exhaustive()
     }
 }
 
-impl Disk {
-    fn crash(&mut self) {
-        let kept = self.rng.usize(0..=self.unsynced.len());
-        let lost = self.unsynced.len() - kept;
-        let unsynced = std::mem::take(&mut self.unsynced);
-        for batch in unsynced.into_iter().take(kept) {
-            put_all(&mut self.synced, batch);
+impl LogImage {
+    fn reset_view(&mut self) {
+        self.view.clone_from(&self.synced);
+        for pending in &self.pending {
+            put_all(&mut self.view, pending.batch.clone());
         }
+        self.bytes = self.view.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+    }
+
+    /// Whether something that was synced lies behind what was not.
+    fn has_hole(&self) -> bool {
+        self.is_damaged || self.pending.iter().any(|pending| pending.state == PageState::BehindHole)
+    }
+
+    /// Brings the `count` oldest of what is pending to the medium, without those that the cache calls clean.
+    fn write(&mut self, count: usize) {
+        for pending in self.pending.iter_mut().take(count) {
+            if pending.state == PageState::Dirty {
+                pending.state = PageState::BehindHole;
+            }
+        }
+        let is_there = |pending: &&Pending| pending.state == PageState::BehindHole;
+        let whole = self.pending.iter().take_while(is_there).count();
+        self.pending.drain(..whole).for_each(|pending| put_all(&mut self.synced, pending.batch));
+    }
+
+    /// Makes what a failed sync left dirty again.
+    fn write_again(&mut self) {
+        for pending in &mut self.pending {
+            pending.state = PageState::Dirty;
+        }
+    }
+
+    /// Loses what is pending, but for as many of the oldest as `kept` and are no more than in the cache alone.
+    fn lose(&mut self, kept: usize) -> usize {
+        let before = self.pending.len();
+        self.is_damaged |= self.has_hole();
+        self.write(kept);
+        self.pending.clear();
         self.reset_view();
+        before.saturating_sub(kept)
+    }
+}
+
+impl Disk {
+    fn log(&self) -> &LogImage {
+        static NONE: LogImage = LogImage {
+            synced: Map::new(),
+            pending: Vec::new(),
+            view: Map::new(),
+            bytes: 0,
+            is_damaged: true,
+        };
+        self.logs.get(&self.current).unwrap_or(&NONE)
+    }
+
+    fn log_mut(&mut self) -> &mut LogImage {
+        self.logs.entry(self.current.clone()).or_default()
+    }
+
+    fn crash(&mut self) {
+        if self.current != self.current_synced && self.rng.bool() {
+            self.current.clone_from(&self.current_synced);
+        }
+        let mut lost = 0;
+        let mut digest = 0;
+        for (name, log) in &mut self.logs {
+            let kept = self.rng.usize(0..=log.pending.len());
+            let lost_here = log.lose(kept);
+            if *name == self.current {
+                (lost, digest) = (lost_here, kept);
+            }
+        }
+        self.current_synced.clone_from(&self.current);
         self.life += 1;
         self.power = None;
+        self.has_failed = false;
         self.counts.crashes += 1;
         self.counts.crashes_with_loss += u64::from(lost > 0);
         self.counts.batches_lost += lost as u64;
-        self.note(b"crash", &(kept as u64).to_le_bytes());
+        self.note(b"crash", &(digest as u64).to_le_bytes());
     }
 
-    fn reset_view(&mut self) {
-        self.view.clone_from(&self.synced);
-        self.bytes = self.view.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+    fn evict(&mut self) {
+        for log in self.logs.values_mut() {
+            let clean = |pending: &Pending| pending.state == PageState::Clean;
+            let Some(first) = log.pending.iter().position(clean) else { continue };
+            log.is_damaged |= log.pending.iter().skip(first).any(|pending| !clean(pending));
+            log.pending.truncate(first);
+            log.reset_view();
+        }
+        self.note(b"evict", &[]);
     }
 
     fn note(&mut self, what: &[u8], bytes: &[u8]) {
@@ -220,10 +419,11 @@ impl Disk {
         self.power.take().map(|(_, hook)| hook)
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+    fn apply(&mut self, name: &Path, entries: Vec<Entry>) -> io::Result<()> {
+        let bytes = self.log().bytes;
         let grown: u64 =
             entries.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum();
-        if self.capacity_bytes.is_some_and(|capacity| self.bytes + grown > capacity) {
+        if self.capacity_bytes.is_some_and(|capacity| bytes + grown > capacity) {
             self.counts.refused_full += 1;
             self.note(b"full", &[]);
             return Err(io::ErrorKind::StorageFull.into());
@@ -231,25 +431,54 @@ impl Disk {
         for (key, value) in &entries {
             self.note(key, value.as_deref().unwrap_or(b"removed"));
         }
+        let log = self.logs.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        #[cfg(test)]
+        if let Some(watched) = &mut self.watched {
+            watched.see(&entries, log.pending.len());
+        }
         for (key, value) in entries.iter().cloned() {
             let len = |value: &Vec<u8>| (key.len() + value.len()) as u64;
             let added = value.as_ref().map_or(0, len);
-            let removed = self.view.get(&key).map_or(0, len);
-            self.bytes = self.bytes + added - removed;
-            put(&mut self.view, key, value);
+            let removed = log.view.get(&key).map_or(0, len);
+            log.bytes = log.bytes + added - removed;
+            put(&mut log.view, key, value);
         }
-        self.unsynced.push(entries);
+        log.pending.push(Pending { batch: entries, state: PageState::Dirty });
         self.counts.batches += 1;
         Ok(())
     }
 
-    fn sync(&mut self) {
+    fn sync(&mut self, name: &Path) -> io::Result<()> {
         self.counts.syncs += 1;
         self.note(b"sync", &[]);
-        if !self.syncs_lie {
-            let unsynced = std::mem::take(&mut self.unsynced);
-            unsynced.into_iter().for_each(|batch| put_all(&mut self.synced, batch));
+        let fails = match &mut self.failing_syncs {
+            Some((first, _)) if *first > 1 => {
+                *first -= 1;
+                false
+            }
+            Some((_, count)) => {
+                *count -= 1;
+                true
+            }
+            None => false,
+        };
+        self.failing_syncs = self.failing_syncs.filter(|(_, count)| *count > 0);
+        if self.syncs_lie {
+            return Ok(());
         }
+        let log = self.logs.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        if !fails {
+            log.write(usize::MAX);
+            return Ok(());
+        }
+        log.write(self.rng.usize(0..=log.pending.len()));
+        let left = log.pending.iter_mut().filter(|pending| pending.state == PageState::Dirty);
+        let left = left.map(|pending| pending.state = PageState::Clean).count();
+        self.has_failed = true;
+        self.counts.syncs_failed += 1;
+        self.counts.batches_left_clean += left as u64;
+        self.note(b"sync failed", &(left as u64).to_le_bytes());
+        Err(rustix::io::Errno::IO.into())
     }
 }
 
@@ -268,6 +497,7 @@ fn put(map: &mut Map, key: Vec<u8>, value: Option<Vec<u8>>) {
 pub(super) struct DiskHandle {
     disk: SimulatedDisk,
     life: u64,
+    log: PathBuf,
 }
 
 impl DiskHandle {
@@ -279,21 +509,32 @@ impl DiskHandle {
         Err(io::Error::new(io::ErrorKind::NotConnected, "the device has lost its power"))
     }
 
+    /// Name of the log.
+    pub(super) fn name(&self) -> &Path {
+        &self.log
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Map) -> T) -> io::Result<T> {
+        let disk = self.alive()?;
+        let log = disk.logs.get(&self.log).ok_or(io::ErrorKind::NotFound)?;
+        Ok(read(&log.view))
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.alive()?.view.get(key).cloned())
+        self.read(|view| view.get(key).cloned())
     }
 
     /// The entries at or after `from` and before `to`.
     pub(super) fn range(&self, from: &[u8], to: &[u8]) -> io::Result<Vec<Pair>> {
-        Ok(range(&self.alive()?.view, from, to).map(owned).collect())
+        self.read(|view| range(view, from, to).map(owned).collect())
     }
 
     pub(super) fn first(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
-        Ok(range(&self.alive()?.view, from, to).next().map(owned))
+        self.read(|view| range(view, from, to).next().map(owned))
     }
 
     pub(super) fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
-        Ok(range(&self.alive()?.view, from, to).next_back().map(owned))
+        self.read(|view| range(view, from, to).next_back().map(owned))
     }
 
     pub(super) fn apply(&self, entries: Vec<Entry>) -> io::Result<()> {
@@ -302,17 +543,16 @@ impl DiskHandle {
             if fails && disk.rng.bool() {
                 return Ok(());
             }
-            disk.apply(entries)
+            disk.apply(&self.log, entries)
         })
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.operate(|disk, fails| {
-            if !fails {
-                disk.sync();
-            }
-            Ok(())
-        })
+        let look = self.alive()?.before_sync.clone();
+        if let Some(look) = look {
+            look();
+        }
+        self.operate(|disk, fails| if fails { Ok(()) } else { disk.sync(&self.log) })
     }
 
     /// Does something in which the power may fail.
@@ -323,6 +563,7 @@ impl DiskHandle {
         let Some(hook) = hook else { return result };
         disk.counts.crashes_in_operation += 1;
         disk.crash();
+        disk.has_failed = true;
         drop(disk);
         hook();
         Err(io::Error::new(io::ErrorKind::NotConnected, "the power failed"))
@@ -353,3 +594,7 @@ fn range<'m>(
 fn owned((key, value): (&Vec<u8>, &Vec<u8>)) -> Pair {
     (key.clone(), value.clone())
 }
+
+#[cfg(test)]
+#[path = "simulated/watched.rs"]
+mod watched;

@@ -5,8 +5,11 @@ mod clock;
 mod crash;
 mod damage;
 mod failed_sync;
+#[cfg(feature = "simulation")]
+mod failures;
 mod group;
 mod growth;
+mod large;
 mod model;
 mod read_only;
 mod renew;

@@ -121,6 +121,59 @@ fn conflicts_are_refused_or_resolved() {
     }
 }
 
+/// Decides a conflict, and meanwhile somebody edits the document here.
+struct Interrupted {
+    resolution: fn(&Conflict<'_>) -> Resolution,
+    collection: Collection,
+    edits: AtomicU64,
+    seen: std::sync::Mutex<Vec<Value>>,
+}
+
+impl ConflictResolver for Interrupted {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
+        let local = conflict.local_body.cloned().map(Value::Object).unwrap_or_default();
+        self.seen.lock().expect("lock").push(local.clone());
+        if self.edits.fetch_add(1, Ordering::Relaxed) == 0 {
+            let mut body = object(local);
+            body.insert("meanwhile".into(), json!(true));
+            self.collection.put(conflict.id, &body).expect("put");
+        }
+        Ok((self.resolution)(conflict))
+    }
+}
+
+/// What was decided on a revision that is not the newest any more is decided again, on the newest.
+#[test]
+fn a_decision_on_a_revision_that_was_replaced_meanwhile_is_taken_again() {
+    let merge = |conflict: &Conflict<'_>| {
+        let mut both = conflict.local_body.cloned().unwrap_or_default();
+        both.extend(conflict.remote_body.cloned().unwrap_or_default());
+        Resolution::Merge(both)
+    };
+    let resolutions: [(fn(&Conflict<'_>) -> Resolution, Value); 3] = [
+        (merge, json!({"by": "a", "meanwhile": true})),
+        (|_| Resolution::Local, json!({"by": "b", "meanwhile": true})),
+        (|_| Resolution::Remote, json!({"by": "a"})),
+    ];
+    for (resolution, expected) in resolutions {
+        let (_one, a, in_a) = open();
+        let (_two, b, in_b) = open();
+        in_a.put("x", &json!({"by": "a"})).expect("put");
+        in_b.put("x", &json!({"by": "b"})).expect("put");
+        let (edits, seen) = (AtomicU64::new(0), std::sync::Mutex::default());
+        let resolver = Interrupted { resolution, collection: in_b.clone(), edits, seen };
+        let outcomes = push(&a, &b, 0, ConflictPolicy::Resolve(&resolver));
+        assert!(matches!(outcomes[..], [CommitOutcome::Resolved { .. }]), "{outcomes:?}");
+        let seen = resolver.seen.into_inner().expect("lock");
+        let meanwhile = json!({"by": "b", "meanwhile": true});
+        assert_eq!(seen, [json!({"by": "b"}), meanwhile], "what the decisions were made on");
+        assert_eq!(contents(&in_b), [("x".to_owned(), expected)]);
+        let back = push(&b, &a, 0, ConflictPolicy::Refuse);
+        assert!(!matches!(back[0], CommitOutcome::Conflict { .. }), "{back:?}");
+        assert_eq!(contents(&in_a), contents(&in_b));
+    }
+}
+
 #[test]
 fn bad_revisions_are_rejected_alone() {
     let (_fixture, b, in_b) = open();

@@ -9,6 +9,8 @@ mod convergence;
 mod cost;
 mod crossing;
 mod database;
+#[cfg(feature = "simulation")]
+mod durable;
 mod entry;
 mod exchange;
 mod hostile;
