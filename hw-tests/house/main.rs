@@ -106,6 +106,38 @@ fn every_folder_has_its_row() {
     }
 }
 
+/// `rust-version` of the manifest holds for what it depends on too. What is used of the standard library is clippy's matter
+/// (`incompatible_msrv`).
+#[test]
+fn dependencies_build_with_the_oldest_rust_that_is_promised() {
+    let rustc = std::process::Command::new("rustc").arg("-vV").output().unwrap();
+    let rustc = String::from_utf8(rustc.stdout).unwrap();
+    let host = rustc.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let metadata = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform", host])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let version = |text: &str| -> Vec<u32> { text.split('.').map(|part| part.parse().unwrap()).collect() };
+    let promised = version(env!("CARGO_PKG_RUST_VERSION"));
+    let mut named = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let Some(needed) = package["rust_version"].as_str() else { continue };
+        let [major, minor] = version(needed)[..2] else { panic!("{needed}") };
+        named += 1;
+        assert!(
+            [major, minor][..] <= promised[..2],
+            "{} {} needs Rust {needed}, and {} is promised",
+            package["name"],
+            package["version"],
+            env!("CARGO_PKG_RUST_VERSION")
+        );
+    }
+    assert!(named > 50, "{named} packages say what they need");
+}
+
 /// Prints the graph; a picture is `dot -Tsvg`.
 #[test]
 fn picture() {
