@@ -19,6 +19,7 @@ mod pair;
 mod probes;
 mod progress;
 mod pushed;
+mod restored;
 mod scripted;
 mod trees;
 mod unsynced;
