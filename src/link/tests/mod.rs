@@ -4,6 +4,7 @@
 mod closing;
 #[cfg(feature = "std")]
 mod goodput;
+mod handshake;
 mod hostile;
 mod notes;
 mod pair;
