@@ -79,11 +79,11 @@ pub use self::space::{Lack, Room};
 #[cfg(test)]
 pub(crate) use self::tail::REWRITTEN;
 pub use self::twin::Twin;
-#[cfg(test)]
-pub(crate) use self::writer::PEER_CHECKPOINTS_MAX;
 pub(crate) use self::writer::{
     CHECKPOINT_BODY_MAX, CheckpointOwner, NewRevision, OwnVersions, Writer, checkpoint_content,
 };
+#[cfg(test)]
+pub(crate) use self::writer::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};
 
 /// Version of the stored format. A newer one is refused.
 pub(crate) const FORMAT: u32 = 1;

@@ -10,7 +10,7 @@ mod checkpoints;
 mod state;
 
 #[cfg(test)]
-pub(crate) use self::checkpoints::PEER_CHECKPOINTS_MAX;
+pub(crate) use self::checkpoints::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};
 pub(crate) use self::checkpoints::{CheckpointOwner, content as checkpoint_content};
 
 use std::collections::{BTreeMap, HashMap};

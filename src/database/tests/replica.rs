@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Fixture, contents, object};
-use crate::database::store::PEER_CHECKPOINTS_MAX;
+use crate::database::store::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};
 use crate::database::{Collection, Database};
 use crate::replica::revision::{SourceId, VERSIONS_MAX, Version, VersionVector};
 use crate::replica::store::{
@@ -326,6 +326,33 @@ fn a_peer_has_its_share_of_checkpoints_and_the_oldest_gives_way() {
         let set = database.set_peer_checkpoint(DEFAULT, "greedy", bad, None, body.clone());
         assert!(set.is_err(), "{bad:?}: it could be a piece of another's");
     }
+}
+
+/// Many identities, each with its share: the oldest of whoever has most gives way, what the database keeps for itself never.
+#[test]
+fn checkpoints_of_all_peers_together_have_a_limit() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let set = |peer: &str, client: &str| {
+        database.set_peer_checkpoint(DEFAULT, peer, client, None, Bytes::from_static(b"{}")).expect("set")
+    };
+    let has = |client: &str| database.checkpoint(DEFAULT, client).expect("read").is_some();
+    assert!(database.set_checkpoint(DEFAULT, "own/mine", None, Bytes::from_static(b"{}")).is_ok());
+    assert!(set("first", "first").is_some());
+    (0..3).for_each(|n| assert!(set("several", &format!("several-{n}")).is_some()));
+    let others = CHECKPOINTS_MAX - 5;
+    (0..others).for_each(|n| assert!(set(&format!("peer-{n}"), &format!("cp-{n}")).is_some()));
+    assert!(has("first") && has("several-0"), "there is room for as many");
+    // Two of whoever has three, then the oldest of all.
+    for (n, gone) in ["several-0", "several-1", "first"].iter().enumerate() {
+        assert!(
+            has(gone) && set(&format!("late-{n}"), &format!("late-{n}")).is_some() && !has(gone),
+            "{gone}"
+        );
+    }
+    let kept = (0..others).filter(|n| has(&format!("cp-{n}"))).count();
+    assert_eq!(kept, others, "one gives way for one");
+    assert!(has("own/mine") && has("several-2") && (0..3).all(|n| has(&format!("late-{n}"))));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::vec::Vec;
 use crate::link::control::{Close, Hello, Kind, Message, Outbox, Welcome};
 use crate::link::packet::Packet;
 use crate::link::{
-    CloseReason, Contender, Contest, Link, LinkConfig, LinkError, LinkEvent, LinkRole, LinkState, PacketSize,
-    RefuseReason, SessionId, busy_refusal, peek_session,
+    CloseReason, Link, LinkConfig, LinkError, LinkEvent, LinkRole, LinkState, PacketSize, RefuseReason,
+    SessionId, Takeover, TakeoverState, busy_refusal, peek_session,
 };
 use crate::time::Instant;
 
@@ -286,39 +286,39 @@ fn who_never_says_hello_is_named_as_that() {
 }
 
 /// A second connection asks for the session of the first, which goes on until a proof holds.
-struct Takeover {
+struct Attempt {
     central: SmallLink,
     peripheral: SmallLink,
-    contender: Contender,
+    asking: Takeover,
     hello: Vec<u8>,
 }
 
-impl Takeover {
-    fn new() -> Takeover {
+impl Attempt {
+    fn new() -> Attempt {
         let (mut central, peripheral) = established();
         central.disconnected(NOW);
         central.connected(NOW, SIZE);
         let (hello, _) = hello_of(&mut central);
-        let contender = peripheral.contender(SIZE);
-        Takeover { central, peripheral, contender, hello }
+        let asking = peripheral.takeover(SIZE);
+        Attempt { central, peripheral, asking, hello }
     }
 
-    fn hear(&mut self, packet: &[u8]) -> Contest {
-        self.peripheral.hear_contender(&mut self.contender, packet)
+    fn hear(&mut self, packet: &[u8]) -> TakeoverState {
+        self.peripheral.receive_takeover(&mut self.asking, packet)
     }
 
     fn said(&mut self) -> Option<Vec<u8>> {
         let mut out = [0; 495];
-        assert_eq!(self.contender.poll_packet(&mut out[..494]), None, "it would not fit");
-        self.contender.poll_packet(&mut out).map(|length| out[..length].to_vec())
+        assert_eq!(self.asking.poll_packet(&mut out[..494]), None, "it would not fit");
+        self.asking.poll_packet(&mut out).map(|length| out[..length].to_vec())
     }
 
     /// What the central confirms with.
     fn confirm(&mut self) -> Vec<u8> {
         let hello = self.hello.clone();
-        assert_eq!(self.hear(&hello), Contest::Undecided);
+        assert_eq!(self.hear(&hello), TakeoverState::Undecided);
         let welcome = self.said().expect("a WELCOME");
-        assert_eq!(self.hear(&hello), Contest::Undecided);
+        assert_eq!(self.hear(&hello), TakeoverState::Undecided);
         assert_eq!(self.said(), Some(welcome.clone()), "it may have been lost");
         assert_eq!(self.said(), None);
         self.central.handle_packet(NOW, &welcome).expect("a WELCOME");
@@ -329,12 +329,12 @@ impl Takeover {
 
 #[test]
 fn who_proves_to_be_its_central_takes_a_session_over() {
-    let mut takeover = Takeover::new();
-    let confirm = takeover.confirm();
-    assert_eq!(takeover.peripheral.state(), LinkState::Established, "the first connection goes on");
-    assert_eq!(takeover.hear(&confirm), Contest::Won);
-    let Takeover { mut central, mut peripheral, contender, .. } = takeover;
-    assert!(peripheral.take_over(NOW, contender));
+    let mut attempt = Attempt::new();
+    let confirm = attempt.confirm();
+    assert_eq!(attempt.peripheral.state(), LinkState::Established, "the first connection goes on");
+    assert_eq!(attempt.hear(&confirm), TakeoverState::Won);
+    let Attempt { mut central, mut peripheral, asking, .. } = attempt;
+    assert!(peripheral.take_over(NOW, asking));
     talk(&mut central, &mut peripheral);
     assert_eq!((central.stats().resumes, peripheral.stats().resumes), (1, 1));
     exchange(&mut central, &mut peripheral);
@@ -343,28 +343,32 @@ fn who_proves_to_be_its_central_takes_a_session_over() {
 #[test]
 fn who_does_not_prove_it_takes_nothing_over() {
     // Another session, a new one, a CONFIRM without a HELLO, noise.
-    let mut takeover = Takeover::new();
-    let confirm = takeover.confirm();
-    let Message::Hello(good) = message(&takeover.hello) else { panic!("no HELLO") };
+    let mut attempt = Attempt::new();
+    let confirm = attempt.confirm();
+    let Message::Hello(good) = message(&attempt.hello) else { panic!("no HELLO") };
     for session in [None, Some(SessionId::new(99))] {
         let hello = packet(&Message::Hello(Hello { session, ..good }));
-        let mut fresh = takeover.peripheral.contender(SIZE);
-        assert_eq!(takeover.peripheral.hear_contender(&mut fresh, &hello), Contest::Lost, "{session:?}");
-        assert!(!takeover.peripheral.take_over(NOW, fresh), "it was offered nothing");
+        let mut fresh = attempt.peripheral.takeover(SIZE);
+        assert_eq!(
+            attempt.peripheral.receive_takeover(&mut fresh, &hello),
+            TakeoverState::Lost,
+            "{session:?}"
+        );
+        assert!(!attempt.peripheral.take_over(NOW, fresh), "it was offered nothing");
     }
     for packet in [&confirm[..], b"GW\x90\x00", b"noise"] {
-        let mut fresh = takeover.peripheral.contender(SIZE);
-        assert_eq!(takeover.peripheral.hear_contender(&mut fresh, packet), Contest::Lost);
+        let mut fresh = attempt.peripheral.takeover(SIZE);
+        assert_eq!(attempt.peripheral.receive_takeover(&mut fresh, packet), TakeoverState::Lost);
     }
     // Data may overtake CONFIRM.
-    assert_eq!(takeover.hear(&[0; 495]), Contest::Undecided);
+    assert_eq!(attempt.hear(&[0; 495]), TakeoverState::Undecided);
     for place in 5..confirm.len() {
         let mut wrong = confirm.clone();
         wrong[place] ^= 1;
-        assert_eq!(takeover.hear(&wrong), Contest::Lost, "byte {place} of the proof");
+        assert_eq!(attempt.hear(&wrong), TakeoverState::Lost, "byte {place} of the proof");
     }
-    assert_eq!(takeover.peripheral.state(), LinkState::Established);
-    assert_eq!(takeover.hear(&confirm), Contest::Won, "the right one holds after all that");
+    assert_eq!(attempt.peripheral.state(), LinkState::Established);
+    assert_eq!(attempt.hear(&confirm), TakeoverState::Won, "the right one holds after all that");
 }
 
 /// The stream has gone on over the first connection since the offer: its place there is not the stream's any more.
@@ -376,13 +380,13 @@ fn an_offer_that_the_stream_has_overtaken_is_void() {
     central.disconnected(NOW);
     central.connected(NOW, SIZE);
     let (hello, _) = hello_of(&mut central);
-    let contender = peripheral.contender(SIZE);
-    let mut takeover = Takeover { central, peripheral, contender, hello };
-    let confirm = takeover.confirm();
-    takeover.peripheral.handle_packet(NOW, &on_its_way).expect("data");
-    assert_eq!(takeover.hear(&confirm), Contest::Won);
-    let Takeover { mut central, mut peripheral, contender, .. } = takeover;
-    assert!(!peripheral.take_over(NOW, contender));
+    let asking = peripheral.takeover(SIZE);
+    let mut attempt = Attempt { central, peripheral, asking, hello };
+    let confirm = attempt.confirm();
+    attempt.peripheral.handle_packet(NOW, &on_its_way).expect("data");
+    assert_eq!(attempt.hear(&confirm), TakeoverState::Won);
+    let Attempt { mut central, mut peripheral, asking, .. } = attempt;
+    assert!(!peripheral.take_over(NOW, asking));
     assert_eq!(peripheral.state(), LinkState::Suspended, "it waits to be asked again");
     for link in [&mut central, &mut peripheral] {
         link.disconnected(NOW);

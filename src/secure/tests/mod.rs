@@ -1,5 +1,6 @@
 //! Two sessions joined by bytes, with everything in between that a hostile path can do.
 
+mod claims;
 mod handshake;
 mod liar;
 mod records;

@@ -13,8 +13,8 @@ use super::Writer;
 use crate::database::DatabaseError;
 use crate::replica::OWN_PREFIX;
 
-/// Most checkpoints that one collection keeps.
-const CHECKPOINTS_MAX: usize = 4096;
+/// Most checkpoints that one collection keeps. Each one that is new looks at all, so tests have fewer.
+pub(crate) const CHECKPOINTS_MAX: usize = if cfg!(test) { 96 } else { 4096 };
 /// Most of them that one peer has: one for each way in which it syncs.
 pub(crate) const PEER_CHECKPOINTS_MAX: usize = 16;
 
