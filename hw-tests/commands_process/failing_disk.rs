@@ -107,7 +107,7 @@ fn a_compaction_removes_nothing_before_the_medium_has_what_replaces_it() {
     let trace = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = trace.lines().map(str::trim_end).collect();
     let position = |wanted: &dyn Fn(&&str) -> bool, what: &str| {
-        lines.iter().position(|line| wanted(line)).unwrap_or_else(|| panic!("{what}: {trace}"))
+        lines.iter().position(wanted).unwrap_or_else(|| panic!("{what}: {trace}"))
     };
     let db = db.canonicalize().unwrap().display().to_string();
     let rename = position(&|line| line.starts_with("rename ") && line.ends_with("/current"), "no rename");

@@ -150,7 +150,8 @@ fn a_decision_on_a_revision_that_was_replaced_meanwhile_is_taken_again() {
         both.extend(conflict.remote_body.cloned().unwrap_or_default());
         Resolution::Merge(both)
     };
-    let resolutions: [(fn(&Conflict<'_>) -> Resolution, Value); 3] = [
+    type Decide = fn(&Conflict<'_>) -> Resolution;
+    let resolutions: [(Decide, Value); 3] = [
         (merge, json!({"by": "a", "meanwhile": true})),
         (|_| Resolution::Local, json!({"by": "b", "meanwhile": true})),
         (|_| Resolution::Remote, json!({"by": "a"})),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command as Process};
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 
 use super::node::Node;
 use super::protocol::{Command, Machine, Request, Said};
@@ -21,6 +22,8 @@ use gattway::transport::session::SessionConfig;
 
 /// Time for bluetoothd to tell of an adapter.
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(15);
+/// Time for a node's process to end, and then for the kernel to end it.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
 /// Time for disconnects under way.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(4);
 
@@ -45,7 +48,7 @@ pub async fn run() -> Result<()> {
     }
     agent.end().await;
     drop(agent);
-    let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
+    let _ = timeout(Duration::from_secs(2), writer).await;
     Ok(())
 }
 
@@ -113,7 +116,7 @@ impl Agent {
 
     async fn spawn(&self, node: u32, adapter: &str, fresh: bool) -> Result<Value> {
         if let Some(worker) = self.nodes.lock().await.remove(&node) {
-            worker.end().await;
+            worker.end().await?;
         }
         let directory = self.directory.join(node.to_string());
         if fresh {
@@ -156,21 +159,42 @@ impl Agent {
     async fn end(&self) {
         let workers: Vec<Worker> = self.nodes.lock().await.drain().map(|(_, worker)| worker).collect();
         for worker in workers {
-            worker.end().await;
+            if let Err(error) = worker.end().await {
+                eprintln!("{error}");
+            }
         }
     }
 }
 
 impl Worker {
-    /// Closes its input, which it takes as the request to end, and waits a little.
-    async fn end(self) {
+    /// Closes its input, which it takes as the request to end, and waits a little; then it is killed.
+    ///
+    /// # Errors
+    /// It does not even end when it is killed: the kernel holds it.
+    async fn end(self) -> Result<()> {
         let Worker { mut child, input, reader } = self;
+        let id = child.id().unwrap_or_default();
         drop(input);
-        if tokio::time::timeout(Duration::from_secs(10), child.wait()).await.is_err() {
-            let _ = child.kill().await;
+        if timeout(ENDING_LIMIT, child.wait()).await.is_err()
+            && timeout(ENDING_LIMIT, child.kill()).await.is_err()
+        {
+            return fail(format!("process {id} was killed and does not end: {}", state_of(id)));
         }
-        let _ = reader.await;
+        // What it has started itself may hold its output.
+        let stop = reader.abort_handle();
+        if timeout(ENDING_LIMIT, reader).await.is_err() {
+            stop.abort();
+            eprintln!("process {id} has ended, and something that it started still has its output");
+        }
+        Ok(())
     }
+}
+
+/// Where the kernel has a process, for whoever looks for the reason.
+fn state_of(id: u32) -> String {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{id}/{file}")).unwrap_or_default();
+    let state = read("status").lines().find(|line| line.starts_with("State")).unwrap_or_default().to_owned();
+    format!("{state}, in {} {}", read("wchan"), read("stack").trim())
 }
 
 async fn shell(command: &str) -> Result<Value> {
@@ -224,7 +248,7 @@ async fn describe(name: &str) -> String {
         let roles = adapter.supported_advertising_instances().await.unwrap_or(0);
         bluer::Result::Ok(format!("{name} {address}{chip}, {roles} advertising sets"))
     };
-    match tokio::time::timeout(DESCRIBE_LIMIT, read).await {
+    match timeout(DESCRIBE_LIMIT, read).await {
         Ok(read) => read.unwrap_or_else(|error| format!("{name}: {error}")),
         Err(_) => format!("{name}: bluetoothd does not answer"),
     }
@@ -258,7 +282,7 @@ pub async fn run_node(index: u32, adapter: String, directory: PathBuf) -> Result
     tokio::time::sleep(Duration::from_millis(200)).await;
     gattway::transport::bluez::adapter::farewells(FAREWELL_LIMIT).await;
     drop((node, lines));
-    let _ = tokio::time::timeout(Duration::from_secs(1), writer).await;
+    let _ = timeout(Duration::from_secs(1), writer).await;
     Ok(())
 }
 
