@@ -102,6 +102,8 @@ fn no_command_warns_when_all_went_well() {
         &["peers", "ls"],
         &["group", "create", "farm"],
         &["group", "show", "--public"],
+        &["group", "authority"],
+        &["group", "rotate"],
         &["group", "leave"],
     ] {
         runner.quiet(&db, args);

@@ -106,6 +106,21 @@ fn every_folder_has_its_row() {
     }
 }
 
+/// Log lines are chosen by the module that writes them, as text that no compiler looks at.
+#[test]
+fn modules_that_logging_names_are_there() {
+    let text = std::fs::read_to_string(root().join("src/cli/logging.rs")).unwrap();
+    let named: Vec<&str> = text
+        .split(|c: char| !c.is_alphanumeric() && c != ':' && c != '_')
+        .filter_map(|word| word.strip_prefix("gattway::"))
+        .collect();
+    assert!(named.len() >= 2, "{named:?}");
+    for module in named {
+        let path = root().join("src").join(module.replace("::", "/"));
+        assert!(path.is_dir() || path.with_extension("rs").exists(), "no module {module}");
+    }
+}
+
 /// `rust-version` of the manifest holds for what it depends on too. What is used of the standard library is clippy's matter
 /// (`incompatible_msrv`).
 #[test]

@@ -15,7 +15,7 @@ use super::flood::{BURST, EVERY, Limiter};
 use super::words::{self, LogWriter};
 
 /// Without `-v`: warnings, but not of what commands tell in words of their own.
-const QUIET: &str = "warn,gattway::endpoint::listener=error,gattway::replicator::handle=error,gattway::database::store::writer=error";
+const QUIET: &str = "warn,gattway::replicator::service=error,gattway::database::store::writer=error";
 
 /// Starts logging for the rest of the process. `RUST_LOG` wins over `-v`.
 pub(super) fn start(global: &GlobalArgs) {

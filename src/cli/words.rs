@@ -132,13 +132,14 @@ impl Write for LogWriter {
     }
 }
 
-/// Escapes what steers a terminal, but not the colours of log lines: what is logged has them escaped already.
+/// Escapes what steers a terminal, and every end of line but the last, so that no text of a peer looks like a line of ours; but not the
+/// colours of log lines: what is logged has them escaped already.
 fn with_colours(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
-    let mut rest = line;
+    let (mut rest, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
     while let Some((before, sequence)) = rest.split_once("\x1b[") {
         let end = sequence.find(|c: char| !c.is_ascii_digit() && c != ';');
-        text.push_str(&visible_lines(before));
+        text.push_str(&visible(before));
         match end.filter(|&end| sequence[end..].starts_with('m')) {
             Some(end) => {
                 text.push_str("\x1b[");
@@ -151,7 +152,8 @@ fn with_colours(line: &str) -> String {
             }
         }
     }
-    text.push_str(&visible_lines(rest));
+    text.push_str(&visible(rest));
+    text.push_str(end);
     text
 }
 
@@ -164,5 +166,6 @@ mod tests {
         assert_eq!(with_colours("\x1b[33m WARN\x1b[0m a\n"), "\x1b[33m WARN\x1b[0m a\n");
         assert_eq!(with_colours("a\x1b[2Jb\x1b]0;t\x07"), "a\\u{1b}[2Jb\\u{1b}]0;t\\u{7}");
         assert_eq!(with_colours("\x1b["), "\\u{1b}[");
+        assert_eq!(with_colours("a\nb\n"), "a\\u{a}b\n");
     }
 }
