@@ -38,8 +38,9 @@ pub const PEER_CONNECTIONS_MAX: usize = 4;
 /// pushes has no more than 2 MiB on their way beside one document.
 pub const REASSEMBLY_BYTES_MAX: usize = 24 << 20;
 
-/// Bytes that the unfinished messages of all peers may hold together, beyond 256 KiB for each.
-pub const REASSEMBLY_BYTES_SHARED_MAX: usize = 64 << 20;
+/// Bytes that the unfinished messages of all peers may hold together, beyond 256 KiB for each: the largest document of two at
+/// once. With what else attackers can make a process hold it stays below 64 MiB.
+pub const REASSEMBLY_BYTES_SHARED_MAX: usize = 2 * REASSEMBLY_BYTES_MAX;
 
 /// What a [`MessageEndpointListener`] is made of. Make one with [`new`](Self::new) and change what differs.
 #[derive(Clone)]
