@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::sink::Sink;
-use super::visible::{visible, visible_json, visible_lines};
+use super::visible::{visible, visible_json};
 
 /// How long the end of the process waits for a reader that does not go on.
 const END_PATIENCE: Duration = Duration::from_secs(1);
