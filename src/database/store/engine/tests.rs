@@ -54,7 +54,7 @@ fn a_slow_sync_does_not_cover_what_came_after_it_began() {
 #[test]
 fn less_than_two_segments_are_written_between_two_syncs_whatever_is_written() {
     const MAX: u64 = 2 * SEGMENT_BYTES as u64;
-    const SEEDS: u64 = 60;
+    const SEEDS: u64 = 20;
     let seeds = match std::env::var("GATTWAY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => seed..seed + 1,
         None => 0..SEEDS,
