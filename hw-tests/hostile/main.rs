@@ -8,6 +8,7 @@
 mod memory;
 
 mod attacker;
+mod process;
 mod replay;
 mod returned;
 mod server;

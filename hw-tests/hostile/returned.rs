@@ -1,6 +1,5 @@
 //! Memory that a flood took goes back to the system: a gateway runs for months beside others.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use gattway::replicator::REASSEMBLY_BYTES_MAX;
 
 use super::attacker::Attacker;
+use super::process::{listening, resident};
 use super::{ALONE, MIB};
 
 /// What may stay of it: pools that are kept on purpose, and pages that hold a little of what lives.
@@ -35,26 +35,13 @@ impl Gateway {
         command.arg("--db").arg(directory.path().join("test.db"));
         command.args(["serve", "--plain", "--json", "--listen", "tcp:127.0.0.1:0"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut events = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert!(events.read_line(&mut line).expect("an event") > 0, "it ended before it listened");
-            let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-            if event["event"] == "listening" {
-                let address = event["address"].as_str().expect("text").trim_start_matches("tcp:");
-                break address.parse().expect("an address");
-            }
-        };
-        std::thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
+        let address = listening(&mut child);
         Gateway { child, address, _directory: directory }
     }
 
     /// What of its memory is in use, in bytes.
     fn resident(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+        resident(self.child.id())
     }
 
     /// Peers at once that each leave much unfinished; gives the most that was in use.

@@ -1,6 +1,6 @@
 //! The victim: `gattway serve` in a process of its own, a member of a group.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,8 @@ use std::time::Duration;
 use gattway::database::{Database, DatabaseConfig};
 use gattway::secure::Psk;
 use gattway::secure::group::GroupSecret;
+
+use super::process::{listening, resident};
 
 /// Documents that the gateway has, for who pulls.
 const DOCUMENTS: usize = 20_000;
@@ -73,18 +75,7 @@ impl Gateway {
             .stdin(Stdio::null())
             .spawn()
             .expect("it starts");
-        let mut events = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert!(events.read_line(&mut line).expect("an event") > 0, "it ended before it listened");
-            let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-            if event["event"] == "listening" {
-                let address = event["address"].as_str().expect("text").trim_start_matches("tcp:");
-                break address.parse().expect("an address");
-            }
-        };
-        std::thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
+        let address = listening(&mut child);
         Gateway { child, address, _directory: directory }
     }
 
@@ -105,12 +96,6 @@ impl Gateway {
         });
         Watch { most, stop, looking }
     }
-}
-
-fn resident(id: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has not crashed");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
 }
 
 pub struct Watch {

@@ -13,6 +13,9 @@ mod member;
 #[allow(dead_code)]
 mod attacker;
 
+#[path = "../process.rs"]
+mod process;
+
 /// What `attacker` connects to.
 mod server {
     pub struct Server {
