@@ -16,8 +16,7 @@ use crate::database::{
     Collection, Database, DatabaseConfig, DatabaseError, Document, Lack, Room, Twin,
     canonical_collection_name, check_document_id,
 };
-use crate::replica::store::ReplicaStore;
-use crate::replica::store::ReplicaStoreError;
+use crate::replica::store::{ReplicaStore, ReplicaStoreError};
 
 /// How long a command waits for another process that has the database open: a short command ends soon, a `serve`
 /// does not.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::output::{Output, counted, note};
 use super::super::peers::{ago, failed as list_failed, name_of};
 use super::super::{CliError, Exit, secret, security};
-use super::{failed, no_group, now_s};
+use super::{failed, no_group, now_s, summary};
 use crate::secure::PeerId;
 use crate::secure::epoch::{AuthorityId, AuthorityKey};
 use crate::secure::group::Group;
@@ -131,7 +131,7 @@ pub(super) fn rotate(directory: &Path, args: &RotateArgs) -> Result<(), CliError
             out.line(format!("is kept out  {} ({})", name_of(&list, id), id.short()))?;
         }
     } else {
-        out.line(format!("group {:?}, epoch {epoch}, fingerprint {}", group.name(), group.fingerprint()))?;
+        out.line(summary(&group))?;
     }
     out.flush()?;
     let (members, denied) = (counted(members.len() as u64, "peer"), roster.denied.len());
