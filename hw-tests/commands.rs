@@ -280,7 +280,7 @@ fn what_another_program_writes_is_saved_acknowledged_and_synced() {
         Process::start(&field, &["sync", &tcp, "--continuous", "--import", "-", "--json", "--documents"]);
     let mut stdin = sync.stdin.take().unwrap();
     stdin.write_all(b"{\"_id\":\"a\",\"n\":1}\nnot json\n{\"_id\":\"b\",\"n\":2}\n").unwrap();
-    // A refused line is told at once, those around it when they are on the medium.
+    // A refused line is told at once, those around it when they are on stable storage.
     let line = |event: &Value| event["event"] == "rejected" || event["event"] == "saved";
     let mut told: Vec<Value> = (0..3).map(|_| sync.wait_for(line)).collect();
     told.sort_by_key(|event| event["line"].as_u64());

@@ -91,7 +91,7 @@ fn a_service_whose_last_sync_fails_says_so() {
     assert_eq!(ok(&db, &["db", "ls"]), "before\n");
 }
 
-/// The new log of a compaction is on the medium before it takes the place of the former one, and has taken it on the medium before
+/// The new log of a compaction is on stable storage before it takes the place of the former one, and has taken it on stable storage before
 /// anything of that one goes.
 #[test]
 fn a_compaction_removes_nothing_before_the_medium_has_what_replaces_it() {

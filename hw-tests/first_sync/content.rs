@@ -115,7 +115,7 @@ pub fn relation(a: &VersionVector, b: &VersionVector) -> Relation {
 
 /// Whether revisions of a document cross. The passive side then puts its own into its feed once more, perhaps behind the end of
 /// what the active side still hears, so that the next run begins before that.
-pub fn crosses(both: &Both) -> bool {
+pub fn mutually_contains(both: &Both) -> bool {
     both[0].iter().any(|(name, documents)| {
         let there = both[1].get(name);
         let other = |id: &str| there.and_then(|there| there.get(id));

@@ -89,7 +89,8 @@ fn try_seed(plan: &Plan, coverage: &mut Coverage) -> Vec<String> {
     let mut again = run(plan, &mut pair);
     let mut after_again = both(&pair);
     // What was resolved in one run is pushed in the next, or refused; revisions that cross may be resolved in the next.
-    let later = usize::from(plan.pushes_resolutions_later()) + usize::from(content::crosses(&before));
+    let later =
+        usize::from(plan.pushes_resolutions_later()) + usize::from(content::mutually_contains(&before));
     for _ in 0..later {
         violations.extend(Judge::new(plan, &after, &after_again, &again).after_reports(&reports).run());
         reports.extend(again.reports.clone());

@@ -40,7 +40,7 @@ impl Pair {
         let open = |side: usize, durability| {
             Database::open(path(directory.path(), side), config(durability)).unwrap()
         };
-        // Nobody waits for the medium meanwhile, unless the sync follows at once.
+        // Nobody waits for stable storage meanwhile, unless the sync follows at once.
         let durability =
             |side: usize| if plan.reopened { Durability::Relaxed } else { plan.durability[side] };
         let mut databases: Vec<Database> =

@@ -28,7 +28,7 @@ pub struct Plan {
     pub tcp: bool,
     /// Encrypted, with a proof of who is who.
     pub secure: bool,
-    /// Whether each side speaks the extension between peers of our kind; both have to.
+    /// Whether each side speaks the extension between gattway peers; both have to.
     pub extension: [bool; 2],
     pub durability: [Durability; 2],
     /// How far the databases' clocks are from the right time, in seconds.

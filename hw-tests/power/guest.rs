@@ -141,7 +141,7 @@ fn check_writer(task: &Task, writer: Writer, db: &Database, contents: &Contents)
     let prefix = model::prefix(writer);
     let own = contents.operations.iter().filter(|(id, _)| id.starts_with(&prefix));
     let own = own.map(|(id, operation)| (id.clone(), *operation)).collect();
-    // More may have reached the medium without the acknowledgements having reached the host.
+    // More may have reached stable storage without the acknowledgements having reached the host.
     let operation = model::matching(task.seed, writer, acknowledged + UNREAD_MAX, &own);
     say(&Line::Found { writer, operation });
     let position = operation.unwrap_or(acknowledged);

@@ -16,7 +16,7 @@ pub const SIDES: [&str; 2] = ["a", "b"];
 /// What is put to the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub enum Mode {
-    /// Writes return when the medium has them: nothing acknowledged may be lost
+    /// Writes return when stable storage has them: nothing acknowledged may be lost
     Safe,
     /// Writes return at once: at most what was acknowledged within the declared window may be lost
     Relaxed,

@@ -51,7 +51,7 @@ struct Device {
 impl Device {
     fn new(seed: u64, n: usize, group: &Group) -> Device {
         let identity = Arc::new(super::secure::identity(seed, n));
-        // In memory where that can be had: what the medium does is not what this is about.
+        // In memory where that can be had: what stable storage does is not what this is about.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         group.store(dir.path()).unwrap();
         let trust = Arc::new(Trust::open(dir.path()).unwrap());

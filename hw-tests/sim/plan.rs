@@ -111,7 +111,7 @@ pub struct Edge {
     pub passive: usize,
     /// Whether it goes on with every change.
     pub continuous: bool,
-    /// Whether the extension between peers of our kind is offered; else it speaks as the original does.
+    /// Whether the extension between gattway peers is offered; else it speaks as the original does.
     pub extension: bool,
     /// ATT MTU of its connections.
     pub att_mtu: u16,

@@ -200,7 +200,7 @@ impl ConflictResolver for Recorder {
             Resolution::Remote => Some(remote),
             _ => None,
         };
-        if let Some(kept) = kept.filter(|_| conflict.local.crosses(conflict.remote)) {
+        if let Some(kept) = kept.filter(|_| conflict.local.mutually_contains(conflict.remote)) {
             model.kept_crossing(kept, self.node);
             self.world.crossing();
         }

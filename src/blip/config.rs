@@ -53,7 +53,7 @@ impl Default for BlipConfig {
             compression_level: 6,
             message_size_max: MESSAGE_SIZE_MAX,
             properties_size_max: PROPERTIES_SIZE_MAX,
-            // The original keeps 10 revisions, 5 change lists and a few attachments open.
+            // Couchbase Lite keeps 10 revisions, 5 change lists and a few attachments open.
             open_messages_max: 256,
             open_bytes_max: 40 << 20,
             open_bytes_shared: None,

@@ -159,7 +159,7 @@ impl Outbox {
         }
     }
 
-    /// A message of the peer is whole: what was to be acknowledged of it is no matter any more. The original still says
+    /// A message of the peer is whole: what was to be acknowledged of it is no matter any more. Couchbase Lite still says
     /// it, and so does this side, unless the peer does not read and they pile up.
     pub fn drop_ack(&mut self, key: MessageKey) {
         if self.acks.len() > ACKS_OF_WHOLE_MAX {

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::events::{Event, Events};
 use super::output::note;
-use super::security::{Keeper, Security};
+use super::security::{Security, TrustRefresher};
 use super::{CliError, Exit};
 use crate::database::Database;
 use crate::replica::store::ReplicaStore;
@@ -36,7 +36,7 @@ const PAIRING_LIMIT: Duration = Duration::from_secs(50);
 /// How often radio connections are looked at.
 const RADIO_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for radio connections to be ended before the process ends.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Change of signal strength that is told.
 const RSSI_STEP_DB: u8 = 6;
 
@@ -234,8 +234,12 @@ pub(super) async fn listen_to_pair(adapter: &str, name: &str) -> Result<Bluetoot
 }
 
 /// How this device's adverts are written, and those of others read: sealed unless all is plain.
-pub(super) fn advert_codec(db: &Database, security: &Security, keeper: &Keeper) -> Arc<dyn AdvertCodec> {
-    if let (Security::Secure(config), Some(trust)) = (security, keeper.trust()) {
+pub(super) fn advert_codec(
+    db: &Database,
+    security: &Security,
+    trust_refresher: &TrustRefresher,
+) -> Arc<dyn AdvertCodec> {
+    if let (Security::Secure(config), Some(trust)) = (security, trust_refresher.trust()) {
         let (trust, identity) = (Arc::clone(trust), Arc::clone(&config.identity));
         let strangers = config.policy.admits_strangers();
         return Arc::new(SealedAdvert::new(trust, identity, strangers, fastrand::u16(..)));
@@ -302,8 +306,8 @@ impl Drop for Reporter {
 }
 
 /// Waits until radio connections are ended: a process that just ends would leave the peer connected and its slot taken.
-pub(super) async fn farewells() {
-    adapter::farewells(FAREWELL_LIMIT).await;
+pub(super) async fn wait_for_disconnects() {
+    adapter::wait_for_disconnects(DISCONNECT_LIMIT).await;
 }
 
 /// Whether nothing worth telling has changed.

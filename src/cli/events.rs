@@ -113,7 +113,7 @@ pub(super) enum Event<'a> {
         /// What was kept: `local`, `remote`, `merged`, `deleted`, or `open` if that is the peer's to decide.
         outcome: &'a str,
     },
-    /// A record of `--import` is on the medium.
+    /// A record of `--import` is on stable storage.
     Saved {
         line: u64,
         collection: &'a str,

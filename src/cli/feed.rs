@@ -1,5 +1,5 @@
 //! `--import` of `serve` and `sync`: documents that another program writes, one JSON object a line, are saved while
-//! replication runs. A line is acknowledged when it is on the medium; lines that arrive together share one sync. A line that
+//! replication runs. A line is acknowledged when it is on stable storage; lines that arrive together share one sync. A line that
 //! cannot be taken is reported and passed over, whatever is wrong with it: only a failing medium ends the import.
 
 use std::fs::File;
@@ -19,13 +19,13 @@ use super::saving::{Done, Saver};
 use super::{CliError, Exit, store};
 use crate::database::{Collection, Database};
 
-/// Lines that may wait for the medium. The writer waits beyond it.
+/// Lines that may wait for stable storage. The writer waits beyond it.
 const WAITING_LINES_MAX: usize = 256;
 
-/// Bytes of lines that may wait for the medium, unless one alone has more.
+/// Bytes of lines that may wait for stable storage, unless one alone has more.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
-/// Pause between two attempts to save while the medium has no room.
+/// Pause between two attempts to save while storage has no room.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
 
 /// Options of the import that runs beside replication.
@@ -35,7 +35,7 @@ pub(super) struct FeedArgs {
     /// Save documents that another program writes, one JSON object a line; `-` is standard input.
     ///
     /// A line that cannot be taken is reported and skipped. With --json each saved line is acknowledged by a `saved`
-    /// event once it is on the medium. `"_deleted": true` deletes.
+    /// event once it is on stable storage. `"_deleted": true` deletes.
     #[arg(long, value_name = "FILE")]
     pub(super) import: Option<PathBuf>,
 
@@ -83,7 +83,7 @@ impl Feed {
         Ok(Some(Feed { writer }))
     }
 
-    /// Waits until the input has ended and everything is on the medium.
+    /// Waits until the input has ended and everything is on stable storage.
     ///
     /// # Errors
     /// The database failed.
@@ -113,7 +113,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, CliError> {
 
 /// What is told of each line.
 trait Report {
-    /// It is on the medium.
+    /// It is on stable storage.
     fn saved(&self, done: &Done, saver: &Saver) -> Result<(), CliError>;
     /// It was passed over.
     fn rejected(&self, line: u64, error: &CliError);
@@ -173,7 +173,7 @@ fn entry_on(text: &[u8], line: u64, args: &EntryArgs) -> Result<Entry, CliError>
     Ok(entry)
 }
 
-/// Bytes of lines that wait for the medium.
+/// Bytes of lines that wait for stable storage.
 #[derive(Default)]
 struct Waiting {
     bytes: Mutex<usize>,
@@ -246,7 +246,7 @@ impl<R: Report> Writer<R> {
         self.report.rejected(line, error);
     }
 
-    /// Saves; while there is no room on the medium, the input waits.
+    /// Saves; while there is no free space, the input waits.
     fn save(&mut self, entries: &[Entry]) -> Result<Vec<Done>, CliError> {
         loop {
             match self.saver.save(entries) {

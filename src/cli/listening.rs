@@ -7,12 +7,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::address::PlaceAddress;
 use super::events::{Event, Events};
-use super::serve::Door;
+use super::serve::PeerIntake;
 use super::{CliError, Exit};
 #[cfg(feature = "bluetooth")]
 use super::{
     ble,
-    security::{Keeper, Security},
+    security::{Security, TrustRefresher},
 };
 #[cfg(feature = "bluetooth")]
 use crate::database::Database;
@@ -102,7 +102,7 @@ impl Report {
 /// One address, and where its connections go.
 pub(super) struct Place {
     pub(super) address: PlaceAddress,
-    pub(super) door: Door,
+    pub(super) intake: PeerIntake,
     pub(super) events: Events,
     #[cfg(feature = "bluetooth")]
     pub(super) radio: Radio,
@@ -184,7 +184,7 @@ impl Place {
                 let Some(connection) = accepted else { return Ok(()) };
                 let name = connection.peer().to_owned();
                 let connection: Arc<StreamConnection> = Arc::new(connection);
-                self.door.knock(Carrier::Stream(connection), &name);
+                self.intake.accept_transport(Carrier::Stream(connection), &name);
             },
             #[cfg(feature = "bluetooth")]
             Listener::Bluetooth(bluetooth) => {
@@ -204,7 +204,7 @@ impl Place {
             tokio::select! {
                 connection = bluetooth.accept() => {
                     let Some(connection) = connection else { return };
-                    self.door.knock(Carrier::Link(connection), "Bluetooth central");
+                    self.intake.accept_transport(Carrier::Link(connection), "Bluetooth central");
                 }
                 Ok(()) = changes.changed() => {}
                 () = tokio::time::sleep(ble::advert_turn()) => {
@@ -230,8 +230,13 @@ pub(super) struct Advert {
 
 #[cfg(feature = "bluetooth")]
 impl Advert {
-    pub(super) fn new(db: &Database, collections: &[String], security: &Security, keeper: &Keeper) -> Advert {
-        let codec = super::ble::advert_codec(db, security, keeper);
+    pub(super) fn new(
+        db: &Database,
+        collections: &[String],
+        security: &Security,
+        trust_refresher: &TrustRefresher,
+    ) -> Advert {
+        let codec = super::ble::advert_codec(db, security, trust_refresher);
         Advert { db: db.clone(), collections: collections.to_vec(), codec }
     }
 

@@ -31,9 +31,9 @@ mod logging;
 mod memory;
 #[cfg(feature = "bluetooth")]
 mod neighbours;
-mod newcomers;
 mod output;
 mod pair;
+mod pairing_listener;
 mod peers;
 mod place;
 mod progress;

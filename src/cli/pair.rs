@@ -17,15 +17,15 @@ use super::args::GlobalArgs;
 use super::attempts::{self, Attempts, Talks, Turn};
 use super::events::Events;
 use super::flood::{BURST, EVERY, Limiter};
-use super::newcomers::{Newcomers, PairingPolicy};
 use super::output::{Output, counted, note};
+use super::pairing_listener::{PairingListener, PairingPolicy};
 use super::peers::{self, RoleArgs};
 use super::runtime::{self, Signals};
 use super::{CliError, Exit, secret, security, store};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::secure::files::PrivateFileError;
 use crate::secure::list::{Origin, TrustError, TrustList, check_name};
-use crate::secure::pairing::{Card, Guesses, Pairing, PairingCode, PairingError, PairingStep};
+use crate::secure::pairing::{DeviceInfo, Guesses, Pairing, PairingCode, PairingError, PairingStep};
 use crate::secure::trust::device_advert_key;
 use crate::secure::{Established, Identity, PeerId, SecureError};
 use crate::transport::secure::{
@@ -105,7 +105,7 @@ struct Side<'a> {
     events: Events,
     directory: PathBuf,
     identity: Arc<Identity>,
-    card: Card,
+    device_info: DeviceInfo,
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> {
@@ -124,9 +124,9 @@ pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> 
     // Not before the code was read: without one there is no use for a new database.
     let directory = store::private_directory(global.db_path()?)?;
     let identity = Arc::new(security::identity(&directory)?);
-    let card = Card { name, advert_key: device_advert_key(&identity) };
+    let device_info = DeviceInfo { name, advert_key: device_advert_key(&identity) };
     let events = Events::new(args.json);
-    let side = Side { args, events: events.clone(), directory, identity, card };
+    let side = Side { args, events: events.clone(), directory, identity, device_info };
     let paired = side.pair(code);
     events.end();
     paired
@@ -227,8 +227,13 @@ impl Side<'_> {
                 });
             }
         };
-        let pairing =
-            Pairing::active(code, established.hash, self.identity.id(), established.peer, self.card.clone());
+        let pairing = Pairing::active(
+            code,
+            established.hash,
+            self.identity.id(),
+            established.peer,
+            self.device_info.clone(),
+        );
         let turn = Turn::default();
         self.finish(self.converse(&connection, inbound, pairing, &established, &turn).await)
     }
@@ -242,10 +247,10 @@ impl Side<'_> {
         attempts: &Attempts,
     ) -> Result<(), CliError> {
         let acceptor = SecureAcceptor::new(self.config());
-        let newcomers = Newcomers::bind(address, &self.card.name).await?;
+        let pairing_listener = PairingListener::bind(address, &self.device_info.name).await?;
         self.tell(
-            &Event::Listening { address: &newcomers.address },
-            &format!("listening on {}", newcomers.address),
+            &Event::Listening { address: &pairing_listener.address },
+            &format!("listening on {}", pairing_listener.address),
         );
         if shown {
             let text = code.text();
@@ -263,7 +268,7 @@ impl Side<'_> {
         let mut talks = Talks::default();
         while attempts.left() > 0 || talks.has_proven() {
             let accepted = tokio::select! {
-                taken = newcomers.take(&acceptor) => {
+                taken = pairing_listener.take(&acceptor) => {
                     taken?;
                     continue;
                 }
@@ -300,7 +305,7 @@ impl Side<'_> {
         let Accepted { connection, established, .. } = accepted;
         let (handle, inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
         let (peer, me) = (established.peer, self.identity.id());
-        let pairing = Pairing::passive(code.clone(), established.hash, me, peer, self.card.clone());
+        let pairing = Pairing::passive(code.clone(), established.hash, me, peer, self.device_info.clone());
         let ended = match connection.open(handle).await {
             Ok(()) => self.converse(&connection, inbound, pairing, &established, &turn).await,
             Err(error) => Ended::Lost(error.to_string()),
@@ -373,8 +378,8 @@ impl Side<'_> {
                     Err(error) => return Ended::NotCounted(error),
                 }
             }
-            if let Ok(PairingStep::Enter(card)) = &step {
-                match self.enter(established.peer, card) {
+            if let Ok(PairingStep::Enter(device_info)) = &step {
+                match self.enter(established.peer, device_info) {
                     Ok(name) => entered = Some(Peer { id: established.peer, name, confirmed: false }),
                     Err(error) => return Ended::NotEntered(error),
                 }
@@ -406,7 +411,7 @@ impl Side<'_> {
     }
 
     /// Enters the other device into the list; gives the name it has there.
-    fn enter(&self, id: PeerId, card: &Card) -> Result<Option<String>, TrustError> {
+    fn enter(&self, id: PeerId, device_info: &DeviceInfo) -> Result<Option<String>, TrustError> {
         TrustList::update(&self.directory, |list| {
             let permissions = self.args.roles.for_peer(list, &id)?;
             let peer = list.enter(id, Origin::Paired)?;
@@ -415,9 +420,9 @@ impl Side<'_> {
             }
             (peer.origin, peer.denied) = (Origin::Paired, false);
             peer.permissions = permissions.or(peer.permissions.take());
-            peer.advert_key = Some(card.advert_key.clone());
+            peer.advert_key = Some(device_info.advert_key.clone());
             if peer.name.is_none() {
-                list.suggest_name(&id, &card.name);
+                list.suggest_name(&id, &device_info.name);
             }
             Ok(list.get(&id).and_then(|peer| peer.name.clone()))
         })

@@ -97,7 +97,7 @@ impl Saver {
     /// Makes records durable, those that can be saved together or none.
     ///
     /// # Errors
-    /// Of the medium: nothing of them is known to be saved.
+    /// Of the storage device: nothing of them is known to be saved.
     pub(super) fn save(&mut self, entries: &[Entry]) -> Result<Vec<Done>, CliError> {
         loop {
             let mut numbers = self.numbers.clone();
@@ -184,7 +184,7 @@ fn kept(id: &str, line: u64) -> Refused {
     Refused::Kept(CliError::new(Exit::Input, message))
 }
 
-/// Whether the document is to blame, not the medium.
+/// Whether the document is to blame, not stable storage.
 fn is_of_the_document(error: &DatabaseError) -> bool {
     matches!(
         error,

@@ -101,8 +101,8 @@ impl Row<'_> {
 fn scan_codec(global: &GlobalArgs) -> Result<Arc<dyn AdvertCodec>, CliError> {
     let open = || Arc::new(PlainAdvert { group: 0, device: 0 });
     let Some(path) = global.db.as_ref().filter(|path| Database::exists(path)) else { return Ok(open()) };
-    let (security, keeper) = SecurityArgs::default().open(path)?;
-    Ok(match (&security, keeper.trust()) {
+    let (security, trust_refresher) = SecurityArgs::default().open(path)?;
+    Ok(match (&security, trust_refresher.trust()) {
         (Security::Secure(config), Some(trust)) => {
             Arc::new(SealedAdvert::new(Arc::clone(trust), Arc::clone(&config.identity), true, 0))
         }

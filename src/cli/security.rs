@@ -59,9 +59,9 @@ impl SecurityArgs {
     }
 
     /// Reads the identity of the database in `dir`, made at the first use, and who may come in.
-    pub(super) fn open(self, dir: &Path) -> Result<(Security, Keeper), CliError> {
+    pub(super) fn open(self, dir: &Path) -> Result<(Security, TrustRefresher), CliError> {
         if self.plain {
-            return Ok((Security::Plain, Keeper { trust: None, task: None }));
+            return Ok((Security::Plain, TrustRefresher { trust: None, task: None }));
         }
         let identity = Arc::new(identity(dir)?);
         let trust = Arc::new(Trust::open(dir).map_err(open_failed)?);
@@ -69,7 +69,7 @@ impl SecurityArgs {
         let known = Arc::clone(&trust);
         let policy: Arc<dyn PeerPolicy> = if self.trust_all { Arc::new(TrustAll(known)) } else { known };
         let security = Security::Secure(SecureConnectionConfig::new(identity, policy));
-        Ok((security, Keeper { trust: Some(trust), task: None }))
+        Ok((security, TrustRefresher { trust: Some(trust), task: None }))
     }
 }
 
@@ -81,12 +81,12 @@ fn open_failed(error: TrustOpenError) -> CliError {
 }
 
 /// Keeps the answers about peers up to date while a command runs, and notes at its end who was seen.
-pub(super) struct Keeper {
+pub(super) struct TrustRefresher {
     trust: Option<Arc<Trust>>,
     task: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl TrustRefresher {
     /// Begins to look for changes that other commands make, and to tell what becomes of the group's secret. Needs a tokio
     /// runtime.
     pub(super) fn start(&mut self, events: &Events) {
@@ -127,8 +127,8 @@ async fn follow(trust: Arc<Trust>, events: Events) {
 }
 
 fn tell_news(trust: &Trust, events: &Events) {
-    for news in trust.take_news() {
-        match news {
+    for sync_marks in trust.take_news() {
+        match sync_marks {
             GroupNews::Changed { epoch, from } => {
                 let number = epoch.map_or_else(String::new, |epoch| format!(": epoch {epoch}"));
                 let by = from.map_or_else(|| "by a command".to_owned(), |from| format!("by {from}"));
@@ -143,7 +143,7 @@ fn tell_news(trust: &Trust, events: &Events) {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for TrustRefresher {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();

@@ -18,7 +18,7 @@ use super::listening::{Advert, Radio};
 use super::listening::{Opened, Place};
 use super::output::counted;
 use super::runtime::{self, CLOSING_LIMIT, Signals};
-use super::security::{self, Keeper, Security, SecurityArgs};
+use super::security::{self, Security, SecurityArgs, TrustRefresher};
 use super::sync::check_stdio;
 use super::{CliError, Exit, memory, store, words};
 use crate::database::Database;
@@ -132,10 +132,10 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);
-    let (security, mut keeper) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
+    let (security, mut trust_refresher) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
     let began = std::time::Instant::now();
     let names = chosen.names.clone();
-    let result = runtime::block_on(serve(&db, names, args, &security, &mut keeper, &events))
+    let result = runtime::block_on(serve(&db, names, args, &security, &mut trust_refresher, &events))
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n));
     store::tell_copy(&db, &events);
@@ -152,10 +152,10 @@ async fn serve(
     collections: Vec<String>,
     args: &ServeArgs,
     security: &Security,
-    keeper: &mut Keeper,
+    trust_refresher: &mut TrustRefresher,
     events: &Events,
 ) -> Result<u64, CliError> {
-    keeper.start(events);
+    trust_refresher.start(events);
     security.notes().iter().for_each(|note| events.say(note));
     let mut signals = Signals::listen()?;
     #[cfg(feature = "bluetooth")]
@@ -176,19 +176,19 @@ async fn serve(
     let observer = Arc::clone(&peers);
     listener.add_conflict_listener(move |conflict| observer.conflict(conflict));
     let mut accepting = JoinSet::new();
-    let door = Door::new(security, listener.clone(), peers.clone());
-    let secure_peers = door.let_in();
+    let intake = PeerIntake::new(security, listener.clone(), peers.clone());
+    let secure_peers = intake.run();
     let mut opened = Opened::new(args.listen.len());
     for address in &args.listen {
         #[cfg(feature = "bluetooth")]
         let radio = Radio {
-            advert: Advert::new(db, &offered, security, keeper),
+            advert: Advert::new(db, &offered, security, trust_refresher),
             link: args.link,
             is_secure: security.is_secure(),
         };
         let place = Place {
             address: address.clone(),
-            door: door.clone(),
+            intake: intake.clone(),
             events: events.clone(),
             #[cfg(feature = "bluetooth")]
             radio,
@@ -220,7 +220,7 @@ async fn serve(
         () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end")),
     }
     #[cfg(feature = "bluetooth")]
-    super::ble::farewells().await;
+    super::ble::wait_for_disconnects().await;
     events.tell_rest();
     tell_refusals(&listener, events);
     peers.tell_turned_away();
@@ -298,31 +298,36 @@ async fn until_told(
 
 /// Where connections become peers: at once if all is plain, else after the secure handshake.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct PeerIntake {
     acceptor: Option<SecureAcceptor>,
     listener: Arc<MessageEndpointListener>,
     peers: Arc<Peers>,
 }
 
-impl Door {
-    fn new(security: &Security, listener: Arc<MessageEndpointListener>, peers: Arc<Peers>) -> Door {
+impl PeerIntake {
+    fn new(security: &Security, listener: Arc<MessageEndpointListener>, peers: Arc<Peers>) -> PeerIntake {
         let acceptor = match security {
             Security::Plain => None,
             Security::Secure(config) => Some(SecureAcceptor::new(config.clone())),
         };
-        Door { acceptor, listener, peers }
+        PeerIntake { acceptor, listener, peers }
     }
 
     /// A peer has connected.
-    pub(super) fn knock(&self, carrier: Carrier, label: &str) {
+    pub(super) fn accept_transport(&self, carrier: Carrier, label: &str) {
         match (&self.acceptor, carrier) {
             (Some(acceptor), carrier) => acceptor.incoming(carrier, label),
-            (None, Carrier::Stream(connection)) => self.enter(connection, label, None),
-            (None, Carrier::Link(connection)) => self.enter(connection, label, None),
+            (None, Carrier::Stream(connection)) => self.register(connection, label, None),
+            (None, Carrier::Link(connection)) => self.register(connection, label, None),
         }
     }
 
-    fn enter(&self, connection: Arc<dyn MessageEndpointConnection>, name: &str, access: Option<AccessRule>) {
+    fn register(
+        &self,
+        connection: Arc<dyn MessageEndpointConnection>,
+        name: &str,
+        access: Option<AccessRule>,
+    ) {
         self.peers.add(&connection, name);
         if let Err(error) = self.listener.accept_limited(Arc::clone(&connection), access) {
             self.peers.refuse(&connection, &error.to_string());
@@ -333,21 +338,23 @@ impl Door {
     }
 
     /// Gives those who have proven who they are to the listener.
-    fn let_in(&self) -> JoinHandle<()> {
-        let door = self.clone();
+    fn run(&self) -> JoinHandle<()> {
+        let intake = self.clone();
         tokio::spawn(async move {
-            let Some(acceptor) = door.acceptor.clone() else { return };
+            let Some(acceptor) = intake.acceptor.clone() else { return };
             while let Some(incoming) = acceptor.next().await {
                 match incoming {
                     Incoming::Accepted(accepted) => {
                         let Accepted { connection, established, label } = *accepted;
                         let name = security::peer_name(&established.peer, &established.grant);
-                        if door.peers.events.may_tell(&format!("came {}", established.peer)) {
-                            security::announce(&door.peers.events, &label, &established);
+                        if intake.peers.events.may_tell(&format!("came {}", established.peer)) {
+                            security::announce(&intake.peers.events, &label, &established);
                         }
-                        door.enter(connection, &name, Some(access_rule(&established)));
+                        intake.register(connection, &name, Some(access_rule(&established)));
                     }
-                    Incoming::Refused { label, peer, error } => door.peers.turned_away(&label, peer, &error),
+                    Incoming::Refused { label, peer, error } => {
+                        intake.peers.turned_away(&label, peer, &error)
+                    }
                 }
             }
         })

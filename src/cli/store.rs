@@ -141,7 +141,7 @@ fn open_failed(path: &Path, error: DatabaseError) -> CliError {
             "it, or the directory around it, belongs to somebody else: `ls -ld` shows to whom"
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            "the medium is read-only: reading works (`db get`, `ls`, `export`, `verify`, `backup` to elsewhere)"
+            "the file system is read-only: reading works (`db get`, `ls`, `export`, `verify`, `backup` to elsewhere)"
         }
         _ => "check the directory after --db, its owner and its medium",
     };
@@ -163,7 +163,7 @@ pub(super) fn when_free<T>(
     }
 }
 
-/// Completes when the database has failed, with what to say: sled's memory is ahead of the medium then, and opening again
+/// Completes when the database has failed, with what to say: sled's memory is ahead of the storage device then, and opening again
 /// is the only way on.
 pub(super) async fn broken(db: &Database) -> CliError {
     const LOOK_INTERVAL: Duration = Duration::from_millis(250);

@@ -14,7 +14,7 @@ use super::events::Events;
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, CLOSING_LIMIT, Signals};
-use super::security::{self, Keeper, Security, SecurityArgs};
+use super::security::{self, Security, SecurityArgs, TrustRefresher};
 use super::{CliError, Exit, store, words};
 use crate::database::Database;
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
@@ -29,7 +29,7 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Sync with a peer, once or continuously.
 ///
-/// Both directions, unless --push or --pull alone is given. Every document that was reported as done is on the medium of
+/// Both directions, unless --push or --pull alone is given. Every document that was reported as done is on stable storage of
 /// the side that received it. Interrupted, it continues where it was the next time.
 ///
 /// What one side refuses is named and left out, the rest is synced, and the exit code is 7: documents, for what they are; and,
@@ -127,15 +127,15 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);
-    let (security, mut keeper) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
+    let (security, mut trust_refresher) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
     security.check_offer().inspect_err(|_| chosen.take_back(&db))?;
     let began = Instant::now();
     let names = chosen.names.clone();
-    let result = runtime::block_on(sync(&db, names, args, &security, &mut keeper, &events))
+    let result = runtime::block_on(sync(&db, names, args, &security, &mut trust_refresher, &events))
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n))
         .and_then(|n| events.all_synced(n));
-    keeper.tell(&events);
+    trust_refresher.tell(&events);
     store::tell_copy(&db, &events);
     let closed = db.close();
     let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
@@ -162,11 +162,11 @@ async fn sync(
     collections: Vec<String>,
     args: &SyncArgs,
     security: &Security,
-    keeper: &mut Keeper,
+    trust_refresher: &mut TrustRefresher,
     events: &Events,
 ) -> Result<u64, CliError> {
-    keeper.start(events);
-    keeper.prefer(args.peer.as_deref().or(args.address.ble_peer()));
+    trust_refresher.start(events);
+    trust_refresher.prefer(args.peer.as_deref().or(args.address.ble_peer()));
     if !security.is_secure() {
         security.notes().iter().for_each(|note| events.say(note));
     }
@@ -190,7 +190,7 @@ async fn sync(
     let _radio = super::ble::Reporter::start(args.address.is_ble(), events);
     let start = |args: &SyncArgs| {
         let replicator =
-            Replicator::new(configuration(db, collections.clone(), args, security, keeper, events));
+            Replicator::new(configuration(db, collections.clone(), args, security, trust_refresher, events));
         listen(&replicator, args, events);
         if args.reset {
             replicator.start_with_reset();
@@ -201,19 +201,19 @@ async fn sync(
     };
     #[cfg(feature = "bluetooth")]
     if args.address.is_any_ble() {
-        let codec = super::ble::advert_codec(db, security, keeper);
+        let codec = super::ble::advert_codec(db, security, trust_refresher);
         let result =
             visit_neighbours(db, &collections, args, events, &mut signals, feed, codec, &start).await;
         if !args.continuous && matches!(result, Ok(0)) {
             // Perhaps nobody had anything new, so that nobody was asked: what was left out before still is.
             events.left_out_before(db);
         }
-        super::ble::farewells().await;
+        super::ble::wait_for_disconnects().await;
         return result;
     }
     let result = follow(db, &start(args), feed, args, events, &mut signals).await;
     #[cfg(feature = "bluetooth")]
-    super::ble::farewells().await;
+    super::ble::wait_for_disconnects().await;
     result
 }
 
@@ -245,7 +245,7 @@ async fn visit_neighbours(
     start: &(dyn Fn(&SyncArgs) -> Replicator + Sync),
 ) -> Result<u64, CliError> {
     use super::neighbours::Neighbourhood;
-    use super::neighbours::news::{News, Ways};
+    use super::neighbours::sync_marks::{Directions, SyncMarks};
 
     let replicator = move |heard: &crate::transport::bluez::scan::Heard, uid: String, stays: bool| {
         let mut visit = args.clone();
@@ -262,10 +262,10 @@ async fn visit_neighbours(
         visit.continuous = stays;
         start(&visit)
     };
-    let ways = Ways { push: args.push || !args.pull, pull: args.pull || !args.push };
+    let directions = Directions { push: args.push || !args.pull, pull: args.pull || !args.push };
     let mut neighbourhood = Neighbourhood {
         adapter: args.ble.adapter.as_deref(),
-        news: News::new(db, collections, codec, ways),
+        sync_marks: SyncMarks::new(db, collections, codec, directions),
         events,
         replicator: &replicator,
         signals,
@@ -280,11 +280,11 @@ fn configuration(
     collections: Vec<String>,
     args: &SyncArgs,
     security: &Security,
-    keeper: &Keeper,
+    trust_refresher: &TrustRefresher,
     events: &Events,
 ) -> ReplicatorConfiguration {
     #[cfg(not(feature = "bluetooth"))]
-    let _ = keeper;
+    let _ = trust_refresher;
     let replicator_type = match (args.push, args.pull) {
         (true, false) => ReplicatorType::Push,
         (false, true) => ReplicatorType::Pull,
@@ -299,7 +299,7 @@ fn configuration(
         #[cfg(feature = "bluetooth")]
         ble: args.ble.clone(),
         #[cfg(feature = "bluetooth")]
-        codec: super::ble::advert_codec(db, security, keeper),
+        codec: super::ble::advert_codec(db, security, trust_refresher),
     };
     let endpoint = MessageEndpoint::new(uid, target, ProtocolType::ByteStream, Arc::new(dial));
     let mut config =

@@ -42,7 +42,7 @@ pub struct StoreFigures {
     pub import_cpu: Duration,
     /// Bytes of all files after the import.
     pub import_disk_bytes: u64,
-    /// Bytes handed to the medium by the import.
+    /// Bytes handed to stable storage by the import.
     pub import_medium_bytes: u64,
     /// Rounds of updating each document.
     pub update_rounds: u32,
@@ -50,7 +50,7 @@ pub struct StoreFigures {
     pub update_time: Duration,
     /// Bytes of all files after the updates.
     pub update_disk_bytes: u64,
-    /// Bytes handed to the medium by import and updates.
+    /// Bytes handed to stable storage by import and updates.
     pub update_medium_bytes: u64,
 }
 
@@ -170,7 +170,7 @@ fn disk_bytes(directory: &Path) -> u64 {
     super::store::directory_bytes(directory).unwrap_or(0)
 }
 
-/// Bytes this process handed to the medium so far, by the kernel's count; 0 where there is none.
+/// Bytes this process handed to stable storage so far, by the kernel's count; 0 where there is none.
 pub fn medium_bytes() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));

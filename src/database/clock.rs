@@ -11,7 +11,7 @@
 //!
 //! Each commit stores the newest time it uses in the same batch, so what is found at open is the newest time that the
 //! medium knows of. A time beyond it was lost with its commit, and may be given out again: nobody has heard of it, since
-//! peers and backups are shown only what is on the medium.
+//! peers and backups are shown only what is on stable storage.
 
 /// The low bits that count instead of measuring.
 const COUNTER_MASK: u64 = 0xffff;
@@ -160,7 +160,7 @@ mod tests {
             let mut clock = HybridClock::resume(ClockState::default());
             // Not a wall clock that can be right: to such a one it goes back.
             let steps = steps.into_iter().map(|(wall, a, b, c)| (wall % PLAUSIBLE_MIN, a, b, c));
-            // What the medium has, and what peers and the next process know of.
+            // What stable storage has, and what peers and the next process know of.
             let mut durable = ClockState::default();
             for (wall, versions, lost, restart) in steps {
                 let mut newest = clock.last;

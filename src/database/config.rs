@@ -6,16 +6,16 @@ pub const COLLECTIONS_MAX: usize = 1000;
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// A write returns when the medium has it: it survives a power cut. Concurrent writers share one sync.
+    /// A write returns when stable storage has it: it survives a power cut. Concurrent writers share one sync.
     #[default]
     Synced,
-    /// A write returns at once; the medium has it within [`RELAXED_SYNC_MS`]. A power cut loses what was written since,
+    /// A write returns at once; stable storage has it within [`RELAXED_SYNC_MS`]. A power cut loses what was written since,
     /// a killed process loses what was not handed to the operating system yet. What is there is always whole commits.
     /// What comes from a peer is synced before the peer is told that it is here, as with [`Durability::Synced`].
     Relaxed,
 }
 
-/// Longest time in milliseconds a write of a [`Durability::Relaxed`] database waits for the medium.
+/// Longest time in milliseconds a write of a [`Durability::Relaxed`] database waits for stable storage.
 pub const RELAXED_SYNC_MS: u64 = 500;
 
 /// How revisions are identified. A database holds one generation for its whole life.

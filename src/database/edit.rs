@@ -115,18 +115,18 @@ impl Edit {
         writer: &mut Writer<'_>,
     ) -> Result<Option<Edited>, DatabaseError> {
         let before = writer.revision(self.collection, &self.id)?;
-        let living = before.as_ref().filter(|b| !b.deleted);
+        let live = before.as_ref().filter(|b| !b.deleted);
         let is_expected = match self.expects {
             Expects::Anything => true,
-            Expects::Absent => living.is_none(),
-            Expects::At(version) => living.is_some_and(|b| b.vector.current == version),
+            Expects::Absent => live.is_none(),
+            Expects::At(version) => live.is_some_and(|b| b.vector.current == version),
         };
         if !is_expected {
             return Err(DatabaseError::Conflict { id: clip(&self.id) });
         }
         let (deleted, body) = match self.kind {
             EditKind::Save(body) => (false, body),
-            EditKind::Delete if living.is_none() => return Ok(None),
+            EditKind::Delete if live.is_none() => return Ok(None),
             EditKind::Delete => (true, Vec::new()),
             EditKind::Purge => {
                 let Some(before) = before else { return Ok(None) };

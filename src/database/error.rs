@@ -44,7 +44,7 @@ pub enum DatabaseError {
         /// What was found where.
         detail: String,
     },
-    /// The medium is full. What was acknowledged before is safe. If a commit was refused before it was begun, the handle
+    /// Storage is full. What was acknowledged before is safe. If a commit was refused before it was begun, the handle
     /// takes the next ones when there is room again; after a write that the operating system refused
     /// ([`Database::failure`](super::Database::failure) says so) it must be opened again.
     #[error("no space left for the database: {detail}")]

@@ -2,7 +2,7 @@
 //!
 //! A [`Database`] holds [`Collection`]s of documents; a document is a JSON object with an ID, a version vector
 //! ([`revision`](crate::replica::revision)) and a place in its collection's change feed. Everything here is synchronous; [`Database::watch`] lets
-//! asynchronous code wait for changes. How bytes get to the medium is the business of `store/`:
+//! asynchronous code wait for changes. How bytes get to stable storage is the business of `store/`:
 //! `firmware-notes/store.md`.
 //!
 //! ```
@@ -96,12 +96,12 @@ pub struct DatabaseInfo {
     pub disk_bytes: u64,
     /// Commits since it was opened.
     pub commits: u64,
-    /// Syncs of the medium since it was opened; several commits can share one.
+    /// Syncs to stable storage since it was opened; several commits can share one.
     pub syncs: u64,
     /// Versions seen since it was opened whose time is more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock: a
     /// peer's clock is wrong, or this device's.
     pub versions_ahead: u64,
-    /// Room on the medium.
+    /// Free space.
     pub room: Room,
 }
 
@@ -237,7 +237,7 @@ impl Database {
         self.store.watch()
     }
 
-    /// Waits until the medium has everything saved so far. Only of use with [`Durability::Relaxed`].
+    /// Waits until stable storage has everything saved so far. Only of use with [`Durability::Relaxed`].
     ///
     /// # Errors
     /// Of the store.
@@ -262,7 +262,7 @@ impl Database {
     /// whatever it holds. Memory: the IDs of one collection.
     ///
     /// # Errors
-    /// [`DatabaseError::InUse`], [`DatabaseError::NotADatabase`], or if the medium cannot be read at all. What is damaged
+    /// [`DatabaseError::InUse`], [`DatabaseError::NotADatabase`], or if the storage device cannot be read at all. What is damaged
     /// stands in the report.
     pub fn check(path: impl AsRef<Path>) -> Result<VerifyReport, DatabaseError> {
         let read_only = !Database::is_writable(&path);
@@ -353,7 +353,7 @@ impl Database {
     /// Reads everything and checks that it holds together. Writers wait.
     ///
     /// # Errors
-    /// If the medium cannot be read at all. What is damaged stands in the report.
+    /// If the storage device cannot be read at all. What is damaged stands in the report.
     pub fn verify(&self) -> Result<VerifyReport, DatabaseError> {
         self.store.verify()
     }
@@ -418,7 +418,7 @@ impl Database {
         })
     }
 
-    /// Room on the medium. While it is short, commits are refused with [`DatabaseError::Full`] and the rest goes on.
+    /// Free space. While it is short, commits are refused with [`DatabaseError::Full`] and the rest goes on.
     pub fn room(&self) -> Room {
         self.store.room()
     }
@@ -437,12 +437,12 @@ impl Database {
         self.store.versions_ahead()
     }
 
-    /// Brings everything to the medium and seals the files, so that the next open can tell every damage. All handles of
+    /// Brings everything to stable storage and seals the files, so that the next open can tell every damage. All handles of
     /// this database refuse everything from then on. Dropping the last handle does the same; this is for a process that
     /// ends while others of its threads still hold some.
     ///
     /// # Errors
-    /// [`DatabaseError::Failed`] if the handle had failed before; of the medium. What was acknowledged under
+    /// [`DatabaseError::Failed`] if the handle had failed before; of the storage device. What was acknowledged under
     /// [`Durability::Synced`] is on it all the same, what was saved under [`Durability::Relaxed`] may not be.
     pub fn close(&self) -> Result<(), DatabaseError> {
         self.store.close()

@@ -76,7 +76,7 @@ impl ReplicaStore for Database {
         with_bodies: bool,
     ) -> Result<Vec<Change>, ReplicaStoreError> {
         let key = key_of(collection)?;
-        // What a peer is shown must be on the medium: it would count on a sequence that a power cut takes back.
+        // What a peer is shown must be on stable storage: it would count on a sequence that a power cut takes back.
         let until = self.store.collection(key)?.durable();
         let found = self.store.changes_within(key, since, until, limit, PAGE_BYTES_MAX)?;
         found.into_iter().map(|revision| self.change(revision, with_bodies)).collect()
@@ -281,14 +281,14 @@ impl Resolved {
     /// resolver has kept becomes a merge of both.
     fn with_a_version_of_its_own(self, local: &StoredRevision, checked: &mut Checked<'_>) -> Resolved {
         let (ours, theirs) = (&local.vector, &checked.incoming.vector);
-        let crosses = ours.crosses(theirs);
+        let mutually_contains = ours.mutually_contains(theirs);
         // Of two that devices with one source ID made, the later counts as a successor of the other everywhere.
         let is_twins = ours.current.source == theirs.current.source && !ours.is_tree();
         match self {
-            Resolved::Local if crosses || is_twins || ours.needs_version_to_win(theirs) => {
+            Resolved::Local if mutually_contains || is_twins || ours.needs_version_to_win(theirs) => {
                 Resolved::Merge { deleted: local.deleted, body: local.body.clone() }
             }
-            Resolved::Remote if crosses || theirs.needs_version_to_win(ours) => {
+            Resolved::Remote if mutually_contains || theirs.needs_version_to_win(ours) => {
                 Resolved::Merge { deleted: checked.incoming.deleted, body: std::mem::take(&mut checked.body) }
             }
             other => other,
@@ -337,8 +337,8 @@ impl<'s, 'r> Commit<'s, 'r> {
             open = self.apply(Vec::new(), decided)?;
         }
         self.refuse(open)?;
-        // Whatever the database's durability: the peer will be told that the medium has it, and never send it again. Also
-        // for what was known already: another writer may still be waiting for the medium.
+        // Whatever the database's durability: the peer will be told that stable storage has it, and never send it again. Also
+        // for what was known already: another writer may still be waiting for stable storage.
         self.store.sync(self.store.newest())?;
         let missing = || DatabaseError::Damaged { detail: "a revision without an outcome".into() };
         self.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
@@ -354,7 +354,7 @@ impl<'s, 'r> Commit<'s, 'r> {
         for Open { index, local } in open {
             let checked = &self.checked[index];
             if let Some(local) = writer.revision(checked.key, &checked.incoming.id)?
-                && local.vector.crosses(&checked.incoming.vector)
+                && local.vector.mutually_contains(&checked.incoming.vector)
             {
                 let again = NewRevision {
                     id: local.id.clone(),
@@ -472,7 +472,7 @@ impl<'s, 'r> Commit<'s, 'r> {
         let outcome = decision.resolution.outcome();
         let (new, push) = match decision.resolution.with_a_version_of_its_own(&local, checked) {
             Resolved::Local => {
-                let vector = local.vector.kept_against(&incoming.vector);
+                let vector = local.vector.with_ancestors_of(&incoming.vector);
                 let new = NewRevision {
                     id: local.id.clone(),
                     vector,

@@ -192,7 +192,7 @@ impl VersionVector {
     /// Whether two different revisions each contain the other's current version: each was kept against the other, by two
     /// resolvers that came to it through different revisions in between. No side can keep its version then, for the
     /// other takes it for known.
-    pub fn crosses(&self, other: &VersionVector) -> bool {
+    pub fn mutually_contains(&self, other: &VersionVector) -> bool {
         self.current != other.current && self.contains(other.current) && other.contains(self.current)
     }
 
@@ -200,7 +200,7 @@ impl VersionVector {
     /// - this revision contains a version later than its own, because it was kept against a later one, and that later one
     ///   may since have been kept against this;
     /// - the other is named by the version of a tree ID. Only a revision that was kept against another is.
-    pub fn knows(&self, id: RevId) -> Option<bool> {
+    pub fn has_ancestor(&self, id: RevId) -> Option<bool> {
         let version = id.version();
         let contains = self.contains(version);
         let is_kept_tree = version.source == TREE_SOURCE && id.tree().is_none();
@@ -256,7 +256,7 @@ impl VersionVector {
 
     /// This revision kept against `remote`: the current version stays, the history gains all of `remote`. A tree ID that
     /// is kept, or kept against, is named by its version from then on, or nothing would show that.
-    pub fn kept_against(&self, remote: &VersionVector) -> VersionVector {
+    pub fn with_ancestors_of(&self, remote: &VersionVector) -> VersionVector {
         let mut kept = self.clone();
         if self.is_tree() {
             kept.trees.clone_from(&remote.trees);
@@ -279,7 +279,7 @@ impl VersionVector {
     pub fn taken_after(&self, local: &VersionVector) -> VersionVector {
         let is_of_this_line = local.is_tree() || local.trees.iter().all(|id| self.trees.contains(id));
         if self.is_tree() && !is_of_this_line {
-            self.kept_against(local)
+            self.with_ancestors_of(local)
         } else {
             self.with_history_of(local)
         }

@@ -1,6 +1,6 @@
 //! What replication needs of a database: the one trait between the two.
 //!
-//! Calls are synchronous. Reads are short; [`ReplicaStore::commit`] blocks until the medium has the data, so a driver
+//! Calls are synchronous. Reads are short; [`ReplicaStore::commit`] blocks until stable storage has the data, so a driver
 //! calls it on a thread that may block.
 
 use std::fmt;
@@ -52,12 +52,12 @@ pub struct IncomingRevision {
 /// What became of an incoming revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// Stored and on the medium.
+    /// Stored and on stable storage.
     Inserted {
         /// Its place in the change feed.
         sequence: u64,
     },
-    /// The store has this revision or one that descends from it. On the medium too.
+    /// The store has this revision or one that descends from it. On stable storage too.
     AlreadyKnown {
         /// Place of the stored revision in the change feed.
         sequence: u64,
@@ -68,7 +68,7 @@ pub enum CommitOutcome {
         /// The local revision.
         local: VersionVector,
     },
-    /// It conflicted and was resolved; the result is on the medium.
+    /// It conflicted and was resolved; the result is on stable storage.
     Resolved {
         /// Place of the result in the change feed.
         sequence: u64,
@@ -170,7 +170,7 @@ pub struct Conflict<'a> {
     pub remote_body: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
-/// What a resolver decides. A kept revision keeps its version, as with the original; only if local and remote have each
+/// What a resolver decides. A kept revision keeps its version, as with Couchbase Lite; only if local and remote have each
 /// been kept against the other before (on other devices, through other revisions) does the kept content get a version of
 /// its own, or the two would stay different.
 #[derive(Clone, Debug, PartialEq)]
@@ -234,7 +234,7 @@ pub trait ReplicaStore: Send + Sync {
     /// The newest sequence of the collection's feed, 0 if nothing was ever saved.
     fn last_sequence(&self, collection: CollectionId) -> u64;
 
-    /// Returns when the medium has everything that was saved before the call, so that the feed shows it. Blocks.
+    /// Returns when stable storage has everything that was saved before the call, so that the feed shows it. Blocks.
     fn make_durable(&self) -> Result<(), ReplicaStoreError>;
 
     /// Changes after sequence `since` in order, at most `limit`, bodies included if asked for. Large documents make it
@@ -253,7 +253,7 @@ pub trait ReplicaStore: Send + Sync {
     /// The newest revision of one document without its body.
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError>;
 
-    /// Stores revisions and returns when all are on the medium (group commit with other writers); outcomes in order.
+    /// Stores revisions and returns when all are on stable storage (group commit with other writers); outcomes in order.
     ///
     /// # Errors
     /// The store failed as a whole; some may be stored, none may be acknowledged.

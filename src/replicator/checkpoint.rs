@@ -67,7 +67,7 @@ impl Checkpoint {
         Checkpoint { local, remote }
     }
 
-    /// As JSON, as the original writes it: `local` and `remote` unless 0, `localCompleted` (first, count, ...) only if
+    /// As JSON, as Couchbase Lite writes it: `local` and `remote` unless 0, `localCompleted` (first, count, ...) only if
     /// there are gaps.
     pub fn to_json(&self) -> String {
         let mut object = serde_json::Map::new();
@@ -103,7 +103,7 @@ impl Checkpoint {
     }
 }
 
-/// What an interrupted run with a peer of our kind had begun: revisions up to here were perhaps sent or received, so
+/// What an interrupted run with a gattway peer had begun: revisions up to here were perhaps sent or received, so
 /// that they are offered before they are sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunNote {

@@ -12,7 +12,7 @@ use crate::blip::BlipConfig;
 use crate::endpoint::{AccessRule, CollectionAccess};
 use crate::replica::store::ConflictResolver;
 
-/// Changes in one list, as the original has it.
+/// Changes in one list, as Couchbase Lite has it.
 pub const CHANGES_BATCH: usize = 200;
 
 /// Most changes a list to a peer may hold, whatever the peer asks for.
@@ -31,7 +31,7 @@ pub const LIST_BYTES: usize = 64 << 10;
 /// Bytes of version vectors in the reply to one list of proposals; beyond them only current versions are named.
 pub const CONFLICT_VECTOR_BYTES_MAX: usize = 64 << 10;
 
-/// Single revisions that may await their reply at one time, in each collection. The original has 10; a receiver that
+/// Single revisions that may await their reply at one time, in each collection. Couchbase Lite has 10; a receiver that
 /// syncs its medium before each answer then syncs for every 10 documents, which costs ten times the throughput.
 pub const REVS_IN_FLIGHT_MAX: usize = 200;
 
@@ -171,7 +171,7 @@ pub struct CollectionConfig {
     pub push_filter: Option<ReplicationFilter>,
     /// Revisions it refuses are not stored.
     pub pull_filter: Option<ReplicationFilter>,
-    /// A filter that the peer is asked to apply. Peers of our kind refuse any; a server may know some.
+    /// A filter that the peer is asked to apply. gattway peers refuse any; a server may know some.
     pub remote_filter: Option<String>,
     /// Ask for no tombstones on the first pull.
     pub skip_deleted: bool,
@@ -219,7 +219,7 @@ pub struct ActiveConfig {
     pub absent: Vec<String>,
     /// Limits and compression below.
     pub blip: BlipConfig,
-    /// Whether to offer the extension between peers of our own kind.
+    /// Whether to offer the extension between gattway peers.
     pub extension: bool,
     /// Decides conflicts.
     pub resolver: Arc<dyn ConflictResolver>,
@@ -283,7 +283,7 @@ pub struct PassiveConfig {
     pub outgoing_filter: Option<ReplicationFilter>,
     /// Limits and compression below.
     pub blip: BlipConfig,
-    /// Whether to accept the extension between peers of our own kind.
+    /// Whether to accept the extension between gattway peers.
     pub extension: bool,
     /// Whether a peer that never sends `getCollections` gets the default collection, as older ones expect.
     pub default_without_collections: bool,

@@ -41,7 +41,7 @@ impl OpenConflicts {
     }
 }
 
-impl super::core::Core {
+impl super::context::SessionContext {
     /// A conflict has come to `outcome`.
     pub fn tell_conflict(&mut self, collection: usize, id: &str, outcome: ConflictOutcome) {
         let Some(name) = self.collections.get(collection).map(|target| target.name.clone()) else { return };

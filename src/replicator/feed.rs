@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::config::{FilterInput, ReplicationFilter};
-use super::core::Core;
+use super::context::SessionContext;
 use super::messages::unsendable;
 use super::sequences::SequenceSet;
 use crate::blip::ErrorReply;
@@ -169,13 +169,13 @@ impl Feed {
         store: &dyn ReplicaStore,
         ceiling: u64,
         limit: usize,
-        core: &Core,
+        context: &SessionContext,
     ) -> Result<Rows, ReplicaStoreError> {
-        let mut rows = self.read(store, ceiling, limit, false, core.body_size_max)?;
+        let mut rows = self.read(store, ceiling, limit, false, context.body_size_max)?;
         let mut size = 0;
         let mut fits = |change: &Change| {
             size += entry_size(change);
-            size <= core.limits.list_bytes
+            size <= context.limits.list_bytes
         };
         let count = rows.changes.iter().take_while(|change| fits(change)).count().max(1);
         if count < rows.changes.len() {

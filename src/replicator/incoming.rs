@@ -3,7 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use super::config::FilterInput;
-use super::core::Core;
+use super::context::SessionContext;
 use super::messages::{id_error, refuse, rejection_error};
 use crate::blip::{ErrorReply, IncomingRequest};
 use crate::replica::revision::{RevId, VersionVector};
@@ -14,7 +14,7 @@ use crate::replica::store::{IncomingRevision, Rejection};
 /// # Errors
 /// The error reply that is due; the revision is not stored.
 pub(super) fn parse_rev(
-    core: &Core,
+    context: &SessionContext,
     collection: usize,
     request: &IncomingRequest,
 ) -> Result<IncomingRevision, ErrorReply> {
@@ -35,13 +35,13 @@ pub(super) fn parse_rev(
     }
     let deleted = request.properties.get_bool("deleted");
     let body = request.body.clone();
-    let collection = core.collections[collection].id;
+    let collection = context.collections[collection].id;
     Ok(IncomingRevision { collection, id: id.to_owned(), vector, deleted, body })
 }
 
 /// Whether the filter of this side lets a revision in.
-pub(super) fn passes(core: &Core, collection: usize, revision: &IncomingRevision) -> bool {
-    let target = &core.collections[collection];
+pub(super) fn passes(context: &SessionContext, collection: usize, revision: &IncomingRevision) -> bool {
+    let target = &context.collections[collection];
     let IncomingRevision { id, deleted, body, .. } = revision;
     target
         .incoming_filter

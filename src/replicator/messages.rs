@@ -35,7 +35,7 @@ const LIST_BYTES_MAX: usize = 4 << 20;
 /// under way holds one, and so does the checkpoint.
 pub(super) const SEQUENCE_TEXT_MAX: usize = 256;
 
-/// Versions taken from the answer to one change; the original names a few.
+/// Versions taken from the answer to one change; Couchbase Lite names a few.
 const ANCESTORS_MAX: usize = 16;
 
 /// Names of request types.
@@ -51,7 +51,7 @@ pub mod profile {
     pub const NOREV: &str = "norev";
     pub const GET_ATTACHMENT: &str = "getAttachment";
     pub const PROVE_ATTACHMENT: &str = "proveAttachment";
-    /// Of the extension between peers of our kind.
+    /// Of the extension between gattway peers.
     pub const REVS: &str = "revs";
 
     /// All of them, for tests and fuzz targets that try each.
@@ -111,7 +111,7 @@ pub fn rejection_error(rejection: &Rejection) -> ErrorReply {
         Rejection::TooLarge { .. } => ("HTTP", 413),
         Rejection::BadRevision(_) => ("HTTP", 400),
         Rejection::Resolver(_) => ("HTTP", 500),
-        // As the original answers when it cannot get a blob.
+        // As Couchbase Lite answers when it cannot get a blob.
         Rejection::MissingBlob { .. } => ("LiteCore", 7),
     };
     ErrorReply::new(domain, code, rejection.to_string())

@@ -8,7 +8,7 @@ mod bounded_json;
 pub mod checkpoint;
 pub mod config;
 mod conflicts;
-mod core;
+mod context;
 pub(crate) mod driver;
 pub mod error;
 pub mod event;

@@ -1,10 +1,10 @@
-//! Sending single revisions that the peer asked for, as the original does: a few in flight, each with its own reply.
+//! Sending single revisions that the peer asked for, as Couchbase Lite does: a few in flight, each with its own reply.
 
 #![deny(clippy::disallowed_methods)]
 
 use std::collections::{HashMap, VecDeque};
 
-use super::core::{Awaiting, Core};
+use super::context::{Awaiting, SessionContext};
 use super::error::SessionError;
 use super::messages::{refuse, unsendable, write_norev, write_rev};
 use super::unsynced::failure::Failure;
@@ -133,15 +133,15 @@ impl RevSender {
     /// newer one is further on in the feed.
     pub fn pump(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         store: &dyn ReplicaStore,
         no_conflicts: bool,
     ) -> Result<bool, SessionError> {
         let mut sent = false;
-        while core.may_send_rev(self.in_flight) {
+        while context.may_send_rev(self.in_flight) {
             let Some(wanted) = self.wanted.pop_front() else { break };
-            let Some(target) = core.collections.get(collection) else { break };
+            let Some(target) = context.collections.get(collection) else { break };
             let index = target.index.clone();
             let newest = self
                 .read(target.id, &wanted, store)?
@@ -149,14 +149,15 @@ impl RevSender {
             sent = true;
             let Wanted { id, sequence, revision, .. } = &wanted;
             let norev = |error| write_norev(index.as_deref(), id, &revision.to_string(), *sequence, error);
-            if let Some(error) = newest.as_ref().and_then(|change| unsendable(change, core.body_size_max)) {
-                core.notify(norev(&error))?;
-                core.failed(collection, Failure::sent(id, *revision, *sequence, false, error));
+            if let Some(error) = newest.as_ref().and_then(|change| unsendable(change, context.body_size_max))
+            {
+                context.notify(norev(&error))?;
+                context.failed(collection, Failure::sent(id, *revision, *sequence, false, error));
                 self.gone.push(wanted.sequence);
                 continue;
             }
             let Some(mut change) = newest else {
-                core.notify(norev(&refuse::gone()))?;
+                context.notify(norev(&refuse::gone()))?;
                 self.gone.push(wanted.sequence);
                 continue;
             };
@@ -170,7 +171,7 @@ impl RevSender {
             self.in_flight += 1;
             let Wanted { id, sequence, revision, .. } = wanted;
             let rev = SentRev { id, sequence, deleted: change.deleted, revision, bytes, guesses_tree };
-            core.request(message, Awaiting::Rev { collection, rev })?;
+            context.request(message, Awaiting::Rev { collection, rev })?;
         }
         Ok(sent)
     }

@@ -120,7 +120,7 @@ impl SequenceSet {
     }
 }
 
-/// A place in the peer's change feed. Peers of our kind count; a server may write anything.
+/// A place in the peer's change feed. gattway peers count; a server may write anything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RemoteSequence {
     /// A number; 0 is before the first change.

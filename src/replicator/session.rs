@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::active::Active;
 use super::config::{ActiveConfig, PassiveConfig};
-use super::core::{Answer, Core, Fault, Phase};
+use super::context::{Phase, RequestError, Response, SessionContext};
 use super::error::SessionError;
 use super::event::{CommitId, CommitRequest, CommitResult, SessionEvent};
 use super::held::HeldRequests;
@@ -32,7 +32,7 @@ use crate::time::Instant;
 
 /// One side of a connection: BLIP below, the active or the passive role above.
 pub struct Session {
-    core: Core,
+    context: SessionContext,
     role: Role,
 }
 
@@ -44,20 +44,22 @@ enum Role {
 impl Session {
     /// The active side of a connection on which nothing has been sent.
     pub fn active(config: ActiveConfig) -> Session {
-        let core = Core::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
-        Session { core, role: Role::Active(Box::new(Active::new(config))) }
+        let context =
+            SessionContext::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
+        Session { context, role: Role::Active(Box::new(Active::new(config))) }
     }
 
     /// The passive side of a connection on which nothing has been sent.
     pub fn passive(config: PassiveConfig) -> Session {
-        let core = Core::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
-        Session { core, role: Role::Passive(Box::new(Passive::new(config))) }
+        let context =
+            SessionContext::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
+        Session { context, role: Role::Passive(Box::new(Passive::new(config))) }
     }
 
     /// Other limits than the usual ones, for tests. Before `start`.
     #[cfg(test)]
     pub(crate) fn with_limits(mut self, limits: SessionLimits) -> Session {
-        self.core.limits = limits;
+        self.context.limits = limits;
         self
     }
 
@@ -79,20 +81,20 @@ impl Session {
     /// The connection is over, whatever ended it: keeps what could not be synced, and may have last events.
     pub fn close(&mut self, store: &dyn ReplicaStore) {
         if let Role::Passive(passive) = &mut self.role {
-            passive.tell_kept_conflicts(&mut self.core);
+            passive.tell_kept_conflicts(&mut self.context);
             passive.close(store);
         }
-        if let Err(error) = self.core.save_lists(store) {
+        if let Err(error) = self.context.save_lists(store) {
             tracing::warn!(%error, "cannot keep the list of what could not be synced");
         }
     }
 
     /// The connection is open. The active side speaks first; the passive side waits.
     pub fn start(&mut self, now: Instant, store: &dyn ReplicaStore) {
-        self.core.now = now;
-        self.core.note_moved();
+        self.context.now = now;
+        self.context.note_moved();
         if let Role::Active(active) = &mut self.role {
-            let result = active.start(&mut self.core, store);
+            let result = active.start(&mut self.context, store);
             self.end_on_error(result);
         }
     }
@@ -107,11 +109,11 @@ impl Session {
         frame: &[u8],
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        if self.core.is_finished() {
+        if self.context.is_finished() {
             return Ok(());
         }
-        self.core.now = now;
-        self.core.note_moved();
+        self.context.now = now;
+        self.context.note_moved();
         let result = self.take_frame(frame, store);
         self.end_on_error(result.clone());
         self.update(store);
@@ -119,8 +121,8 @@ impl Session {
     }
 
     fn take_frame(&mut self, frame: &[u8], store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        let result = self.core.blip.handle_frame(frame);
-        while let Some(event) = self.core.blip.poll_event() {
+        let result = self.context.blip.handle_frame(frame);
+        while let Some(event) = self.context.blip.poll_event() {
             match event {
                 Event::Request(request) => self.handle_request(request, store)?,
                 Event::Reply { number, result } => self.handle_reply(number, result, store)?,
@@ -134,9 +136,9 @@ impl Session {
         request: IncomingRequest,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let waits = !self.core.held.is_empty() || self.core.replies_are_many();
+        let waits = !self.context.held.is_empty() || self.context.replies_are_many();
         if waits && HeldRequests::may_hold(&request) {
-            self.core.held.push(request);
+            self.context.held.push(request);
             return Ok(());
         }
         self.answer_request(&request, store)
@@ -144,8 +146,8 @@ impl Session {
 
     /// Answers lists that wait, as far as there is room for the answers.
     fn answer_held(&mut self, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        while !self.core.replies_are_many()
-            && let Some(request) = self.core.held.pop()
+        while !self.context.replies_are_many()
+            && let Some(request) = self.context.held.pop()
         {
             self.answer_request(&request, store)?;
         }
@@ -160,18 +162,20 @@ impl Session {
         let answer = match request.profile() {
             profile::REV => self.handle_rev(request, store),
             profile::NOREV => self.handle_norev(request, store),
-            profile::REVS if self.core.extension => self.handle_revs(request, store),
+            profile::REVS if self.context.extension => self.handle_revs(request, store),
             profile::GET_ATTACHMENT | profile::PROVE_ATTACHMENT => Err(refuse_blob(request).into()),
             _ => match &mut self.role {
-                Role::Active(active) => active.handle_request(&mut self.core, request, store),
-                Role::Passive(passive) => passive.handle_request(&mut self.core, request, store),
+                Role::Active(active) => active.handle_request(&mut self.context, request, store),
+                Role::Passive(passive) => passive.handle_request(&mut self.context, request, store),
             },
         };
         match answer {
-            Ok(Answer::Now(reply)) => self.core.reply(request.number, request.no_reply, reply),
-            Ok(Answer::Later) => {}
-            Err(Fault::Reply(error)) => self.core.reply_error(request.number, request.no_reply, error),
-            Err(Fault::Fatal(error)) => return Err(error),
+            Ok(Response::Now(reply)) => self.context.reply(request.number, request.no_reply, reply),
+            Ok(Response::Later) => {}
+            Err(RequestError::Reply(error)) => {
+                self.context.reply_error(request.number, request.no_reply, error)
+            }
+            Err(RequestError::Fatal(error)) => return Err(error),
         }
         Ok(())
     }
@@ -182,10 +186,10 @@ impl Session {
         result: Result<IncomingReply, ErrorReply>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let Some(awaiting) = self.core.take_awaiting(number) else { return Ok(()) };
+        let Some(awaiting) = self.context.take_awaiting(number) else { return Ok(()) };
         match &mut self.role {
-            Role::Active(active) => active.handle_reply(&mut self.core, awaiting, result, store),
-            Role::Passive(passive) => passive.handle_reply(&mut self.core, awaiting, result),
+            Role::Active(active) => active.handle_reply(&mut self.context, awaiting, result, store),
+            Role::Passive(passive) => passive.handle_reply(&mut self.context, awaiting, result),
         }
     }
 
@@ -198,43 +202,43 @@ impl Session {
         result: CommitResult,
         store: &dyn ReplicaStore,
     ) {
-        if self.core.is_finished() {
+        if self.context.is_finished() {
             return;
         }
-        self.core.now = now;
+        self.context.now = now;
         // While the store works, the peer can do nothing.
-        self.core.note_moved();
+        self.context.note_moved();
         let result = self.take_commit(id, result, store);
         self.end_on_error(result);
-        for collection in 0..self.core.collections.len() {
-            self.core.feed_ceiling(collection, store);
+        for collection in 0..self.context.collections.len() {
+            self.context.feed_ceiling(collection, store);
         }
         self.update(store);
     }
 
     /// The store has new changes: call [`Session::poll_frame`] after it.
     pub fn handle_store_changed(&mut self, now: Instant, store: &dyn ReplicaStore) {
-        if !self.core.is_finished() {
-            self.core.now = now;
+        if !self.context.is_finished() {
+            self.context.now = now;
             self.update(store);
         }
     }
 
     /// Something is due.
     pub fn handle_timeout(&mut self, now: Instant, store: &dyn ReplicaStore) {
-        if self.core.is_finished() {
+        if self.context.is_finished() {
             return;
         }
-        self.core.now = now;
-        if let Phase::Stopping { deadline } = self.core.phase
+        self.context.now = now;
+        if let Phase::Stopping { deadline } = self.context.phase
             && now >= deadline
         {
-            self.core.finish(Ok(()));
+            self.context.finish(Ok(()));
             return;
         }
-        if self.core.reply_deadline(self.is_owed()).is_some_and(|deadline| now >= deadline) {
-            let error = self.core.timed_out();
-            self.core.finish(Err(error));
+        if self.context.reply_deadline(self.is_owed()).is_some_and(|deadline| now >= deadline) {
+            let error = self.context.timed_out();
+            self.context.finish(Err(error));
             return;
         }
         if let Role::Active(active) = &mut self.role {
@@ -245,7 +249,7 @@ impl Session {
 
     /// When [`Session::handle_timeout`] is to be called.
     pub fn poll_at(&self) -> Option<Instant> {
-        let stop = match self.core.phase {
+        let stop = match self.context.phase {
             Phase::Finished => return None,
             Phase::Stopping { deadline } => Some(deadline),
             Phase::Running => None,
@@ -254,7 +258,7 @@ impl Session {
             Role::Active(active) => active.poll_at(),
             Role::Passive(_) => None,
         };
-        [stop, role, self.core.reply_deadline(self.is_owed())].into_iter().flatten().min()
+        [stop, role, self.context.reply_deadline(self.is_owed())].into_iter().flatten().min()
     }
 
     fn is_owed(&self) -> bool {
@@ -267,39 +271,39 @@ impl Session {
     /// Ends the session in good order: the active side finishes what is in flight and saves its checkpoints, within
     /// [`STOP_TIMEOUT`](super::config::STOP_TIMEOUT); the passive side ends at once.
     pub fn stop(&mut self, now: Instant) {
-        if self.core.is_finished() {
+        if self.context.is_finished() {
             return;
         }
-        self.core.now = now;
+        self.context.now = now;
         match &self.role {
-            Role::Active(_) => self.core.begin_stop(),
-            Role::Passive(_) => self.core.finish(Ok(())),
+            Role::Active(_) => self.context.begin_stop(),
+            Role::Passive(_) => self.context.finish(Ok(())),
         }
     }
 
     /// The next frame to send; `None` when there is none for now. Call it only while the transport takes frames: more
     /// is read from the store as frames leave.
     pub fn poll_frame(&mut self, now: Instant, store: &dyn ReplicaStore) -> Option<Vec<u8>> {
-        self.core.now = now;
-        if !self.core.held.is_empty() {
+        self.context.now = now;
+        if !self.context.held.is_empty() {
             let result = self.answer_held(store);
             self.end_on_error(result);
             self.update(store);
         }
-        if !self.core.is_finished() && self.core.may_send() {
+        if !self.context.is_finished() && self.context.may_send() {
             let result = match &mut self.role {
-                Role::Active(active) => active.pump(&mut self.core, store),
-                Role::Passive(passive) => passive.pump(&mut self.core, store),
+                Role::Active(active) => active.pump(&mut self.context, store),
+                Role::Passive(passive) => passive.pump(&mut self.context, store),
             };
             self.end_on_error(result);
             self.update(store);
         }
-        self.core.poll_frame()
+        self.context.poll_frame()
     }
 
     /// Revisions to be committed; `None` while none wait or enough commits are under way.
     pub fn poll_commit(&mut self) -> Option<CommitRequest> {
-        self.core.inbox.poll_commit()
+        self.context.inbox.poll_commit()
     }
 
     /// What commits do with conflicts.
@@ -320,37 +324,37 @@ impl Session {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.core.poll_event()
+        self.context.poll_event()
     }
 
     /// Whether the driver may give another frame. While it may not, it leaves bytes in the transport.
     pub fn accepts_input(&self) -> bool {
-        self.core.accepts_input()
+        self.context.accepts_input()
     }
 
     /// Whether the session is over.
     pub fn is_finished(&self) -> bool {
-        self.core.is_finished()
+        self.context.is_finished()
     }
 
     /// Whether both sides speak the extension; known after the first round trip.
     pub fn uses_extension(&self) -> bool {
-        self.core.extension
+        self.context.extension
     }
 
     /// Counters of the connection below.
     pub fn blip_stats(&self) -> BlipStats {
-        self.core.blip.stats()
+        self.context.blip.stats()
     }
 
     fn update(&mut self, store: &dyn ReplicaStore) {
-        if self.core.is_finished() {
+        if self.context.is_finished() {
             return;
         }
         let result = match &mut self.role {
-            Role::Active(active) => active.update(&mut self.core, store),
+            Role::Active(active) => active.update(&mut self.context, store),
             Role::Passive(passive) => {
-                passive.update(&mut self.core, store);
+                passive.update(&mut self.context, store);
                 Ok(())
             }
         };
@@ -359,7 +363,7 @@ impl Session {
 
     fn end_on_error(&mut self, result: Result<(), SessionError>) {
         if let Err(error) = result {
-            self.core.finish(Err(error));
+            self.context.finish(Err(error));
         }
     }
 }

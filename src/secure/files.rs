@@ -171,7 +171,7 @@ impl PrivateFile {
         bytes
     }
 
-    /// Replaces it by `content`, whole, on the medium when this returns.
+    /// Replaces it by `content`, whole, on stable storage when this returns.
     ///
     /// # Errors
     /// [`PrivateFileError`]; the old file is in place then, unless only the last sync of the directory failed.
@@ -255,7 +255,7 @@ pub fn read_private(path: &Path, max: usize) -> Result<Option<Zeroizing<Vec<u8>>
     Ok(Some(bytes))
 }
 
-/// Replaces a file by one that nobody else may read, on the medium when this returns.
+/// Replaces a file by one that nobody else may read, on stable storage when this returns.
 ///
 /// # Errors
 /// [`PrivateFileError`]; the old file is in place then, unless only the last sync of the directory failed.
@@ -319,7 +319,7 @@ fn no_follow() -> i32 {
     (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32
 }
 
-/// Brings a file that was written to the medium.
+/// Brings a file that was written to stable storage.
 pub(super) fn sync_file(file: &File) -> io::Result<()> {
     file.sync_all()?;
     #[cfg(test)]
@@ -327,13 +327,13 @@ pub(super) fn sync_file(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings the name of a file to the medium.
+/// Brings the name of a file to stable storage.
 pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sync_file(&File::open(parent)?)
 }
 
-/// What was brought to the medium by this thread, for tests.
+/// What was brought to stable storage by this thread, for tests.
 #[cfg(test)]
 pub(super) mod synced {
     use std::cell::RefCell;

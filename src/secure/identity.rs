@@ -103,7 +103,7 @@ impl Identity {
     /// Reads the identity of the database in `dir`; makes one of `entropy` if there is none yet.
     ///
     /// The file appears whole or not at all, also when two processes make it at once: both then use the one that came
-    /// first. It is on the medium when this returns.
+    /// first. It is on stable storage when this returns.
     ///
     /// # Errors
     /// The file cannot be read or written, is damaged, or is open to others. Nothing was changed.

@@ -98,7 +98,7 @@ impl fmt::Debug for PairingCode {
 
 /// What each side gives the other to enter into its list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Card {
+pub struct DeviceInfo {
     /// What it calls itself; shown to people, proves nothing.
     pub name: String,
     /// The key of its own adverts.
@@ -129,7 +129,7 @@ pub enum PairingStep {
     /// [`Pairing::judge`]; or end, if it may try none.
     Guess,
     /// The other side has proven the code: enter it into the list, then call [`Pairing::entered`].
-    Enter(Card),
+    Enter(DeviceInfo),
     /// Both have entered the other.
     Done,
 }
@@ -140,7 +140,7 @@ enum Kind {
     Hello = 1,
     Answer = 2,
     Confirm = 3,
-    Card = 4,
+    DeviceInfo = 4,
     Done = 5,
     Refuse = 6,
 }
@@ -155,7 +155,7 @@ enum Phase {
     /// Passive: the caller is counting a guess, which is kept here.
     Counting(Proofs, Vec<u8>),
     /// Passive: for the other's card.
-    AwaitCard,
+    AwaitDeviceInfo,
     /// The caller is entering the other into its list.
     Entering,
     /// Active: for DONE.
@@ -168,7 +168,7 @@ pub struct Pairing {
     phase: Phase,
     is_active: bool,
     binding: Binding,
-    card: Card,
+    device_info: DeviceInfo,
     output: Vec<u8>,
     input: Vec<u8>,
     failed: bool,
@@ -203,26 +203,46 @@ impl Binding {
 }
 
 impl Pairing {
-    /// The side that connected and where the code was typed. `hash` names the session, `card` is given to the other side.
-    pub fn active(code: &PairingCode, hash: [u8; 32], me: PeerId, peer: PeerId, card: Card) -> Pairing {
+    /// The side that connected and where the code was typed. `hash` names the session, `device_info` is given to the other side.
+    pub fn active(
+        code: &PairingCode,
+        hash: [u8; 32],
+        me: PeerId,
+        peer: PeerId,
+        device_info: DeviceInfo,
+    ) -> Pairing {
         let binding = Binding { hash, active: me, passive: peer };
         let (active, passive) = binding.parties();
         let (spake, message) = Spake2::<Ed25519Group>::start_a(&Password::new(code.0), &active, &passive);
-        let mut pairing = Pairing::new(Phase::AwaitAnswer(Box::new(spake)), true, binding, card);
+        let mut pairing = Pairing::new(Phase::AwaitAnswer(Box::new(spake)), true, binding, device_info);
         pairing.send(Kind::Hello, &message);
         pairing
     }
 
     /// The side that was connected to and shows the code.
-    pub fn passive(code: PairingCode, hash: [u8; 32], me: PeerId, peer: PeerId, card: Card) -> Pairing {
-        Pairing::new(Phase::AwaitHello(code), false, Binding { hash, active: peer, passive: me }, card)
+    pub fn passive(
+        code: PairingCode,
+        hash: [u8; 32],
+        me: PeerId,
+        peer: PeerId,
+        device_info: DeviceInfo,
+    ) -> Pairing {
+        Pairing::new(Phase::AwaitHello(code), false, Binding { hash, active: peer, passive: me }, device_info)
     }
 
-    fn new(phase: Phase, is_active: bool, binding: Binding, mut card: Card) -> Pairing {
-        while card.name.len() > PEER_NAME_MAX {
-            card.name.pop();
+    fn new(phase: Phase, is_active: bool, binding: Binding, mut device_info: DeviceInfo) -> Pairing {
+        while device_info.name.len() > PEER_NAME_MAX {
+            device_info.name.pop();
         }
-        Pairing { phase, is_active, binding, card, output: Vec::new(), input: Vec::new(), failed: false }
+        Pairing {
+            phase,
+            is_active,
+            binding,
+            device_info,
+            output: Vec::new(),
+            input: Vec::new(),
+            failed: false,
+        }
     }
 
     /// Takes bytes of the other side, in any pieces. What comes behind a step that asks something of the caller waits for
@@ -280,29 +300,31 @@ impl Pairing {
                 Ok(PairingStep::Continue)
             }
             Phase::AwaitConfirm(proofs) if is(Kind::Confirm) && self.is_active => {
-                let (proof, card) = body.split_at_checked(PROOF_BYTES).ok_or(PairingError::Malformed)?;
+                let (proof, device_info) =
+                    body.split_at_checked(PROOF_BYTES).ok_or(PairingError::Malformed)?;
                 if !bool::from(proof.ct_eq(&proofs.passive)) {
                     return Err(PairingError::WrongCode);
                 }
-                self.enter(card)
+                self.enter(device_info)
             }
             Phase::AwaitConfirm(proofs) if is(Kind::Confirm) => {
                 self.phase = Phase::Counting(proofs, body.to_vec());
                 Ok(PairingStep::Guess)
             }
-            Phase::AwaitCard if is(Kind::Card) => self.enter(body),
+            Phase::AwaitDeviceInfo if is(Kind::DeviceInfo) => self.enter(body),
             Phase::AwaitDone if is(Kind::Done) => Ok(PairingStep::Done),
             _ => Err(PairingError::Malformed),
         }
     }
 
-    fn enter(&mut self, card: &[u8]) -> Result<PairingStep, PairingError> {
-        let card: Card = postcard::from_bytes(card).map_err(|_| PairingError::Malformed)?;
-        if card.name.len() > PEER_NAME_MAX {
+    fn enter(&mut self, device_info: &[u8]) -> Result<PairingStep, PairingError> {
+        let device_info: DeviceInfo =
+            postcard::from_bytes(device_info).map_err(|_| PairingError::Malformed)?;
+        if device_info.name.len() > PEER_NAME_MAX {
             return Err(PairingError::Malformed);
         }
         self.phase = Phase::Entering;
-        Ok(PairingStep::Enter(card))
+        Ok(PairingStep::Enter(device_info))
     }
 
     /// The guess is counted: is it right?
@@ -321,13 +343,13 @@ impl Pairing {
             return Err(self.fail(PairingError::WrongCode));
         }
         let mut answer = proofs.passive.to_vec();
-        answer.extend_from_slice(&self.encoded_card()?);
+        answer.extend_from_slice(&self.encoded_device_info()?);
         self.send(Kind::Confirm, &answer);
-        self.phase = Phase::AwaitCard;
+        self.phase = Phase::AwaitDeviceInfo;
         self.handle_bytes(&[])
     }
 
-    /// The other side is in the list, on the medium.
+    /// The other side is in the list, on stable storage.
     ///
     /// # Errors
     /// [`PairingError::Malformed`] if there was nobody to enter.
@@ -336,8 +358,8 @@ impl Pairing {
             return Err(PairingError::Malformed);
         }
         if self.is_active {
-            let card = self.encoded_card()?;
-            self.send(Kind::Card, &card);
+            let device_info = self.encoded_device_info()?;
+            self.send(Kind::DeviceInfo, &device_info);
             self.phase = Phase::AwaitDone;
             self.handle_bytes(&[])
         } else {
@@ -352,8 +374,8 @@ impl Pairing {
         std::mem::take(&mut self.output)
     }
 
-    fn encoded_card(&self) -> Result<Zeroizing<Vec<u8>>, PairingError> {
-        postcard::to_stdvec(&self.card).map(Zeroizing::new).map_err(|_| PairingError::Malformed)
+    fn encoded_device_info(&self) -> Result<Zeroizing<Vec<u8>>, PairingError> {
+        postcard::to_stdvec(&self.device_info).map(Zeroizing::new).map_err(|_| PairingError::Malformed)
     }
 
     fn send(&mut self, kind: Kind, body: &[u8]) {

@@ -1,7 +1,7 @@
 //! Which security files a database has had: the absence of one that was there is damage, not a default.
 //!
 //! A lost trust list would otherwise read as "nobody is denied", a lost group as "in none", a lost identity as "never
-//! made". The file `present` names those that were written; each is entered after it is on the medium, and taken out before it is
+//! made". The file `present` names those that were written; each is entered after it is on stable storage, and taken out before it is
 //! removed on purpose, so a crash in between leaves nothing that looks like a loss. Whether `present` itself was there is told by
 //! the version of the group's file.
 
@@ -103,7 +103,7 @@ pub(super) fn check_absent(directory: &Path, file: SecurityFile) -> Result<(), P
     Err(PrivateFileError::Missing { path: directory.join(file.name()) })
 }
 
-/// Remembers that a file is there. It is on the medium already.
+/// Remembers that a file is there. It is on stable storage already.
 pub(super) fn enter(directory: &Path, file: SecurityFile) -> Result<(), PrivateFileError> {
     Presence::update(directory, |bits| bits | file.bit()).map(|_| ())
 }

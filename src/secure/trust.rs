@@ -22,7 +22,7 @@ use super::{Authentication, Grant, Identity, PeerId, PeerPolicy, Permissions, Ps
 
 /// How often a long-running command looks for changes.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two notes that a peer came or left: each is a write to the medium.
+/// Time between two notes that a peer came or left: each is a write to stable storage.
 const SEEN_INTERVAL_S: u64 = 60;
 /// The same for one that stays.
 const PRESENT_INTERVAL_S: u64 = 900;

@@ -21,7 +21,7 @@ const BLIP_MESSAGES: usize = 20_000;
 ///
 /// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
 /// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `store`: bytes
-/// on the medium, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
+/// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
 /// it. `blip`: message codec beside plain deflate. `secure`: what encryption costs on the modelled radio, beside the same
 /// transfer without it.
 #[derive(Debug, Args)]

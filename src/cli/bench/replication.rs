@@ -66,7 +66,7 @@ fn two_processes(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     }
     runs.sort_by(|a, b| a[0].total_cmp(&b[0]));
     let [seconds, active_cpu, passive_cpu] = runs[RUNS / 2];
-    let name = "two processes, loopback TCP, commits on the medium";
+    let name = "two processes, loopback TCP, commits on stable storage";
     Ok(vec![
         Figure::new("replication", name, documents as f64 / seconds, "documents/s")
             .at_least(25_000.0)

@@ -1,4 +1,4 @@
-//! The database: bytes on the medium, time, memory of an idle `serve`, time to open.
+//! The database: bytes on stable storage, time, memory of an idle `serve`, time to open.
 
 use super::super::demo::{Sample, save, weather};
 use super::super::place::TemporaryDirectory;
@@ -52,13 +52,13 @@ fn figures(bench: &'static str, of: &StoreFigures) -> Vec<Figure> {
         ),
         Figure::new(
             bench,
-            "written to the medium / JSON, import",
+            "written to stable storage / JSON, import",
             of.import_medium_bytes as f64 / json,
             "ratio",
         ),
         Figure::new(
             bench,
-            "written to the medium / JSON saved, all",
+            "written to stable storage / JSON saved, all",
             of.update_medium_bytes as f64 / (json * f64::from(of.update_rounds + 1)),
             "ratio",
         ),

@@ -17,7 +17,7 @@ const PRINTED_MAX: usize = 20;
 
 /// Save what is whole of a damaged database into a new one.
 ///
-/// The damaged one is not changed. Without --to the new one takes its place once it is whole and on the medium, and the
+/// The damaged one is not changed. Without --to the new one takes its place once it is whole and on stable storage, and the
 /// damaged one stays beside it as DIR.damaged-N. Revisions and sequences stay; the database gets a new source ID, and
 /// compares everything with its peers at the next sync, which brings back what they have. Ends with code 1 if something
 /// was lost. A sound database is left as it is; with --to a new one is made all the same.
@@ -29,7 +29,7 @@ Examples:
   gattway --db my.db db repair --to /mnt/sound/my.db --json | jq .lost
   gattway --db my.db sync ble:any      # what a peer has comes back")]
 pub(in crate::cli) struct RepairArgs {
-    /// Directory of the new database: new or empty. Where the medium fails, one on another medium
+    /// Directory of the new database: new or empty. Where the card fails, one on another card
     #[arg(long, value_name = "NEW_DIR")]
     to: Option<PathBuf>,
 

@@ -43,7 +43,7 @@ fn fed(input: impl BufRead + Send + 'static, args: EntryArgs) -> (Fed, Lines, Ve
     let collection = db.default_collection().expect("default");
     collection.put("there", &json!({"other": "content"})).expect("put");
     let told = Told::default();
-    let fed = feed(db, collection.clone(), input, args, told.clone()).expect("the medium is sound");
+    let fed = feed(db, collection.clone(), input, args, told.clone()).expect("storage is sound");
     let ids = collection.iter().map(|document| document.expect("readable").id().to_owned()).collect();
     let lines = told.0.lock().expect("no panic").clone();
     (fed, lines, ids)

@@ -1,9 +1,9 @@
 //! `sync ble:any`: whom to sync with, and when.
 //!
 //! One neighbour is kept connected, so that changes go over at once. Of several, each is visited when it or this database has
-//! something new (see [`news`]), one after the other, the one first that waits longest; a quiet one costs no connection.
+//! something new (see [`sync_marks`]), one after the other, the one first that waits longest; a quiet one costs no connection.
 
-pub(super) mod news;
+pub(super) mod sync_marks;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use bluer::Address;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::debug;
 
-use self::news::News;
+use self::sync_marks::SyncMarks;
 use super::display::Display;
 use super::events::Events;
 use super::feed::Feed;
@@ -56,7 +56,7 @@ pub(super) type MakeReplicator<'a> = dyn Fn(&Heard, String, bool) -> Replicator 
 /// What all visits of one command share.
 pub(super) struct Neighbourhood<'a> {
     pub(super) adapter: Option<&'a str>,
-    pub(super) news: News,
+    pub(super) sync_marks: SyncMarks,
     pub(super) events: &'a Events,
     pub(super) replicator: &'a MakeReplicator<'a>,
     pub(super) signals: &'a mut Signals,
@@ -115,8 +115,8 @@ impl Neighbourhood<'_> {
             match heard {
                 Ok(heard) => {
                     let neighbour = heard.map_err(super::ble::cli_error)?;
-                    let Some(sighting) = self.news.read(&neighbour) else { continue };
-                    if self.all || sighting.is_none_or(|sighting| self.news.has_something(sighting)) {
+                    let Some(sighting) = self.sync_marks.read(&neighbour) else { continue };
+                    if self.all || sighting.is_none_or(|sighting| self.sync_marks.has_something(sighting)) {
                         break Some((Heard { neighbour, at: Instant::now() }, sighting));
                     }
                     quiet.insert(neighbour.address, neighbour);
@@ -198,7 +198,7 @@ impl Neighbourhood<'_> {
             }
         };
         scan.stop().await;
-        let own = self.news.own();
+        let own = self.sync_marks.own();
         let visit = self.visit(&heard, sighting, Some(&adapter), known, feed, documents).await;
         let now = Instant::now();
         if let Some(visited) = known.get_mut(&Key::of(&heard.neighbour, sighting)) {
@@ -222,7 +222,7 @@ impl Neighbourhood<'_> {
     }
 
     fn hear(&self, known: &mut KnownMap, neighbour: Neighbour) {
-        let Some(sighting) = self.news.read(&neighbour) else { return };
+        let Some(sighting) = self.sync_marks.read(&neighbour) else { return };
         let (key, now) = (Key::of(&neighbour, sighting), Instant::now());
         let heard = Heard { neighbour, at: now };
         if let Some(known) = known.get_mut(&key) {
@@ -237,17 +237,17 @@ impl Neighbourhood<'_> {
     fn next(&self, known: &KnownMap, settled: bool) -> Option<(Heard, Option<Sighting>)> {
         let now = Instant::now();
         let due = known.values().filter(|known| known.not_before <= now && known.heard.at.elapsed() < FRESH);
-        let wanted = due.filter_map(|known| Some((known, self.news.read(&known.heard.neighbour)?)));
+        let wanted = due.filter_map(|known| Some((known, self.sync_marks.read(&known.heard.neighbour)?)));
         let alone = settled && known.len() == 1;
-        let own = self.news.own();
+        let own = self.sync_marks.own();
         let wanted = wanted.filter(|(known, sighting)| {
-            let news = match sighting {
-                Some(sighting) => self.news.has_something(*sighting),
+            let sync_marks = match sighting {
+                Some(sighting) => self.sync_marks.has_something(*sighting),
                 None => {
                     known.own != Some(own) || known.visited.is_none_or(|at| at.elapsed() >= UNREADABLE_PAUSE)
                 }
             };
-            alone || self.all || news
+            alone || self.all || sync_marks
         });
         let (known, sighting) = wanted.min_by_key(|(known, _)| known.visited)?;
         Some((known.heard.clone(), sighting))
@@ -265,7 +265,7 @@ impl Neighbourhood<'_> {
     ) -> Visit {
         let neighbour = &heard.neighbour;
         let stays = adapter.is_some() && known.len() <= 1;
-        let before = sighting.map(|sighting| self.news.before(sighting));
+        let before = sighting.map(|sighting| self.sync_marks.before(sighting));
         let name = name_of(neighbour);
         debug!(peer = name, stays, "visiting");
         let uid = match Key::of(neighbour, sighting) {
@@ -329,7 +329,7 @@ impl Neighbourhood<'_> {
             None if told => Visit::Told,
             None => {
                 if let Some(before) = before.filter(|_| complete) {
-                    self.news.note(before);
+                    self.sync_marks.note(before);
                 }
                 Visit::Done
             }

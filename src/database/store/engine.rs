@@ -1,12 +1,12 @@
 //! The durability rule: when a commit counts as done. How sled is opened, written and synced is in [`super::log`].
 //!
 //! - A commit is one batch of the log, which recovers a batch wholly or not at all.
-//! - A commit is acknowledged after a sync of the medium.
+//! - A commit is acknowledged after a sync to stable storage.
 //! - sled trusts its flush: it reuses a segment of the log, and calls it stable in the headers of later ones, when what
 //!   replaced its content was flushed. That holds in a power cut only if less than a segment is written between two real
 //!   syncs; [`SYNC_WINDOW`] sees to it. A commit larger than that goes through a redo list ([`super::redo`]).
 //! - Concurrent writers share syncs: one leads, the others wait for it or lead the next.
-//! - A failed write leaves sled's memory ahead of the medium, so the handle refuses everything afterwards.
+//! - A failed write leaves sled's memory ahead of the storage device, so the handle refuses everything afterwards.
 //! - sled panics on some kinds of damage; panics end here as typed errors.
 
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ pub(super) type Watermarks = BTreeMap<CollectionKey, u64>;
 pub(crate) struct EngineCounts {
     /// Batches applied.
     pub(crate) commits: u64,
-    /// Syncs of the medium.
+    /// Syncs to stable storage.
     pub(crate) syncs: u64,
 }
 
@@ -94,14 +94,14 @@ pub(super) struct Engine {
     /// Called after each sync, so that a test knows what a power cut would leave.
     #[cfg(test)]
     pub(super) synced: Mutex<Option<Box<dyn Fn() + Send>>>,
-    /// How many syncs of the medium shall fail from now on.
+    /// How many syncs to stable storage shall fail from now on.
     #[cfg(test)]
     pub(super) failing_syncs: AtomicU64,
 }
 
 /// Why an engine accepts nothing more.
 enum End {
-    /// A write failed, for this reason: what is in memory is ahead of the medium.
+    /// A write failed, for this reason: what is in memory is ahead of the storage device.
     Failed(String),
     /// Its owner closed it in order.
     Closed,
@@ -317,7 +317,7 @@ impl Engine {
         Ticket(self.lock().applied)
     }
 
-    /// Waits until the medium has the commit, leading a sync if nobody does. `publish` is called with what became
+    /// Waits until stable storage has the commit, leading a sync if nobody does. `publish` is called with what became
     /// durable, without a lock held, by the one who led.
     pub(super) fn sync(&self, ticket: Ticket, publish: impl FnOnce(Watermarks)) -> Result<(), DatabaseError> {
         let mut group = self.lock();
@@ -354,7 +354,7 @@ impl Engine {
         self.log.reserve(bytes)
     }
 
-    /// Brings everything applied so far to the medium.
+    /// Brings everything applied so far to stable storage.
     pub(super) fn sync_medium(&self) -> Result<(), DatabaseError> {
         let covered = self.lock().log_bytes;
         self.guarded("write", || self.log.flush())?;
@@ -418,7 +418,7 @@ impl Engine {
     /// is lost by it.
     ///
     /// # Errors
-    /// Of the medium, or why the log had failed before.
+    /// Of the storage device, or why the log had failed before.
     pub(super) fn seal(&self) -> Result<(), DatabaseError> {
         match self.ended.get() {
             None => {}

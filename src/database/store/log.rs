@@ -1,7 +1,7 @@
 //! The log below the engine: the only file that opens, writes and syncs sled.
 //!
 //! sled's own flush ends in `sync_file_range`, which neither empties the device's cache nor writes the file's size. So
-//! the medium has what was applied after a flush **and** an `fdatasync` of the same file through a second descriptor.
+//! stable storage has what was applied after a flush **and** an `fdatasync` of the same file through a second descriptor.
 //! In a simulation a disk in memory stands in sled's place.
 
 use std::cell::Cell;
@@ -276,7 +276,7 @@ impl Log {
         matches!(self, Log::Frozen(_))
     }
 
-    /// Brings what was flushed to the medium.
+    /// Brings what was flushed to stable storage.
     pub(super) fn sync_data(&self) -> io::Result<()> {
         match self {
             Log::Sled { file, .. } => file.sync_data(),
@@ -320,7 +320,7 @@ fn stored((key, value): Pair) -> Stored {
     (key.into(), value.into())
 }
 
-/// A page that could be read when the log was opened cannot be any more, or the medium fails.
+/// A page that could be read when the log was opened cannot be any more, or the device fails.
 fn unreadable(error: io::Error) -> sled::Error {
     match error.kind() {
         io::ErrorKind::InvalidData => sled::Error::ReportableBug(error.to_string()),
@@ -329,7 +329,7 @@ fn unreadable(error: io::Error) -> sled::Error {
 }
 
 /// sled writes its settings in two steps, before it creates the log, and does not open the log without them. A crash between the two,
-/// or a power cut before they are on the medium, leaves a part of them or zeros; nothing of ours was stored then.
+/// or a power cut before they are on stable storage, leaves a part of them or zeros; nothing of ours was stored then.
 fn remove_unfinished_settings(directory: &Path) -> io::Result<()> {
     let settings = directory.join(SETTINGS_FILE);
     let content = match std::fs::read(&settings) {

@@ -88,13 +88,13 @@ pub(crate) use self::writer::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};
 /// Version of the stored format. A newer one is refused.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What is known of a collection without asking the medium.
+/// What is known of a collection without asking stable storage.
 pub(crate) struct CollectionState {
     /// Canonical name.
     pub(crate) name: String,
     /// Newest sequence given out.
     applied: AtomicU64,
-    /// Newest sequence on the medium.
+    /// Newest sequence on stable storage.
     durable: AtomicU64,
     /// Documents that are not tombstones.
     documents: AtomicU64,
@@ -255,13 +255,13 @@ impl Store {
         Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Calls `synced` after each sync of the medium.
+    /// Calls `synced` after each sync to stable storage.
     #[cfg(test)]
     pub(crate) fn observe_syncs(&self, synced: impl Fn() + Send + 'static) {
         *self.engine().synced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(synced));
     }
 
-    /// Lets so many of the next syncs of the medium fail.
+    /// Lets so many of the next syncs to stable storage fail.
     #[cfg(test)]
     pub(crate) fn fail_syncs(&self, count: u64) {
         self.engine().failing_syncs.store(count, Ordering::Relaxed);
@@ -325,11 +325,11 @@ impl Store {
     /// leaves nobody behind who would find the store closed and take that for a failure.
     ///
     /// # Errors
-    /// Of the medium: it does not have what [`Durability::Relaxed`] left to be synced, or is not sealed.
+    /// Of the storage device: it does not have what [`Durability::Relaxed`] left to be synced, or is not sealed.
     pub(crate) fn close(&self) -> Result<(), DatabaseError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine();
-        // By way of the group, so that those who wait for these commits hear that the medium has them. If it fails, the
+        // By way of the group, so that those who wait for these commits hear that stable storage has them. If it fails, the
         // engine knows, and is not sealed.
         let synced = match self.sync(self.newest()) {
             Err(DatabaseError::Closed) => Ok(()),
@@ -356,7 +356,7 @@ impl Store {
         self.engine().failure()
     }
 
-    /// How much room there is on the medium.
+    /// How much room there is on stable storage.
     pub(crate) fn room(&self) -> Room {
         #[cfg(feature = "simulation")]
         if self.simulated.is_some() {
@@ -401,7 +401,7 @@ impl Store {
         collections.get(&key).cloned().ok_or_else(unknown)
     }
 
-    /// Waits until the medium has the commit, if this database is so configured; tells listeners.
+    /// Waits until stable storage has the commit, if this database is so configured; tells listeners.
     pub(crate) fn finish(self: &Arc<Store>, ticket: Ticket) -> Result<(), DatabaseError> {
         match self.durability {
             Durability::Synced => self.sync(ticket),
@@ -412,7 +412,7 @@ impl Store {
         }
     }
 
-    /// Waits until the medium has the commit, whatever the configuration.
+    /// Waits until stable storage has the commit, whatever the configuration.
     pub(crate) fn sync(&self, ticket: Ticket) -> Result<(), DatabaseError> {
         self.engine().sync(ticket, |durable| publish(&self.collections, &self.changed, durable))
     }

@@ -36,7 +36,7 @@ pub struct SimulatedDisk {
 struct Disk {
     /// The logs by name. Compaction makes a second one.
     logs: BTreeMap<PathBuf, LogImage>,
-    /// Which of them is the database, and which it is on the medium.
+    /// Which of them is the database, and which it is on stable storage.
     current: PathBuf,
     current_synced: PathBuf,
     logs_made: u32,
@@ -80,14 +80,14 @@ struct Pending {
     state: PageState,
 }
 
-/// What the page cache and the medium know of a batch.
+/// What the page cache and stable storage know of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PageState {
     /// The next sync writes it.
     Dirty,
     /// A sync that failed has not written it, and no later one will.
     Clean,
-    /// It is on the medium, behind one that is not.
+    /// It is on stable storage, behind one that is not.
     BehindHole,
 }
 
@@ -158,7 +158,7 @@ impl SimulatedDisk {
         self.lock().failing_syncs = (count > 0).then_some((first.max(1), count));
     }
 
-    /// Gives up what the page cache holds of the closed database and the medium does not have, as Linux does when memory is
+    /// Gives up what the page cache holds of the closed database and stable storage does not have, as Linux does when memory is
     /// short: of what a failed sync left.
     pub fn evict(&self) {
         self.lock().evict();
@@ -170,7 +170,7 @@ impl SimulatedDisk {
         self.lock().life += 1;
     }
 
-    /// Calls `look` before each sync: between a commit and the moment from which the medium has it.
+    /// Calls `look` before each sync: between a commit and the moment from which stable storage has it.
     pub fn before_syncs(&self, look: Option<Arc<dyn Fn() + Send + Sync>>) {
         self.lock().before_sync = look;
     }
@@ -261,7 +261,7 @@ impl SimulatedDisk {
         DiskHandle { disk: self.clone(), life: self.lock().life, log: name.to_owned() }
     }
 
-    /// Makes a log the database, durably. The power may fail before, or before the medium has the name.
+    /// Makes a log the database, durably. The power may fail before, or before stable storage has the name.
     pub(super) fn set_current(&self, name: &Path) -> io::Result<()> {
         let handle = self.open_log(name);
         let name = name.to_owned();
@@ -322,7 +322,7 @@ impl LogImage {
         self.is_damaged || self.pending.iter().any(|pending| pending.state == PageState::BehindHole)
     }
 
-    /// Brings the `count` oldest of what is pending to the medium, without those that the cache calls clean.
+    /// Brings the `count` oldest of what is pending to stable storage, without those that the cache calls clean.
     fn write(&mut self, count: usize) {
         for pending in self.pending.iter_mut().take(count) {
             if pending.state == PageState::Dirty {

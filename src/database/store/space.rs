@@ -1,4 +1,4 @@
-//! Room on the medium. After a write for which there was none, sled's memory is ahead of the medium and the handle is of no
+//! Free space. After a write for which there was none, sled's memory is ahead of the storage device and the handle is of no
 //! use any more; so a commit is refused before it is begun when it could take the last of the room. The handle reads on,
 //! and takes commits again when there is room again.
 //!
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::engine::SEGMENT_BYTES;
 use crate::database::DatabaseError;
 
-/// What a commit may take of the medium for a byte that is staged: the log, a redo list, pages that are written anew.
+/// What a commit may take of the storage device for a byte that is staged: the log, a redo list, pages that are written anew.
 const AMPLIFICATION: u64 = 8;
 
 /// The same for the log alone.
@@ -63,7 +63,7 @@ impl std::fmt::Display for Lack {
     }
 }
 
-/// Room on the medium of a database.
+/// Free space of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Room {
@@ -78,7 +78,7 @@ pub struct Room {
     pub lack: Option<Lack>,
 }
 
-/// Says before each commit whether the medium has room for it.
+/// Says before each commit whether stable storage has room for it.
 pub(super) struct Space {
     directory: PathBuf,
     keep_free: u64,
@@ -91,7 +91,7 @@ impl Space {
         Space { directory: directory.to_owned(), keep_free, lack: Mutex::default() }
     }
 
-    /// Bytes of the medium that this process may still use; `None` if the file system does not say.
+    /// Bytes of the storage device that this process may still use; `None` if the file system does not say.
     fn free(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.directory).ok().filter(|found| found.f_blocks > 0)?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))

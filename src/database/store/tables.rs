@@ -19,7 +19,7 @@ pub(super) const SOURCES_MAX: usize = 4096;
 pub(super) struct Sources {
     numbers: HashMap<SourceId, u32>,
     sources: Vec<SourceId>,
-    /// How many the medium has, or will have with the batch being applied.
+    /// How many stable storage has, or will have with the batch being applied.
     stored: usize,
 }
 
@@ -68,7 +68,7 @@ impl Sources {
         self.numbers.insert(source, self.sources.len() as u32);
     }
 
-    /// Adds what the medium lacks to a commit.
+    /// Adds what stable storage lacks to a commit.
     pub(super) fn write_new(&mut self, writes: &mut Writes) {
         for (index, source) in self.sources.iter().enumerate().skip(self.stored) {
             writes.insert(keys::numbered(keys::SOURCE, index as u16 + 1), source.0);
@@ -88,7 +88,7 @@ impl Sources {
     }
 }
 
-/// Adds the names that the medium lacks to a commit; `stored` is how many it has.
+/// Adds the names that stable storage lacks to a commit; `stored` is how many it has.
 pub(super) fn write_new_names(names: &Names, stored: &mut usize, writes: &mut Writes) {
     for number in *stored + 1..=names.len() {
         if let Some(name) = names.name(number as u32) {

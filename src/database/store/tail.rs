@@ -1,14 +1,14 @@
 //! The end of a log that was not closed in order, written to stable storage once more before anything of it counts.
 //!
 //! When a write-back fails, Linux reports it to `fdatasync` once and marks the pages clean all the same. Until they are
-//! evicted from the page cache everybody reads them as if they were on the medium, also a process started later, and no
-//! later sync writes them. Whoever opened such a log and went on would show peers what is not on the medium; and an
+//! evicted from the page cache everybody reads them as if they were on stable storage, also a process started later, and no
+//! later sync writes them. Whoever opened such a log and went on would show peers what is not on stable storage; and an
 //! acknowledged commit behind it in the log would be cut off from what is before it by a hole.
 //!
 //! So the pages that can be meant are read as the cache has them, written back in place, which makes them dirty again,
 //! and synced. Those are few: the engine lets at most a segment of log come between two syncs, and ends with the first
 //! sync that fails; whatever is older was covered by a sync that succeeded. A power cut meanwhile leaves of each page what
-//! was on the medium or what the cache had, which is what a power cut in the first writing could have left.
+//! was on stable storage or what the cache had, which is what a power cut in the first writing could have left.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -38,7 +38,7 @@ pub(super) fn rewrite(directory: &Path, survey: &Survey) -> Result<(), DatabaseE
             survey.read_segment(offset, &mut buffer)?;
             write_again(&file, &buffer, offset)?;
         }
-        // The length too: it is not on the medium either if the write-back that would have made it longer failed.
+        // The length too: it is not on stable storage either if the write-back that would have made it longer failed.
         file.sync_all()
     };
     write().map_err(|source| io_error("write the end of the log again", source))?;

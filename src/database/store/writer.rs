@@ -70,9 +70,9 @@ struct CollectionWriter {
 
 /// Living records of a block.
 #[derive(Clone, Copy, Debug)]
-struct Census {
+struct LiveCount {
     records: usize,
-    living: usize,
+    live: usize,
 }
 
 /// What only the writer knows, under its lock.
@@ -88,7 +88,7 @@ pub(super) struct WriterState {
     names_stored: usize,
     next_collection: u16,
     collections: BTreeMap<CollectionKey, CollectionWriter>,
-    census: HashMap<(CollectionKey, u64), Census>,
+    live_counts: HashMap<(CollectionKey, u64), LiveCount>,
     codec: Codec,
     /// What was purged since a backup began; `None` if there is none.
     purges: Option<Vec<(CollectionKey, Box<str>)>>,
@@ -309,7 +309,7 @@ impl Writer<'_> {
     /// Applies what was staged as one atomic batch and lets the next writer in. Durable with [`Store::finish`].
     ///
     /// # Errors
-    /// [`DatabaseError::Full`] before anything is changed if the medium is nearly full; what else the store says.
+    /// [`DatabaseError::Full`] before anything is changed if storage is nearly full; what else the store says.
     pub(crate) fn commit(mut self) -> Result<Ticket, DatabaseError> {
         let revisions = || self.staged.values().flat_map(|staged| staged.revisions.iter().flatten());
         let bytes = |revision: &StoredRevision| REVISION_OVERHEAD + revision.id.len() + revision.body.len();
@@ -361,13 +361,15 @@ impl Writer<'_> {
 
     /// Takes over what a commit changed in memory, once it is applied.
     fn accept(&mut self, key: CollectionKey, pass: Pass) {
-        if self.state.census.len() > COUNTED_BLOCKS_MAX {
-            self.state.census.clear();
+        if self.state.live_counts.len() > COUNTED_BLOCKS_MAX {
+            self.state.live_counts.clear();
         }
         for sequence in pass.gone {
-            self.state.census.remove(&(key, sequence));
+            self.state.live_counts.remove(&(key, sequence));
         }
-        self.state.census.extend(pass.census.into_iter().map(|(sequence, census)| ((key, sequence), census)));
+        self.state.live_counts.extend(
+            pass.live_counts.into_iter().map(|(sequence, live_counts)| ((key, sequence), live_counts)),
+        );
         if let Some(collection) = self.state.collections.get_mut(&key) {
             let pushed = collection.counters.pushed.max(pass.counters.pushed);
             collection.counters = Counters { pushed, ..pass.counters };
@@ -435,7 +437,7 @@ struct Pass {
     dead: Vec<u64>,
     index: IndexEdit,
     tail: Vec<TailBlock>,
-    census: BTreeMap<u64, Census>,
+    live_counts: BTreeMap<u64, LiveCount>,
     gone: Vec<u64>,
 }
 

@@ -361,7 +361,7 @@ fn a_creation_that_was_interrupted_is_begun_anew() {
     }
 }
 
-/// Writes until a random moment; gives what was acknowledged and what the medium would hold.
+/// Writes until a random moment; gives what was acknowledged and what stable storage would hold.
 fn cut_power(
     fixture: &Fixture,
     config: DatabaseConfig,

@@ -1,6 +1,6 @@
 //! A sync that fails, and what the page cache shows afterwards.
 //!
-//! The medium is modelled beside the real files, page by page: after a sync that failed Linux counts the pages as written, so
+//! Stable storage is modelled beside the real files, page by page: after a sync that failed Linux counts the pages as written, so
 //! only what is written again later gets there.
 
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ struct Medium {
 }
 
 impl Medium {
-    /// Watches a database that is in use: what is in the file now is on the medium, and then what each sync brings there.
+    /// Watches a database that is in use: what is in the file now is on stable storage, and then what each sync brings there.
     fn new(fixture: &Fixture, database: &Database) -> Medium {
         let log = fixture.directory.path().join("db/log-000001");
         let medium = Medium { log, held: Arc::default() };
@@ -46,7 +46,7 @@ impl Medium {
         *self.held.lock().expect("lock") = self.cached();
     }
 
-    /// The medium after a sync: pages that were written since the cache looked like `before`, or were written again, are there.
+    /// Stable storage after a sync: pages that were written since the cache looked like `before`, or were written again, are there.
     fn sync_what_was_written(&self, before: &[u8], again: &BTreeSet<usize>) {
         let now = self.cached();
         let mut held = self.held.lock().expect("lock");
@@ -108,7 +108,7 @@ fn save_some(collection: &Collection, random: &mut fastrand::Rng, count: usize) 
     }
 }
 
-/// Where a sync failed, the next process finds in the page cache what is not on the medium. What it shows of that to peers must
+/// Where a sync failed, the next process finds in the page cache what is not on stable storage. What it shows of that to peers must
 /// be there when it does, and what it saves behind it must not be cut off.
 #[test]
 fn what_a_failed_sync_left_counts_only_when_it_was_written_again() {
@@ -135,12 +135,12 @@ fn what_a_failed_sync_left_counts_only_when_it_was_written_again() {
         medium.sync_what_was_written(&cached, &pages_written_again());
         let evicted = medium.evicted();
         let others = evicted.try_open(DatabaseConfig::default());
-        let others =
-            others.unwrap_or_else(|error| panic!("seed {seed}: on the medium there is no database: {error}"));
+        let others = others
+            .unwrap_or_else(|error| panic!("seed {seed}: on stable storage there is no database: {error}"));
         assert_eq!(
             shown(&database),
             shown(&others),
-            "seed {seed}: a peer is shown what is not on the medium"
+            "seed {seed}: a peer is shown what is not on stable storage"
         );
         drop(others);
 
@@ -157,7 +157,7 @@ fn what_a_failed_sync_left_counts_only_when_it_was_written_again() {
     }
     assert!(
         found_unsynced > SEEDS / 2,
-        "in {found_unsynced} cases of {SEEDS} something was not on the medium"
+        "in {found_unsynced} cases of {SEEDS} something was not on stable storage"
     );
 }
 
@@ -230,7 +230,7 @@ fn who_waits_for_a_sync_that_fails_is_not_acknowledged() {
     );
 }
 
-/// The last sync of an orderly end: what was left to be synced is not on the medium, and whoever closes is told.
+/// The last sync of an orderly end: what was left to be synced is not on stable storage, and whoever closes is told.
 #[test]
 fn a_last_sync_that_fails_is_told() {
     let fixture = Fixture::new();

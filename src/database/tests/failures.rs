@@ -102,7 +102,7 @@ impl Device {
         device
     }
 
-    /// Opens it, if need be until the medium works again, and looks for everything that somebody counts on.
+    /// Opens it, if need be until stable storage works again, and looks for everything that somebody counts on.
     fn start(&mut self) {
         self.stop();
         let database = match Database::open_simulated(&self.disk, self.config.clone()) {
@@ -110,7 +110,7 @@ impl Device {
             Err(error) => {
                 assert!(self.disk.is_troubled(), "it cannot be opened: {error}");
                 self.disk.disarm();
-                Database::open_simulated(&self.disk, self.config.clone()).expect("the medium works again")
+                Database::open_simulated(&self.disk, self.config.clone()).expect("stable storage works again")
             }
         };
         self.check(&database);
@@ -139,7 +139,7 @@ impl Device {
         assert!(report.is_sound(), "{report:?}");
     }
 
-    /// After a failure of the medium a service manager starts the process again.
+    /// After a failure of the storage device a service manager starts the process again.
     fn failed(&mut self) {
         self.disk.end_life();
         self.start();

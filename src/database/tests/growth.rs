@@ -1,4 +1,4 @@
-//! What a database takes on the medium while the same documents are saved again and again.
+//! What a database takes on stable storage while the same documents are saved again and again.
 
 use serde_json::json;
 

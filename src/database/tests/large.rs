@@ -146,7 +146,7 @@ mod simulated {
         );
     }
 
-    /// The list of a large commit is on the medium before it is declared, and the declaration before anything of it is done.
+    /// The list of a large commit is on stable storage before it is declared, and the declaration before anything of it is done.
     #[test]
     fn a_list_is_declared_and_carried_out_only_when_it_is_synced() {
         let (disk, database, collection) = device(1);

@@ -185,7 +185,7 @@ fn put_unchecked(database: &Database, collection: &Collection, id: &str, key: &s
     let mut writer = database.store.writer();
     edit.stage(&database.store, &mut writer).expect("staged");
     let ticket = writer.commit().expect("committed");
-    database.store.finish(ticket).expect("on the medium");
+    database.store.finish(ticket).expect("on stable storage");
 }
 
 #[test]

@@ -444,9 +444,9 @@ fn check_sync(
             continue;
         }
         let expected = if vector.current == local.current {
-            local.kept_against(&remote)
+            local.with_ancestors_of(&remote)
         } else if vector.current == remote.current {
-            remote.kept_against(&local)
+            remote.with_ancestors_of(&local)
         } else {
             local.merged_with(&remote, vector.current)
         };

@@ -31,7 +31,7 @@ fn revisions() -> impl Strategy<Value = Vec<VersionVector>> {
             all.push(match kind {
                 0 => a.edited(version),
                 1 if conflict => a.merged_with(&b, version),
-                2 if conflict && !a.needs_version_to_win(&b) => a.kept_against(&b),
+                2 if conflict && !a.needs_version_to_win(&b) => a.with_ancestors_of(&b),
                 3 if conflict && !a.needs_version_to_win(&b) => a.taken_against(&b),
                 _ => VersionVector::new(version),
             });
@@ -89,10 +89,10 @@ proptest! {
                     prop_assert!(part.all_versions().all(|v| merge.contains(v)), "{} of {}", part, merge);
                 }
                 if a.compare(b) == Causality::Conflict {
-                    let kept = a.kept_against(b);
+                    let kept = a.with_ancestors_of(b);
                     prop_assert_eq!(kept.current, a.current);
                     prop_assert!(b.all_versions().chain(a.all_versions()).all(|v| kept.contains(v)));
-                    prop_assert!(a.crosses(b) || !kept.is_tree(), "{} kept against {}: {}", a, b, kept);
+                    prop_assert!(a.mutually_contains(b) || !kept.is_tree(), "{} kept against {}: {}", a, b, kept);
                 }
             }
         }
@@ -196,12 +196,12 @@ fn conflicts_with_tree_ids_end_as_recorded() {
     assert_eq!(local.compare(&remote), Causality::Conflict);
     assert_eq!(local.compare(&ours), Causality::Conflict);
 
-    let kept = local.kept_against(&remote);
+    let kept = local.with_ancestors_of(&remote);
     assert_eq!(kept.id().to_string(), "2327dd50c49@Revision+Tree+Encoding");
     assert_eq!(kept.history_text_for(Some(remote.id())), remote.id().to_string());
     assert_eq!(remote.taken_against(&local).to_string(), remote.to_string());
 
-    let kept = ours.kept_against(&remote);
+    let kept = ours.with_ancestors_of(&remote);
     let history = "3cb12f94888@Revision+Tree+Encoding, 3-cb12f94888a4ab7b1757ff2fa5710f69ee64044e";
     assert_eq!(kept.history_text_for(Some(remote.id())), history);
     let taken = ours.taken_against(&local);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::checkpoint::checkpoint_id;
 use super::super::config::{COLLECTIONS_MAX, CollectionConfig};
-use super::super::core::{Awaiting, Core, SessionCollection};
+use super::super::context::{Awaiting, SessionCollection, SessionContext};
 use super::super::error::SessionError;
 use super::super::event::Direction;
 use super::super::extension::sender::BatchSender;
@@ -17,7 +17,7 @@ use super::super::unsynced::{Lack, ONLY_AT_PEER_MAX};
 use super::checkpointer::Checkpointer;
 use super::pull::{Pull, Subscribe};
 use super::push::Push;
-use super::{Active, Work};
+use super::{Active, CollectionSync};
 use crate::blip::{ErrorReply, IncomingReply, OutgoingMessage};
 use crate::endpoint::CollectionAccess;
 use crate::replica::store::ReplicaStore;
@@ -25,7 +25,7 @@ use crate::replica::store::ReplicaStore;
 /// Bytes of the names that a peer may tell of collections of its own.
 const ALSO_BYTES_MAX: usize = 4 << 10;
 
-/// What a peer of our kind says beside its checkpoints.
+/// What a gattway peer says beside its checkpoints.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     /// The newest sequence of this collection.
@@ -36,23 +36,27 @@ struct Told {
 
 impl Active {
     /// Asks the peer for its collections and checkpoints.
-    pub fn start(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+    pub fn start(
+        &mut self,
+        context: &mut SessionContext,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
         self.check_config()?;
         for collection in std::mem::take(&mut self.config.collections) {
-            self.add_collection(core, store, collection)?;
+            self.add_collection(context, store, collection)?;
         }
-        if self.works.is_empty() {
+        if self.syncs.is_empty() {
             return Err(SessionError::Configuration {
                 reason: "the peer may do nothing with any collection",
             });
         }
-        self.ask(core)
+        self.ask(context)
     }
 
     /// Takes a collection into the run, unless it is known that it cannot be synced with this peer.
     fn add_collection(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         store: &dyn ReplicaStore,
         collection: CollectionConfig,
     ) -> Result<(), SessionError> {
@@ -60,7 +64,7 @@ impl Active {
         let missing = || SessionError::LocalCollectionMissing { name: name.clone() };
         let id = store.collection(&name).ok_or_else(missing)?;
         if self.config.absent.contains(&name) {
-            note_missing(core, store, &name, id);
+            note_missing(context, store, &name, id);
             return Ok(());
         }
         let allowed = match &self.config.access {
@@ -76,39 +80,39 @@ impl Active {
             });
         }
         if wants_push && !pushes {
-            core.left_out(&name, Lack::MayNotRead);
+            context.left_out(&name, Lack::MayNotRead);
         }
         if wants_pull && !pulls {
-            core.left_out(&name, Lack::MayNotWrite);
+            context.left_out(&name, Lack::MayNotWrite);
         }
         if !pushes && !pulls {
             return Ok(());
         }
         let named = CollectionConfig { name: name.clone(), ..collection };
         let client = checkpoint_id(store.source(), &self.config.peer_uid, self.config.direction, &named);
-        let n = self.works.len();
-        core.collections.push(SessionCollection {
+        let n = self.syncs.len();
+        context.collections.push(SessionCollection {
             name,
             id,
             index: Some(n.to_string()),
             incoming_filter: named.pull_filter.clone(),
         });
         self.config.collections.push(named);
-        let checkpointer = Checkpointer::new(n, id, client, core.now, self.config.checkpoint_interval);
-        self.works.push(Work::new(checkpointer, pushes, pulls));
+        let checkpointer = Checkpointer::new(n, id, client, context.now, self.config.checkpoint_interval);
+        self.syncs.push(CollectionSync::new(checkpointer, pushes, pulls));
         Ok(())
     }
 
-    fn ask(&mut self, core: &mut Core) -> Result<(), SessionError> {
-        let clients: Vec<String> = self.works.iter().map(|work| work.checkpointer.client.clone()).collect();
-        let names: Vec<&str> = core.collections.iter().map(|c| c.name.as_str()).collect();
+    fn ask(&mut self, context: &mut SessionContext) -> Result<(), SessionError> {
+        let clients: Vec<String> = self.syncs.iter().map(|work| work.checkpointer.client.clone()).collect();
+        let names: Vec<&str> = context.collections.iter().map(|c| c.name.as_str()).collect();
         let body = write_get_collections(&clients, &names);
         let mut message = OutgoingMessage::request(profile::GET_COLLECTIONS).with_body(body);
         if self.config.extension {
             message = message.with(extension::PROPERTY, extension::VERSION);
             message = message.with(extension::FORMAT_PROPERTY, RevsFormat::NEWEST.text());
         }
-        core.request(message, Awaiting::Collections)
+        context.request(message, Awaiting::Collections)
     }
 
     fn check_config(&self) -> Result<(), SessionError> {
@@ -126,59 +130,60 @@ impl Active {
     /// The peer has said which collections it has.
     pub(super) fn collections_replied(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         result: Result<IncomingReply, ErrorReply>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         let reply = match result {
             Ok(reply) => reply,
-            Err(error) if is_unknown_profile(&error) && self.is_default_only(core) => {
+            Err(error) if is_unknown_profile(&error) && self.is_default_only(context) => {
                 // An older peer: it knows one collection and is asked without naming it.
-                core.collections[0].index = None;
-                let client = self.works[0].checkpointer.client.clone();
-                let message = core.message(profile::GET_CHECKPOINT, 0).with("client", &client);
-                return core.request(message, Awaiting::Checkpoint { collection: 0, after_conflict: false });
+                context.collections[0].index = None;
+                let client = self.syncs[0].checkpointer.client.clone();
+                let message = context.message(profile::GET_CHECKPOINT, 0).with("client", &client);
+                return context
+                    .request(message, Awaiting::Checkpoint { collection: 0, after_conflict: false });
             }
             Err(error) => return Err(SessionError::Refused { request: profile::GET_COLLECTIONS, error }),
         };
         let malformed = || SessionError::Malformed { what: "reply to getCollections" };
         let checkpoints: Vec<Value> = serde_json::from_slice(&reply.body).map_err(|_| malformed())?;
-        if checkpoints.len() != self.works.len() {
+        if checkpoints.len() != self.syncs.len() {
             return Err(malformed());
         }
         let accepted = reply.properties.get(extension::PROPERTY).filter(|_| self.config.extension);
         let missing: Vec<usize> = (0..checkpoints.len()).filter(|n| checkpoints[*n].is_null()).collect();
         if !missing.is_empty() {
-            return self.go_on_without(core, &missing, accepted.is_some(), store);
+            return self.go_on_without(context, &missing, accepted.is_some(), store);
         }
-        let last = accepted.and_then(|value| extension::parse_acceptance(value, self.works.len()));
-        core.extension = last.is_some();
-        core.revs_format = RevsFormat::agreed(reply.properties.get(extension::FORMAT_PROPERTY));
+        let last = accepted.and_then(|value| extension::parse_acceptance(value, self.syncs.len()));
+        context.extension = last.is_some();
+        context.revs_format = RevsFormat::agreed(reply.properties.get(extension::FORMAT_PROPERTY));
         let property = |name| reply.properties.get(name).filter(|_| last.is_some());
         let takes = property(extension::TAKES_PROPERTY).and_then(|takes| takes.parse().ok());
         if self.config.collections.iter().all(|collection| collection.optional) {
-            core.only_at_peer(names_told(property(extension::ALSO_PROPERTY), store));
+            context.only_at_peer(names_told(property(extension::ALSO_PROPERTY), store));
         }
         for (n, checkpoint) in checkpoints.iter().enumerate() {
             let told = Told { last: last.as_ref().map(|last| last[n]), takes };
-            self.begin(core, n, checkpoint, told, store)?;
+            self.begin(context, n, checkpoint, told, store)?;
         }
         self.agreed = true;
         Ok(())
     }
 
-    /// The peer lacks some collections: the others are synced, if that is allowed. A peer of our kind is asked for them at
+    /// The peer lacks some collections: the others are synced, if that is allowed. A gattway peer is asked for them at
     /// once; Couchbase Lite answers this question once in a connection, so another one is needed.
     fn go_on_without(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         missing: &[usize],
         may_ask_again: bool,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let name = |n: &usize| core.collections[*n].name.clone();
+        let name = |n: &usize| context.collections[*n].name.clone();
         let needed = missing.iter().find(|n| !self.config.collections[**n].optional);
-        let all = missing.len() == self.works.len();
+        let all = missing.len() == self.syncs.len();
         if let Some(n) = needed.or(missing.first().filter(|_| all)) {
             return Err(SessionError::RemoteCollectionMissing { name: name(n) });
         }
@@ -186,29 +191,29 @@ impl Active {
             return Err(SessionError::SomeCollectionsMissing { names: missing.iter().map(name).collect() });
         }
         for n in missing {
-            let SessionCollection { name, id, .. } = core.collections[*n].clone();
-            note_missing(core, store, &name, id);
+            let SessionCollection { name, id, .. } = context.collections[*n].clone();
+            note_missing(context, store, &name, id);
         }
         for n in missing.iter().rev() {
-            core.collections.remove(*n);
-            self.works.remove(*n);
+            context.collections.remove(*n);
+            self.syncs.remove(*n);
             self.config.collections.remove(*n);
         }
-        for (n, (work, collection)) in self.works.iter_mut().zip(&mut core.collections).enumerate() {
+        for (n, (work, collection)) in self.syncs.iter_mut().zip(&mut context.collections).enumerate() {
             work.checkpointer.collection = n;
             collection.index = Some(n.to_string());
         }
-        self.ask(core)
+        self.ask(context)
     }
 
-    fn is_default_only(&self, core: &Core) -> bool {
-        core.collections.len() == 1 && core.collections[0].name == DEFAULT_COLLECTION
+    fn is_default_only(&self, context: &SessionContext) -> bool {
+        context.collections.len() == 1 && context.collections[0].name == DEFAULT_COLLECTION
     }
 
     /// An older peer's checkpoint has come, or the revision of one that could not be saved.
     pub(super) fn checkpoint_replied(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         after_conflict: bool,
         result: Result<IncomingReply, ErrorReply>,
@@ -221,7 +226,7 @@ impl Active {
         };
         let revision = reply.as_ref().and_then(|reply| reply.properties.get("rev"));
         if after_conflict {
-            self.works[collection].checkpointer.learned(revision);
+            self.syncs[collection].checkpointer.learned(revision);
             return Ok(());
         }
         let body = reply.as_ref().map_or(&b"{}"[..], |reply| &reply.body);
@@ -229,7 +234,7 @@ impl Active {
         if let (Some(object), Some(revision)) = (checkpoint.as_object_mut(), revision) {
             object.insert("rev".into(), revision.into());
         }
-        self.begin(core, collection, &checkpoint, Told::default(), store)?;
+        self.begin(context, collection, &checkpoint, Told::default(), store)?;
         self.agreed = true;
         Ok(())
     }
@@ -237,37 +242,43 @@ impl Active {
     /// Begins both halves of a collection.
     fn begin(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         n: usize,
         peer_checkpoint: &Value,
         told: Told,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         let (reset, all) = (self.config.reset, self.config.reset || self.config.retry_unsynced);
-        let mut list = UnsyncedList::load(store, core.collections[n].id, &self.config.peer_uid)?;
+        let mut list = UnsyncedList::load(store, context.collections[n].id, &self.config.peer_uid)?;
         let peer_has_learned = told.takes.is_some_and(|takes| list.peer_takes(takes));
-        let loaded = self.works[n].checkpointer.load(peer_checkpoint, store, reset)?;
-        let Work { pushes, pulls, .. } = self.works[n];
+        let loaded = self.syncs[n].checkpointer.load(peer_checkpoint, store, reset)?;
+        let CollectionSync { pushes, pulls, .. } = self.syncs[n];
         if pushes {
             let again = list.begin_retry(Direction::Sent, all || peer_has_learned);
-            self.begin_push(core, n, without(loaded.local.clone(), &again), store);
+            self.begin_push(context, n, without(loaded.local.clone(), &again), store);
         }
         if pulls {
             let outdated = list.is_outdated();
             let again = list.begin_retry(Direction::Received, all || outdated);
-            self.begin_pull(core, n, &loaded.remote, again.position(), told)?;
+            self.begin_pull(context, n, &loaded.remote, again.position(), told)?;
         }
-        self.works[n].loaded = loaded;
-        debug_assert_eq!(core.lists.len(), n);
-        core.unsynced_changed |= !list.is_empty();
-        core.lists.push(list);
+        self.syncs[n].loaded = loaded;
+        debug_assert_eq!(context.lists.len(), n);
+        context.unsynced_changed |= !list.is_empty();
+        context.lists.push(list);
         Ok(())
     }
 
-    fn begin_push(&mut self, core: &mut Core, n: usize, done: SequenceSet, store: &dyn ReplicaStore) {
+    fn begin_push(
+        &mut self,
+        context: &mut SessionContext,
+        n: usize,
+        done: SequenceSet,
+        store: &dyn ReplicaStore,
+    ) {
         let config = &self.config;
-        let work = &mut self.works[n];
-        let (id, name) = (core.collections[n].id, core.collections[n].name.clone());
+        let work = &mut self.syncs[n];
+        let (id, name) = (context.collections[n].id, context.collections[n].name.clone());
         let target = (!config.continuous).then(|| store.last_sequence(id));
         let cursor = done.prefix();
         let mut feed = Feed::new(id, &name, cursor, target);
@@ -276,14 +287,14 @@ impl Active {
         feed.filter = collection.push_filter.clone();
         feed.skip_all(&done);
         let sent = work.checkpointer.note().sent;
-        let batches = core.extension.then(|| BatchSender::new(store.source(), cursor, sent));
+        let batches = context.extension.then(|| BatchSender::new(store.source(), cursor, sent));
         work.push = Some(Push::new(n, feed, done, batches, work.pulls, config.continuous));
     }
 
     /// `again`: the position from which the peer's feed is to be looked at once more.
     fn begin_pull(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         n: usize,
         position: &RemoteSequence,
         again: Option<RemoteSequence>,
@@ -291,7 +302,7 @@ impl Active {
     ) -> Result<(), SessionError> {
         let config = &self.config;
         let collection = &config.collections[n];
-        let work = &mut self.works[n];
+        let work = &mut self.syncs[n];
         let since = match (again, position.number()) {
             (None, _) => position.clone(),
             (Some(RemoteSequence::Number(again)), Some(position)) => {
@@ -300,7 +311,7 @@ impl Active {
             // Only the peer knows the order of such places.
             (Some(_), _) => RemoteSequence::START,
         };
-        let mut pull = Pull::new(n, since.clone(), told.last, core.extension);
+        let mut pull = Pull::new(n, since.clone(), told.last, context.extension);
         let nothing_new = told.last.is_some_and(|last| since.number().is_some_and(|since| since >= last));
         if nothing_new && !config.continuous {
             pull.end();
@@ -314,7 +325,7 @@ impl Active {
                 // What is looked at once more is mostly here.
                 offer_until: received.max(position.number().unwrap_or(0)),
             };
-            pull.subscribe(core, &how)?;
+            pull.subscribe(context, &how)?;
         }
         work.pull = Some(pull);
         Ok(())
@@ -333,13 +344,13 @@ fn without(mut done: SequenceSet, again: &Retry) -> SequenceSet {
 
 /// The peer does not have a collection. The default one is there in every database: while it is empty nobody misses it.
 fn note_missing(
-    core: &mut Core,
+    context: &mut SessionContext,
     store: &dyn ReplicaStore,
     name: &str,
     id: crate::replica::store::CollectionId,
 ) {
     if name != DEFAULT_COLLECTION || store.last_sequence(id) > 0 {
-        core.left_out(name, Lack::MissingAtPeer);
+        context.left_out(name, Lack::MissingAtPeer);
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, RunNote};
-use super::super::core::{Awaiting, Core};
+use super::super::context::{Awaiting, SessionContext};
 use super::super::error::SessionError;
 use super::super::messages::profile;
 use crate::replica::OWN_PREFIX;
@@ -145,22 +145,22 @@ impl Checkpointer {
     }
 
     /// Sends the checkpoint to the peer if it lags behind and no save is under way.
-    pub fn save(&mut self, core: &mut Core, current: &Checkpoint) -> Result<(), SessionError> {
+    pub fn save(&mut self, context: &mut SessionContext, current: &Checkpoint) -> Result<(), SessionError> {
         if self.is_saving() || !self.is_dirty(current) {
             return Ok(());
         }
         self.saving = Some(current.clone());
-        self.next_save = core.now + self.interval;
-        self.send(core, current.to_json())
+        self.next_save = context.now + self.interval;
+        self.send(context, current.to_json())
     }
 
-    fn send(&self, core: &mut Core, body: String) -> Result<(), SessionError> {
-        let message = core
+    fn send(&self, context: &mut SessionContext, body: String) -> Result<(), SessionError> {
+        let message = context
             .message(profile::SET_CHECKPOINT, self.collection)
             .with("client", &self.client)
             .with("rev", &self.peer_revision)
             .with_body(body.clone());
-        core.request(message, Awaiting::CheckpointSaved { collection: self.collection, body })
+        context.request(message, Awaiting::CheckpointSaved { collection: self.collection, body })
     }
 
     /// The peer has it: keep our copy.
@@ -185,7 +185,7 @@ impl Checkpointer {
     }
 
     /// The peer refused it: with 409 it holds another revision, which is asked for.
-    pub fn refused(&mut self, core: &mut Core, code: i32) -> Result<(), SessionError> {
+    pub fn refused(&mut self, context: &mut SessionContext, code: i32) -> Result<(), SessionError> {
         self.saving = None;
         self.conflicts += 1;
         if code != 409 || self.conflicts > CONFLICTS_MAX {
@@ -193,8 +193,8 @@ impl Checkpointer {
             return Ok(());
         }
         self.asking = true;
-        let message = core.message(profile::GET_CHECKPOINT, self.collection).with("client", &self.client);
-        core.request(message, Awaiting::Checkpoint { collection: self.collection, after_conflict: true })
+        let message = context.message(profile::GET_CHECKPOINT, self.collection).with("client", &self.client);
+        context.request(message, Awaiting::Checkpoint { collection: self.collection, after_conflict: true })
     }
 
     /// The peer's revision after a refusal; `None` if it has no checkpoint. The next save uses it.

@@ -18,14 +18,14 @@ pub(super) struct Refused {
     /// Its name, where revisions are sent by it.
     pub revision: Option<RevId>,
     /// Whether the peer's revision names ours too: then it puts its own into its feed once more.
-    pub crosses: bool,
+    pub mutually_contains: bool,
     /// Whether it was told as not synced.
     pub told: bool,
 }
 
 impl Refused {
     pub fn new(sequence: u64, revision: Option<RevId>) -> Refused {
-        Refused { sequence, revision, crosses: false, told: false }
+        Refused { sequence, revision, mutually_contains: false, told: false }
     }
 }
 
@@ -69,7 +69,8 @@ impl Conflicts {
     /// Refused revisions that nobody was told of, with their documents; from now on they are. `all`: those too of which the
     /// peer's feed still brings something.
     pub fn tell(&mut self, all: bool) -> Vec<(String, u64)> {
-        let untold = |(_, refused): &(&String, &mut Refused)| !refused.told && (all || !refused.crosses);
+        let untold =
+            |(_, refused): &(&String, &mut Refused)| !refused.told && (all || !refused.mutually_contains);
         let untold = self.by_document.iter_mut().filter(untold);
         let tell = |(id, refused): (&String, &mut Refused)| {
             refused.told = true;

@@ -12,7 +12,7 @@ pub(super) mod tracker;
 
 use super::checkpoint::Checkpoint;
 use super::config::ActiveConfig;
-use super::core::{Answer, Core, Fault, Phase};
+use super::context::{Phase, RequestError, Response, SessionContext};
 use super::error::SessionError;
 use super::event::{Activity, Direction};
 use super::extension::answer::RevAnswer;
@@ -31,7 +31,7 @@ use push::Push;
 use tracker::Ticket;
 
 /// One collection at work.
-struct Work {
+struct CollectionSync {
     push: Option<Push>,
     pull: Option<Pull>,
     checkpointer: Checkpointer,
@@ -48,7 +48,7 @@ struct Work {
 pub(super) struct Active {
     config: ActiveConfig,
     /// One for each collection, once both sides have agreed.
-    works: Vec<Work>,
+    syncs: Vec<CollectionSync>,
     /// Which of them is next to send first: they share the session's limits.
     first: usize,
     /// Whether they have.
@@ -59,7 +59,7 @@ pub(super) struct Active {
 
 impl Active {
     pub fn new(config: ActiveConfig) -> Active {
-        Active { config, works: Vec::new(), first: 0, agreed: false, refused: None }
+        Active { config, syncs: Vec::new(), first: 0, agreed: false, refused: None }
     }
 
     /// The configuration, for the driver.
@@ -78,7 +78,13 @@ impl Active {
     }
 
     /// The peer refuses one direction of a collection: the rest goes on, and decides whether that is an error.
-    fn refuse_half(&mut self, core: &mut Core, n: usize, request: &'static str, error: ErrorReply) {
+    fn refuse_half(
+        &mut self,
+        context: &mut SessionContext,
+        n: usize,
+        request: &'static str,
+        error: ErrorReply,
+    ) {
         let pull = request == profile::SUB_CHANGES;
         let is_optional = self.config.collections[n].optional && error.domain == "HTTP" && error.code == 403;
         if !is_optional {
@@ -86,9 +92,9 @@ impl Active {
             return;
         }
         let lack = if pull { Lack::PullRefused(error.clone()) } else { Lack::PushRefused(error.clone()) };
-        let name = core.collections[n].name.clone();
-        core.left_out(&name, lack);
-        let nothing_left = self.works.iter().all(|work| {
+        let name = context.collections[n].name.clone();
+        context.left_out(&name, lack);
+        let nothing_left = self.syncs.iter().all(|work| {
             work.push.as_ref().is_none_or(Push::is_refused) && work.pull.as_ref().is_none_or(Pull::is_refused)
         });
         if nothing_left {
@@ -99,18 +105,18 @@ impl Active {
     /// Answers a request of the peer.
     pub fn handle_request(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         match request.profile() {
             profile::CHANGES => {
-                let (collection, _) = self.pull_of(core, request)?;
-                let Work { pull: Some(pull), push, .. } = &mut self.works[collection] else {
+                let (collection, _) = self.pull_of(context, request)?;
+                let CollectionSync { pull: Some(pull), push, .. } = &mut self.syncs[collection] else {
                     return Err(ErrorReply::http(403, "not asked for").into());
                 };
-                let answer = pull.handle_changes(core, request, push.as_mut(), store);
-                if matches!(answer, Err(Fault::Reply(_))) {
+                let answer = pull.handle_changes(context, request, push.as_mut(), store);
+                if matches!(answer, Err(RequestError::Reply(_))) {
                     // What it lists does not come: the run must not end as if it had.
                     self.refused.get_or_insert(SessionError::Malformed { what: "changes" });
                 }
@@ -125,9 +131,13 @@ impl Active {
     }
 
     /// The collection of a request by which the peer sends, if we pull it.
-    pub fn pull_of(&mut self, core: &Core, request: &IncomingRequest) -> Result<(usize, &mut Pull), Fault> {
-        let collection = core.collection_of(request)?;
-        let pull = self.works.get_mut(collection).and_then(|work| work.pull.as_mut());
+    pub fn pull_of(
+        &mut self,
+        context: &SessionContext,
+        request: &IncomingRequest,
+    ) -> Result<(usize, &mut Pull), RequestError> {
+        let collection = context.collection_of(request)?;
+        let pull = self.syncs.get_mut(collection).and_then(|work| work.pull.as_mut());
         let pull = pull.ok_or_else(|| ErrorReply::http(403, "not asked for"))?;
         Ok((collection, pull))
     }
@@ -135,17 +145,17 @@ impl Active {
     /// A revision of the peer is durable, or not.
     pub fn received(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         ticket: Option<Ticket>,
         revision: &IncomingRevision,
         outcome: &CommitOutcome,
     ) {
-        let Some(work) = self.works.get_mut(collection) else { return };
+        let Some(work) = self.syncs.get_mut(collection) else { return };
         if let Some(pull) = &mut work.pull {
-            pull.settle(core, ticket, is_settled_for_good(outcome));
+            pull.settle(context, ticket, is_settled_for_good(outcome));
         }
-        core.progress.documents += u64::from(!matches!(outcome, CommitOutcome::Rejected(_)));
+        context.progress.documents += u64::from(!matches!(outcome, CommitOutcome::Rejected(_)));
         let Some(push) = &mut work.push else { return };
         match outcome {
             CommitOutcome::AlreadyKnown { .. } => push.peer_is_behind(&revision.id, revision.vector.id()),
@@ -156,21 +166,21 @@ impl Active {
             CommitOutcome::Inserted { sequence } | CommitOutcome::Resolved { sequence, push: false, .. } => {
                 push.peer_has(*sequence);
             }
-            CommitOutcome::Resolved { sequence, push: true, .. } => push.resolution_made(core, *sequence),
+            CommitOutcome::Resolved { sequence, push: true, .. } => push.resolution_made(context, *sequence),
             _ => {}
         }
     }
 
     /// A revision of the peer was refused before it came to the store, or will not come.
-    pub fn not_received(&mut self, core: &mut Core, collection: usize, ticket: Option<Ticket>) {
-        if let Some(pull) = self.works.get_mut(collection).and_then(|work| work.pull.as_mut()) {
-            pull.settle(core, ticket, true);
+    pub fn not_received(&mut self, context: &mut SessionContext, collection: usize, ticket: Option<Ticket>) {
+        if let Some(pull) = self.syncs.get_mut(collection).and_then(|work| work.pull.as_mut()) {
+            pull.settle(context, ticket, true);
         }
     }
 
     /// Offers among these of documents of which the peer has refused a revision: place, ID and version.
     pub fn conflicted_offers(&self, collection: usize, entries: &[RevEntry]) -> Vec<(usize, String, RevId)> {
-        let Some(push) = self.works.get(collection).and_then(|work| work.push.as_ref()) else {
+        let Some(push) = self.syncs.get(collection).and_then(|work| work.push.as_ref()) else {
             return Vec::new();
         };
         let conflicted = |(_, entry): &(usize, &RevEntry)| {
@@ -186,7 +196,7 @@ impl Active {
         offers: Vec<(usize, String, RevId)>,
         received: &RevsReceived,
     ) {
-        let Some(push) = self.works.get_mut(received.collection).and_then(|work| work.push.as_mut()) else {
+        let Some(push) = self.syncs.get_mut(received.collection).and_then(|work| work.push.as_mut()) else {
             return;
         };
         for (at, id, revision) in offers {
@@ -201,13 +211,13 @@ impl Active {
     /// All answers to a `revs` message are there.
     pub fn received_revs(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         received: &RevsReceived,
         committed: &[bool],
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let Some(work) = self.works.get_mut(received.collection) else { return Ok(()) };
-        core.progress.completed += committed.iter().filter(|committed| **committed).count() as u64;
+        let Some(work) = self.syncs.get_mut(received.collection) else { return Ok(()) };
+        context.progress.completed += committed.iter().filter(|committed| **committed).count() as u64;
         if let Some(pull) = &mut work.pull {
             pull.settle_revs(received, committed);
         }
@@ -216,38 +226,46 @@ impl Active {
     }
 
     /// Adds to what is to be sent.
-    pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        let count = self.works.len();
+    pub fn pump(
+        &mut self,
+        context: &mut SessionContext,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let count = self.syncs.len();
         for n in 0..count {
-            let work = &mut self.works[(self.first + n) % count];
+            let work = &mut self.syncs[(self.first + n) % count];
             if let Some(pull) = &mut work.pull {
-                pull.pump(core, work.push.as_mut(), store)?;
+                pull.pump(context, work.push.as_mut(), store)?;
             }
             if let Some(push) = &mut work.push
-                && let Some(sent) = push.pump(core, store)?
+                && let Some(sent) = push.pump(context, store)?
             {
                 work.checkpointer.take_note(sent, 0, store)?;
             }
         }
-        if core.is_at_session_limit() && count > 0 {
+        if context.is_at_session_limit() && count > 0 {
             self.first = (self.first + 1) % count;
         }
         Ok(())
     }
 
     /// Saves checkpoints that are due, says busy or idle, ends the session when all is done.
-    pub fn update(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+    pub fn update(
+        &mut self,
+        context: &mut SessionContext,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
         if !self.agreed {
-            return self.update_unagreed(core);
+            return self.update_unagreed(context);
         }
-        self.works.iter_mut().filter_map(|work| work.pull.as_mut()).for_each(|pull| pull.note_lists(core));
-        let (mut idle, mut complete) = (core.inbox.is_empty(), core.inbox.is_empty());
+        self.syncs.iter_mut().filter_map(|work| work.pull.as_mut()).for_each(|pull| pull.note_lists(context));
+        let (mut idle, mut complete) = (context.inbox.is_empty(), context.inbox.is_empty());
         // The peer says where its feed ends, and may say anything.
         let mut unread = 0u64;
-        for (n, work) in self.works.iter().enumerate() {
+        for (n, work) in self.syncs.iter().enumerate() {
             unread = unread.saturating_add(work.pull.as_ref().map_or(0, Pull::unread));
             if let Some(push) = &work.push {
-                let ceiling = core.feed_ceiling(n, store);
+                let ceiling = context.feed_ceiling(n, store);
                 unread = unread.saturating_add(push.unread(ceiling));
                 idle &= push.is_idle(ceiling);
                 complete &= push.is_complete(ceiling);
@@ -257,48 +275,48 @@ impl Active {
                 complete &= pull.is_complete();
             }
         }
-        self.end_retries(core);
-        core.unread = unread;
-        let stopping = core.phase != Phase::Running;
-        let saving = self.works.iter().filter(|work| work.checkpointer.is_saving()).count();
-        let quiet = core.inbox.is_empty() && core.awaiting_count() == saving;
+        self.end_retries(context);
+        context.unread = unread;
+        let stopping = context.phase != Phase::Running;
+        let saving = self.syncs.iter().filter(|work| work.checkpointer.is_saving()).count();
+        let quiet = context.inbox.is_empty() && context.awaiting_count() == saving;
         // A continuous run ends by itself only for what was refused, as soon as the rest is done.
         let over = if self.config.continuous { idle && self.refused.is_some() } else { complete };
         let ending = quiet && (stopping || over);
         // Whatever stops it: if the peer had nothing more, nothing settles them in this run.
         if idle || ending && !stopping {
-            for push in self.works.iter_mut().filter_map(|work| work.push.as_mut()) {
-                push.tell_conflicts(core, ending, store)?;
+            for push in self.syncs.iter_mut().filter_map(|work| work.push.as_mut()) {
+                push.tell_conflicts(context, ending, store)?;
             }
         }
-        let saved = self.save_checkpoints(core, ending, idle, store)?;
+        let saved = self.save_checkpoints(context, ending, idle, store)?;
         if ending && saved {
-            core.finish(self.refused.take().map_or(Ok(()), Err));
+            context.finish(self.refused.take().map_or(Ok(()), Err));
             return Ok(());
         }
         // What ends is not idle: whoever stops an idle run would not hear why it ended.
-        core.set_activity(if idle && !stopping && !ending { Activity::Idle } else { Activity::Busy });
+        context.set_activity(if idle && !stopping && !ending { Activity::Idle } else { Activity::Busy });
         Ok(())
     }
 
     /// What was looked at once more and has not come is no more.
-    fn end_retries(&mut self, core: &mut Core) {
-        for (n, work) in self.works.iter_mut().enumerate() {
+    fn end_retries(&mut self, context: &mut SessionContext) {
+        for (n, work) in self.syncs.iter_mut().enumerate() {
             let collection = &self.config.collections[n];
             let sees_all = collection.document_ids.is_none() && collection.remote_filter.is_none();
-            let all_came = work.pull.as_ref().is_some_and(Pull::has_caught_up) && core.inbox.is_empty();
+            let all_came = work.pull.as_ref().is_some_and(Pull::has_caught_up) && context.inbox.is_empty();
             if !work.looked_again && sees_all && all_came {
                 work.looked_again = true;
-                if let Some(list) = core.lists.get_mut(n) {
-                    core.unsynced_changed |= list.end_retry(Direction::Received);
+                if let Some(list) = context.lists.get_mut(n) {
+                    context.unsynced_changed |= list.end_retry(Direction::Received);
                 }
             }
         }
     }
 
-    fn update_unagreed(&mut self, core: &mut Core) -> Result<(), SessionError> {
-        if core.phase != Phase::Running {
-            core.finish(Ok(()));
+    fn update_unagreed(&mut self, context: &mut SessionContext) -> Result<(), SessionError> {
+        if context.phase != Phase::Running {
+            context.finish(Ok(()));
         }
         Ok(())
     }
@@ -306,14 +324,14 @@ impl Active {
     /// Saves what is due; `true` if the end may come: every checkpoint is saved or given up.
     fn save_checkpoints(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         ending: bool,
         idle: bool,
         store: &dyn ReplicaStore,
     ) -> Result<bool, SessionError> {
         let mut all_saved = true;
-        for work in &mut self.works {
-            let due = core.now >= work.checkpointer.due_at();
+        for work in &mut self.syncs {
+            let due = context.now >= work.checkpointer.due_at();
             if (ending || idle || due)
                 && let Some(push) = &mut work.push
             {
@@ -321,9 +339,9 @@ impl Active {
             }
             if ending || due {
                 // Before the checkpoint that passes what stands there.
-                core.save_lists(store)?;
+                context.save_lists(store)?;
                 let current = work.current();
-                work.checkpointer.save(core, &current)?;
+                work.checkpointer.save(context, &current)?;
                 all_saved &= !work.checkpointer.is_saving() && !work.checkpointer.is_dirty(&current);
             }
         }
@@ -338,7 +356,7 @@ impl Active {
                 at = Some(at.map_or(candidate, |at| at.min(candidate)));
             }
         };
-        for work in &self.works {
+        for work in &self.syncs {
             earlier(work.push.as_ref().and_then(Push::due_at));
             if self.agreed && !work.checkpointer.is_saving() && work.checkpointer.is_dirty(&work.current()) {
                 earlier(Some(work.checkpointer.due_at()));
@@ -349,19 +367,19 @@ impl Active {
 
     /// What was due at a moment is so no more.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.works.iter_mut().filter_map(|work| work.push.as_mut()).for_each(|push| push.end_delay(now));
+        self.syncs.iter_mut().filter_map(|work| work.push.as_mut()).for_each(|push| push.end_delay(now));
     }
 
     /// Whether the peer owes something beyond replies.
     pub fn is_owed(&self) -> bool {
-        self.works.iter().any(|work| work.pull.as_ref().is_some_and(Pull::is_owed))
+        self.syncs.iter().any(|work| work.pull.as_ref().is_some_and(Pull::is_owed))
     }
 }
 
-impl Work {
-    fn new(checkpointer: Checkpointer, pushes: bool, pulls: bool) -> Work {
+impl CollectionSync {
+    fn new(checkpointer: Checkpointer, pushes: bool, pulls: bool) -> CollectionSync {
         let loaded = Checkpoint::default();
-        Work { push: None, pull: None, checkpointer, loaded, pushes, pulls, looked_again: false }
+        CollectionSync { push: None, pull: None, checkpointer, loaded, pushes, pulls, looked_again: false }
     }
 
     /// The checkpoint as it would be saved now.

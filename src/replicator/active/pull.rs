@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::config::{CHANGES_BATCH, EXPECTED_REVS_HIGH, HELD_LIST_BYTES_MAX, HELD_LISTS_MAX};
-use super::super::core::{Answer, Awaiting, Core, Fault};
+use super::super::context::{Awaiting, RequestError, Response, SessionContext};
 use super::super::error::SessionError;
 use super::super::event::Direction;
 use super::super::extension::answer::RevAnswer;
@@ -27,7 +27,7 @@ pub(crate) struct Pull {
     refused: bool,
     /// The message by which the peer said that its feed ends for now (single revisions only).
     caught_up: Option<u64>,
-    /// Where the feed of a peer of our kind ended when the session began.
+    /// Where the feed of a gattway peer ended when the session began.
     peer_last: u64,
     /// Lists whose answer waits until fewer revisions are on their way.
     held: VecDeque<Held>,
@@ -91,8 +91,8 @@ impl Pull {
     }
 
     /// Asks for the feed.
-    pub fn subscribe(&self, core: &mut Core, how: &Subscribe<'_>) -> Result<(), SessionError> {
-        let mut message = core.message(profile::SUB_CHANGES, self.collection);
+    pub fn subscribe(&self, context: &mut SessionContext, how: &Subscribe<'_>) -> Result<(), SessionError> {
+        let mut message = context.message(profile::SUB_CHANGES, self.collection);
         let since = self.position();
         if since != RemoteSequence::START {
             message = message.with("since", &since.to_string());
@@ -109,39 +109,39 @@ impl Pull {
         if let Some(filter) = how.filter {
             message = message.with("filter", filter);
         }
-        if core.extension && how.offer_until > since.number().unwrap_or(0) {
+        if context.extension && how.offer_until > since.number().unwrap_or(0) {
             message = message.with("offer", &how.offer_until.to_string());
         }
         if let Some(ids) = how.document_ids {
             message = message.with_body(serde_json::json!({"docIDs": ids}).to_string());
         }
-        core.request(message, Awaiting::Subscribed { collection: self.collection })
+        context.request(message, Awaiting::Subscribed { collection: self.collection })
     }
 
     /// Answers `changes`.
     pub fn handle_changes(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         push: Option<&mut Push>,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         let Tracker::Lists(tracker) = &mut self.tracker else {
             return Err(SessionError::Malformed { what: "changes where revs were agreed" }.into());
         };
         let entries = parse_change_entries(&request.body)?;
         if entries.is_empty() {
             self.caught_up = Some(request.number.0);
-            return Ok(Answer::empty());
+            return Ok(Response::empty());
         }
-        core.progress.total += entries.len() as u64;
+        context.progress.total += entries.len() as u64;
         if tracker.is_full() || !self.held.is_empty() {
             let bytes = request.body.len();
             self.hold(Held { request: request.number, no_reply: request.no_reply, entries, bytes })?;
-            return Ok(Answer::Later);
+            return Ok(Response::Later);
         }
         let list = request.number;
-        Ok(Answer::Now(answer_list(tracker, core, self.collection, list, entries, push, store)?))
+        Ok(Response::Now(answer_list(tracker, context, self.collection, list, entries, push, store)?))
     }
 
     /// Lets the answer to a list wait.
@@ -162,7 +162,7 @@ impl Pull {
     /// Answers lists that wait, when there is room again.
     pub fn pump(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         mut push: Option<&mut Push>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
@@ -170,18 +170,19 @@ impl Pull {
         while tracker.has_room() {
             let Some(list) = self.held.pop_front() else { return Ok(()) };
             let push = push.as_deref_mut();
-            let reply = answer_list(tracker, core, self.collection, list.request, list.entries, push, store)?;
-            core.reply(list.request, list.no_reply, reply);
+            let reply =
+                answer_list(tracker, context, self.collection, list.request, list.entries, push, store)?;
+            context.reply(list.request, list.no_reply, reply);
         }
         Ok(())
     }
 
     /// Notes which lists are here. A short list overtakes a long one on the way, and the word that the feed ends here overtakes
     /// both: what stands in a list means nothing for those before it until they have come.
-    pub fn note_lists(&mut self, core: &Core) {
+    pub fn note_lists(&mut self, context: &SessionContext) {
         let Tracker::Lists(tracker) = &mut self.tracker else { return };
         let held = self.held.iter().map(|list| list.request.0).min();
-        let unfinished = core.blip.oldest_unfinished_request().map(|request| request.0);
+        let unfinished = context.blip.oldest_unfinished_request().map(|request| request.0);
         tracker.lists_have_come(held.into_iter().chain(unfinished).min().unwrap_or(u64::MAX));
     }
 
@@ -194,8 +195,8 @@ impl Pull {
     }
 
     /// What was asked for by this ticket is settled.
-    pub fn settle(&mut self, core: &mut Core, ticket: Option<Ticket>, done: bool) {
-        core.progress.completed += u64::from(ticket.is_some());
+    pub fn settle(&mut self, context: &mut SessionContext, ticket: Option<Ticket>, done: bool) {
+        context.progress.completed += u64::from(ticket.is_some());
         if let (Some(ticket), Tracker::Lists(tracker)) = (ticket, &mut self.tracker) {
             tracker.settle(ticket, done);
         }
@@ -307,7 +308,7 @@ pub(crate) fn is_settled_for_good(outcome: &CommitOutcome) -> bool {
 
 fn answer_list(
     tracker: &mut ListTracker,
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     list: MessageNumber,
     entries: Vec<Result<ChangeEntry, BadEntry>>,
@@ -321,29 +322,29 @@ fn answer_list(
             // The others are as good as without it.
             Err(BadEntry { sequence, id, error }) => {
                 let failure = Failure::received(&clip(&id), String::new(), sequence.clone(), false, error);
-                core.failed(collection, failure);
-                core.progress.completed += 1;
+                context.failed(collection, failure);
+                context.progress.completed += 1;
                 tracker.add(list.0, n, sequence, false);
                 answers.push(None);
                 continue;
             }
         };
         let answer = match id_error(&entry.id) {
-            None => answer_change(&entry, core.durable_revision(collection, &entry.id, store)?.as_ref()),
+            None => answer_change(&entry, context.durable_revision(collection, &entry.id, store)?.as_ref()),
             Some(error) => {
                 let (id, revision) = (clip(&entry.id), entry.vector.id().to_string());
                 let failure =
                     Failure::received(&id, revision, entry.sequence.clone(), entry.flags & 1 != 0, error);
-                core.failed(collection, failure);
-                core.progress.completed += 1;
+                context.failed(collection, failure);
+                context.progress.completed += 1;
                 tracker.add(list.0, n, entry.sequence, false);
                 answers.push(None);
                 continue;
             }
         };
         if answer.is_none() {
-            core.progress.completed += 1;
-            core.settled(Direction::Received, collection, &entry.id);
+            context.progress.completed += 1;
+            context.settled(Direction::Received, collection, &entry.id);
             if let Some(push) = &mut push {
                 push.peer_is_behind(&entry.id, entry.vector.id());
             }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::super::config::{CHANGES_BATCH, RESOLUTION_PUSH_DELAY, WANTED_REVS_MAX};
-use super::super::core::{Awaiting, Core, Phase};
+use super::super::context::{Awaiting, Phase, SessionContext};
 use super::super::error::{SessionError, is_conflict};
 use super::super::event::Direction;
 use super::super::extension::answer::RevAnswer;
@@ -51,7 +51,7 @@ enum Sender {
     Batches(BatchSender),
 }
 
-/// As the original does it.
+/// As Couchbase Lite does it.
 #[derive(Default)]
 struct Single {
     revs: RevSender,
@@ -180,18 +180,18 @@ impl Push {
     }
 
     /// A conflict was resolved so that the peer lacks the result.
-    pub fn resolution_made(&mut self, core: &Core, sequence: u64) {
+    pub fn resolution_made(&mut self, context: &SessionContext, sequence: u64) {
         match &mut self.sender {
-            // Peers of our kind get it within the same run.
+            // gattway peers get it within the same run.
             Sender::Batches(_) => {
                 if let Some(target) = &mut self.feed.target {
                     *target = sequence.max(*target);
                 }
             }
             Sender::Single(_) if self.continuous => {
-                self.delayed_until = Some(core.now + RESOLUTION_PUSH_DELAY)
+                self.delayed_until = Some(context.now + RESOLUTION_PUSH_DELAY)
             }
-            // The original leaves it to the next run.
+            // Couchbase Lite leaves it to the next run.
             Sender::Single(_) => {}
         }
     }
@@ -206,12 +206,16 @@ impl Push {
     }
 
     /// Adds to what is to be sent. Gives the newest local sequence that went out with its body, if any did.
-    pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<Option<u64>, SessionError> {
+    pub fn pump(
+        &mut self,
+        context: &mut SessionContext,
+        store: &dyn ReplicaStore,
+    ) -> Result<Option<u64>, SessionError> {
         if self.refused {
             return Ok(None);
         }
-        let stopping = core.phase != Phase::Running;
-        self.end_delay(core.now);
+        let stopping = context.phase != Phase::Running;
+        self.end_delay(context.now);
         match &mut self.sender {
             Sender::Single(single) => {
                 if stopping {
@@ -219,10 +223,10 @@ impl Push {
                     single.retries.clear();
                     return Ok(None);
                 }
-                single.revs.pump(core, self.collection, store, true)?;
+                single.revs.pump(context, self.collection, store, true)?;
                 single.revs.gone.drain(..).for_each(|sequence| self.done.insert(sequence));
                 if self.delayed_until.is_none() {
-                    self.pump_lists(core, store)?;
+                    self.pump_lists(context, store)?;
                 }
                 Ok(None)
             }
@@ -232,9 +236,9 @@ impl Push {
                     return Ok(None);
                 }
                 let mut newest = None;
-                batches.pump_wanted(core, self.collection, store)?;
+                batches.pump_wanted(context, self.collection, store)?;
                 while let Some(sending) =
-                    batches.pump_feed(core, self.collection, store, &mut self.feed, false)?
+                    batches.pump_feed(context, self.collection, store, &mut self.feed, false)?
                 {
                     mark_gaps(
                         &mut self.done,
@@ -242,7 +246,7 @@ impl Push {
                         sending.through,
                         sending.sequences.iter().copied(),
                     );
-                    core.progress.total += sending.sequences.len() as u64;
+                    context.progress.total += sending.sequences.len() as u64;
                     newest = Some(sending.through);
                 }
                 Ok(newest)
@@ -250,37 +254,41 @@ impl Push {
         }
     }
 
-    fn pump_lists(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+    fn pump_lists(
+        &mut self,
+        context: &mut SessionContext,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
         loop {
             let Sender::Single(single) = &mut self.sender else { return Ok(()) };
-            if !core.may_list(single.lists_in_flight) || single.revs.queued() >= WANTED_REVS_MAX {
+            if !context.may_list(single.lists_in_flight) || single.revs.queued() >= WANTED_REVS_MAX {
                 return Ok(());
             }
-            let ceiling = core.feed_ceiling(self.collection, store);
+            let ceiling = context.feed_ceiling(self.collection, store);
             if !self.feed.is_exhausted(ceiling) {
-                let rows = self.feed.read_list(store, ceiling, CHANGES_BATCH, core)?;
+                let rows = self.feed.read_list(store, ceiling, CHANGES_BATCH, context)?;
                 let Rows { from, through, changes, unsendable } = rows;
                 mark_gaps(&mut self.done, from, through, changes.iter().map(|change| change.sequence));
-                core.report_unsendable(self.collection, unsendable)?;
+                context.report_unsendable(self.collection, unsendable)?;
                 changes.iter().for_each(|change| self.conflicts.settle(&change.id, &mut self.done));
                 if !changes.is_empty() {
-                    core.progress.total += changes.len() as u64;
+                    context.progress.total += changes.len() as u64;
                     let proposals = changes.into_iter().map(|change| (known_of(&change), change)).collect();
-                    propose(core, self.collection, single, proposals)?;
+                    propose(context, self.collection, single, proposals)?;
                 }
                 continue;
             }
-            let again = take_retries(single, &mut self.done, core, self.collection, store)?;
+            let again = take_retries(single, &mut self.done, context, self.collection, store)?;
             if !again.is_empty() {
-                propose(core, self.collection, single, again)?;
+                propose(context, self.collection, single, again)?;
                 continue;
             }
             if !single.told_end && (self.continuous || !single.proposed) {
                 single.told_end = true;
-                let mut message = core.message(profile::PROPOSE_CHANGES, self.collection);
+                let mut message = context.message(profile::PROPOSE_CHANGES, self.collection);
                 message = message.with("conflictIncludesRev", "true").with_body("[]");
                 message.urgent = true;
-                core.notify(message)?;
+                context.notify(message)?;
             }
             return Ok(());
         }
@@ -289,7 +297,7 @@ impl Push {
     /// The peer said which proposals it wants.
     pub fn proposals_answered(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         changes: Vec<Change>,
         answers: Vec<ListAnswer>,
         store: &dyn ReplicaStore,
@@ -304,10 +312,10 @@ impl Push {
                 }
                 ListAnswer::Unwanted => {
                     self.done.insert(change.sequence);
-                    core.settled(Direction::Sent, self.collection, &change.id);
+                    context.settled(Direction::Sent, self.collection, &change.id);
                 }
                 ListAnswer::Conflict { rev: Some(rev) }
-                    if change.vector.contains(rev.current) && !change.vector.crosses(&rev) =>
+                    if change.vector.contains(rev.current) && !change.vector.mutually_contains(&rev) =>
                 {
                     // Ours descends from what the peer has: it only did not see that. No conflict, so no pull will
                     // bring it; what cannot be tried again stays open for the next run.
@@ -318,19 +326,19 @@ impl Push {
                     }
                 }
                 ListAnswer::Conflict { rev } if self.pulls => {
-                    let crosses = rev.is_some_and(|rev| rev.contains(change.vector.current));
-                    let refused = Refused { crosses, ..Refused::new(change.sequence, None) };
+                    let mutually_contains = rev.is_some_and(|rev| rev.contains(change.vector.current));
+                    let refused = Refused { mutually_contains, ..Refused::new(change.sequence, None) };
                     self.conflicts.note(&change.id, refused, &mut self.done);
                 }
                 ListAnswer::Conflict { .. } => {
-                    not_wanted(core, self.collection, &mut self.done, &change, refuse::conflict(), store)?;
+                    not_wanted(context, self.collection, &mut self.done, &change, refuse::conflict(), store)?;
                 }
                 ListAnswer::Refused(status) => {
                     let error = ErrorReply::http(status, "refused when it was proposed");
-                    not_wanted(core, self.collection, &mut self.done, &change, error, store)?;
+                    not_wanted(context, self.collection, &mut self.done, &change, error, store)?;
                 }
             }
-            core.progress.completed += 1;
+            context.progress.completed += 1;
         }
         Ok(())
     }
@@ -338,7 +346,7 @@ impl Push {
     /// A single revision was answered.
     pub fn rev_answered(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         rev: SentRev,
         result: Result<(), ErrorReply>,
         store: &dyn ReplicaStore,
@@ -348,8 +356,8 @@ impl Push {
         match result {
             Ok(()) => {
                 self.done.insert(rev.sequence);
-                core.progress.documents += 1;
-                core.succeeded(Direction::Sent, self.collection, &rev.id, rev.deleted);
+                context.progress.documents += 1;
+                context.succeeded(Direction::Sent, self.collection, &rev.id, rev.deleted);
             }
             Err(error) => {
                 if is_refusal(&error) && single.may_retry(rev.sequence, 1) {
@@ -360,7 +368,7 @@ impl Push {
                 // something it says that.
                 if is_conflict(&error)
                     && rev.guesses_tree
-                    && let Some(known) = newest_tree(core, self.collection, &rev, store)?
+                    && let Some(known) = newest_tree(context, self.collection, &rev, store)?
                     && single.may_retry(rev.sequence, DESCENT_RETRIES_MAX)
                 {
                     let known = Some(RevId::Tree(known));
@@ -369,17 +377,17 @@ impl Push {
                 }
                 let refused = Refused::new(rev.sequence, None);
                 let failure = Failure::sent(&rev.id, rev.revision, rev.sequence, rev.deleted, error);
-                self.failed(core, refused, failure, store)?;
+                self.failed(context, refused, failure, store)?;
             }
         }
-        core.progress.completed += 1;
+        context.progress.completed += 1;
         Ok(())
     }
 
     /// A revision of a `revs` message was answered. Gives the peer's sequence if it has exactly this revision now.
     pub fn revision_answered(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         revision: SentRevision,
         answer: RevAnswer,
         store: &dyn ReplicaStore,
@@ -396,33 +404,33 @@ impl Push {
             RevAnswer::Stored(peer_sequence) => {
                 self.done.insert(sequence);
                 if sent == Sent::Body {
-                    core.progress.documents += 1;
-                    core.succeeded(Direction::Sent, self.collection, &id, deleted);
+                    context.progress.documents += 1;
+                    context.succeeded(Direction::Sent, self.collection, &id, deleted);
                 } else {
-                    core.settled(Direction::Sent, self.collection, &id);
+                    context.settled(Direction::Sent, self.collection, &id);
                 }
                 at_peer = Some(peer_sequence);
             }
             RevAnswer::Known => {
                 self.done.insert(sequence);
                 if sent != Sent::Gone {
-                    core.settled(Direction::Sent, self.collection, &id);
+                    context.settled(Direction::Sent, self.collection, &id);
                 }
             }
             // It had the body already and knows nothing to do with it: the next run tries again.
             RevAnswer::Wanted => {}
             RevAnswer::Conflict(theirs) => {
-                let crosses = theirs.contains(revision.version());
-                let refused = Refused { crosses, ..Refused::new(sequence, Some(revision)) };
+                let mutually_contains = theirs.contains(revision.version());
+                let refused = Refused { mutually_contains, ..Refused::new(sequence, Some(revision)) };
                 let failure = Failure::sent(&id, revision, sequence, deleted, refuse::conflict());
-                self.failed(core, refused, failure, store)?;
+                self.failed(context, refused, failure, store)?;
             }
             RevAnswer::Failed(error) => {
                 let refused = Refused::new(sequence, Some(revision));
-                self.failed(core, refused, Failure::sent(&id, revision, sequence, deleted, error), store)?;
+                self.failed(context, refused, Failure::sent(&id, revision, sequence, deleted, error), store)?;
             }
         }
-        core.progress.completed += 1;
+        context.progress.completed += 1;
         Ok(at_peer)
     }
 
@@ -437,7 +445,7 @@ impl Push {
     /// counts as done; the rest is for the next run.
     fn failed(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         refused: Refused,
         failure: Failure,
         store: &dyn ReplicaStore,
@@ -447,12 +455,12 @@ impl Push {
             self.conflicts.note(&failure.id, refused, &mut self.done);
             return Ok(());
         }
-        let is_newest = is_newest(core, self.collection, &failure.id, refused.sequence, store)?;
+        let is_newest = is_newest(context, self.collection, &failure.id, refused.sequence, store)?;
         if !is_newest || is_final(&failure.error) || is_conflict {
             self.done.insert(refused.sequence);
         }
         if is_newest {
-            core.failed(self.collection, failure);
+            context.failed(self.collection, failure);
         }
         Ok(())
     }
@@ -460,7 +468,7 @@ impl Push {
     /// Everything has come that the peer had: conflicts of which nothing came stay for the next run. `ending`: nothing will.
     pub fn tell_conflicts(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         ending: bool,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
@@ -470,7 +478,7 @@ impl Push {
                 Some(change) => {
                     let error = refuse::conflict();
                     let failure = Failure::sent(&id, change.vector.id(), sequence, change.deleted, error);
-                    core.failed(self.collection, Failure { is_open: true, ..failure });
+                    context.failed(self.collection, Failure { is_open: true, ..failure });
                 }
                 None => self.conflicts.settle(&id, &mut self.done),
             }
@@ -493,7 +501,7 @@ impl Single {
 
 /// The peer does not want a revision that was proposed to it.
 fn not_wanted(
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     done: &mut SequenceSet,
     change: &Change,
@@ -501,36 +509,36 @@ fn not_wanted(
     store: &dyn ReplicaStore,
 ) -> Result<(), SessionError> {
     let Change { id, sequence, deleted, .. } = change;
-    let is_newest = is_newest(core, collection, id, *sequence, store)?;
+    let is_newest = is_newest(context, collection, id, *sequence, store)?;
     if !is_newest || is_final(&error) {
         done.insert(*sequence);
     }
     if is_newest {
-        core.failed(collection, Failure::sent(id, change.vector.id(), *sequence, *deleted, error));
+        context.failed(collection, Failure::sent(id, change.vector.id(), *sequence, *deleted, error));
     }
     Ok(())
 }
 
 /// Whether a refused revision is still the one that there is. If the pull has brought another meanwhile, nothing is missing.
 fn is_newest(
-    core: &Core,
+    context: &SessionContext,
     collection: usize,
     id: &str,
     sequence: u64,
     store: &dyn ReplicaStore,
 ) -> Result<bool, SessionError> {
-    let newest = store.revision(core.collections[collection].id, id)?;
+    let newest = store.revision(context.collections[collection].id, id)?;
     Ok(newest.is_some_and(|change| change.sequence == sequence))
 }
 
 /// The tree ID that a revision in flight has named, if it is still the newest of its document.
 fn newest_tree(
-    core: &Core,
+    context: &SessionContext,
     collection: usize,
     rev: &SentRev,
     store: &dyn ReplicaStore,
 ) -> Result<Option<TreeId>, SessionError> {
-    let newest = store.revision(core.collections[collection].id, &rev.id)?;
+    let newest = store.revision(context.collections[collection].id, &rev.id)?;
     let newest = newest.filter(|change| change.sequence == rev.sequence);
     Ok(newest.and_then(|change| change.vector.trees.first().copied()))
 }
@@ -541,13 +549,13 @@ fn known_of(change: &Change) -> Option<RevId> {
 }
 
 fn propose(
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     single: &mut Single,
     proposals: Vec<(Option<RevId>, Change)>,
 ) -> Result<(), SessionError> {
     let body = write_proposals(proposals.iter().map(|(known, change)| (change, *known)));
-    let mut message = core
+    let mut message = context
         .message(profile::PROPOSE_CHANGES, collection)
         .with("conflictIncludesRev", "true")
         .with_body(body);
@@ -557,18 +565,18 @@ fn propose(
     single.lists_in_flight += 1;
     let known = |(known, change): (Option<RevId>, Change)| Change { remote_ancestor: known, ..change };
     let changes = proposals.into_iter().map(known).collect();
-    core.request(message, Awaiting::Proposals { collection, changes })
+    context.request(message, Awaiting::Proposals { collection, changes })
 }
 
 /// Documents to be proposed again, as they are now; those that changed meanwhile are further on in the feed.
 fn take_retries(
     single: &mut Single,
     done: &mut SequenceSet,
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     store: &dyn ReplicaStore,
 ) -> Result<Vec<(Option<RevId>, Change)>, SessionError> {
-    let id = core.collections[collection].id;
+    let id = context.collections[collection].id;
     let count = single.retries.len().min(CHANGES_BATCH);
     let mut again = Vec::with_capacity(count);
     for retry in single.retries.drain(..count) {
@@ -576,7 +584,7 @@ fn take_retries(
             Some(change) => again.push((retry.known.or_else(|| known_of(&change)), change)),
             None => {
                 done.insert(retry.sequence);
-                core.progress.completed += 1;
+                context.progress.completed += 1;
             }
         }
     }

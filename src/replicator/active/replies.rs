@@ -1,6 +1,6 @@
 //! What the peer's replies to the active side's requests mean.
 
-use super::super::core::{Awaiting, Core};
+use super::super::context::{Awaiting, SessionContext};
 use super::super::error::SessionError;
 use super::super::extension::answer;
 use super::super::extension::sender::SentRevision;
@@ -13,38 +13,38 @@ impl Active {
     /// Takes the reply to one of our requests.
     pub fn handle_reply(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         awaiting: Awaiting,
         result: Result<IncomingReply, ErrorReply>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         match awaiting {
-            Awaiting::Collections => self.collections_replied(core, result, store),
+            Awaiting::Collections => self.collections_replied(context, result, store),
             Awaiting::Checkpoint { collection, after_conflict } => {
-                self.checkpoint_replied(core, collection, after_conflict, result, store)
+                self.checkpoint_replied(context, collection, after_conflict, result, store)
             }
             Awaiting::CheckpointSaved { collection, body } => {
-                let checkpointer = &mut self.works[collection].checkpointer;
+                let checkpointer = &mut self.syncs[collection].checkpointer;
                 match result {
                     Ok(reply) => {
                         let revision = reply.properties.get("rev").unwrap_or_default();
                         Ok(checkpointer.saved(revision, body, store)?)
                     }
-                    Err(error) => checkpointer.refused(core, error.code),
+                    Err(error) => checkpointer.refused(context, error.code),
                 }
             }
-            Awaiting::Subscribed { collection } => self.subscribed(core, collection, result),
+            Awaiting::Subscribed { collection } => self.subscribed(context, collection, result),
             Awaiting::Proposals { collection, changes } => {
-                self.proposals_replied(core, collection, changes, result, store)
+                self.proposals_replied(context, collection, changes, result, store)
             }
             Awaiting::Rev { collection, rev } => {
-                if let Some(push) = &mut self.works[collection].push {
-                    push.rev_answered(core, rev, result.map(|_| ()), store)?;
+                if let Some(push) = &mut self.syncs[collection].push {
+                    push.rev_answered(context, rev, result.map(|_| ()), store)?;
                 }
                 Ok(())
             }
             Awaiting::Revs { collection, revisions, .. } => {
-                self.revs_replied(core, collection, revisions, result, store)
+                self.revs_replied(context, collection, revisions, result, store)
             }
             // Only the passive side sends lists.
             Awaiting::Changes { .. } => Ok(()),
@@ -53,7 +53,7 @@ impl Active {
 
     fn subscribed(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         result: Result<IncomingReply, ErrorReply>,
     ) -> Result<(), SessionError> {
@@ -61,34 +61,34 @@ impl Active {
         if error.domain == "LiteCore" && error.code == 501 {
             return Err(SessionError::Versioning);
         }
-        if let Some(pull) = &mut self.works[collection].pull {
+        if let Some(pull) = &mut self.syncs[collection].pull {
             pull.refuse();
         }
-        self.refuse_half(core, collection, profile::SUB_CHANGES, error);
+        self.refuse_half(context, collection, profile::SUB_CHANGES, error);
         Ok(())
     }
 
     fn proposals_replied(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         changes: Vec<Change>,
         result: Result<IncomingReply, ErrorReply>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let Some(push) = &mut self.works[collection].push else { return Ok(()) };
+        let Some(push) = &mut self.syncs[collection].push else { return Ok(()) };
         match result {
             Ok(reply) => {
                 let answers = parse_proposals_reply(&reply.body, changes.len())
                     .ok_or(SessionError::Malformed { what: "reply to proposeChanges" })?;
-                push.proposals_answered(core, changes, answers, store)?;
+                push.proposals_answered(context, changes, answers, store)?;
             }
             Err(error) if error.domain == "LiteCore" && error.code == 26 => {
                 return Err(SessionError::Versioning);
             }
             Err(error) => {
                 push.refuse();
-                self.refuse_half(core, collection, profile::PROPOSE_CHANGES, error);
+                self.refuse_half(context, collection, profile::PROPOSE_CHANGES, error);
             }
         }
         Ok(())
@@ -96,13 +96,13 @@ impl Active {
 
     fn revs_replied(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         revisions: Vec<SentRevision>,
         result: Result<IncomingReply, ErrorReply>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let work = &mut self.works[collection];
+        let work = &mut self.syncs[collection];
         let Some(push) = &mut work.push else { return Ok(()) };
         push.revs_answered();
         match result {
@@ -110,7 +110,7 @@ impl Active {
                 let answers = answer::decode(&reply.body, revisions.len())
                     .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
                 for (revision, answer) in revisions.into_iter().zip(answers) {
-                    let at_peer = push.revision_answered(core, revision, answer, store)?;
+                    let at_peer = push.revision_answered(context, revision, answer, store)?;
                     if let (Some(sequence), Some(pull)) = (at_peer, &mut work.pull) {
                         pull.peer_has(sequence);
                     }
@@ -118,7 +118,7 @@ impl Active {
             }
             Err(error) => {
                 push.refuse();
-                self.refuse_half(core, collection, profile::REVS, error);
+                self.refuse_half(context, collection, profile::REVS, error);
             }
         }
         Ok(())

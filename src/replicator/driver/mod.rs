@@ -145,8 +145,8 @@ pub(crate) async fn run(
     result
 }
 
-/// Lets the store bring to the medium what was saved before this run, while the transport opens: the feed shows no more
-/// than the medium has, and a run that ends when the feed does would leave out the rest without a word.
+/// Lets the store bring to stable storage what was saved before this run, while the transport opens: the feed shows no more
+/// than stable storage has, and a run that ends when the feed does would leave out the rest without a word.
 fn make_durable(store: &Arc<dyn ReplicaStore>) -> JoinSet<Result<(), ReplicaStoreError>> {
     let (store, mut working) = (Arc::clone(store), JoinSet::new());
     task::spawn_blocking(&mut working, move || store.make_durable());

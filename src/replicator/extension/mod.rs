@@ -1,4 +1,4 @@
-//! The extension between peers of our own kind: many revisions in a message, one durable answer for many, no echo of
+//! The extension between gattway peers: many revisions in a message, one durable answer for many, no echo of
 //! what was just pushed, and a run with nothing to do that ends after one round trip.
 //!
 //! The active side offers it with the property [`PROPERTY`] in `getCollections`, the passive side accepts it with the

@@ -7,7 +7,7 @@ use crate::blip::{ErrorReply, MessageNumber, OutgoingMessage};
 use crate::replica::revision::Causality;
 use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStore};
 use crate::replicator::config::FilterInput;
-use crate::replicator::core::Core;
+use crate::replicator::context::SessionContext;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
 use crate::replicator::messages::{id_error, refuse, rejection_error};
@@ -59,7 +59,7 @@ pub(in crate::replicator) enum OnConflict {
 
 /// Sorts the revisions of a message: those that can be answered at once are, the others are for the store.
 pub(in crate::replicator) fn sort(
-    core: &mut Core,
+    context: &mut SessionContext,
     mut received: RevsReceived,
     entries: Vec<RevEntry>,
     on_conflict: OnConflict,
@@ -72,21 +72,21 @@ pub(in crate::replicator) fn sort(
         let sequence = entry.sequence;
         let answer = match &entry.content {
             Content::Gone => Some(RevAnswer::Known),
-            Content::Offer => match refuse_entry(core, collection, &entry) {
+            Content::Offer => match refuse_entry(context, collection, &entry) {
                 None => {
-                    let answer = answer_offer(core, collection, &entry, on_conflict, store)?;
-                    note_answer(core, collection, &entry.id, &answer);
+                    let answer = answer_offer(context, collection, &entry, on_conflict, store)?;
+                    note_answer(context, collection, &entry.id, &answer);
                     Some(answer)
                 }
                 refused => refused,
             },
-            Content::Body(_) => match known_of(core, collection, &entry, on_conflict, store)? {
-                None => refuse_entry(core, collection, &entry),
+            Content::Body(_) => match known_of(context, collection, &entry, on_conflict, store)? {
+                None => refuse_entry(context, collection, &entry),
                 known => known,
             },
         };
         if answer.is_none() {
-            revisions.push(to_incoming(core, collection, entry));
+            revisions.push(to_incoming(context, collection, entry));
         }
         received.answers.push((sequence, answer));
     }
@@ -94,22 +94,22 @@ pub(in crate::replicator) fn sort(
 }
 
 /// Notes what an answer says of the document.
-fn note_answer(core: &mut Core, collection: usize, id: &str, answer: &RevAnswer) {
+fn note_answer(context: &mut SessionContext, collection: usize, id: &str, answer: &RevAnswer) {
     match answer {
-        RevAnswer::Stored(_) | RevAnswer::Known => core.settled(Direction::Received, collection, id),
-        RevAnswer::Conflict(_) => core.conflict_refused(collection, id),
+        RevAnswer::Stored(_) | RevAnswer::Known => context.settled(Direction::Received, collection, id),
+        RevAnswer::Conflict(_) => context.conflict_refused(collection, id),
         _ => {}
     }
 }
 
 fn answer_offer(
-    core: &Core,
+    context: &SessionContext,
     collection: usize,
     entry: &RevEntry,
     on_conflict: OnConflict,
     store: &dyn ReplicaStore,
 ) -> Result<RevAnswer, SessionError> {
-    let Some(local) = core.durable_revision(collection, &entry.id, store)? else {
+    let Some(local) = context.durable_revision(collection, &entry.id, store)? else {
         return Ok(RevAnswer::Wanted);
     };
     Ok(match (local.vector.compare(&entry.vector), on_conflict) {
@@ -117,46 +117,50 @@ fn answer_offer(
         (Causality::Newer, _) => RevAnswer::Known,
         (Causality::Older, _) | (Causality::Conflict, OnConflict::Resolve) => RevAnswer::Wanted,
         // The store sees to it that the peer pulls ours once more.
-        (Causality::Conflict, OnConflict::Refuse) if local.vector.crosses(&entry.vector) => RevAnswer::Wanted,
+        (Causality::Conflict, OnConflict::Refuse) if local.vector.mutually_contains(&entry.vector) => {
+            RevAnswer::Wanted
+        }
         (Causality::Conflict, OnConflict::Refuse) => RevAnswer::Conflict(local.vector),
     })
 }
 
 /// The answer to a revision that a filter leaves out if the document here makes it needless: it is no failure then.
 fn known_of(
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     entry: &RevEntry,
     on_conflict: OnConflict,
     store: &dyn ReplicaStore,
 ) -> Result<Option<RevAnswer>, SessionError> {
-    if refuse_reason(core, collection, &entry.id, entry.deleted, &entry.content) != Some(refuse::filtered()) {
+    if refuse_reason(context, collection, &entry.id, entry.deleted, &entry.content)
+        != Some(refuse::filtered())
+    {
         return Ok(None);
     }
-    let answer = answer_offer(core, collection, entry, on_conflict, store)?;
-    note_answer(core, collection, &entry.id, &answer);
+    let answer = answer_offer(context, collection, entry, on_conflict, store)?;
+    note_answer(context, collection, &entry.id, &answer);
     Ok(Some(answer).filter(|answer| *answer != RevAnswer::Wanted))
 }
 
 /// The answer to a revision that need not be tried.
-fn refuse_entry(core: &mut Core, collection: usize, entry: &RevEntry) -> Option<RevAnswer> {
+fn refuse_entry(context: &mut SessionContext, collection: usize, entry: &RevEntry) -> Option<RevAnswer> {
     let error = match &entry.refused {
         Some(error) => Some(refuse::versions(error.clone())),
-        None => refuse_reason(core, collection, &entry.id, entry.deleted, &entry.content),
+        None => refuse_reason(context, collection, &entry.id, entry.deleted, &entry.content),
     }?;
     let (id, deleted) = (&entry.id, entry.deleted);
     if error == refuse::filtered() {
         // Left out on purpose.
-        core.report(Direction::Received, collection, id, deleted, Some(error.clone()));
+        context.report(Direction::Received, collection, id, deleted, Some(error.clone()));
     } else {
         let (revision, sequence) = (entry.vector.id().to_string(), RemoteSequence::Number(entry.sequence));
-        core.failed(collection, Failure::received(id, revision, sequence, deleted, error.clone()));
+        context.failed(collection, Failure::received(id, revision, sequence, deleted, error.clone()));
     }
     Some(RevAnswer::Failed(error))
 }
 
 fn refuse_reason(
-    core: &Core,
+    context: &SessionContext,
     collection: usize,
     id: &str,
     deleted: bool,
@@ -166,19 +170,19 @@ fn refuse_reason(
         return Some(error);
     }
     let Content::Body(body) = content else { return None };
-    let target = core.collections.get(collection)?;
+    let target = context.collections.get(collection)?;
     let filter = target.incoming_filter.as_ref()?;
     let passes = filter(&FilterInput { collection: &target.name, id, deleted, body });
     (!passes).then(refuse::filtered)
 }
 
-fn to_incoming(core: &Core, collection: usize, entry: RevEntry) -> IncomingRevision {
+fn to_incoming(context: &SessionContext, collection: usize, entry: RevEntry) -> IncomingRevision {
     let body = match entry.content {
         Content::Body(body) => body,
         Content::Offer | Content::Gone => bytes::Bytes::new(),
     };
     IncomingRevision {
-        collection: core.collections[collection].id,
+        collection: context.collections[collection].id,
         id: entry.id,
         vector: entry.vector,
         deleted: entry.deleted,

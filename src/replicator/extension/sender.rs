@@ -9,7 +9,7 @@ use super::codec::{Content, RevsEncoder};
 use super::{REVS_BYTES, REVS_ENTRIES};
 use crate::replica::revision::{RevId, SourceId, VersionVector};
 use crate::replica::store::{Change, ReplicaStore};
-use crate::replicator::core::{Awaiting, Core};
+use crate::replicator::context::{Awaiting, SessionContext};
 use crate::replicator::error::SessionError;
 use crate::replicator::feed::{Feed, Rows};
 use crate::replicator::messages::profile;
@@ -92,28 +92,28 @@ impl BatchSender {
     }
 
     /// Whether another message may go.
-    fn has_room(&self, core: &Core) -> bool {
-        core.may_send_batch(self.in_flight)
+    fn has_room(&self, context: &SessionContext) -> bool {
+        context.may_send_batch(self.in_flight)
     }
 
     /// Sends what the peer wants, as far as the limits allow.
     pub fn pump_wanted(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         store: &dyn ReplicaStore,
     ) -> Result<bool, SessionError> {
         let mut sent = false;
-        while !self.wanted.is_empty() && self.has_room(core) {
-            let Some(target) = core.collections.get(collection).map(|c| c.id) else { break };
-            let mut encoder = RevsEncoder::new(core.revs_format, true, 0);
+        while !self.wanted.is_empty() && self.has_room(context) {
+            let Some(target) = context.collections.get(collection).map(|c| c.id) else { break };
+            let mut encoder = RevsEncoder::new(context.revs_format, true, 0);
             let mut revisions = Vec::new();
             while let Some(wanted) = self.wanted.pop_front() {
                 let newest = store
                     .document(target, &wanted.id)?
                     .filter(|c| c.vector.current == wanted.revision.version());
                 let size = newest.as_ref().map_or(0, |change| body_of(change).len());
-                if !revisions.is_empty() && encoder.size() + size > core.body_size_max {
+                if !revisions.is_empty() && encoder.size() + size > context.body_size_max {
                     // It fits into a message of its own.
                     self.wanted.push_front(wanted);
                     break;
@@ -131,7 +131,7 @@ impl BatchSender {
                     break;
                 }
             }
-            self.send(core, collection, encoder.finish(0, false), revisions)?;
+            self.send(context, collection, encoder.finish(0, false), revisions)?;
             sent = true;
         }
         Ok(sent)
@@ -141,24 +141,24 @@ impl BatchSender {
     /// the feed ends.
     pub fn pump_feed(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         store: &dyn ReplicaStore,
         feed: &mut Feed,
         tell_end: bool,
     ) -> Result<Option<Sending>, SessionError> {
-        if !self.has_room(core) {
+        if !self.has_room(context) {
             return Ok(None);
         }
-        let ceiling = core.feed_ceiling(collection, store);
+        let ceiling = context.feed_ceiling(collection, store);
         if feed.is_exhausted(ceiling) && (!tell_end || self.told_end) {
             return Ok(None);
         }
         let limit = (REVS_BYTES / self.row_bytes.max(1)).clamp(READ_MIN, REVS_ENTRIES);
-        let rows = feed.read(store, ceiling, limit, true, core.body_size_max)?;
+        let rows = feed.read(store, ceiling, limit, true, context.body_size_max)?;
         let mut sequences: Vec<u64> = rows.changes.iter().map(|change| change.sequence).collect();
         let Rows { from, mut through, changes, mut unsendable } = rows;
-        let mut encoder = RevsEncoder::new(core.revs_format, false, self.announced);
+        let mut encoder = RevsEncoder::new(context.revs_format, false, self.announced);
         let mut revisions = Vec::with_capacity(changes.len());
         for change in changes {
             let ours = change.vector.current.source == self.source && change.sequence > self.offer_until;
@@ -166,7 +166,7 @@ impl BatchSender {
             let size = if let Content::Body(body) = &content { body.len() } else { 0 };
             let is_full = encoder.size() >= REVS_BYTES || encoder.is_full();
             // A document that is large alone goes alone.
-            if !revisions.is_empty() && (is_full || encoder.size() + size > core.body_size_max) {
+            if !revisions.is_empty() && (is_full || encoder.size() + size > context.body_size_max) {
                 through = change.sequence - 1;
                 feed.unread_after(through);
                 break;
@@ -176,7 +176,7 @@ impl BatchSender {
         }
         sequences.retain(|sequence| *sequence <= through);
         unsendable.retain(|(change, _)| change.sequence <= through);
-        core.report_unsendable(collection, unsendable)?;
+        context.report_unsendable(collection, unsendable)?;
         if !revisions.is_empty() {
             self.row_bytes = (self.row_bytes + encoder.size() / revisions.len()) / 2;
         }
@@ -185,26 +185,26 @@ impl BatchSender {
         if !revisions.is_empty() || (last && !self.told_end) {
             self.told_end |= last;
             self.announced = through;
-            self.send(core, collection, encoder.finish(through, last), revisions)?;
+            self.send(context, collection, encoder.finish(through, last), revisions)?;
         }
         Ok(Some(Sending { from, through, sequences }))
     }
 
     fn send(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         body: Vec<u8>,
         revisions: Vec<SentRevision>,
     ) -> Result<(), SessionError> {
         let bytes = body.len();
-        let mut message = core.message(profile::REVS, collection).with_body(body);
+        let mut message = context.message(profile::REVS, collection).with_body(body);
         message.compressed = true;
         if revisions.is_empty() {
-            return core.notify(message);
+            return context.notify(message);
         }
         self.in_flight += 1;
-        core.request(message, Awaiting::Revs { collection, revisions, bytes })
+        context.request(message, Awaiting::Revs { collection, revisions, bytes })
     }
 
     /// An answer has come.

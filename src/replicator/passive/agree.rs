@@ -3,7 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use super::super::config::COLLECTIONS_MAX;
-use super::super::core::{Answer, Core, Fault, SessionCollection};
+use super::super::context::{RequestError, Response, SessionCollection, SessionContext};
 use super::super::extension::{self, RevsFormat};
 use super::super::messages::{DEFAULT_COLLECTION, canonical_name, parse_get_collections, refuse};
 use super::super::unsynced::list::UnsyncedList;
@@ -19,18 +19,18 @@ impl Passive {
     /// The peer begins with something else than `getCollections`: it means the default collection.
     pub(super) fn settle_on_default(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         store: &dyn ReplicaStore,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RequestError> {
         if !self.config.default_without_collections || !self.config.offers(DEFAULT_COLLECTION) {
             return Ok(());
         }
         let Some(id) = store.collection(DEFAULT_COLLECTION) else { return Ok(()) };
         self.settled = true;
-        core.lists = vec![UnsyncedList::load(store, id, &self.config.peer_uid)?];
-        core.unsynced_changed = true;
+        context.lists = vec![UnsyncedList::load(store, id, &self.config.peer_uid)?];
+        context.unsynced_changed = true;
         let incoming_filter = self.config.incoming_filter.clone();
-        core.collections =
+        context.collections =
             vec![SessionCollection { name: DEFAULT_COLLECTION.into(), id, index: None, incoming_filter }];
         self.subscriptions = vec![None];
         self.pushed = vec![PushedNote::none(id)];
@@ -40,10 +40,10 @@ impl Passive {
     /// Answers `getCollections`.
     pub(super) fn get_collections(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         if self.settled {
             return Err(refuse::collections("not the first message").into());
         }
@@ -58,7 +58,7 @@ impl Passive {
                 answers.push("null".to_owned());
                 // The default one is asked for by every peer that syncs all it has.
                 if name != DEFAULT_COLLECTION && canonical_collection_name(&name).is_some() {
-                    core.left_out(&name, Lack::MissingHere);
+                    context.left_out(&name, Lack::MissingHere);
                 }
                 continue;
             };
@@ -75,7 +75,7 @@ impl Passive {
         let offered = request.properties.get(extension::PROPERTY) == Some(extension::VERSION);
         let accepts = self.config.extension && offered;
         if !complete {
-            return Ok(Answer::Now(match accepts {
+            return Ok(Response::Now(match accepts {
                 // That it may ask once more.
                 true => reply.with(extension::PROPERTY, extension::VERSION),
                 false => reply,
@@ -84,58 +84,58 @@ impl Passive {
         self.settled = true;
         self.subscriptions = found.iter().map(|_| None).collect();
         let load = |c: &SessionCollection| UnsyncedList::load(store, c.id, &self.config.peer_uid);
-        core.lists = found.iter().map(load).collect::<Result<_, _>>()?;
-        core.unsynced_changed = true;
-        core.collections = found;
-        core.extension = accepts;
-        self.pushed = core.collections.iter().map(|collection| PushedNote::none(collection.id)).collect();
+        context.lists = found.iter().map(load).collect::<Result<_, _>>()?;
+        context.unsynced_changed = true;
+        context.collections = found;
+        context.extension = accepts;
+        self.pushed = context.collections.iter().map(|collection| PushedNote::none(collection.id)).collect();
         for (collection, client) in clients.iter().enumerate() {
-            self.load_pushed(core, collection, client, store)?;
+            self.load_pushed(context, collection, client, store)?;
         }
-        if core.extension {
+        if context.extension {
             // Who may not pull learns no count, and by asking for more that it may not.
             let last = |c: &SessionCollection| match self.config.access_to(&c.name).pull {
                 true => store.last_sequence(c.id),
                 false => u64::MAX,
             };
-            let last: Vec<u64> = core.collections.iter().map(last).collect();
+            let last: Vec<u64> = context.collections.iter().map(last).collect();
             reply = reply.with(extension::PROPERTY, &extension::acceptance(&last));
             reply = reply.with(extension::TAKES_PROPERTY, &TAKES.to_string());
-            let also = self.not_asked_for(core, store);
+            let also = self.not_asked_for(context, store);
             if !also.is_empty() {
                 reply = reply.with(extension::ALSO_PROPERTY, &also.join(","));
             }
             let newest = request.properties.get(extension::FORMAT_PROPERTY);
-            core.revs_format = RevsFormat::agreed(newest);
+            context.revs_format = RevsFormat::agreed(newest);
             // A peer that says nothing of formats gets the answer that it always got.
             if newest.is_some() {
                 reply = reply.with(extension::FORMAT_PROPERTY, RevsFormat::NEWEST.text());
             }
         }
-        Ok(Answer::Now(reply))
+        Ok(Response::Now(reply))
     }
 
-    /// Reads what the peer pushed in earlier runs. A peer of our kind gets the sequences with our answers instead.
+    /// Reads what the peer pushed in earlier runs. A gattway peer gets the sequences with our answers instead.
     pub(super) fn load_pushed(
         &mut self,
-        core: &Core,
+        context: &SessionContext,
         collection: usize,
         client: &str,
         store: &dyn ReplicaStore,
     ) -> Result<(), ReplicaStoreError> {
-        let is_usable = client_allowed(client) && !core.extension;
+        let is_usable = client_allowed(client) && !context.extension;
         if is_usable && !self.pushed[collection].is_of(client) {
-            let id = core.collections[collection].id;
+            let id = context.collections[collection].id;
             self.pushed[collection] = PushedNote::load(store, id, &self.config.peer_uid, client)?;
         }
         Ok(())
     }
 
     /// Collections that the peer could have and has not asked for.
-    fn not_asked_for(&self, core: &Core, store: &dyn ReplicaStore) -> Vec<String> {
+    fn not_asked_for(&self, context: &SessionContext, store: &dyn ReplicaStore) -> Vec<String> {
         let offered = self.config.collections.iter().map(|name| canonical_name(name));
         let others = offered.filter(|name| {
-            let is_asked_for = core.collections.iter().any(|c| c.name == *name);
+            let is_asked_for = context.collections.iter().any(|c| c.name == *name);
             !is_asked_for
                 && self.config.offers(name)
                 && store.collection(name).is_some_and(|id| store.last_sequence(id) > 0)

@@ -1,7 +1,7 @@
 //! Answers to lists of changes: what is wanted, what is known, what conflicts. Both sides answer `changes`.
 
 use super::super::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
-use super::super::core::{Answer, Core, Fault};
+use super::super::context::{RequestError, Response, SessionContext};
 use super::super::messages::{
     ChangeEntry, ProposedEntry, id_error, parse_changes, parse_proposals, wanted_answer, write_answers,
 };
@@ -45,13 +45,13 @@ impl Proposal {
 
 /// Answers `proposeChanges`.
 pub(crate) fn answer_proposals(
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     body: &[u8],
     conflict_includes_rev: bool,
     pushed: &mut PushedNote,
     store: &dyn ReplicaStore,
-) -> Result<Answer, Fault> {
+) -> Result<Response, RequestError> {
     let entries = parse_proposals(body)?;
     if entries.is_empty() {
         pushed.nothing_proposed();
@@ -65,22 +65,22 @@ pub(crate) fn answer_proposals(
             if let Some(error) = id_error(&entry.id) {
                 let (id, revision) = (clip(&entry.id), entry.vector.id().to_string());
                 let failure = Failure::received(&id, revision, RemoteSequence::START, false, error);
-                core.failed(collection, failure);
+                context.failed(collection, failure);
             }
             answers.push(REFUSED.into());
             continue;
         }
-        let local = core.durable_revision(collection, &entry.id, store)?;
+        let local = context.durable_revision(collection, &entry.id, store)?;
         if let Some(local) = &local {
             pushed.proposed(local, entry.known.as_ref());
         }
         let answer = answer_proposal(entry, local.as_ref(), &mut vector_bytes);
         if matches!(answer, Proposal::Conflict(_)) {
-            core.conflict_refused(collection, &entry.id);
+            context.conflict_refused(collection, &entry.id);
         }
         answers.push(answer.into_text());
     }
-    Ok(Answer::Now(list_reply(write_answers(&answers, ACCEPTED))))
+    Ok(Response::Now(list_reply(write_answers(&answers, ACCEPTED))))
 }
 
 /// `vector_bytes`: how many bytes of vectors the reply may still name; `None` if the peer wants to hear none.
@@ -99,7 +99,7 @@ fn answer_proposal(
         return Proposal::Known;
     }
     let descends = proposed.contains(local.vector.current);
-    let untold = local.vector.knows(entry.vector.id()).is_none();
+    let untold = local.vector.has_ancestor(entry.vector.id()).is_none();
     // A new document may take the place of a tombstone.
     if descends || untold || (local.deleted && entry.known.is_none()) {
         return Proposal::Accepted;
@@ -119,28 +119,29 @@ fn answer_proposal(
 /// Whether a listed revision need not be sent. One that crosses the local one is wanted, and one that may do so: it comes
 /// with all its history, and the store decides.
 fn is_known(local: &VersionVector, listed: &VersionVector, id: RevId) -> bool {
-    local.current == listed.current || (local.knows(id) == Some(true) && !local.crosses(listed))
+    local.current == listed.current
+        || (local.has_ancestor(id) == Some(true) && !local.mutually_contains(listed))
 }
 
 /// Answers `changes` on the passive side, where everything unknown is wanted.
 pub(crate) fn answer_changes(
-    core: &Core,
+    context: &SessionContext,
     collection: usize,
     body: &[u8],
     store: &dyn ReplicaStore,
-) -> Result<Answer, Fault> {
+) -> Result<Response, RequestError> {
     let entries = parse_changes(body)?;
     if entries.is_empty() {
-        return Ok(Answer::empty());
+        return Ok(Response::empty());
     }
     let mut answers = Vec::with_capacity(entries.len());
     for entry in &entries {
         answers.push(
-            answer_change(entry, core.durable_revision(collection, &entry.id, store)?.as_ref())
+            answer_change(entry, context.durable_revision(collection, &entry.id, store)?.as_ref())
                 .unwrap_or_else(|| UNWANTED.into()),
         );
     }
-    Ok(Answer::Now(list_reply(write_answers(&answers, UNWANTED))))
+    Ok(Response::Now(list_reply(write_answers(&answers, UNWANTED))))
 }
 
 /// The answer to one entry of `changes` if it is wanted.

@@ -8,7 +8,7 @@ pub(super) mod pushed;
 pub(super) mod subscription;
 
 use super::config::{CHECKPOINT_INTERVAL, DOCUMENT_IDS_MAX, PassiveConfig};
-use super::core::{Answer, Awaiting, Core, Fault};
+use super::context::{Awaiting, RequestError, Response, SessionContext};
 use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
@@ -52,24 +52,24 @@ impl Passive {
     /// Answers a request of the peer.
     pub fn handle_request(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         match request.profile() {
-            profile::GET_COLLECTIONS => self.get_collections(core, request, store),
-            profile::GET_CHECKPOINT => self.get_checkpoint(core, request, store),
-            profile::SET_CHECKPOINT => self.set_checkpoint(core, request, store),
-            profile::SUB_CHANGES => self.sub_changes(core, request, store),
+            profile::GET_COLLECTIONS => self.get_collections(context, request, store),
+            profile::GET_CHECKPOINT => self.get_checkpoint(context, request, store),
+            profile::SET_CHECKPOINT => self.set_checkpoint(context, request, store),
+            profile::SUB_CHANGES => self.sub_changes(context, request, store),
             profile::PROPOSE_CHANGES => {
-                let collection = self.collection_for_push(core, request, store)?;
+                let collection = self.collection_for_push(context, request, store)?;
                 let conflicts = request.properties.get_bool("conflictIncludesRev");
                 let pushed = &mut self.pushed[collection];
-                lists::answer_proposals(core, collection, &request.body, conflicts, pushed, store)
+                lists::answer_proposals(context, collection, &request.body, conflicts, pushed, store)
             }
             profile::CHANGES => {
-                let collection = self.collection_for_push(core, request, store)?;
-                lists::answer_changes(core, collection, &request.body, store)
+                let collection = self.collection_for_push(context, request, store)?;
+                lists::answer_changes(context, collection, &request.body, store)
             }
             _ => Err(ErrorReply::no_handler().into()),
         }
@@ -78,60 +78,60 @@ impl Passive {
     /// The collection of a request by which the peer pushes, if it may.
     pub fn collection_for_push(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<usize, Fault> {
-        let collection = self.collection(core, request, store)?;
-        let may = self.config.access_to(&core.collections[collection].name).push;
+    ) -> Result<usize, RequestError> {
+        let collection = self.collection(context, request, store)?;
+        let may = self.config.access_to(&context.collections[collection].name).push;
         if may { Ok(collection) } else { Err(refuse::push().into()) }
     }
 
     /// The collection of a request. A peer that begins with anything but `getCollections` means the default one.
     pub fn collection(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, RequestError> {
         if !self.settled && request.properties.get("collection").is_none() {
-            self.settle_on_default(core, store)?;
+            self.settle_on_default(context, store)?;
         }
-        Ok(core.collection_of(request)?)
+        Ok(context.collection_of(request)?)
     }
 
     fn get_checkpoint(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
-        let collection = self.collection(core, request, store)?;
+    ) -> Result<Response, RequestError> {
+        let collection = self.collection(context, request, store)?;
         let client = client_of(request)?;
         if self.subscriptions[collection].is_none() {
-            self.load_pushed(core, collection, client, store)?;
+            self.load_pushed(context, collection, client, store)?;
         }
-        let missing = || Fault::Reply(ErrorReply::http(404, ""));
-        let checkpoint = store.checkpoint(core.collections[collection].id, client)?.ok_or_else(missing)?;
-        Ok(Answer::Now(
+        let missing = || RequestError::Reply(ErrorReply::http(404, ""));
+        let checkpoint = store.checkpoint(context.collections[collection].id, client)?.ok_or_else(missing)?;
+        Ok(Response::Now(
             OutgoingMessage::default().with("rev", &checkpoint.revision).with_body(checkpoint.body),
         ))
     }
 
     fn set_checkpoint(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
-        let collection = self.collection(core, request, store)?;
+    ) -> Result<Response, RequestError> {
+        let collection = self.collection(context, request, store)?;
         let client = client_of(request)?;
         if request.body.len() > CHECKPOINT_SIZE_MAX {
             return Err(ErrorReply::http(413, "checkpoint too large").into());
         }
         let expected = request.properties.get("rev").filter(|rev| !rev.is_empty());
-        let id = core.collections[collection].id;
-        self.save_lists(core, store);
+        let id = context.collections[collection].id;
+        self.save_lists(context, store);
         match store.set_peer_checkpoint(id, &self.config.peer_uid, client, expected, request.body.clone()) {
             // A checkpoint that cannot be kept only costs work; damage shows with the next document.
             Err(error) => Err(ErrorReply::http(500, error.message).into()),
@@ -141,7 +141,7 @@ impl Passive {
                     pushed.checkpoint_set(&request.body);
                     pushed.save(store);
                 }
-                Ok(Answer::Now(OutgoingMessage::default().with("rev", &revision)))
+                Ok(Response::Now(OutgoingMessage::default().with("rev", &revision)))
             }
             Ok(None) => Err(ErrorReply::http(409, "checkpoint revision does not match").into()),
         }
@@ -149,12 +149,12 @@ impl Passive {
 
     fn sub_changes(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
-        let collection = self.collection(core, request, store)?;
-        if !self.config.access_to(&core.collections[collection].name).pull {
+    ) -> Result<Response, RequestError> {
+        let collection = self.collection(context, request, store)?;
+        if !self.config.access_to(&context.collections[collection].name).pull {
             return Err(refuse::pull().into());
         }
         let filter = self.config.outgoing_filter.clone();
@@ -163,16 +163,16 @@ impl Passive {
         let named: usize = self.subscriptions.iter().flatten().map(Subscription::document_ids).sum();
         let ids_max = DOCUMENT_IDS_MAX.saturating_sub(named);
         let pushed = &mut self.pushed[collection];
-        let subscription = Subscription::new(core, collection, request, filter, ids_max, pushed, store)?;
+        let subscription = Subscription::new(context, collection, request, filter, ids_max, pushed, store)?;
         self.subscriptions[collection] = Some(subscription);
-        core.set_activity(Activity::Busy);
-        Ok(Answer::empty())
+        context.set_activity(Activity::Busy);
+        Ok(Response::empty())
     }
 
     /// Takes the reply to one of our requests.
     pub fn handle_reply(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         awaiting: Awaiting,
         result: Result<IncomingReply, ErrorReply>,
     ) -> Result<(), SessionError> {
@@ -184,25 +184,25 @@ impl Passive {
             _ => return Ok(()),
         };
         let Some(Some(subscription)) = self.subscriptions.get_mut(collection) else { return Ok(()) };
-        subscription.handle_reply(core, collection, awaiting, result, &mut self.pushed[collection])
+        subscription.handle_reply(context, collection, awaiting, result, &mut self.pushed[collection])
     }
 
     /// A revision of the peer is durable, or not.
     pub fn received(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         remote: &RemoteSequence,
         outcome: &CommitOutcome,
     ) {
-        core.progress.completed += 1;
+        context.progress.completed += 1;
         let inserted = match outcome {
             CommitOutcome::Inserted { sequence } => Some(*sequence),
             _ => None,
         };
         self.pushed[collection].came(remote, inserted);
         if let CommitOutcome::Inserted { sequence } = outcome {
-            core.progress.documents += 1;
+            context.progress.documents += 1;
             if let Some(subscription) = self.subscriptions.get_mut(collection).and_then(Option::as_mut) {
                 subscription.feed.skip(*sequence);
             }
@@ -229,40 +229,44 @@ impl Passive {
     }
 
     /// Adds to what is to be sent.
-    pub fn pump(&mut self, core: &mut Core, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+    pub fn pump(
+        &mut self,
+        context: &mut SessionContext,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
         let count = self.subscriptions.len();
         for n in 0..count {
             let collection = (self.first + n) % count;
             if let Some(subscription) = &mut self.subscriptions[collection] {
-                subscription.pump(core, collection, &mut self.pushed[collection], store)?;
+                subscription.pump(context, collection, &mut self.pushed[collection], store)?;
             }
         }
-        if core.is_at_session_limit() && count > 0 {
+        if context.is_at_session_limit() && count > 0 {
             self.first = (self.first + 1) % count;
         }
         Ok(())
     }
 
     /// Keeps what could not be synced, now and then: the peer may make it grow as often as it likes.
-    fn save_lists(&mut self, core: &mut Core, store: &dyn ReplicaStore) {
-        if self.lists_saved.is_some_and(|at| core.now < at + CHECKPOINT_INTERVAL) {
+    fn save_lists(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) {
+        if self.lists_saved.is_some_and(|at| context.now < at + CHECKPOINT_INTERVAL) {
             return;
         }
-        self.lists_saved = Some(core.now);
-        if let Err(error) = core.save_lists(store) {
+        self.lists_saved = Some(context.now);
+        if let Err(error) = context.save_lists(store) {
             tracing::warn!(%error, "cannot keep the list of what could not be synced");
         }
     }
 
     /// The connection is over. A peer that was sent everything, and has pushed nothing over ours, has kept ours. A stock peer
     /// may yet push what it decided, with its next sync.
-    pub fn tell_kept_conflicts(&self, core: &mut Core) {
-        if !core.extension || core.activity() != Activity::Idle {
+    pub fn tell_kept_conflicts(&self, context: &mut SessionContext) {
+        if !context.extension || context.activity() != Activity::Idle {
             return;
         }
-        for (collection, id) in core.open_conflicts.take() {
+        for (collection, id) in context.open_conflicts.take() {
             if self.subscriptions.get(collection).is_some_and(Option::is_some) {
-                core.tell_conflict(collection, &id, ConflictOutcome::Local);
+                context.tell_conflict(collection, &id, ConflictOutcome::Local);
             }
         }
     }
@@ -273,15 +277,15 @@ impl Passive {
     }
 
     /// Says whether there is work.
-    pub fn update(&mut self, core: &mut Core, store: &dyn ReplicaStore) {
-        let mut idle = core.inbox.is_empty() && core.awaiting_count() == 0;
+    pub fn update(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) {
+        let mut idle = context.inbox.is_empty() && context.awaiting_count() == 0;
         for (collection, subscription) in self.subscriptions.iter_mut().enumerate() {
             let pushed = &mut self.pushed[collection];
             if let Some(subscription) = subscription {
                 if let Some(position) = pushed.take_put_back() {
                     subscription.list_again(position, pushed);
                 }
-                let ceiling = core.feed_ceiling(collection, store);
+                let ceiling = context.feed_ceiling(collection, store);
                 idle &= subscription.is_idle(ceiling);
                 if subscription.has_given_all(ceiling) {
                     pushed.all_listed();
@@ -292,9 +296,9 @@ impl Passive {
             }
         }
         if idle {
-            self.save_lists(core, store);
+            self.save_lists(context, store);
         }
-        core.set_activity(if idle { Activity::Idle } else { Activity::Busy });
+        context.set_activity(if idle { Activity::Idle } else { Activity::Busy });
     }
 }
 

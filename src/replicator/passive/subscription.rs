@@ -1,8 +1,8 @@
-//! One collection that the peer pulls: the change feed on its way out, as lists and revisions of the original or as the
+//! One collection that the peer pulls: the change feed on its way out, as lists and revisions of Couchbase Lite or as the
 //! messages of the extension.
 
 use super::super::config::{CHANGES_BATCH, CHANGES_BATCH_MAX, ReplicationFilter, WANTED_REVS_MAX};
-use super::super::core::{Awaiting, Core, Fault};
+use super::super::context::{Awaiting, RequestError, SessionContext};
 use super::super::error::SessionError;
 use super::super::event::Direction;
 use super::super::extension::answer::{self, RevAnswer};
@@ -41,14 +41,14 @@ enum Sender {
 impl Subscription {
     /// Reads `subChanges`.
     pub fn new(
-        core: &Core,
+        context: &SessionContext,
         collection: usize,
         request: &IncomingRequest,
         filter: Option<ReplicationFilter>,
         document_ids_max: usize,
         pushed: &mut PushedNote,
         store: &dyn ReplicaStore,
-    ) -> Result<Subscription, Fault> {
+    ) -> Result<Subscription, RequestError> {
         let property = |name| request.properties.get(name);
         if property("versioning") != Some(VERSIONING) {
             return Err(refuse::versioning().into());
@@ -59,7 +59,7 @@ impl Subscription {
         let since = property("since").and_then(|since| since.parse().ok()).unwrap_or(0);
         let batch = property("batch").and_then(|batch| batch.parse().ok()).unwrap_or(CHANGES_BATCH);
         let continuous = request.properties.get_bool("continuous");
-        let target = &core.collections[collection];
+        let target = &context.collections[collection];
         let ids = parse_document_ids(&request.body, document_ids_max)?.map(|ids| ids.into_iter().collect());
         let listing = pushed.subscribe(store, since)?;
         let mut feed = Feed::new(target.id, &target.name, listing.since, None);
@@ -67,7 +67,7 @@ impl Subscription {
         feed.left_out = listing.left_out;
         feed.active_only = request.properties.get_bool("activeOnly");
         feed.filter = filter;
-        let sender = match core.extension {
+        let sender = match context.extension {
             true => {
                 let offer_until = property("offer").and_then(|until| until.parse().ok()).unwrap_or(0);
                 Sender::Batches(BatchSender::new(store.source(), since, offer_until))
@@ -121,28 +121,29 @@ impl Subscription {
     /// Adds to what is to be sent.
     pub fn pump(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         pushed: &mut PushedNote,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        if !matches!(core.phase, super::super::core::Phase::Running) {
+        if !matches!(context.phase, super::super::context::Phase::Running) {
             return Ok(());
         }
         match &mut self.sender {
             Sender::Single(revs) => {
-                revs.pump(core, collection, store, false)?;
+                revs.pump(context, collection, store, false)?;
                 revs.gone.clear();
-                self.pump_lists(core, collection, pushed, store)
+                self.pump_lists(context, collection, pushed, store)
             }
             Sender::Batches(batches) => {
-                batches.pump_wanted(core, collection, store)?;
+                batches.pump_wanted(context, collection, store)?;
                 while !self.caught_up || self.continuous {
-                    let tell_end = core.feed_ceiling(collection, store) >= self.due;
-                    let sending = batches.pump_feed(core, collection, store, &mut self.feed, tell_end)?;
+                    let tell_end = context.feed_ceiling(collection, store) >= self.due;
+                    let sending = batches.pump_feed(context, collection, store, &mut self.feed, tell_end)?;
                     let Some(sending) = sending else { break };
-                    core.progress.total += sending.sequences.len() as u64;
-                    self.caught_up = tell_end && self.feed.is_exhausted(core.feed_ceiling(collection, store));
+                    context.progress.total += sending.sequences.len() as u64;
+                    self.caught_up =
+                        tell_end && self.feed.is_exhausted(context.feed_ceiling(collection, store));
                 }
                 Ok(())
             }
@@ -151,17 +152,17 @@ impl Subscription {
 
     fn pump_lists(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         pushed: &mut PushedNote,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        while core.may_list(self.lists_in_flight) && self.may_list() {
+        while context.may_list(self.lists_in_flight) && self.may_list() {
             // A shorter message would overtake it: the peer would take the feed for ended, or for read up to a later place.
-            if self.last_list.is_some_and(|list| !core.blip.is_sent(list)) {
+            if self.last_list.is_some_and(|list| !context.blip.is_sent(list)) {
                 return Ok(());
             }
-            let ceiling = core.feed_ceiling(collection, store);
+            let ceiling = context.feed_ceiling(collection, store);
             if self.feed.is_exhausted(ceiling) {
                 if ceiling < self.due {
                     return Ok(());
@@ -171,25 +172,25 @@ impl Subscription {
                 }
                 pushed.proof_is_missing();
                 match pushed.take_put_back() {
-                    None => return self.tell_caught_up(core, collection),
+                    None => return self.tell_caught_up(context, collection),
                     Some(position) => self.list_again(position, pushed),
                 }
                 pushed.save(store);
                 continue;
             }
-            let rows = self.feed.read_list(store, ceiling, self.batch, core)?;
-            core.report_unsendable(collection, rows.unsendable)?;
+            let rows = self.feed.read_list(store, ceiling, self.batch, context)?;
+            context.report_unsendable(collection, rows.unsendable)?;
             if rows.changes.is_empty() {
                 continue;
             }
             let mut message =
-                core.message(profile::CHANGES, collection).with_body(write_changes(&rows.changes));
+                context.message(profile::CHANGES, collection).with_body(write_changes(&rows.changes));
             message.urgent = true;
             message.compressed = true;
             self.lists_in_flight += 1;
-            core.progress.total += rows.changes.len() as u64;
-            core.request(message, Awaiting::Changes { collection, changes: rows.changes })?;
-            self.last_list = Some(core.blip.last_request());
+            context.progress.total += rows.changes.len() as u64;
+            context.request(message, Awaiting::Changes { collection, changes: rows.changes })?;
+            self.last_list = Some(context.blip.last_request());
         }
         Ok(())
     }
@@ -200,20 +201,24 @@ impl Subscription {
     }
 
     /// Sends the empty list, once.
-    fn tell_caught_up(&mut self, core: &mut Core, collection: usize) -> Result<(), SessionError> {
+    fn tell_caught_up(
+        &mut self,
+        context: &mut SessionContext,
+        collection: usize,
+    ) -> Result<(), SessionError> {
         if self.caught_up {
             return Ok(());
         }
         self.caught_up = true;
-        let mut message = core.message(profile::CHANGES, collection).with_body("[]");
+        let mut message = context.message(profile::CHANGES, collection).with_body("[]");
         message.urgent = true;
-        core.notify(message)
+        context.notify(message)
     }
 
     /// Takes a reply to a list or a revision.
     pub fn handle_reply(
         &mut self,
-        core: &mut Core,
+        context: &mut SessionContext,
         collection: usize,
         awaiting: Awaiting,
         result: Result<IncomingReply, ErrorReply>,
@@ -222,21 +227,21 @@ impl Subscription {
         match (awaiting, &mut self.sender) {
             (Awaiting::Changes { changes, .. }, Sender::Single(revs)) => {
                 self.lists_in_flight = self.lists_in_flight.saturating_sub(1);
-                list_replied(core, collection, revs, changes, result, pushed)
+                list_replied(context, collection, revs, changes, result, pushed)
             }
             (Awaiting::Rev { rev, .. }, Sender::Single(revs)) => {
                 revs.replied();
-                core.progress.completed += 1;
-                core.progress.documents += u64::from(result.is_ok());
+                context.progress.completed += 1;
+                context.progress.documents += u64::from(result.is_ok());
                 match result {
-                    Ok(_) => core.succeeded(Direction::Sent, collection, &rev.id, rev.deleted),
+                    Ok(_) => context.succeeded(Direction::Sent, collection, &rev.id, rev.deleted),
                     // The peer leaves it out on purpose.
                     Err(error) if is_filtered(&error) => {
-                        core.report(Direction::Sent, collection, &rev.id, rev.deleted, Some(error));
+                        context.report(Direction::Sent, collection, &rev.id, rev.deleted, Some(error));
                     }
                     Err(error) => {
                         let SentRev { id, revision, sequence, deleted, .. } = rev;
-                        core.failed(collection, Failure::sent(&id, revision, sequence, deleted, error));
+                        context.failed(collection, Failure::sent(&id, revision, sequence, deleted, error));
                     }
                 }
                 Ok(())
@@ -248,7 +253,7 @@ impl Subscription {
                 let answers = answer::decode(&reply.body, revisions.len())
                     .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
                 for (revision, answer) in revisions.into_iter().zip(answers) {
-                    revision_answered(core, collection, batches, revision, answer);
+                    revision_answered(context, collection, batches, revision, answer);
                 }
                 Ok(())
             }
@@ -260,7 +265,7 @@ impl Subscription {
 /// A list that is answered with an error is not taken, and that is all: Couchbase Lite goes on after it, and has more to
 /// send.
 fn list_replied(
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     revs: &mut RevSender,
     changes: Vec<Change>,
@@ -270,12 +275,12 @@ fn list_replied(
     let reply = match result {
         Ok(reply) => reply,
         Err(error) => {
-            core.progress.completed += changes.len() as u64;
+            context.progress.completed += changes.len() as u64;
             for change in changes {
                 let Change { id, sequence, deleted, vector, .. } = change;
                 pushed.answered(sequence, false);
                 let failure = Failure::sent(&id, vector.id(), sequence, deleted, error.clone());
-                core.failed(collection, failure);
+                context.failed(collection, failure);
             }
             return Ok(());
         }
@@ -287,8 +292,8 @@ fn list_replied(
         match answer {
             ListAnswer::Wanted { ancestors } => revs.want(Wanted::on_top_of(change, &ancestors)),
             _ => {
-                core.progress.completed += 1;
-                core.settled(Direction::Sent, collection, &change.id);
+                context.progress.completed += 1;
+                context.settled(Direction::Sent, collection, &change.id);
             }
         }
     }
@@ -301,7 +306,7 @@ fn is_filtered(error: &ErrorReply) -> bool {
 }
 
 fn revision_answered(
-    core: &mut Core,
+    context: &mut SessionContext,
     collection: usize,
     batches: &mut BatchSender,
     revision: SentRevision,
@@ -313,29 +318,29 @@ fn revision_answered(
             batches.want(Wanted { id, sequence, revision, known: None })
         }
         RevAnswer::Stored(_) if sent == Sent::Body => {
-            core.progress.completed += 1;
-            core.progress.documents += 1;
-            core.succeeded(Direction::Sent, collection, &id, deleted);
+            context.progress.completed += 1;
+            context.progress.documents += 1;
+            context.succeeded(Direction::Sent, collection, &id, deleted);
         }
         RevAnswer::Stored(_) | RevAnswer::Known | RevAnswer::Wanted | RevAnswer::Conflict(_) => {
-            core.progress.completed += 1;
+            context.progress.completed += 1;
             if sent != Sent::Gone {
-                core.settled(Direction::Sent, collection, &id);
+                context.settled(Direction::Sent, collection, &id);
             }
             if sent == Sent::Body {
                 // What the peer knew may be older than one of its own that was refused here, and stays listed.
-                core.progress.documents += 1;
-                core.report(Direction::Sent, collection, &id, deleted, None);
+                context.progress.documents += 1;
+                context.report(Direction::Sent, collection, &id, deleted, None);
             }
         }
         // The peer leaves it out on purpose.
         RevAnswer::Failed(error) if is_filtered(&error) => {
-            core.progress.completed += 1;
-            core.report(Direction::Sent, collection, &id, deleted, Some(error));
+            context.progress.completed += 1;
+            context.report(Direction::Sent, collection, &id, deleted, Some(error));
         }
         RevAnswer::Failed(error) => {
-            core.progress.completed += 1;
-            core.failed(collection, Failure::sent(&id, revision, sequence, deleted, error));
+            context.progress.completed += 1;
+            context.failed(collection, Failure::sent(&id, revision, sequence, deleted, error));
         }
     }
 }

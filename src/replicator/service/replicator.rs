@@ -205,9 +205,9 @@ impl Control {
 }
 
 /// Says that the task has ended if it does not reach its end: the runtime is shut down, or we have a bug.
-struct Life(Option<Arc<Inner>>);
+struct TaskGuard(Option<Arc<Inner>>);
 
-impl Drop for Life {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         let Some(inner) = self.0.take() else { return };
         let mut control = lock(&inner.control);
@@ -224,7 +224,7 @@ impl Drop for Life {
 impl Inner {
     /// The life of the task: runs until nobody wants it any more.
     async fn live(self: Arc<Inner>) {
-        let mut life = Life(Some(Arc::clone(&self)));
+        let mut life = TaskGuard(Some(Arc::clone(&self)));
         loop {
             let (run, reset) = {
                 let mut control = lock(&self.control);

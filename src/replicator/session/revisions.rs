@@ -3,7 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use super::super::active::tracker::Ticket;
-use super::super::core::{Answer, Fault};
+use super::super::context::{RequestError, Response};
 use super::super::error::SessionError;
 use super::super::event::{CommitId, CommitResult, Direction};
 use super::super::extension::codec;
@@ -24,14 +24,14 @@ impl Session {
         &mut self,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<(usize, Option<Ticket>), Fault> {
+    ) -> Result<(usize, Option<Ticket>), RequestError> {
         match &mut self.role {
             Role::Active(active) => {
-                let (collection, pull) = active.pull_of(&self.core, request)?;
+                let (collection, pull) = active.pull_of(&self.context, request)?;
                 Ok((collection, request.properties.get("sequence").and_then(|s| pull.arrived(s))))
             }
             Role::Passive(passive) => {
-                Ok((passive.collection_for_push(&mut self.core, request, store)?, None))
+                Ok((passive.collection_for_push(&mut self.context, request, store)?, None))
             }
         }
     }
@@ -41,26 +41,26 @@ impl Session {
         &mut self,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         let (collection, ticket) = self.revision_target(request, store)?;
         let sequence = sequence_of(request);
-        match parse_rev(&self.core, collection, request) {
-            Ok(revision) if !incoming::passes(&self.core, collection, &revision) => {
+        match parse_rev(&self.context, collection, request) {
+            Ok(revision) if !incoming::passes(&self.context, collection, &revision) => {
                 self.left_out(collection, ticket, request, &revision, store)
             }
             Ok(revision) => {
                 if matches!(self.role, Role::Passive(_)) {
-                    self.core.progress.total += 1;
+                    self.context.progress.total += 1;
                 }
                 let (request, no_reply) = (request.number, request.no_reply);
                 let origin = Origin::Rev { request, no_reply, collection, ticket, sequence };
-                self.core.inbox.push(Batch { origin, revisions: vec![revision] });
-                Ok(Answer::Later)
+                self.context.inbox.push(Batch { origin, revisions: vec![revision] });
+                Ok(Response::Later)
             }
             Err(error) => {
                 self.not_taken(collection, request, error.clone());
                 if let Role::Active(active) = &mut self.role {
-                    active.not_received(&mut self.core, collection, ticket);
+                    active.not_received(&mut self.context, collection, ticket);
                 }
                 Err(error.into())
             }
@@ -75,19 +75,19 @@ impl Session {
         request: &IncomingRequest,
         revision: &IncomingRevision,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         if let Role::Active(active) = &mut self.role {
-            active.not_received(&mut self.core, collection, ticket);
+            active.not_received(&mut self.context, collection, ticket);
         }
-        let local = self.core.durable_revision(collection, &revision.id, store)?;
+        let local = self.context.durable_revision(collection, &revision.id, store)?;
         match local.map(|local| revision.vector.compare(&local.vector)) {
             Some(Causality::Same | Causality::Older) => {
-                self.core.settled(Direction::Received, collection, &revision.id);
-                Ok(Answer::empty())
+                self.context.settled(Direction::Received, collection, &revision.id);
+                Ok(Response::empty())
             }
             // The active side settles it, and may not need this one at all.
             Some(Causality::Conflict) if matches!(self.role, Role::Passive(_)) => {
-                self.core.conflict_refused(collection, &revision.id);
+                self.context.conflict_refused(collection, &revision.id);
                 Err(refuse::conflict().into())
             }
             _ => {
@@ -104,11 +104,11 @@ impl Session {
         let deleted = request.properties.get_bool("deleted");
         if error == refuse::filtered() {
             // Left out on purpose.
-            return self.core.report(Direction::Received, collection, &id, deleted, Some(error));
+            return self.context.report(Direction::Received, collection, &id, deleted, Some(error));
         }
         let revision = property("rev").split([',', ';']).next().unwrap_or_default().trim().to_owned();
         let failure = Failure::received(&id, revision, sequence_of(request), deleted, error);
-        self.core.failed(collection, failure);
+        self.context.failed(collection, failure);
     }
 
     /// The peer does not send a revision that we asked for: a newer one is further on in its feed, or it says why.
@@ -116,7 +116,7 @@ impl Session {
         &mut self,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         let (collection, ticket) = self.revision_target(request, store)?;
         let code = request.properties.get("error").and_then(|code| code.parse().ok()).unwrap_or(404);
         if code != 404 {
@@ -125,9 +125,9 @@ impl Session {
             self.not_taken(collection, request, ErrorReply::http(code, reason));
         }
         if let Role::Active(active) = &mut self.role {
-            active.not_received(&mut self.core, collection, ticket);
+            active.not_received(&mut self.context, collection, ticket);
         }
-        Ok(Answer::empty())
+        Ok(Response::empty())
     }
 
     /// Answers `revs` when the store has all that it has to decide of.
@@ -135,7 +135,7 @@ impl Session {
         &mut self,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, RequestError> {
         let (collection, _) = self.revision_target(request, store)?;
         let message = codec::decode(&request.body).map_err(|_| SessionError::Malformed { what: "revs" })?;
         let (last, asked) = (message.last, message.asked);
@@ -157,25 +157,25 @@ impl Session {
             Role::Passive(_) => Vec::new(),
         };
         let (mut received, revisions) =
-            receiver::sort(&mut self.core, head, message.revisions, on_conflict, store)?;
+            receiver::sort(&mut self.context, head, message.revisions, on_conflict, store)?;
         if let Role::Active(active) = &mut self.role {
-            let (_, pull) = active.pull_of(&self.core, request)?;
+            let (_, pull) = active.pull_of(&self.context, request)?;
             pull.begin_revs(&received, revisions.len(), last)?;
             active.conflicted_offers_answered(conflicted, &received);
         }
-        self.core.progress.total += revisions.len() as u64;
+        self.context.progress.total += revisions.len() as u64;
         if revisions.is_empty() {
             self.revs_settled(&mut received, &[], store)?;
             let may_read = self.may_read(collection);
-            return Ok(Answer::Now(received.to_reply(self.core.revs_format, may_read)));
+            return Ok(Response::Now(received.to_reply(self.context.revs_format, may_read)));
         }
-        self.core.inbox.push(Batch { origin: Origin::Revs(Box::new(received)), revisions });
-        Ok(Answer::Later)
+        self.context.inbox.push(Batch { origin: Origin::Revs(Box::new(received)), revisions });
+        Ok(Response::Later)
     }
 
     /// Whether documents of a collection may go to the peer.
     fn may_read(&self, collection: usize) -> bool {
-        let Some(collection) = self.core.collections.get(collection) else { return false };
+        let Some(collection) = self.context.collections.get(collection) else { return false };
         match &self.role {
             Role::Active(active) => {
                 active.config().access.as_ref().is_none_or(|access| access(&collection.name).pull)
@@ -194,7 +194,7 @@ impl Session {
         let committed: Vec<bool> = received.answers.iter().map(|(_, answer)| answer.is_none()).collect();
         receiver::settle(received, outcomes);
         match &mut self.role {
-            Role::Active(active) => active.received_revs(&mut self.core, received, &committed, store),
+            Role::Active(active) => active.received_revs(&mut self.context, received, &committed, store),
             Role::Passive(passive) => {
                 passive.received_revs(received);
                 Ok(())
@@ -209,7 +209,7 @@ impl Session {
         result: CommitResult,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let Some(committed) = self.core.inbox.take_running(id) else { return Ok(()) };
+        let Some(committed) = self.context.inbox.take_running(id) else { return Ok(()) };
         let outcomes = result?;
         if outcomes.len() != committed.revisions.len() {
             let message = format!("{} outcomes for {} revisions", outcomes.len(), committed.revisions.len());
@@ -223,8 +223,8 @@ impl Session {
                 Origin::Rev { request, no_reply, collection, ticket, sequence } => {
                     self.outcome(collection, ticket, sequence, &revisions[0], &outcomes[0]);
                     match outcome_error(&outcomes[0]) {
-                        None => self.core.reply(request, no_reply, OutgoingMessage::default()),
-                        Some(error) => self.core.reply_error(request, no_reply, error),
+                        None => self.context.reply(request, no_reply, OutgoingMessage::default()),
+                        Some(error) => self.context.reply_error(request, no_reply, error),
                     }
                 }
                 Origin::Revs(mut received) => {
@@ -236,8 +236,8 @@ impl Session {
                     }
                     self.revs_settled(&mut received, outcomes, store)?;
                     let may_read = self.may_read(received.collection);
-                    let reply = received.to_reply(self.core.revs_format, may_read);
-                    self.core.reply(received.request, received.no_reply, reply);
+                    let reply = received.to_reply(self.context.revs_format, may_read);
+                    self.context.reply(received.request, received.no_reply, reply);
                 }
             }
         }
@@ -254,8 +254,8 @@ impl Session {
         outcome: &CommitOutcome,
     ) {
         match &mut self.role {
-            Role::Active(active) => active.received(&mut self.core, collection, ticket, revision, outcome),
-            Role::Passive(passive) => passive.received(&mut self.core, collection, &sequence, outcome),
+            Role::Active(active) => active.received(&mut self.context, collection, ticket, revision, outcome),
+            Role::Passive(passive) => passive.received(&mut self.context, collection, &sequence, outcome),
         }
         let (direction, id, deleted) = (Direction::Received, &revision.id, revision.deleted);
         match outcome {
@@ -264,23 +264,23 @@ impl Session {
                 // The application's resolver may do better another time.
                 let is_open = matches!(rejection, Rejection::Resolver(_));
                 let failure = Failure::received(id, version, sequence, deleted, error);
-                self.core.failed(collection, Failure { is_open, ..failure });
+                self.context.failed(collection, Failure { is_open, ..failure });
             }
             // The active side resolves it.
             CommitOutcome::Conflict { .. } => {
-                self.core.conflict_refused(collection, id);
-                self.core.report(direction, collection, id, deleted, Some(refuse::conflict()));
+                self.context.conflict_refused(collection, id);
+                self.context.report(direction, collection, id, deleted, Some(refuse::conflict()));
             }
             _ => {
                 if !matches!(outcome, CommitOutcome::AlreadyKnown { .. }) {
                     // Ours that the peer refused is not the newest any more.
-                    self.core.settled(Direction::Sent, collection, id);
-                    self.core.conflict_ended(collection, revision);
+                    self.context.settled(Direction::Sent, collection, id);
+                    self.context.conflict_ended(collection, revision);
                 }
                 if let CommitOutcome::Resolved { outcome, .. } = outcome {
-                    self.core.tell_conflict(collection, id, *outcome);
+                    self.context.tell_conflict(collection, id, *outcome);
                 }
-                self.core.succeeded(direction, collection, id, deleted);
+                self.context.succeeded(direction, collection, id, deleted);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::replicator::config::{ActiveConfig, PassiveConfig};
 const DEFAULT: CollectionId = CollectionId(0);
 const IN_2262: u64 = 9_214_646_400_000_000_000;
 
-/// Runs until nothing moves: a conflict takes more than one run between peers of the original's kind.
+/// Runs until nothing moves: a conflict takes more than one run between stock peers.
 fn sync(extension: bool, active: &Arc<Database>, passive: &Arc<Database>) {
     let peer_uid = passive.source().to_string();
     let config = ActiveConfig { extension, peer_uid, ..ActiveConfig::default() };

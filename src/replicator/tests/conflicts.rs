@@ -71,7 +71,7 @@ fn conflicts_are_resolved_on_the_active_side() {
                 assert_eq!(body(&a), result, "{name}");
                 if !continuous {
                     assert!(matches!(pair.a.finished, Some(Ok(()))));
-                    // With a stock peer the resolution goes with the next run, as the original does it.
+                    // With a stock peer the resolution goes with the next run, as Couchbase Lite does it.
                     if !(ours && theirs) {
                         sync(3, &a, &p, ActiveConfig { continuous: false, ..config.clone() }, theirs);
                     }

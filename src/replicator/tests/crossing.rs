@@ -63,7 +63,7 @@ fn revisions_kept_against_each_other_become_equal() {
     let (deletion, edit, on_top) = (version(10, 1), version(20, 2), version(15, 3));
     let deleted = || revision(deletion, &[edit], None);
     let edited = || revision(edit, &[on_top, deletion], Some("edit"));
-    assert!(deleted().vector.crosses(&edited().vector));
+    assert!(deleted().vector.mutually_contains(&edited().vector));
     for extension in [false, true] {
         for deleted_at_active in [false, true] {
             let Databases { a, p, _directory } = databases();

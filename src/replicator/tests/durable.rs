@@ -1,4 +1,4 @@
-//! What a session tells its peer, of a database whose commits are not on the medium yet: only what is.
+//! What a session tells its peer, of a database whose commits are not on stable storage yet: only what is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -211,9 +211,9 @@ impl MemoryStore {
             }
             Causality::Conflict => {}
         }
-        let crosses = local.change.vector.crosses(&revision.vector);
+        let mutually_contains = local.change.vector.mutually_contains(&revision.vector);
         let ConflictPolicy::Resolve(resolver) = policy else {
-            if crosses {
+            if mutually_contains {
                 // The peer takes it for known: it has to be told once more.
                 let Change { vector, deleted, remote_ancestor, body, .. } = local.change.clone();
                 insert(c, id, vector, deleted, body.unwrap(), remote_ancestor, local.shared);
@@ -238,18 +238,18 @@ impl MemoryStore {
         };
         let (vector, deleted, body, push, outcome) = match resolver.resolve(&conflict) {
             Err(error) => return CommitOutcome::Rejected(Rejection::Resolver(error)),
-            Ok(Resolution::Local) if crosses => (
+            Ok(Resolution::Local) if mutually_contains => (
                 own_version(),
                 local.change.deleted,
                 local.change.body.clone().unwrap(),
                 true,
                 ConflictOutcome::Local,
             ),
-            Ok(Resolution::Remote) if crosses => {
+            Ok(Resolution::Remote) if mutually_contains => {
                 (own_version(), revision.deleted, body_text, true, ConflictOutcome::Remote)
             }
             Ok(Resolution::Local) => (
-                both.0.kept_against(&both.1),
+                both.0.with_ancestors_of(&both.1),
                 local.change.deleted,
                 local.change.body.clone().unwrap(),
                 true,

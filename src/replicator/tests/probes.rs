@@ -1,4 +1,4 @@
-//! Peers of the original's kind and of an older one, message by message.
+//! Stock peers and of an older one, message by message.
 
 use std::sync::Arc;
 

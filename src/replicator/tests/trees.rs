@@ -132,7 +132,7 @@ fn rings_with_tree_ids_in_their_histories_become_equal() {
     for_seeds(SEEDS, one_seed);
 }
 
-/// An upgraded database pushes, the other edits, both are opened anew in between: the ID stays what it was, on the medium
+/// An upgraded database pushes, the other edits, both are opened anew in between: the ID stays what it was, on stable storage
 /// too, and the edit knows what it descends from.
 #[test]
 fn a_tree_id_is_kept_until_it_is_edited() {

@@ -20,7 +20,7 @@ pub const LISTED_MAX: usize = 100;
 pub const ONLY_AT_PEER_MAX: usize = 32;
 
 /// What this release takes. Counts up whenever a document that was refused for what it is would now be taken, so that
-/// what stands on lists is tried again: kept with each list, and told to peers of our kind.
+/// what stands on lists is tried again: kept with each list, and told to gattway peers.
 pub const TAKES: u32 = 1;
 
 /// A document that was not synced.

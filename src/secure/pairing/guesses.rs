@@ -42,7 +42,7 @@ impl Guesses {
         Ok(self.load()?.iter().any(|tag| tag.ct_eq(&self.tag).into()))
     }
 
-    /// The code is being tried: it is spent, on the medium when this returns, before anybody knows whether it was right.
+    /// The code is being tried: it is spent, on stable storage when this returns, before anybody knows whether it was right.
     ///
     /// # Errors
     /// [`PrivateFileError`]; the guess must not be judged then.

@@ -11,11 +11,11 @@ fn code(text: &str) -> PairingCode {
     PairingCode::parse(text).expect("a code")
 }
 
-fn card(name: &str) -> Card {
-    Card { name: name.into(), advert_key: AdvertKey::from_bytes([name.len() as u8; 32]) }
+fn device_info(name: &str) -> DeviceInfo {
+    DeviceInfo { name: name.into(), advert_key: AdvertKey::from_bytes([name.len() as u8; 32]) }
 }
 
-type Ended = Result<Option<Card>, PairingError>;
+type Ended = Result<Option<DeviceInfo>, PairingError>;
 
 /// Runs both sides to their end, moving `piece` bytes at a time; gives what each has entered.
 fn run(mut a: Pairing, mut b: Pairing, piece: usize) -> (Ended, Ended) {
@@ -23,8 +23,8 @@ fn run(mut a: Pairing, mut b: Pairing, piece: usize) -> (Ended, Ended) {
         let mut bytes = bytes;
         loop {
             match side.handle_bytes(bytes) {
-                Ok(PairingStep::Enter(card)) => {
-                    *entered = Ok(Some(card));
+                Ok(PairingStep::Enter(device_info)) => {
+                    *entered = Ok(Some(device_info));
                     side.entered().expect("entered");
                     bytes = &[];
                 }
@@ -59,11 +59,11 @@ fn run(mut a: Pairing, mut b: Pairing, piece: usize) -> (Ended, Ended) {
 #[test]
 fn the_same_code_pairs_and_each_has_the_others_card() {
     for piece in [1, 7, 1000] {
-        let a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
-        let b = Pairing::passive(code("482 915"), [5; 32], B, A, card("gateway 1"));
+        let a = Pairing::active(&code("482915"), [5; 32], A, B, device_info("sensor"));
+        let b = Pairing::passive(code("482 915"), [5; 32], B, A, device_info("gateway 1"));
         let (at_a, at_b) = run(a, b, piece);
-        assert_eq!(at_a, Ok(Some(card("gateway 1"))));
-        assert_eq!(at_b, Ok(Some(card("sensor"))));
+        assert_eq!(at_a, Ok(Some(device_info("gateway 1"))));
+        assert_eq!(at_b, Ok(Some(device_info("sensor"))));
     }
 }
 
@@ -77,8 +77,8 @@ fn another_code_session_or_key_enters_nobody() {
         (code("482915"), h, PeerId([3; 32]), A),
         (code("482915"), h, B, PeerId([3; 32])),
     ] {
-        let a = Pairing::active(&c, h, me, peer, card("sensor"));
-        let b = Pairing::passive(c2, h2, me2, peer2, card("gateway"));
+        let a = Pairing::active(&c, h, me, peer, device_info("sensor"));
+        let b = Pairing::passive(c2, h2, me2, peer2, device_info("gateway"));
         let (at_a, at_b) = run(a, b, 1000);
         assert_eq!((at_a, at_b), (Err(PairingError::WrongCode), Err(PairingError::WrongCode)));
     }
@@ -88,8 +88,8 @@ fn another_code_session_or_key_enters_nobody() {
 #[test]
 fn somebody_in_between_who_passes_everything_on_pairs_nobody() {
     let evil = PeerId([9; 32]);
-    let a = Pairing::active(&code("482915"), [5; 32], A, evil, card("sensor"));
-    let b = Pairing::passive(code("482915"), [6; 32], B, evil, card("gateway"));
+    let a = Pairing::active(&code("482915"), [5; 32], A, evil, device_info("sensor"));
+    let b = Pairing::passive(code("482915"), [6; 32], B, evil, device_info("gateway"));
     let (at_a, at_b) = run(a, b, 1000);
     assert!(at_a.is_err() && at_b.is_err());
 }
@@ -98,8 +98,8 @@ fn somebody_in_between_who_passes_everything_on_pairs_nobody() {
 #[test]
 fn a_guess_is_counted_before_it_is_judged_and_a_look_is_not() {
     for guess in ["000000", "482915"] {
-        let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
-        let mut a = Pairing::active(&code(guess), [5; 32], A, B, card("evil"));
+        let mut b = Pairing::passive(code("482915"), [5; 32], B, A, device_info("gateway"));
+        let mut a = Pairing::active(&code(guess), [5; 32], A, B, device_info("evil"));
         assert_eq!(b.handle_bytes(&a.take_output()), Ok(PairingStep::Continue), "a look");
         a.handle_bytes(&b.take_output()).expect("answer");
         assert_eq!(b.judge(), Err(PairingError::Malformed), "there was no guess");
@@ -119,13 +119,13 @@ fn a_guess_is_counted_before_it_is_judged_and_a_look_is_not() {
 /// Reflects each side's messages to itself and repeats them out of turn.
 #[test]
 fn reflected_and_misplaced_messages_enter_nobody() {
-    let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+    let mut a = Pairing::active(&code("482915"), [5; 32], A, B, device_info("sensor"));
     let hello = a.take_output();
     assert!(a.handle_bytes(&hello).is_err());
-    for bytes in [&[1u8, Kind::Done as u8][..], &[1, Kind::Card as u8], &[0], &[1, 77]] {
-        let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
+    for bytes in [&[1u8, Kind::Done as u8][..], &[1, Kind::DeviceInfo as u8], &[0], &[1, 77]] {
+        let mut a = Pairing::active(&code("482915"), [5; 32], A, B, device_info("sensor"));
         assert!(a.handle_bytes(bytes).is_err());
-        let mut b = Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"));
+        let mut b = Pairing::passive(code("482915"), [5; 32], B, A, device_info("gateway"));
         assert!(b.handle_bytes(bytes).is_err());
         assert!(b.handle_bytes(&hello).is_err(), "it is over");
     }
@@ -142,19 +142,19 @@ fn the_active_side_enters_nobody_who_does_not_prove_the_code() {
         |proof| proof.iter().rev().copied().collect(),
     ];
     for (n, lie) in lies.into_iter().enumerate() {
-        let mut a = Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"));
-        let mut liar = Pairing::passive(code("000000"), [5; 32], B, A, card("evil"));
+        let mut a = Pairing::active(&code("482915"), [5; 32], A, B, device_info("sensor"));
+        let mut liar = Pairing::passive(code("000000"), [5; 32], B, A, device_info("evil"));
         liar.handle_bytes(&a.take_output()).expect("HELLO");
         a.handle_bytes(&liar.take_output()).expect("ANSWER");
         let confirm = a.take_output();
         assert_eq!(confirm[1], Kind::Confirm as u8);
         let mut answer = lie(&confirm[2..]);
-        answer.extend_from_slice(&postcard::to_stdvec(&card("evil")).expect("a card"));
+        answer.extend_from_slice(&postcard::to_stdvec(&device_info("evil")).expect("device information"));
         liar.send(Kind::Confirm, &answer);
         assert_eq!(a.handle_bytes(&liar.take_output()), Err(PairingError::WrongCode), "lie {n}");
         assert!(a.entered().is_err(), "lie {n}");
         let last = a.take_output();
-        assert_eq!(last[1], Kind::Refuse as u8, "lie {n}: the card must not leave");
+        assert_eq!(last[1], Kind::Refuse as u8, "lie {n}: the device information must not leave");
     }
 }
 
@@ -162,9 +162,9 @@ proptest! {
     #[test]
     fn hostile_bytes_never_panic_nor_enter_anybody(pieces: Vec<Vec<u8>>, active: bool) {
         let mut side = if active {
-            Pairing::active(&code("482915"), [5; 32], A, B, card("sensor"))
+            Pairing::active(&code("482915"), [5; 32], A, B, device_info("sensor"))
         } else {
-            Pairing::passive(code("482915"), [5; 32], B, A, card("gateway"))
+            Pairing::passive(code("482915"), [5; 32], B, A, device_info("gateway"))
         };
         for piece in pieces {
             match side.handle_bytes(&piece) {

@@ -333,9 +333,9 @@ impl Limits {
     }
 }
 
-/// Ends a radio connection in the background; [`farewells`] waits for it.
+/// Ends a radio connection in the background; [`wait_for_disconnects`] waits for it.
 pub(super) fn disconnect(device: bluer::Device, then: impl Send + 'static) {
-    farewell(async move {
+    begin_disconnect(async move {
         if let Err(error) = device.disconnect().await {
             debug!(peer = %device.address(), %error, "disconnect");
         }
@@ -344,7 +344,7 @@ pub(super) fn disconnect(device: bluer::Device, then: impl Send + 'static) {
 }
 
 /// Runs something that ends a radio connection in the background, for at most [`POWER_LIMIT`], and gives BlueZ a moment then.
-pub(super) fn farewell(end: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn begin_disconnect(end: impl Future<Output = ()> + Send + 'static) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     FAREWELLS.send_modify(|count| *count += 1);
     runtime.spawn(async move {
@@ -355,7 +355,7 @@ pub(super) fn farewell(end: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Waits until all disconnects are done, for at most `limit`. To be called before the process ends.
-pub async fn farewells(limit: Duration) {
+pub async fn wait_for_disconnects(limit: Duration) {
     let mut count = FAREWELLS.subscribe();
     // The sender is static.
     let _ = timeout(limit, count.wait_for(|count| *count == 0)).await;

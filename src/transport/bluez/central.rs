@@ -11,7 +11,7 @@ use bluer::{AddressType, Device, Uuid};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
-use super::adapter::{Adapter, Slot, disconnect, farewells};
+use super::adapter::{Adapter, Slot, disconnect, wait_for_disconnects};
 use super::error::BluetoothError;
 use super::packets::{CharacteristicSink, CharacteristicSource, Guard, att_mtu, packet_size};
 use super::profile::{INFORMATION, Information, from_peripheral, to_peripheral};
@@ -37,7 +37,7 @@ const RESOLVE_LIMIT_FIRST: Duration = Duration::from_secs(6);
 /// Limit of reading and subscribing; a pairing may be in between, which takes a person's time where a code is typed.
 const GATT_LIMIT: Duration = Duration::from_secs(30);
 /// Time for an earlier connection to end before the next one is made.
-pub(super) const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+pub(super) const DISCONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// Connects to one peripheral over GATT with AcquireNotify and AcquireWrite.
 pub struct BluerCentral {
@@ -82,7 +82,7 @@ impl Connected {
         let neighbour = find(adapter, search, SCAN_LIMIT).await?;
         steps.done("scan");
         // What was connected before is being disconnected; a connect in between would be taken for the old one.
-        farewells(FAREWELL_LIMIT).await;
+        wait_for_disconnects(DISCONNECT_LIMIT).await;
         let slot = adapter.slot(neighbour.address).await?;
         let device =
             adapter.bluer().device(neighbour.address).map_err(BluetoothError::bluez("open the peer"))?;

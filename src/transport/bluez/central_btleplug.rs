@@ -20,8 +20,8 @@ use futures_util::stream::{Stream, StreamExt};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::adapter::{Adapter, farewell, farewells};
-use super::central::FAREWELL_LIMIT;
+use super::adapter::{Adapter, begin_disconnect, wait_for_disconnects};
+use super::central::DISCONNECT_LIMIT;
 use super::error::BluetoothError;
 use super::packets::{copy, packet_size};
 use super::profile::{INFORMATION, Information, from_peripheral, to_peripheral};
@@ -63,7 +63,7 @@ impl BtleplugCentral {
         }
         let peripheral = self.peripheral(neighbour.address).await?;
         // What was connected before is being disconnected; a connect in between would be taken for the old one.
-        farewells(FAREWELL_LIMIT).await;
+        wait_for_disconnects(DISCONNECT_LIMIT).await;
         let guard = Disconnect { peripheral: peripheral.clone() };
         connect(&adapter, &peripheral).await?;
         let peer = peripheral.address().to_string();
@@ -175,7 +175,7 @@ struct Disconnect {
 impl Drop for Disconnect {
     fn drop(&mut self) {
         let peripheral = self.peripheral.clone();
-        farewell(async move {
+        begin_disconnect(async move {
             if let Err(error) = peripheral.disconnect().await {
                 debug!(peer = %peripheral.address(), %error, "disconnect");
             }

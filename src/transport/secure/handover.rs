@@ -140,7 +140,7 @@ pub(super) async fn listen(
     Ok(())
 }
 
-/// Stores an epoch, and tells the peer once it is on the medium; false if this side has a later one. Meanwhile the session is
+/// Stores an epoch, and tells the peer once it is on stable storage; false if this side has a later one. Meanwhile the session is
 /// not ended for resting on the old secret, and afterwards it rests on the new one.
 async fn take(shared: &Arc<Shared>, established: &Established, signed: Vec<u8>) -> Result<bool, SecureError> {
     let before = shared.set_rests_on(RestsOn::Changing);

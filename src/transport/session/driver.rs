@@ -242,7 +242,7 @@ struct ChannelRun {
     /// The link had something to say after its end.
     last_words: bool,
     /// When the last words must have been said; set once the link has reached its end.
-    farewell: Option<Instant>,
+    begin_disconnect: Option<Instant>,
 }
 
 /// What became of a channel in one turn.
@@ -291,7 +291,7 @@ impl ChannelRun {
             waiting: 0,
             session: None,
             last_words: false,
-            farewell: None,
+            begin_disconnect: None,
         })
     }
 
@@ -375,7 +375,7 @@ impl ChannelRun {
     /// Disconnecting can overtake packets that the radio has taken, so the side whose word is the last one waits for the
     /// other to disconnect.
     fn say_farewell(&mut self, now: Instant) -> Option<Instant> {
-        let limit = *self.farewell.get_or_insert(now + FAREWELL_TIMEOUT);
+        let limit = *self.begin_disconnect.get_or_insert(now + FAREWELL_TIMEOUT);
         (self.last_words && now < limit).then_some(limit)
     }
 }

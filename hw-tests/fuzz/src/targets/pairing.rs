@@ -4,7 +4,9 @@
 
 use gattway::secure::PeerId;
 use gattway::secure::advert::AdvertKey;
-use gattway::secure::pairing::{Card, MESSAGE_BYTES_MAX, Pairing, PairingCode, PairingError, PairingStep};
+use gattway::secure::pairing::{
+    DeviceInfo, MESSAGE_BYTES_MAX, Pairing, PairingCode, PairingError, PairingStep,
+};
 
 use super::super::choices::Choices;
 
@@ -21,7 +23,7 @@ struct Side {
     wire: Vec<u8>,
     said: usize,
     guesses: usize,
-    entered: Option<Card>,
+    entered: Option<DeviceInfo>,
     done: bool,
     error: Option<PairingError>,
 }
@@ -33,8 +35,8 @@ struct World {
     forged: bool,
 }
 
-fn card(of: usize, name: &str) -> Card {
-    Card { name: name.to_owned(), advert_key: AdvertKey::from_bytes([of as u8 + 40; 32]) }
+fn device_info(of: usize, name: &str) -> DeviceInfo {
+    DeviceInfo { name: name.to_owned(), advert_key: AdvertKey::from_bytes([of as u8 + 40; 32]) }
 }
 
 impl World {
@@ -43,13 +45,13 @@ impl World {
         let (same_code, same_session) = (mode & 1 == 0, mode & 2 == 0);
         let code = |n: u8| PairingCode::from_entropy([n; 16]);
         let name = choices.text().into_owned();
-        let active = Pairing::active(&code(7), HASHES[0], IDS[0], IDS[1], card(0, &name));
+        let active = Pairing::active(&code(7), HASHES[0], IDS[0], IDS[1], device_info(0, &name));
         let passive = Pairing::passive(
             code(if same_code { 7 } else { 6 }),
             HASHES[usize::from(!same_session)],
             IDS[1],
             IDS[0],
-            card(1, &name),
+            device_info(1, &name),
         );
         let side = |pairing| Side {
             pairing,
@@ -82,9 +84,9 @@ impl World {
                     side.guesses += 1;
                     side.pairing.judge()
                 }
-                Ok(PairingStep::Enter(card)) => {
+                Ok(PairingStep::Enter(device_info)) => {
                     assert!(self.friends, "entered without the code");
-                    assert!(side.entered.replace(card).is_none(), "entered twice");
+                    assert!(side.entered.replace(device_info).is_none(), "entered twice");
                     side.pairing.entered()
                 }
                 _ => break,

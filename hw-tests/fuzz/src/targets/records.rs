@@ -1,4 +1,4 @@
-//! What the database stores, when the medium has changed it: bodies, blocks, index pages, keys. And bodies of a peer on
+//! What the database stores, when stable storage has changed it: bodies, blocks, index pages, keys. And bodies of a peer on
 //! their way in.
 
 use gattway::fuzzing::store::{

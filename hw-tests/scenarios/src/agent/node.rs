@@ -155,7 +155,7 @@ impl Node {
                 Value::Null
             }
             Command::Cost => json!(cost()),
-            // Saves wait for the medium.
+            // Saves wait for stable storage.
             Command::Import { database, records } => {
                 let database = self.database(&database)?;
                 json!(tokio::task::spawn_blocking(move || store::import(&database, records)).await??)

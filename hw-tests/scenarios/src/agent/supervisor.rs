@@ -25,7 +25,7 @@ const DESCRIBE_LIMIT: Duration = Duration::from_secs(15);
 /// Time for a node's process to end, and then for the kernel to end it.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 /// Time for disconnects under way.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(4);
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(4);
 
 /// Answers the director until it goes.
 pub async fn run() -> Result<()> {
@@ -280,7 +280,7 @@ pub async fn run_node(index: u32, adapter: String, directory: PathBuf) -> Result
     // Sessions that were dropped begin their disconnects; BlueZ takes two seconds for each, and whoever comes next must not meet
     // the old connection.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    gattway::transport::bluez::adapter::farewells(FAREWELL_LIMIT).await;
+    gattway::transport::bluez::adapter::wait_for_disconnects(DISCONNECT_LIMIT).await;
     drop((node, lines));
     let _ = timeout(Duration::from_secs(1), writer).await;
     Ok(())

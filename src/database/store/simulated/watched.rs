@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::{Entry, SimulatedDisk};
 use crate::database::store::keys;
 
-/// What was done, and how many batches were not on the medium just before.
+/// What was done, and how many batches were not on stable storage just before.
 type Steps = Arc<Mutex<Vec<(&'static str, usize)>>>;
 
 #[derive(Default)]

@@ -6,7 +6,7 @@ use super::super::block::{BlockBuilder, StoredRevision};
 use super::super::engine::Writes;
 use super::super::keys::{self, CollectionKey};
 use super::super::read::{FoundBlock, Moved, damaged, find_block, write_pieces};
-use super::{BLOCK_BYTES_TARGET, Census, Pass, TAIL_BLOCKS_MAX, TailBlock, Writer};
+use super::{BLOCK_BYTES_TARGET, LiveCount, Pass, TAIL_BLOCKS_MAX, TailBlock, Writer};
 use crate::database::DatabaseError;
 
 impl Writer<'_> {
@@ -28,7 +28,7 @@ impl Writer<'_> {
         for block in std::mem::take(&mut pass.tail) {
             let Some(found) = self.block_at(key, block.sequence)? else { continue };
             first = first.min(self.store.decode(&found.value)?.first().map_or(u64::MAX, |r| r.sequence));
-            joined.extend(self.living(key, &found, pass)?);
+            joined.extend(self.live(key, &found, pass)?);
             pass.remove(&found, writes);
         }
         // The tail is the end of the feed: what died at or after its first record died in it.
@@ -46,21 +46,21 @@ impl Writer<'_> {
     }
 
     /// The records of a block that are alive and will be after this commit.
-    fn living(
+    fn live(
         &self,
         key: CollectionKey,
         block: &FoundBlock,
         pass: &mut Pass,
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
-        let mut living = Vec::new();
+        let mut live = Vec::new();
         for record in self.store.decode(&block.value)? {
             let entry = pass.index.find(&self.store.engine(), key, &record.id)?;
             let is_newest = entry.is_some_and(|e| e.sequence == record.sequence);
             if is_newest && pass.dead.binary_search(&record.sequence).is_err() {
-                living.push(record);
+                live.push(record);
             }
         }
-        Ok(living)
+        Ok(live)
     }
 
     /// Removes or rewrites the blocks that lost records to this commit.
@@ -90,18 +90,18 @@ impl Writer<'_> {
         lost: usize,
         writes: &mut Writes,
     ) -> Result<(), DatabaseError> {
-        let known = self.state.census.get(&(key, block.sequence)).copied();
-        if let Some(census) = known.map(|c| Census { living: c.living.saturating_sub(lost), ..c })
-            && census.living * 2 > census.records
+        let known = self.state.live_counts.get(&(key, block.sequence)).copied();
+        if let Some(live_counts) = known.map(|c| LiveCount { live: c.live.saturating_sub(lost), ..c })
+            && live_counts.live * 2 > live_counts.records
         {
-            pass.census.insert(block.sequence, census);
+            pass.live_counts.insert(block.sequence, live_counts);
             return Ok(());
         }
-        let living = self.living(key, block, pass)?;
+        let live = self.live(key, block, pass)?;
         if known.is_none() {
             let records = self.store.decode(&block.value)?.len();
-            if living.len() * 2 > records {
-                pass.census.insert(block.sequence, Census { records, living: living.len() });
+            if live.len() * 2 > records {
+                pass.live_counts.insert(block.sequence, LiveCount { records, live: live.len() });
                 return Ok(());
             }
         }
@@ -112,11 +112,11 @@ impl Writer<'_> {
         pass.remove(block, writes);
         let mut builder = BlockBuilder::default();
         let sources = self.store.sources.read().unwrap_or_else(PoisonError::into_inner);
-        living.iter().for_each(|record| builder.push(record, &*sources));
+        live.iter().for_each(|record| builder.push(record, &*sources));
         if builder.count() > 0 {
             let (sequence, bytes) = (builder.last_sequence(), builder.len());
             write_pieces(writes, &keys::block(key, sequence), &builder.finish(&mut self.state.codec));
-            pass.census.insert(sequence, Census { records: living.len(), living: living.len() });
+            pass.live_counts.insert(sequence, LiveCount { records: live.len(), live: live.len() });
             if let Some(at) = small {
                 pass.tail.insert(at, TailBlock { sequence, bytes });
             }
@@ -143,7 +143,7 @@ impl Writer<'_> {
             }
             let (sequence, bytes, records) = (builder.last_sequence(), builder.len(), builder.count());
             write_pieces(writes, &keys::block(key, sequence), &builder.finish(&mut self.state.codec));
-            pass.census.insert(sequence, Census { records, living: records });
+            pass.live_counts.insert(sequence, LiveCount { records, live: records });
             if bytes < BLOCK_BYTES_TARGET / 2 {
                 pass.tail.push(TailBlock { sequence, bytes });
             } else {

@@ -34,7 +34,7 @@ impl WriterState {
             names_stored,
             next_collection: 0,
             collections: BTreeMap::new(),
-            census: HashMap::new(),
+            live_counts: HashMap::new(),
             codec: Codec::default(),
             purges: None,
         })
@@ -94,7 +94,7 @@ impl WriterState {
 
     /// Forgets what it knows of the log's blocks, after a compaction.
     pub(in crate::database::store) fn relocate(&mut self, engine: &Engine) -> Result<(), DatabaseError> {
-        self.census.clear();
+        self.live_counts.clear();
         for (&key, collection) in &mut self.collections {
             collection.tail = load_tail(engine, key)?;
         }
@@ -197,7 +197,7 @@ impl Store {
         }
         let ticket = self.engine().apply(writes, Watermarks::new())?;
         state.collections.remove(&key);
-        state.census.retain(|(k, _), _| *k != key);
+        state.live_counts.retain(|(k, _), _| *k != key);
         self.collections.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).forget(key);
         drop(state);

@@ -230,8 +230,8 @@ impl PushedNote {
 
     /// The peer proposes a document that is here; `known` is what it knows to be here.
     pub fn proposed(&mut self, here: &Change, known: Option<&VersionVector>) {
-        let knows = known.is_some_and(|known| known.current == here.vector.current);
-        if !knows && self.sequences.contains(here.sequence) {
+        let has_ancestor = known.is_some_and(|known| known.current == here.vector.current);
+        if !has_ancestor && self.sequences.contains(here.sequence) {
             self.put_back();
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::pipe::{Fault, ToListener};
+use super::pipe::{RequestError, ToListener};
 use crate::database::{Database, DatabaseConfig};
 use crate::endpoint::{MessageEndpoint, ProtocolType};
 use crate::replicator::service::status::lock;
@@ -61,7 +61,7 @@ impl Pair {
 
     pub fn replicator(
         &self,
-        faults: &[Fault],
+        faults: &[RequestError],
         change: impl FnOnce(&mut ReplicatorConfiguration),
     ) -> Replicator {
         let delegate = ToListener::new(&self.listener, faults);

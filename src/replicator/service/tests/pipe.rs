@@ -15,7 +15,7 @@ use crate::replicator::service::status::lock;
 
 /// What happens to a connection after so many bytes, both directions together.
 #[derive(Clone, Copy, Debug)]
-pub enum Fault {
+pub enum RequestError {
     None,
     /// Both ends lose it.
     Cut(u64),
@@ -26,7 +26,7 @@ pub enum Fault {
 struct Pipe {
     ends: [watch::Sender<Option<ReplicatorConnection>>; 2],
     protocol: ProtocolType,
-    fault: Fault,
+    fault: RequestError,
     bytes: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ pub struct End {
     side: usize,
 }
 
-fn pipe(protocol: ProtocolType, fault: Fault) -> [Arc<End>; 2] {
+fn pipe(protocol: ProtocolType, fault: RequestError) -> [Arc<End>; 2] {
     let ends = [watch::Sender::new(None), watch::Sender::new(None)];
     let pipe = Arc::new(Pipe { ends, protocol, fault, bytes: AtomicU64::new(0) });
     [0, 1].map(|side| Arc::new(End { pipe: Arc::clone(&pipe), side }))
@@ -62,7 +62,7 @@ impl MessageEndpointConnection for End {
         let peer = self.peer().ok_or_else(|| MessagingError::recoverable("the other end is closed"))?;
         let bytes = pipe.bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
         match pipe.fault {
-            Fault::Cut(after) if bytes >= after => {
+            RequestError::Cut(after) if bytes >= after => {
                 let lost = MessagingError::recoverable("cut");
                 pipe.ends
                     .iter()
@@ -70,7 +70,7 @@ impl MessageEndpointConnection for End {
                     .for_each(|end| end.close(Some(lost.clone())));
                 return Err(lost);
             }
-            Fault::Silence(after) if bytes >= after => return Ok(()),
+            RequestError::Silence(after) if bytes >= after => return Ok(()),
             _ => {}
         }
         if pipe.protocol == ProtocolType::MessageStream {
@@ -89,7 +89,7 @@ impl MessageEndpointConnection for End {
     async fn close(&self, _: Option<MessagingError>) -> Result<(), MessagingError> {
         self.pipe.ends[self.side].send_replace(None);
         if let Some(peer) = self.peer()
-            && !matches!(self.pipe.fault, Fault::Silence(_))
+            && !matches!(self.pipe.fault, RequestError::Silence(_))
         {
             peer.close(None);
         }
@@ -100,11 +100,11 @@ impl MessageEndpointConnection for End {
 /// Connects straight to a listener; the n-th connection has the n-th fault, later ones have none.
 pub struct ToListener {
     pub listener: Arc<MessageEndpointListener>,
-    faults: Mutex<Vec<Fault>>,
+    faults: Mutex<Vec<RequestError>>,
 }
 
 impl ToListener {
-    pub fn new(listener: &Arc<MessageEndpointListener>, faults: &[Fault]) -> Arc<ToListener> {
+    pub fn new(listener: &Arc<MessageEndpointListener>, faults: &[RequestError]) -> Arc<ToListener> {
         let faults = Mutex::new(faults.iter().rev().copied().collect());
         Arc::new(ToListener { listener: Arc::clone(listener), faults })
     }
@@ -112,7 +112,7 @@ impl ToListener {
 
 impl MessageEndpointDelegate for ToListener {
     fn create_connection(&self, endpoint: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
-        let fault = lock(&self.faults).pop().unwrap_or(Fault::None);
+        let fault = lock(&self.faults).pop().unwrap_or(RequestError::None);
         let [active, passive] = pipe(endpoint.protocol_type(), fault);
         self.listener.accept(passive).expect("room for another");
         active

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::pair::{LIMIT, Pair, arrives, contents, fill, put};
-use super::pipe::{Fault, ToListener};
+use super::pipe::{RequestError, ToListener};
 use super::scripted::EmptyStore;
 use crate::database::{DatabaseConfig, Durability};
 use crate::endpoint::{MessageEndpoint, ProtocolType};
@@ -23,7 +23,7 @@ use ReplicatorActivity::{Busy, Idle, Offline, Stopped};
 
 #[tokio::test(start_paused = true)]
 async fn one_shot_exchanges_everything_and_the_next_has_nothing_to_do() {
-    // With and without the extension between peers of our own kind.
+    // With and without the extension between gattway peers.
     for (protocol, extension) in
         [(ByteStream, true), (MessageStream, true), (ByteStream, false), (MessageStream, false)]
     {
@@ -133,7 +133,12 @@ async fn cuts_are_recovered_without_sending_again_what_was_confirmed() {
         let pair = Pair::new(protocol, |_| {});
         fill(&pair.field, "field", 3000, 200);
         fill(&pair.hub, "hub", 500, 200);
-        let faults = [Fault::Cut(0), Fault::Cut(200), Fault::Cut(100_000), Fault::Cut(150_000)];
+        let faults = [
+            RequestError::Cut(0),
+            RequestError::Cut(200),
+            RequestError::Cut(100_000),
+            RequestError::Cut(150_000),
+        ];
         let replicator = pair.replicator(&faults, |_| {});
         replicator.start();
         let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
@@ -147,7 +152,8 @@ async fn a_peer_that_falls_silent_in_the_middle_is_given_up_by_both() {
     for protocol in [ByteStream, MessageStream] {
         let pair = Pair::new(protocol, |config| config.limits.idle = Some(Duration::from_secs(600)));
         fill(&pair.field, "field", 2000, 200);
-        let replicator = pair.replicator(&[Fault::Silence(50_000)], |config| config.max_attempts = Some(1));
+        let replicator =
+            pair.replicator(&[RequestError::Silence(50_000)], |config| config.max_attempts = Some(1));
         replicator.start();
         let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
         let error = status.error.expect("an error");
@@ -267,7 +273,7 @@ async fn random_cuts_and_edits_converge() {
     let mut random = fastrand::Rng::with_seed(seed);
     for (protocol, extension) in [(ByteStream, true), (MessageStream, true), (ByteStream, false)] {
         let pair = Pair::new(protocol, |config| config.extension = extension);
-        let faults: Vec<Fault> = (0..40).map(|_| Fault::Cut(random.u64(0..60_000))).collect();
+        let faults: Vec<RequestError> = (0..40).map(|_| RequestError::Cut(random.u64(0..60_000))).collect();
         let replicator = pair.replicator(&faults, |config| {
             config.continuous = true;
             config.max_attempt_wait = Duration::from_secs(2);

@@ -54,7 +54,7 @@ impl Device {
         self.dir.path()
     }
 
-    /// As it is on the medium.
+    /// As it is on stable storage.
     fn group(&self) -> Group {
         Group::load(self.path()).expect("load").expect("a group")
     }
@@ -363,7 +363,7 @@ async fn a_word_without_proof_is_not_taken_for_having_the_secret() {
     assert!(hub.trust.take_news().iter().all(|news| !matches!(news, GroupNews::PeerHas { .. })));
 }
 
-/// Power is lost between the medium and the word about it, at any moment: both sides go on as if it had been said, or as if
+/// Power is lost between stable storage and the word about it, at any moment: both sides go on as if it had been said, or as if
 /// nothing had been.
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_storing_and_saying_so_loses_nothing() {
@@ -374,7 +374,7 @@ async fn a_crash_between_storing_and_saying_so_loses_nothing() {
         hub.knows(&[&device]);
         hub.rotate(9);
         let process = Process::new(stop_us);
-        // From the call to the medium, and from there until the caller learns of it.
+        // From the call to stable storage, and from there until the caller learns of it.
         process.set_work_time(Duration::from_millis(10)..Duration::from_millis(10));
         let acceptor = SecureAcceptor::new(hub.config.clone());
         let (near, far) = carriers();
@@ -388,7 +388,7 @@ async fn a_crash_between_storing_and_saying_so_loses_nothing() {
         tokio::time::sleep(Duration::from_micros(stop_us)).await;
         process.kill();
         stored += usize::from(device.epoch() == Some(1));
-        // It starts again with what is on the medium.
+        // It starts again with what is on stable storage.
         let again = Device { trust: Arc::new(Trust::open(device.path()).expect("open")), ..device };
         let config = SecureConnectionConfig::new(again.config.identity.clone(), again.trust.clone());
         let again = Device { config, ..again };

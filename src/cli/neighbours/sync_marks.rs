@@ -21,7 +21,7 @@ use crate::transport::bluez::scan::Neighbour;
 
 /// Which way documents go in the syncs that are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ways {
+pub(crate) struct Directions {
     pub(crate) push: bool,
     pub(crate) pull: bool,
 }
@@ -36,11 +36,11 @@ struct Record {
 }
 
 /// Judges neighbours for the syncs of some collections.
-pub(crate) struct News {
+pub(crate) struct SyncMarks {
     db: Database,
     collections: Vec<String>,
     codec: Arc<dyn AdvertCodec>,
-    ways: Ways,
+    directions: Directions,
 }
 
 /// Both counters before a sync; to be noted when it has succeeded.
@@ -50,16 +50,16 @@ pub(crate) struct Before {
     own: u32,
 }
 
-impl News {
+impl SyncMarks {
     pub(crate) fn new(
         db: &Database,
         collections: &[String],
         codec: Arc<dyn AdvertCodec>,
-        ways: Ways,
-    ) -> News {
+        directions: Directions,
+    ) -> SyncMarks {
         let mut collections = collections.to_vec();
         collections.sort_unstable();
-        News { db: db.clone(), collections, codec, ways }
+        SyncMarks { db: db.clone(), collections, codec, directions }
     }
 
     /// What a neighbour says; the inner `None`: it may be ours and cannot be read, the outer: it is not for us.
@@ -81,8 +81,8 @@ impl News {
     pub(crate) fn has_something(&self, sighting: Sighting) -> bool {
         let record = self.record(sighting.device);
         let own = self.own();
-        (self.ways.push && record.pushed != Some(own))
-            || (self.ways.pull && record.pulled != Some(sighting.change))
+        (self.directions.push && record.pushed != Some(own))
+            || (self.directions.pull && record.pulled != Some(sighting.change))
     }
 
     /// A sync that began at `before` has moved all that there was to move. Nothing is lost if this is: it costs a sync.
@@ -90,8 +90,8 @@ impl News {
         let device = before.sighting.device;
         let old = self.record(device);
         let record = Record {
-            pushed: if self.ways.push { Some(before.own) } else { old.pushed },
-            pulled: if self.ways.pull { Some(before.sighting.change) } else { old.pulled },
+            pushed: if self.directions.push { Some(before.own) } else { old.pushed },
+            pulled: if self.directions.pull { Some(before.sighting.change) } else { old.pulled },
         };
         if record == old {
             return;
@@ -134,12 +134,12 @@ mod tests {
     use crate::database::DatabaseConfig;
     use crate::transport::bluez::profile::PlainAdvert;
 
-    const BOTH: Ways = Ways { push: true, pull: true };
+    const BOTH: Directions = Directions { push: true, pull: true };
     const PEER: Sighting = Sighting { device: 7, change: 40 };
 
-    fn news(db: &Database, collections: &[&str], ways: Ways) -> News {
+    fn sync_marks(db: &Database, collections: &[&str], directions: Directions) -> SyncMarks {
         let collections: Vec<String> = collections.iter().map(|name| (*name).to_owned()).collect();
-        News::new(db, &collections, Arc::new(PlainAdvert { group: 0, device: 1 }), ways)
+        SyncMarks::new(db, &collections, Arc::new(PlainAdvert { group: 0, device: 1 }), directions)
     }
 
     #[test]
@@ -149,23 +149,23 @@ mod tests {
         {
             let db = Database::open(&path, DatabaseConfig::default())?;
             let collection = db.default_collection()?;
-            let news = news(&db, &["_default"], BOTH);
-            assert!(news.has_something(PEER), "never synced");
-            let before = news.before(PEER);
+            let sync_marks = sync_marks(&db, &["_default"], BOTH);
+            assert!(sync_marks.has_something(PEER), "never synced");
+            let before = sync_marks.before(PEER);
             // It pulls something in: what came from there need not go back, but that is not for us to guess.
             collection.put("a", &serde_json::json!({"from": "the peer"}))?;
-            news.note(before);
-            assert!(news.has_something(PEER));
-            news.note(news.before(PEER));
-            assert!(!news.has_something(PEER));
-            assert!(news.has_something(Sighting { change: 41, ..PEER }));
-            assert!(news.has_something(Sighting { device: 8, ..PEER }), "another one");
+            sync_marks.note(before);
+            assert!(sync_marks.has_something(PEER));
+            sync_marks.note(sync_marks.before(PEER));
+            assert!(!sync_marks.has_something(PEER));
+            assert!(sync_marks.has_something(Sighting { change: 41, ..PEER }));
+            assert!(sync_marks.has_something(Sighting { device: 8, ..PEER }), "another one");
             collection.put("b", &serde_json::json!({"from": "here"}))?;
-            assert!(news.has_something(PEER));
-            news.note(news.before(PEER));
+            assert!(sync_marks.has_something(PEER));
+            sync_marks.note(sync_marks.before(PEER));
         }
         let db = Database::open(&path, DatabaseConfig::default())?;
-        assert!(!news(&db, &["_default"], BOTH).has_something(PEER), "it survives the process");
+        assert!(!sync_marks(&db, &["_default"], BOTH).has_something(PEER), "it survives the process");
         Ok(())
     }
 
@@ -174,14 +174,17 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let db = Database::open(directory.path().join("db"), DatabaseConfig::default())?;
         db.create_collection("plant.readings")?;
-        let push = news(&db, &["_default"], Ways { push: true, pull: false });
+        let push = sync_marks(&db, &["_default"], Directions { push: true, pull: false });
         push.note(push.before(PEER));
         assert!(!push.has_something(Sighting { change: 99, ..PEER }), "what the peer has does not matter");
-        assert!(news(&db, &["_default"], BOTH).has_something(PEER), "nothing was pulled");
-        assert!(news(&db, &["_default", "plant.readings"], BOTH).has_something(PEER));
-        let pull = news(&db, &["_default"], Ways { push: false, pull: true });
+        assert!(sync_marks(&db, &["_default"], BOTH).has_something(PEER), "nothing was pulled");
+        assert!(sync_marks(&db, &["_default", "plant.readings"], BOTH).has_something(PEER));
+        let pull = sync_marks(&db, &["_default"], Directions { push: false, pull: true });
         pull.note(pull.before(PEER));
-        assert!(!news(&db, &["_default"], BOTH).has_something(PEER), "both were done, one after the other");
+        assert!(
+            !sync_marks(&db, &["_default"], BOTH).has_something(PEER),
+            "both were done, one after the other"
+        );
         Ok(())
     }
 }

@@ -101,43 +101,43 @@ impl InFlight {
 }
 
 /// How a request of the peer ends at once.
-pub(super) enum Fault {
+pub(super) enum RequestError {
     /// It is answered with an error; the session goes on.
     Reply(ErrorReply),
     /// The session is over.
     Fatal(SessionError),
 }
 
-impl From<ErrorReply> for Fault {
-    fn from(error: ErrorReply) -> Fault {
-        Fault::Reply(error)
+impl From<ErrorReply> for RequestError {
+    fn from(error: ErrorReply) -> RequestError {
+        RequestError::Reply(error)
     }
 }
 
-impl From<SessionError> for Fault {
-    fn from(error: SessionError) -> Fault {
-        Fault::Fatal(error)
+impl From<SessionError> for RequestError {
+    fn from(error: SessionError) -> RequestError {
+        RequestError::Fatal(error)
     }
 }
 
-impl From<ReplicaStoreError> for Fault {
-    fn from(error: ReplicaStoreError) -> Fault {
-        Fault::Fatal(error.into())
+impl From<ReplicaStoreError> for RequestError {
+    fn from(error: ReplicaStoreError) -> RequestError {
+        RequestError::Fatal(error.into())
     }
 }
 
 /// How a request of the peer is answered.
-pub(super) enum Answer {
+pub(super) enum Response {
     /// With this.
     Now(OutgoingMessage),
     /// Later, or never.
     Later,
 }
 
-impl Answer {
+impl Response {
     /// An empty reply.
-    pub fn empty() -> Answer {
-        Answer::Now(OutgoingMessage::default())
+    pub fn empty() -> Response {
+        Response::Now(OutgoingMessage::default())
     }
 }
 
@@ -153,7 +153,7 @@ pub(super) enum Phase {
 }
 
 /// The state of a session that its role does not change.
-pub(super) struct Core {
+pub(super) struct SessionContext {
     pub blip: Connection,
     pub now: Instant,
     pub limits: SessionLimits,
@@ -196,9 +196,14 @@ pub(super) struct Core {
     requests_moved: Instant,
 }
 
-impl Core {
-    pub fn new(blip: BlipConfig, extension: bool, report_documents: bool, reply_timeout: Duration) -> Core {
-        Core {
+impl SessionContext {
+    pub fn new(
+        blip: BlipConfig,
+        extension: bool,
+        report_documents: bool,
+        reply_timeout: Duration,
+    ) -> SessionContext {
+        SessionContext {
             body_size_max: blip.message_size_max.saturating_sub(DOCUMENT_OVERHEAD_MAX),
             blip: Connection::new(blip),
             now: Instant::ZERO,
@@ -447,7 +452,7 @@ impl Core {
         }
     }
 
-    /// The newest revision of a document, if it is on the medium: only such a one may be called known to the peer. One
+    /// The newest revision of a document, if it is on stable storage: only such a one may be called known to the peer. One
     /// that another writer is just saving counts as not there; the commit of the peer's revision then waits for it.
     pub fn durable_revision(
         &self,

@@ -8,11 +8,11 @@ use super::super::limits::InFlight;
 use super::super::messages::write_norev;
 use super::super::unsynced::failure::Failure;
 use super::super::unsynced::{Lack, UnsyncedCollection};
-use super::Core;
+use super::SessionContext;
 use crate::blip::ErrorReply;
 use crate::replica::store::{Change, ReplicaStore, ReplicaStoreError};
 
-impl Core {
+impl SessionContext {
     /// Gives the progress as an event if it changed.
     pub(super) fn tell_progress(&mut self) {
         let total = self.progress.total.saturating_add(self.unread);
@@ -127,7 +127,7 @@ impl Core {
         self.events.push_back(SessionEvent::DocumentReplicated(document));
     }
 
-    /// Documents that no peer can be sent go on the list. A peer of our kind hears of them; Couchbase Lite takes no word of
+    /// Documents that no peer can be sent go on the list. A gattway peer hears of them; Couchbase Lite takes no word of
     /// what it has not asked for.
     pub fn report_unsendable(
         &mut self,

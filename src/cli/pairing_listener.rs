@@ -11,32 +11,32 @@ use crate::transport::secure::{Carrier, SecureAcceptor};
 use crate::transport::stream::StreamListener;
 
 /// Where the other device arrives.
-pub(super) struct Newcomers {
-    kind: NewcomersKind,
+pub(super) struct PairingListener {
+    kind: PairingListenerKind,
     /// For TCP with the real port.
     pub(super) address: String,
 }
 
-enum NewcomersKind {
+enum PairingListenerKind {
     Stream(StreamListener),
     #[cfg(feature = "bluetooth")]
     Bluetooth(crate::transport::bluez::listener::BluetoothListener),
 }
 
-impl Newcomers {
+impl PairingListener {
     /// Listens; over Bluetooth under `name`.
-    pub(super) async fn bind(address: &PlaceAddress, name: &str) -> Result<Newcomers, CliError> {
+    pub(super) async fn bind(address: &PlaceAddress, name: &str) -> Result<PairingListener, CliError> {
         match address {
             PlaceAddress::Stream(address) => {
                 let listener = super::listening::bind(address).await?;
                 let address = listener.local_address().to_string();
-                Ok(Newcomers { kind: NewcomersKind::Stream(listener), address })
+                Ok(PairingListener { kind: PairingListenerKind::Stream(listener), address })
             }
             #[cfg(feature = "bluetooth")]
             PlaceAddress::Ble(adapter) => {
                 let listener = super::ble::listen_to_pair(adapter, name).await?;
                 let address = format!("ble:{}", listener.adapter());
-                Ok(Newcomers { kind: NewcomersKind::Bluetooth(listener), address })
+                Ok(PairingListener { kind: PairingListenerKind::Bluetooth(listener), address })
             }
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => {
@@ -49,7 +49,7 @@ impl Newcomers {
     /// Gives the next newcomer to the acceptor.
     pub(super) async fn take(&self, acceptor: &SecureAcceptor) -> Result<(), CliError> {
         match &self.kind {
-            NewcomersKind::Stream(listener) => {
+            PairingListenerKind::Stream(listener) => {
                 let accepted = listener.accept().await.map_err(|error| {
                     CliError::new(Exit::Peer, format!("cannot accept on {}: {error}", self.address))
                 })?;
@@ -59,7 +59,7 @@ impl Newcomers {
                 acceptor.incoming(Carrier::Stream(Arc::new(connection)), label);
             }
             #[cfg(feature = "bluetooth")]
-            NewcomersKind::Bluetooth(listener) => {
+            PairingListenerKind::Bluetooth(listener) => {
                 let ended = || CliError::new(Exit::Peer, "Bluetooth has ended");
                 let connection = listener.accept().await.ok_or_else(ended)?;
                 acceptor.incoming(Carrier::Link(connection), "Bluetooth central");
