@@ -627,10 +627,10 @@ fn a_role_limits_what_a_peer_may_do_collection_by_collection() {
 #[test]
 fn a_denied_peer_reads_no_document_no_collection_and_no_count() {
     use gattway::endpoint::{Message, MessageEndpointConnection, ReplicatorConnection};
-    use gattway::secure::trust::Trust;
     use gattway::secure::{Identity, PeerPolicy};
     use gattway::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
     use gattway::transport::stream::StreamConnection;
+    use gattway::trust::Trust;
 
     let (_a, a) = database();
     let (_b, b) = database();

@@ -21,10 +21,11 @@ pub mod cli {
 pub mod secure {
     use std::path::PathBuf;
 
-    use crate::secure::files::PrivateFile;
-    use crate::secure::group::{self, Group};
-    use crate::secure::list::{self, TrustList};
-    use crate::secure::{Identity, identity};
+    use crate::secure::Identity;
+    use crate::trust::files::PrivateFile;
+    use crate::trust::group::{self, Group};
+    use crate::trust::identity;
+    use crate::trust::list::{self, TrustList};
 
     /// The trust list of a content, and the content that is written for it.
     pub fn trust_list(content: &[u8]) -> Option<(TrustList, Vec<u8>)> {

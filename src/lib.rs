@@ -11,7 +11,8 @@
 //! | [`database`] | documents, revisions, change feed, on a compact sled store |
 //! | [`replicator`] | push, pull, checkpoints, conflicts; the `Replicator` handle |
 //! | [`endpoint`] | the message-endpoint model: who gives which bytes to whom |
-//! | [`secure`] | identities, trust, the encrypted session |
+//! | [`secure`] | identities, group secrets, pairing, the encrypted session |
+//! | [`trust`] | who is known and who may come in: the files that say so |
 //! | [`transport`] | what carries packets or bytes: a modelled radio, TCP, Unix sockets, stdio |
 //! | [`cli`] | the `gattway` command |
 
@@ -24,6 +25,8 @@ pub mod blip;
 pub mod cli;
 #[cfg(feature = "std")]
 pub mod database;
+#[cfg(feature = "std")]
+mod durable;
 #[cfg(feature = "std")]
 pub mod endpoint;
 #[cfg(feature = "fuzzing")]
@@ -45,3 +48,5 @@ mod task;
 pub mod time;
 #[cfg(feature = "std")]
 pub mod transport;
+#[cfg(feature = "std")]
+pub mod trust;

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::{CliError, Exit};
-use crate::secure::files::PrivateFileError;
-use crate::secure::pairing::{ATTEMPTS_MAX, Guesses, PairingError, PairingStep};
+use crate::secure::pairing::{ATTEMPTS_MAX, PairingError, PairingStep};
+use crate::trust::Guesses;
+use crate::trust::files::PrivateFileError;
 
 /// Devices that are in a pairing at one time; for one more the oldest gives way that has tried no code.
 pub(super) const TALKS_MAX: usize = 32;

@@ -10,10 +10,10 @@ use super::group::summary;
 use super::output::{Output, counted};
 use super::{CliError, Exit, peers, runtime, store};
 use crate::database::{Database, DatabaseConfig, DatabaseError};
-use crate::secure::group::Group;
-use crate::secure::list::TrustList;
-use crate::secure::presence;
 use crate::transport::bluez::doctor::{Finding, Level, examine};
+use crate::trust::group::Group;
+use crate::trust::list::TrustList;
+use crate::trust::presence;
 
 /// Check this machine's Bluetooth: kernel, BlueZ, permissions, switches, adapters.
 ///

@@ -15,8 +15,9 @@ use super::output::{Output, note, stdout_is_terminal};
 use super::{CliError, Exit, secret, security, store};
 use crate::database::Database;
 use crate::secure::epoch::{AuthorityKey, EpochError};
-use crate::secure::files::PrivateFileError;
-use crate::secure::group::{Group, GroupError, GroupSecret};
+use crate::secure::group::GroupSecret;
+use crate::trust::files::PrivateFileError;
+use crate::trust::group::{Group, GroupError};
 
 mod rotate;
 

@@ -7,7 +7,7 @@ use super::args::GlobalArgs;
 use super::group::summary;
 use super::output::{Output, note};
 use super::{CliError, security, store};
-use crate::secure::group::Group;
+use crate::trust::group::Group;
 
 /// Print by which ID peers know this database.
 ///

@@ -23,15 +23,15 @@ use super::peers::{self, RoleArgs};
 use super::runtime::{self, Signals};
 use super::{CliError, Exit, secret, security, store};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use crate::secure::files::PrivateFileError;
-use crate::secure::list::{Origin, TrustError, TrustList, check_name};
-use crate::secure::pairing::{DeviceInfo, Guesses, Pairing, PairingCode, PairingError, PairingStep};
-use crate::secure::trust::device_advert_key;
+use crate::secure::pairing::{DeviceInfo, Pairing, PairingCode, PairingError, PairingStep};
 use crate::secure::{Established, Identity, PeerId, SecureError};
 use crate::transport::secure::{
     Accepted, Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
 };
 use crate::transport::stream::{Address, StreamConnection};
+use crate::trust::Guesses;
+use crate::trust::files::PrivateFileError;
+use crate::trust::list::{Origin, TrustError, TrustList, check_name};
 
 /// Time for all of it: a person walks from one device to the other and types six digits.
 const PAIRING_TIMEOUT: Duration = Duration::from_secs(120);
@@ -124,7 +124,7 @@ pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> 
     // Not before the code was read: without one there is no use for a new database.
     let directory = store::private_directory(global.db_path()?)?;
     let identity = Arc::new(security::identity(&directory)?);
-    let device_info = DeviceInfo { name, advert_key: device_advert_key(&identity) };
+    let device_info = DeviceInfo { name, advert_key: identity.advert_key() };
     let events = Events::new(args.json);
     let side = Side { args, events: events.clone(), directory, identity, device_info };
     let paired = side.pair(code);

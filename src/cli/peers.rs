@@ -14,9 +14,9 @@ use super::visible::visible;
 use super::{CliError, Exit, store};
 use crate::database::canonical_collection_name;
 use crate::secure::epoch::SignedEpoch;
-use crate::secure::group::Group;
-use crate::secure::list::{Origin, PEER_COLLECTIONS_MAX, TrustError, TrustList, TrustedPeer};
 use crate::secure::{Access, PeerId, Permissions};
+use crate::trust::group::Group;
+use crate::trust::list::{Origin, PEER_COLLECTIONS_MAX, TrustError, TrustList, TrustedPeer};
 
 /// What stands for all peers that nothing else is said about.
 const EVERYBODY: &str = "default";

@@ -14,13 +14,12 @@ use super::events::{Event, Events};
 use super::{CliError, Exit};
 use crate::endpoint::MessageEndpointConnection;
 use crate::secure::epoch::EpochError;
-use crate::secure::trust::{GroupNews, Trust, TrustOpenError};
 use crate::secure::{
-    Access, Authentication, Established, Grant, Identity, IdentityError, Keyring, PeerId, PeerPolicy, Psk,
-    Refusal,
+    Access, Authentication, Established, Grant, Identity, Keyring, PeerId, PeerPolicy, Psk, Refusal,
 };
 use crate::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
 use crate::transport::session::LinkConnection;
+use crate::trust::{GroupNews, IdentityError, Trust, TrustOpenError};
 
 /// What to do when nobody could come in.
 const HOW_TO_MEET: &str = "put both into a group (`gattway group create` here, `gattway group join` there), or pair the two \

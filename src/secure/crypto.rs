@@ -9,7 +9,7 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use zeroize::Zeroize;
 
 /// Bytes of keys, seeds and tags.
-pub(super) const KEY_BYTES: usize = 32;
+pub(crate) const KEY_BYTES: usize = 32;
 
 #[cfg(test)]
 thread_local! {

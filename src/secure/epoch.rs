@@ -5,7 +5,7 @@
 //! once he is told the salt, and nobody else can find another authority for it. A [`SignedEpoch`] is what the authority
 //! says of one epoch. It contains the salt, so it is as secret as the group's secret, and travels in encrypted sessions alone.
 //!
-//! Pure data: the file is kept by [`super::group`], who gets one is decided by [`super::trust`].
+//! Pure data: the file is kept by [`crate::trust::group`], who gets one is decided by [`crate::trust::Trust`].
 //! Source: `firmware-notes/trust.md`.
 
 use std::fmt;
@@ -16,8 +16,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::derive::derive;
 use super::group::{GROUP_SECRET_BYTES, GroupSecret};
-use super::list::PEERS_MAX;
-use super::{PeerId, Psk};
+use super::{PEERS_MAX, PeerId, Psk};
 
 /// Earlier secrets by which a device that was away is still recognised.
 pub const FORMER_MAX: usize = 4;
@@ -135,7 +134,7 @@ impl AuthorityKey {
         AuthorityId(SigningKey::from_bytes(&self.0).verifying_key().to_bytes())
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8; AUTHORITY_BYTES] {
+    pub(crate) fn as_bytes(&self) -> &[u8; AUTHORITY_BYTES] {
         &self.0
     }
 
@@ -153,7 +152,7 @@ impl fmt::Debug for AuthorityKey {
 
 /// What a secret is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
-pub(super) enum Material {
+pub(crate) enum Material {
     /// Bound to the authority and the epoch.
     Salt([u8; SALT_BYTES]),
     /// The secret itself: of a group that was made before there were epochs.
@@ -170,7 +169,7 @@ impl Material {
 }
 
 /// The secret of an epoch: the first half of what is derived, so that it shows whose it is to who is told the salt.
-pub(super) fn bound_secret(salt: &[u8; SALT_BYTES], authority: &AuthorityId, epoch: u32) -> GroupSecret {
+pub(crate) fn bound_secret(salt: &[u8; SALT_BYTES], authority: &AuthorityId, epoch: u32) -> GroupSecret {
     let full = Zeroizing::new(derive(salt, "gattway group secret", &[&authority.0, &epoch.to_le_bytes()]));
     let mut secret = Zeroizing::new([0; GROUP_SECRET_BYTES]);
     secret.copy_from_slice(&full[..GROUP_SECRET_BYTES]);
@@ -179,9 +178,9 @@ pub(super) fn bound_secret(salt: &[u8; SALT_BYTES], authority: &AuthorityId, epo
 
 /// An epoch before the present one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
-pub(super) struct Former {
-    pub(super) epoch: u32,
-    pub(super) material: Material,
+pub(crate) struct Former {
+    pub(crate) epoch: u32,
+    pub(crate) material: Material,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -220,7 +219,7 @@ pub struct Roster {
 
 impl SignedEpoch {
     /// Makes and signs one.
-    pub(super) fn make(
+    pub(crate) fn make(
         key: &AuthorityKey,
         epoch: u32,
         salt: [u8; SALT_BYTES],
@@ -319,24 +318,24 @@ impl SignedEpoch {
 
     /// Its place in the order of all epochs of a group. If an authority has made two of the same number (its device was set
     /// back to a backup), all devices agree which of the two is the later one.
-    pub(super) fn rank(&self) -> (u32, [u8; 32]) {
+    pub(crate) fn rank(&self) -> (u32, [u8; 32]) {
         let end = self.bytes.len().saturating_sub(SIGNATURE_BYTES);
         (self.body.epoch, derive(&[0; 32], "gattway group epoch rank", &[&self.bytes[..end]]))
     }
 
     /// The epochs before the next one: this one and those before it.
-    pub(super) fn former_of_next(&self) -> Vec<Former> {
+    pub(crate) fn former_of_next(&self) -> Vec<Former> {
         let this = Former { epoch: self.body.epoch, material: Material::Salt(self.body.salt) };
         std::iter::once(this).chain(self.body.former.iter().cloned()).take(FORMER_MAX).collect()
     }
 
     /// Whether `secret` is that of this epoch or of one before it.
-    pub(super) fn follows(&self, secret: &GroupSecret) -> bool {
+    pub(crate) fn follows(&self, secret: &GroupSecret) -> bool {
         self.secret() == *secret || self.former().any(|(_, former)| former == *secret)
     }
 
     /// Whether `secret` is that of this epoch or of one before it and shows by itself that this authority made it.
-    pub(super) fn proves_authority_over(&self, secret: &GroupSecret) -> bool {
+    pub(crate) fn proves_authority_over(&self, secret: &GroupSecret) -> bool {
         let bound = self.body.former.iter().filter(|former| matches!(former.material, Material::Salt(_)));
         let mut secrets = bound.map(|former| former.material.secret(&self.body.authority, former.epoch));
         self.secret() == *secret || secrets.any(|former| former == *secret)

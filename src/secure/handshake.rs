@@ -23,8 +23,8 @@ use zeroize::Zeroizing;
 
 use super::crypto::{KEY_BYTES, Resolver, Seeded, mac};
 use super::error::{RefuseReason, SecureError};
-use super::list::check_name;
 use super::offer::{Fresh, Keyring, Offers, filled, question, write_offers};
+use super::peer::is_peer_name;
 use super::{Authentication, Identity, PEER_ID_BYTES, PeerId, Psk};
 
 /// The version of this protocol. Version 1 is not spoken any more: its first message held for whoever repeated it.
@@ -212,7 +212,7 @@ const NAME_STEP_BYTES: usize = 16;
 /// Says what this side calls itself, behind its share; to nobody who has shown no key. Who has shown a former key of the
 /// group gets as many zeros, so that the length does not tell which it was.
 fn write_name(name: Option<&str>, via: Authentication, payload: &mut Vec<u8>) {
-    let known = name.filter(|name| via != Authentication::Open && check_name(name).is_ok());
+    let known = name.filter(|name| via != Authentication::Open && is_peer_name(name));
     if let Some(name) = known {
         let length = (1 + name.len()).next_multiple_of(NAME_STEP_BYTES);
         let end = payload.len() + length;
@@ -229,7 +229,7 @@ fn write_name(name: Option<&str>, via: Authentication, payload: &mut Vec<u8>) {
 fn read_name(bytes: &[u8]) -> Option<String> {
     let (length, rest) = bytes.split_first()?;
     let name = std::str::from_utf8(rest.get(..usize::from(*length))?).ok()?;
-    check_name(name).is_ok().then(|| name.to_owned())
+    is_peer_name(name).then(|| name.to_owned())
 }
 
 /// The active side, from OFFER to PROVE.

@@ -1,17 +1,14 @@
-//! Who is it, and nobody else reads along: identities, groups, trust, and the encrypted session under a replication.
+//! Who is it, and nobody else reads along: identities, group secrets, pairing, and the encrypted session under a replication.
 //!
 //! | module | responsible for |
 //! |---|---|
 //! | [`group`] | the secret that the devices of one owner share, as text and as keys |
 //! | [`epoch`] | how that secret is changed on all of them, and by whom |
 //! | `handover` | what is said in a session when one side has an earlier secret |
-//! | [`list`], [`trust`] | the trust list, and the answers that it and the group give to sessions |
 //! | [`pairing`] | two devices come to trust each other by a short code |
 //! | [`advert`] | what an advert tells, sealed |
-//! | [`files`] | files that are the owner's alone |
-//! | [`presence`] | which of these files a database has had, so that a loss is noticed |
 //! | `peer` | [`PeerId`]: the public key by which a device is known |
-//! | `identity` | [`Identity`]: the key pair of a database, and its file |
+//! | `identity` | [`Identity`]: the key pair of a database |
 //! | `policy` | [`PeerPolicy`]: the question to whoever keeps the trust list, and its answer, a [`Grant`] or a [`Refusal`] |
 //! | `offer` | which key do the two share, so that only who has it learns the answer |
 //! | `handshake` | Noise XX: who is the peer, and a fresh key |
@@ -19,39 +16,32 @@
 //! | `session` | [`SecureSession`]: one connection of either side |
 //! | `crypto` | the primitives under these |
 //!
-//! Sans-IO but for the files in the database's directory, and knows nothing of the other layers: it is given bytes, entropy and answers, and
-//! gives bytes and events. Moving the bytes is left to [`crate::transport::secure`]. What goes over the wire is described in
-//! `firmware-notes/secure.md`.
+//! Sans-IO, and knows nothing of the other layers: it is given bytes, entropy and answers, and gives bytes and events. Moving the
+//! bytes is left to [`crate::transport::secure`], keeping them and giving the answers to [`crate::trust`]. What goes over the wire is
+//! described in `firmware-notes/secure.md`.
 
 pub mod advert;
 mod crypto;
 mod derive;
 pub mod epoch;
 mod error;
-#[allow(clippy::disallowed_methods)] // waits for another process's lock
-pub mod files;
 pub mod group;
 pub(crate) mod handover;
 mod handshake;
-pub(crate) mod identity;
-#[allow(clippy::disallowed_methods)] // file and lock
-pub mod list;
+mod identity;
 mod offer;
 pub mod pairing;
 mod peer;
 mod policy;
-#[allow(clippy::disallowed_methods)] // looks at files
-pub mod presence;
 mod record;
 mod session;
-#[allow(clippy::disallowed_methods)] // looks at files, notes times
-pub mod trust;
 
+pub(crate) use crypto::KEY_BYTES;
 pub use error::{RefuseReason, SecureError};
 pub use handshake::{HANDSHAKE_BYTES_MAX, SECURE_VERSION};
-pub use identity::{IDENTITY_FILE, Identity, IdentityError};
+pub use identity::Identity;
 pub use offer::{FRESH_BYTES, Keyring, OFFERS_MAX, PAIRED_MAX, fresh_of_carrier};
-pub use peer::{PEER_ID_BYTES, PeerId, PeerIdError};
+pub use peer::{PEER_ID_BYTES, PEER_NAME_MAX, PEERS_MAX, PeerId, PeerIdError, is_peer_name};
 pub use policy::{
     Access, Authentication, Grant, GroupOnly, PSK_BYTES, PeerPolicy, Permissions, Psk, Refusal,
 };

@@ -22,10 +22,9 @@ use spake2::{Ed25519Group, Identity as Party, Password, Spake2};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::PeerId;
 use super::advert::AdvertKey;
 use super::derive::derive;
-use super::list::PEER_NAME_MAX;
+use super::{Identity, PEER_NAME_MAX, PeerId};
 
 /// Digits of a code: one guess in a million.
 pub const CODE_DIGITS: usize = 6;
@@ -75,6 +74,12 @@ impl PairingCode {
             count += 1;
         }
         if count == CODE_DIGITS { Ok(PairingCode(digits)) } else { Err(PairingCodeError) }
+    }
+
+    /// Bytes that stand for this code at the device of this identity. Six digits could be found by a hash of them alone.
+    pub(crate) fn tag<const BYTES: usize>(&self, identity: &Identity) -> [u8; BYTES] {
+        let full = derive(identity.private(), "gattway pairing guess", &[&self.0]);
+        std::array::from_fn(|n| full[n])
     }
 
     /// As it is shown: `482 915`.
@@ -401,10 +406,6 @@ impl fmt::Debug for Pairing {
         f.debug_struct("Pairing").field("is_active", &self.is_active).finish_non_exhaustive()
     }
 }
-
-mod guesses;
-
-pub use guesses::Guesses;
 
 #[cfg(test)]
 mod tests;

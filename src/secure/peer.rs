@@ -17,6 +17,16 @@ const GROUP_LETTERS: usize = 4;
 /// The alphabet of RFC 4648 base32, in small letters; no digit looks like one of them.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
+/// Peers that a device knows, at most.
+pub const PEERS_MAX: usize = 1000;
+/// Longest name of a peer in bytes.
+pub const PEER_NAME_MAX: usize = 64;
+
+/// Whether a peer may have this name: 1 to [`PEER_NAME_MAX`] bytes, no control characters, no blanks around it.
+pub fn is_peer_name(name: &str) -> bool {
+    (1..=PEER_NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control) && name.trim() == name
+}
+
 /// The identity of a device (of one database on it): its X25519 public key, which is its static Noise key.
 ///
 /// `Display` gives the short form for people (`7k3f-q2xa-mm5t-o4ye`); [`PeerId::to_text`] the full one, which

@@ -176,13 +176,13 @@ pub trait PeerPolicy: Send + Sync {
     /// It may not.
     fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal>;
 
-    /// What this side calls itself to peers that have a key it knows. At most [`PEER_NAME_MAX`](super::list::PEER_NAME_MAX)
+    /// What this side calls itself to peers that have a key it knows. At most [`PEER_NAME_MAX`](super::PEER_NAME_MAX)
     /// bytes.
     fn own_name(&self) -> Option<String> {
         None
     }
 
-    /// What a peer that has proven itself calls itself: any text that [may be a name](super::list::check_name).
+    /// What a peer that has proven itself calls itself: any text that [may be a name](super::is_peer_name).
     fn told_name(&self, _: &PeerId, _: &str) {}
 
     /// A session with this peer begins.

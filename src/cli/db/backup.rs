@@ -13,8 +13,8 @@ use crate::cli::output::{Output, bytes_text, counted, note};
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, Exit, control, store};
 use crate::database::{BackupInfo, Database, UnsendableDocument};
-use crate::secure::IDENTITY_FILE;
-use crate::secure::presence::{self, PRESENT_FILE};
+use crate::trust::IDENTITY_FILE;
+use crate::trust::presence::{self, PRESENT_FILE};
 
 /// Bytes asked for when a backup is copied from another process.
 const PIECE_BYTES: usize = 64 * 1024;

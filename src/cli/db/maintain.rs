@@ -8,8 +8,8 @@ use crate::cli::group::summary;
 use crate::cli::output::{Output, bytes_text, counted};
 use crate::cli::{CliError, Exit, store};
 use crate::database::{AHEAD_COUNTED_MAX, Database};
-use crate::secure::group::Group;
-use crate::secure::presence;
+use crate::trust::group::Group;
+use crate::trust::presence;
 
 /// Say what the database holds.
 #[derive(Debug, Args)]

@@ -11,8 +11,8 @@ use crate::cli::output::{Output, counted};
 use crate::cli::progress::Progress;
 use crate::cli::{CliError, Exit, security, store};
 use crate::database::Database;
-use crate::secure::IDENTITY_FILE;
-use crate::secure::presence::{self, SecurityFile};
+use crate::trust::IDENTITY_FILE;
+use crate::trust::presence::{self, SecurityFile};
 
 /// Go on under a new source ID: for one of two copies, or after the clock was wrong by years.
 ///

@@ -11,8 +11,8 @@ use super::super::{CliError, Exit, secret, security};
 use super::{failed, no_group, now_s, summary};
 use crate::secure::PeerId;
 use crate::secure::epoch::{AuthorityId, AuthorityKey};
-use crate::secure::group::Group;
-use crate::secure::list::TrustList;
+use crate::trust::group::Group;
+use crate::trust::list::TrustList;
 
 /// Give the group a new secret: a new epoch begins. Only on the device that the group was made on.
 ///

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert, Sighting};
 use crate::secure::Identity;
 use crate::secure::advert::SEALED;
-use crate::secure::trust::{AdvertResolver, Resolved, Trust};
+use crate::trust::{AdvertResolver, Resolved, Trust};
 
 /// Bit of a change, of 24, that differs where an advert is made for members with a former secret of the group.
 const FORMER_CHANGE: u32 = 1 << 23;
@@ -105,8 +105,9 @@ impl AdvertCodec for SealedAdvert {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secure::group::{Group, GroupSecret};
-    use crate::secure::list::{Origin, TrustList};
+    use crate::secure::group::GroupSecret;
+    use crate::trust::group::Group;
+    use crate::trust::list::{Origin, TrustList};
 
     #[test]
     fn members_read_each_other_and_strangers_nothing() {

@@ -3,7 +3,7 @@
 
 use gattway::fuzzing::secure::{group, identity, packed, trust_list, unpacked};
 use gattway::secure::PeerId;
-use gattway::secure::list::{Origin, PEER_NAME_MAX, PEERS_MAX, TrustError, TrustList};
+use gattway::trust::list::{Origin, PEER_NAME_MAX, PEERS_MAX, TrustError, TrustList};
 
 use super::super::choices::Choices;
 use super::super::memory;

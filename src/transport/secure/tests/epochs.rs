@@ -9,12 +9,13 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::secure::SecureSession;
 use crate::secure::epoch::{AuthorityKey, EpochError, Roster, SignedEpoch};
-use crate::secure::group::{Group, GroupSecret};
+use crate::secure::group::GroupSecret;
 use crate::secure::handover;
-use crate::secure::list::{Origin, TrustList};
-use crate::secure::trust::{GroupNews, Trust};
 use crate::simulation::Process;
 use crate::transport::stream::StreamConnection;
+use crate::trust::group::Group;
+use crate::trust::list::{Origin, TrustList};
+use crate::trust::{GroupNews, Trust};
 
 /// A device with files of its own.
 pub(super) struct Device {

@@ -1,8 +1,8 @@
 //! The answers about peers: who comes in, with what, and what changes them.
 
-use super::super::Access;
-use super::super::group::GroupSecret;
 use super::*;
+use crate::secure::Access;
+use crate::secure::group::GroupSecret;
 
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);
@@ -100,14 +100,14 @@ fn adverts_of_the_group_and_of_paired_devices_are_resolved() {
     let other = Identity::from_private([7; 32]);
     change(dir.path(), |list| {
         list.enter(A, Origin::Group).expect("room");
-        list.enter(other.id(), Origin::Paired).expect("room").advert_key = Some(device_advert_key(&other));
+        list.enter(other.id(), Origin::Paired).expect("room").advert_key = Some(other.advert_key());
     });
     let resolver = Trust::open(dir.path()).expect("open").advert_resolver();
     let member = group.key().advert_key();
     assert_eq!(resolver.resolve(&member.seal(&A, 5, 1)).and_then(|r| r.peer), Some(A));
     let met_never = resolver.resolve(&member.seal(&B, 6, 1)).expect("a member");
     assert_eq!((met_never.peer, met_never.opened.change), (None, 6));
-    let alone = device_advert_key(&other).seal(&other.id(), 7, 2);
+    let alone = other.advert_key().seal(&other.id(), 7, 2);
     assert_eq!(resolver.resolve(&alone).and_then(|r| r.peer), Some(other.id()));
     assert_eq!(resolver.resolve(&AdvertKey::from_bytes([1; 32]).seal(&A, 5, 1)), None);
 }

@@ -10,16 +10,18 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::super::PeerId;
-use super::super::Psk;
-use super::super::epoch::{
+use super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
+use super::list::LOCK_FILE;
+use super::presence::{self, SecurityFile};
+use crate::secure::epoch::{
     AuthorityId, AuthorityKey, EpochError, Former, Material, Roster, SIGNED_EPOCH_BYTES_MAX, SignedEpoch,
     bound_secret,
 };
-use super::super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
-use super::super::list::LOCK_FILE;
-use super::super::presence::{self, SecurityFile};
-use super::{GROUP_NAME_MAX, GROUP_SECRET_BYTES, GroupError, GroupKey, GroupSecret, hex};
+use crate::secure::group::{GROUP_SECRET_BYTES, GroupKey, GroupSecret};
+use crate::secure::{PeerId, Psk};
+
+/// Longest name of a group in bytes.
+pub const GROUP_NAME_MAX: usize = 64;
 
 /// Where a group is kept in the database's directory.
 pub(crate) const FILE: PrivateFile = PrivateFile {
@@ -28,6 +30,21 @@ pub(crate) const FILE: PrivateFile = PrivateFile {
     version: 3,
     content_max: GROUP_NAME_MAX + 256 + SIGNED_EPOCH_BYTES_MAX,
 };
+
+/// Why a group could not be loaded, made or kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// Its file.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+    /// Its name.
+    #[error("a group's name has 1 to {GROUP_NAME_MAX} bytes and no control characters")]
+    Name,
+    /// Its epoch.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+}
 
 /// A group as a device keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +83,7 @@ impl Group {
     /// # Errors
     /// [`GroupError::Name`].
     pub fn new(name: Option<&str>, secret: GroupSecret) -> Result<Group, GroupError> {
-        let name = name.map_or_else(|| hex(&secret.key().fingerprint()), str::to_owned);
+        let name = name.map_or_else(|| secret.key().fingerprint_text(), str::to_owned);
         let is_good = (1..=GROUP_NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
         let group = Group { name, secret, named: None, key: None, signed: None, taken_s: 0 };
         if is_good { Ok(group) } else { Err(GroupError::Name) }
@@ -124,7 +141,7 @@ impl Group {
     /// # Errors
     /// [`GroupError`]; the group is as it was.
     pub fn store(&self, directory: &Path) -> Result<(), GroupError> {
-        let stored = Stored { name: self.name.clone(), secret: self.secret.0 };
+        let stored = Stored { name: self.name.clone(), secret: *self.secret.as_bytes() };
         let epochs = StoredEpochs {
             named: self.named,
             key: self.key.as_ref().map(|key| *key.as_bytes()),
@@ -186,7 +203,7 @@ impl Group {
 
     /// Its fingerprint as people compare it: eight hexadecimal digits.
     pub fn fingerprint(&self) -> String {
-        hex(&self.key().fingerprint())
+        self.key().fingerprint_text()
     }
 
     /// What its authority has said last; `None`: nothing that has reached this device.
@@ -232,7 +249,7 @@ impl Group {
         let key = self.key.as_ref().filter(|_| self.is_authority()).ok_or(EpochError::NoKey)?;
         let (number, former) = match &self.signed {
             Some(signed) => (signed.number(), signed.former_of_next()),
-            None => (0, vec![Former { epoch: 0, material: Material::Raw(self.secret.0) }]),
+            None => (0, vec![Former { epoch: 0, material: Material::Raw(*self.secret.as_bytes()) }]),
         };
         let number = number.checked_add(1).ok_or(EpochError::Malformed)?;
         let signed = SignedEpoch::make(key, number, salt, former, roster, now_s)?;

@@ -6,18 +6,18 @@
 //! The sum finds damage, nothing else: whoever can write the file can also write a right sum. Its mode keeps others out.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 use zeroize::Zeroizing;
 
-/// Mode of a new file: the owner reads and writes, nobody else does anything.
-const FILE_MODE: u32 = 0o600;
+use crate::durable::{self, OWNER_ONLY, no_follow, sync_file, sync_parent};
+
 /// Bits of a mode that let others in.
-const OTHERS: u32 = 0o077;
+pub(super) const OTHERS: u32 = 0o077;
 /// Bytes beside the content.
 const OVERHEAD_BYTES: usize = MAGIC_BYTES + 1 + SUM_BYTES;
 const MAGIC_BYTES: usize = 4;
@@ -261,30 +261,7 @@ pub fn read_private(path: &Path, max: usize) -> Result<Option<Zeroizing<Vec<u8>>
 /// [`PrivateFileError`]; the old file is in place then, unless only the last sync of the directory failed.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     let failed = |source| PrivateFileError::Io { path: path.to_owned(), what: "written", source };
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    // What a process that was killed has left; its mode may be any.
-    match fs::remove_file(&partial) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .custom_flags(no_follow())
-            .open(&partial)?;
-        file.write_all(bytes)?;
-        sync_file(&file)?;
-        fs::rename(&partial, path)?;
-        sync_parent(path)
-    };
-    write().map_err(|error| {
-        let _ = fs::remove_file(&partial);
-        failed(error)
-    })
+    durable::write_atomic(path, OWNER_ONLY, bytes).map_err(failed)
 }
 
 /// Keeps other processes from changing the same private file; ends when dropped.
@@ -301,7 +278,7 @@ pub fn lock(directory: &Path, name: &str) -> Result<FileLock, PrivateFileError> 
     let path = directory.join(name);
     let failed = |source| PrivateFileError::Io { path: path.clone(), what: "locked", source };
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(FILE_MODE).custom_flags(no_follow());
+    options.create(true).truncate(false).write(true).mode(OWNER_ONLY).custom_flags(no_follow());
     let file = options.open(&path).map_err(failed)?;
     let until = Instant::now() + LOCK_WAIT;
     loop {
@@ -314,58 +291,12 @@ pub fn lock(directory: &Path, name: &str) -> Result<FileLock, PrivateFileError> 
     }
 }
 
-/// A symbolic link could lead to another's file.
-fn no_follow() -> i32 {
-    (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32
-}
-
-/// Brings a file that was written to stable storage.
-pub(super) fn sync_file(file: &File) -> io::Result<()> {
-    file.sync_all()?;
-    #[cfg(test)]
-    synced::note(file);
-    Ok(())
-}
-
-/// Brings the name of a file to stable storage.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    sync_file(&File::open(parent)?)
-}
-
-/// What was brought to stable storage by this thread, for tests.
-#[cfg(test)]
-pub(super) mod synced {
-    use std::cell::RefCell;
-    use std::fs::{self, File};
-    use std::os::fd::AsRawFd;
-
-    thread_local! {
-        static NAMES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// Notes the name that it has at this moment; a directory's is `/`.
-    pub(super) fn note(file: &File) {
-        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
-        let name = if path.is_dir() {
-            Some("/".into())
-        } else {
-            path.file_name().map(|n| n.to_string_lossy().into_owned())
-        };
-        NAMES.with_borrow_mut(|names| names.extend(name));
-    }
-
-    /// The names since it was asked last.
-    pub(in super::super) fn take() -> Vec<String> {
-        NAMES.take()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::durable::synced;
 
     const FILE: PrivateFile = PrivateFile { name: "secret", magic: *b"GWts", version: 2, content_max: 64 };
 
@@ -392,9 +323,10 @@ mod tests {
     /// A power cut after any of these must find the old file or the new one.
     #[test]
     fn what_was_written_or_removed_is_on_the_medium() {
-        use super::super::group::{Group, GroupSecret};
+        use super::super::group::Group;
         use super::super::list::{Origin, TrustList};
-        use super::super::{Identity, PeerId};
+        use crate::secure::group::GroupSecret;
+        use crate::secure::{Identity, PeerId};
 
         let dir = directory();
         let syncs = |name: &str, act: &dyn Fn()| {

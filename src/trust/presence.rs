@@ -7,10 +7,11 @@
 
 use std::path::Path;
 
-use super::IdentityError;
 use super::files::{self, FileLock, PrivateFile, PrivateFileError};
 use super::group::{Group, GroupError};
+use super::identity::IdentityError;
 use super::list::{TrustError, TrustList};
+use crate::secure::Identity;
 
 const FILE: PrivateFile =
     PrivateFile { name: PRESENT_FILE, magic: *b"GWpr", version: 1, content_max: PRESENT_BYTES };
@@ -163,7 +164,7 @@ impl Problem {
 /// What is wrong with the security files of a database.
 pub fn problems(directory: &Path) -> Vec<Problem> {
     let mut found = Vec::new();
-    match super::Identity::load(directory) {
+    match Identity::load(directory) {
         Err(IdentityError::File(error)) => found.push(Problem::new(SecurityFile::Identity, &error)),
         Err(error) => found.push(Problem {
             file: SecurityFile::Identity.name().into(),
@@ -188,10 +189,10 @@ pub fn problems(directory: &Path) -> Vec<Problem> {
 mod tests {
     use std::fs;
 
-    use super::super::group::GroupSecret;
     use super::super::list::Origin;
-    use super::super::{Identity, PeerId};
     use super::*;
+    use crate::secure::group::GroupSecret;
+    use crate::secure::{Access, PeerId};
 
     /// A database's directory with all of the files.
     fn directory() -> tempfile::TempDir {
@@ -277,7 +278,7 @@ mod tests {
             if name == "group" {
                 assert!(Group::leave(dir.path()).expect("leave"), "a lost group can be left");
             }
-            TrustList::reset(dir.path(), super::super::Access::None).expect("reset");
+            TrustList::reset(dir.path(), Access::None).expect("reset");
             take_out(dir.path(), SecurityFile::Identity).expect("take out");
             Identity::load_or_create(dir.path(), [9; 32]).expect("a new identity");
             assert_eq!(problems(dir.path()), [], "{name}");

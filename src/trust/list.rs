@@ -1,5 +1,5 @@
 //! The trust list: which peers this database knows, how they came, and what each may do. The data and its file; the
-//! answers to a running session are given by [`super::trust`].
+//! answers to a running session are given by [`Trust`](super::Trust).
 //!
 //! Source: `firmware-notes/trust.md`.
 
@@ -9,17 +9,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::advert::AdvertKey;
-use super::epoch::Roster;
 use super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
 use super::presence::{self, SecurityFile};
-use super::{Access, PeerId, Permissions};
+use crate::secure::advert::AdvertKey;
+use crate::secure::epoch::Roster;
+use crate::secure::{Access, PeerId, Permissions, is_peer_name};
+pub use crate::secure::{PEER_NAME_MAX, PEERS_MAX};
 
-/// Peers in one list. A full list forgets the member of the group that was seen longest ago and has no settings of its
-/// own; what the owner has said is never forgotten.
-pub const PEERS_MAX: usize = 1000;
-/// Longest name of a peer in bytes.
-pub const PEER_NAME_MAX: usize = 64;
 /// Collections for which one peer may have a role of their own.
 pub const PEER_COLLECTIONS_MAX: usize = 64;
 
@@ -276,7 +272,8 @@ impl TrustList {
         self.peers.get(id).and_then(|peer| peer.permissions.as_ref()).unwrap_or(&self.default)
     }
 
-    /// The peer of this ID, entered if it is not there.
+    /// The peer of this ID, entered if it is not there. A full list forgets the member of the group that was seen longest ago
+    /// and has no settings of its own; what the owner has said is never forgotten.
     ///
     /// # Errors
     /// [`TrustError::Full`].
@@ -400,10 +397,7 @@ const ID_START_MIN: usize = 4;
 /// # Errors
 /// [`TrustError::Name`].
 pub fn check_name(name: &str) -> Result<(), TrustError> {
-    let is_good = (1..=PEER_NAME_MAX).contains(&name.len())
-        && !name.chars().any(char::is_control)
-        && name.trim() == name;
-    if is_good { Ok(()) } else { Err(TrustError::Name) }
+    if is_peer_name(name) { Ok(()) } else { Err(TrustError::Name) }
 }
 
 #[cfg(test)]

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use subtle::ConstantTimeEq;
 
-use super::PairingCode;
+use super::files::{self, PrivateFile, PrivateFileError};
 use crate::secure::Identity;
-use crate::secure::derive::derive;
-use crate::secure::files::{self, PrivateFile, PrivateFileError};
+use crate::secure::pairing::PairingCode;
 
 /// Bytes that stand for a code. Not the code, nor a hash of it alone, which six digits could be found by.
 const TAG_BYTES: usize = 16;
@@ -28,10 +27,7 @@ pub struct Guesses {
 impl Guesses {
     /// Of `code`, at the device of this identity.
     pub fn of(directory: &Path, identity: &Identity, code: &PairingCode) -> Guesses {
-        let full = derive(identity.private(), "gattway pairing guess", &[&code.0]);
-        let mut tag = [0; TAG_BYTES];
-        tag.copy_from_slice(&full[..TAG_BYTES]);
-        Guesses { directory: directory.to_owned(), tag }
+        Guesses { directory: directory.to_owned(), tag: code.tag(identity) }
     }
 
     /// Whether the code was tried before, and nobody had it right since.

@@ -148,3 +148,10 @@ fn a_group_of_an_earlier_release_follows_an_authority_that_was_named_by_hand() {
     let moved = taken.naming(key(77).id()).taking(word(&after), 1).expect("named");
     assert_eq!(moved.key(), after.key());
 }
+
+#[test]
+fn nothing_prints_a_secret() {
+    let group = Group::new(None, GroupSecret::from_bytes([0xab; 16])).expect("group");
+    let printed = format!("{group:?} {:?} {:?}", group.key(), group.secret());
+    assert!(!printed.contains("171") && !printed.to_lowercase().contains("abab"), "{printed}");
+}

@@ -4,7 +4,7 @@
 //! directory each second ([`Trust::look`]) is enough to see it, on any file system and without a watcher's limits. What
 //! cannot be read lets nobody in.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,13 +12,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::advert::{AdvertKey, DeviceTag, Opened};
-use super::derive::derive;
-use super::epoch::{EpochError, SignedEpoch};
 use super::files::FileStamp;
 use super::group::{Group, GroupError};
-use super::list::{Origin, TrustError, TrustList, check_name};
-use super::{Authentication, Grant, Identity, PeerId, PeerPolicy, Permissions, Psk, Refusal};
+use super::list::{Origin, TrustError, TrustList};
+use super::resolver::AdvertResolver;
+use crate::secure::advert::AdvertKey;
+use crate::secure::epoch::{EpochError, SignedEpoch};
+use crate::secure::{
+    Authentication, Grant, Identity, PeerId, PeerPolicy, Permissions, Psk, Refusal, is_peer_name,
+};
 
 /// How often a long-running command looks for changes.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -174,7 +176,7 @@ impl Trust {
 
     /// What this side calls itself to peers that have a key it knows; nothing unless this says so.
     pub fn call_self(&self, name: &str) {
-        self.lock().own_name = check_name(name).is_ok().then(|| name.to_owned());
+        self.lock().own_name = is_peer_name(name).then(|| name.to_owned());
     }
 
     /// Looks whether another process has changed something, and notes who was seen. Reads and writes files: call it where
@@ -337,39 +339,31 @@ impl Trust {
         match (&state.group, turn % 2, former.len()) {
             (Some(_), 1, 1..) => (former[turn / 2 % former.len()].1.key().advert_key(), true),
             (Some(group), ..) => (group.key().advert_key(), false),
-            (None, ..) => (device_advert_key(identity), false),
+            (None, ..) => (identity.advert_key(), false),
         }
     }
 
     /// What tells whose adverts are heard, by the keys that are known now.
     pub fn advert_resolver(&self) -> AdvertResolver {
         let state = self.lock();
-        let mut keys = Vec::new();
+        let mut resolver = AdvertResolver::default();
+        let peers = || state.list.peers().map(|(id, _)| id);
         if let Some(group) = &state.group {
-            let key = group.key().advert_key();
-            let members = state.list.peers().map(|(id, _)| (key.tag(id), *id)).collect();
-            keys.push(ResolverKey { key, members, former: None });
+            resolver.add_group(group.key().advert_key(), peers());
         }
         if let Some(signed) = state.handing_over().and_then(Group::signed) {
-            let (done, behind): (Vec<_>, Vec<_>) = state
-                .list
-                .peers()
-                .map(|(id, _)| *id)
-                .partition(|id| state.epoch_of(id) == Some(signed.number()));
+            let (done, behind): (Vec<_>, Vec<_>) =
+                peers().partition(|id| state.epoch_of(id) == Some(signed.number()));
             for (_, secret) in signed.former() {
-                let key = secret.key().advert_key();
-                let members = behind.iter().map(|id| (key.tag(id), *id)).collect();
-                let done = done.iter().map(|id| key.tag(id)).collect();
-                keys.push(ResolverKey { key, members, former: Some(done) });
+                resolver.add_former(secret.key().advert_key(), &behind, &done);
             }
         }
         for (id, peer) in state.list.peers().filter(|(_, peer)| peer.is_known_by_identity()) {
             if let Some(key) = &peer.advert_key {
-                let members = BTreeMap::from([(key.tag(id), *id)]);
-                keys.push(ResolverKey { key: key.clone(), members, former: None });
+                resolver.add_group(key.clone(), std::iter::once(id));
             }
         }
-        AdvertResolver { keys }
+        resolver
     }
 
     /// Nothing under this lock can be left half done.
@@ -539,47 +533,6 @@ fn store_epoch(directory: &Path, signed: &[u8]) -> Result<(), EpochError> {
         tracing::warn!(left_out, "the trust list has no room for all whom the group's authority keeps out");
     }
     Group::update(directory, |group| group.taking(signed, now)).map(|_| ()).map_err(group_failed)
-}
-
-/// The key of a device's own adverts, which its paired peers are given.
-pub fn device_advert_key(identity: &Identity) -> AdvertKey {
-    AdvertKey::from_bytes(derive(identity.private(), "gattway device advert", &[]))
-}
-
-/// Tells whose sealed adverts are heard.
-#[derive(Clone, Debug, Default)]
-pub struct AdvertResolver {
-    keys: Vec<ResolverKey>,
-}
-
-#[derive(Clone, Debug)]
-struct ResolverKey {
-    key: AdvertKey,
-    members: BTreeMap<DeviceTag, PeerId>,
-    /// Of a former secret: who has the newest, and speaks under this one for the sake of others.
-    former: Option<BTreeSet<DeviceTag>>,
-}
-
-/// Whose advert it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// Device and change.
-    pub opened: Opened,
-    /// The peer, if the list has it; a member of the group that was never met is known by its tag alone.
-    pub peer: Option<PeerId>,
-    /// It speaks under a former secret of the group: it is worth a visit for the sake of the new one.
-    pub is_behind: bool,
-}
-
-impl AdvertResolver {
-    /// Opens a sealed state; `None` if it is a stranger's, or not meant for this device.
-    pub fn resolve(&self, data: &[u8]) -> Option<Resolved> {
-        let found = self.keys.iter().find_map(|known| Some((known.key.open(data)?, known)));
-        let (opened, ResolverKey { members, former, .. }) = found?;
-        let is_done = former.as_ref().is_some_and(|done| done.contains(&opened.device));
-        let peer = members.get(&opened.device).copied();
-        (!is_done).then_some(Resolved { opened, peer, is_behind: former.is_some() })
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,28 @@
+//! Who is known and who may come in: the files of a database that say so, and the answers that come of them.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`files`] | files that are the owner's alone |
+//! | `identity` | the file of the [`Identity`](crate::secure::Identity) |
+//! | [`group`] | the group as a device keeps it: its secret, its name here, its epochs |
+//! | [`list`] | the trust list |
+//! | [`presence`] | which of these files a database has had, so that a loss is noticed |
+//! | `guesses` | [`Guesses`]: pairing codes that were tried in vain |
+//! | `answers` | [`Trust`]: group and list, kept up to date, as the [`PeerPolicy`](crate::secure::PeerPolicy) of sessions |
+//! | `resolver` | [`AdvertResolver`]: whose sealed adverts are heard |
+//!
+//! Knows the protocol in [`crate::secure`] and no other layer. The files are described in `firmware-notes/trust.md`.
+
+mod answers;
+pub mod files;
+pub mod group;
+mod guesses;
+pub(crate) mod identity;
+pub mod list;
+pub mod presence;
+mod resolver;
+
+pub use answers::{FORMER_TIME, GroupNews, LOOK_INTERVAL, Trust, TrustOpenError};
+pub use guesses::Guesses;
+pub use identity::{IDENTITY_FILE, IdentityError};
+pub use resolver::{AdvertResolver, Resolved};
