@@ -1,0 +1,226 @@
+//! Tries the changes of cargo-mutants with one build: each stands behind a switch that an environment variable turns on, and is tried with the
+//! tests that come by it alone. For `scripts/mutants --fast`, which says what it needs:
+//!
+//! `mutants WORK AREA...`, where `WORK/fast/tree` is a copy of the project, `WORK/fast/AREA.json` lists the changes as `cargo mutants --list --json`
+//! does, and `WORK/fast/AREA.tests` is the expression of nextest for the tests. Results go where cargo-mutants puts them:
+//! `WORK/out/AREA/mutants.out/{caught,missed,timeout,unviable}.txt`. Beside them `skipped.txt` has what has no form with a switch, `unreached.txt`
+//! what of the missed no test comes by, `noticed.txt` which test noticed what.
+
+mod run;
+mod weave;
+
+use std::collections::{BTreeMap, HashSet};
+use std::error::Error;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::{env, fs};
+
+use run::{Program, Verdict};
+use serde_json::Value;
+use weave::{Change, Piece};
+
+type Fallible<T> = Result<T, Box<dyn Error>>;
+
+/// What a build has to be told.
+const BUILD: [&str; 5] = ["--locked", "--lib", "--no-default-features", "--features", "std,simulation"];
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let Some(work) = args.next().map(PathBuf::from) else {
+        eprintln!("mutants: started by scripts/mutants --fast");
+        return ExitCode::from(2);
+    };
+    match Areas::read(&work, args.collect()).and_then(|areas| areas.try_all()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mutants: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Number, and which bytes of a woven file stand there for it.
+type Regions = BTreeMap<String, Vec<(u32, Piece)>>;
+
+struct Areas {
+    work: PathBuf,
+    tree: PathBuf,
+    /// With the numbers of its changes.
+    names: Vec<(String, Range<u32>)>,
+    changes: Vec<Change>,
+    sources: BTreeMap<String, String>,
+}
+
+impl Areas {
+    fn read(work: &Path, names: Vec<String>) -> Fallible<Areas> {
+        let tree = work.join("fast/tree");
+        let mut areas =
+            Areas { work: work.to_owned(), tree, names: vec![], changes: vec![], sources: BTreeMap::new() };
+        for name in names {
+            let list: Vec<Value> =
+                serde_json::from_slice(&fs::read(work.join(format!("fast/{name}.json")))?)?;
+            let first = areas.changes.len() as u32 + 1;
+            for value in &list {
+                let number = areas.changes.len() as u32 + 1;
+                let change = Change::read(number, value)
+                    .ok_or("cargo-mutants lists changes in another form than 27.1 does")?;
+                if !areas.sources.contains_key(&change.file) {
+                    areas
+                        .sources
+                        .insert(change.file.clone(), fs::read_to_string(areas.tree.join(&change.file))?);
+                }
+                areas.changes.push(change);
+            }
+            areas.names.push((name, first..areas.changes.len() as u32 + 1));
+        }
+        Ok(areas)
+    }
+
+    fn try_all(&self) -> Fallible<()> {
+        let root = self.tree.join("src/lib.rs");
+        let text = fs::read_to_string(&root)?;
+        fs::write(&root, ["#![allow(warnings)]\n", &text, include_str!("switch.rs.in")].concat())?;
+        let (skipped, unviable) = self.weave_what_compiles()?;
+        eprintln!(
+            "{} changes, {} without a switch, {} that do not compile",
+            self.changes.len(),
+            skipped.len(),
+            unviable.len()
+        );
+        for (area, numbers) in &self.names {
+            let out = self.work.join("out").join(area).join("mutants.out");
+            fs::create_dir_all(&out)?;
+            let of = |set: &HashSet<u32>| self.lines(numbers.clone().filter(|n| set.contains(n)));
+            fs::write(out.join("skipped.txt"), of(&skipped))?;
+            fs::write(out.join("unviable.txt"), of(&unviable))?;
+            let rest = numbers.clone().filter(|n| !skipped.contains(n) && !unviable.contains(n));
+            self.try_area(area, rest.map(|n| &self.changes[n as usize - 1]).collect(), &out)?;
+        }
+        Ok(())
+    }
+
+    fn lines(&self, numbers: impl Iterator<Item = u32>) -> String {
+        numbers.map(|n| format!("{}\n", self.changes[n as usize - 1].name)).collect()
+    }
+
+    /// Weaves all that the compiler takes: what it refuses is left out, until it refuses nothing.
+    fn weave_what_compiles(&self) -> Fallible<(HashSet<u32>, HashSet<u32>)> {
+        let mut unviable = HashSet::new();
+        loop {
+            let (skipped, regions) = self.weave(&unviable)?;
+            let refused = self.refused(&regions)?;
+            if refused.is_empty() {
+                return Ok((skipped, unviable));
+            }
+            eprintln!("the compiler refuses {} changes", refused.len());
+            unviable.extend(refused);
+        }
+    }
+
+    fn weave(&self, without: &HashSet<u32>) -> Fallible<(HashSet<u32>, Regions)> {
+        let (mut skipped, mut regions) = (HashSet::new(), Regions::new());
+        for (file, source) in &self.sources {
+            let changes: Vec<&Change> =
+                self.changes.iter().filter(|c| c.file == *file && !without.contains(&c.number)).collect();
+            let woven = weave::weave(source, &changes).map_err(|error| format!("{file}: {error}"))?;
+            fs::write(self.tree.join(file), woven.text)?;
+            skipped.extend(woven.skipped);
+            regions.insert(file.clone(), woven.regions);
+        }
+        Ok((skipped, regions))
+    }
+
+    /// The changes that the compiler complains of: the innermost where the complaint is.
+    fn refused(&self, regions: &Regions) -> Fallible<HashSet<u32>> {
+        let output = self.cargo(&["check", "--profile", "test", "--message-format", "json"]).output()?;
+        let (mut refused, mut elsewhere) = (HashSet::new(), Vec::new());
+        for line in output.stdout.split(|b| *b == b'\n') {
+            let Ok(value) = serde_json::from_slice::<Value>(line) else { continue };
+            let message = &value["message"];
+            if message["level"] != "error" {
+                continue;
+            }
+            let spans = message["spans"].as_array().into_iter().flatten();
+            let mut found = false;
+            for mut span in spans.filter(|span| span["is_primary"] == true) {
+                // What a macro made is elsewhere: wanted is where the macro was called.
+                while !regions.contains_key(span["file_name"].as_str().unwrap_or_default())
+                    && span["expansion"].is_object()
+                {
+                    span = &span["expansion"]["span"];
+                }
+                let file = span["file_name"].as_str().unwrap_or_default();
+                let at = |name: &str| span[name].as_u64().unwrap_or(0) as usize;
+                let (start, end) = (at("byte_start"), at("byte_end"));
+                let around =
+                    regions.get(file).into_iter().flatten().filter(|(_, r)| r.start <= start && end <= r.end);
+                if let Some((number, _)) = around.min_by_key(|(_, region)| region.len()) {
+                    refused.insert(*number);
+                    found = true;
+                }
+            }
+            if !found {
+                elsewhere.push(message["rendered"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        if refused.is_empty() && !output.status.success() {
+            return Err(format!(
+                "does not compile, for no change that could be left out:\n{}",
+                elsewhere.concat()
+            )
+            .into());
+        }
+        Ok(refused)
+    }
+
+    fn cargo(&self, args: &[&str]) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo.args(args).args(BUILD).current_dir(&self.tree).stderr(Stdio::null());
+        cargo
+    }
+
+    /// The test program, and its tests that an expression names.
+    fn tests(&self, area: &str) -> Fallible<(PathBuf, Vec<String>)> {
+        let expression = fs::read_to_string(self.work.join(format!("fast/{area}.tests")))?;
+        let args =
+            ["nextest", "list", "--profile", "mutants", "--message-format", "json", "-E", expression.trim()];
+        let list: Value =
+            serde_json::from_slice(&self.cargo(&args).stderr(Stdio::inherit()).output()?.stdout)?;
+        let suites = list["rust-suites"].as_object().ok_or("nextest lists tests in another form")?;
+        let suite = suites.values().next().ok_or("no tests")?;
+        let path = suite["binary-path"].as_str().ok_or("nextest names no program")?;
+        let cases = suite["testcases"].as_object().into_iter().flatten();
+        let chosen = cases.filter(|(_, case)| case["filter-match"]["status"] == "matches");
+        Ok((path.into(), chosen.map(|(name, _)| name.clone()).collect()))
+    }
+
+    fn try_area(&self, area: &str, changes: Vec<&Change>, out: &Path) -> Fallible<()> {
+        let (path, names) = self.tests(area)?;
+        let jobs = env::var("MUTANTS_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(2);
+        let program = Program { path, directory: self.tree.clone(), jobs };
+        eprintln!("{area}: {} changes, {} tests", changes.len(), names.len());
+        let tests = program.record(names, &self.work.join("fast/reached"))?;
+        let results = program.judge(changes, &tests, |change, verdict| match verdict {
+            Verdict::Missed(tests) => eprintln!("survived {tests} tests: {}", change.name),
+            Verdict::Caught(_) => {}
+            Verdict::Hang(test) => eprintln!("hang in {test}: {}", change.name),
+        })?;
+        let file = |name: &str, line: &dyn Fn(&Change, &Verdict) -> Option<String>| {
+            let mut lines: Vec<String> =
+                results.iter().filter_map(|(change, verdict)| line(change, verdict)).collect();
+            lines.sort();
+            fs::write(out.join(name), lines.concat())
+        };
+        let if_so = |so: bool, change: &Change| so.then(|| format!("{}\n", change.name));
+        file("caught.txt", &|c, v| if_so(matches!(v, Verdict::Caught(_)), c))?;
+        file("timeout.txt", &|c, v| if_so(matches!(v, Verdict::Hang(_)), c))?;
+        file("missed.txt", &|c, v| if_so(matches!(v, Verdict::Missed(_)), c))?;
+        file("unreached.txt", &|c, v| if_so(matches!(v, Verdict::Missed(0)), c))?;
+        file("noticed.txt", &|c, v| match v {
+            Verdict::Caught(test) | Verdict::Hang(test) => Some(format!("{}\t{test}\n", c.name)),
+            Verdict::Missed(_) => None,
+        })?;
+        Ok(())
+    }
+}
