@@ -216,6 +216,25 @@ fn each_violation_has_its_error_and_the_peer_is_told() {
     assert_eq!(unknown, Err(LinkError::UnknownPacket { first: 0x7f }));
 }
 
+/// The number that the next new packet will have is no number of a packet, also while others are on their way.
+#[test]
+fn an_early_packet_can_only_be_one_that_was_sent() {
+    for (bitmap, expected) in
+        [([1], Ok(())), ([2], Err(LinkError::AckOfUnsent { acknowledged: 11, next: 11 }))]
+    {
+        let mut pair = established();
+        let now = pair.now;
+        let link = &mut pair.ends[PERIPHERAL].link;
+        let mut bytes = [0; 600];
+        assert_eq!(link.write(&[7; 100]), 100);
+        // Numbers 9 and 10.
+        while link.poll_packet(now, &mut bytes).is_some() {}
+        let ack = Ack { answer: Answer::None, next: Sequence::new(9), credit: 2548, bitmap: &bitmap };
+        let length = Packet::Ack(ack).emit(&mut bytes, SIZE.into());
+        assert_eq!(link.handle_packet(now, &bytes[..length]), expected);
+    }
+}
+
 #[test]
 fn a_transport_that_cuts_packets_is_named() {
     let mut pair = established();
