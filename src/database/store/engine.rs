@@ -3,8 +3,8 @@
 //! - A commit is one batch of the log, which recovers a batch wholly or not at all.
 //! - A commit is acknowledged after a sync to stable storage.
 //! - sled trusts its flush: it reuses a segment of the log, and calls it stable in the headers of later ones, when what
-//!   replaced its content was flushed. That holds in a power cut only if less than a segment is written between two real
-//!   syncs; [`SYNC_WINDOW`] sees to it. A commit larger than that goes through a redo list ([`super::redo`]).
+//!   replaced its content was flushed. That holds in a power cut only if at most one segment is begun between two real
+//!   syncs; [`Window`] sees to it. A commit that could begin two goes through a redo list ([`super::redo`]).
 //! - Concurrent writers share syncs: one leads, the others wait for it or lead the next.
 //! - A failed write leaves sled's memory ahead of the storage device, so the handle refuses everything afterwards.
 //! - sled panics on some kinds of damage; panics end here as typed errors.
@@ -24,10 +24,10 @@ use super::log::{self, Log, Stored};
 use super::{redo, seal};
 use crate::database::DatabaseError;
 
-/// Bytes that may be written to the log between two syncs, as estimated by [`Writes::log_bytes`]. What sled really writes is
-/// up to 3.3 times the estimate, as seen: a page is written anew after ten changes, and when its segment is cleaned up. So a
-/// segment is not exceeded in what the database does, and was by 2 % where large values were changed and removed at random.
-pub(super) const SYNC_WINDOW: usize = SEGMENT_BYTES * 5 / 16;
+mod window;
+
+pub(super) use self::window::BATCH_BYTES_MAX;
+use self::window::{Look, Window};
 
 /// What sled writes for a byte of ours: the entry itself, and its share of the pages that are written anew.
 const LOG_AMPLIFICATION: usize = 3;
@@ -124,18 +124,8 @@ struct Group {
     leading: bool,
     /// Sequences applied and not yet given to a sync.
     dirty: Watermarks,
-    /// Bytes of log so far, estimated.
-    log_bytes: u64,
-    /// Of these, what a sync is known to have covered. Two syncs may run at once, and end in either order.
-    synced_bytes: u64,
+    window: Window,
     closed: bool,
-}
-
-impl Group {
-    /// Bytes of log that a power cut may take, estimated.
-    fn unsynced_bytes(&self) -> u64 {
-        self.log_bytes - self.synced_bytes
-    }
 }
 
 impl Engine {
@@ -179,6 +169,9 @@ impl Engine {
 
     fn start(log: Log, directory: &Path, start: Ticket) -> Result<Engine, DatabaseError> {
         let engine = Engine::new(log, directory, start);
+        // What opening wrote is synced.
+        let opened = Look { applied: 0, tip: engine.log.tip() };
+        engine.lock().window.synced(opened);
         redo::recover(&engine)?;
         Ok(engine)
     }
@@ -280,7 +273,7 @@ impl Engine {
 
     /// Applies a commit; it becomes visible at once and durable with [`Engine::sync`]. One caller at a time.
     pub(super) fn apply(&self, writes: Writes, sequences: Watermarks) -> Result<Ticket, DatabaseError> {
-        if writes.log_bytes() <= SYNC_WINDOW {
+        if writes.log_bytes() <= BATCH_BYTES_MAX {
             self.apply_part(writes)?;
         } else {
             redo::apply(self, writes)?;
@@ -294,18 +287,33 @@ impl Engine {
         Ok(ticket)
     }
 
-    /// Applies writes that fit the sync window as one batch, after a sync if the window is used up.
+    /// Applies writes of at most [`BATCH_BYTES_MAX`] as one batch, after a sync if there is no room for them before it.
     pub(super) fn apply_part(&self, writes: Writes) -> Result<(), DatabaseError> {
         if writes.entries.is_empty() {
             return Ok(());
         }
-        let bytes = writes.log_bytes() as u64;
-        if self.lock().unsynced_bytes() + bytes > SYNC_WINDOW as u64 {
-            self.sync_medium()?;
+        let bound = window::bound(writes.entries.len(), writes.log_bytes());
+        if !self.lock().window.has_room_for(bound) {
+            let look = self.flush()?;
+            let has_room = {
+                let window = &mut self.lock().window;
+                window.saw(look);
+                window.has_room_for(bound)
+            };
+            if !has_room {
+                self.sync_medium()?;
+            }
         }
         self.guarded("write", || self.log.apply(writes.entries))?;
-        self.lock().log_bytes += bytes;
+        self.lock().window.add(bound);
         Ok(())
+    }
+
+    /// Hands everything applied so far to the operating system, and looks how far the log has come by it.
+    fn flush(&self) -> Result<Look, DatabaseError> {
+        let applied = self.lock().window.applied();
+        self.guarded("write", || self.log.flush())?;
+        Ok(Look { applied, tip: self.log.tip() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Group> {
@@ -356,8 +364,7 @@ impl Engine {
 
     /// Brings everything applied so far to stable storage.
     pub(super) fn sync_medium(&self) -> Result<(), DatabaseError> {
-        let covered = self.lock().log_bytes;
-        self.guarded("write", || self.log.flush())?;
+        let covered = self.flush()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         // After a failed fdatasync the kernel may have dropped the pages: nothing later may count on them.
         #[cfg(feature = "test-faults")]
@@ -371,8 +378,7 @@ impl Engine {
         if let Some(synced) = &*self.synced.lock().unwrap_or_else(PoisonError::into_inner) {
             synced();
         }
-        let mut group = self.lock();
-        group.synced_bytes = group.synced_bytes.max(covered);
+        self.lock().window.synced(covered);
         Ok(())
     }
 

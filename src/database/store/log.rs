@@ -10,8 +10,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::engine::{Entry, io_error, sync_directory};
-use super::files::{Frozen, Pair};
+use super::files::{Frozen, Pair, Tip};
 use super::seal;
 #[cfg(feature = "simulation")]
 use super::simulated::DiskHandle;
@@ -60,6 +60,7 @@ pub(super) enum Log {
         file: File,
         /// Up to where the file has blocks of its own.
         reserved: AtomicU64,
+        tip: Mutex<Tip>,
     },
     /// Read from the files, which are not written to.
     Frozen(Arc<Frozen>),
@@ -124,7 +125,7 @@ impl Log {
         // sled does not sync its settings.
         File::open(directory.join(SETTINGS_FILE)).and_then(|file| file.sync_all()).map_err(io)?;
         sync_directory(directory)?;
-        Ok(Log::Sled { db, file, reserved: AtomicU64::new(0) })
+        Ok(Log::Sled { db, file, reserved: AtomicU64::new(0), tip: Mutex::default() })
     }
 
     /// Opens the log in `directory` to be read alone; `None` if there is nothing yet. Nothing is written.
@@ -229,6 +230,16 @@ impl Log {
                 looked = Instant::now();
             }
         }
+    }
+
+    /// How far the log is written; `None` if that is not to be seen.
+    pub(super) fn tip(&self) -> Option<u64> {
+        let Log::Sled { file, tip, .. } = self else { return None };
+        let read = tip.lock().unwrap_or_else(PoisonError::into_inner).read(file);
+        read.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the end of the log could not be read");
+            None
+        })
     }
 
     /// Sees to it that the file can grow by so many bytes: below the limit that this process has for files, and on blocks that are

@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use super::engine::{Engine, Entry, SYNC_WINDOW, VALUE_BYTES_MAX, Writes, log_bytes};
+use super::engine::{BATCH_BYTES_MAX, Engine, Entry, VALUE_BYTES_MAX, Writes, log_bytes};
 use super::keys;
 use super::read::damaged;
 use crate::database::DatabaseError;
@@ -85,12 +85,12 @@ fn remove(engine: &Engine) -> Result<(), DatabaseError> {
     apply_in_steps(engine, pieces.into_iter())
 }
 
-/// Applies entries as batches that each leave room in the sync window.
+/// Applies entries as batches that each are half of the largest.
 pub(super) fn apply_in_steps(
     engine: &Engine,
     entries: impl Iterator<Item = Entry>,
 ) -> Result<(), DatabaseError> {
-    const STEP_BYTES_MAX: usize = SYNC_WINDOW / 2;
+    const STEP_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
     let (mut step, mut bytes) = (Writes::default(), 0);
     for entry in entries {
         bytes += log_bytes(&entry);

@@ -6,7 +6,7 @@
 //! acknowledged commit behind it in the log would be cut off from what is before it by a hole.
 //!
 //! So the pages that can be meant are read as the cache has them, written back in place, which makes them dirty again,
-//! and synced. Those are few: the engine lets at most a segment of log come between two syncs, and ends with the first
+//! and synced. Those are few: the engine lets at most one segment be begun between two syncs, and ends with the first
 //! sync that fails; whatever is older was covered by a sync that succeeded. A power cut meanwhile leaves of each page what
 //! was on stable storage or what the cache had, which is what a power cut in the first writing could have left.
 
@@ -21,8 +21,8 @@ use super::log::LOG_FILE;
 use crate::database::DatabaseError;
 use crate::database::store::engine::io_error;
 
-/// Segments at the end of the log that are written again: unsynced log has at most the length of one, so it lies in two. Opening sled
-/// may have begun another, and one is for what sled's writing exceeds our estimate of it.
+/// Segments at the end of the log that are written again: unsynced log lies in the segment that a sync left and in the one begun
+/// since. Opening sled may have begun another, and one is to spare.
 const SEGMENTS: usize = 4;
 
 /// Writes the end of the log in `directory` to stable storage once more, whatever the page cache says of it. Sled does

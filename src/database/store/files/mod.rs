@@ -11,7 +11,9 @@ mod format;
 mod frozen;
 mod salvage;
 mod survey;
+mod tip;
 
 pub(super) use self::frozen::{Frozen, Pair};
 pub(super) use self::salvage::{Lost, Salvage};
 pub(super) use self::survey::{Finding, Survey, read_if_there};
+pub(super) use self::tip::Tip;
