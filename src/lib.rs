@@ -14,6 +14,7 @@
 //! | [`secure`] | identities, group secrets, pairing, the encrypted session |
 //! | [`trust`] | who is known and who may come in: the files that say so |
 //! | [`transport`] | what carries packets or bytes: a modelled radio, TCP, Unix sockets, stdio |
+//! | [`node`] | the front door: listeners, syncs, who may come in, events |
 //! | [`cli`] | the `gattway` command |
 
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
@@ -34,6 +35,8 @@ pub mod endpoint;
 pub mod fuzzing;
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod link;
+#[cfg(feature = "std")]
+pub mod node;
 #[cfg(feature = "std")]
 pub mod replica;
 #[cfg(feature = "std")]

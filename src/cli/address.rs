@@ -18,23 +18,14 @@ pub(super) enum PlaceAddress {
     Ble(String),
 }
 
+#[cfg(feature = "bluetooth")]
 impl PlaceAddress {
-    /// What stands behind `ble:`.
-    pub(super) fn ble_peer(&self) -> Option<&str> {
-        match self {
-            PlaceAddress::Ble(peer) => Some(peer),
-            PlaceAddress::Stream(_) => None,
-        }
-    }
-
     /// Whether it is reached by Bluetooth.
-    #[cfg(feature = "bluetooth")]
     pub(super) fn is_ble(&self) -> bool {
         matches!(self, PlaceAddress::Ble(_))
     }
 
     /// Whether it is any Bluetooth neighbour.
-    #[cfg(feature = "bluetooth")]
     pub(super) fn is_any_ble(&self) -> bool {
         matches!(self, PlaceAddress::Ble(peer) if peer.is_empty() || peer.eq_ignore_ascii_case("any"))
     }

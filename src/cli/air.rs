@@ -396,7 +396,7 @@ impl MessageEndpointDelegate for Dial {
         let connector: Arc<SimConnector> = Arc::clone(&self.connector);
         let connection = LinkConnection::central(connector, self.session);
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&connection));
-        self.security.over_link(connection)
+        self.security.over(Carrier::Link(connection))
     }
 }
 

@@ -26,11 +26,8 @@ pub(crate) mod fuzzing;
 mod group;
 mod holder;
 mod id;
-mod listening;
 mod logging;
 mod memory;
-#[cfg(feature = "bluetooth")]
-mod neighbours;
 mod output;
 mod pair;
 mod pairing_listener;

@@ -23,12 +23,14 @@ use super::peers::{self, RoleArgs};
 use super::runtime::{self, Signals};
 use super::{CliError, Exit, secret, security, store};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use crate::node::access::own_name;
+use crate::node::{Connect, Local};
 use crate::secure::pairing::{DeviceInfo, Pairing, PairingCode, PairingError, PairingStep};
 use crate::secure::{Established, Identity, PeerId, SecureError};
 use crate::transport::secure::{
-    Accepted, Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
+    Accepted, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
 };
-use crate::transport::stream::{Address, StreamConnection};
+use crate::transport::stream::Address;
 use crate::trust::Guesses;
 use crate::trust::files::PrivateFileError;
 use crate::trust::list::{Origin, TrustError, TrustList, check_name};
@@ -110,7 +112,7 @@ struct Side<'a> {
 
 pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> {
     security::keep_secrets_in_memory();
-    let name = args.name.clone().unwrap_or_else(host_name);
+    let name = args.name.clone().unwrap_or_else(own_name);
     check_name(&name).map_err(peers::failed)?;
     if args.address.iter().chain(&args.listen).any(|place| *place == PlaceAddress::Stream(Address::Stdio)) {
         return Err(CliError::new(Exit::Usage, "two devices cannot be paired over stdio")
@@ -158,13 +160,6 @@ fn read_code(file: Option<&std::path::Path>) -> Result<PairingCode, CliError> {
     PairingCode::parse(&text).map_err(|error| CliError::new(Exit::Input, error.to_string()))
 }
 
-/// The name of this machine, or what stands for it.
-pub(super) fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if check_name(name).is_ok() { name.to_owned() } else { "gattway".to_owned() }
-}
-
 /// Ends with the time limit or a signal.
 async fn within_limits(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
@@ -194,18 +189,14 @@ impl Side<'_> {
 
     /// The side where the code was typed.
     async fn connect(&self, address: &PlaceAddress, code: &PairingCode) -> Result<(), CliError> {
-        let carrier = match address {
-            PlaceAddress::Stream(address) => {
-                Carrier::Stream(Arc::new(StreamConnection::connect(address.clone())))
-            }
+        let way: Box<dyn Connect> = match address {
+            PlaceAddress::Stream(address) => Box::new(address.clone()),
             #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(peer) => {
-                let codec = Arc::new(crate::transport::bluez::sealed::PairingAdvert);
-                Carrier::Link(super::ble::dial(peer, &self.args.ble, codec))
-            }
+            PlaceAddress::Ble(peer) => Box::new(self.args.ble.peer(peer)),
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
         };
+        let carrier = way.connect(&Local::default());
         let connection = SecureConnection::active(carrier, self.config());
         let (handle, inbound) = ReplicatorConnection::detached(INBOUND_BYTES);
         let opened = connection.open(handle).await;
@@ -247,7 +238,7 @@ impl Side<'_> {
         attempts: &Attempts,
     ) -> Result<(), CliError> {
         let acceptor = SecureAcceptor::new(self.config());
-        let pairing_listener = PairingListener::bind(address, &self.device_info.name).await?;
+        let mut pairing_listener = PairingListener::bind(address, &self.device_info.name).await?;
         self.tell(
             &Event::Listening { address: &pairing_listener.address },
             &format!("listening on {}", pairing_listener.address),

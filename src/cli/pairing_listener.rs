@@ -1,72 +1,65 @@
 //! Where the other device of a pairing arrives, and the policy that lets it into a session in which nothing else goes over.
 
-use std::sync::Arc;
-
 use tokio::sync::watch;
 
 use super::address::PlaceAddress;
 use super::{CliError, Exit};
+use crate::node::listen;
+use crate::node::{Accept, Arrival, Listen, ListenError, Local};
 use crate::secure::{Access, Authentication, Grant, PeerId, PeerPolicy, Permissions, Psk, Refusal};
-use crate::transport::secure::{Carrier, SecureAcceptor};
-use crate::transport::stream::StreamListener;
+use crate::transport::secure::SecureAcceptor;
 
 /// Where the other device arrives.
 pub(super) struct PairingListener {
-    kind: PairingListenerKind,
+    place: Box<dyn Accept>,
     /// For TCP with the real port.
     pub(super) address: String,
 }
 
-enum PairingListenerKind {
-    Stream(StreamListener),
-    #[cfg(feature = "bluetooth")]
-    Bluetooth(crate::transport::bluez::listener::BluetoothListener),
-}
-
 impl PairingListener {
-    /// Listens; over Bluetooth under `name`.
+    /// Listens; over Bluetooth under `name`, so that a person finds the device; which one it is, is not told.
     pub(super) async fn bind(address: &PlaceAddress, name: &str) -> Result<PairingListener, CliError> {
-        match address {
-            PlaceAddress::Stream(address) => {
-                let listener = super::listening::bind(address).await?;
-                let address = listener.local_address().to_string();
-                Ok(PairingListener { kind: PairingListenerKind::Stream(listener), address })
-            }
+        let place: Box<dyn Listen> = match address {
+            PlaceAddress::Stream(address) => Box::new(address.clone()),
             #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(adapter) => {
-                let listener = super::ble::listen_to_pair(adapter, name).await?;
-                let address = format!("ble:{}", listener.adapter());
-                Ok(PairingListener { kind: PairingListenerKind::Bluetooth(listener), address })
-            }
+            PlaceAddress::Ble(adapter) => Box::new(crate::node::Ble::adapter(adapter).named(name)),
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => {
                 let _ = name;
                 unreachable!("such an address is refused when it is read")
             }
-        }
+        };
+        let place = match listen::open(&*place, &Local::default()).await {
+            Ok(place) => place,
+            #[cfg(feature = "bluetooth")]
+            Err(error) if address.is_ble() => return Err(super::ble::failed(error.io_error())),
+            Err(error) => return Err(listen_failed(&error)),
+        };
+        Ok(PairingListener { address: place.address(), place })
     }
 
     /// Gives the next newcomer to the acceptor.
-    pub(super) async fn take(&self, acceptor: &SecureAcceptor) -> Result<(), CliError> {
-        match &self.kind {
-            PairingListenerKind::Stream(listener) => {
-                let accepted = listener.accept().await.map_err(|error| {
-                    CliError::new(Exit::Peer, format!("cannot accept on {}: {error}", self.address))
-                })?;
-                let ended = || CliError::new(Exit::Peer, "the listener has ended");
-                let connection = accepted.ok_or_else(ended)?;
-                let label = connection.peer().to_owned();
-                acceptor.incoming(Carrier::Stream(Arc::new(connection)), label);
-            }
-            #[cfg(feature = "bluetooth")]
-            PairingListenerKind::Bluetooth(listener) => {
-                let ended = || CliError::new(Exit::Peer, "Bluetooth has ended");
-                let connection = listener.accept().await.ok_or_else(ended)?;
-                acceptor.incoming(Carrier::Link(connection), "Bluetooth central");
-            }
-        }
+    pub(super) async fn take(&mut self, acceptor: &SecureAcceptor) -> Result<(), CliError> {
+        let accepted = listen::accept(&mut *self.place).await;
+        let arrival = accepted.map_err(|error| CliError::new(Exit::Peer, error.to_string()))?;
+        let ended = || CliError::new(Exit::Peer, "the listener has ended");
+        let Arrival { carrier, label } = arrival.ok_or_else(ended)?;
+        acceptor.incoming(carrier, label);
         Ok(())
     }
+}
+
+/// It cannot listen there, or not any more.
+pub(super) fn listen_failed(error: &ListenError) -> CliError {
+    let told = CliError::new(Exit::Peer, error.to_string());
+    #[cfg(feature = "bluetooth")]
+    if error.address().parse().is_ok_and(|address: PlaceAddress| address.is_ble()) {
+        return told.help(super::ble::DOCTOR);
+    }
+    if error.is_of_opening() {
+        return told.help("choose another address, or end the process that uses it");
+    }
+    told
 }
 
 /// Lets everybody into the session of a pairing, in which nothing but the pairing's messages goes over.

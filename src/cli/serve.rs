@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tokio::task::{JoinHandle, JoinSet};
 
 use super::address::PlaceAddress;
 use super::args::GlobalArgs;
@@ -13,25 +12,19 @@ use super::control::Control;
 use super::display::{activity_name, direction_name, emit_document};
 use super::events::{Event, Events};
 use super::feed::{Feed, FeedArgs};
-#[cfg(feature = "bluetooth")]
-use super::listening::{Advert, Radio};
-use super::listening::{Opened, Place};
 use super::output::counted;
-use super::runtime::{self, CLOSING_LIMIT, Signals};
+use super::pairing_listener::listen_failed;
+use super::runtime::{self, Signals};
 use super::security::{self, Security, SecurityArgs, TrustRefresher};
 use super::sync::check_stdio;
 use super::{CliError, Exit, memory, store, words};
 use crate::database::Database;
-use crate::endpoint::AccessRule;
-use crate::endpoint::{MessageEndpointConnection, MessagingError, ProtocolType};
+use crate::endpoint::MessagingError;
+use crate::node::{ConnectionId, Node, NodeBuilder, NodeError, NodeEvent};
 use crate::replicator::error::is_conflict;
-use crate::replicator::{
-    MessageEndpointListener, MessageEndpointListenerChange, MessageEndpointListenerConfiguration,
-    MessageEndpointListenerConflict, MessageEndpointListenerDocument, PeerQuota, Refusals,
-};
+use crate::replicator::{DocumentReplication, MessageEndpointListener, PeerQuota, Refusals};
 use crate::replicator::{ReplicatorActivity, ReplicatorStatus, Unsynced};
 use crate::secure::PeerId;
-use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor, access_rule};
 use crate::transport::stream::Address;
 
 /// How long nothing moves with a peer before it is told to be in sync: between two messages nothing moves either.
@@ -132,10 +125,10 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);
-    let (security, mut trust_refresher) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
+    let access = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
     let began = std::time::Instant::now();
     let names = chosen.names.clone();
-    let result = runtime::block_on(serve(&db, names, args, &security, &mut trust_refresher, &events))
+    let result = runtime::block_on(serve(&db, names, args, access, &events))
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n));
     store::tell_copy(&db, &events);
@@ -151,83 +144,71 @@ async fn serve(
     db: &Database,
     collections: Vec<String>,
     args: &ServeArgs,
-    security: &Security,
-    trust_refresher: &mut TrustRefresher,
+    access: (Security, TrustRefresher),
     events: &Events,
 ) -> Result<u64, CliError> {
-    trust_refresher.start(events);
-    security.notes().iter().for_each(|note| events.say(note));
+    security::notes(&access.0).iter().for_each(|note| events.say(note));
     let mut signals = Signals::listen()?;
-    #[cfg(feature = "bluetooth")]
-    let offered = collections.clone();
-    let mut config =
-        MessageEndpointListenerConfiguration::new(Arc::new(db.clone()), ProtocolType::ByteStream)
-            .with_collections(collections);
-    config.accept_push = !args.read_only;
-    config.connections_max = args.connections;
-    config.peer_quota = args.peer_quota();
-    config.report_documents = args.documents;
-    let listener = Arc::new(MessageEndpointListener::new(config));
-    let peers = Arc::new(Peers::new(events, security.is_secure()));
-    let observer = Arc::clone(&peers);
-    listener.add_change_listener(move |change| observer.observe(change));
-    let observer = Arc::clone(&peers);
-    listener.add_document_listener(move |document| observer.document(document));
-    let observer = Arc::clone(&peers);
-    listener.add_conflict_listener(move |conflict| observer.conflict(conflict));
-    let mut accepting = JoinSet::new();
-    let intake = PeerIntake::new(security, listener.clone(), peers.clone());
-    let secure_peers = intake.run();
-    let mut opened = Opened::new(args.listen.len());
-    for address in &args.listen {
-        #[cfg(feature = "bluetooth")]
-        let radio = Radio {
-            advert: Advert::new(db, &offered, security, trust_refresher),
-            link: args.link,
-            is_secure: security.is_secure(),
-        };
-        let place = Place {
-            address: address.clone(),
-            intake: intake.clone(),
-            events: events.clone(),
-            #[cfg(feature = "bluetooth")]
-            radio,
-        };
-        accepting.spawn(place.keep_open(opened.report()));
-    }
-    let started = tokio::select! {
-        started = opened.any(events) => started,
-        () = signals.next() => Err(CliError::new(Exit::Interrupted, "interrupted before it listened")),
+    let peers = Arc::new(Peers::new(events, access.0.is_secure()));
+    let mut node = tokio::select! {
+        started = args.node(db, collections, access, &peers).start() => started.map_err(|error| failed(error, events))?,
+        () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before it listened")),
     };
-    if let Err(error) = started {
-        accepting.abort_all();
-        secure_peers.abort();
-        return Err(error);
-    }
-    #[cfg(feature = "bluetooth")]
-    let _radio = super::ble::Reporter::start(args.listen.iter().any(PlaceAddress::is_ble), events);
     let feed = Feed::start(db, &args.feed, events)?;
-    let result = until_told(db, &mut accepting, feed, &mut signals, &peers).await;
-    accepting.abort_all();
-    secure_peers.abort();
-    listener.close_all();
+    let result = until_told(db, &mut node, feed, &mut signals, &peers).await;
+    let listener = Arc::clone(node.listener());
     tokio::select! {
-        () = listener.wait_until_closed() => {}
-        () = tokio::time::sleep(CLOSING_LIMIT) => {
-            let open = listener.connections().len() as u64;
-            events.say(&format!("{} did not end in time: cut off", counted(open, "connection")));
-        }
+        ended = node.shutdown() => if let Err(NodeError::CutOff { connections, .. }) = ended {
+            let connections = counted(connections as u64, "connection");
+            events.say(&format!("{connections} did not end in time: cut off"));
+        },
         () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end")),
     }
-    #[cfg(feature = "bluetooth")]
-    super::ble::wait_for_disconnects().await;
     events.tell_rest();
     tell_refusals(&listener, events);
     peers.tell_turned_away();
     result.map(|()| peers.documents())
 }
 
+/// A node that did not start, or whose listener has failed.
+fn failed(error: NodeError, events: &Events) -> CliError {
+    match error {
+        NodeError::Access(error) => security::failed(error),
+        NodeError::Listen { first, others, .. } => {
+            others.iter().for_each(|error| events.say(&error.to_string()));
+            listen_failed(&first)
+        }
+        error => CliError::new(Exit::Failure, error.to_string()),
+    }
+}
+
 impl ServeArgs {
+    /// The node that is served, to be started.
+    fn node(
+        &self,
+        db: &Database,
+        collections: Vec<String>,
+        (security, trust_refresher): (Security, TrustRefresher),
+        peers: &Arc<Peers>,
+    ) -> NodeBuilder {
+        let observer = Arc::clone(peers);
+        let node = Node::builder(db.clone())
+            .collections(collections)
+            .access(security, trust_refresher)
+            .accept_push(!self.read_only)
+            .connections_max(self.connections)
+            .peer_quota(self.peer_quota())
+            .report_documents(self.documents)
+            .observe(move |event| observer.observe(event));
+        self.listen.iter().fold(node, |node, address| match address {
+            PlaceAddress::Stream(address) => node.listen(address.clone()),
+            #[cfg(feature = "bluetooth")]
+            PlaceAddress::Ble(adapter) => node.listen(self.link.place(adapter, &peers.events)),
+            #[cfg(not(feature = "bluetooth"))]
+            PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
+        })
+    }
+
     fn peer_quota(&self) -> Option<PeerQuota> {
         let any = |limit: u64| if limit == 0 { u64::MAX } else { limit };
         (self.peer_documents > 0 || self.peer_bytes > 0).then(|| PeerQuota {
@@ -261,7 +242,7 @@ fn tell_refusals(listener: &MessageEndpointListener, events: &Events) {
 
 async fn until_told(
     db: &Database,
-    accepting: &mut JoinSet<()>,
+    node: &mut Node,
     mut feed: Option<Feed>,
     signals: &mut Signals,
     peers: &Peers,
@@ -281,11 +262,7 @@ async fn until_told(
             error = store::broken(db) => return Err(error),
             _ = left_out.tick() => events.tell_left_out(),
             _ = give_back.tick() => drop(tokio::task::spawn_blocking(memory::give_back)),
-            ended = accepting.join_next() => match ended {
-                None => return Ok(()),
-                Some(Ok(())) => {}
-                Some(Err(_)) => return Err(CliError::new(Exit::Failure, "accepting connections panicked")),
-            },
+            ended = node.until_deserted() => return ended.map_err(|error| failed(error, events)),
             _ = tick.tick() => {
                 peers.tell_at_rest();
                 if let Some(done) = feed.take_if(|feed| feed.is_finished()) {
@@ -293,71 +270,6 @@ async fn until_told(
                 }
             }
         }
-    }
-}
-
-/// Where connections become peers: at once if all is plain, else after the secure handshake.
-#[derive(Clone)]
-pub(super) struct PeerIntake {
-    acceptor: Option<SecureAcceptor>,
-    listener: Arc<MessageEndpointListener>,
-    peers: Arc<Peers>,
-}
-
-impl PeerIntake {
-    fn new(security: &Security, listener: Arc<MessageEndpointListener>, peers: Arc<Peers>) -> PeerIntake {
-        let acceptor = match security {
-            Security::Plain => None,
-            Security::Secure(config) => Some(SecureAcceptor::new(config.clone())),
-        };
-        PeerIntake { acceptor, listener, peers }
-    }
-
-    /// A peer has connected.
-    pub(super) fn accept_transport(&self, carrier: Carrier, label: &str) {
-        match (&self.acceptor, carrier) {
-            (Some(acceptor), carrier) => acceptor.incoming(carrier, label),
-            (None, Carrier::Stream(connection)) => self.register(connection, label, None),
-            (None, Carrier::Link(connection)) => self.register(connection, label, None),
-        }
-    }
-
-    fn register(
-        &self,
-        connection: Arc<dyn MessageEndpointConnection>,
-        name: &str,
-        access: Option<AccessRule>,
-    ) {
-        self.peers.add(&connection, name);
-        if let Err(error) = self.listener.accept_limited(Arc::clone(&connection), access) {
-            self.peers.refuse(&connection, &error.to_string());
-            // It is told, rather than left to think that all is done.
-            let why = MessagingError::recoverable(error.to_string());
-            tokio::spawn(async move { connection.close(Some(why)).await });
-        }
-    }
-
-    /// Gives those who have proven who they are to the listener.
-    fn run(&self) -> JoinHandle<()> {
-        let intake = self.clone();
-        tokio::spawn(async move {
-            let Some(acceptor) = intake.acceptor.clone() else { return };
-            while let Some(incoming) = acceptor.next().await {
-                match incoming {
-                    Incoming::Accepted(accepted) => {
-                        let Accepted { connection, established, label } = *accepted;
-                        let name = security::peer_name(&established.peer, &established.grant);
-                        if intake.peers.events.may_tell(&format!("came {}", established.peer)) {
-                            security::announce(&intake.peers.events, &label, &established);
-                        }
-                        intake.register(connection, &name, Some(access_rule(&established)));
-                    }
-                    Incoming::Refused { label, peer, error } => {
-                        intake.peers.turned_away(&label, peer, &error)
-                    }
-                }
-            }
-        })
     }
 }
 
@@ -370,7 +282,7 @@ struct Peers {
 
 #[derive(Default)]
 struct PeersState {
-    by_connection: HashMap<usize, Peer>,
+    by_connection: HashMap<ConnectionId, Peer>,
     /// Documents of connections that have ended.
     documents: u64,
     /// Peers that were not let in.
@@ -423,6 +335,36 @@ impl Peers {
         Peers { events: events.clone(), secure, state: Mutex::default() }
     }
 
+    /// Tells of what the node tells.
+    fn observe(&self, event: &NodeEvent) {
+        let events = &self.events;
+        match event {
+            NodeEvent::Listening { address, .. } => {
+                events.emit(&Event::Listening { address: address.clone() });
+                events.say(&format!("listening on {address}"));
+            }
+            NodeEvent::ListenFailed { address, error, .. } => {
+                let error = error.to_string();
+                events.say(&format!("{error}; will try again"));
+                events.emit(&Event::ListenFailed { address: address.clone(), error: &error });
+            }
+            NodeEvent::Authenticated { label, peer, .. } => {
+                if events.may_tell(&format!("came {}", peer.peer)) {
+                    security::announce(events, label, peer);
+                }
+            }
+            NodeEvent::Refused { label, peer, error, .. } => self.turned_away(label, *peer, error),
+            NodeEvent::Connected { connection, peer, uid, .. } => self.add(*connection, peer, uid.as_deref()),
+            NodeEvent::Declined { connection, error, .. } => self.refuse(*connection, &error.to_string()),
+            NodeEvent::Status { connection, status, .. } => self.changed(*connection, status),
+            NodeEvent::Document { peer, document, .. } => self.document(peer, document),
+            NodeEvent::Conflict { peer, conflict, .. } => events.conflict(peer, conflict),
+            NodeEvent::Group(news) => security::tell_group_news(events, news),
+            #[cfg(feature = "bluetooth")]
+            NodeEvent::Radio(status) => events.emit(&Event::Radio(status)),
+        }
+    }
+
     /// A newcomer that never became a peer.
     fn turned_away(&self, label: &str, peer: Option<PeerId>, error: &MessagingError) {
         self.lock().turned_away += 1;
@@ -440,10 +382,9 @@ impl Peers {
         });
     }
 
-    fn add(&self, connection: &Arc<dyn MessageEndpointConnection>, name: &str) {
+    fn add(&self, connection: ConnectionId, name: &str, uid: Option<&str>) {
         let (name, activity) = (name.to_owned(), ReplicatorActivity::Connecting);
-        let kind =
-            connection.peer_uid().map_or_else(|| "connected".to_owned(), |peer| format!("connected {peer}"));
+        let kind = uid.map_or_else(|| "connected".to_owned(), |peer| format!("connected {peer}"));
         let is_told = self.events.may_tell(&kind);
         let peer = Peer {
             name: name.clone(),
@@ -454,15 +395,14 @@ impl Peers {
             told: None,
             unsynced: Arc::default(),
         };
-        self.lock().by_connection.insert(key(connection), peer);
+        self.lock().by_connection.insert(connection, peer);
         if is_told {
             self.events.say(&format!("{name}: connected"));
         }
     }
 
-    fn refuse(&self, connection: &Arc<dyn MessageEndpointConnection>, error: &str) {
-        let Some(peer) = self.lock().by_connection.remove(&key(connection)).filter(|peer| peer.is_told)
-        else {
+    fn refuse(&self, connection: ConnectionId, error: &str) {
+        let Some(peer) = self.lock().by_connection.remove(&connection).filter(|peer| peer.is_told) else {
             return;
         };
         self.events.say(&format!("{}: refused: {error}", peer.name));
@@ -477,21 +417,10 @@ impl Peers {
         }
     }
 
-    fn name(&self, connection: &Arc<dyn MessageEndpointConnection>) -> String {
-        self.lock().by_connection.get(&key(connection)).map_or_else(String::new, |peer| peer.name.clone())
-    }
-
-    /// Both sides have changed a document.
-    fn conflict(&self, conflict: &MessageEndpointListenerConflict) {
-        self.events.conflict(&self.name(&conflict.connection), &conflict.conflict);
-    }
-
     /// A document was replicated, or failed to be.
-    fn document(&self, document: &MessageEndpointListenerDocument) {
-        let MessageEndpointListenerDocument { connection, document } = document;
-        let name = self.name(connection);
+    fn document(&self, name: &str, document: &DocumentReplication) {
         let Some(error) = &document.error else {
-            return emit_document(&self.events, Some(&name), document);
+            return emit_document(&self.events, Some(name), document);
         };
         if is_conflict(error) {
             // Told as what it is.
@@ -502,7 +431,7 @@ impl Peers {
             state.said += 1;
             state.said
         };
-        emit_document(&self.events, Some(&name), document);
+        emit_document(&self.events, Some(name), document);
         if said <= DOCUMENT_LINES_MAX {
             let (id, direction) = (&document.id, direction_name(document.direction));
             let error = error.to_string();
@@ -516,10 +445,8 @@ impl Peers {
         }
     }
 
-    fn observe(&self, change: &MessageEndpointListenerChange) {
-        let status = &change.status;
+    fn changed(&self, key: ConnectionId, status: &ReplicatorStatus) {
         let mut state = self.lock();
-        let key = key(&change.connection);
         let Some(peer) = state.by_connection.get_mut(&key) else { return };
         peer.moved(status);
         let name = peer.name.clone();
@@ -579,9 +506,4 @@ impl Peers {
     fn lock(&self) -> std::sync::MutexGuard<'_, PeersState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Tells connections apart as long as they live.
-fn key(connection: &Arc<dyn MessageEndpointConnection>) -> usize {
-    Arc::as_ptr(connection).cast::<()>().addr()
 }

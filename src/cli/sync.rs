@@ -1,7 +1,6 @@
 //! `gattway sync`: the active side of a replication.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -10,6 +9,8 @@ use super::address::PlaceAddress;
 use super::args::GlobalArgs;
 use super::control::Control;
 use super::display::{Display, emit_document, say_failed};
+#[cfg(feature = "bluetooth")]
+use super::events::Event;
 use super::events::Events;
 use super::feed::{Feed, FeedArgs};
 use super::output::counted;
@@ -17,12 +18,13 @@ use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Security, SecurityArgs, TrustRefresher};
 use super::{CliError, Exit, store, words};
 use crate::database::Database;
-use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
-use crate::replicator::{Replicator, ReplicatorConfiguration, ReplicatorType};
-use crate::transport::stream::{Address, StreamConnection};
-
-/// Attempts of a one-shot sync to connect: about six seconds, so that a wrong address is soon told.
-const ONE_SHOT_ATTEMPTS: u32 = 3;
+#[cfg(feature = "bluetooth")]
+use crate::node::{BleNeighbours, SyncError};
+use crate::node::{Node, NodeEvent, SyncBuilder, SyncEvent, SyncHandle};
+#[cfg(feature = "bluetooth")]
+use crate::replicator::ReplicatorStatus;
+use crate::replicator::ReplicatorType;
+use crate::transport::stream::Address;
 
 /// How often the display follows the replicator.
 const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
@@ -127,15 +129,14 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);
-    let (security, mut trust_refresher) = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
-    security.check_offer().inspect_err(|_| chosen.take_back(&db))?;
+    let access = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
+    security::check_offer(&access.0).inspect_err(|_| chosen.take_back(&db))?;
     let began = Instant::now();
     let names = chosen.names.clone();
-    let result = runtime::block_on(sync(&db, names, args, &security, &mut trust_refresher, &events))
+    let result = runtime::block_on(sync(&db, names, args, access, &events))
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n))
         .and_then(|n| events.all_synced(n));
-    trust_refresher.tell(&events);
     store::tell_copy(&db, &events);
     let closed = db.close();
     let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
@@ -156,20 +157,28 @@ pub(super) fn check_stdio(json: bool, import: Option<&Path>) -> Result<(), CliEr
         .help("use tcp: or unix:, or import from a file or a named pipe"))
 }
 
-/// Runs the replicator to its end; gives the number of documents that went over.
+/// Runs the sync to its end; gives the number of documents that went over.
 async fn sync(
     db: &Database,
     collections: Vec<String>,
     args: &SyncArgs,
-    security: &Security,
-    trust_refresher: &mut TrustRefresher,
+    access: (Security, TrustRefresher),
     events: &Events,
 ) -> Result<u64, CliError> {
-    trust_refresher.start(events);
-    trust_refresher.prefer(args.peer.as_deref().or(args.address.ble_peer()));
+    let (security, trust_refresher) = access;
     if !security.is_secure() {
-        security.notes().iter().for_each(|note| events.say(note));
+        security::notes(&security).iter().for_each(|note| events.say(note));
     }
+    let teller = events.clone();
+    let node = Node::builder(db.clone()).collections(collections).access(security, trust_refresher).observe(
+        move |event| match event {
+            NodeEvent::Group(news) => security::tell_group_news(&teller, news),
+            #[cfg(feature = "bluetooth")]
+            NodeEvent::Radio(status) => teller.emit(&Event::Radio(status)),
+            _ => {}
+        },
+    );
+    let node = node.start().await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
     let mut signals = Signals::listen()?;
     let feed = Feed::start(db, &args.feed, events)?;
     let feed = match feed {
@@ -186,159 +195,27 @@ async fn sync(
         }
         other => other,
     };
-    #[cfg(feature = "bluetooth")]
-    let _radio = super::ble::Reporter::start(args.address.is_ble(), events);
-    let start = |args: &SyncArgs| {
-        let replicator =
-            Replicator::new(configuration(db, collections.clone(), args, security, trust_refresher, events));
-        listen(&replicator, args, events);
-        if args.reset {
-            replicator.start_with_reset();
-        } else {
-            replicator.start();
+    let mut run = Run { db, args, events, feed };
+    let result = match &args.address {
+        PlaceAddress::Stream(address) => {
+            let sync = run.observed(node.sync(address.clone())).start();
+            run.follow(sync, &mut signals).await
         }
-        replicator
+        #[cfg(feature = "bluetooth")]
+        address @ PlaceAddress::Ble(_) if address.is_any_ble() => {
+            run.follow_neighbours(&node, &mut signals).await
+        }
+        #[cfg(feature = "bluetooth")]
+        PlaceAddress::Ble(peer) => {
+            let sync = run.observed(node.sync(args.ble.peer(peer))).start();
+            run.follow(sync, &mut signals).await
+        }
+        #[cfg(not(feature = "bluetooth"))]
+        PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
     };
-    #[cfg(feature = "bluetooth")]
-    if args.address.is_any_ble() {
-        let codec = super::ble::advert_codec(db, security, trust_refresher);
-        let result =
-            visit_neighbours(db, &collections, args, events, &mut signals, feed, codec, &start).await;
-        if !args.continuous && matches!(result, Ok(0)) {
-            // Perhaps nobody had anything new, so that nobody was asked: what was left out before still is.
-            events.left_out_before(db);
-        }
-        super::ble::wait_for_disconnects().await;
-        return result;
-    }
-    let result = follow(db, &start(args), feed, args, events, &mut signals).await;
-    #[cfg(feature = "bluetooth")]
-    super::ble::wait_for_disconnects().await;
+    // Its sync has ended, or was given the time for it.
+    let _ = node.shutdown_within(Duration::ZERO).await;
     result
-}
-
-/// Tells of documents, or of those that failed.
-fn listen(replicator: &Replicator, args: &SyncArgs, events: &Events) {
-    let (events, all) = (events.clone(), args.documents);
-    let (teller, peer) = (events.clone(), args.address.to_string());
-    replicator.add_conflict_listener(move |conflict| teller.conflict(&peer, conflict));
-    replicator.add_document_listener(move |document| {
-        if all {
-            emit_document(&events, None, document);
-        } else {
-            say_failed(&events, document);
-        }
-    });
-}
-
-/// Syncs with one neighbour that has something new, or with all of them for ever.
-#[cfg(feature = "bluetooth")]
-#[expect(clippy::too_many_arguments, reason = "all that one command has, once")]
-async fn visit_neighbours(
-    db: &Database,
-    collections: &[String],
-    args: &SyncArgs,
-    events: &Events,
-    signals: &mut Signals,
-    feed: Option<Feed>,
-    codec: Arc<dyn crate::transport::bluez::profile::AdvertCodec>,
-    start: &(dyn Fn(&SyncArgs) -> Replicator + Sync),
-) -> Result<u64, CliError> {
-    use super::neighbours::Neighbourhood;
-    use super::neighbours::sync_marks::{Directions, SyncMarks};
-
-    let replicator = move |heard: &crate::transport::bluez::scan::Heard, uid: String, stays: bool| {
-        let mut visit = args.clone();
-        visit.address = PlaceAddress::Ble(heard.neighbour.address.to_string());
-        visit.ble.heard = Some(heard.clone());
-        if args.security.is_plain() {
-            // Else what was synced is remembered under the name that the peer proves.
-            visit.peer = visit.peer.or(Some(uid));
-        }
-        if args.continuous {
-            // Whoever is not reached gets its turn again.
-            visit.attempts = visit.attempts.or(Some(if stays { ONE_SHOT_ATTEMPTS } else { 1 }));
-        }
-        visit.continuous = stays;
-        start(&visit)
-    };
-    let directions = Directions { push: args.push || !args.pull, pull: args.pull || !args.push };
-    let mut neighbourhood = Neighbourhood {
-        adapter: args.ble.adapter.as_deref(),
-        sync_marks: SyncMarks::new(db, collections, codec, directions),
-        events,
-        replicator: &replicator,
-        signals,
-        secure: !args.security.is_plain(),
-        all: args.reset || args.retry,
-    };
-    if args.continuous { neighbourhood.forever(feed).await } else { neighbourhood.once().await }
-}
-
-fn configuration(
-    db: &Database,
-    collections: Vec<String>,
-    args: &SyncArgs,
-    security: &Security,
-    trust_refresher: &TrustRefresher,
-    events: &Events,
-) -> ReplicatorConfiguration {
-    #[cfg(not(feature = "bluetooth"))]
-    let _ = trust_refresher;
-    let replicator_type = match (args.push, args.pull) {
-        (true, false) => ReplicatorType::Push,
-        (false, true) => ReplicatorType::Pull,
-        _ => ReplicatorType::PushAndPull,
-    };
-    let address = args.address.clone();
-    let uid = args.peer.clone().unwrap_or_else(|| address.to_string());
-    let target = Arc::new(address.clone());
-    let dial = Dial {
-        security: meet(args, &collections, replicator_type, security, events),
-        address,
-        #[cfg(feature = "bluetooth")]
-        ble: args.ble.clone(),
-        #[cfg(feature = "bluetooth")]
-        codec: super::ble::advert_codec(db, security, trust_refresher),
-    };
-    let endpoint = MessageEndpoint::new(uid, target, ProtocolType::ByteStream, Arc::new(dial));
-    let mut config =
-        ReplicatorConfiguration::new(endpoint, Arc::new(db.clone())).with_collections(collections);
-    if args.collections.is_empty() {
-        config = config.with_optional_collections();
-    }
-    config.replicator_type = replicator_type;
-    config.retry_unsynced = args.retry;
-    config.continuous = args.continuous;
-    config.max_attempts = args.attempts.or((!args.continuous).then_some(ONE_SHOT_ATTEMPTS));
-    #[cfg(feature = "bluetooth")]
-    if args.address.is_ble() {
-        config.limits.open = super::ble::OPEN_LIMIT;
-    }
-    config.max_attempt_wait = args.retry_wait.unwrap_or(config.max_attempt_wait);
-    config
-}
-
-/// The settings for the peers of one sync: each is shown, and asked for no more than it may do.
-fn meet(
-    args: &SyncArgs,
-    collections: &[String],
-    replicator_type: ReplicatorType,
-    security: &Security,
-    events: &Events,
-) -> Security {
-    let Security::Secure(config) = security else { return Security::Plain };
-    let mut config = config.clone();
-    let (collections, events, label) = (collections.to_vec(), events.clone(), args.address.to_string());
-    let wanted = (replicator_type.pushes(), replicator_type.pulls());
-    let some = args.collections.is_empty();
-    config.check = Some(Arc::new(move |peer| {
-        security::announce(&events, &label, peer);
-        security::check_grant(&peer.peer, &peer.grant, &collections, wanted, some)
-    }));
-    config.trust_refusals = !args.continuous;
-    config.names_peer = args.peer.is_none();
-    Security::Secure(config)
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -346,82 +223,219 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Makes a new connection for each attempt.
-struct Dial {
-    security: Security,
-    address: PlaceAddress,
-    #[cfg(feature = "bluetooth")]
-    ble: super::ble::BleArgs,
-    #[cfg(feature = "bluetooth")]
-    codec: Arc<dyn crate::transport::bluez::profile::AdvertCodec>,
+/// What one sync of the command has.
+struct Run<'a> {
+    db: &'a Database,
+    args: &'a SyncArgs,
+    events: &'a Events,
+    feed: Option<Feed>,
 }
 
-impl MessageEndpointDelegate for Dial {
-    fn create_connection(&self, _: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
-        match &self.address {
-            PlaceAddress::Stream(address) => {
-                self.security.over_stream(Arc::new(StreamConnection::connect(address.clone())))
-            }
-            #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(peer) => {
-                self.security.over_link(super::ble::dial(peer, &self.ble, Arc::clone(&self.codec)))
-            }
-            #[cfg(not(feature = "bluetooth"))]
-            PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
+impl Run<'_> {
+    /// A sync as the arguments want it, which tells of documents, or of those that failed.
+    fn observed(&self, sync: SyncBuilder) -> SyncBuilder {
+        let args = self.args;
+        let direction = match (args.push, args.pull) {
+            (true, false) => ReplicatorType::Push,
+            (false, true) => ReplicatorType::Pull,
+            _ => ReplicatorType::PushAndPull,
+        };
+        let mut sync = sync
+            .direction(direction)
+            .continuous(args.continuous)
+            .optional_collections(args.collections.is_empty())
+            .reset(args.reset)
+            .retry_unsynced(args.retry)
+            .report_documents(args.documents);
+        if let Some(peer) = &args.peer {
+            sync = sync.peer_name(peer);
         }
+        if let Some(attempts) = args.attempts {
+            sync = sync.attempts(attempts);
+        }
+        if let Some(wait) = args.retry_wait {
+            sync = sync.retry_wait(wait);
+        }
+        let (events, all) = (self.events.clone(), args.documents);
+        sync.observe(move |event| match event {
+            SyncEvent::Authenticated { address, peer, .. } => security::announce(&events, address, peer),
+            SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict),
+            SyncEvent::Document { document, .. } if all => emit_document(&events, None, document),
+            SyncEvent::Document { document, .. } => say_failed(&events, document),
+            _ => {}
+        })
     }
-}
 
-/// Shows what the replicator does until it has stopped, by itself or by a signal.
-async fn follow(
-    db: &Database,
-    replicator: &Replicator,
-    mut feed: Option<Feed>,
-    args: &SyncArgs,
-    events: &Events,
-    signals: &mut Signals,
-) -> Result<u64, CliError> {
-    let mut display =
-        Display::new(args.address.to_string(), !args.security.is_plain(), args.continuous, events);
-    let mut interrupted = false;
-    let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
-    let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
-    let mut condition = std::pin::pin!(store::tell_condition(db, events));
-    loop {
-        tokio::select! {
-            never = &mut condition => match never {},
-            status = replicator.wait_until_stopped() => {
-                display.show(&status);
-                break;
-            }
-            _ = tick.tick() => display.show(&replicator.status()),
-            () = signals.next() => {
-                if interrupted {
-                    return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end"));
+    /// Shows what the sync does until it has stopped, by itself or by a signal.
+    async fn follow(&mut self, sync: SyncHandle, signals: &mut Signals) -> Result<u64, CliError> {
+        let (args, events) = (self.args, self.events);
+        let mut display =
+            Display::new(args.address.to_string(), !args.security.is_plain(), args.continuous, events);
+        let mut interrupted = false;
+        let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
+        let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
+        let mut condition = std::pin::pin!(store::tell_condition(self.db, events));
+        loop {
+            tokio::select! {
+                never = &mut condition => match never {},
+                _ = sync.finished() => {
+                    display.show(&sync.status());
+                    break;
                 }
-                interrupted = true;
-                display.say("stopping");
-                replicator.stop();
+                _ = tick.tick() => display.show(&sync.status()),
+                () = signals.next() => {
+                    if interrupted {
+                        return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end"));
+                    }
+                    interrupted = true;
+                    display.say("stopping");
+                    sync.stop();
+                }
+                () = &mut closing, if interrupted => {
+                    display.say("the peer did not end in time: cut off");
+                    break;
+                }
+                error = store::broken(self.db), if args.continuous => return Err(ended(&sync, error).await),
             }
-            () = &mut closing, if interrupted => {
-                display.say("the peer did not end in time: cut off");
-                break;
-            }
-            error = store::broken(db), if args.continuous => {
-                replicator.stop();
-                replicator.wait_until_stopped().await;
-                return Err(error);
+            if let Err(error) = self.look_after_feed().await {
+                return Err(ended(&sync, error).await);
             }
         }
-        if let Some(done) = feed.take_if(|feed| feed.is_finished())
-            && let Err(error) = finish_feed(done, events).await
-        {
-            replicator.stop();
-            replicator.wait_until_stopped().await;
-            return Err(error);
+        display.finish(&sync.status(), interrupted && !args.continuous)
+    }
+
+    /// Shows the visits of one neighbour after the other until the sync has stopped, by itself or by a signal.
+    #[cfg(feature = "bluetooth")]
+    async fn follow_neighbours(&mut self, node: &Node, signals: &mut Signals) -> Result<u64, CliError> {
+        let (args, events) = (self.args, self.events);
+        let neighbours = BleNeighbours::as_reached_by(args.ble.peer("any"));
+        let (sender, mut visits) = tokio::sync::mpsc::unbounded_channel();
+        let sync = self.observed(node.sync(neighbours)).observe(move |event| {
+            if !matches!(
+                event,
+                SyncEvent::Status { .. } | SyncEvent::Document { .. } | SyncEvent::Conflict { .. }
+            ) {
+                let _ = sender.send(event.clone());
+            }
+        });
+        let sync = sync.start();
+        let mut shown = Visits { args, events, display: None, documents: 0 };
+        let mut told = false;
+        let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
+        let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                () = signals.next() => {
+                    if told {
+                        return Err(interrupted());
+                    }
+                    told = true;
+                    if let Some(display) = &shown.display {
+                        display.say("stopping");
+                    }
+                    sync.stop();
+                }
+                // Before the end is looked at: nothing that was told is left out.
+                Some(event) = visits.recv() => shown.take(&event)?,
+                ended = sync.finished() => match ended {
+                    Err(SyncError::Search(error)) => return Err(super::ble::failed(&*error)),
+                    _ => break,
+                },
+                () = &mut closing, if told => {
+                    shown.say("the peer did not end in time: cut off");
+                    break;
+                }
+                _ = tick.tick() => {
+                    if let Some(display) = &mut shown.display {
+                        display.show(&sync.status());
+                    }
+                    if let Err(error) = self.look_after_feed().await {
+                        return Err(ended(&sync, error).await);
+                    }
+                }
+            }
+        }
+        shown.visited(&sync.status())?;
+        if told && !args.continuous {
+            return Err(interrupted());
+        }
+        if !args.continuous && shown.documents == 0 {
+            // Perhaps nobody had anything new, so that nobody was asked: what was left out before still is.
+            events.left_out_before(self.db);
+        }
+        Ok(shown.documents)
+    }
+
+    /// Tells of the import when it has ended.
+    async fn look_after_feed(&mut self) -> Result<(), CliError> {
+        match self.feed.take_if(|feed| feed.is_finished()) {
+            Some(done) => finish_feed(done, self.events).await,
+            None => Ok(()),
         }
     }
-    display.finish(&replicator.status(), interrupted && !args.continuous)
+}
+
+/// Shows one visit after the other.
+#[cfg(feature = "bluetooth")]
+struct Visits<'a> {
+    args: &'a SyncArgs,
+    events: &'a Events,
+    /// Of the present visit.
+    display: Option<Display<'a>>,
+    /// Documents of visits that have ended.
+    documents: u64,
+}
+
+#[cfg(feature = "bluetooth")]
+impl Visits<'_> {
+    fn take(&mut self, event: &SyncEvent) -> Result<(), CliError> {
+        match event {
+            SyncEvent::Visiting { peer, stays, .. } => {
+                let secure = !self.args.security.is_plain();
+                self.display = Some(Display::new(peer.clone(), secure, *stays, self.events));
+            }
+            SyncEvent::OthersNear => self.say(&event.to_string()),
+            SyncEvent::Visited { status, .. } => self.visited(status)?,
+            SyncEvent::NothingNew { peers, .. } => {
+                self.say(&format!("nothing new at {}: not connected", peers.join(", ")));
+            }
+            SyncEvent::Offline { error, .. } => self.say(&format!("offline: {error}; will try again")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells how the present visit has ended, if there is one.
+    fn visited(&mut self, status: &ReplicatorStatus) -> Result<(), CliError> {
+        let Some(mut display) = self.display.take() else { return Ok(()) };
+        display.show(status);
+        match display.finish(status, false) {
+            Ok(moved) => self.documents += moved,
+            Err(error) if self.args.continuous => self.events.say(&format!("{error}; will try again")),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn say(&self, line: &str) {
+        match &self.display {
+            Some(display) => display.say(line),
+            None => self.events.say(line),
+        }
+    }
+}
+
+#[cfg(feature = "bluetooth")]
+fn interrupted() -> CliError {
+    CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here")
+}
+
+/// Ends a sync in order, for another reason.
+async fn ended(sync: &SyncHandle, why: CliError) -> CliError {
+    sync.stop();
+    let _ = sync.finished().await;
+    why
 }
 
 pub(super) async fn finish_feed(feed: Feed, events: &Events) -> Result<(), CliError> {

@@ -136,6 +136,11 @@ impl SimDevice {
         self.radio.shared.act(|state| state.world.set_host(self.node, config));
     }
 
+    /// The clock of its radio.
+    pub fn clock(&self) -> Clock {
+        self.radio.clock()
+    }
+
     /// Advertises, so that others can connect, until the listener is dropped. A second listener replaces the first.
     pub fn listen(&self) -> SimListener {
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
@@ -169,6 +174,16 @@ pub struct SimConnector {
 }
 
 impl SimConnector {
+    /// The clock of its radio.
+    pub fn clock(&self) -> Clock {
+        self.central.radio.clock()
+    }
+
+    /// The name of the device that it connects to.
+    pub fn peer_name(&self) -> String {
+        self.central.radio.shared.lock().names[self.peripheral.node.index()].clone()
+    }
+
     /// What the next connection is like; a connection that exists stays as it is.
     pub fn set_link(&self, link: SimLink) {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;

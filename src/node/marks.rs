@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::cli::ble::change_counter;
+use super::advert::change_counter;
 use crate::database::Database;
 use crate::replica::OWN_PREFIX;
 use crate::replica::store::{CollectionId, ReplicaStore};
@@ -21,9 +21,9 @@ use crate::transport::bluez::scan::Neighbour;
 
 /// Which way documents go in the syncs that are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Directions {
-    pub(crate) push: bool,
-    pub(crate) pull: bool,
+pub(super) struct Directions {
+    pub(super) push: bool,
+    pub(super) pull: bool,
 }
 
 /// What was synced with one peer, as the database keeps it, in postcard. Counters are the low 24 bits, as advertised.
@@ -36,7 +36,7 @@ struct Record {
 }
 
 /// Judges neighbours for the syncs of some collections.
-pub(crate) struct SyncMarks {
+pub(super) struct SyncMarks {
     db: Database,
     collections: Vec<String>,
     codec: Arc<dyn AdvertCodec>,
@@ -45,13 +45,13 @@ pub(crate) struct SyncMarks {
 
 /// Both counters before a sync; to be noted when it has succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Before {
+pub(super) struct Before {
     sighting: Sighting,
     own: u32,
 }
 
 impl SyncMarks {
-    pub(crate) fn new(
+    pub(super) fn new(
         db: &Database,
         collections: &[String],
         codec: Arc<dyn AdvertCodec>,
@@ -63,22 +63,22 @@ impl SyncMarks {
     }
 
     /// What a neighbour says; the inner `None`: it may be ours and cannot be read, the outer: it is not for us.
-    pub(crate) fn read(&self, neighbour: &Neighbour) -> Option<Option<Sighting>> {
+    pub(super) fn read(&self, neighbour: &Neighbour) -> Option<Option<Sighting>> {
         self.codec.may_be_ours(&neighbour.state).then(|| self.codec.read(&neighbour.state))
     }
 
     /// The counter of this database.
-    pub(crate) fn own(&self) -> u32 {
+    pub(super) fn own(&self) -> u32 {
         change_counter(&self.db, &self.collections)
     }
 
     /// Both counters as they are now, to be taken before a sync begins.
-    pub(crate) fn before(&self, sighting: Sighting) -> Before {
+    pub(super) fn before(&self, sighting: Sighting) -> Before {
         Before { sighting, own: self.own() }
     }
 
     /// Whether a sync with that peer may have something to do.
-    pub(crate) fn has_something(&self, sighting: Sighting) -> bool {
+    pub(super) fn has_something(&self, sighting: Sighting) -> bool {
         let record = self.record(sighting.device);
         let own = self.own();
         (self.directions.push && record.pushed != Some(own))
@@ -86,7 +86,7 @@ impl SyncMarks {
     }
 
     /// A sync that began at `before` has moved all that there was to move. Nothing is lost if this is: it costs a sync.
-    pub(crate) fn note(&self, before: Before) {
+    pub(super) fn note(&self, before: Before) {
         let device = before.sighting.device;
         let old = self.record(device);
         let record = Record {

@@ -1,24 +1,23 @@
-//! `sync ble:any`: whom to sync with, and when.
+//! A sync with all neighbours: whom to sync with, and when.
 //!
 //! One neighbour is kept connected, so that changes go over at once. Of several, each is visited when it or this database has
-//! something new (see [`sync_marks`]), one after the other, the one first that waits longest; a quiet one costs no connection.
-
-pub(super) mod sync_marks;
+//! something new (see [`super::marks`]), one after the other, the one first that waits longest; a quiet one costs no connection.
 
 use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bluer::Address;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::debug;
 
-use self::sync_marks::SyncMarks;
-use super::display::Display;
-use super::events::Events;
-use super::feed::Feed;
-use super::runtime::{CLOSING_LIMIT, Signals};
-use super::{CliError, Exit};
-use crate::replicator::{Replicator, ReplicatorActivity};
+use super::ble::BlePeer;
+use super::error::SyncError;
+use super::marks::{Directions, SyncMarks};
+use super::sync::{ONE_SHOT_ATTEMPTS, SyncSettings, SyncShared, Visit};
+use super::sync_event::SyncEvent;
+use crate::replicator::ReplicatorActivity;
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::central::SCAN_LIMIT;
@@ -45,25 +44,37 @@ const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 /// Longest pause before a neighbour that fails is tried again, and between two tries to use the adapter.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How often the display follows and the plan is looked at.
+/// How often the plan is looked at while a connection stands.
 const TICK: Duration = Duration::from_millis(100);
 /// Neighbours kept in mind.
 const KNOWN_MAX: usize = 256;
 
-/// Makes a replicator for a neighbour: its advert, a name that outlives its address, and whether it goes on for ever.
-pub(super) type MakeReplicator<'a> = dyn Fn(&Heard, String, bool) -> Replicator + Send + Sync + 'a;
+/// Syncs with neighbours until there is nothing more to do, or it is told to stop.
+pub(super) async fn run(ble: BlePeer, settings: SyncSettings, shared: Arc<SyncShared>) {
+    let direction = settings.direction;
+    let directions = Directions { push: direction.pushes(), pull: direction.pulls() };
+    let result = match &settings.node.local.advert {
+        Some(advert) => {
+            let marks =
+                SyncMarks::new(&advert.db, &advert.collections, Arc::clone(&advert.codec), directions);
+            let all = settings.reset || settings.retry_unsynced;
+            let continuous = settings.continuous;
+            let mut neighbourhood = Neighbourhood { ble, marks, settings, shared: Arc::clone(&shared), all };
+            if continuous { neighbourhood.forever().await } else { neighbourhood.once().await }
+        }
+        None => Ok(()),
+    };
+    shared.end(result);
+}
 
-/// What all visits of one command share.
-pub(super) struct Neighbourhood<'a> {
-    pub(super) adapter: Option<&'a str>,
-    pub(super) sync_marks: SyncMarks,
-    pub(super) events: &'a Events,
-    pub(super) replicator: &'a MakeReplicator<'a>,
-    pub(super) signals: &'a mut Signals,
-    /// Whether connections are encrypted, for the display.
-    pub(super) secure: bool,
+/// What all visits of one sync share.
+struct Neighbourhood {
+    ble: BlePeer,
+    marks: SyncMarks,
+    settings: SyncSettings,
+    shared: Arc<SyncShared>,
     /// Visit also those who have nothing new.
-    pub(super) all: bool,
+    all: bool,
 }
 
 /// A neighbour that was heard.
@@ -92,31 +103,30 @@ impl Key {
 }
 
 /// How a visit ended.
-enum Visit {
+enum Visited {
     Done,
-    Failed(CliError),
-    /// A signal came.
-    Told,
+    Failed(SyncError),
+    /// The sync is to end.
+    Stopped,
 }
 
-impl Neighbourhood<'_> {
-    /// One sync with the first neighbour that has something new; gives the number of documents that went over. No connection
-    /// is made if all that are heard have nothing.
-    pub(super) async fn once(&mut self) -> Result<u64, CliError> {
-        let adapter = Adapter::open(self.adapter).await.map_err(super::ble::cli_error)?;
-        let mut scan = Scan::start(&adapter).await.map_err(super::ble::cli_error)?;
+impl Neighbourhood {
+    /// One sync with the first neighbour that has something new. No connection is made if all that are heard have nothing.
+    async fn once(&mut self) -> Result<(), SyncError> {
+        let adapter = Adapter::open(self.ble.adapter_name()).await.map_err(search_failed)?;
+        let mut scan = Scan::start(&adapter).await.map_err(search_failed)?;
         let began = Instant::now();
         let (mut deadline, mut quiet) = (began + SCAN_LIMIT, HashMap::new());
         let found = loop {
             let heard = tokio::select! {
                 heard = timeout_at(deadline, scan.next()) => heard,
-                () = self.signals.next() => return Err(interrupted()),
+                () = self.shared.stopped() => return Ok(()),
             };
             match heard {
                 Ok(heard) => {
-                    let neighbour = heard.map_err(super::ble::cli_error)?;
-                    let Some(sighting) = self.sync_marks.read(&neighbour) else { continue };
-                    if self.all || sighting.is_none_or(|sighting| self.sync_marks.has_something(sighting)) {
+                    let neighbour = heard.map_err(search_failed)?;
+                    let Some(sighting) = self.marks.read(&neighbour) else { continue };
+                    if self.all || sighting.is_none_or(|sighting| self.marks.has_something(sighting)) {
                         break Some((Heard { neighbour, at: Instant::now() }, sighting));
                     }
                     quiet.insert(neighbour.address, neighbour);
@@ -129,68 +139,53 @@ impl Neighbourhood<'_> {
         let Some((heard, sighting)) = found else {
             if quiet.is_empty() {
                 let peer = "any gattway device".to_owned();
-                return Err(super::ble::cli_error(BluetoothError::NotSeen { peer, within: SCAN_LIMIT }));
+                return Err(search_failed(BluetoothError::NotSeen { peer, within: SCAN_LIMIT }));
             }
-            let names: Vec<String> = quiet.values().map(name_of).collect();
-            self.events.say(&format!("nothing new at {}: not connected", names.join(", ")));
-            return Ok(0);
+            self.shared.hub.emit(SyncEvent::NothingNew { peers: quiet.values().map(name_of).collect() });
+            return Ok(());
         };
-        let mut documents = 0;
-        match self.visit(&heard, sighting, None, &mut KnownMap::new(), &mut None, &mut documents).await {
-            Visit::Done => Ok(documents),
-            Visit::Failed(error) => Err(error),
-            Visit::Told => Err(interrupted()),
+        match self.visit(&heard, sighting, None, &mut KnownMap::new()).await {
+            Visited::Done | Visited::Stopped => Ok(()),
+            Visited::Failed(error) => Err(error),
         }
     }
 
-    /// Syncs with all neighbours until told to stop; gives the number of documents that went over.
-    pub(super) async fn forever(&mut self, mut feed: Option<Feed>) -> Result<u64, CliError> {
-        let (mut documents, mut known, mut failures) = (0, KnownMap::new(), 0);
-        let mut said = String::new();
+    /// Syncs with all neighbours until told to stop.
+    async fn forever(&mut self) -> Result<(), SyncError> {
+        let (mut known, mut failures, mut told) = (KnownMap::new(), 0, String::new());
         loop {
-            let error = match self.round(&mut feed, &mut known, &mut documents).await {
-                Ok(true) => return Ok(documents),
+            let error = match self.round(&mut known).await {
+                Ok(true) => return Ok(()),
                 Ok(false) => {
-                    (failures, said) = (0, String::new());
+                    (failures, told) = (0, String::new());
                     continue;
                 }
-                Err(error) => error,
+                Err(error) => io::Error::from(error),
             };
-            if error.exit() != Exit::Peer {
-                return Err(error);
-            }
             failures += 1;
-            if said != error.to_string() {
-                said = error.to_string();
-                self.events.say(&format!("offline: {said}; will try again"));
+            if told != error.to_string() {
+                told = error.to_string();
+                self.shared.hub.emit(SyncEvent::Offline { error: Arc::new(error) });
             }
             tokio::select! {
                 () = tokio::time::sleep(pause(failures)) => {}
-                () = self.signals.next() => return Ok(documents),
+                () = self.shared.stopped() => return Ok(()),
             }
         }
     }
 
     /// Listens until somebody is to be visited, and visits; true: told to stop.
-    async fn round(
-        &mut self,
-        feed: &mut Option<Feed>,
-        known: &mut KnownMap,
-        documents: &mut u64,
-    ) -> Result<bool, CliError> {
-        let adapter = Adapter::open(self.adapter).await.map_err(super::ble::cli_error)?;
-        let mut scan = Scan::start(&adapter).await.map_err(super::ble::cli_error)?;
+    async fn round(&mut self, known: &mut KnownMap) -> Result<bool, BluetoothError> {
+        let adapter = Adapter::open(self.ble.adapter_name()).await?;
+        let mut scan = Scan::start(&adapter).await?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let began = Instant::now();
         let (heard, sighting) = loop {
             tokio::select! {
-                heard = scan.next() => {
-                    let neighbour = heard.map_err(super::ble::cli_error)?;
-                    self.hear(known, neighbour);
-                }
-                _ = tick.tick() => finish_feed(feed, self.events).await?,
-                () = self.signals.next() => return Ok(true),
+                heard = scan.next() => self.hear(known, heard?),
+                _ = tick.tick() => {}
+                () = self.shared.stopped() => return Ok(true),
             }
             known.retain(|_, known| known.heard.at.elapsed() < GONE_AFTER);
             if let Some(next) = self.next(known, began.elapsed() >= SETTLE) {
@@ -198,11 +193,11 @@ impl Neighbourhood<'_> {
             }
         };
         scan.stop().await;
-        let own = self.sync_marks.own();
-        let visit = self.visit(&heard, sighting, Some(&adapter), known, feed, documents).await;
+        let own = self.marks.own();
+        let visit = self.visit(&heard, sighting, Some(&adapter), known).await;
         let now = Instant::now();
         if let Some(visited) = known.get_mut(&Key::of(&heard.neighbour, sighting)) {
-            let failed = matches!(visit, Visit::Failed(_));
+            let failed = matches!(visit, Visited::Failed(_));
             visited.visited = Some(now);
             visited.own = if failed { None } else { Some(own) };
             visited.failures = if failed { visited.failures + 1 } else { 0 };
@@ -210,19 +205,11 @@ impl Neighbourhood<'_> {
             // It was connected until now.
             visited.heard.at = now;
         }
-        match visit {
-            Visit::Done => Ok(false),
-            Visit::Told => Ok(true),
-            Visit::Failed(error) if error.exit() != Exit::Peer => Err(error),
-            Visit::Failed(error) => {
-                self.events.say(&format!("{error}; will try again"));
-                Ok(false)
-            }
-        }
+        Ok(matches!(visit, Visited::Stopped))
     }
 
     fn hear(&self, known: &mut KnownMap, neighbour: Neighbour) {
-        let Some(sighting) = self.sync_marks.read(&neighbour) else { return };
+        let Some(sighting) = self.marks.read(&neighbour) else { return };
         let (key, now) = (Key::of(&neighbour, sighting), Instant::now());
         let heard = Heard { neighbour, at: now };
         if let Some(known) = known.get_mut(&key) {
@@ -237,12 +224,12 @@ impl Neighbourhood<'_> {
     fn next(&self, known: &KnownMap, settled: bool) -> Option<(Heard, Option<Sighting>)> {
         let now = Instant::now();
         let due = known.values().filter(|known| known.not_before <= now && known.heard.at.elapsed() < FRESH);
-        let wanted = due.filter_map(|known| Some((known, self.sync_marks.read(&known.heard.neighbour)?)));
+        let wanted = due.filter_map(|known| Some((known, self.marks.read(&known.heard.neighbour)?)));
         let alone = settled && known.len() == 1;
-        let own = self.sync_marks.own();
+        let own = self.marks.own();
         let wanted = wanted.filter(|(known, sighting)| {
             let sync_marks = match sighting {
-                Some(sighting) => self.sync_marks.has_something(*sighting),
+                Some(sighting) => self.marks.has_something(*sighting),
                 None => {
                     known.own != Some(own) || known.visited.is_none_or(|at| at.elapsed() >= UNREADABLE_PAUSE)
                 }
@@ -260,78 +247,61 @@ impl Neighbourhood<'_> {
         sighting: Option<Sighting>,
         adapter: Option<&Adapter>,
         known: &mut KnownMap,
-        feed: &mut Option<Feed>,
-        documents: &mut u64,
-    ) -> Visit {
+    ) -> Visited {
         let neighbour = &heard.neighbour;
         let stays = adapter.is_some() && known.len() <= 1;
-        let before = sighting.map(|sighting| self.sync_marks.before(sighting));
+        let before = sighting.map(|sighting| self.marks.before(sighting));
         let name = name_of(neighbour);
         debug!(peer = name, stays, "visiting");
         let uid = match Key::of(neighbour, sighting) {
             Key::Device(device) => format!("ble:device:{device:08x}"),
             Key::Address(address) => format!("ble:{address}"),
         };
-        let replicator = (self.replicator)(heard, uid, stays);
-        let events = self.events;
-        let mut display = Display::new(name, self.secure, stays, events);
+        self.shared.hub.emit(SyncEvent::Visiting { peer: name, stays });
+        let attempts = if stays { ONE_SHOT_ATTEMPTS } else { 1 };
+        let visit = Visit {
+            continuous: stays,
+            // Whoever is not reached gets its turn again.
+            attempts: self.settings.continuous.then_some(attempts),
+            uid: Some(uid),
+        };
+        let replicator = self.settings.start(Arc::new(self.ble.heard(heard.clone())), visit, &self.shared);
+        let shared = Arc::clone(&self.shared);
         let mut look = Look { adapter: adapter.filter(|_| stays), scan: None, due: Instant::now() };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut told, mut leaving) = (false, false);
-        let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
-        let mut failure = None;
-        loop {
+        let status = loop {
             tokio::select! {
-                status = replicator.wait_until_stopped() => {
-                    display.show(&status);
-                    break;
-                }
+                status = replicator.wait_until_stopped() => break status,
                 _ = tick.tick() => {
-                    let status = replicator.status();
-                    display.show(&status);
-                    if let Err(error) = finish_feed(feed, events).await {
-                        failure = Some(error);
-                        replicator.stop();
-                    }
-                    let idle = status.activity == ReplicatorActivity::Idle;
+                    let idle = replicator.status().activity == ReplicatorActivity::Idle;
                     if look.others(idle, |neighbour| {
                         self.hear(known, neighbour);
                         known.len() > 1
                     }).await && !leaving {
                         leaving = true;
-                        display.say("others are near: visiting each that has something new");
+                        shared.hub.emit(SyncEvent::OthersNear);
                         replicator.stop();
                     }
                 }
-                () = self.signals.next() => {
-                    if told {
-                        return Visit::Failed(interrupted());
-                    }
+                () = shared.stopped(), if !told => {
                     told = true;
-                    display.say("stopping");
                     replicator.stop();
                 }
-                () = &mut closing, if told => {
-                    display.say("the peer did not end in time: cut off");
-                    break;
-                }
             }
-        }
-        let status = replicator.status();
+        };
         let complete = status.error.is_none() && !told && !leaving;
-        match display.finish(&status, false) {
-            Ok(moved) => *documents += moved,
-            Err(error) => failure = failure.or(Some(error)),
+        if let Some(before) = before.filter(|_| complete) {
+            self.marks.note(before);
         }
-        match failure {
-            Some(error) => Visit::Failed(error),
-            None if told => Visit::Told,
-            None => {
-                if let Some(before) = before.filter(|_| complete) {
-                    self.sync_marks.note(before);
-                }
-                Visit::Done
+        let error = status.error.clone();
+        shared.hub.emit(SyncEvent::Visited { status });
+        match error {
+            _ if told => Visited::Stopped,
+            None => Visited::Done,
+            Some(source) => {
+                Visited::Failed(SyncError::Replication { address: name_of(neighbour).into(), source })
             }
         }
     }
@@ -391,13 +361,6 @@ fn pause(failures: u32) -> Duration {
     whole.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
-fn interrupted() -> CliError {
-    CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here")
-}
-
-async fn finish_feed(feed: &mut Option<Feed>, events: &Events) -> Result<(), CliError> {
-    match feed.take_if(|feed| feed.is_finished()) {
-        Some(done) => super::sync::finish_feed(done, events).await,
-        None => Ok(()),
-    }
+fn search_failed(error: BluetoothError) -> SyncError {
+    SyncError::Search(Arc::new(error.into()))
 }

@@ -1,0 +1,350 @@
+//! Bluetooth LE for a node: how it is found, how it finds a peer and connects to it, and what it tells of its radio.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::access::machine_name;
+use super::advert::{Advert, advert_lifetime, advert_turn};
+use super::connect::Connect;
+use super::listen::{Accept, Arrival, Listen, Local};
+use super::sync::{SyncTarget, TargetKind};
+use crate::transport::bluez::adapter::{self, Adapter, SLOTS_DEFAULT, set_slots};
+use crate::transport::bluez::agent::{Pairing, PairingAgent};
+use crate::transport::bluez::central::BluerCentral;
+use crate::transport::bluez::central_btleplug::BtleplugCentral;
+use crate::transport::bluez::l2cap::L2capCentral;
+use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
+use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState};
+use crate::transport::bluez::scan::{Heard, Search, Wanted};
+use crate::transport::bluez::sealed::PairingAdvert;
+use crate::transport::bluez::security::LinkSecurity;
+use crate::transport::packet::{Connector, PacketChannel};
+use crate::transport::secure::Carrier;
+use crate::transport::session::{LinkConnection, SessionConfig};
+
+/// Limit of making a connection, the secure handshake included. Each step has a limit of its own and says what it waited for:
+/// 15 s to find the peer, then to connect and to discover.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
+/// Limit of one attempt to connect where a person may have to type a code; BlueZ waits about 30 s for it.
+const PAIRING_LIMIT: Duration = Duration::from_secs(50);
+/// Time for radio connections to be ended before the process ends.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Makes places and ways of Bluetooth LE.
+#[derive(Debug)]
+pub struct Ble;
+
+impl Ble {
+    /// Listens on an adapter, by name (`hci0`) or address; empty: the first. GATT and L2CAP, with an advert that tells
+    /// members of the group and paired peers of each change; registered again after a restart of bluetoothd.
+    pub fn adapter(adapter: impl Into<String>) -> BlePlace {
+        BlePlace {
+            adapter: adapter.into(),
+            name: None,
+            advertises_name: false,
+            security: LinkSecurity::default(),
+            pairing: None,
+        }
+    }
+
+    /// Whoever is near: one neighbour after the other that has something new, or once the first such.
+    pub fn any() -> BleNeighbours {
+        BleNeighbours(Ble::peer("any"))
+    }
+
+    /// Reaches one device, by its address, the name that it advertises, or its name in the trust list.
+    pub fn peer(peer: impl Into<String>) -> BlePeer {
+        BlePeer {
+            peer: peer.into(),
+            adapter: None,
+            central: BleCentral::default(),
+            slots: SLOTS_DEFAULT as u16,
+            pairing: None,
+            heard: None,
+        }
+    }
+}
+
+/// How a central gets at the peer's characteristics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BleCentral {
+    /// bluer: an L2CAP channel where the peer offers one, else sockets for both characteristics.
+    #[default]
+    Auto,
+    /// bluer, never L2CAP.
+    Gatt,
+    /// btleplug: one D-Bus call a packet, for comparison.
+    Btleplug,
+}
+
+/// An adapter on which a node listens.
+#[derive(Clone)]
+pub struct BlePlace {
+    adapter: String,
+    name: Option<String>,
+    advertises_name: bool,
+    security: LinkSecurity,
+    pairing: Option<Pairing>,
+}
+
+impl BlePlace {
+    /// Tells everybody the name of this machine, so that peers find it by its name without knowing it. Always told where
+    /// nobody proves anything, for there is nothing to hide.
+    #[must_use]
+    pub fn advertise_name(mut self, advertise: bool) -> BlePlace {
+        self.advertises_name = advertise;
+        self
+    }
+
+    /// Tells everybody this name instead of the machine's.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> BlePlace {
+        (self.name, self.advertises_name) = (Some(name.into()), true);
+        self
+    }
+
+    /// What the radio connection must have, beneath the session's own security, and how devices may pair for it.
+    #[must_use]
+    pub fn link_security(mut self, security: LinkSecurity, pairing: Option<Pairing>) -> BlePlace {
+        (self.security, self.pairing) = (security, pairing);
+        self
+    }
+}
+
+#[async_trait]
+impl Listen for BlePlace {
+    fn address(&self) -> String {
+        if self.adapter.is_empty() { "ble".to_owned() } else { format!("ble:{}", self.adapter) }
+    }
+
+    async fn open(&self, local: &Local) -> io::Result<Box<dyn Accept>> {
+        let state =
+            local.advert.as_ref().map_or_else(|| AdvertState::PAIRING.encode(), |advert| advert.state());
+        // A name that stays would give away what the sealed state hides.
+        let tells_name = self.advertises_name || !local.is_secure;
+        let config = ListenerConfig {
+            adapter: (!self.adapter.is_empty()).then(|| self.adapter.clone()),
+            name: tells_name.then(|| self.name.clone().unwrap_or_else(machine_name)),
+            l2cap: true,
+            state,
+            security: self.security,
+            pairing: self.pairing.clone(),
+            session: SessionConfig::default(),
+        };
+        let bluetooth = BluetoothListener::start(config).await?;
+        local.report_radio();
+        Ok(Box::new(OpenAdapter { bluetooth, advertised: local.advert.clone().map(Advertised::new) }))
+    }
+}
+
+/// An adapter with everything registered.
+struct OpenAdapter {
+    bluetooth: BluetoothListener,
+    /// `None`: what is advertised stays.
+    advertised: Option<Advertised>,
+}
+
+/// What is advertised now.
+struct Advertised {
+    advert: Arc<Advert>,
+    changes: watch::Receiver<u64>,
+    sealed: Instant,
+    lifetime: Duration,
+}
+
+impl Advertised {
+    fn new(advert: Arc<Advert>) -> Advertised {
+        let changes = advert.db.watch();
+        Advertised { advert, changes, sealed: Instant::now(), lifetime: advert_lifetime() }
+    }
+
+    /// Waits until something else is to be advertised.
+    async fn is_due(&mut self) {
+        loop {
+            tokio::select! {
+                Ok(()) = self.changes.changed() => return,
+                () = tokio::time::sleep(advert_turn()) => {
+                    if self.sealed.elapsed() >= self.lifetime || self.advert.codec.takes_turns() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to advertise from now on. Where it is sealed it is another one each time, so that nobody can follow it.
+    fn renew(&mut self) -> AdvertBytes {
+        (self.sealed, self.lifetime) = (Instant::now(), advert_lifetime());
+        self.advert.state()
+    }
+}
+
+#[async_trait]
+impl Accept for OpenAdapter {
+    fn address(&self) -> String {
+        format!("ble:{}", self.bluetooth.adapter())
+    }
+
+    /// The next central's session; advertises each change of the database meanwhile.
+    async fn accept(&mut self) -> io::Result<Option<Arrival>> {
+        loop {
+            let due = async {
+                match &mut self.advertised {
+                    Some(advertised) => advertised.is_due().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let connection = tokio::select! {
+                connection = self.bluetooth.accept() => match connection {
+                    None => return Ok(None),
+                    connection => connection,
+                },
+                () = due => None,
+            };
+            if let Some(advertised) = &mut self.advertised {
+                self.bluetooth.set_state(advertised.renew());
+            }
+            if let Some(connection) = connection {
+                let label = "Bluetooth central".to_owned();
+                return Ok(Some(Arrival { carrier: Carrier::Link(connection), label }));
+            }
+        }
+    }
+}
+
+/// A device that is reached by Bluetooth.
+#[derive(Clone)]
+pub struct BlePeer {
+    peer: String,
+    adapter: Option<String>,
+    central: BleCentral,
+    slots: u16,
+    pairing: Option<Pairing>,
+    /// The advert by which it was chosen.
+    heard: Option<Heard>,
+}
+
+impl BlePeer {
+    /// The adapter to use, by name (`hci0`) or address; the first unless given.
+    #[must_use]
+    pub fn through(mut self, adapter: Option<String>) -> BlePeer {
+        self.adapter = adapter;
+        self
+    }
+
+    /// How packets are sent.
+    #[must_use]
+    pub fn central(mut self, central: BleCentral) -> BlePeer {
+        self.central = central;
+        self
+    }
+
+    /// Connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has.
+    #[must_use]
+    pub fn slots(mut self, slots: u16) -> BlePeer {
+        self.slots = slots;
+        self
+    }
+
+    /// Pairs with a peer that wants it. An attempt to connect then lasts up to 50 s, since somebody may have to type a code.
+    #[must_use]
+    pub fn pairing(mut self, pairing: Option<Pairing>) -> BlePeer {
+        self.pairing = pairing;
+        self
+    }
+
+    /// The same for a peer whose advert was heard.
+    pub(crate) fn heard(&self, heard: Heard) -> BlePeer {
+        BlePeer { peer: heard.neighbour.address.to_string(), heard: Some(heard), ..self.clone() }
+    }
+
+    /// The adapter to use, if one was named.
+    pub(crate) fn adapter_name(&self) -> Option<&str> {
+        self.adapter.as_deref()
+    }
+}
+
+/// All devices nearby that may be met.
+#[derive(Clone)]
+pub struct BleNeighbours(pub(super) BlePeer);
+
+impl BleNeighbours {
+    /// How they are reached: the adapter and other settings of `peer`, whose name does not matter.
+    #[must_use]
+    pub fn as_reached_by(peer: BlePeer) -> BleNeighbours {
+        BleNeighbours(peer)
+    }
+}
+
+impl From<BleNeighbours> for SyncTarget {
+    fn from(neighbours: BleNeighbours) -> SyncTarget {
+        SyncTarget(TargetKind::Neighbours(neighbours.0))
+    }
+}
+
+impl Connect for BlePeer {
+    fn address(&self) -> String {
+        if self.peer.is_empty() { "ble".to_owned() } else { format!("ble:{}", self.peer) }
+    }
+
+    fn connect(&self, local: &Local) -> Carrier {
+        local.report_radio();
+        let codec: Arc<dyn AdvertCodec> = local
+            .advert
+            .as_ref()
+            .map_or_else(|| Arc::new(PairingAdvert) as _, |advert| Arc::clone(&advert.codec));
+        let search = match &self.heard {
+            Some(heard) => Search::heard(heard.clone(), codec),
+            None if self.peer.is_empty() => Search::new(Wanted::Any, codec),
+            None => Search::new(Wanted::parse(&self.peer), codec),
+        };
+        let mut session = SessionConfig::default();
+        if self.pairing.is_some() {
+            session.connect_timeout = PAIRING_LIMIT;
+        }
+        Carrier::Link(LinkConnection::central(Arc::new(Dial { peer: self.clone(), search }), session))
+    }
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.peer)
+    }
+
+    fn open_limit(&self) -> Option<Duration> {
+        Some(OPEN_LIMIT)
+    }
+}
+
+/// Opens the adapter anew for each connection, so that nothing of a bluetoothd that was restarted stays in use.
+struct Dial {
+    peer: BlePeer,
+    search: Arc<Search>,
+}
+
+#[async_trait]
+impl Connector for Dial {
+    async fn connect(&self) -> io::Result<PacketChannel> {
+        let BlePeer { adapter, central, slots, pairing, .. } = &self.peer;
+        set_slots((*slots).into());
+        let adapter = Adapter::open(adapter.as_deref()).await?;
+        let _agent = match pairing {
+            Some(pairing) => Some(PairingAgent::register(&adapter, pairing.clone()).await?),
+            None => None,
+        };
+        let search = Arc::clone(&self.search);
+        let central: Arc<dyn Connector> = match central {
+            BleCentral::Auto => L2capCentral::new(adapter, search),
+            BleCentral::Gatt => BluerCentral::new(adapter, search),
+            BleCentral::Btleplug => BtleplugCentral::new(adapter.name(), search),
+        };
+        central.connect().await
+    }
+}
+
+/// Waits until radio connections are ended: a process that just ends would leave the peer connected and its slot taken.
+pub(super) async fn wait_for_disconnects() {
+    adapter::wait_for_disconnects(DISCONNECT_LIMIT).await;
+}

@@ -1,0 +1,187 @@
+//! How a node is configured and started.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::access::{self, Admission, Security, TrustRefresher};
+use super::event::{Hub, NodeEvent, Observer};
+use super::intake::PeerIntake;
+use super::listen::{Addresses, Listen, Listening, Local, Opened};
+use super::{Node, NodeError, NodeShared};
+use crate::database::Database;
+use crate::endpoint::ProtocolType;
+use crate::replicator::{CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PeerQuota};
+use crate::task;
+
+/// Settings of a [`Node`]. All collections, for push and pull, to peers that it knows, unless changed.
+#[must_use = "a node does nothing before `start`"]
+pub struct NodeBuilder {
+    db: Database,
+    collections: Option<Vec<String>>,
+    admission: Admission,
+    access: Option<(Security, TrustRefresher)>,
+    places: Vec<Box<dyn Listen>>,
+    observers: Vec<Observer<NodeEvent>>,
+    accept_push: bool,
+    connections_max: usize,
+    peer_quota: Option<PeerQuota>,
+    report_documents: bool,
+}
+
+impl NodeBuilder {
+    pub(super) fn new(db: Database) -> NodeBuilder {
+        NodeBuilder {
+            db,
+            collections: None,
+            admission: Admission::default(),
+            access: None,
+            places: Vec::new(),
+            observers: Vec::new(),
+            accept_push: true,
+            connections_max: CONNECTIONS_MAX,
+            peer_quota: Some(PeerQuota::default()),
+            report_documents: false,
+        }
+    }
+
+    /// The collections that are synced, by full names (`scope.name`, or `_default`); all that there are at the start, unless
+    /// chosen.
+    pub fn collections<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> NodeBuilder {
+        self.collections = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Which peers are met, when they come and when they are synced with.
+    pub fn admission(mut self, admission: Admission) -> NodeBuilder {
+        self.admission = admission;
+        self
+    }
+
+    /// The same, opened already: the command tells of it before it starts.
+    #[cfg(feature = "cli")]
+    pub(crate) fn access(mut self, security: Security, trust_refresher: TrustRefresher) -> NodeBuilder {
+        self.access = Some((security, trust_refresher));
+        self
+    }
+
+    /// Listens there as well.
+    pub fn listen(mut self, place: impl Listen) -> NodeBuilder {
+        self.places.push(Box::new(place));
+        self
+    }
+
+    /// Whether peers that connect may change documents here. They may, unless changed.
+    pub fn accept_push(mut self, accept: bool) -> NodeBuilder {
+        self.accept_push = accept;
+        self
+    }
+
+    /// Connections of peers at one time; [`CONNECTIONS_MAX`], unless changed.
+    pub fn connections_max(mut self, max: usize) -> NodeBuilder {
+        self.connections_max = max;
+        self
+    }
+
+    /// What is taken of each peer in a time, if it proves who it is; `None`: anything.
+    pub fn peer_quota(mut self, quota: Option<PeerQuota>) -> NodeBuilder {
+        self.peer_quota = quota;
+        self
+    }
+
+    /// Whether each document of peers that connect gives an event, and not those alone that failed. It costs something for
+    /// each.
+    pub fn report_documents(mut self, report: bool) -> NodeBuilder {
+        self.report_documents = report;
+        self
+    }
+
+    /// Calls back with each event, from the task where it happens; the callback must not block. Unlike a stream it misses none,
+    /// and hears where the node listens.
+    pub fn observe(mut self, observer: impl Fn(&NodeEvent) + Send + Sync + 'static) -> NodeBuilder {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Starts. Where it cannot listen it tries again, while it can elsewhere.
+    ///
+    /// # Errors
+    /// The identity or the list of peers cannot be used; it can listen nowhere. Nothing runs then.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        let (security, mut trust_refresher) = match self.access {
+            Some(access) => access,
+            None => access::open(self.db.path(), self.admission)?,
+        };
+        let all_collections = self.collections.is_none();
+        let collections = self.collections.unwrap_or_else(|| self.db.collections());
+        let events = Arc::new(Hub::new(self.observers));
+        let teller = Arc::downgrade(&events);
+        trust_refresher.start(Arc::new(move |news| {
+            if let Some(events) = teller.upgrade() {
+                events.emit(NodeEvent::Group(*news));
+            }
+        }));
+        #[cfg(feature = "bluetooth")]
+        let local = Local {
+            is_secure: security.is_secure(),
+            advert: Some(Arc::new(super::advert::Advert::new(
+                &self.db,
+                &collections,
+                &security,
+                &trust_refresher,
+            ))),
+            reporter: Some(Arc::new(super::radio::Reporter::new(&events))),
+        };
+        #[cfg(not(feature = "bluetooth"))]
+        let local = Local::default();
+        let mut config =
+            MessageEndpointListenerConfiguration::new(Arc::new(self.db.clone()), ProtocolType::ByteStream)
+                .with_collections(collections.clone());
+        config.accept_push = self.accept_push;
+        config.connections_max = self.connections_max;
+        config.peer_quota = self.peer_quota;
+        config.report_documents = self.report_documents;
+        let intake = PeerIntake::new(&security, config, Arc::clone(&events));
+        let mut opened = Opened::new(self.places.len());
+        let (mut listening, listens) = (JoinSet::new(), !self.places.is_empty());
+        let addresses = Addresses::default();
+        for (number, place) in self.places.into_iter().enumerate() {
+            let (local, intake, events) = (local.clone(), intake.clone(), Arc::clone(&events));
+            let place = Listening { number, place, local, intake, events, addresses: Arc::clone(&addresses) };
+            listening.spawn(place.keep_open(opened.report()));
+        }
+        let shared = NodeShared {
+            db: self.db,
+            collections,
+            all_collections,
+            security,
+            trust_refresher: trust_refresher.into(),
+            local,
+            events,
+            syncs: std::sync::Mutex::default(),
+        };
+        let listener = Arc::clone(intake.listener());
+        // What fails or is given up from here on is ended by the drop.
+        let intake = task::spawn(intake.run());
+        let node = Node { shared: Arc::new(shared), listener, listening, listens, addresses, intake };
+        if let Err(mut failed) = opened.any().await {
+            let first = failed.remove(0);
+            return Err(NodeError::Listen { first, others: failed });
+        }
+        Ok(node)
+    }
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("database", &self.db.path())
+            .field("collections", &self.collections)
+            .field("admission", &self.admission)
+            .finish_non_exhaustive()
+    }
+}
