@@ -2,23 +2,22 @@
 //! field device that connects as central and is the active side of replication. Every layer is the real one; only the
 //! radio below the packets is a model.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::security::{self, Security};
+use super::security::{self, Security, TrustRefresher};
 use super::{CliError, Exit};
 use crate::database::Database;
-use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
 use crate::link::{AttMtu, LinkStats};
-use crate::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
-use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorStatus};
+use crate::node::{Connect, Local, Node, Packets};
+use crate::replicator::{ONE_SHOT_ATTEMPTS_MAX, ReplicatorActivity, ReplicatorStatus};
 use crate::secure::{Identity, Psk};
 use crate::time::Instant;
 use crate::transport::clock::Clock;
-use crate::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
-use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use crate::transport::secure::{Carrier, SecureConnectionConfig};
+use crate::transport::session::{LinkConnection, SessionConfig};
 use crate::transport::sim::radio::{Path, Phy, Side};
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio, WorldCounters};
 
@@ -146,10 +145,9 @@ pub(super) struct Air {
     field: SimDevice,
     gateway: SimDevice,
     path: Path,
-    connector: Arc<SimConnector>,
-    session: SessionConfig,
+    way: Arc<FieldWay>,
     security: Security,
-    listener: Arc<MessageEndpointListener>,
+    node: Node,
 }
 
 /// A look at a run while it goes on.
@@ -227,23 +225,28 @@ impl Traffic {
 }
 
 impl Air {
-    /// Switches both devices on. Needs a tokio runtime; `clock` may be scaled.
-    pub(super) fn start(args: &AirArgs, gateway_db: &Database, clock: Clock, protection: Protection) -> Air {
+    /// Switches both devices on; `clock` may be scaled.
+    pub(super) async fn start(
+        args: &AirArgs,
+        gateway_db: &Database,
+        clock: Clock,
+        protection: Protection,
+    ) -> Result<Air, CliError> {
         let radio = SimRadio::new(args.seed, clock);
         let field = radio.add_device("field device", args.host());
         let gateway = radio.add_device("gateway", args.host());
         radio.set_path(&field, &gateway, args.path());
-        let connector = field.connector(&gateway, args.link());
         let mut session = SessionConfig::on(clock);
         session.seed = Some(args.seed);
-        let mut config =
-            MessageEndpointListenerConfiguration::new(Arc::new(gateway_db.clone()), ProtocolType::ByteStream);
-        config.collections = gateway_db.collections();
-        let listener = Arc::new(MessageEndpointListener::new(config));
-        let [field_security, gateway_security] = security(protection, args.seed, clock);
-        tokio::spawn(accept(gateway.clone(), session, gateway_security, Arc::clone(&listener)));
-        let (path, security) = (args.path(), field_security);
-        Air { radio, field, gateway, path, connector, session, security, listener }
+        let connector = field.connector(&gateway, args.link());
+        let way = Arc::new(FieldWay { connector, session, connections: Mutex::default() });
+        let [security, gateway_security] = security(protection, args.seed, clock);
+        let node = Node::builder(gateway_db.clone())
+            .access(gateway_security, TrustRefresher::default())
+            .listen(Packets::listen_modelled(&gateway).with_session(session))
+            .start();
+        let node = node.await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
+        Ok(Air { radio, field, gateway, path: args.path(), way, security, node })
     }
 
     /// Runs one replication of the field device's database with the gateway to its end. `watch` is called again and
@@ -255,30 +258,30 @@ impl Air {
     ) -> Result<(ReplicatorStatus, Traffic), CliError> {
         let before = self.radio.counters();
         let began = self.radio.clock().now();
-        let dial = Arc::new(Dial {
-            connector: Arc::clone(&self.connector),
-            session: self.session,
-            security: self.security.clone(),
-            connections: Mutex::default(),
-        });
-        let delegate: Arc<dyn MessageEndpointDelegate> = Arc::clone(&dial) as _;
-        let endpoint = MessageEndpoint::new("gateway", Arc::new(()), ProtocolType::ByteStream, delegate);
-        let config = ReplicatorConfiguration::new(endpoint, Arc::new(field_db.clone()))
-            .with_collections(field_db.collections());
-        let replicator = Replicator::new(config);
-        replicator.start();
-        let is_connected = |status: &ReplicatorStatus| status.activity != ReplicatorActivity::Connecting;
-        replicator.wait_until(is_connected).await;
+        self.way.connections().clear();
+        let field =
+            Node::builder(field_db.clone()).access(self.security.clone(), TrustRefresher::default()).start();
+        let field = field.await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
+        let mut sync = field
+            .sync(Arc::clone(&self.way))
+            .peer_name("gateway")
+            .optional_collections(false)
+            .attempts(ONE_SHOT_ATTEMPTS_MAX)
+            .start();
+        while sync.status().activity == ReplicatorActivity::Connecting && sync.events().next().await.is_some()
+        {
+        }
         let setup_s = self.radio.clock().now().since(began).as_secs_f64();
-        let status = loop {
+        loop {
             tokio::select! {
-                status = replicator.wait_until_stopped() => break status,
+                // How it has ended is told by its status.
+                _ = sync.finished() => break,
                 () = tokio::time::sleep(WATCH_INTERVAL) => {
-                    let links = dial.stats();
+                    let links = self.way.stats();
                     let sum = |value: fn(&LinkStats) -> u64| links.iter().map(value).sum::<u64>() as f64;
                     let (sent, unsent) = (sum(|link| link.bytes_sent), sum(|link| link.bytes_unsent));
                     watch(&Moment {
-                        status: replicator.status(),
+                        status: sync.status(),
                         air: self,
                         sent_share: sent / (sent + unsent).max(1.0),
                         resumes: links.iter().map(|link| link.resumes).sum(),
@@ -286,13 +289,14 @@ impl Air {
                     });
                 }
             }
-        };
+        }
+        let status = sync.status();
         let seconds = self.radio.clock().now().since(began).as_secs_f64();
-        self.listener.wait_until_closed().await;
+        self.node.listener().wait_until_closed().await;
         if let Some(error) = &status.error {
             return Err(CliError::new(Exit::Peer, format!("sync with the gateway stopped: {error}")));
         }
-        let traffic = traffic(&before, &self.radio.counters(), &dial.stats());
+        let traffic = traffic(&before, &self.radio.counters(), &self.way.stats());
         Ok((status, Traffic { seconds, setup_s, ..traffic }))
     }
 
@@ -333,70 +337,34 @@ fn security(protection: Protection, seed: u64, clock: Clock) -> [Security; 2] {
     })
 }
 
-/// The gateway: takes connections until the radio is switched off.
-async fn accept(
-    gateway: SimDevice,
-    session: SessionConfig,
-    security: Security,
-    listener: Arc<MessageEndpointListener>,
-) {
-    let mut channels = gateway.listen();
-    let acceptor = LinkAcceptor::new(session);
-    let secure = match security {
-        Security::Plain => None,
-        Security::Secure(config) => Some(SecureAcceptor::new(config)),
-    };
-    let newcomer = async || match &secure {
-        Some(secure) => secure.next().await,
-        None => std::future::pending().await,
-    };
-    loop {
-        tokio::select! {
-            channel = channels.accept() => match channel {
-                Some(channel) => acceptor.incoming(channel),
-                None => return,
-            },
-            connection = acceptor.next() => match (connection, &secure) {
-                (None, _) => return,
-                (Some(connection), Some(secure)) => secure.incoming(Carrier::Link(connection), "field device"),
-                (Some(connection), None) => give(&listener, connection),
-            },
-            incoming = newcomer() => match incoming {
-                Some(Incoming::Accepted(accepted)) => give(&listener, accepted.connection),
-                Some(Incoming::Refused { error, .. }) => tracing::warn!(%error, "the gateway refused a peer"),
-                None => return,
-            }
-        }
-    }
-}
-
-fn give(listener: &MessageEndpointListener, connection: Arc<dyn MessageEndpointConnection>) {
-    if let Err(error) = listener.accept(connection) {
-        tracing::warn!(%error, "the gateway refused a connection");
-    }
-}
-
-/// Makes a new session for each attempt of the replicator, and remembers them for their counters.
-struct Dial {
+/// The field device's way to the gateway: a new session for each attempt, remembered for its counters.
+struct FieldWay {
     connector: Arc<SimConnector>,
     session: SessionConfig,
-    security: Security,
     connections: Mutex<Vec<Arc<LinkConnection>>>,
 }
 
-impl Dial {
+impl FieldWay {
+    /// Nothing under this lock can be left half done.
+    fn connections(&self) -> MutexGuard<'_, Vec<Arc<LinkConnection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn stats(&self) -> Vec<LinkStats> {
-        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.iter().map(|connection| connection.stats().link).collect()
+        self.connections().iter().map(|connection| connection.stats().link).collect()
     }
 }
 
-impl MessageEndpointDelegate for Dial {
-    fn create_connection(&self, _: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
+impl Connect for FieldWay {
+    fn address(&self) -> String {
+        "gateway".to_owned()
+    }
+
+    fn connect(&self, _: &Local) -> Carrier {
         let connector: Arc<SimConnector> = Arc::clone(&self.connector);
         let connection = LinkConnection::central(connector, self.session);
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&connection));
-        self.security.over(Carrier::Link(connection))
+        self.connections().push(Arc::clone(&connection));
+        Carrier::Link(connection)
     }
 }
 

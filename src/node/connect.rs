@@ -28,6 +28,24 @@ pub trait Connect: Send + Sync + 'static {
     }
 }
 
+impl<T: Connect + ?Sized> Connect for Arc<T> {
+    fn address(&self) -> String {
+        (**self).address()
+    }
+
+    fn connect(&self, local: &Local) -> Carrier {
+        (**self).connect(local)
+    }
+
+    fn name(&self) -> Option<&str> {
+        (**self).name()
+    }
+
+    fn open_limit(&self) -> Option<Duration> {
+        (**self).open_limit()
+    }
+}
+
 impl Connect for Address {
     fn address(&self) -> String {
         self.to_string()

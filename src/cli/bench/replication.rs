@@ -88,7 +88,7 @@ fn on_air(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let gateway = store::open(&place.path().join("gateway"))?;
     let args = DefaultAir::parse_from(["air"]).air;
     let (first, second) = runtime::block_on(async {
-        let air = Air::start(&args, &gateway, Clock::new(), Protection::Secure);
+        let air = Air::start(&args, &gateway, Clock::new(), Protection::Secure).await?;
         let (_, first) = air.sync(&field, &mut |_| ()).await?;
         let (_, second) = air.sync(&field, &mut |_| ()).await?;
         Ok((first, second))

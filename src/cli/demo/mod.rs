@@ -92,7 +92,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
     ));
     let ceiling = air.ceiling_bytes_per_s()?;
     let scenes = runtime::block_on(async {
-        let air = Air::start(&args.air, &gateway, Clock::scaled(args.speed), Protection::Secure);
+        let air = Air::start(&args.air, &gateway, Clock::scaled(args.speed), Protection::Secure).await?;
         tokio::select! {
             scenes = scenes::play(&air, &field, &gateway, args.json) => scenes,
             () = signals.next() => Err(CliError::new(Exit::Interrupted, "interrupted")),
