@@ -146,6 +146,14 @@ mod tests {
     }
 
     #[test]
+    fn the_directory_that_is_synced_is_the_files_own() {
+        let dir = tempfile::tempdir().expect("dir");
+        sync_parent(&dir.path().join("file")).expect("there is one");
+        sync_parent(Path::new("file")).expect("the current one");
+        sync_parent(&dir.path().join("none/file")).expect_err("there is none");
+    }
+
+    #[test]
     fn what_fails_leaves_the_old_file_and_no_draft() {
         let dir = tempfile::tempdir().expect("dir");
         // A directory cannot be replaced by a file.

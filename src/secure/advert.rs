@@ -152,6 +152,17 @@ mod tests {
         AdvertKey::from_bytes([byte; 32])
     }
 
+    #[test]
+    fn a_key_is_the_same_by_all_its_bytes() {
+        let key = AdvertKey::from_bytes([1; 32]);
+        assert_eq!((key.as_bytes(), &key), (&[1; 32], &key.clone()));
+        for byte in 0..32 {
+            let mut other = [1; 32];
+            other[byte] = 2;
+            assert_ne!(key, AdvertKey::from_bytes(other));
+        }
+    }
+
     proptest! {
         #[test]
         fn holders_of_the_key_learn_device_and_change(

@@ -255,6 +255,13 @@ mod tests {
         assert_eq!(diffie_hellman(&bob, &alice_public), Some(shared));
     }
 
+    /// Computed with Python's `hashlib.blake2s`.
+    #[test]
+    fn the_tag_of_a_resume_is_keyed_blake2s() {
+        let tag = resume_tag(&[3; 32], b"transcript");
+        assert_eq!(tag, bytes("c620aa5ce0b94333f71ddf7f9d760fc900000000000000000000000000000000")[..16]);
+    }
+
     #[test]
     fn a_key_that_gives_zero_is_refused() {
         assert_eq!(diffie_hellman(&[7; 32], &[0; 32]), None);

@@ -251,6 +251,36 @@ impl std::fmt::Display for RefuseReason {
 mod tests {
     use super::*;
 
+    /// What the peer is told, and whether trying again can help: a forged packet must not end a replication for good, and what only the
+    /// owner can mend must not be tried for ever.
+    #[test]
+    fn each_error_has_its_reason_and_its_end() {
+        let cases = [
+            (SecureError::Stranger, Some(RefuseReason::Stranger), true),
+            (SecureError::Malformed, Some(RefuseReason::Violation), true),
+            (SecureError::Version { min: 9, max: 9, ours: 2 }, Some(RefuseReason::Version), true),
+            (SecureError::Plain, None, true),
+            (SecureError::PermissionChanged, Some(RefuseReason::PermissionChanged), true),
+            (SecureError::SameIdentity, Some(RefuseReason::SameIdentity), false),
+            (SecureError::NothingToOffer, None, false),
+            (SecureError::Key, Some(RefuseReason::Violation), false),
+            (SecureError::Refused { reason: RefuseReason::Denied, proven: false }, None, true),
+            (SecureError::Refused { reason: RefuseReason::Denied, proven: true }, None, false),
+            (SecureError::Refused { reason: RefuseReason::Busy, proven: true }, None, true),
+        ];
+        for (error, reason, recoverable) in cases {
+            assert_eq!((error.reason(), error.is_recoverable()), (reason, recoverable), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_error_names_the_device_to_update() {
+        assert!(version_text(1, 1, 2).contains("version 1 "), "{}", version_text(1, 1, 2));
+        assert!(version_text(1, 1, 2).ends_with("the other device"));
+        assert!(version_text(3, 4, 2).contains("versions 3 to 4"));
+        assert!(version_text(3, 4, 2).ends_with("this device"));
+    }
+
     #[test]
     fn reasons_read_back() {
         for code in 0..=255 {

@@ -268,6 +268,21 @@ mod tests {
         );
     }
 
+    /// A code of a later version has a good check value too.
+    #[test]
+    fn a_code_of_a_later_version_is_refused_as_that() {
+        for version in 1..4 {
+            let mut signs = [0; CODE_SIGNS];
+            signs[0] = version << 3;
+            let check = check_value(&signs) ^ CHECK_GOOD;
+            for n in 0..CHECK_SIGNS {
+                signs[DATA_SIGNS + n] = (check >> (5 * (CHECK_SIGNS - 1 - n)) & 31) as u8;
+            }
+            let text: String = signs.iter().map(|sign| char::from(ALPHABET[usize::from(*sign)])).collect();
+            assert_eq!(GroupSecret::parse(&text), Err(GroupCodeError::Version), "{text}");
+        }
+    }
+
     #[test]
     fn wrong_texts_say_what_is_wrong_but_not_what_was_typed() {
         let code = secret([7; 16]).code();

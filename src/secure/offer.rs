@@ -224,3 +224,39 @@ pub(super) fn write_offers(
     debug_assert_eq!(body.len(), OFFER_BYTES);
     Ok(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recorded OFFER is worth nothing over another carrier because this differs.
+    #[test]
+    fn each_carrier_is_fresh() {
+        assert_ne!(fresh_of_carrier(&[1; 16]), fresh_of_carrier(&[2; 16]));
+        // Computed with Python's `hashlib.blake2s`.
+        assert_eq!(fresh_of_carrier(b"origin")[..4], [0xcd, 0x9d, 0x4b, 0x1f]);
+    }
+
+    /// One length and one number of offers: neither tells how many keys a device has.
+    #[test]
+    fn an_offer_has_one_length() {
+        let mut body = vec![0; OFFER_BYTES];
+        body[..3].copy_from_slice(&[SECURE_VERSION, SECURE_VERSION, OFFERS_MAX as u8]);
+        assert!(matches!(Said::read(&body), Ok(Said::Offers(_))));
+        assert_eq!(Said::read(&body[..3]).err(), Some(SecureError::Malformed));
+        assert_eq!(Said::read(&body[..OFFER_BYTES - 1]).err(), Some(SecureError::Malformed));
+        body.push(0);
+        assert_eq!(Said::read(&body).err(), Some(SecureError::Malformed));
+        for (count, expected) in [
+            (1, SecureError::Malformed),
+            (OFFERS_MAX - 1, SecureError::Malformed),
+            (OFFERS_MAX + 1, SecureError::TooLong { max: OFFERS_MAX, actual: OFFERS_MAX + 1 }),
+        ] {
+            body[2] = count as u8;
+            assert_eq!(Said::read(&body[..OFFER_BYTES]).err(), Some(expected), "{count} offers");
+        }
+        body[2] = 0;
+        assert!(matches!(Said::read(&body[..3]), Ok(Said::Question)));
+        assert_eq!(Said::read(&body[..4]).err(), Some(SecureError::Malformed));
+    }
+}

@@ -243,7 +243,7 @@ pub fn read_private(path: &Path, max: usize) -> Result<Option<Zeroizing<Vec<u8>>
     }
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
     let me = rustix::process::geteuid().as_raw();
-    if mode & OTHERS != 0 || (owner != me && me != 0) {
+    if !is_private(mode, owner, me) {
         return Err(PrivateFileError::NotPrivate { path: path.to_owned(), mode, owner });
     }
     // Room for all of it at once, so that no copy is left behind by growing.
@@ -253,6 +253,11 @@ pub fn read_private(path: &Path, max: usize) -> Result<Option<Zeroizing<Vec<u8>>
         return Err(PrivateFileError::Damaged { path: path.to_owned(), detail: "too long" });
     }
     Ok(Some(bytes))
+}
+
+/// Whether a file is this user's, and nobody else can read or change it. The superuser may use everybody's.
+fn is_private(mode: u32, owner: u32, user: u32) -> bool {
+    mode & OTHERS == 0 && (owner == user || user == 0)
 }
 
 /// Replaces a file by one that nobody else may read, on stable storage when this returns.
@@ -362,9 +367,35 @@ mod tests {
             fs::set_permissions(FILE.path(dir.path()), fs::Permissions::from_mode(mode)).expect("chmod");
             assert!(matches!(FILE.read(dir.path()), Err(PrivateFileError::NotPrivate { .. })), "{mode:o}");
         }
-        fs::rename(FILE.path(dir.path()), dir.path().join("other")).expect("rename");
-        symlink(dir.path().join("other"), FILE.path(dir.path())).expect("link");
-        assert!(FILE.read(dir.path()).is_err());
+        let other = dir.path().join("other");
+        fs::rename(FILE.path(dir.path()), &other).expect("rename");
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).expect("chmod");
+        let content = fs::read(&other).expect("read");
+        symlink(&other, FILE.path(dir.path())).expect("link");
+        assert!(matches!(FILE.read(dir.path()), Err(PrivateFileError::Io { .. })));
+        assert!(FILE.remove(dir.path()).is_err());
+        assert!(lock(dir.path(), FILE.name).is_err());
+        assert_eq!(fs::read(&other).expect("read"), content, "it was overwritten by the link's name");
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused() {
+        for (owner, user, holds) in [(7, 7, true), (7, 8, false), (0, 8, false), (7, 0, true)] {
+            assert_eq!(is_private(0o100_600 & 0o7777, owner, user), holds, "{owner} {user}");
+        }
+        assert!(!is_private(0o604, 0, 0), "not even for the superuser");
+    }
+
+    /// A group's file says that there is `present`: a power cut between the two must not leave that alone.
+    #[test]
+    fn present_is_written_before_a_group_that_counts_on_it() {
+        let dir = directory();
+        let secret = crate::secure::group::GroupSecret::from_bytes([8; 16]);
+        synced::take();
+        super::super::group::Group::new(None, secret).expect("group").store(dir.path()).expect("store");
+        let order = synced::take();
+        let at = |name: &str| order.iter().position(|synced| synced == name).expect("synced");
+        assert!(at("present.partial") < at("group.partial"), "{order:?}");
     }
 
     #[test]

@@ -440,6 +440,24 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_begins_anew_gives_what_its_owner_said() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        for access in [Access::Read, Access::Write, Access::None, Access::ReadWrite] {
+            TrustList::reset(dir.path(), access).expect("reset");
+            assert_eq!(TrustList::load(dir.path()).expect("load").default, Permissions::all(access));
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_news_once_and_of_peers_of_the_list_alone() {
+        let mut list = TrustList::default();
+        list.enter(id(7), Origin::Group).expect("room");
+        let noted = [(7, 1), (7, 1), (7, 2), (8, 1)].map(|(n, epoch)| list.note_epoch(&id(n), epoch));
+        assert_eq!(noted, [true, false, true, false]);
+        assert_eq!((list.epoch(&id(7)), list.epoch(&id(8))), (Some(2), None));
+    }
+
+    #[test]
     fn many_processes_lose_no_change() {
         let dir = tempfile::tempdir().expect("temporary directory");
         std::thread::scope(|scope| {
@@ -504,6 +522,8 @@ mod tests {
         assert_eq!(list.find(&id(0x1111_1222).short()).ok(), Some(id(0x1111_1222)), "and so does an ID");
         list.suggest_name(&id(0x9000_0000), "bad\nname");
         assert_eq!(list.get(&id(0x9000_0000)).and_then(|p| p.name.as_deref()), None);
+        list.suggest_name(&id(0x9000_0000), "valve");
+        assert_eq!(list.get(&id(0x9000_0000)).and_then(|p| p.name.as_deref()), Some("valve"));
     }
 
     #[test]

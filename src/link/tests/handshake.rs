@@ -11,24 +11,24 @@ use crate::link::{
 };
 use crate::time::Instant;
 
-const NOW: Instant = Instant::from_micros(1_000_000);
-const SIZE: PacketSize = PacketSize::MAX;
-type SmallLink = Link<2048, 2048>;
+pub(super) const NOW: Instant = Instant::from_micros(1_000_000);
+pub(super) const SIZE: PacketSize = PacketSize::MAX;
+pub(super) type SmallLink = Link<2048, 2048>;
 
-fn link(role: LinkRole, seed: u64) -> SmallLink {
+pub(super) fn link(role: LinkRole, seed: u64) -> SmallLink {
     let mut link = SmallLink::new(role, LinkConfig::default(), seed);
     link.connected(NOW, SIZE);
     link
 }
 
 /// All that a link has to say now.
-fn says(link: &mut SmallLink) -> Vec<Vec<u8>> {
+pub(super) fn says(link: &mut SmallLink) -> Vec<Vec<u8>> {
     let mut out = [0; 495];
     core::iter::from_fn(|| link.poll_packet(NOW, &mut out).map(|length| out[..length].to_vec())).collect()
 }
 
 /// The one packet that a link has to say now.
-fn says_one(link: &mut SmallLink) -> Vec<u8> {
+pub(super) fn says_one(link: &mut SmallLink) -> Vec<u8> {
     let mut all = says(link);
     assert_eq!(all.len(), 1, "{all:?}");
     all.remove(0)
@@ -46,7 +46,7 @@ fn talk(central: &mut SmallLink, peripheral: &mut SmallLink) {
     }
 }
 
-fn established() -> (SmallLink, SmallLink) {
+pub(super) fn established() -> (SmallLink, SmallLink) {
     let (mut central, mut peripheral) = (link(LinkRole::Central, 1), link(LinkRole::Peripheral, 2));
     talk(&mut central, &mut peripheral);
     assert_eq!((central.state(), peripheral.state()), (LinkState::Established, LinkState::Established));
@@ -54,7 +54,7 @@ fn established() -> (SmallLink, SmallLink) {
 }
 
 /// Bytes go both ways, so both sides mean the same session and place of the stream.
-fn exchange(central: &mut SmallLink, peripheral: &mut SmallLink) {
+pub(super) fn exchange(central: &mut SmallLink, peripheral: &mut SmallLink) {
     for (from, to) in [(0, 1), (1, 0)] {
         let links = [&mut *central, &mut *peripheral];
         assert_eq!(links[from].write(b"after all"), 9);

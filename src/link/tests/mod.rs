@@ -2,11 +2,13 @@
 //! seed that brings it back.
 
 mod closing;
+mod credit;
 #[cfg(feature = "std")]
 mod goodput;
 mod handshake;
 mod hostile;
 mod notes;
 mod pair;
+mod proof;
 mod resume;
 mod storm;

@@ -225,3 +225,26 @@ fn the_two_sides_may_learn_of_a_new_prover_at_different_times() {
         assert_eq!(is_resumed, resumes, "central {central}, peripheral {peripheral}: {pair:#?}");
     }
 }
+
+/// A layer above binds its first message to it, so that a recorded one is worth nothing on another session.
+#[test]
+fn both_ends_of_a_session_have_its_origin_and_no_other_session_has_it() {
+    let origin = |pair: &Pair| {
+        let of = |end: usize| *pair.ends[end].link.session_origin().expect("a session").as_bytes();
+        assert_eq!(of(CENTRAL), of(PERIPHERAL));
+        of(CENTRAL)
+    };
+    let session = |seed: u64| {
+        let mut pair = busy(seed);
+        pair.establish();
+        let begun = origin(&pair);
+        pair.cut();
+        pair.connect();
+        finish(&mut pair);
+        assert_eq!(origin(&pair), begun, "the same over all its connections");
+        begun
+    };
+    let (one, other) = (session(1), session(2));
+    assert_ne!(one[..8], other[..8], "the name");
+    assert_ne!(one[8..], other[8..], "the token");
+}

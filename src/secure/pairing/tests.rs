@@ -17,6 +17,55 @@ fn device_info(name: &str) -> DeviceInfo {
 
 type Ended = Result<Option<DeviceInfo>, PairingError>;
 
+/// Does what the caller of a side does with what it says to these bytes.
+fn step(side: &mut Pairing, bytes: &[u8]) -> Result<(), PairingError> {
+    let mut next = side.handle_bytes(bytes)?;
+    loop {
+        next = match next {
+            PairingStep::Enter(_) => side.entered()?,
+            PairingStep::Guess => side.judge()?,
+            _ => return Ok(()),
+        };
+    }
+}
+
+/// Whatever else a message claims to be, who gets it ends and says so: no step can be left out, nor taken for another.
+#[test]
+fn a_message_of_another_kind_ends_the_pairing() {
+    let sent = |changed: usize, by: u8| {
+        let mut sides = [
+            Pairing::active(&code("482915"), [5; 32], A, B, device_info("sensor")),
+            Pairing::passive(code("482915"), [5; 32], B, A, device_info("gateway")),
+        ];
+        for count in 0.. {
+            let mut message = sides[count % 2].take_output();
+            if message.is_empty() {
+                return None;
+            }
+            assert_eq!(message.len(), usize::from(message[0]) + 1, "one at a time");
+            let kind = message[1];
+            if count == changed {
+                message[1] = (kind - 1 + by) % 5 + 1;
+                let refused = step(&mut sides[(count + 1) % 2], &message);
+                assert_eq!(refused, Err(PairingError::Malformed), "{kind} as {}", message[1]);
+                return Some(kind);
+            }
+            step(&mut sides[(count + 1) % 2], &message).expect("as it should be");
+        }
+        None
+    };
+    for by in 1..5 {
+        let kinds: Vec<u8> = (0..).map_while(|changed| sent(changed, by)).collect();
+        assert_eq!(kinds, [1, 2, 3, 3, 4, 5]);
+    }
+    // A HELLO or an ANSWER of another length is no key.
+    let mut b = Pairing::passive(code("482915"), [5; 32], B, A, device_info("gateway"));
+    assert_eq!(
+        b.handle_bytes(&[&[SPAKE_BYTES as u8, 1], &[7; SPAKE_BYTES - 1][..]].concat()),
+        Err(PairingError::Malformed)
+    );
+}
+
 /// Runs both sides to their end, moving `piece` bytes at a time; gives what each has entered.
 fn run(mut a: Pairing, mut b: Pairing, piece: usize) -> (Ended, Ended) {
     fn take(side: &mut Pairing, bytes: &[u8], entered: &mut Ended) {
@@ -185,6 +234,7 @@ proptest! {
 
 #[test]
 fn codes_are_six_digits_and_are_not_printed() {
+    assert_eq!(&**code("482915").text(), "482 915");
     for bad in ["", "12345", "1234567", "12345a", "١٢٣٤٥٦"] {
         assert!(PairingCode::parse(bad).is_err(), "{bad}");
     }

@@ -4,10 +4,11 @@
 mod claims;
 mod handshake;
 mod liar;
+mod names;
 mod records;
 mod replay;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
@@ -23,6 +24,8 @@ pub(super) struct Fixed {
     pub paired: Vec<PeerId>,
     pub strangers: bool,
     pub denied: Vec<PeerId>,
+    /// The first that a peer said of itself.
+    pub told: OnceLock<(PeerId, String)>,
 }
 
 impl Fixed {
@@ -38,6 +41,7 @@ impl Fixed {
             paired: Vec::new(),
             strangers: false,
             denied: Vec::new(),
+            told: OnceLock::new(),
         }
     }
 
@@ -80,6 +84,10 @@ impl PeerPolicy for Fixed {
             Authentication::Open if !self.strangers => Err(Refusal::Stranger),
             _ => Ok(Grant::full(None)),
         }
+    }
+
+    fn told_name(&self, peer: &PeerId, name: &str) {
+        assert!(self.told.set((*peer, name.to_owned())).is_ok(), "told twice");
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

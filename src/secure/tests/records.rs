@@ -279,3 +279,38 @@ fn nothing_is_taken_before_admitted() {
         assert!(!came, "{what}: {events:?}");
     }
 }
+
+#[test]
+fn a_record_that_says_nothing_or_too_much_is_refused() {
+    let cases: [(Kind, &[u8]); 9] = [
+        (Kind::Admitted, &[]), // once more
+        (Kind::Admitted, &[0]),
+        (Kind::Data, &[]),
+        (Kind::Group, &[]),
+        (Kind::NewKey, &[1, 0, 0]),
+        (Kind::NewKey, &[1, 0, 0, 0, 0]),
+        (Kind::End, &[0]),
+        (Kind::Refused, &[]),
+        (Kind::Refused, &[2, 2]),
+    ];
+    for (kind, content) in cases {
+        let what = format!("{} {content:?}", kind as u8);
+        let mut liar = Liar::admitted();
+        liar.records.put(kind, content, &mut liar.out).expect("seal");
+        let bytes = liar.out.split();
+        assert_eq!(liar.peer.handle_bytes(&bytes), Err(SecureError::Malformed), "{what}");
+    }
+}
+
+/// A passive side that cannot read PROVE refuses in the clear, which proves nothing; it cannot be longer than a handshake's message.
+#[test]
+fn a_refusal_of_prove_is_taken_however_it_is_cut() {
+    let refusal = [0x47, 4, 3, 0, 2, 2, 2];
+    let expected = Err(SecureError::Refused { reason: RefuseReason::Stranger, proven: false });
+    for cut in 0..refusal.len() {
+        let mut liar = Liar::new();
+        assert_eq!(liar.peer.handle_bytes(&refusal[..cut]), Ok(()), "{cut}");
+        assert_eq!(liar.peer.handle_bytes(&refusal[cut..]), expected, "{cut}");
+    }
+    assert_eq!(Liar::new().peer.handle_bytes(&[0x47, 4, 255, 255]), Err(SecureError::Record));
+}

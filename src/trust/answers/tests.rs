@@ -102,7 +102,9 @@ fn adverts_of_the_group_and_of_paired_devices_are_resolved() {
         list.enter(A, Origin::Group).expect("room");
         list.enter(other.id(), Origin::Paired).expect("room").advert_key = Some(other.advert_key());
     });
-    let resolver = Trust::open(dir.path()).expect("open").advert_resolver();
+    let trust = Trust::open(dir.path()).expect("open");
+    assert!(!trust.knows_without_key(), "a member's is the group's");
+    let resolver = trust.advert_resolver();
     let member = group.key().advert_key();
     assert_eq!(resolver.resolve(&member.seal(&A, 5, 1)).and_then(|r| r.peer), Some(A));
     let met_never = resolver.resolve(&member.seal(&B, 6, 1)).expect("a member");
@@ -158,4 +160,82 @@ fn a_lost_list_or_group_lets_nobody_in_until_it_is_back() {
         assert!(trust.failure().is_none() && trust.admit(&A, Authentication::Group).is_ok());
         assert_eq!(trust.admit(&B, Authentication::Group), Err(Refusal::Denied));
     }
+}
+
+/// Peers without number come by, each with a name: what is kept of them until the next look has an end.
+#[test]
+fn what_is_remembered_of_peers_is_bounded() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group").store(dir.path()).expect("store");
+    let trust = Trust::open(dir.path()).expect("open");
+    let peers = (0..SEEN_MAX as u32 + 3).map(|n| {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        PeerId(bytes)
+    });
+    for peer in peers {
+        trust.admit(&peer, Authentication::Group).expect("a member");
+        trust.told_name(&peer, "pump");
+        trust.came(&peer, Authentication::Group);
+    }
+    let state = trust.lock();
+    assert_eq!([state.seen.len(), state.told.len(), state.present.len()], [SEEN_MAX; 3]);
+}
+
+/// Every note is a write to a medium that wears out.
+#[test]
+fn who_was_noted_a_short_time_ago_is_not_noted_again() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group").store(dir.path()).expect("store");
+    let now = now_s();
+    // A clock that was put back counts as well.
+    for (last, noted) in [
+        (now + SEEN_INTERVAL_S - 9, false),
+        (now - SEEN_INTERVAL_S - 9, true),
+        (now + SEEN_INTERVAL_S + 9999, true),
+        (0, true),
+    ] {
+        change(dir.path(), |list| list.enter(A, Origin::Group).expect("room").last_seen_s = last);
+        let trust = Trust::open(dir.path()).expect("open");
+        trust.admit(&A, Authentication::Group).expect("a member");
+        trust.told_name(&A, "pump");
+        assert_eq!(trust.lock().seen.contains_key(&A), noted, "{last} at {now}");
+        let is_news = trust.list().told_name(&A) != Some("pump");
+        assert_eq!(trust.lock().told.len(), usize::from(is_news));
+        trust.look();
+    }
+    assert!(
+        Trust::open(dir.path())
+            .expect("open")
+            .list()
+            .get(&A)
+            .is_some_and(|peer| peer.last_seen_s.abs_diff(now) < 1000)
+    );
+}
+
+#[test]
+fn a_peer_is_present_until_the_last_of_its_sessions_ends() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let trust = Trust::open(dir.path()).expect("open");
+    let of = |peer| trust.lock().present.get(&peer).map(|(_, sessions)| *sessions);
+    trust.left(&A, Authentication::Group);
+    for (came, sessions) in [(true, Some(1)), (true, Some(2)), (false, Some(1)), (false, None), (false, None)]
+    {
+        if came {
+            trust.came(&A, Authentication::Group)
+        } else {
+            trust.left(&A, Authentication::Group)
+        }
+        assert_eq!((of(A), of(B)), (sessions, None));
+    }
+    trust.left(&B, Authentication::Open);
+    let seen: Vec<PeerId> = trust.lock().seen.keys().copied().collect();
+    assert_eq!(seen, [A], "a stranger that was let in is in no list");
+}
+
+#[test]
+fn who_was_entered_by_hand_has_given_no_key_of_its_adverts() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    change(dir.path(), |list| drop(list.enter(A, Origin::Manual)));
+    assert!(Trust::open(dir.path()).expect("open").knows_without_key());
 }

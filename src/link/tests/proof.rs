@@ -1,0 +1,58 @@
+//! Data that comes before the handshake is done: it proves nothing.
+
+use std::vec::Vec;
+
+use super::handshake::{NOW, SIZE, SmallLink, established, exchange, link, says, says_one};
+use crate::link::packet::Packet;
+use crate::link::sequence::Sequence;
+use crate::link::{LinkError, LinkRole, LinkState};
+
+/// The first data packet of a session, which needs no secret.
+fn data() -> Vec<u8> {
+    let mut out = [0; 495];
+    let packet =
+        Packet::Data { sequence: Sequence::new(0), ack: Sequence::new(0), payload: b"of somebody else" };
+    let length = packet.emit(&mut out, SIZE.bytes().into());
+    out[..length].to_vec()
+}
+
+/// Whoever heard its name may ask for a session. The proof alone resumes it.
+#[test]
+fn data_resumes_no_session() {
+    let (mut central, mut peripheral) = established();
+    for link in [&mut central, &mut peripheral] {
+        link.disconnected(NOW);
+        link.connected(NOW, SIZE);
+    }
+    peripheral.handle_packet(NOW, &says_one(&mut central)).expect("HELLO");
+    let welcome = says_one(&mut peripheral);
+    peripheral.handle_packet(NOW, &data()).expect("it may be the rest of the earlier connection");
+    assert_ne!(peripheral.state(), LinkState::Established);
+    assert_eq!((peripheral.readable(), says(&mut peripheral).len()), (0, 0));
+    central.handle_packet(NOW, &welcome).expect("WELCOME");
+    exchange(&mut central, &mut peripheral);
+}
+
+/// The CONFIRM of a new session holds nothing, so what comes after it will do.
+#[test]
+fn a_new_session_does_without_a_confirm_that_is_lost() {
+    let (mut central, mut peripheral) = (link(LinkRole::Central, 1), link(LinkRole::Peripheral, 2));
+    peripheral.handle_packet(NOW, &says_one(&mut central)).expect("HELLO");
+    central.handle_packet(NOW, &says_one(&mut peripheral)).expect("WELCOME");
+    assert_eq!(central.write(b"after all"), 9);
+    let said = says(&mut central);
+    assert_eq!(said.len(), 2, "CONFIRM and data");
+    peripheral.handle_packet(NOW, &said[1]).expect("data");
+    assert_eq!((peripheral.state(), peripheral.readable()), (LinkState::Established, 9));
+}
+
+#[test]
+fn who_only_sends_data_is_no_peer() {
+    let mut peripheral = link(LinkRole::Peripheral, 2);
+    assert!(matches!(peripheral.handle_packet(NOW, &data()), Err(LinkError::NotOurs { .. })));
+    // A central may hear the rest of its earlier connection: a window and its repetitions, and no more.
+    let mut central: SmallLink = link(LinkRole::Central, 1);
+    let taken = (0..1000).take_while(|_| central.handle_packet(NOW, &data()).is_ok()).count();
+    assert!((128..1000).contains(&taken), "{taken}");
+    assert_eq!(central.readable(), 0);
+}
