@@ -9,32 +9,25 @@ use std::error::Error;
 
 use gattway::database::{Database, DatabaseConfig};
 use gattway::link::AttMtu;
-use gattway::node::{Admission, Node, NodeBuilder, Packets, SyncTarget, Tcp};
+use gattway::node::{Admission, Listen, Node, Packets, SyncTarget, Tcp};
 use gattway::transport::clock::Clock;
 use gattway::transport::sim::{HostConfig, SimLink, SimRadio};
-use gattway::transport::stream::Address;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(adapter) = std::env::args().nth(1) {
         return bluetooth(&adapter).await;
     }
-    meet(
-        |node| node.listen(Tcp::bind("127.0.0.1:0")),
-        |gateway| Ok(gateway.addresses()[0].parse::<Address>()?.into()),
-    )
-    .await?;
+    meet(Tcp::bind("127.0.0.1:0"), |gateway| Tcp::connect(&gateway.addresses()[0]["tcp:".len()..]).into())
+        .await?;
     let radio = SimRadio::new(1, Clock::default());
     let [station, gateway] = ["station", "gateway"].map(|name| radio.add_device(name, HostConfig::default()));
     let way = Packets::connect_modelled(station.connector(&gateway, SimLink::new(AttMtu::new(247))));
-    meet(|node| node.listen(Packets::listen_modelled(&gateway)), |_| Ok(way.into())).await
+    meet(Packets::listen_modelled(&gateway), |_| way.into()).await
 }
 
 /// A gateway that listens, and a station that brings it a reading.
-async fn meet(
-    listen: impl FnOnce(NodeBuilder) -> NodeBuilder,
-    way: impl FnOnce(&Node) -> Result<SyncTarget, Box<dyn Error>>,
-) -> Result<(), Box<dyn Error>> {
+async fn meet(place: impl Listen, way: impl FnOnce(&Node) -> SyncTarget) -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let open = |name| Database::open(directory.path().join(name), DatabaseConfig::default());
     let (station_db, gateway_db) = (open("station.db")?, open("gateway.db")?);
@@ -42,8 +35,8 @@ async fn meet(
     // Two that know nothing of each other meet here; without this line they need a group, or to be paired.
     let [station, gateway] =
         [station_db, gateway_db.clone()].map(|db| Node::builder(db).admission(Admission::Anybody));
-    let (station, gateway) = (station.start().await?, listen(gateway).start().await?);
-    let mut sync = station.sync(way(&gateway)?).start();
+    let (station, gateway) = (station.start().await?, gateway.listen(place).start().await?);
+    let mut sync = station.sync(way(&gateway)).start();
     while let Some(event) = sync.events().next().await {
         println!("{event}");
     }
