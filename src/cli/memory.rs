@@ -1,10 +1,11 @@
 //! Gives memory back to the system. glibc keeps what was freed, in one arena for each thread and in what one large allocation has
 //! taught it to keep: after a flood a gateway would hold the memory of the flood for months.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 /// How often a long-running command gives back what it does not use.
-pub(super) const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
 
 /// Large allocations are the system's from the beginning to the end, and threads share a few arenas.
 pub(super) fn keep_little() {
@@ -12,8 +13,17 @@ pub(super) fn keep_little() {
     glibc::keep_little();
 }
 
+/// Gives back what is free, now and then. Does not end.
+pub(super) async fn keep_giving_back() -> Infallible {
+    let mut tick = tokio::time::interval(GIVE_BACK_EVERY);
+    loop {
+        tick.tick().await;
+        drop(tokio::task::spawn_blocking(give_back));
+    }
+}
+
 /// Gives back what is free now.
-pub(super) fn give_back() {
+fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::give_back();
 }

@@ -251,7 +251,7 @@ async fn until_told(
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
     let mut condition = std::pin::pin!(store::tell_condition(db, events));
     let mut left_out = tokio::time::interval(std::time::Duration::from_secs(1));
-    let mut give_back = tokio::time::interval(memory::GIVE_BACK_EVERY);
+    let mut giving_back = std::pin::pin!(memory::keep_giving_back());
     loop {
         tokio::select! {
             never = &mut condition => match never {},
@@ -261,7 +261,7 @@ async fn until_told(
             }
             error = store::broken(db) => return Err(error),
             _ = left_out.tick() => events.tell_left_out(),
-            _ = give_back.tick() => drop(tokio::task::spawn_blocking(memory::give_back)),
+            never = &mut giving_back => match never {},
             ended = node.until_deserted() => return ended.map_err(|error| failed(error, events)),
             _ = tick.tick() => {
                 peers.tell_at_rest();

@@ -16,7 +16,7 @@ use super::feed::{Feed, FeedArgs};
 use super::output::counted;
 use super::runtime::{self, CLOSING_LIMIT, Signals};
 use super::security::{self, Security, SecurityArgs, TrustRefresher};
-use super::{CliError, Exit, store, words};
+use super::{CliError, Exit, memory, store, words};
 use crate::database::Database;
 #[cfg(feature = "bluetooth")]
 use crate::node::{BleNeighbours, SyncError};
@@ -121,6 +121,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     }
     security::keep_secrets_in_memory();
     if args.continuous {
+        memory::keep_little();
         words::tell_time();
     }
     let path = global.db_path()?;
@@ -133,7 +134,8 @@ pub(super) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     security::check_offer(&access.0).inspect_err(|_| chosen.take_back(&db))?;
     let began = Instant::now();
     let names = chosen.names.clone();
-    let result = runtime::block_on(sync(&db, names, args, access, &events))
+    let syncing = sync(&db, names, args, access, &events);
+    let result = runtime::block_on(giving_back(args.continuous, syncing))
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n))
         .and_then(|n| events.all_synced(n));
@@ -155,6 +157,17 @@ pub(super) fn check_stdio(json: bool, import: Option<&Path>) -> Result<(), CliEr
     };
     Err(CliError::new(Exit::Usage, format!("{taken}, which carries the peer's bytes with the address stdio"))
         .help("use tcp: or unix:, or import from a file or a named pipe"))
+}
+
+/// Does something and gives memory back meanwhile, if it takes long.
+async fn giving_back<T>(takes_long: bool, work: impl Future<Output = T>) -> T {
+    if !takes_long {
+        return work.await;
+    }
+    tokio::select! {
+        result = work => result,
+        never = memory::keep_giving_back() => match never {},
+    }
 }
 
 /// Runs the sync to its end; gives the number of documents that went over.

@@ -170,6 +170,11 @@ impl Framing {
         self.events.pop_front()
     }
 
+    /// Whether [`Framing::poll_event`] has an event.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// One BLIP frame as the transport takes it. `mask` should be random; the passive side does not use it.
     pub fn encode_frame(&self, frame: &[u8], mask: [u8; 4]) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_LEN_MAX + frame.len());

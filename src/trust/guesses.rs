@@ -65,16 +65,28 @@ impl Guesses {
         FILE.write(&self.directory, &tags.concat())
     }
 
-    /// Oldest first.
     fn load(&self) -> Result<Vec<[u8; TAG_BYTES]>, PrivateFileError> {
-        let Some((_, content)) = FILE.read(&self.directory)? else { return Ok(Vec::new()) };
-        match content.as_chunks() {
-            (tags, []) => Ok(tags.to_vec()),
-            _ => Err(PrivateFileError::Damaged {
-                path: FILE.path(&self.directory),
-                detail: "a code is not whole",
-            }),
-        }
+        load(&self.directory)
+    }
+}
+
+/// Name of the file.
+pub(super) const GUESSES_FILE: &str = FILE.name;
+
+/// Whether what is remembered in a database's directory can be read.
+///
+/// # Errors
+/// [`PrivateFileError`].
+pub(super) fn check(directory: &Path) -> Result<(), PrivateFileError> {
+    load(directory).map(|_| ())
+}
+
+/// Oldest first.
+fn load(directory: &Path) -> Result<Vec<[u8; TAG_BYTES]>, PrivateFileError> {
+    let Some((_, content)) = FILE.read(directory)? else { return Ok(Vec::new()) };
+    match content.as_chunks() {
+        (tags, []) => Ok(tags.to_vec()),
+        _ => Err(PrivateFileError::Damaged { path: FILE.path(directory), detail: "a code is not whole" }),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::files::{self, FileLock, PrivateFile, PrivateFileError};
 use super::group::{Group, GroupError};
+use super::guesses::{self, GUESSES_FILE};
 use super::identity::IdentityError;
 use super::list::{TrustError, TrustList};
 use crate::secure::Identity;
@@ -155,9 +156,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(file: SecurityFile, error: &PrivateFileError) -> Problem {
+    fn new(file: &str, error: &PrivateFileError) -> Problem {
         let is_damage = matches!(error, PrivateFileError::Missing { .. } | PrivateFileError::Damaged { .. });
-        Problem { file: file.name().into(), found: error.to_string(), advice: error.advice(), is_damage }
+        Problem { file: file.into(), found: error.to_string(), advice: error.advice(), is_damage }
     }
 }
 
@@ -165,7 +166,7 @@ impl Problem {
 pub fn problems(directory: &Path) -> Vec<Problem> {
     let mut found = Vec::new();
     match Identity::load(directory) {
-        Err(IdentityError::File(error)) => found.push(Problem::new(SecurityFile::Identity, &error)),
+        Err(IdentityError::File(error)) => found.push(Problem::new(SecurityFile::Identity.name(), &error)),
         Err(error) => found.push(Problem {
             file: SecurityFile::Identity.name().into(),
             found: error.to_string(),
@@ -177,10 +178,13 @@ pub fn problems(directory: &Path) -> Vec<Problem> {
         Ok(_) => {}
     }
     if let Err(GroupError::File(error)) = Group::load(directory) {
-        found.push(Problem::new(SecurityFile::Group, &error));
+        found.push(Problem::new(SecurityFile::Group.name(), &error));
     }
     if let Err(TrustError::File(error)) = TrustList::load(directory) {
-        found.push(Problem::new(SecurityFile::Trust, &error));
+        found.push(Problem::new(SecurityFile::Trust.name(), &error));
+    }
+    if let Err(error) = guesses::check(directory) {
+        found.push(Problem::new(GUESSES_FILE, &error));
     }
     found
 }
@@ -201,6 +205,15 @@ mod tests {
         Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group").store(dir.path()).expect("store");
         enter_peer(dir.path()).expect("enter");
         dir
+    }
+
+    #[test]
+    fn spent_codes_that_cannot_be_read_are_a_problem() {
+        let dir = directory();
+        assert_eq!(problems(dir.path()), []);
+        files::write_private(&dir.path().join(GUESSES_FILE), b"no file of ours").expect("written");
+        let found = problems(dir.path());
+        assert!(matches!(&found[..], [p] if p.file == GUESSES_FILE && p.is_damage), "{found:?}");
     }
 
     fn enter_peer(dir: &Path) -> Result<(), TrustError> {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
 use super::{Clock, DriverEvent, Setup, closed_error, guard, panicked_send};
-use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use crate::endpoint::framing::{Framing, FramingError, FramingEvent, FramingRole};
 use crate::endpoint::{Inbound, Message, MessagingError, ProtocolType};
 use crate::replica::COMMITS_IN_FLIGHT_MAX;
 use crate::replica::store::{ConflictPolicy, ReplicaStoreError};
@@ -29,7 +29,11 @@ use crate::time::Instant;
 const TURN_BYTES: usize = 64 * 1024;
 
 /// Turns after which other tasks of this thread get theirs.
-const TURNS_BEFORE_YIELD: u32 = 16;
+const TURNS_BEFORE_YIELD: usize = 16;
+
+/// Frames after which they do, also in the middle of what has arrived at once: a peer that sends without end must not make the others
+/// wait for all that fits into its buffers.
+const FRAMES_BEFORE_YIELD: usize = 32;
 
 /// Progress is reported no more often than this, unless something else changes too.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -43,6 +47,8 @@ enum Wake {
     Stop,
     Sent(Result<(), MessagingError>),
     Received(Option<Message>),
+    /// What had been received has not been handled to its end.
+    Unhandled,
     Committed(CommitId, CommitResult),
     Changed,
     Timer,
@@ -58,6 +64,10 @@ pub(super) struct InFlight {
 pub(super) struct Exchange {
     pub(super) setup: Setup,
     pub(super) framing: Framing,
+    /// What is wrong with the bytes behind the last event of `framing`.
+    pub(super) malformed: Option<FramingError>,
+    /// Frames handled since other tasks had their turn.
+    pub(super) frames_in_turn: usize,
     pub(super) inbound: Inbound,
     pub(super) changes: Option<watch::Receiver<u64>>,
     pub(super) clock: Clock,
@@ -93,6 +103,8 @@ impl Exchange {
         let now = clock.now();
         Exchange {
             framing: Framing::new(setup.role, setup.protocol_type),
+            malformed: None,
+            frames_in_turn: 0,
             changes: Some(setup.store.watch()),
             inbound,
             clock,
@@ -120,6 +132,8 @@ impl Exchange {
     pub(super) async fn run(mut self, observer: Observer<'_>) -> Result<(), ReplicatorError> {
         self.setup.session.start(self.now, &*self.setup.store);
         let result = self.replicate(observer).await;
+        // The peer's closing frame may be in it.
+        let _ = self.handle_events(usize::MAX);
         self.drain_session(observer);
         self.tell_progress(observer);
         self.end_stream(&result).await;
@@ -130,7 +144,7 @@ impl Exchange {
     }
 
     async fn replicate(&mut self, observer: Observer<'_>) -> Result<(), ReplicatorError> {
-        let mut turns = 0;
+        let mut turns = 0_usize;
         loop {
             self.drain_session(observer);
             if let Some(result) = self.ended_by_peer() {
@@ -148,7 +162,8 @@ impl Exchange {
                 return Ok(());
             }
             turns += 1;
-            if turns % TURNS_BEFORE_YIELD == 0 {
+            if turns >= TURNS_BEFORE_YIELD || self.frames_in_turn >= FRAMES_BEFORE_YIELD {
+                (turns, self.frames_in_turn) = (0, 0);
                 tokio::task::yield_now().await;
             }
             let wake = self.wait().await;
@@ -167,13 +182,15 @@ impl Exchange {
             self.last_received = self.now;
             self.pinged = None;
         }
+        let unhandled = self.is_behind();
         self.arm_timer();
         tokio::select! {
             biased;
             () = self.setup.stop.stopped(), if self.stopping.is_none() => Wake::Stop,
             sent = sent(&mut self.sending), if self.sending.is_some() => Wake::Sent(sent),
             Some(Ok((id, result))) = self.commits.join_next(), if !self.commits.is_empty() => Wake::Committed(id, result),
-            message = self.inbound.next(), if reading => Wake::Received(message),
+            () = std::future::ready(()), if reading && unhandled => Wake::Unhandled,
+            message = self.inbound.next(), if reading && !unhandled => Wake::Received(message),
             () = changed(&mut self.changes), if self.changes.is_some() => Wake::Changed,
             () = self.timer.as_mut(), if self.timer_at.is_some() => Wake::Timer,
         }
@@ -194,6 +211,7 @@ impl Exchange {
                 self.sending = None;
                 self.transport_failed(error.into());
             }
+            Wake::Unhandled => self.handle_events(FRAMES_BEFORE_YIELD)?,
             Wake::Received(Some(message)) => self.receive(message)?,
             Wake::Received(None) => self.transport_failed(closed_error(&self.inbound)),
             Wake::Committed(id, result) => self.setup.session.handle_commit(self.now, id, result, store),
@@ -225,17 +243,42 @@ impl Exchange {
         let mut handled = 0;
         while let Some(message) = next {
             handled += message.len();
-            self.handle_bytes(&message)?;
-            let more =
-                handled < TURN_BYTES && self.peer_close.is_none() && self.setup.session.accepts_input();
+            self.parse(&message);
+            self.handle_events(FRAMES_BEFORE_YIELD.saturating_sub(self.frames_in_turn))?;
+            let more = handled < TURN_BYTES
+                && self.frames_in_turn < FRAMES_BEFORE_YIELD
+                && !self.is_behind()
+                && self.peer_close.is_none()
+                && self.setup.session.accepts_input();
             next = if more { self.inbound.try_next() } else { None };
         }
         Ok(())
     }
 
+    /// Handles a message to its end.
     pub(super) fn handle_bytes(&mut self, message: &Message) -> Result<(), ReplicatorError> {
-        let parsed = self.framing.handle_bytes(message.as_slice());
-        while let Some(event) = self.framing.poll_event() {
+        self.parse(message);
+        self.handle_events(usize::MAX)
+    }
+
+    fn parse(&mut self, message: &Message) {
+        if let Err(error) = self.framing.handle_bytes(message.as_slice()) {
+            self.malformed.get_or_insert(error);
+        }
+    }
+
+    /// Whether something of what was received is not handled yet.
+    fn is_behind(&self) -> bool {
+        self.framing.has_events() || self.malformed.is_some()
+    }
+
+    /// Handles so many of the frames that were received; a violation behind them once they are.
+    fn handle_events(&mut self, frames: usize) -> Result<(), ReplicatorError> {
+        let mut left = frames;
+        while left > 0
+            && let Some(event) = self.framing.poll_event()
+        {
+            (left, self.frames_in_turn) = (left - 1, self.frames_in_turn + 1);
             match event {
                 FramingEvent::Frame(frame) => self.handle_frame(&frame),
                 FramingEvent::Ping(payload) => self.pong(&payload),
@@ -246,11 +289,18 @@ impl Exchange {
                 }
             }
         }
-        Ok(parsed?)
+        match self.malformed.take() {
+            Some(error) if !self.framing.has_events() => Err(error.into()),
+            malformed => {
+                self.malformed = malformed;
+                Ok(())
+            }
+        }
     }
 
     /// The transport carries nothing more. What it had received before may hold the peer's reason, or the last answer.
     fn transport_failed(&mut self, error: ReplicatorError) {
+        let _ = self.handle_events(usize::MAX);
         while self.peer_close.is_none()
             && let Some(message) = self.inbound.try_next()
         {

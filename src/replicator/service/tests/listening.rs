@@ -66,6 +66,29 @@ async fn garbage_ends_one_connection_and_leaves_the_others() {
     }
 }
 
+/// What one peer has sent at once is handled bit by bit: another is heard before its end.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_much_at_once_does_not_make_the_others_wait() {
+    const PINGS: usize = 3200;
+    let (listener, _) = listener(ByteStream, |_| {});
+    let (busy, other) = (Scripted::new(Script::default()), Scripted::new(Script::default()));
+    listener.accept(busy.clone()).expect("accepted");
+    listener.accept(other.clone()).expect("accepted");
+    sleep(Duration::from_millis(1)).await;
+    let framing = Framing::new(FramingRole::Active, ByteStream);
+    let ping = framing.encode_ping(b"", [1, 2, 3, 4]).expect("a byte stream has pings");
+    busy.handle().receive(ping.repeat(PINGS).into()).await;
+    other.handle().receive(ping.into()).await;
+    while other.sent_bytes().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let before = busy.sent_bytes().len();
+    sleep(Duration::from_secs(1)).await;
+    let all = busy.sent_bytes().len();
+    assert!(before < all / 2, "{before} of {all} bytes were answered before the other peer was");
+    assert_eq!(all, PINGS * other.sent_bytes().len(), "each ping has its answer");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_blip_frame_that_is_none_ends_the_connection() {
     for (protocol, bytes) in [
