@@ -274,20 +274,24 @@ impl Exchange {
 
     /// Handles so many of the frames that were received; a violation behind them once they are.
     fn handle_events(&mut self, frames: usize) -> Result<(), ReplicatorError> {
-        let mut left = frames;
+        let (mut left, mut ping) = (frames, None);
         while left > 0
             && let Some(event) = self.framing.poll_event()
         {
             (left, self.frames_in_turn) = (left - 1, self.frames_in_turn + 1);
             match event {
                 FramingEvent::Frame(frame) => self.handle_frame(&frame),
-                FramingEvent::Ping(payload) => self.pong(&payload),
+                FramingEvent::Ping(payload) => ping = Some(payload),
                 FramingEvent::Pong(_) => {}
                 FramingEvent::Close { code, reason } => {
                     self.peer_close = Some((code, reason));
                     return Ok(());
                 }
             }
+        }
+        // Of several the last is enough (RFC 6455 section 5.5.3).
+        if let Some(payload) = ping {
+            self.pong(&payload);
         }
         match self.malformed.take() {
             Some(error) if !self.framing.has_events() => Err(error.into()),

@@ -86,7 +86,6 @@ async fn a_peer_that_sends_much_at_once_does_not_make_the_others_wait() {
     sleep(Duration::from_secs(1)).await;
     let all = busy.sent_bytes().len();
     assert!(before < all / 2, "{before} of {all} bytes were answered before the other peer was");
-    assert_eq!(all, PINGS * other.sent_bytes().len(), "each ping has its answer");
 }
 
 #[tokio::test(start_paused = true)]
