@@ -58,8 +58,9 @@ impl Areas {
         let mut areas =
             Areas { work: work.to_owned(), tree, names: vec![], changes: vec![], sources: BTreeMap::new() };
         for name in names {
-            let list: Vec<Value> =
-                serde_json::from_slice(&fs::read(work.join(format!("fast/{name}.json")))?)?;
+            let text = fs::read_to_string(work.join(format!("fast/{name}.json")))?;
+            // Of an area without a change, cargo-mutants writes no list at all.
+            let list: Vec<Value> = if text.trim().is_empty() { vec![] } else { serde_json::from_str(&text)? };
             let first = areas.changes.len() as u32 + 1;
             for value in &list {
                 let number = areas.changes.len() as u32 + 1;
@@ -196,6 +197,9 @@ impl Areas {
     }
 
     fn try_area(&self, area: &str, changes: Vec<&Change>, out: &Path) -> Fallible<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let (path, names) = self.tests(area)?;
         let jobs = env::var("MUTANTS_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(2);
         let program = Program { path, directory: self.tree.clone(), jobs };
