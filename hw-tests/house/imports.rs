@@ -75,6 +75,8 @@ impl Imports {
                     self.sources.entry(module.clone()).or_default().paths.push(path);
                     at = next;
                 }
+                // `pub(in crate::replicator)` says who may use it, not what is used.
+                Some("pub") if is_visibility(&tokens, at + 1) => at += 2,
                 _ => {
                     if let TokenTree::Group(group) = &tokens[at] {
                         self.scan(module, group.stream());
@@ -264,6 +266,14 @@ fn word(tokens: &[TokenTree], at: usize) -> Option<String> {
 
 fn is_punct(token: &TokenTree, sign: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == sign)
+}
+
+/// Whether this is what stands in brackets behind `pub`.
+fn is_visibility(tokens: &[TokenTree], at: usize) -> bool {
+    let Some(TokenTree::Group(group)) = tokens.get(at) else { return false };
+    let first: Vec<TokenTree> = group.stream().into_iter().take(1).collect();
+    group.delimiter() == Delimiter::Parenthesis
+        && matches!(word(&first, 0).as_deref(), Some("crate" | "self" | "super" | "in"))
 }
 
 /// Whether `::` follows.

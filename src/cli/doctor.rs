@@ -13,7 +13,7 @@ use crate::database::{Database, DatabaseConfig, DatabaseError};
 use crate::transport::bluez::doctor::{Finding, Level, examine};
 use crate::trust::group::Group;
 use crate::trust::list::TrustList;
-use crate::trust::presence;
+use crate::trust::problems;
 
 /// Check this machine's Bluetooth: kernel, BlueZ, permissions, switches, adapters.
 ///
@@ -71,7 +71,7 @@ fn system_clock() -> Finding {
 
 /// What is wrong with the files that decide who may come in.
 fn security(path: &Path) -> Vec<Finding> {
-    let problems = presence::problems(path);
+    let problems = problems::problems(path);
     problems.iter().map(|it| finding("security", Level::Problem, it.found.as_str(), &it.advice)).collect()
 }
 

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{PACKETS_IN_FLIGHT_MAX, VERSION_MAX, VERSION_MIN, WINDOW_BYTES_MAX};
 use super::error::LinkError;
-use super::event::{CloseReason, RefuseReason, SessionId};
 use super::mtu::PacketSize;
 use super::packet::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, PIECE_BYTES, Packet, WHOLE};
 use super::prover::PROOF_BYTES;
+use super::reason::{CloseReason, RefuseReason, SessionId};
 
 /// Bytes of a control message at most.
 pub(super) const MESSAGE_BYTES_MAX: usize = 4 * PIECE_BYTES;

@@ -3,8 +3,9 @@
 use super::config::{VERSION_MAX, VERSION_MIN};
 use super::control::{Close, Kind, Message};
 use super::error::LinkError;
-use super::event::{CloseReason, LinkEvent, RefuseReason, SuspendCause};
+use super::event::{LinkEvent, SuspendCause};
 use super::machine::{Closing, Confirmation, Link, Phase};
+use super::reason::{CloseReason, RefuseReason};
 use super::timers::Timer;
 use crate::time::Instant;
 

@@ -1,6 +1,6 @@
 //! What can go wrong on a link, each with the numbers that a person needs to find out why.
 
-use super::event::{RefuseReason, SessionId};
+use super::reason::{RefuseReason, SessionId};
 
 /// Why a link, or one attempt to connect it, has failed.
 ///

@@ -15,11 +15,12 @@ use super::control::{
     Confirm, Grant, Hello, Kind, Message, MessageBytes, Nonce, Parameters, Proof, Welcome, transcript,
 };
 use super::error::LinkError;
-use super::event::{CloseReason, LinkEvent, LinkRole, PeerLimits, RefuseReason, SessionId};
+use super::event::{LinkEvent, LinkRole, PeerLimits};
 use super::machine::{Confirmation, Link, Phase, Session, Welcoming};
 use super::mtu::PacketSize;
 use super::packet::DATA_HEADER_BYTES;
 use super::prover::SessionOrigin;
+use super::reason::{CloseReason, RefuseReason, SessionId};
 use super::timers::Timer;
 use crate::time::Instant;
 

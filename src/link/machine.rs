@@ -8,12 +8,11 @@ use heapless::Deque;
 use super::config::LinkConfig;
 use super::control::{Inbox, MessageBytes, Nonce, Outbox, Parameters, Proof, busy_packet, peek_hello};
 use super::error::LinkError;
-use super::event::{
-    CloseReason, LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, SessionId, SuspendCause,
-};
+use super::event::{LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, SuspendCause};
 use super::mtu::{PACKET_BYTES_MIN, PacketSize};
 use super::packet::DATA_HEADER_BYTES;
 use super::prover::{LinkSeed, Nonces, Provers, ResumeProver, SessionOrigin};
+use super::reason::{CloseReason, SessionId};
 use super::receive::ReceiveWindow;
 use super::round_trip::RoundTrip;
 use super::send::SendWindow;

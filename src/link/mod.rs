@@ -28,6 +28,7 @@ mod machine;
 mod mtu;
 mod packet;
 mod prover;
+mod reason;
 mod receive;
 mod ring;
 mod round_trip;
@@ -45,9 +46,7 @@ pub use config::{
     WINDOW_BYTES_MAX,
 };
 pub use error::LinkError;
-pub use event::{
-    CloseReason, LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, RefuseReason, SessionId, SuspendCause,
-};
+pub use event::{LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, SuspendCause};
 pub use machine::{Link, busy_refusal, peek_session};
 pub use mtu::{
     ATT_HEADER_BYTES, ATT_MTU_MAX, ATT_MTU_MIN, AttMtu, PACKET_BYTES_MAX, PACKET_BYTES_MIN,
@@ -56,4 +55,5 @@ pub use mtu::{
 pub use prover::{
     LinkSeed, PROOF_BYTES, PROVER_KEY_BYTES, ResumeProver, SESSION_ORIGIN_BYTES, SessionOrigin,
 };
+pub use reason::{CloseReason, RefuseReason, SessionId};
 pub use takeover::{Takeover, TakeoverState};

@@ -3,6 +3,7 @@
 //!
 //! It knows neither of them. A database implements [`store::ReplicaStore`], a replicator is written against it.
 
+mod clip;
 mod limits;
 mod name;
 pub mod revision;
@@ -10,15 +11,10 @@ pub mod store;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command checks more at its ways in
 pub(crate) mod validate;
 
+pub(crate) use self::clip::clip;
 pub use self::limits::{
     CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, COLLECTION_NAME_MAX, COMMITS_IN_FLIGHT_MAX,
     DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DOCUMENT_OVERHEAD_MAX,
 };
 pub use self::name::{DEFAULT_NAME, OWN_PREFIX, canonical_collection_name};
 pub(crate) use self::validate::Invalid;
-
-/// The start of text given by somebody else, for an error message.
-pub(crate) fn clip(text: &str) -> String {
-    const SHOWN_CHARS_MAX: usize = 80;
-    text.chars().take(SHOWN_CHARS_MAX).collect()
-}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::messages::canonical_name;
+use super::names::{DEFAULT_COLLECTION, canonical_name};
 use super::resolver::DefaultResolver;
 use crate::blip::BlipConfig;
 use crate::endpoint::{AccessRule, CollectionAccess};
@@ -234,7 +234,7 @@ pub struct ActiveConfig {
 impl Default for ActiveConfig {
     fn default() -> ActiveConfig {
         ActiveConfig {
-            collections: vec![CollectionConfig::new(super::messages::DEFAULT_COLLECTION)],
+            collections: vec![CollectionConfig::new(DEFAULT_COLLECTION)],
             direction: ReplicatorType::PushAndPull,
             continuous: false,
             reset: false,
@@ -296,7 +296,7 @@ pub struct PassiveConfig {
 impl Default for PassiveConfig {
     fn default() -> PassiveConfig {
         PassiveConfig {
-            collections: vec![super::messages::DEFAULT_COLLECTION.to_owned()],
+            collections: vec![DEFAULT_COLLECTION.to_owned()],
             accept_push: true,
             accept_pull: true,
             peer_uid: String::new(),

@@ -6,9 +6,6 @@
 
 use std::collections::HashSet;
 
-use super::event::SessionEvent;
-use crate::replica::store::{ConflictOutcome, IncomingRevision};
-
 /// Most conflicts whose end a passive session waits for; those beyond it are told as met only.
 const CONFLICTS_OPEN_MAX: usize = 1_000;
 
@@ -38,33 +35,6 @@ impl OpenConflicts {
         let mut left: Vec<_> = std::mem::take(&mut self.documents).into_iter().collect();
         left.sort_unstable();
         left
-    }
-}
-
-impl super::context::SessionContext {
-    /// A conflict has come to `outcome`.
-    pub fn tell_conflict(&mut self, collection: usize, id: &str, outcome: ConflictOutcome) {
-        let Some(name) = self.collections.get(collection).map(|target| target.name.clone()) else { return };
-        self.push_event(SessionEvent::Conflict { collection: name, id: id.to_owned(), outcome });
-    }
-
-    /// This side leaves it to the peer to resolve a conflict.
-    pub fn conflict_refused(&mut self, collection: usize, id: &str) {
-        if self.open_conflicts.refused(collection, id) {
-            self.tell_conflict(collection, id, ConflictOutcome::Open);
-        }
-    }
-
-    /// A revision of the peer took the place of ours, from which it descends.
-    pub fn conflict_ended(&mut self, collection: usize, revision: &IncomingRevision) {
-        if self.open_conflicts.ended(collection, &revision.id) {
-            let outcome = match (revision.vector.merged.is_empty(), revision.deleted) {
-                (true, _) => ConflictOutcome::Remote,
-                (false, false) => ConflictOutcome::Merged,
-                (false, true) => ConflictOutcome::Deleted,
-            };
-            self.tell_conflict(collection, &revision.id, outcome);
-        }
     }
 }
 

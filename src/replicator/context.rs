@@ -13,11 +13,10 @@ use super::conflicts::OpenConflicts;
 use super::error::SessionError;
 use super::event::{Activity, Progress, SessionEvent};
 use super::extension::RevsFormat;
-use super::extension::sender::SentRevision;
 use super::held::HeldRequests;
+use super::in_flight::Awaiting;
 use super::inbox::Inbox;
 use super::limits::{InFlight, SessionLimits};
-use super::outgoing::SentRev;
 use super::unsynced::Unsynced;
 use super::unsynced::list::UnsyncedList;
 use crate::blip::{
@@ -41,63 +40,6 @@ pub(super) struct SessionCollection {
     pub index: Option<String>,
     /// Revisions it refuses are not stored.
     pub incoming_filter: Option<ReplicationFilter>,
-}
-
-/// What a request of ours awaits.
-#[derive(Debug)]
-pub(super) enum Awaiting {
-    /// The peer's collections and checkpoints.
-    Collections,
-    /// A checkpoint; `after_conflict`: to learn its revision after a refused save.
-    Checkpoint { collection: usize, after_conflict: bool },
-    /// The revision of a saved checkpoint.
-    CheckpointSaved { collection: usize, body: String },
-    /// Whether we may pull.
-    Subscribed { collection: usize },
-    /// Which of these the peer wants (active).
-    Proposals { collection: usize, changes: Vec<Change> },
-    /// Which of these the peer wants (passive).
-    Changes { collection: usize, changes: Vec<Change> },
-    /// Whether a revision is durable there.
-    Rev { collection: usize, rev: SentRev },
-    /// What became of several revisions.
-    Revs { collection: usize, revisions: Vec<SentRevision>, bytes: usize },
-}
-
-impl InFlight {
-    fn add(&mut self, awaiting: &Awaiting) {
-        match awaiting {
-            Awaiting::Proposals { .. } | Awaiting::Changes { .. } => self.lists += 1,
-            Awaiting::Rev { rev, .. } => {
-                self.revs += 1;
-                self.rev_bytes += rev.bytes;
-                self.revisions += 1;
-            }
-            Awaiting::Revs { bytes, revisions, .. } => {
-                self.batches += 1;
-                self.batch_bytes += bytes;
-                self.revisions += revisions.len() as u64;
-            }
-            _ => {}
-        }
-    }
-
-    fn remove(&mut self, awaiting: &Awaiting) {
-        match awaiting {
-            Awaiting::Proposals { .. } | Awaiting::Changes { .. } => self.lists -= 1,
-            Awaiting::Rev { rev, .. } => {
-                self.revs -= 1;
-                self.rev_bytes -= rev.bytes;
-                self.revisions -= 1;
-            }
-            Awaiting::Revs { bytes, revisions, .. } => {
-                self.batches -= 1;
-                self.batch_bytes -= bytes;
-                self.revisions -= revisions.len() as u64;
-            }
-            _ => {}
-        }
-    }
 }
 
 /// How a request of the peer ends at once.

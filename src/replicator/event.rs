@@ -1,5 +1,6 @@
 //! What a session tells its driver.
 
+pub use super::direction::Direction;
 use super::error::SessionError;
 use super::unsynced::Unsynced;
 use crate::blip::ErrorReply;
@@ -27,15 +28,6 @@ pub struct Progress {
     /// How many revisions were given to the transport and are not confirmed yet, by the bytes of the messages that carry
     /// them: many travel in one message, and several messages take turns.
     pub under_way: u64,
-}
-
-/// Which way a document went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To the peer.
-    Sent,
-    /// From the peer.
-    Received,
 }
 
 /// One document that was replicated, or failed to be.

@@ -5,10 +5,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::active::tracker::Ticket;
 use super::config::{COMMIT_BYTES_MAX, COMMIT_REVISIONS_MAX};
 use super::event::{CommitId, CommitRequest};
-use super::extension::receiver::RevsReceived;
+use super::in_flight::RevsReceived;
+use super::in_flight::Ticket;
 use super::limits::SessionLimits;
 use super::sequences::RemoteSequence;
 use crate::blip::MessageNumber;

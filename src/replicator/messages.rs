@@ -12,18 +12,12 @@ use serde_json::value::RawValue;
 
 use super::bounded_json::{self, ListError};
 use super::config::{COLLECTIONS_MAX, LIST_ENTRIES_MAX};
+pub use super::names::{DEFAULT_COLLECTION, canonical_name, wire_name};
 use super::sequences::RemoteSequence;
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
-use crate::replica::canonical_collection_name;
 use crate::replica::revision::{RevId, VersionVector};
 use crate::replica::store::{Change, Rejection};
 use crate::replica::validate::{check_id, check_stored};
-
-/// The short name of the default collection.
-pub const DEFAULT_COLLECTION: &str = "_default";
-
-/// What stands before the name of a collection of the default scope in its full name, and is left out on the wire.
-const DEFAULT_SCOPE: &str = "_default.";
 
 /// `subChanges.versioning` of this generation of revision IDs.
 pub const VERSIONING: &str = "version-vectors";
@@ -91,17 +85,6 @@ pub const PROPERTY_KEYS: [&str; 18] = [
     "conflictIncludesRev",
     "filter",
 ];
-
-/// The full name under which a collection is compared, of any form a user or a peer may write: `logs` and
-/// `_default.logs` are one. A name that no collection can have stays as it is.
-pub fn canonical_name(name: &str) -> String {
-    canonical_collection_name(name).unwrap_or_else(|| name.to_owned())
-}
-
-/// How a collection is named to a peer: Couchbase Lite leaves out the default scope and knows no other form.
-pub fn wire_name(canonical: &str) -> &str {
-    canonical.strip_prefix(DEFAULT_SCOPE).unwrap_or(canonical)
-}
 
 /// The error reply for a revision that the store refused.
 pub fn rejection_error(rejection: &Rejection) -> ErrorReply {

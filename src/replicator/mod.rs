@@ -4,21 +4,25 @@
 //! needs of a database is [`ReplicaStore`](crate::replica::store::ReplicaStore).
 
 mod active;
+mod batched;
 mod bounded_json;
 pub mod checkpoint;
 pub mod config;
 mod conflicts;
 mod context;
+mod direction;
 pub(crate) mod driver;
 pub mod error;
 pub mod event;
 pub mod extension;
 mod feed;
 mod held;
+mod in_flight;
 mod inbox;
 mod incoming;
 mod limits;
 pub mod messages;
+mod names;
 mod outgoing;
 mod passive;
 pub mod resolver;

@@ -4,8 +4,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::context::{Awaiting, SessionContext};
+use super::context::SessionContext;
 use super::error::SessionError;
+use super::in_flight::{Awaiting, SentRev};
 use super::messages::{refuse, unsendable, write_norev, write_rev};
 use super::unsynced::failure::Failure;
 use crate::replica::revision::RevId;
@@ -37,19 +38,6 @@ impl Wanted {
         let known = ours.map(RevId::Tree).or(change.remote_ancestor);
         Wanted { known, ..Wanted::of(change) }
     }
-}
-
-/// A revision in flight.
-#[derive(Clone, Debug)]
-pub(super) struct SentRev {
-    pub id: String,
-    pub sequence: u64,
-    pub deleted: bool,
-    pub revision: RevId,
-    /// Of its body.
-    pub bytes: usize,
-    /// Whether its history names one tree ID of several without a word of the peer that it has that one.
-    pub guesses_tree: bool,
 }
 
 /// Revisions of one collection that the peer wants: queued, read ahead, and under way.

@@ -23,12 +23,10 @@ use zeroize::Zeroizing;
 
 use super::crypto::{KEY_BYTES, Resolver, Seeded, mac};
 use super::error::{RefuseReason, SecureError};
-use super::offer::{Fresh, Keyring, Offers, filled, question, write_offers};
+use super::offer::{Fresh, Keyring, Offers, SECURE_VERSION, filled, question, write_offers};
 use super::peer::is_peer_name;
 use super::{Authentication, Identity, PEER_ID_BYTES, PeerId, Psk};
 
-/// The version of this protocol. Version 1 is not spoken any more: its first message held for whoever repeated it.
-pub const SECURE_VERSION: u8 = 2;
 /// What every message of the handshake begins with. No frame of a plain peer does: as a WebSocket frame it would have a
 /// reserved bit set.
 pub(super) const MAGIC: u8 = 0x47;

@@ -38,9 +38,9 @@ mod session;
 
 pub(crate) use crypto::KEY_BYTES;
 pub use error::{RefuseReason, SecureError};
-pub use handshake::{HANDSHAKE_BYTES_MAX, SECURE_VERSION};
+pub use handshake::HANDSHAKE_BYTES_MAX;
 pub use identity::Identity;
-pub use offer::{FRESH_BYTES, Keyring, OFFERS_MAX, PAIRED_MAX, fresh_of_carrier};
+pub use offer::{FRESH_BYTES, Keyring, OFFERS_MAX, PAIRED_MAX, SECURE_VERSION, fresh_of_carrier};
 pub use peer::{PEER_ID_BYTES, PEER_NAME_MAX, PEERS_MAX, PeerId, PeerIdError, is_peer_name};
 pub use policy::{
     Access, Authentication, Grant, GroupOnly, PSK_BYTES, PeerPolicy, Permissions, Psk, Refusal,

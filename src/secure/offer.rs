@@ -17,8 +17,10 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use super::crypto::{KEY_BYTES, Seeded, mac};
 use super::epoch::FORMER_MAX;
 use super::error::SecureError;
-use super::handshake::SECURE_VERSION;
 use super::{Authentication, Identity, PeerPolicy, Psk};
+
+/// The version of this protocol. Version 1 is not spoken any more: its first message held for whoever repeated it.
+pub const SECURE_VERSION: u8 = 2;
 
 /// Offers in one handshake.
 pub const OFFERS_MAX: usize = 8;

@@ -10,26 +10,16 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
+use super::files::{self, FileLock, FileStamp, PrivateFileError};
 use super::list::LOCK_FILE;
+pub(crate) use super::presence::GROUP_FILE as FILE;
+pub use super::presence::GROUP_NAME_MAX;
 use super::presence::{self, SecurityFile};
 use crate::secure::epoch::{
-    AuthorityId, AuthorityKey, EpochError, Former, Material, Roster, SIGNED_EPOCH_BYTES_MAX, SignedEpoch,
-    bound_secret,
+    AuthorityId, AuthorityKey, EpochError, Former, Material, Roster, SignedEpoch, bound_secret,
 };
 use crate::secure::group::{GROUP_SECRET_BYTES, GroupKey, GroupSecret};
 use crate::secure::{PeerId, Psk};
-
-/// Longest name of a group in bytes.
-pub const GROUP_NAME_MAX: usize = 64;
-
-/// Where a group is kept in the database's directory.
-pub(crate) const FILE: PrivateFile = PrivateFile {
-    name: "group",
-    magic: *b"GWgr",
-    version: 3,
-    content_max: GROUP_NAME_MAX + 256 + SIGNED_EPOCH_BYTES_MAX,
-};
 
 /// Why a group could not be loaded, made or kept.
 #[derive(Debug, thiserror::Error)]

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::files::{self, OTHERS, PrivateFileError};
+pub use super::presence::IDENTITY_FILE;
 use super::presence::{self, SecurityFile};
 use crate::durable::{OWNER_ONLY, create_atomic};
 use crate::secure::{Identity, KEY_BYTES};
-
-/// The file in a database's directory.
-pub const IDENTITY_FILE: &str = "identity";
 
 /// What the file begins with: says what it is, and the version of its layout.
 const MAGIC: &[u8; 8] = b"gattwid1";

@@ -9,7 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::files::{self, FileLock, FileStamp, PrivateFile, PrivateFileError};
+use super::files::{self, FileLock, FileStamp, PrivateFileError};
+pub(crate) use super::presence::LIST_FILE as FILE;
 use super::presence::{self, SecurityFile};
 use crate::secure::advert::AdvertKey;
 use crate::secure::epoch::Roster;
@@ -19,8 +20,6 @@ pub use crate::secure::{PEER_NAME_MAX, PEERS_MAX};
 /// Collections for which one peer may have a role of their own.
 pub const PEER_COLLECTIONS_MAX: usize = 64;
 
-pub(crate) const FILE: PrivateFile =
-    PrivateFile { name: "trust", magic: *b"GWtl", version: 1, content_max: 2 << 20 };
 /// Locked while a process changes the list, or the group.
 pub(super) const LOCK_FILE: &str = "trust.lock";
 

@@ -7,6 +7,7 @@
 //! | [`group`] | the group as a device keeps it: its secret, its name here, its epochs |
 //! | [`list`] | the trust list |
 //! | [`presence`] | which of these files a database has had, so that a loss is noticed |
+//! | [`problems`] | what is wrong with them, and what their owner can do |
 //! | `guesses` | [`Guesses`]: pairing codes that were tried in vain |
 //! | `answers` | [`Trust`]: group and list, kept up to date, as the [`PeerPolicy`](crate::secure::PeerPolicy) of sessions |
 //! | `resolver` | [`AdvertResolver`]: whose sealed adverts are heard |
@@ -20,6 +21,7 @@ mod guesses;
 pub(crate) mod identity;
 pub mod list;
 pub mod presence;
+pub mod problems;
 mod resolver;
 
 pub use answers::{FORMER_TIME, GroupNews, LOOK_INTERVAL, Trust, TrustOpenError};

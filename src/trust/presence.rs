@@ -8,11 +8,22 @@
 use std::path::Path;
 
 use super::files::{self, FileLock, PrivateFile, PrivateFileError};
-use super::group::{Group, GroupError};
-use super::guesses::{self, GUESSES_FILE};
-use super::identity::IdentityError;
-use super::list::{TrustError, TrustList};
-use crate::secure::Identity;
+use crate::secure::epoch::SIGNED_EPOCH_BYTES_MAX;
+
+/// The file of the key pair.
+pub const IDENTITY_FILE: &str = "identity";
+/// Longest name of a group in bytes.
+pub const GROUP_NAME_MAX: usize = 64;
+/// The file of the group.
+pub(crate) const GROUP_FILE: PrivateFile = PrivateFile {
+    name: "group",
+    magic: *b"GWgr",
+    version: 3,
+    content_max: GROUP_NAME_MAX + 256 + SIGNED_EPOCH_BYTES_MAX,
+};
+/// The file of the trust list.
+pub(crate) const LIST_FILE: PrivateFile =
+    PrivateFile { name: "trust", magic: *b"GWtl", version: 1, content_max: 2 << 20 };
 
 const FILE: PrivateFile =
     PrivateFile { name: PRESENT_FILE, magic: *b"GWpr", version: 1, content_max: PRESENT_BYTES };
@@ -37,11 +48,11 @@ pub enum SecurityFile {
 impl SecurityFile {
     const ALL: [SecurityFile; 3] = [SecurityFile::Identity, SecurityFile::Group, SecurityFile::Trust];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
-            SecurityFile::Identity => super::identity::IDENTITY_FILE,
-            SecurityFile::Group => super::group::FILE.name,
-            SecurityFile::Trust => super::list::FILE.name,
+            SecurityFile::Identity => IDENTITY_FILE,
+            SecurityFile::Group => GROUP_FILE.name,
+            SecurityFile::Trust => LIST_FILE.name,
         }
     }
 
@@ -61,7 +72,7 @@ impl Presence {
             let damaged = PrivateFileError::Damaged { path: FILE.path(directory), detail: "too short" };
             return content.first().map(|bits| Some(Presence(*bits))).ok_or(damaged);
         }
-        match super::group::FILE.read(directory)? {
+        match GROUP_FILE.read(directory)? {
             Some((version, _)) if version >= GROUP_VERSION => {
                 Err(PrivateFileError::Missing { path: FILE.path(directory) })
             }
@@ -142,61 +153,18 @@ pub(super) fn adopt(directory: &Path) {
     }
 }
 
-/// Something that is wrong with a security file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Its name.
-    pub file: String,
-    /// What is wrong, with the file's path.
-    pub found: String,
-    /// What its owner can do.
-    pub advice: String,
-    /// Whether it is lost or does not hold together; otherwise it may be good, but not as it stands (its mode, its owner).
-    pub is_damage: bool,
-}
-
-impl Problem {
-    fn new(file: &str, error: &PrivateFileError) -> Problem {
-        let is_damage = matches!(error, PrivateFileError::Missing { .. } | PrivateFileError::Damaged { .. });
-        Problem { file: file.into(), found: error.to_string(), advice: error.advice(), is_damage }
-    }
-}
-
-/// What is wrong with the security files of a database.
-pub fn problems(directory: &Path) -> Vec<Problem> {
-    let mut found = Vec::new();
-    match Identity::load(directory) {
-        Err(IdentityError::File(error)) => found.push(Problem::new(SecurityFile::Identity.name(), &error)),
-        Err(error) => found.push(Problem {
-            file: SecurityFile::Identity.name().into(),
-            found: error.to_string(),
-            advice:
-                "put it back from a backup, or `gattway db renew --identity` and pair this database again"
-                    .into(),
-            is_damage: matches!(error, IdentityError::Damaged { .. }),
-        }),
-        Ok(_) => {}
-    }
-    if let Err(GroupError::File(error)) = Group::load(directory) {
-        found.push(Problem::new(SecurityFile::Group.name(), &error));
-    }
-    if let Err(TrustError::File(error)) = TrustList::load(directory) {
-        found.push(Problem::new(SecurityFile::Trust.name(), &error));
-    }
-    if let Err(error) = guesses::check(directory) {
-        found.push(Problem::new(GUESSES_FILE, &error));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::super::list::Origin;
+    use super::super::group::{Group, GroupError};
+    use super::super::guesses::GUESSES_FILE;
+    use super::super::identity::IdentityError;
+    use super::super::list::{Origin, TrustError, TrustList};
+    use super::super::problems::problems;
     use super::*;
     use crate::secure::group::GroupSecret;
-    use crate::secure::{Access, PeerId};
+    use crate::secure::{Access, Identity, PeerId};
 
     /// A database's directory with all of the files.
     fn directory() -> tempfile::TempDir {

@@ -9,7 +9,7 @@ use crate::cli::output::{Output, bytes_text, counted};
 use crate::cli::{CliError, Exit, store};
 use crate::database::{AHEAD_COUNTED_MAX, Database};
 use crate::trust::group::Group;
-use crate::trust::presence;
+use crate::trust::problems::problems;
 
 /// Say what the database holds.
 #[derive(Debug, Args)]
@@ -138,7 +138,7 @@ pub(super) fn compact(db: &Database, args: &CompactArgs) -> Result<(), CliError>
 pub(super) fn verify(path: &Path, args: &VerifyArgs) -> Result<(), CliError> {
     store::check_existing(path)?;
     let report = store::when_free(path, || Database::check(path))?;
-    let mut private = presence::problems(path);
+    let mut private = problems(path);
     private.retain(|problem| problem.is_damage);
     let problems = report.problems + private.len() as u64;
     let mut out = Output::new();

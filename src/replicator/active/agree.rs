@@ -2,14 +2,15 @@
 
 use serde_json::Value;
 
+use super::super::batched::sender::BatchSender;
 use super::super::checkpoint::checkpoint_id;
 use super::super::config::{COLLECTIONS_MAX, CollectionConfig};
-use super::super::context::{Awaiting, SessionCollection, SessionContext};
+use super::super::context::{SessionCollection, SessionContext};
 use super::super::error::SessionError;
 use super::super::event::Direction;
-use super::super::extension::sender::BatchSender;
 use super::super::extension::{self, RevsFormat};
 use super::super::feed::Feed;
+use super::super::in_flight::Awaiting;
 use super::super::messages::{DEFAULT_COLLECTION, canonical_name, profile, write_get_collections};
 use super::super::sequences::{RemoteSequence, SequenceSet};
 use super::super::unsynced::list::{Retry, UnsyncedList};

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, RunNote};
-use super::super::context::{Awaiting, SessionContext};
+use super::super::context::SessionContext;
 use super::super::error::SessionError;
+use super::super::in_flight::Awaiting;
 use super::super::messages::profile;
 use crate::replica::OWN_PREFIX;
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};

@@ -17,7 +17,7 @@ use super::error::SessionError;
 use super::event::{Activity, Direction};
 use super::extension::answer::RevAnswer;
 use super::extension::codec::{Content, RevEntry};
-use super::extension::receiver::RevsReceived;
+use super::in_flight::{RevsReceived, Ticket};
 use super::messages::profile;
 use super::unsynced::Lack;
 use crate::blip::{ErrorReply, IncomingRequest};
@@ -28,7 +28,6 @@ use crate::time::Instant;
 use checkpointer::Checkpointer;
 use pull::{Pull, is_settled_for_good};
 use push::Push;
-use tracker::Ticket;
 
 /// One collection at work.
 struct CollectionSync {

@@ -3,17 +3,19 @@
 use std::collections::VecDeque;
 
 use super::super::config::{CHANGES_BATCH, EXPECTED_REVS_HIGH, HELD_LIST_BYTES_MAX, HELD_LISTS_MAX};
-use super::super::context::{Awaiting, RequestError, Response, SessionContext};
+use super::super::context::{RequestError, Response, SessionContext};
 use super::super::error::SessionError;
 use super::super::event::Direction;
 use super::super::extension::answer::RevAnswer;
-use super::super::extension::receiver::RevsReceived;
+use super::super::in_flight::Awaiting;
+use super::super::in_flight::RevsReceived;
+use super::super::in_flight::Ticket;
 use super::super::messages::{BadEntry, ChangeEntry, VERSIONING, id_error, parse_change_entries, profile};
 use super::super::passive::lists::{answer_change, changes_reply};
 use super::super::sequences::RemoteSequence;
 use super::super::unsynced::failure::Failure;
 use super::push::Push;
-use super::tracker::{ListTracker, Ticket, UnitTracker};
+use super::tracker::{ListTracker, UnitTracker};
 use crate::blip::{IncomingRequest, MessageNumber};
 use crate::replica::clip;
 use crate::replica::store::{CommitOutcome, Rejection, ReplicaStore};

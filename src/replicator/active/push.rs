@@ -3,15 +3,18 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::super::batched::sender::BatchSender;
 use super::super::config::{CHANGES_BATCH, RESOLUTION_PUSH_DELAY, WANTED_REVS_MAX};
-use super::super::context::{Awaiting, Phase, SessionContext};
+use super::super::context::{Phase, SessionContext};
 use super::super::error::{SessionError, is_conflict};
 use super::super::event::Direction;
 use super::super::extension::answer::RevAnswer;
-use super::super::extension::sender::{BatchSender, Sent, SentRevision};
 use super::super::feed::{Feed, Rows};
+use super::super::in_flight::Awaiting;
+use super::super::in_flight::SentRev;
+use super::super::in_flight::{Sent, SentRevision};
 use super::super::messages::{ListAnswer, profile, refuse, write_proposals};
-use super::super::outgoing::{RevSender, SentRev, Wanted};
+use super::super::outgoing::{RevSender, Wanted};
 use super::super::sequences::SequenceSet;
 use super::super::unsynced::failure::{Failure, is_final};
 use super::conflicts::{Conflicts, Refused};

@@ -1,9 +1,10 @@
 //! What the peer's replies to the active side's requests mean.
 
-use super::super::context::{Awaiting, SessionContext};
+use super::super::context::SessionContext;
 use super::super::error::SessionError;
 use super::super::extension::answer;
-use super::super::extension::sender::SentRevision;
+use super::super::in_flight::Awaiting;
+use super::super::in_flight::SentRevision;
 use super::super::messages::{parse_proposals_reply, profile};
 use super::Active;
 use crate::blip::{ErrorReply, IncomingReply};

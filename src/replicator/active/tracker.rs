@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::config::{EXPECTED_REVS_HIGH, FEED_RANGES_MAX, LISTED_ENTRIES_HIGH};
 use super::super::error::SessionError;
+use super::super::in_flight::Ticket;
 use super::super::sequences::{RemoteSequence, SequenceSet};
 
 /// Entries behind one that failed, above which it counts as done after all: memory is worth more than one more try.
@@ -18,14 +19,6 @@ enum EntryState {
     Done,
     /// To be tried again in the next run: the position stays before it.
     Failed,
-}
-
-/// An entry of a list. Their order is that of the feed: lists are made in the order of their message numbers, although a
-/// short one may overtake a long one on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket {
-    list: u64,
-    entry: usize,
 }
 
 /// The position in a feed whose sequences have an order that only the peer knows: that of its lists.

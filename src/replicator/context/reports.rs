@@ -10,9 +10,34 @@ use super::super::unsynced::failure::Failure;
 use super::super::unsynced::{Lack, UnsyncedCollection};
 use super::SessionContext;
 use crate::blip::ErrorReply;
-use crate::replica::store::{Change, ReplicaStore, ReplicaStoreError};
+use crate::replica::store::{Change, ConflictOutcome, IncomingRevision, ReplicaStore, ReplicaStoreError};
 
 impl SessionContext {
+    /// A conflict has come to `outcome`.
+    pub fn tell_conflict(&mut self, collection: usize, id: &str, outcome: ConflictOutcome) {
+        let Some(name) = self.collections.get(collection).map(|target| target.name.clone()) else { return };
+        self.push_event(SessionEvent::Conflict { collection: name, id: id.to_owned(), outcome });
+    }
+
+    /// This side leaves it to the peer to resolve a conflict.
+    pub fn conflict_refused(&mut self, collection: usize, id: &str) {
+        if self.open_conflicts.refused(collection, id) {
+            self.tell_conflict(collection, id, ConflictOutcome::Open);
+        }
+    }
+
+    /// A revision of the peer took the place of ours, from which it descends.
+    pub fn conflict_ended(&mut self, collection: usize, revision: &IncomingRevision) {
+        if self.open_conflicts.ended(collection, &revision.id) {
+            let outcome = match (revision.vector.merged.is_empty(), revision.deleted) {
+                (true, _) => ConflictOutcome::Remote,
+                (false, false) => ConflictOutcome::Merged,
+                (false, true) => ConflictOutcome::Deleted,
+            };
+            self.tell_conflict(collection, &revision.id, outcome);
+        }
+    }
+
     /// Gives the progress as an event if it changed.
     pub(super) fn tell_progress(&mut self) {
         let total = self.progress.total.saturating_add(self.unread);

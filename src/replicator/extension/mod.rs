@@ -9,8 +9,6 @@
 
 pub mod answer;
 pub mod codec;
-pub(super) mod receiver;
-pub(super) mod sender;
 
 /// Name of the property that offers and accepts the extension.
 pub const PROPERTY: &str = "gattway";

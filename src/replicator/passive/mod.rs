@@ -8,11 +8,12 @@ pub(super) mod pushed;
 pub(super) mod subscription;
 
 use super::config::{CHECKPOINT_INTERVAL, DOCUMENT_IDS_MAX, PassiveConfig};
-use super::context::{Awaiting, RequestError, Response, SessionContext};
+use super::context::{RequestError, Response, SessionContext};
 use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
-use super::extension::receiver::RevsReceived;
+use super::in_flight::Awaiting;
+use super::in_flight::RevsReceived;
 use super::messages::{profile, refuse};
 use super::sequences::RemoteSequence;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};

@@ -1,17 +1,20 @@
 //! One collection that the peer pulls: the change feed on its way out, as lists and revisions of Couchbase Lite or as the
 //! messages of the extension.
 
+use super::super::batched::sender::BatchSender;
 use super::super::config::{CHANGES_BATCH, CHANGES_BATCH_MAX, ReplicationFilter, WANTED_REVS_MAX};
-use super::super::context::{Awaiting, RequestError, SessionContext};
+use super::super::context::{RequestError, SessionContext};
 use super::super::error::SessionError;
 use super::super::event::Direction;
 use super::super::extension::answer::{self, RevAnswer};
-use super::super::extension::sender::{BatchSender, Sent, SentRevision};
 use super::super::feed::Feed;
+use super::super::in_flight::Awaiting;
+use super::super::in_flight::SentRev;
+use super::super::in_flight::{Sent, SentRevision};
 use super::super::messages::{
     ListAnswer, VERSIONING, parse_changes_reply, parse_document_ids, profile, refuse, write_changes,
 };
-use super::super::outgoing::{RevSender, SentRev, Wanted};
+use super::super::outgoing::{RevSender, Wanted};
 use super::super::sequences::SequenceSet;
 use super::super::unsynced::failure::Failure;
 use super::pushed::PushedNote;

@@ -2,12 +2,13 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use super::super::active::tracker::Ticket;
+use super::super::batched::receiver::{self, OnConflict};
 use super::super::context::{RequestError, Response};
 use super::super::error::SessionError;
 use super::super::event::{CommitId, CommitResult, Direction};
 use super::super::extension::codec;
-use super::super::extension::receiver::{self, OnConflict, RevsReceived};
+use super::super::in_flight::RevsReceived;
+use super::super::in_flight::Ticket;
 use super::super::inbox::{Batch, Origin};
 use super::super::incoming::{self, parse_rev};
 use super::super::messages::{SEQUENCE_TEXT_MAX, refuse, rejection_error};

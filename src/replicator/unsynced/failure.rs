@@ -4,8 +4,8 @@
 
 use crate::blip::ErrorReply;
 use crate::replica::revision::RevId;
+use crate::replicator::direction::Direction;
 use crate::replicator::error::{is_conflict, is_transient};
-use crate::replicator::event::Direction;
 use crate::replicator::sequences::RemoteSequence;
 
 /// A document that was not synced, as it comes to the list.

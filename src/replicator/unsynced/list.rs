@@ -14,7 +14,7 @@ use super::{LISTED_MAX, TAKES, Unsynced, UnsyncedDocument};
 use crate::blip::ErrorReply;
 use crate::replica::revision::RevId;
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
-use crate::replicator::event::Direction;
+use crate::replicator::direction::Direction;
 use crate::replicator::sequences::RemoteSequence;
 
 /// Before the hash of the peer's name, in the name of the record that holds its list. No peer may store one of this name.

@@ -10,7 +10,7 @@ pub mod list;
 
 pub use self::list::{UnsyncedWithPeer, stored};
 
-use super::event::Direction;
+use super::direction::Direction;
 use crate::blip::ErrorReply;
 
 /// Documents that [`Unsynced`] names.

@@ -1,5 +1,6 @@
 //! What a device takes of an authority's word, and what its file keeps of it.
 
+use super::super::files::PrivateFile;
 use super::*;
 
 const ME: PeerId = PeerId([1; 32]);

@@ -5,38 +5,20 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::codec::{Content, RevsEncoder};
-use super::{REVS_BYTES, REVS_ENTRIES};
-use crate::replica::revision::{RevId, SourceId, VersionVector};
+use crate::replica::revision::{SourceId, VersionVector};
 use crate::replica::store::{Change, ReplicaStore};
-use crate::replicator::context::{Awaiting, SessionContext};
+use crate::replicator::context::SessionContext;
 use crate::replicator::error::SessionError;
+use crate::replicator::extension::codec::{Content, RevsEncoder};
+use crate::replicator::extension::{REVS_BYTES, REVS_ENTRIES};
 use crate::replicator::feed::{Feed, Rows};
+use crate::replicator::in_flight::Awaiting;
+use crate::replicator::in_flight::{Sent, SentRevision};
 use crate::replicator::messages::profile;
 use crate::replicator::outgoing::Wanted;
 
 /// Fewest rows read at a time, however large documents are.
 const READ_MIN: usize = 8;
-
-/// A revision in flight.
-#[derive(Clone, Debug)]
-pub(in crate::replicator) struct SentRevision {
-    pub id: String,
-    pub sequence: u64,
-    pub deleted: bool,
-    /// What went with it.
-    pub sent: Sent,
-    /// For sending it when it is wanted.
-    pub revision: RevId,
-}
-
-/// What went with a revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::replicator) enum Sent {
-    Body,
-    Offer,
-    Gone,
-}
 
 /// One collection on its way out in `revs` messages: what the peer wants of earlier offers, and what is under way.
 pub(in crate::replicator) struct BatchSender {

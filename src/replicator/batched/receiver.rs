@@ -1,54 +1,18 @@
 //! Receiving by the extension: what a `revs` message asks of the store, and the answer when that is done.
 
-use super::RevsFormat;
-use super::answer::{RevAnswer, encode};
-use super::codec::{Content, RevEntry};
-use crate::blip::{ErrorReply, MessageNumber, OutgoingMessage};
+use crate::blip::ErrorReply;
 use crate::replica::revision::Causality;
 use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStore};
 use crate::replicator::config::FilterInput;
 use crate::replicator::context::SessionContext;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
+use crate::replicator::extension::answer::RevAnswer;
+use crate::replicator::extension::codec::{Content, RevEntry};
+use crate::replicator::in_flight::RevsReceived;
 use crate::replicator::messages::{id_error, refuse, rejection_error};
 use crate::replicator::sequences::RemoteSequence;
 use crate::replicator::unsynced::failure::Failure;
-
-/// A message whose revisions are on their way.
-#[derive(Debug)]
-pub(in crate::replicator) struct RevsReceived {
-    /// To be answered.
-    pub request: MessageNumber,
-    /// Or not.
-    pub no_reply: bool,
-    /// Index of the collection.
-    pub collection: usize,
-    /// As in the message.
-    pub asked: bool,
-    /// Feed position before it.
-    pub from: u64,
-    /// Feed position after it.
-    pub through: u64,
-    /// For each revision its sequence at the sender, and its answer; `None` while it is being committed.
-    pub answers: Vec<(u64, Option<RevAnswer>)>,
-}
-
-impl RevsReceived {
-    /// The reply, when all answers are there. Sequences tell how much this side stores, and from whom else: a peer that may not
-    /// read gets numbers in their place that count its own revisions. It has no use for others, since it pulls nothing.
-    pub fn to_reply(&self, format: RevsFormat, may_read: bool) -> OutgoingMessage {
-        let mut answers: Vec<RevAnswer> =
-            self.answers.iter().map(|(_, answer)| answer.clone().unwrap_or(RevAnswer::Known)).collect();
-        if !may_read {
-            let stored = answers.iter_mut().filter_map(|answer| match answer {
-                RevAnswer::Stored(sequence) => Some(sequence),
-                _ => None,
-            });
-            stored.zip(1..).for_each(|(sequence, number)| *sequence = number);
-        }
-        OutgoingMessage::default().with_body(encode(&answers, format))
-    }
-}
 
 /// Whether conflicts are refused here (passive) or resolved (active).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,8 +176,10 @@ fn answer_outcome(outcome: &CommitOutcome) -> RevAnswer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::decode;
     use super::*;
+    use crate::blip::MessageNumber;
+    use crate::replicator::extension::RevsFormat;
+    use crate::replicator::extension::answer::decode;
 
     /// What it sees does not depend on what else is stored here.
     #[test]

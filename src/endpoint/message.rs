@@ -1,0 +1,76 @@
+//! Bytes that go to or come from a transport, and what it keeps of them.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// What a transport keeps of the bytes it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProtocolType {
+    /// The transport keeps message boundaries: what one `send` took, one `receive` must be given on the other side.
+    /// It must also tell when the other side has closed.
+    MessageStream,
+    /// The transport carries raw bytes and may split and merge them; the library frames them.
+    ByteStream,
+}
+
+/// Bytes on their way to or from a transport. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Message(Bytes);
+
+impl Message {
+    /// Wraps bytes; a `Vec<u8>` or `Bytes` is not copied.
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Message {
+        Message(bytes.into())
+    }
+
+    /// The bytes, shared, not copied.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// The bytes, borrowed.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Message {
+        Message::from_bytes(bytes)
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Message {
+        Message(bytes)
+    }
+}
+
+impl From<Message> for Bytes {
+    fn from(message: Message) -> Bytes {
+        message.0
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({} bytes)", self.0.len())
+    }
+}
