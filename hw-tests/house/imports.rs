@@ -16,6 +16,8 @@ struct Source {
     paths: Vec<Vec<String>>,
     /// What its `use` statements call what: the name here, and the absolute path.
     names: BTreeMap<String, Vec<String>>,
+    /// The same where the path begins with a name, which may be that of a module in here or of another crate.
+    inner: BTreeMap<String, Vec<String>>,
 }
 
 /// All modules of a crate with what they use.
@@ -135,11 +137,15 @@ impl Imports {
     }
 
     fn note_use(&mut self, module: &Module, path: Vec<String>, name: Option<String>) {
-        if !matches!(path.first().map(String::as_str), Some("crate" | "super" | "self")) {
-            return;
-        }
+        let is_inner = !matches!(path.first().map(String::as_str), Some("crate" | "super" | "self"));
         let path = absolute(module, &path);
         let source = self.sources.entry(module.clone()).or_default();
+        if is_inner {
+            if let Some(name) = name.or_else(|| path.last().cloned()) {
+                source.inner.insert(name, path);
+            }
+            return;
+        }
         if let Some(name) = name.or_else(|| path.last().cloned()) {
             source.names.insert(name, path.clone());
         }
@@ -153,11 +159,17 @@ impl Imports {
             if self.tests.iter().any(|test| module.starts_with(test)) {
                 continue;
             }
-            for path in &source.paths {
+            let inner = source.inner.values().filter(|path| self.is_in(module, path));
+            for path in source.paths.iter().chain(inner) {
                 edges.insert((module.clone(), self.resolve(path, 0)));
             }
         }
         edges
+    }
+
+    /// Whether a path begins with a module that stands in this one.
+    fn is_in(&self, module: &Module, path: &[String]) -> bool {
+        path.len() > module.len() && self.sources.contains_key(&path[..=module.len()])
     }
 
     /// The module that defines what an absolute path names.
@@ -171,7 +183,10 @@ impl Imports {
                 module = child;
                 continue;
             }
-            let named = self.sources.get(&module).and_then(|source| source.names.get(segment));
+            let named = self.sources.get(&module).and_then(|source| {
+                let inner = || source.inner.get(segment).filter(|path| self.is_in(&module, path));
+                source.names.get(segment).or_else(inner)
+            });
             return match named {
                 Some(target) if depth < REEXPORTS_MAX => {
                     let rest = path[n + 1..].iter();
@@ -217,7 +232,8 @@ pub fn cyclic(edges: &BTreeSet<(String, String)>) -> BTreeSet<(String, String)> 
     edges.iter().filter(|(from, to)| reaches(to, from)).cloned().collect()
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+/// All sources below a folder.
+pub fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

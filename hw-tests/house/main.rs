@@ -133,6 +133,54 @@ fn a_ring_inside_is_noticed() {
     assert_eq!(rings(&imports.edges()), Vec::<String>::new());
 }
 
+/// The folder that may name the crate of the store's log.
+const NAMES_SLED: &str = "src/database/store/sled";
+
+/// Whether a text names the crate sled in code: `sled::`, and no module of that name.
+fn names_sled(tokens: proc_macro2::TokenStream) -> bool {
+    use proc_macro2::TokenTree;
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let is = |at: usize, text: &str| tokens.get(at).is_some_and(|token| token.to_string() == text);
+    (0..tokens.len()).any(|at| match &tokens[at] {
+        TokenTree::Group(group) => names_sled(group.stream()),
+        TokenTree::Ident(ident) if ident == "sled" => {
+            let is_inside = at > 0 && is(at - 1, ":");
+            let is_imported = at > 0 && is(at - 1, "use");
+            !is_inside && (is_imported || is(at + 1, ":") && is(at + 2, ":"))
+        }
+        _ => false,
+    })
+}
+
+#[test]
+fn one_folder_names_sled() {
+    let mut files = Vec::new();
+    imports::collect(&root().join("src"), &mut files);
+    let (mut named, mut wrong) = (0, Vec::new());
+    for file in files {
+        let place = file.strip_prefix(root()).unwrap().display().to_string();
+        let is_test = place.contains("/tests/") || place.ends_with("/tests.rs");
+        if is_test || !names_sled(std::fs::read_to_string(&file).unwrap().parse().unwrap()) {
+            continue;
+        }
+        named += 1;
+        if !place.starts_with(NAMES_SLED) {
+            wrong.push(place);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?} name sled; only {NAMES_SLED} may");
+    assert!(named > 0, "nothing names sled");
+    for (text, is_named) in [
+        ("fn f() -> Option<sled::IVec> { None }", true),
+        ("use sled::{Db, IVec};", true),
+        ("use super::sled::log::Log;", false),
+        ("pub use self::sled::tail::REWRITTEN;", false),
+        ("// sled::Db\nmod sled;", false),
+    ] {
+        assert_eq!(names_sled(text.parse().unwrap()), is_named, "{text}");
+    }
+}
+
 #[test]
 fn every_folder_has_its_row() {
     let named: BTreeSet<String> = layers().into_iter().map(|(name, _)| name).collect();

@@ -1,4 +1,4 @@
-//! The database as replication sees it: [`ReplicaStore`] for [`Database`].
+//! The database as replication sees it: [`ReplicaStore`] for [`Database`]. One file, because it is one trait, method by method.
 
 use std::cmp::Ordering;
 use std::sync::PoisonError;

@@ -33,6 +33,7 @@ mod offer;
 pub mod pairing;
 mod peer;
 mod policy;
+mod psk;
 mod record;
 mod session;
 
@@ -42,9 +43,8 @@ pub use handshake::HANDSHAKE_BYTES_MAX;
 pub use identity::Identity;
 pub use offer::{FRESH_BYTES, Keyring, OFFERS_MAX, PAIRED_MAX, SECURE_VERSION, fresh_of_carrier};
 pub use peer::{PEER_ID_BYTES, PEER_NAME_MAX, PEERS_MAX, PeerId, PeerIdError, is_peer_name};
-pub use policy::{
-    Access, Authentication, Grant, GroupOnly, PSK_BYTES, PeerPolicy, Permissions, Psk, Refusal,
-};
+pub use policy::{Access, Authentication, Grant, GroupOnly, PeerPolicy, Permissions, Refusal};
+pub use psk::{PSK_BYTES, Psk};
 pub use record::{
     DirectionStats, RECORD_BYTES_MAX, RECORD_DATA_MAX, RECORD_OVERHEAD_BYTES, REKEY_BYTES, REKEY_RECORDS,
     RekeyLimits,

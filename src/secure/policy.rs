@@ -8,23 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::PeerId;
 use super::epoch::EpochError;
-
-/// Bytes of a pre-shared key.
-pub const PSK_BYTES: usize = 32;
-
-/// A pre-shared key of a Noise handshake; wiped when it is dropped, never shown.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct Psk(pub [u8; PSK_BYTES]);
-
-impl fmt::Debug for Psk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Psk")
-    }
-}
+use super::{PeerId, Psk};
 
 /// What a peer has proven beside holding its own identity key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! The durability rule: when a commit counts as done. How sled is opened, written and synced is in [`super::log`].
+//! The durability rule: when a commit counts as done. How sled is opened, written and synced is in [`super::sled`].
 //!
 //! - A commit is one batch of the log, which recovers a batch wholly or not at all.
 //! - A commit is acknowledged after a sync to stable storage.
@@ -10,18 +10,19 @@
 //! - sled panics on some kinds of damage; panics end here as typed errors.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+pub(in crate::database) use super::ground::SEGMENT_BYTES;
+pub(crate) use super::ground::directory_bytes;
+pub(super) use super::ground::{Entry, VALUE_BYTES_MAX, io_error, sync_directory};
 use super::keys::{self, CollectionKey};
-pub(in crate::database) use super::log::SEGMENT_BYTES;
-pub(super) use super::log::VALUE_BYTES_MAX;
-use super::log::{self, Log, Stored};
-use super::{redo, seal};
+use super::redo;
+use super::sled::log::{self, Log, LogResult, Stored, Value};
+use super::sled::seal;
 use crate::database::DatabaseError;
 
 mod window;
@@ -40,9 +41,6 @@ const ENTRY_HEADER_BYTES: usize = 24;
 pub(super) struct Writes {
     pub(super) entries: Vec<Entry>,
 }
-
-/// A key and its new value, or `None` to remove it.
-pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
 
 impl Writes {
     pub(super) fn insert(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
@@ -203,7 +201,7 @@ impl Engine {
 
     /// Runs a call of the log that reads. An error concerns the page that was read; the handle goes on. After a panic it
     /// does not.
-    fn read<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, DatabaseError> {
+    fn read<T>(&self, call: impl FnOnce() -> LogResult<T>) -> Result<T, DatabaseError> {
         if let Some(end) = self.ended.get() {
             return Err(end.error());
         }
@@ -217,7 +215,7 @@ impl Engine {
     fn guarded<T>(
         &self,
         action: &'static str,
-        call: impl FnOnce() -> sled::Result<T>,
+        call: impl FnOnce() -> LogResult<T>,
     ) -> Result<T, DatabaseError> {
         if let Some(end) = self.ended.get() {
             return Err(end.error());
@@ -241,7 +239,7 @@ impl Engine {
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, DatabaseError> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, DatabaseError> {
         self.read(|| self.log.get(key))
     }
 
@@ -469,31 +467,6 @@ impl Engine {
     pub(super) fn counts(&self) -> EngineCounts {
         let commits = self.lock().applied;
         EngineCounts { commits, syncs: self.syncs.load(Ordering::Relaxed) }
-    }
-}
-
-/// Makes the entries of a directory durable.
-pub(super) fn sync_directory(directory: &Path) -> Result<(), DatabaseError> {
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|source| io_error("sync", source))
-}
-
-/// Bytes in all files of a directory.
-pub(crate) fn directory_bytes(directory: &Path) -> std::io::Result<u64> {
-    let mut total = 0;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        total += if metadata.is_dir() { directory_bytes(&entry.path())? } else { metadata.len() };
-    }
-    Ok(total)
-}
-
-/// An operating system's error, with a full medium told apart.
-pub(super) fn io_error(action: &'static str, source: std::io::Error) -> DatabaseError {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    match source.kind() {
-        StorageFull | QuotaExceeded | FileTooLarge => DatabaseError::Full { detail: source.to_string() },
-        _ => DatabaseError::Io { action, source },
     }
 }
 

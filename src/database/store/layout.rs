@@ -8,7 +8,6 @@
 //! Compaction writes the next log, syncs it and then replaces `current`; any other log found at open is a leftover.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use super::engine::{Engine, Writes, io_error, sync_directory};
 use super::keys;
 use crate::database::DatabaseError;
 use crate::database::config::{DatabaseConfig, Versioning};
+use crate::durable::{OWNER_ONLY, write_atomic, write_new};
 use crate::replica::clip;
 use crate::replica::revision::SourceId;
 
@@ -31,8 +31,6 @@ const LOCK_POLL: Duration = Duration::from_millis(5);
 
 /// Mode of the directories made here.
 const DIRECTORY_MODE: u32 = 0o700;
-/// Mode of the files: whoever could open the lock could take it.
-const FILE_MODE: u32 = 0o600;
 /// Bits of a mode that let others in.
 const OTHERS: u32 = 0o077;
 
@@ -85,7 +83,7 @@ pub(super) fn lock(path: &Path, create: bool) -> Result<File, DatabaseError> {
         prepare(path, create)?;
     }
     keep_others_out(path);
-    let lock = File::options().create(true).truncate(false).write(true).mode(FILE_MODE).open(lock_path);
+    let lock = File::options().create(true).truncate(false).write(true).mode(OWNER_ONLY).open(lock_path);
     take_lock(path, lock.map_err(|e| io_error("open", e))?, FlockOperation::NonBlockingLockExclusive)
 }
 
@@ -115,7 +113,7 @@ fn keep_others_out(path: &Path) {
         let metadata =
             fs::symlink_metadata(&file).ok().filter(|metadata| metadata.is_file() && is_open(metadata));
         if let Some(metadata) = metadata {
-            close(&file, metadata, FILE_MODE);
+            close(&file, metadata, OWNER_ONLY);
         }
     }
 }
@@ -282,12 +280,7 @@ pub(super) fn is_other_file(name: &str) -> bool {
 
 /// Writes a file that is its owner's alone, durably.
 pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), DatabaseError> {
-    let write = || -> std::io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).mode(FILE_MODE).open(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(|e| io_error("write", e))
+    write_new(path, OWNER_ONLY, content).map_err(|e| io_error("write", e))
 }
 
 /// Makes the directory of the first log if there is none.
@@ -326,17 +319,10 @@ pub(super) fn next_log(path: &Path, current: &Path) -> Result<PathBuf, DatabaseE
 
 /// Makes a complete and synced log the current one, in one step that a crash cannot split.
 pub(super) fn set_current(path: &Path, log: &Path) -> Result<(), DatabaseError> {
-    let partial = path.join(format!("{CURRENT_FILE}.partial"));
     let name = log.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let write = || -> std::io::Result<()> {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&partial)?;
-        file.write_all(format!("{name} {}\n", checksum(&name)).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&partial, path.join(CURRENT_FILE))
-    };
-    write().map_err(|e| io_error("switch to the compacted log", e))?;
-    sync_directory(path)
+    let content = format!("{name} {}\n", checksum(&name));
+    write_atomic(&path.join(CURRENT_FILE), OWNER_ONLY, content.as_bytes())
+        .map_err(|e| io_error("switch to the compacted log", e))
 }
 
 /// Documents are their owner's business: others of the same machine cannot enter.

@@ -1,34 +1,26 @@
 //! The store under the database: records in blocks, two indexes, small tables, group commit.
 //!
-//! This folder is the only place that names sled ([`log`]) and the durability rule ([`engine`]). What is above knows
+//! The folder `sled` is the only place that names sled, [`engine`] has the durability rule. What is above knows
 //! [`StoredRevision`]s by collection, ID and sequence.
 
 mod ahead;
-mod backup;
 mod block;
-mod check;
-mod compact;
 mod engine;
-mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod ground;
 mod index;
 mod keys;
 mod layout;
-mod log;
+mod maintenance;
 mod purged;
 mod read;
-mod rebuild;
 mod redo;
-mod renew;
-mod repair;
-mod salvaged;
-mod seal;
 #[cfg(feature = "simulation")]
 mod simulated;
+mod sled;
 mod space;
 mod tables;
-mod tail;
 mod twin;
 mod writer;
 
@@ -53,11 +45,7 @@ use super::{DatabaseError, clock};
 use crate::replica::revision::{SourceId, Version};
 
 pub use self::ahead::AHEAD_COUNTED_MAX;
-pub use self::backup::{BackupInfo, RestoreReport};
-pub(crate) use self::backup::{check_backup, restore};
 pub(crate) use self::block::StoredRevision;
-pub(crate) use self::check::check;
-pub use self::check::{Damage, VerifyReport};
 #[cfg(test)]
 pub(in crate::database) use self::engine::SEGMENT_BYTES;
 #[cfg(feature = "cli")]
@@ -67,17 +55,21 @@ pub(crate) use self::keys::CollectionKey;
 #[cfg(feature = "cli")]
 pub(crate) use self::layout::lock_file;
 pub(crate) use self::layout::{exists, is_writable};
-#[cfg(feature = "cli")]
-pub(crate) use self::log::contains_panics;
-pub use self::renew::RenewReport;
-pub(crate) use self::renew::renew;
-pub use self::repair::{DocumentName, SalvageReport};
-pub(crate) use self::repair::{repair, salvage};
+pub use self::maintenance::backup::{BackupInfo, RestoreReport};
+pub(crate) use self::maintenance::backup::{check_backup, restore};
+pub(crate) use self::maintenance::check::check;
+pub use self::maintenance::check::{Damage, VerifyReport};
+pub use self::maintenance::renew::RenewReport;
+pub(crate) use self::maintenance::renew::renew;
+pub use self::maintenance::repair::{DocumentName, SalvageReport};
+pub(crate) use self::maintenance::repair::{repair, salvage};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
-pub use self::space::{Lack, Room};
+#[cfg(feature = "cli")]
+pub(crate) use self::sled::log::contains_panics;
 #[cfg(test)]
-pub(crate) use self::tail::REWRITTEN;
+pub(crate) use self::sled::tail::REWRITTEN;
+pub use self::space::{Lack, Room};
 pub use self::twin::Twin;
 pub(crate) use self::writer::{
     CHECKPOINT_BODY_MAX, CheckpointOwner, NewRevision, OwnVersions, Writer, checkpoint_content,
@@ -465,7 +457,7 @@ impl Store {
 /// Number at which the log in a directory ends.
 #[cfg(test)]
 pub(crate) fn log_end(directory: &Path) -> u64 {
-    files::Survey::read(directory).expect("readable").end()
+    self::sled::files::Survey::read(directory).expect("readable").end()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //! A sync may fail. Then it has written some of the batches, from the oldest on, and the page cache calls the others
 //! clean: readers see them, also in a later life, and no later sync writes them, unless they are written again. What is synced
 //! behind one of them lies behind a hole, which shows when the cache is given up: the log is damaged then.
+//!
+//! One file, because crash, failing sync and page cache all change the same state, and each rule is about the other two.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use super::Store;
 use super::engine::Entry;
-use super::files::Pair;
+use super::sled::files::Pair;
 use crate::database::config::RELAXED_SYNC_MS;
 use crate::replica::revision::SourceId;
 

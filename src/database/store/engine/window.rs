@@ -7,9 +7,9 @@
 //!
 //! What sled makes of a commit is known only afterwards: it writes pages anew after ten changes, splits and merges them, and moves
 //! what is left of old segments. So a commit counts with a bound of what it may become, and where the bounds together would reach the
-//! second segment, the log is flushed and the file itself shows how far it came ([`crate::database::store::files::Tip`]).
+//! second segment, the log is flushed and the file itself shows how far it came ([`crate::database::store::sled::files::Tip`]).
 
-use crate::database::store::log::SEGMENT_BYTES;
+use crate::database::store::ground::SEGMENT_BYTES;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
-use super::block::StoredRevision;
+use super::super::block::StoredRevision;
+use super::super::keys::CollectionKey;
+use super::super::layout;
+use super::super::sled::seal;
 use super::check::Damage;
-use super::keys::CollectionKey;
 use super::rebuild::Rebuild;
 use super::salvaged::{Salvaged, Standing};
-use super::{layout, seal};
 use crate::database::packed::Unpacker;
 use crate::database::{DatabaseError, Document};
 use crate::replica::revision::SourceId;

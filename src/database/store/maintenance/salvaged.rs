@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
-use super::block::{Codec, StoredRevision, read_block};
-use super::engine::io_error;
-use super::files::{Lost, Salvage, Survey};
-use super::index::{IndexEntry, read_page};
-use super::keys::{self, CollectionKey};
-use super::layout::{Meta, former_sources};
-use super::read::join_pieces;
-use super::tables::Sources;
-use super::writer::Counters;
+use super::super::block::{Codec, StoredRevision, read_block};
+use super::super::engine::io_error;
+use super::super::index::{IndexEntry, read_page};
+use super::super::keys::{self, CollectionKey};
+use super::super::layout::{Meta, former_sources};
+use super::super::read::join_pieces;
+use super::super::sled::files::{Lost, Salvage, Survey};
+use super::super::tables::Sources;
+use super::super::writer::Counters;
 use crate::database::DatabaseError;
 use crate::database::packed::{Names, Unpacker};
 use crate::replica::revision::SourceId;
@@ -24,26 +24,26 @@ impl From<io::Error> for DatabaseError {
 }
 
 /// A collection of a damaged database.
-pub(super) struct SalvagedCollection {
-    pub(super) name: String,
-    pub(super) counters: Option<Counters>,
+pub(in super::super) struct SalvagedCollection {
+    pub(in super::super) name: String,
+    pub(in super::super) counters: Option<Counters>,
 }
 
 /// What can be read of a damaged database.
-pub(super) struct Salvaged {
-    pub(super) salvage: Salvage,
-    pub(super) names: Names,
-    pub(super) sources: Sources,
-    pub(super) collections: BTreeMap<CollectionKey, SalvagedCollection>,
+pub(in super::super) struct Salvaged {
+    pub(in super::super) salvage: Salvage,
+    pub(in super::super) names: Names,
+    pub(in super::super) sources: Sources,
+    pub(in super::super) collections: BTreeMap<CollectionKey, SalvagedCollection>,
     /// Who it was; `None` if its header is lost.
-    pub(super) source: Option<SourceId>,
+    pub(in super::super) source: Option<SourceId>,
     /// Who it was before that.
-    pub(super) former: Vec<SourceId>,
+    pub(in super::super) former: Vec<SourceId>,
 }
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in super::super) enum Standing {
     /// The index names it as the newest of its document.
     Newest,
     /// The index names a newer one, or none.
@@ -54,7 +54,7 @@ pub(super) enum Standing {
 
 impl Salvaged {
     /// Reads the tables of a log.
-    pub(super) fn read(survey: Survey) -> Result<Salvaged, DatabaseError> {
+    pub(in super::super) fn read(survey: Survey) -> Result<Salvaged, DatabaseError> {
         let mut salvaged = Salvaged {
             salvage: Salvage::read(survey)?,
             names: Names::default(),
@@ -130,7 +130,7 @@ impl Salvaged {
     }
 
     /// Visits the index of a collection in order of IDs.
-    pub(super) fn index(
+    pub(in super::super) fn index(
         &self,
         key: CollectionKey,
         mut visit: impl FnMut(Box<str>, IndexEntry) -> Result<(), DatabaseError>,
@@ -144,7 +144,7 @@ impl Salvaged {
     }
 
     /// What the index says of a record.
-    pub(super) fn standing(
+    pub(in super::super) fn standing(
         &self,
         key: CollectionKey,
         record: &StoredRevision,
@@ -179,7 +179,7 @@ impl Salvaged {
 
     /// Visits the records of a collection that can be read, in order of sequence; `damaged` hears of blocks that cannot,
     /// by their last sequence.
-    pub(super) fn records(
+    pub(in super::super) fn records(
         &self,
         key: CollectionKey,
         mut visit: impl FnMut(StoredRevision) -> Result<(), DatabaseError>,
@@ -222,13 +222,13 @@ impl Salvaged {
     }
 
     /// Whether the body of a record can be read.
-    pub(super) fn is_readable(&self, record: &StoredRevision) -> bool {
+    pub(in super::super) fn is_readable(&self, record: &StoredRevision) -> bool {
         record.deleted && record.body.is_empty()
             || Unpacker::new(&self.names, &record.id).map(&record.body).is_some()
     }
 
     /// The lost ranges in words: of what, of which collection, from and to.
-    pub(super) fn lost_in_words(&self) -> Vec<String> {
+    pub(in super::super) fn lost_in_words(&self) -> Vec<String> {
         let mut words = Vec::new();
         for lost in self.salvage.lost() {
             self.describe(lost, &mut words);

@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use super::block::{BlockBuilder, Codec, StoredRevision};
-use super::engine::{Engine, Ticket, Writes};
-use super::index::{self, IndexWriter};
-use super::keys::{self, CollectionKey};
-use super::read::write_pieces;
-use super::writer::BLOCK_BYTES_TARGET;
-use super::{Store, layout, redo};
+use super::super::block::{BlockBuilder, Codec, StoredRevision};
+use super::super::engine::{Engine, Ticket, Writes, io_error};
+use super::super::index::{self, IndexWriter};
+use super::super::keys::{self, CollectionKey};
+use super::super::read::write_pieces;
+use super::super::writer::BLOCK_BYTES_TARGET;
+use super::super::{Store, layout, redo};
 use crate::database::DatabaseError;
 
 /// Records read from the old log at a time.
@@ -85,9 +85,7 @@ impl Store {
     fn set_current(&self, directory: &Path) -> Result<(), DatabaseError> {
         #[cfg(feature = "simulation")]
         if let Some(disk) = &self.simulated {
-            return disk
-                .set_current(directory)
-                .map_err(|e| super::engine::io_error("switch to the compacted log", e));
+            return disk.set_current(directory).map_err(|e| io_error("switch to the compacted log", e));
         }
         layout::set_current(&self.path, directory)
     }

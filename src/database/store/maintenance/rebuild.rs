@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::block::{BlockBuilder, Codec, StoredRevision};
-use super::engine::{Engine, Ticket, Writes, io_error, sync_directory};
-use super::index::{IndexEdit, IndexEntry};
-use super::keys::{self, CollectionKey};
-use super::read::write_pieces;
-use super::tables::Sources;
-use super::writer::{BLOCK_BYTES_TARGET, Counters};
-use super::{layout, redo};
+use super::super::block::{BlockBuilder, Codec, StoredRevision};
+use super::super::engine::{Engine, Ticket, Writes, io_error, sync_directory};
+use super::super::index::{IndexEdit, IndexEntry};
+use super::super::keys::{self, CollectionKey};
+use super::super::read::write_pieces;
+use super::super::tables::Sources;
+use super::super::writer::{BLOCK_BYTES_TARGET, Counters};
+use super::super::{layout, redo};
 use crate::database::DatabaseError;
 use crate::database::config::{CACHE_BYTES_DEFAULT, DatabaseConfig};
 use crate::replica::revision::SourceId;
@@ -36,12 +36,12 @@ struct Part {
 }
 
 /// A database being made, beside the place it is meant for. Dropping it removes it.
-pub(super) struct Rebuild {
+pub(in super::super) struct Rebuild {
     /// `None` once it is in its place.
     partial: Option<PathBuf>,
     path: PathBuf,
     engine: Option<Engine>,
-    pub(super) source: SourceId,
+    pub(in super::super) source: SourceId,
     sources: Sources,
     parts: BTreeMap<CollectionKey, Part>,
     codec: Codec,
@@ -52,7 +52,7 @@ pub(super) struct Rebuild {
 
 impl Rebuild {
     /// Begins a database that is to stand in `path`, where nothing may be yet, or an empty directory.
-    pub(super) fn create(path: &Path, former: &[SourceId]) -> Result<Rebuild, DatabaseError> {
+    pub(in super::super) fn create(path: &Path, former: &[SourceId]) -> Result<Rebuild, DatabaseError> {
         let refuse =
             |reason: &str| DatabaseError::NotADatabase { path: path.to_owned(), reason: reason.into() };
         if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) || path.is_file() {
@@ -98,24 +98,28 @@ impl Rebuild {
     }
 
     /// Directory it is made in, for files beside the store.
-    pub(super) fn directory(&self) -> &Path {
+    pub(in super::super) fn directory(&self) -> &Path {
         self.partial.as_deref().unwrap_or(&self.path)
     }
 
     /// Takes over a field name with its number.
-    pub(super) fn name(&mut self, number: u16, name: &str) {
+    pub(in super::super) fn name(&mut self, number: u16, name: &str) {
         self.writes.insert(keys::numbered(keys::NAME, number), name.as_bytes());
     }
 
     /// Takes over a collection.
-    pub(super) fn collection(&mut self, key: CollectionKey, name: &str) {
+    pub(in super::super) fn collection(&mut self, key: CollectionKey, name: &str) {
         self.writes.insert(keys::numbered(keys::COLLECTION, key.0), name.as_bytes());
         self.parts.entry(key).or_default();
     }
 
     /// Takes over a record; those of a collection come in order of sequence, and of one document the last holds. `false`
     /// if it is out of order or of no collection.
-    pub(super) fn push(&mut self, key: CollectionKey, record: StoredRevision) -> Result<bool, DatabaseError> {
+    pub(in super::super) fn push(
+        &mut self,
+        key: CollectionKey,
+        record: StoredRevision,
+    ) -> Result<bool, DatabaseError> {
         let Some(part) = self.parts.get_mut(&key) else { return Ok(false) };
         if record.sequence <= part.counters.last_sequence {
             return Ok(false);
@@ -137,7 +141,7 @@ impl Rebuild {
     }
 
     /// Takes a document out again.
-    pub(super) fn forget(&mut self, key: CollectionKey, id: &str) -> Result<(), DatabaseError> {
+    pub(in super::super) fn forget(&mut self, key: CollectionKey, id: &str) -> Result<(), DatabaseError> {
         self.flush()?;
         let Some(mut part) = self.parts.remove(&key) else { return Ok(()) };
         let mut edit = IndexEdit::default();
@@ -152,7 +156,7 @@ impl Rebuild {
     }
 
     /// Takes a collection out again, with all it holds. Its records stay until the next compaction.
-    pub(super) fn forget_collection(&mut self, key: CollectionKey) -> Result<(), DatabaseError> {
+    pub(in super::super) fn forget_collection(&mut self, key: CollectionKey) -> Result<(), DatabaseError> {
         self.flush()?;
         self.parts.remove(&key);
         let mut gone = Vec::new();
@@ -201,7 +205,7 @@ impl Rebuild {
     }
 
     /// Says what a collection's newest sequence was, and up to where a peer is known to have it.
-    pub(super) fn counters(&mut self, key: CollectionKey, last_sequence: u64, pushed: u64) {
+    pub(in super::super) fn counters(&mut self, key: CollectionKey, last_sequence: u64, pushed: u64) {
         if let Some(part) = self.parts.get_mut(&key) {
             part.counters.last_sequence = part.counters.last_sequence.max(last_sequence);
             part.counters.pushed = pushed.min(part.counters.last_sequence);
@@ -210,7 +214,7 @@ impl Rebuild {
 
     /// Makes everything durable and puts it into its place, in one step.
     /// Gives the documents and tombstones in it.
-    pub(super) fn finish(mut self) -> Result<(u64, u64), DatabaseError> {
+    pub(in super::super) fn finish(mut self) -> Result<(u64, u64), DatabaseError> {
         self.flush()?;
         let counts = self.counts();
         for (key, part) in &self.parts {

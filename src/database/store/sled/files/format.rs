@@ -4,7 +4,7 @@
 //!
 //! Source: sled 0.34.7, `pagecache/` and `serialization.rs`.
 
-use super::super::engine::SEGMENT_BYTES;
+use super::super::super::ground::SEGMENT_BYTES;
 
 /// Bytes of a segment's header.
 pub(super) const SEGMENT_HEADER_BYTES: usize = 20;

@@ -5,15 +5,16 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::PoisonError;
 
-use super::block::StoredRevision;
-use super::engine::{Engine, io_error};
-use super::files::{Finding, Salvage, Survey};
-use super::index;
-use super::keys::{self, CollectionKey};
-use super::layout;
-use super::read::find_block;
+use super::super::block::StoredRevision;
+use super::super::engine::{Engine, io_error};
+use super::super::index;
+use super::super::keys::{self, CollectionKey};
+use super::super::layout;
+use super::super::read::find_block;
+use super::super::sled::files::{Finding, Salvage, Survey};
+use super::super::sled::seal;
+use super::super::{CollectionState, Store};
 use super::salvaged::Salvaged;
-use super::{CollectionState, Store, seal};
 use crate::database::DatabaseError;
 use crate::database::config::DatabaseConfig;
 use crate::database::packed::Unpacker;
@@ -89,7 +90,7 @@ impl VerifyReport {
 
 impl Damage {
     /// A finding in the files of a log.
-    pub(super) fn new(log: &Path, finding: &Finding) -> Damage {
+    pub(in super::super) fn new(log: &Path, finding: &Finding) -> Damage {
         let file = format!("{}/{}", file_name(log), finding.file);
         Damage { file, offset: finding.offset, what: finding.what.clone() }
     }

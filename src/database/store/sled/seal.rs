@@ -6,16 +6,17 @@
 //! the end of the log may be torn, and damage elsewhere is seen by what it hides ([`Survey`]). The content of pages has checksums of sled's own,
 //! which it looks at with each read.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{io_error, sync_directory};
+use super::super::ground::{io_error, sync_directory};
 use super::files::{Finding, Salvage, Survey, read_if_there};
 use super::tail;
 use crate::database::DatabaseError;
+use crate::durable::write_atomic;
 
 const SEAL_FILE: &str = "seal";
 
@@ -30,7 +31,7 @@ struct Seal {
 }
 
 /// Looks at a log without changing it. Damage is a finding of the survey; there is no survey of a log that is new.
-pub(super) fn examine(directory: &Path) -> Result<Option<Survey>, DatabaseError> {
+pub(in super::super) fn examine(directory: &Path) -> Result<Option<Survey>, DatabaseError> {
     let read = |e| io_error("read", e);
     let len = match fs::metadata(directory.join("db")) {
         Ok(metadata) => metadata.len(),
@@ -69,7 +70,7 @@ pub(super) fn examine(directory: &Path) -> Result<Option<Survey>, DatabaseError>
 }
 
 /// Reads everything that is left of a damaged log, also what sled would not.
-pub(super) fn gather(directory: &Path, survey: &mut Survey) -> Result<(), DatabaseError> {
+pub(in super::super) fn gather(directory: &Path, survey: &mut Survey) -> Result<(), DatabaseError> {
     let read = |e| io_error("read", e);
     survey.replay_all().map_err(read)?;
     let seal = read_if_there(&directory.join(SEAL_FILE)).map_err(read)?;
@@ -80,7 +81,7 @@ pub(super) fn gather(directory: &Path, survey: &mut Survey) -> Result<(), Databa
 }
 
 /// [`examine`] for opening: damage is an error, what is only left over goes, and the seal, durably.
-pub(super) fn admit(directory: &Path) -> Result<(), DatabaseError> {
+pub(in super::super) fn admit(directory: &Path) -> Result<(), DatabaseError> {
     remove_unfinished_snapshots(directory).map_err(|e| io_error("open", e))?;
     let Some(survey) = examine(directory)? else { return Ok(()) };
     let count = survey.findings().1;
@@ -96,7 +97,7 @@ pub(super) fn admit(directory: &Path) -> Result<(), DatabaseError> {
 }
 
 /// [`examine`] for reading: what the log holds, of which nothing may be lost. Changes nothing.
-pub(super) fn admit_to_read(directory: &Path) -> Result<Option<Salvage>, DatabaseError> {
+pub(in super::super) fn admit_to_read(directory: &Path) -> Result<Option<Salvage>, DatabaseError> {
     let Some(survey) = examine(directory)? else { return Ok(None) };
     let known = survey.findings().1;
     if known > 0 && !survey.is_only_settings() {
@@ -118,7 +119,7 @@ fn damage(directory: &Path, survey: &Survey) -> DatabaseError {
 }
 
 /// A finding for people.
-pub(super) fn describe(directory: &Path, finding: &Finding) -> String {
+pub(in super::super) fn describe(directory: &Path, finding: &Finding) -> String {
     let log = directory.file_name().unwrap_or_default().to_string_lossy();
     let place = finding.offset.map(|offset| format!(", byte {offset}")).unwrap_or_default();
     format!("{log}/{}{place}: {}", finding.file, finding.what)
@@ -136,7 +137,7 @@ fn remove_unfinished_snapshots(directory: &Path) -> io::Result<()> {
 }
 
 /// Seals a log to which everything was synced and nothing is written any more.
-pub(super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
+pub(in super::super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
     let survey = Survey::read(directory).map_err(|e| io_error("read", e))?;
     if let Some(finding) = survey.findings().0.first() {
         return Err(DatabaseError::Damaged { detail: describe(directory, finding) });
@@ -145,15 +146,8 @@ pub(super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
     let seal = Seal { digest: survey.digest(survey.end()), end: survey.end(), len };
     let mut bytes = postcard::to_stdvec(&seal).unwrap_or_default();
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-    let partial = directory.join(format!("{SEAL_FILE}.partial"));
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&partial)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, directory.join(SEAL_FILE))
-    };
-    write().map_err(|e| io_error("seal", e))?;
-    sync_directory(directory)
+    // Whoever may read the log may read this.
+    write_atomic(&directory.join(SEAL_FILE), 0o666, &bytes).map_err(|e| io_error("seal", e))
 }
 
 /// Takes the seal away, durably: sled is about to write.

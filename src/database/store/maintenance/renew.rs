@@ -11,12 +11,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::block::StoredRevision;
-use super::engine::{Watermarks, Writes};
-use super::keys::{self, CollectionKey};
-use super::layout::{self, Meta};
-use super::read::damaged;
-use super::{NewRevision, Store, Writer};
+use super::super::block::StoredRevision;
+use super::super::engine::{Watermarks, Writes};
+use super::super::keys::{self, CollectionKey};
+use super::super::layout::{self, Meta};
+use super::super::read::damaged;
+use super::super::{NewRevision, Store, Writer};
 use crate::database::config::DatabaseConfig;
 use crate::database::{DatabaseError, clock};
 use crate::replica::revision::{SourceId, VersionVector};

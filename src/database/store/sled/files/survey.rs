@@ -1,4 +1,5 @@
-//! What a log holds: its segments in order, where each page stands, and what is damaged.
+//! What a log holds: its segments in order, where each page stands, and what is damaged. One file, because it
+//! follows one recovery of sled's step by step.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -6,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::super::engine::SEGMENT_BYTES;
+use super::super::super::ground::SEGMENT_BYTES;
 use super::format::{
     Kind, MESSAGE_HEADER_BYTES_MAX, Message, Page, Place, SEGMENT, SEGMENT_HEADER_BYTES, Snapshot, blob,
     message, next_message, segment_header, snapshot,

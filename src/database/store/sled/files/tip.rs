@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::format::{Kind, MESSAGE_HEADER_BYTES_MAX, SEGMENT, SEGMENT_HEADER_BYTES, message, segment_header};
-use crate::database::store::log::SEGMENT_BYTES;
+use crate::database::store::ground::SEGMENT_BYTES;
 
 /// Follows the end of a log from look to look, so that each reads what was written since the one before.
 #[derive(Debug, Default)]

@@ -15,11 +15,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::engine::sync_directory;
+use super::super::ground::{io_error, sync_directory};
 use super::files::Survey;
 use super::log::LOG_FILE;
 use crate::database::DatabaseError;
-use crate::database::store::engine::io_error;
 
 /// Segments at the end of the log that are written again: unsynced log lies in the segment that a sync left and in the one begun
 /// since. Opening sled may have begun another, and one is to spare.

@@ -20,22 +20,15 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::engine::{Entry, io_error, sync_directory};
+use super::super::ground::{Entry, SEGMENT_BYTES, io_error, sync_directory};
+#[cfg(feature = "simulation")]
+use super::super::simulated::DiskHandle;
 use super::files::{Frozen, Pair, Tip};
 use super::seal;
-#[cfg(feature = "simulation")]
-use super::simulated::DiskHandle;
 use crate::database::DatabaseError;
 
-/// Size of sled's log segments and write buffers, bytes. Small ones keep a small database small.
-pub(in crate::database) const SEGMENT_BYTES: usize = 128 * 1024;
-
-/// Largest value given to sled, bytes. sled writes a node that exceeds a quarter of a segment to a file of its own that
-/// no sync of ours covers; a leaf holds up to 18 entries for a moment, and keys and headers need their share.
-pub(super) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / 4 / 18 - 300;
-
 /// Name of sled's log within its directory.
-pub(super) const LOG_FILE: &str = "db";
+pub(in super::super) const LOG_FILE: &str = "db";
 
 /// Name of sled's settings.
 const SETTINGS_FILE: &str = "conf";
@@ -53,7 +46,7 @@ const CLOSING_POLL: Duration = Duration::from_millis(2);
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An ordered map that applies batches of writes, each wholly or not at all.
-pub(super) enum Log {
+pub(in super::super) enum Log {
     Sled {
         db: Sled,
         /// The log file, opened a second time for `fdatasync`.
@@ -71,7 +64,7 @@ pub(super) enum Log {
 /// sled, let go of without a panic: when it is dropped it syncs its file once more and panics if that fails, as it does after a
 /// sync of ours that failed, for each descriptor of a file hears of a failure once. What it would sync was synced before, or
 /// was never acknowledged, so nothing is lost by it.
-pub(super) struct Sled(Option<sled::Db>);
+pub(in super::super) struct Sled(Option<sled::Db>);
 
 impl Sled {
     fn get(&self) -> sled::Result<&sled::Db> {
@@ -93,7 +86,7 @@ impl Drop for Sled {
 
 /// Entries in order.
 #[allow(clippy::large_enum_variant, reason = "one for a scan, on the stack")]
-pub(super) enum Entries {
+pub(in super::super) enum Entries {
     Sled(sled::Iter),
     Frozen {
         log: Arc<Frozen>,
@@ -104,12 +97,18 @@ pub(super) enum Entries {
     Simulated(std::vec::IntoIter<Pair>),
 }
 
+/// A value as stored.
+pub(in super::super) type Value = sled::IVec;
+
 /// A key and its value as stored.
-pub(super) type Stored = (sled::IVec, sled::IVec);
+pub(in super::super) type Stored = (Value, Value);
+
+/// What the log answers.
+pub(in super::super) type LogResult<T> = Result<T, sled::Error>;
 
 impl Log {
     /// Opens or creates the log in `directory`, which exists. The caller holds the database's lock.
-    pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Log, DatabaseError> {
+    pub(in super::super) fn open(directory: &Path, cache_bytes: u64) -> Result<Log, DatabaseError> {
         seal::admit(directory)?;
         remove_unfinished_settings(directory)
             .map_err(|source| DatabaseError::Io { action: "open", source })?;
@@ -129,12 +128,12 @@ impl Log {
     }
 
     /// Opens the log in `directory` to be read alone; `None` if there is nothing yet. Nothing is written.
-    pub(super) fn open_to_read(directory: &Path) -> Result<Option<Log>, DatabaseError> {
+    pub(in super::super) fn open_to_read(directory: &Path) -> Result<Option<Log>, DatabaseError> {
         Ok(seal::admit_to_read(directory)?.map(|salvage| Log::Frozen(Arc::new(Frozen::new(salvage)))))
     }
 
     /// Lays the writes of a commit over a log that cannot take them.
-    pub(super) fn lay_over(&mut self, writes: Vec<Entry>) {
+    pub(in super::super) fn lay_over(&mut self, writes: Vec<Entry>) {
         if let Log::Frozen(log) = self
             && let Some(log) = Arc::get_mut(log)
         {
@@ -142,7 +141,7 @@ impl Log {
         }
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
+    pub(in super::super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
         match self {
             Log::Sled { db, .. } => db.get()?.get(key),
             Log::Frozen(log) => Ok(log.get(key).map_err(unreadable)?.map(sled::IVec::from)),
@@ -152,7 +151,7 @@ impl Log {
     }
 
     /// The first entry at or after `from` and before `to`.
-    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
+    pub(in super::super) fn first(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
         match self {
             Log::Sled { db, .. } => db.get()?.range(from..to).next().transpose(),
             Log::Frozen(log) => Ok(log.first(from, to).map_err(unreadable)?.map(stored)),
@@ -162,7 +161,7 @@ impl Log {
     }
 
     /// The last entry at or after `from` and before `to`.
-    pub(super) fn last(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
+    pub(in super::super) fn last(&self, from: &[u8], to: &[u8]) -> sled::Result<Option<Stored>> {
         match self {
             Log::Sled { db, .. } => db.get()?.range(from..to).next_back().transpose(),
             Log::Frozen(log) => Ok(log.last(from, to).map_err(unreadable)?.map(stored)),
@@ -172,7 +171,7 @@ impl Log {
     }
 
     /// The entries at or after `from` and before `to`.
-    pub(super) fn range(&self, from: &[u8], to: &[u8]) -> sled::Result<Entries> {
+    pub(in super::super) fn range(&self, from: &[u8], to: &[u8]) -> sled::Result<Entries> {
         match self {
             Log::Sled { db, .. } => Ok(Entries::Sled(db.get()?.range(from..to))),
             Log::Frozen(log) => {
@@ -184,7 +183,7 @@ impl Log {
     }
 
     /// Makes the writes as one batch, visible at once.
-    pub(super) fn apply(&self, entries: Vec<Entry>) -> sled::Result<()> {
+    pub(in super::super) fn apply(&self, entries: Vec<Entry>) -> sled::Result<()> {
         match self {
             Log::Sled { db, .. } => {
                 let mut batch = sled::Batch::default();
@@ -204,7 +203,7 @@ impl Log {
 
     /// Hands everything applied so far to the operating system. When a write fails on one of its threads, sled does not
     /// wake who waits for it; a second flush does, so one is made now and then.
-    pub(super) fn flush(&self) -> sled::Result<()> {
+    pub(in super::super) fn flush(&self) -> sled::Result<()> {
         struct Unpark(Thread);
         impl Wake for Unpark {
             fn wake(self: Arc<Self>) {
@@ -233,7 +232,7 @@ impl Log {
     }
 
     /// How far the log is written; `None` if that is not to be seen.
-    pub(super) fn tip(&self) -> Option<u64> {
+    pub(in super::super) fn tip(&self) -> Option<u64> {
         let Log::Sled { file, tip, .. } = self else { return None };
         let read = tip.lock().unwrap_or_else(PoisonError::into_inner).read(file);
         read.unwrap_or_else(|error| {
@@ -247,7 +246,7 @@ impl Log {
     ///
     /// # Errors
     /// It cannot; nothing was changed.
-    pub(super) fn reserve(&self, bytes: u64) -> io::Result<()> {
+    pub(in super::super) fn reserve(&self, bytes: u64) -> io::Result<()> {
         let (file, reserved) = match self {
             Log::Sled { file, reserved, .. } => (file, reserved),
             Log::Frozen(_) => return Ok(()),
@@ -278,17 +277,17 @@ impl Log {
     }
 
     /// Whether it is made of files that sled writes.
-    pub(super) fn is_on_files(&self) -> bool {
+    pub(in super::super) fn is_on_files(&self) -> bool {
         matches!(self, Log::Sled { .. })
     }
 
     /// Whether it can only be read.
-    pub(super) fn is_frozen(&self) -> bool {
+    pub(in super::super) fn is_frozen(&self) -> bool {
         matches!(self, Log::Frozen(_))
     }
 
     /// Brings what was flushed to stable storage.
-    pub(super) fn sync_data(&self) -> io::Result<()> {
+    pub(in super::super) fn sync_data(&self) -> io::Result<()> {
         match self {
             Log::Sled { file, .. } => file.sync_data(),
             Log::Frozen(_) => Ok(()),
@@ -310,7 +309,7 @@ fn allocate(file: &File, from: u64, to: u64) -> rustix::io::Result<()> {
 
 impl Entries {
     /// The next entry. Not an iterator: a panic of sled's ends with the call.
-    pub(super) fn next(&mut self) -> sled::Result<Option<Stored>> {
+    pub(in super::super) fn next(&mut self) -> sled::Result<Option<Stored>> {
         match self {
             Entries::Sled(entries) => entries.next().transpose(),
             Entries::Frozen { log, next, to } => {
@@ -386,7 +385,7 @@ pub(crate) fn contains_panics() -> bool {
 }
 
 /// Calls sled, which panics on some kinds of damage and of failures; gives what the panic said.
-pub(super) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+pub(in super::super) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let before = CONTAINS_PANICS.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));
     CONTAINS_PANICS.set(before);
@@ -400,7 +399,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// An error of sled's in the database's terms; `path` is what was opened.
-pub(super) fn translate(action: &'static str, error: sled::Error, path: &Path) -> DatabaseError {
+pub(in super::super) fn translate(action: &'static str, error: sled::Error, path: &Path) -> DatabaseError {
     match error {
         sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
             DatabaseError::InUse { path: PathBuf::from(path) }

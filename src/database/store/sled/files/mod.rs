@@ -13,7 +13,7 @@ mod salvage;
 mod survey;
 mod tip;
 
-pub(super) use self::frozen::{Frozen, Pair};
-pub(super) use self::salvage::{Lost, Salvage};
-pub(super) use self::survey::{Finding, Survey, read_if_there};
-pub(super) use self::tip::Tip;
+pub(in crate::database::store) use self::frozen::{Frozen, Pair};
+pub(in crate::database::store) use self::salvage::{Lost, Salvage};
+pub(in crate::database::store) use self::survey::{Finding, Survey, read_if_there};
+pub(in crate::database::store) use self::tip::Tip;

@@ -18,13 +18,13 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use super::block::{BlockBuilder, Codec, StoredRevision, read_block};
-use super::engine::io_error;
-use super::keys::CollectionKey;
+use super::super::block::{BlockBuilder, Codec, StoredRevision, read_block};
+use super::super::engine::io_error;
+use super::super::keys::CollectionKey;
+use super::super::tables::Sources;
+use super::super::writer::BLOCK_BYTES_TARGET;
+use super::super::{Store, layout};
 use super::rebuild::Rebuild;
-use super::tables::Sources;
-use super::writer::BLOCK_BYTES_TARGET;
-use super::{Store, layout};
 use crate::database::DatabaseError;
 use crate::replica::revision::SourceId;
 

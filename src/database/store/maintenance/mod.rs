@@ -1,0 +1,18 @@
+//! What is done to a whole store, seldom: functions over it, and over the files of one that is not open.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | `backup` | a backup in one stream, and a store from it |
+//! | `check` | whether all that is stored holds together |
+//! | `compact` | a new log with what is live |
+//! | `rebuild` | a new store of revisions that come in order |
+//! | `renew` | a new source ID, for a copy |
+//! | `repair`, `salvaged` | what can be saved of a damaged store |
+
+pub(super) mod backup;
+pub(super) mod check;
+pub(super) mod compact;
+mod rebuild;
+pub(super) mod renew;
+pub(super) mod repair;
+mod salvaged;
