@@ -12,7 +12,7 @@ fn data() -> Vec<u8> {
     let mut out = [0; 495];
     let packet =
         Packet::Data { sequence: Sequence::new(0), ack: Sequence::new(0), payload: b"of somebody else" };
-    let length = packet.emit(&mut out, SIZE.bytes().into());
+    let length = packet.emit(&mut out, SIZE.bytes());
     out[..length].to_vec()
 }
 
