@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use super::super::block::{BlockBuilder, Codec, StoredRevision};
-use super::super::engine::{Engine, Ticket, Writes, io_error};
+use super::super::engine::{Engine, Ticket, Writes};
 use super::super::index::{self, IndexWriter};
 use super::super::keys::{self, CollectionKey};
 use super::super::read::write_pieces;
@@ -85,7 +85,9 @@ impl Store {
     fn set_current(&self, directory: &Path) -> Result<(), DatabaseError> {
         #[cfg(feature = "simulation")]
         if let Some(disk) = &self.simulated {
-            return disk.set_current(directory).map_err(|e| io_error("switch to the compacted log", e));
+            return disk
+                .set_current(directory)
+                .map_err(|e| super::super::engine::io_error("switch to the compacted log", e));
         }
         layout::set_current(&self.path, directory)
     }
