@@ -472,7 +472,10 @@ fn ls(directory: &Path, args: &LsArgs) -> Result<(), CliError> {
         table.add_row(cells.into_iter().chain(signed.map(|_| epoch)));
     }
     if list.peers().next().is_none() {
-        note("the list is empty: `gattway pair`, or `gattway group create`, lets peers in");
+        note(match group {
+            Some(_) => "no peer is in the list yet: a member of the group comes into it when it is first met",
+            None => "the list is empty: `gattway pair`, or `gattway group create`, lets peers in",
+        });
     } else {
         out.line(table.trim_fmt())?;
     }
