@@ -9,6 +9,7 @@
 //! | [`session`] | a reliable, resumable byte stream over such packets |
 //! | [`sim`] | a modelled radio that keeps that contract |
 //! | [`stream`] | TCP, Unix sockets, stdio: raw bytes |
+//! | `websocket` | WebSocket over TCP and TLS, both roles (feature `websocket`) |
 
 #[cfg(feature = "bluetooth")]
 pub mod bluez;
@@ -18,3 +19,5 @@ pub mod secure;
 pub mod session;
 pub mod sim;
 pub mod stream;
+#[cfg(feature = "websocket")]
+pub mod websocket;

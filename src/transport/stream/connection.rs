@@ -1,6 +1,8 @@
 //! One stream as a connection of the message endpoint.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,9 +39,12 @@ pub struct StreamConnection {
     done: Mutex<Option<oneshot::Sender<()>>>,
 }
 
+/// What connects when it is first polled.
+type Connecting = Pin<Box<dyn Future<Output = Result<Halves, MessagingError>> + Send>>;
+
 enum State {
-    /// Connects to this address when opened.
-    Active(Address),
+    /// Connects when opened.
+    Active(Connecting),
     /// Connected before.
     Accepted(Halves),
     Connecting,
@@ -57,7 +62,28 @@ struct Open {
 impl StreamConnection {
     /// A connection that connects to `address` when it is opened.
     pub fn connect(address: Address) -> StreamConnection {
-        StreamConnection::with_state(address.to_string(), State::Active(address))
+        let peer = address.to_string();
+        let connecting = async move {
+            connect(&address).await.map_err(|error| connect_error(&address.to_string(), error))
+        };
+        StreamConnection::with_state(peer, State::Active(Box::pin(connecting)))
+    }
+
+    /// A stream that `connecting` makes when the connection is opened, within 15 s; `peer` names the other side in logs and
+    /// errors.
+    pub fn connect_by<R, W>(
+        connecting: impl Future<Output = Result<(R, W), MessagingError>> + Send + 'static,
+        peer: impl Into<String>,
+    ) -> StreamConnection
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let connecting = async move {
+            let (reader, writer) = connecting.await?;
+            Ok(Halves { reader: Box::new(reader), writer: Box::new(writer), full_close: true })
+        };
+        StreamConnection::with_state(peer.into(), State::Active(Box::pin(connecting)))
     }
 
     /// A stream that is connected already; `peer` names the other side in logs and errors.
@@ -95,31 +121,18 @@ impl StreamConnection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connect_to(&self, address: &Address) -> Result<Halves, MessagingError> {
+    async fn connect_to(&self, connecting: Connecting) -> Result<Halves, MessagingError> {
         let closed = self.closed.notified();
         tokio::select! {
-            connected = timeout(CONNECT_TIMEOUT, connect(address)) => match connected {
-                Ok(Ok(halves)) => Ok(halves),
-                Ok(Err(error)) => Err(self.connect_error(error)),
-                Err(_) => Err(MessagingError::recoverable(format!(
+            connected = timeout(CONNECT_TIMEOUT, connecting) => connected.unwrap_or_else(|_| {
+                Err(MessagingError::recoverable(format!(
                     "{} does not answer for {} s: check the address and that the peer runs",
                     self.peer,
                     CONNECT_TIMEOUT.as_secs(),
-                ))),
-            },
+                )))
+            }),
             () = closed => Err(MessagingError::recoverable("closed while connecting")),
         }
-    }
-
-    fn connect_error(&self, error: io::Error) -> MessagingError {
-        let message = format!("cannot connect to {}: {error}", self.peer);
-        let converted = MessagingError::from(io::Error::from(error.kind()));
-        let described = if converted.is_recoverable() {
-            MessagingError::recoverable(message)
-        } else {
-            MessagingError::permanent(message)
-        };
-        described.with_source(error)
     }
 
     fn start(&self, halves: Halves, connection: ReplicatorConnection) -> Result<(), MessagingError> {
@@ -140,7 +153,7 @@ impl MessageEndpointConnection for StreamConnection {
     async fn open(&self, connection: ReplicatorConnection) -> Result<(), MessagingError> {
         let state = std::mem::replace(&mut *self.lock(), State::Connecting);
         let halves = match state {
-            State::Active(address) => self.connect_to(&address).await?,
+            State::Active(connecting) => self.connect_to(connecting).await?,
             State::Accepted(halves) => halves,
             other => {
                 *self.lock() = other;
@@ -182,6 +195,17 @@ impl Drop for Open {
         self.reader.abort();
         self.writer.abort();
     }
+}
+
+fn connect_error(peer: &str, error: io::Error) -> MessagingError {
+    let message = format!("cannot connect to {peer}: {error}");
+    let converted = MessagingError::from(io::Error::from(error.kind()));
+    let described = if converted.is_recoverable() {
+        MessagingError::recoverable(message)
+    } else {
+        MessagingError::permanent(message)
+    };
+    described.with_source(error)
 }
 
 async fn connect(address: &Address) -> io::Result<Halves> {

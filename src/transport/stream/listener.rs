@@ -1,12 +1,17 @@
 //! Accepts streams.
 
 use std::fs;
+use std::future::Future;
 use std::io;
+#[cfg(feature = "websocket")]
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
+#[cfg(feature = "websocket")]
+use tokio::net::TcpStream;
 use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep};
@@ -75,19 +80,50 @@ impl StreamListener {
     /// # Errors
     /// The listener is of no more use.
     pub async fn accept(&self) -> io::Result<Option<StreamConnection>> {
+        match &self.kind {
+            Kind::Tcp(listener) => loop {
+                let (stream, peer) = self.wait_for(|| listener.accept()).await?;
+                match tcp(stream) {
+                    Ok(halves) => {
+                        return Ok(Some(StreamConnection::from_halves(halves, format!("tcp:{peer}"))));
+                    }
+                    Err(error) => {
+                        debug!(address = %self.address, %error, "a connection was gone before it was accepted")
+                    }
+                }
+            },
+            Kind::Unix { listener, .. } => {
+                let (stream, _) = self.wait_for(|| listener.accept()).await?;
+                Ok(Some(StreamConnection::from_halves(unix(stream), self.address.to_string())))
+            }
+            Kind::Stdio(once) => accept_stdio(once).await,
+        }
+    }
+
+    /// The next connection of a TCP listener, as it is.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    #[cfg(feature = "websocket")]
+    pub(in crate::transport) async fn accept_tcp(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let Kind::Tcp(listener) = &self.kind else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.wait_for(|| listener.accept()).await
+    }
+
+    /// Where a TCP listener listens.
+    #[cfg(feature = "websocket")]
+    pub(in crate::transport) fn local_tcp(&self) -> io::Result<SocketAddr> {
+        let Kind::Tcp(listener) = &self.kind else { return Err(io::ErrorKind::Unsupported.into()) };
+        listener.local_addr()
+    }
+
+    /// Waits until one is accepted, whatever becomes of others and however long the machine is short of something.
+    async fn wait_for<T, F: Future<Output = io::Result<T>>>(&self, accept: impl Fn() -> F) -> io::Result<T> {
         loop {
-            let accepted = match &self.kind {
-                Kind::Tcp(listener) => listener.accept().await.and_then(|(stream, peer)| {
-                    Ok(StreamConnection::from_halves(tcp(stream)?, format!("tcp:{peer}")))
-                }),
-                Kind::Unix { listener, .. } => (listener.accept().await)
-                    .map(|(stream, _)| StreamConnection::from_halves(unix(stream), self.address.to_string())),
-                Kind::Stdio(once) => return accept_stdio(once).await,
-            };
-            match accepted {
-                Ok(connection) => {
+            match accept().await {
+                Ok(accepted) => {
                     self.shortage().pause = None;
-                    return Ok(Some(connection));
+                    return Ok(accepted);
                 }
                 Err(error) if is_short(&error) => {
                     let (pause, told) = self.shortage().failed(Instant::now());

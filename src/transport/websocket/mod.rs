@@ -1,0 +1,25 @@
+//! WebSocket over TCP and TLS: how stock peers and servers are met on a network.
+//!
+//! The active side connects to a [`WebSocketUrl`] ([`WebSocketClient`]; what Couchbase Lite calls a URLEndpoint), the
+//! passive side listens ([`WebSocketListener`]; a URLEndpointListener). HTTP is hyper's and TLS is rustls'; once the request
+//! is upgraded, the frames are those of a byte stream, so heartbeats, close codes and limits are the endpoint's own
+//! (RFC 6455; `crate::endpoint::framing`).
+//!
+//! The request names one sub-protocol, [`SUB_PROTOCOL`]: the generation whose revisions are version vectors.
+//! Source: `firmware-notes/websocket.md`.
+
+mod client;
+mod connection;
+mod handshake;
+mod listener;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod url;
+
+pub use client::{Credentials, ServerTrust, WebSocketClient, WebSocketClientConfig};
+pub use connection::WebSocketConnection;
+pub use handshake::SUB_PROTOCOL;
+pub use listener::{Admission, NotAdmitted, PasswordCheck, WebSocketListener, WebSocketListenerConfig};
+pub use tls::{TlsError, TlsIdentity};
+pub use url::{WebSocketUrl, WebSocketUrlError};
