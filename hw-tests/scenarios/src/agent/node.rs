@@ -28,7 +28,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 /// With every how many of these the signal strength is asked for.
 const SIGNAL_EVERY: u32 = 10;
 /// Time for the orderly end of anything.
-const END_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(60);
 /// For a session that has to wait for its turn: it must not take that for a loss.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Number of another profile version.

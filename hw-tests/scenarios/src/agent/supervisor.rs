@@ -21,9 +21,9 @@ use super::{Result, fail, now_us};
 use gattway::transport::session::SessionConfig;
 
 /// Time for bluetoothd to tell of an adapter.
-const DESCRIBE_LIMIT: Duration = Duration::from_secs(15);
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(60);
 /// Time for a node's process to end, and then for the kernel to end it.
-const ENDING_LIMIT: Duration = Duration::from_secs(10);
+const ENDING_LIMIT: Duration = Duration::from_secs(60);
 /// Time for disconnects under way.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(4);
 

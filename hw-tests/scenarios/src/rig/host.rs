@@ -13,7 +13,7 @@ use crate::agent::protocol::{Command, Request, Said, Sample};
 use crate::agent::{Result, fail};
 
 /// Longest wait for an answer that a request does not limit itself.
-pub const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(300);
 
 /// Counters that came in, each with its machine and node.
 pub type Samples = Arc<Mutex<Vec<(usize, u32, Sample)>>>;

@@ -19,9 +19,9 @@ use crate::agent::protocol::{Command, Identity, Machine, Way};
 use crate::agent::{Result, fail, now_us};
 
 /// Time for a machine to come up: a guest boots in two seconds on an idle machine.
-const START_LIMIT: Duration = Duration::from_secs(90);
+const START_LIMIT: Duration = Duration::from_secs(600);
 /// Time for the orderly end of a machine.
-const END_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(60);
 /// How often a machine is asked for its time.
 const CLOCK_QUESTIONS: usize = 5;
 /// Pause between two attempts to reach an agent.

@@ -22,7 +22,7 @@ const FIRST_SERIAL: i32 = 6;
 /// Guests live this long at most, seconds.
 const LIFE_SECONDS: u32 = 3600;
 /// Time for the radio to answer.
-const CONTROL_LIMIT: Duration = Duration::from_secs(5);
+const CONTROL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Options of the virtual rig.
 #[derive(Clone, Debug)]
