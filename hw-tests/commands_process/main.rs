@@ -10,6 +10,8 @@ mod floods;
 mod limits;
 mod people;
 mod unread;
+#[cfg(feature = "websocket")]
+mod web;
 
 use std::io::{BufRead, Read};
 use std::path::PathBuf;

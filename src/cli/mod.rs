@@ -47,6 +47,8 @@ mod store;
 mod sync;
 mod unsynced;
 mod visible;
+#[cfg(feature = "websocket")]
+mod web;
 mod words;
 
 use args::Cli;

@@ -59,11 +59,11 @@ Examples:
   gattway --db sensor.db pair tcp:gateway.local:4986 --code-file code.txt")]
 pub(super) struct PairArgs {
     /// The device that shows the code: ble:ADDRESS, ble:NAME or ble:any, tcp:HOST:PORT, unix:PATH
-    #[arg(value_name = "ADDRESS", required_unless_present = "listen", conflicts_with = "listen")]
+    #[arg(value_name = "ADDRESS", required_unless_present = "listen", conflicts_with = "listen", value_parser = parse_place)]
     address: Option<PlaceAddress>,
 
     /// Show a code and wait for the other device: ble or ble:ADAPTER, tcp:HOST:PORT, unix:PATH
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_place)]
     listen: Option<PlaceAddress>,
 
     #[cfg(feature = "bluetooth")]
@@ -108,6 +108,15 @@ struct Side<'a> {
     directory: PathBuf,
     identity: Arc<Identity>,
     device_info: DeviceInfo,
+}
+
+/// Two devices that are paired are near each other.
+fn parse_place(text: &str) -> Result<PlaceAddress, String> {
+    match text.parse()? {
+        #[cfg(feature = "websocket")]
+        PlaceAddress::WebSocket(_) => Err("devices are paired over Bluetooth, TCP or a Unix socket".into()),
+        address => Ok(address),
+    }
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &PairArgs) -> Result<(), CliError> {
@@ -195,6 +204,8 @@ impl Side<'_> {
             PlaceAddress::Ble(peer) => Box::new(self.args.ble.peer(peer)),
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
+            #[cfg(feature = "websocket")]
+            PlaceAddress::WebSocket(_) => unreachable!("such an address is refused when it is read"),
         };
         let carrier = way.connect(&Local::default());
         let connection = SecureConnection::active(carrier, self.config());

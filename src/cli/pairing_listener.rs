@@ -28,6 +28,8 @@ impl PairingListener {
                 let _ = name;
                 unreachable!("such an address is refused when it is read")
             }
+            #[cfg(feature = "websocket")]
+            PlaceAddress::WebSocket(_) => unreachable!("such an address is refused when it is read"),
         };
         let place = match listen::open(&*place, &Local::default()).await {
             Ok(place) => place,

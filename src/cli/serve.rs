@@ -56,10 +56,12 @@ Examples:
   gattway --db gateway.db serve --listen ble
   gattway --db gateway.db serve --listen tcp:127.0.0.1:4985
   gattway --db gateway.db serve --listen unix:/run/gateway.sock --listen tcp:[::1]:0 --collection plant.readings
+  gattway --db gateway.db serve --listen wss://0.0.0.0:4984/plant --tls-self-signed --users users.txt --plain   # stock peers
   ssh gateway gattway --db gateway.db serve --listen stdio   # the bytes go over standard input and output
   my-sensor | gattway --db sensor.db serve --listen tcp:0.0.0.0:4985 --import - --id-from time --json")]
 pub(super) struct ServeArgs {
-    /// Where peers connect, again for more: ble or ble:ADAPTER, tcp:HOST:PORT (port 0: any), unix:PATH or stdio
+    /// Where peers connect, again for more: ble or ble:ADAPTER, tcp:HOST:PORT (port 0: any), unix:PATH,
+    /// ws://HOST:PORT/DATABASE or wss://..., or stdio
     #[arg(long, required = true, value_name = "ADDRESS")]
     listen: Vec<PlaceAddress>,
 
@@ -95,6 +97,10 @@ pub(super) struct ServeArgs {
     #[cfg(feature = "bluetooth")]
     #[command(flatten)]
     link: super::ble::LinkArgs,
+
+    #[cfg(feature = "websocket")]
+    #[command(flatten)]
+    web: super::web::WebListenArgs,
 
     #[command(flatten)]
     security: SecurityArgs,
@@ -147,11 +153,13 @@ async fn serve(
     access: (Security, TrustRefresher),
     events: &Events,
 ) -> Result<u64, CliError> {
-    security::notes(&access.0).iter().for_each(|note| events.say(note));
+    if !args.is_protected() {
+        security::notes(&access.0).iter().for_each(|note| events.say(note));
+    }
     let mut signals = Signals::listen()?;
     let peers = Arc::new(Peers::new(events, access.0.is_secure()));
     let mut node = tokio::select! {
-        started = args.node(db, collections, access, &peers).start() => started.map_err(|error| failed(error, events))?,
+        started = args.node(db, collections, access, &peers)?.start() => started.map_err(|error| failed(error, events))?,
         () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before it listened")),
     };
     let feed = Feed::start(db, &args.feed, events)?;
@@ -190,7 +198,7 @@ impl ServeArgs {
         collections: Vec<String>,
         (security, trust_refresher): (Security, TrustRefresher),
         peers: &Arc<Peers>,
-    ) -> NodeBuilder {
+    ) -> Result<NodeBuilder, CliError> {
         let observer = Arc::clone(peers);
         let node = Node::builder(db.clone())
             .collections(collections)
@@ -200,13 +208,26 @@ impl ServeArgs {
             .peer_quota(self.peer_quota())
             .report_documents(self.documents)
             .observe(move |event| observer.observe(event));
-        self.listen.iter().fold(node, |node, address| match address {
-            PlaceAddress::Stream(address) => node.listen(address.clone()),
+        self.listen.iter().try_fold(node, |node, address| match address {
+            PlaceAddress::Stream(address) => Ok(node.listen(address.clone())),
+            #[cfg(feature = "websocket")]
+            PlaceAddress::WebSocket(url) => Ok(node.listen(self.web.place(url, db, &peers.events)?)),
             #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(adapter) => node.listen(self.link.place(adapter, &peers.events)),
+            PlaceAddress::Ble(adapter) => Ok(node.listen(self.link.place(adapter, &peers.events))),
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
         })
+    }
+
+    /// Whether without sessions of our own everything is encrypted and everybody known all the same.
+    fn is_protected(&self) -> bool {
+        #[cfg(feature = "websocket")]
+        let is_protected = |address: &PlaceAddress| {
+            matches!(address, PlaceAddress::WebSocket(url) if url.is_tls()) && self.web.proves_peers()
+        };
+        #[cfg(not(feature = "websocket"))]
+        let is_protected = |_: &PlaceAddress| false;
+        self.security.is_plain() && self.listen.iter().all(is_protected)
     }
 
     fn peer_quota(&self) -> Option<PeerQuota> {

@@ -49,9 +49,11 @@ Examples:
   gattway --db sensor.db sync ble:any --continuous   # every neighbour that has something new, one after the other
   gattway --db sensor.db sync tcp:gateway.local:4985
   gattway --db sensor.db sync tcp:gateway.local:4985 --push --collection plant.readings
+  gattway --db gateway.db sync wss://sync.example/plant --user gateway-7 --password-file secret.txt --plain --continuous
   my-sensor | gattway --db sensor.db sync unix:/run/gateway.sock --continuous --import - --id-from time --json")]
 pub(super) struct SyncArgs {
-    /// The peer: ble:ADDRESS, ble:NAME or ble:any, tcp:HOST:PORT, unix:PATH or stdio
+    /// The peer: ble:ADDRESS, ble:NAME or ble:any, tcp:HOST:PORT, unix:PATH, ws://HOST:PORT/DATABASE or
+    /// wss://..., or stdio
     #[arg(value_name = "ADDRESS")]
     address: PlaceAddress,
 
@@ -98,6 +100,10 @@ pub(super) struct SyncArgs {
     /// Longest wait between two attempts, which doubles from two seconds [default: 300]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     retry_wait: Option<Duration>,
+
+    #[cfg(feature = "websocket")]
+    #[command(flatten)]
+    web: super::web::WebClientArgs,
 
     #[command(flatten)]
     security: SecurityArgs,
@@ -179,7 +185,7 @@ async fn sync(
     events: &Events,
 ) -> Result<u64, CliError> {
     let (security, trust_refresher) = access;
-    if !security.is_secure() {
+    if !security.is_secure() && !args.is_encrypted() {
         security::notes(&security).iter().for_each(|note| events.say(note));
     }
     let teller = events.clone();
@@ -214,6 +220,11 @@ async fn sync(
             let sync = run.observed(node.sync(address.clone())).start();
             run.follow(sync, &mut signals).await
         }
+        #[cfg(feature = "websocket")]
+        PlaceAddress::WebSocket(url) => {
+            let sync = run.observed(node.sync(args.web.client(url)?)).start();
+            run.follow(sync, &mut signals).await
+        }
         #[cfg(feature = "bluetooth")]
         address @ PlaceAddress::Ble(_) if address.is_any_ble() => {
             run.follow_neighbours(&node, &mut signals).await
@@ -229,6 +240,16 @@ async fn sync(
     // Its sync has ended, or was given the time for it.
     let _ = node.shutdown_within(Duration::ZERO).await;
     result
+}
+
+impl SyncArgs {
+    /// Whether the way itself encrypts, and the server there proves its name.
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "websocket")]
+        return matches!(&self.address, PlaceAddress::WebSocket(url) if url.is_tls());
+        #[cfg(not(feature = "websocket"))]
+        false
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

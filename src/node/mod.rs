@@ -7,6 +7,7 @@
 //! | | listens | connects |
 //! |---|---|---|
 //! | TCP, Unix sockets | [`Tcp::bind`], [`Unix::bind`] | [`Tcp::connect`], [`Unix::connect`] |
+//! | WebSocket (feature `websocket`) | `WebSocket::bind` | `WebSocketClient` |
 //! | Bluetooth LE (feature `bluetooth`) | `Ble::adapter` | `Ble::peer`, `Ble::any` |
 //! | a packet radio of your own, or the modelled one | [`Packets::listen`] | [`Packets::connect`] |
 //!
@@ -51,6 +52,8 @@ mod sync;
 mod sync_event;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -70,6 +73,8 @@ pub use self::listen::{Accept, Arrival, Listen, Local};
 pub use self::packets::{PacketListener, PacketPlace, PacketWay, Packets};
 pub use self::sync::{SyncBuilder, SyncHandle, SyncTarget};
 pub use self::sync_event::SyncEvent;
+#[cfg(feature = "websocket")]
+pub use self::websocket::{Users, WebSocket, WebSocketPlace};
 
 use self::access::{Security, TrustRefresher};
 use self::event::Hub;
