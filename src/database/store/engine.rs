@@ -25,8 +25,10 @@ use super::sled::log::{self, Log, LogResult, Stored, Value};
 use super::sled::seal;
 use crate::database::DatabaseError;
 
+mod overlay;
 mod window;
 
+use self::overlay::Overlay;
 pub(super) use self::window::BATCH_BYTES_MAX;
 use self::window::{Look, Window};
 
@@ -84,6 +86,8 @@ pub(crate) struct EngineCounts {
 /// An open log with group commit.
 pub(super) struct Engine {
     log: Log,
+    /// Commits that take several steps, while they are made.
+    overlay: Overlay,
     directory: PathBuf,
     group: Mutex<Group>,
     group_changed: Condvar,
@@ -177,6 +181,7 @@ impl Engine {
     fn new(log: Log, directory: &Path, start: Ticket) -> Engine {
         Engine {
             log,
+            overlay: Overlay::default(),
             directory: directory.to_owned(),
             group: Mutex::new(Group { applied: start.0, synced: start.0, ..Group::default() }),
             group_changed: Condvar::new(),
@@ -240,17 +245,20 @@ impl Engine {
 
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, DatabaseError> {
-        self.read(|| self.log.get(key))
+        let view = self.overlay.view();
+        self.read(|| view.get(&self.log, key))
     }
 
     /// The first entry at or after `from` and before `to`.
     pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<Stored>, DatabaseError> {
-        self.read(|| self.log.first(from, to))
+        let view = self.overlay.view();
+        self.read(|| view.first(&self.log, from, to))
     }
 
     /// The last entry at or after `from` and before `to`.
     pub(super) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Stored>, DatabaseError> {
-        self.read(|| self.log.last(from, to))
+        let view = self.overlay.view();
+        self.read(|| view.last(&self.log, from, to))
     }
 
     /// Shows the entries at or after `from` and before `to` in order until `visit` breaks.
@@ -261,9 +269,22 @@ impl Engine {
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, DatabaseError>,
     ) -> Result<(), DatabaseError> {
         let mut entries = self.read(|| self.log.range(from, to))?;
-        while let Some((key, value)) = self.read(|| entries.next())? {
+        let mut next = from.to_vec();
+        loop {
+            let view = self.overlay.view();
+            // The entries under way know nothing of what lies over the log, and after it has gone they go on as the log is.
+            let entry = self
+                .read(|| if view.is_clear() { entries.next() } else { view.first(&self.log, &next, to) })?;
+            let was_clear = view.is_clear();
+            drop(view);
+            let Some((key, value)) = entry else { break };
+            next = key.to_vec();
+            next.push(0);
             if visit(&key, &value)?.is_break() {
                 break;
+            }
+            if !was_clear {
+                entries = self.read(|| self.log.range(&next, to))?;
             }
         }
         Ok(())
@@ -283,6 +304,19 @@ impl Engine {
         drop(group);
         self.group_changed.notify_all();
         Ok(ticket)
+    }
+
+    /// Shows readers a commit as a whole while `make` writes it in steps.
+    pub(super) fn make_in_steps(
+        &self,
+        entries: Vec<Entry>,
+        make: impl FnOnce(Vec<Entry>) -> Result<(), DatabaseError>,
+    ) -> Result<(), DatabaseError> {
+        self.overlay.lay(&entries);
+        // After a failure nothing is read any more.
+        make(entries)?;
+        self.overlay.take_off();
+        Ok(())
     }
 
     /// Applies writes of at most [`BATCH_BYTES_MAX`] as one batch, after a sync if there is no room for them before it.

@@ -37,8 +37,17 @@ const OTHERS: u32 = 0o077;
 const LOCK_FILE: &str = "lock";
 pub(super) const CURRENT_FILE: &str = "current";
 /// What belongs to a database beside its documents, and may be there before them: a device's identity that was put there first.
-const BESIDE: [&str; 9] =
-    ["identity", "group", "trust", "trust.lock", "present", "present.lock", "guesses", "guesses.lock", "tls.pem"];
+const BESIDE: [&str; 9] = [
+    "identity",
+    "group",
+    "trust",
+    "trust.lock",
+    "present",
+    "present.lock",
+    "guesses",
+    "guesses.lock",
+    "tls.pem",
+];
 const LOG_PREFIX: &str = "log-";
 const LOG_DIGITS: usize = 6;
 

@@ -66,7 +66,7 @@ pub(super) fn declared(engine: &Engine) -> Result<Option<Vec<Entry>>, DatabaseEr
 
 /// Makes the writes of a complete list, then removes it.
 fn finish(engine: &Engine, entries: Vec<Entry>) -> Result<(), DatabaseError> {
-    apply_in_steps(engine, entries.into_iter())?;
+    engine.make_in_steps(entries, |entries| apply_in_steps(engine, entries.into_iter()))?;
     engine.sync_medium()?;
     let mut done = Writes::default();
     done.remove(keys::REDO_COMPLETE);

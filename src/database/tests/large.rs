@@ -1,5 +1,6 @@
 //! Commits that are larger than the log may grow between two syncs, and that bound itself.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -7,6 +8,7 @@ use serde_json::json;
 use super::{Fixture, contents};
 use crate::database::store::{SEGMENT_BYTES, log_end};
 use crate::database::{Collection, Database};
+use crate::replica::store::ReplicaStore;
 
 fn text(random: &mut fastrand::Rng, len: usize) -> String {
     (0..len).map(|_| random.alphanumeric()).collect()
@@ -85,6 +87,55 @@ fn at_most_one_segment_is_begun_between_two_syncs() {
     println!("{end} bytes of log; segments begun between two syncs, and syncs: {all:?}");
     let most = all.iter().map(|(_, begun, _)| *begun).max();
     assert_eq!(most, Some(1), "{all:?}");
+}
+
+/// A commit that takes several synced steps is seen wholly or not at all: whoever reads meanwhile finds every document, and the
+/// feed lacks none that the commit leaves alone.
+#[test]
+fn who_reads_while_a_large_commit_is_made_sees_all_of_it_or_nothing() {
+    const DOCUMENTS: u32 = 800;
+    let mut random = fastrand::Rng::with_seed(3);
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    save(&database, &collection, 0..DOCUMENTS, &mut random, 60);
+    let id = ReplicaStore::collection(&database, "_default").expect("the collection");
+    let left_alone = |n: u32| n.is_multiple_of(4);
+    let seen = Arc::new(Mutex::new((0, Vec::new())));
+    let (found, reader) = (Arc::clone(&seen), database.clone());
+    let there = database.default_collection().expect("default");
+    database.store.observe_syncs(move || {
+        let mut found = found.lock().expect("lock");
+        found.0 += 1;
+        let sample = || (1..DOCUMENTS).step_by(37).filter(|n| !left_alone(*n));
+        let is_newer = |n: u32| match there.get(&format!("d{n:05}")).expect("read") {
+            Some(document) => document.sequence() > u64::from(DOCUMENTS),
+            None => {
+                found.1.push(format!("{n} is gone"));
+                false
+            }
+        };
+        let newer = sample().map(is_newer).filter(|newer| *newer).count();
+        let feed = reader.changes(id, 0, usize::MAX, false).expect("the feed");
+        let listed: BTreeSet<String> = feed.into_iter().map(|change| change.id).collect();
+        let missing =
+            (0..DOCUMENTS).filter(|n| left_alone(*n) && !listed.contains(&format!("d{n:05}"))).count();
+        if missing > 0 || ![0, sample().count()].contains(&newer) {
+            found.1.push(format!("the feed lacks {missing}; {newer} are new"));
+        }
+    });
+    let changed: Vec<u32> = (0..DOCUMENTS).filter(|n| !left_alone(*n)).collect();
+    let bodies: Vec<_> =
+        changed.iter().map(|n| (format!("d{n:05}"), json!({"text": text(&mut random, 60)}))).collect();
+    database.batch(|b| bodies.iter().try_for_each(|(id, body)| b.put(&collection, id, body))).expect("saved");
+    let (looks, wrong) = &*seen.lock().expect("lock");
+    assert!(*looks > 3, "it took {looks} steps only");
+    assert!(
+        wrong.is_empty(),
+        "{} of {looks} looks were wrong, such as {:?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(3)]
+    );
 }
 
 #[cfg(feature = "simulation")]
