@@ -159,6 +159,20 @@ mod tests {
         const BLUETOOTH: [&str; 7] =
             ["adapter", "central", "slots", "link_pair", "link_security", "bonded_only", "advertise_name"];
         const IMPORT: [&str; 5] = ["import", "import_collection", "id_from", "id_prefix", "replace"];
+        const WEBSOCKET: [&str; 12] = [
+            "user",
+            "password_file",
+            "session_file",
+            "headers",
+            "roots",
+            "pin_cert",
+            "client_cert",
+            "users",
+            "tls_cert",
+            "tls_key",
+            "tls_self_signed",
+            "client_roots",
+        ];
         let mut cli = super::Cli::command();
         cli.build();
         let mut seen = 0;
@@ -170,6 +184,7 @@ mod tests {
                     "db" | "verbose" | "log_format" => Some("Global options"),
                     "trust_all" | "plain" => Some("Who may come in"),
                     id if BLUETOOTH.contains(&id) && command.get_name() != "scan" => Some("Bluetooth"),
+                    id if takes_import && WEBSOCKET.contains(&id) => Some("WebSocket (ws:// and wss://)"),
                     id if takes_import && (IMPORT.contains(&id) || id == "short_ids") => Some("Import"),
                     _ => None,
                 };

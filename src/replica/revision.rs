@@ -177,7 +177,7 @@ impl VersionVector {
     }
 
     /// How this revision stands to `other`: whose current version does the other one contain? Two revisions that
-    /// [cross](VersionVector::crosses) conflict.
+    /// [cross](VersionVector::mutually_contains) conflict.
     pub fn compare(&self, other: &VersionVector) -> Causality {
         if self.current == other.current {
             return Causality::Same;

@@ -134,7 +134,7 @@ impl Inbox {
         self.running.clear();
     }
 
-    /// See [`SessionContext::feed_ceiling`](super::core::Core::feed_ceiling).
+    /// See [`SessionContext::feed_ceiling`](super::context::SessionContext::feed_ceiling).
     pub fn feed_ceiling(&mut self, collection: usize, last_sequence: impl FnOnce() -> u64) -> u64 {
         if self.observed.len() <= collection {
             self.observed.resize(collection + 1, 0);
