@@ -21,7 +21,7 @@ pub(crate) use super::ground::directory_bytes;
 pub(super) use super::ground::{Entry, VALUE_BYTES_MAX, io_error, sync_directory};
 use super::keys::{self, CollectionKey};
 use super::redo;
-use super::sled::log::{self, Log, LogResult, Stored, Value};
+use super::sled::log::{self, Entries, Log, LogResult, Stored, Value};
 use super::sled::seal;
 use crate::database::DatabaseError;
 
@@ -162,9 +162,9 @@ impl Engine {
     /// a large commit is made in memory.
     pub(super) fn open_to_read(directory: &Path) -> Result<Option<Engine>, DatabaseError> {
         let Some(log) = Log::open_to_read(directory)? else { return Ok(None) };
-        let mut engine = Engine::new(log, directory, Ticket::default());
+        let engine = Engine::new(log, directory, Ticket::default());
         if let Some(writes) = redo::declared(&engine)? {
-            engine.log.lay_over(writes);
+            engine.overlay.lay(&writes);
         }
         Ok(Some(engine))
     }
@@ -268,23 +268,28 @@ impl Engine {
         to: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, DatabaseError>,
     ) -> Result<(), DatabaseError> {
-        let mut entries = self.read(|| self.log.range(from, to))?;
         let mut next = from.to_vec();
+        let mut entries: Option<Entries> = None;
         loop {
             let view = self.overlay.view();
-            // The entries under way know nothing of what lies over the log, and after it has gone they go on as the log is.
-            let entry = self
-                .read(|| if view.is_clear() { entries.next() } else { view.first(&self.log, &next, to) })?;
-            let was_clear = view.is_clear();
+            let entry = self.read(|| {
+                if !view.is_clear() {
+                    // They know nothing of what lies over the log.
+                    entries = None;
+                    return view.first(&self.log, &next, to);
+                }
+                match &mut entries {
+                    Some(entries) => entries.next(),
+                    none => none.insert(self.log.range(&next, to)?).next(),
+                }
+            })?;
             drop(view);
             let Some((key, value)) = entry else { break };
-            next = key.to_vec();
+            next.clear();
+            next.extend_from_slice(&key);
             next.push(0);
             if visit(&key, &value)?.is_break() {
                 break;
-            }
-            if !was_clear {
-                entries = self.read(|| self.log.range(&next, to))?;
             }
         }
         Ok(())

@@ -2,7 +2,8 @@
 //! declared, and never a part.
 //!
 //! Without it a reader could come between two steps: a block that was taken away and not yet written anew would be missing in
-//! the feed, and a peer would be told that the feed ends.
+//! the feed, and a peer would be told that the feed ends. Over a log that is opened to be read alone lies what a crash left of
+//! such a commit, for good.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,7 +15,7 @@ use crate::database::store::sled::log::{Log, LogResult, Stored, Value};
 /// Keys that a commit changes, each with its value; `None`: removed.
 type Changes = BTreeMap<Vec<u8>, Option<Value>>;
 
-/// The changes that lie over the log, if a commit is being made in steps.
+/// The changes that lie over the log, if there are any.
 #[derive(Default)]
 pub(super) struct Overlay(RwLock<Option<Changes>>);
 

@@ -132,15 +132,6 @@ impl Log {
         Ok(seal::admit_to_read(directory)?.map(|salvage| Log::Frozen(Arc::new(Frozen::new(salvage)))))
     }
 
-    /// Lays the writes of a commit over a log that cannot take them.
-    pub(in super::super) fn lay_over(&mut self, writes: Vec<Entry>) {
-        if let Log::Frozen(log) = self
-            && let Some(log) = Arc::get_mut(log)
-        {
-            log.lay_over(writes);
-        }
-    }
-
     pub(in super::super) fn get(&self, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
         match self {
             Log::Sled { db, .. } => db.get()?.get(key),

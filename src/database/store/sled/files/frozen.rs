@@ -1,10 +1,9 @@
 //! A log as an ordered map, read without sled and without a byte being written: for a medium that cannot be written to.
 //!
-//! Memory: some 100 bytes a page, the newest pages read, and what a commit that a crash cut short still has to write.
+//! Memory: some 100 bytes a page, and the newest pages read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::salvage::Salvage;
@@ -15,13 +14,11 @@ const PAGES_KEPT: usize = 64;
 /// A key and its value.
 pub(in crate::database::store) type Pair = (Vec<u8>, Vec<u8>);
 
-/// A log that is only read: its pages as a map, with what a commit that a crash cut short would still have written.
+/// A log that is only read: its pages as a map.
 pub(in crate::database::store) struct Frozen {
     salvage: Salvage,
     /// In order of `start`; together they hold every key once.
     leaves: Vec<Leaf>,
-    /// What is read in place of what the pages say; `None` is a key that is gone.
-    overlay: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     read: Mutex<VecDeque<(u64, Arc<Vec<Pair>>)>>,
 }
 
@@ -44,12 +41,7 @@ impl Frozen {
                 reached = (!hi.is_empty()).then_some(hi);
             }
         }
-        Frozen { salvage, leaves, overlay: BTreeMap::new(), read: Mutex::default() }
-    }
-
-    /// Lays writes over what the pages say.
-    pub(in crate::database::store) fn lay_over(&mut self, writes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
-        self.overlay.extend(writes);
+        Frozen { salvage, leaves, read: Mutex::default() }
     }
 
     pub(in crate::database::store) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
@@ -60,40 +52,6 @@ impl Frozen {
 
     /// The first entry at or after `from` and before `to`.
     pub(in crate::database::store) fn first(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
-        let mut from = from.to_vec();
-        while *from < *to {
-            let stored = self.first_stored(&from, to)?;
-            let bounds = (Bound::Included(&*from), Bound::Excluded(to));
-            match (stored, self.overlay.range::<[u8], _>(bounds).next()) {
-                (Some(stored), Some((key, _))) if stored.0 < *key => return Ok(Some(stored)),
-                (_, Some((key, Some(value)))) => return Ok(Some((key.clone(), value.clone()))),
-                (_, Some((key, None))) => {
-                    from.clone_from(key);
-                    from.push(0);
-                }
-                (stored, None) => return Ok(stored),
-            }
-        }
-        Ok(None)
-    }
-
-    /// The last entry at or after `from` and before `to`.
-    pub(in crate::database::store) fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
-        let mut to = to.to_vec();
-        while *from < *to {
-            let stored = self.last_stored(from, &to)?;
-            let bounds = (Bound::Included(from), Bound::Excluded(&*to));
-            match (stored, self.overlay.range::<[u8], _>(bounds).next_back()) {
-                (Some(stored), Some((key, _))) if stored.0 > *key => return Ok(Some(stored)),
-                (_, Some((key, Some(value)))) => return Ok(Some((key.clone(), value.clone()))),
-                (_, Some((key, None))) => to.clone_from(key),
-                (stored, None) => return Ok(stored),
-            }
-        }
-        Ok(None)
-    }
-
-    fn first_stored(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
         let at = self.leaves.partition_point(|leaf| *leaf.start <= *from).saturating_sub(1);
         for leaf in self.leaves[at..].iter().take_while(|leaf| *leaf.start < *to) {
             let entries = self.entries(leaf.page)?;
@@ -105,7 +63,8 @@ impl Frozen {
         Ok(None)
     }
 
-    fn last_stored(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
+    /// The last entry at or after `from` and before `to`.
+    pub(in crate::database::store) fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Pair>> {
         let end = self.leaves.partition_point(|leaf| *leaf.start < *to);
         for leaf in self.leaves[..end].iter().rev() {
             let entries = self.entries(leaf.page)?;
