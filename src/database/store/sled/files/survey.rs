@@ -492,7 +492,8 @@ fn is_newer(pages: &[Page], number: u64, message: &Message<'_>) -> bool {
     }
 }
 
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Reads until the buffer is full or the file ends; gives the bytes read.
+pub(super) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut len = 0;
     while len < buffer.len() {
         match file.read_at(&mut buffer[len..], offset + len as u64) {

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use super::format::{Kind, MESSAGE_HEADER_BYTES_MAX, SEGMENT, SEGMENT_HEADER_BYTES, message, segment_header};
+use super::survey::read_up_to;
 use crate::database::store::ground::SEGMENT_BYTES;
 
 /// Follows the end of a log from look to look, so that each reads what was written since the one before.
@@ -61,7 +61,7 @@ impl Tip {
         }
         let from = place.at;
         self.buffer.resize(SEGMENT_BYTES - from, 0);
-        let len = read_at(file, &mut self.buffer, place.offset + from as u64)?;
+        let len = read_up_to(file, &mut self.buffer, place.offset + from as u64)?;
         self.buffer.truncate(len);
         while !is_full(place.at) {
             let found = message(&self.buffer, place.at - from).filter(|m| m.segment == place.lsn / SEGMENT);
@@ -104,20 +104,6 @@ fn segment_after(file: &File, full: &Reached) -> io::Result<Option<Reached>> {
 /// The number of the segment that begins at a place of the file, if one does.
 fn lsn_at(file: &File, offset: u64) -> io::Result<Option<u64>> {
     let mut header = [0; SEGMENT_HEADER_BYTES];
-    let len = read_at(file, &mut header, offset)?;
+    let len = read_up_to(file, &mut header, offset)?;
     Ok(segment_header(&header[..len]).map(|header| header.lsn))
-}
-
-/// Reads until the buffer is full or the file ends.
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match file.read_at(&mut buffer[len..], offset + len as u64) {
-            Ok(0) => break,
-            Ok(read) => len += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
 }
