@@ -176,12 +176,9 @@ impl Security {
 
     /// A connection of the active side over `carrier`, not opened, as these settings want it.
     pub(crate) fn over(&self, carrier: Carrier) -> Arc<dyn MessageEndpointConnection> {
-        match (self, carrier) {
-            (Security::Secure(config), carrier) => {
-                Arc::new(SecureConnection::active(carrier, config.clone()))
-            }
-            (Security::Plain, Carrier::Stream(connection)) => connection,
-            (Security::Plain, Carrier::Link(connection)) => connection,
+        match self {
+            Security::Secure(config) => Arc::new(SecureConnection::active(carrier, config.clone())),
+            Security::Plain => carrier.into_connection(),
         }
     }
 }

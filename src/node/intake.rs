@@ -58,10 +58,9 @@ impl PeerIntake {
 
     /// Takes a connection that a peer has made; `label` says where it came from. Returns at once.
     pub(super) fn accept_transport(&self, carrier: Carrier, label: &str) {
-        match (&self.acceptor, carrier) {
-            (Some(acceptor), carrier) => acceptor.incoming(carrier, label),
-            (None, Carrier::Stream(connection)) => self.register(connection, label, None),
-            (None, Carrier::Link(connection)) => self.register(connection, label, None),
+        match &self.acceptor {
+            Some(acceptor) => acceptor.incoming(carrier, label),
+            None => self.register(carrier.into_connection(), label, None),
         }
     }
 

@@ -181,4 +181,12 @@ impl Carrier {
             Carrier::Link(connection) => &**connection,
         }
     }
+
+    /// The connection itself, where nothing is to be encrypted.
+    pub fn into_connection(self) -> Arc<dyn MessageEndpointConnection> {
+        match self {
+            Carrier::Stream(connection) => connection,
+            Carrier::Link(connection) => connection,
+        }
+    }
 }
