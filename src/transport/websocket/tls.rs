@@ -73,12 +73,8 @@ impl TlsIdentity {
 
     /// The leaf certificate in PEM, as clients pin it.
     pub fn certificate_pem(&self) -> String {
-        use base64::Engine as _;
-        let text =
-            base64::engine::general_purpose::STANDARD.encode(self.chain.first().map_or(&[][..], |leaf| leaf));
-        let lines: Vec<&str> =
-            text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+        let leaf = pem::Pem::new("CERTIFICATE", self.chain.first().map_or(&[][..], |leaf| leaf));
+        pem::encode_config(&leaf, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
     }
 
     pub(super) fn server(&self, admission: &Admission) -> Result<Arc<ServerConfig>, TlsError> {
