@@ -90,6 +90,11 @@ impl Inbox {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// Whether commits are under way.
+    pub fn is_committing(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// What waits, as one commit; nothing while enough are under way.
     pub fn poll_commit(&mut self) -> Option<CommitRequest> {
         if self.running.len() >= COMMITS_IN_FLIGHT_MAX || self.waiting.is_empty() {

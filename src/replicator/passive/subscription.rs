@@ -132,6 +132,7 @@ impl Subscription {
         if !matches!(context.phase, super::super::context::Phase::Running) {
             return Ok(());
         }
+        let due = self.due;
         match &mut self.sender {
             Sender::Single(revs) => {
                 revs.pump(context, collection, store, false)?;
@@ -141,7 +142,7 @@ impl Subscription {
             Sender::Batches(batches) => {
                 batches.pump_wanted(context, collection, store)?;
                 while !self.caught_up || self.continuous {
-                    let tell_end = context.feed_ceiling(collection, store) >= self.due;
+                    let tell_end = may_end(due, context.feed_ceiling(collection, store), context);
                     let sending = batches.pump_feed(context, collection, store, &mut self.feed, tell_end)?;
                     let Some(sending) = sending else { break };
                     context.progress.total += sending.sequences.len() as u64;
@@ -167,7 +168,7 @@ impl Subscription {
             }
             let ceiling = context.feed_ceiling(collection, store);
             if self.feed.is_exhausted(ceiling) {
-                if ceiling < self.due {
+                if !may_end(self.due, ceiling, context) {
                     return Ok(());
                 }
                 if pushed.is_awaited() && self.lists_in_flight > 0 {
@@ -263,6 +264,12 @@ impl Subscription {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the feed may be told to end: all that was there when it was asked for can be read. A commit under way hides what
+/// came after it began, and a change from before may have moved there: by an edit, or where revisions contain each other.
+fn may_end(due: u64, ceiling: u64, context: &SessionContext) -> bool {
+    ceiling >= due && !context.inbox.is_committing()
 }
 
 /// A list that is answered with an error is not taken, and that is all: Couchbase Lite goes on after it, and has more to

@@ -31,47 +31,66 @@ fn a_bad_entry_of_a_list_leaves_the_others_alone() {
     assert_eq!(scripted.finished, Some(Err(SessionError::Malformed { what: "changes" })));
 }
 
+/// A passive side that has been asked for its collection, in this protocol.
+fn asked(extension: bool) -> Scripted {
+    let mut scripted = Scripted::passive(extension);
+    let body = r#"{"checkpoint_ids":["cp-x"],"collections":["_default"]}"#;
+    let mut ask = OutgoingMessage::request("getCollections").with_body(body);
+    if extension {
+        ask = ask.with(PROPERTY, VERSION);
+    }
+    assert!(scripted.ask(ask).0.expect("answered").is_ok());
+    scripted
+}
+
+/// Lets a message arrive, and does nothing more.
+fn deliver(scripted: &mut Scripted, message: OutgoingMessage) {
+    scripted.peer.send_request(message).expect("small");
+    while let Some(frame) = scripted.peer.poll_frame() {
+        scripted.session.handle_frame(START, &frame, &*scripted.store).expect("well formed");
+    }
+}
+
+/// What the peer hears of the feed: how much is in it, and whether it ends there.
+fn heard(events: Vec<Event>) -> Vec<(bool, bool)> {
+    let told = |event: Event| {
+        let Event::Request(request) = event else { return None };
+        let told = match request.profile() {
+            "revs" => codec::decode(&request.body).map(|revs| (!revs.revisions.is_empty(), revs.last)),
+            _ => Ok((&request.body[..] != b"[]", &request.body[..] == b"[]")),
+        };
+        Some(told.expect("a list"))
+    };
+    events.into_iter().filter_map(told).collect()
+}
+
 /// A peer asks for the feed while what it has pushed is on its way to the store: the feed is not told to end before what was
 /// there.
 #[test]
 fn the_feed_does_not_end_before_what_was_there_while_a_commit_is_under_way() {
-    for extension in [false, true] {
-        let mut scripted = Scripted::passive(extension);
-        let body = r#"{"checkpoint_ids":["cp-x"],"collections":["_default"]}"#;
-        let mut ask = OutgoingMessage::request("getCollections").with_body(body);
-        if extension {
-            ask = ask.with(PROPERTY, VERSION);
-        }
-        assert!(scripted.ask(ask).0.expect("answered").is_ok());
-        let deliver = |scripted: &mut Scripted, message: OutgoingMessage| {
-            scripted.peer.send_request(message).expect("small");
-            while let Some(frame) = scripted.peer.poll_frame() {
-                scripted.session.handle_frame(START, &frame, &*scripted.store).expect("well formed");
-            }
-        };
-        deliver(&mut scripted, request("rev").with("id", "new").with("rev", NEW).with_body("{}"));
-        let commit = scripted.session.poll_commit().expect("pushed");
-        deliver(&mut scripted, request("subChanges").with("versioning", "version-vectors"));
-        // What the peer hears of the feed: how much is in it, and whether it ends there.
-        let heard = |events: Vec<Event>| -> Vec<(bool, bool)> {
-            let told = |event: Event| {
-                let Event::Request(request) = event else { return None };
-                let told = match request.profile() {
-                    "revs" => {
-                        codec::decode(&request.body).map(|revs| (!revs.revisions.is_empty(), revs.last))
-                    }
-                    _ => Ok((&request.body[..] != b"[]", &request.body[..] == b"[]")),
-                };
-                Some(told.expect("a list"))
-            };
-            events.into_iter().filter_map(told).collect()
+    for (extension, edited) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut scripted = asked(extension);
+        let subscribe = || request("subChanges").with("versioning", "version-vectors");
+        let new = || request("rev").with("id", "new").with("rev", NEW).with_body("{}");
+        let commit = if edited {
+            deliver(&mut scripted, subscribe().with("batch", "1"));
+            deliver(&mut scripted, new());
+            let commit = scripted.session.poll_commit().expect("pushed");
+            // What was there moves to the end of the feed, behind the commit that is under way.
+            ["d", "e"].iter().for_each(|id| scripted.store.put(id, r#"{"n":2}"#));
+            commit
+        } else {
+            deliver(&mut scripted, new());
+            let commit = scripted.session.poll_commit().expect("pushed");
+            deliver(&mut scripted, subscribe());
+            commit
         };
         let meanwhile = heard(scripted.settle());
-        assert!(meanwhile.iter().all(|(_, ends)| !ends), "{extension}: {meanwhile:?}");
+        assert!(meanwhile.iter().all(|(_, ends)| !ends), "{extension}, {edited}: {meanwhile:?}");
         let result = scripted.store.commit(&commit.revisions, scripted.session.conflict_policy());
         scripted.session.handle_commit(START, commit.id, result, &*scripted.store);
         let all: Vec<_> = meanwhile.into_iter().chain(heard(scripted.settle())).collect();
-        assert!(all.first().is_some_and(|(lists, _)| *lists), "{extension}: {all:?}");
-        assert!(all.last().is_some_and(|(_, ends)| *ends), "{extension}: {all:?}");
+        assert!(all.first().is_some_and(|(lists, _)| *lists), "{extension}, {edited}: {all:?}");
+        assert!(all.last().is_some_and(|(_, ends)| *ends), "{extension}, {edited}: {all:?}");
     }
 }
