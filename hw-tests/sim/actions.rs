@@ -36,6 +36,9 @@ pub enum Undo {
 impl Run {
     /// Does one thing.
     pub fn act(&mut self) {
+        if self.act_adversely() {
+            return;
+        }
         let faults = self.world.plan.faults.clone();
         if !faults.is_empty() && self.rng.f64() < FAULT_SHARE {
             let kind = faults[self.rng.usize(0..faults.len())];
@@ -136,6 +139,7 @@ impl Run {
                 stranger::attack(&self.world, &self.stranger, &self.devices[at], rng);
                 false
             }
+            adverse => self.inject_adverse(adverse, at),
         };
         if happened {
             self.world.fault(kind);
@@ -271,7 +275,7 @@ impl Run {
         self.world.trace.note(format!("node {at} puts {}: {}", names.join(", "), shown(&result)));
         match result {
             Ok(()) => {
-                made.iter().for_each(|(_, _, event)| self.world.model().acknowledge(at, *event));
+                made.iter().for_each(|(_, _, event)| self.saved(at, *event));
                 self.counts.edits += made.len() as u64;
             }
             Err(error) => {
@@ -298,12 +302,12 @@ impl Run {
         match result {
             Ok(true) => match self.present(at, &db, id) {
                 Ok(Some(now)) if now == event => {
-                    self.world.model().acknowledge(at, event);
+                    self.saved(at, event);
                     self.counts.deletions += 1;
                 }
                 Ok(now) => self.world.violation(format!("node {at} has {now:?} of {id}, which it deleted")),
                 // The power failed while it was read.
-                Err(_) => self.world.model().acknowledge(at, event),
+                Err(_) => self.saved(at, event),
             },
             Ok(false) => self.world.violation(format!("node {at} says that there is no {id} to delete")),
             Err(error) => self.refused(at, error),
@@ -322,17 +326,23 @@ impl Run {
 
     /// Starts one-shot replicators that have ended.
     pub fn start_one_shots(&mut self) {
-        for node in &mut self.nodes {
-            let Some(running) = &mut node.running else { continue };
-            for active in &mut running.replicators {
-                let ended = active.replicator.status().activity == ReplicatorActivity::Stopped;
-                // Not all at the same moment: two devices that merge differently and in lock step merge each other's merges
-                // without end.
-                if !active.edge.continuous && ended && self.rng.bool() {
-                    running.process.enter(|| active.replicator.start());
-                    active.started = Instant::now();
-                    self.counts.one_shot_runs += 1;
-                }
+        for at in 0..self.nodes.len() {
+            self.start_one_shots_of(at);
+            self.note_beginnings(at);
+        }
+    }
+
+    fn start_one_shots_of(&mut self, at: usize) {
+        let Some(running) = &mut self.nodes[at].running else { return };
+        for active in &mut running.replicators {
+            let ended = active.replicator.status().activity == ReplicatorActivity::Stopped;
+            // Not all at the same moment: two devices that merge differently and in lock step merge each other's merges
+            // without end.
+            if !active.edge.continuous && ended && self.rng.bool() {
+                running.process.enter(|| active.replicator.start());
+                active.started = Instant::now();
+                (active.has_just_begun, active.began) = (true, None);
+                self.counts.one_shot_runs += 1;
             }
         }
     }

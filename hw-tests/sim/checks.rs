@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::model::{EventId, NodeIndex};
 use super::node::Node;
+use super::plan::FaultKind;
 use super::secure;
 use super::store::{Claim, OWN_PREFIX};
 use super::world::World;
@@ -114,9 +115,16 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
         let config = CollectionConfig::new(COLLECTION);
         let uid = secure::name(world.plan.security, world.plan.seed, edge.passive);
         let id = checkpoint_id(active.db.source(), &uid, ReplicatorType::PushAndPull, &config);
-        for (keeper, claim) in
-            [(edge.active, active.claim(&format!("{OWN_PREFIX}{id}"))), (edge.passive, passive.claim(&id))]
-        {
+        let own = active.claim(&format!("{OWN_PREFIX}{id}"));
+        let copies = [(edge.active, own), (edge.passive, passive.claim(&id))];
+        let copies = if world.plan.faults.contains(&FaultKind::OlderCopy) {
+            // Whoever was put back does not know what the other one's copy claims; only what both say counts.
+            let [(keeper, own), (_, peers)] = copies;
+            vec![(keeper, own.zip(peers).map(|(own, peers)| own.agreed(&peers)))]
+        } else {
+            copies.into()
+        };
+        for (keeper, claim) in copies {
             let Some(claim) = claim else { continue };
             let pushed = |sequence| claim.has_local(sequence);
             let pulled = |sequence| sequence <= claim.remote;

@@ -4,7 +4,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `GATTWAY_SIM_SEED` | the seed of `one_seed` |
+//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, or of `one_adverse_seed` |
 //! | `GATTWAY_SIM_TRACE=1` | print what happens in it |
 //! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs |
 //! | `GATTWAY_SOAK_HOURS`, `GATTWAY_SOAK_SEED`, `GATTWAY_SOAK_JOBS`, `GATTWAY_SOAK_JSON` | see `scripts/soak` |
@@ -16,6 +16,7 @@
 mod delegate;
 
 mod actions;
+mod adverse;
 mod checks;
 mod epochs;
 mod memory;
@@ -34,7 +35,7 @@ mod world;
 
 use std::ops::Range;
 
-use plan::{Bug, Plan};
+use plan::{Bug, Plan, PlanKind};
 use report::Sums;
 use run::{Outcome, simulate};
 
@@ -64,16 +65,20 @@ fn report(outcome: &Outcome) {
     outcome.lines.iter().for_each(|line| eprintln!("{line}"));
     eprintln!("\nseed {seed}: {:?}", outcome.plan);
     outcome.violations.iter().for_each(|violation| eprintln!("  {violation}"));
+    let test = match outcome.plan.kind {
+        PlanKind::Usual => "one_seed",
+        PlanKind::Adverse => "one_adverse_seed",
+    };
     eprintln!(
         "replay: GATTWAY_SIM_SEED={seed} GATTWAY_SIM_TRACE=1 \
-         cargo nextest run --all-features --test sim --no-capture one_seed"
+         cargo nextest run --all-features --test sim --no-capture {test}"
     );
 }
 
-fn run_seeds(seeds: impl Iterator<Item = u64>) {
+fn run_seeds(seeds: impl Iterator<Item = u64>, plan: fn(u64) -> Plan) {
     let mut sums = Sums::default();
     for seed in seeds {
-        let outcome = simulate(Plan::new(seed), false);
+        let outcome = simulate(plan(seed), false);
         sums.add(&outcome);
         if !outcome.violations.is_empty() {
             report(&outcome);
@@ -85,8 +90,17 @@ fn run_seeds(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn one_seed() {
+    run_one(Plan::new);
+}
+
+#[test]
+fn one_adverse_seed() {
+    run_one(Plan::adverse);
+}
+
+fn run_one(plan: fn(u64) -> Plan) {
     let seed = variable("GATTWAY_SIM_SEED").unwrap_or(1);
-    let outcome = simulate(Plan::new(seed), variable::<u8>("GATTWAY_SIM_TRACE").is_some());
+    let outcome = simulate(plan(seed), variable::<u8>("GATTWAY_SIM_TRACE").is_some());
     println!("hash {:016x} {:?}", outcome.hash, outcome.counts);
     if !outcome.violations.is_empty() {
         report(&outcome);
@@ -109,7 +123,17 @@ macro_rules! parts {
 /// Runs the seeds of one part.
 fn fixed_seeds(part: u64) {
     let first = FIXED_SEEDS.start + part * SEEDS_A_TEST;
-    run_seeds(first..first + SEEDS_A_TEST);
+    run_seeds(first..first + SEEDS_A_TEST, Plan::new);
+}
+
+/// Runs the adverse seeds of one part.
+fn adverse_seeds(part: u64) {
+    let first = 1 + part * SEEDS_A_TEST;
+    run_seeds(first..first + SEEDS_A_TEST, Plan::adverse);
+}
+
+parts! { adverse_seeds:
+    to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, to_50 = 4, to_60 = 5, to_70 = 6, to_80 = 7,
 }
 
 parts! { fixed_seeds:
@@ -125,17 +149,24 @@ const _: () = assert!(20 * SEEDS_A_TEST == FIXED_SEEDS.end - FIXED_SEEDS.start, 
 fn fresh_seeds(_part: u64) {
     let first = fastrand::u64(..u64::MAX / 2);
     println!("seeds from {first} on");
-    run_seeds(first..first + variable("GATTWAY_SIM_FRESH").unwrap_or(FRESH_SEEDS));
+    let count: u64 = variable("GATTWAY_SIM_FRESH").unwrap_or(FRESH_SEEDS);
+    run_seeds(first..first + count, Plan::new);
+    run_seeds(first..first + count / 2, Plan::adverse);
 }
 
 parts! { fresh_seeds: first = 0, second = 1, third = 2, fourth = 3, }
 
+fn replays(plan: impl Fn() -> Plan) {
+    let [first, second] = [(); 2].map(|()| simulate(plan(), false));
+    assert_eq!(first.hash, second.hash, "seed {} took two courses", first.plan.seed);
+    assert_eq!(first.counts.packets, second.counts.packets);
+}
+
 /// Runs every tenth seed twice, those of one part in four.
 fn a_seed_replays_bit_for_bit(part: u64) {
     for seed in FIXED_SEEDS.step_by(10).filter(|seed| seed / 10 % 4 == part) {
-        let [first, second] = [(); 2].map(|()| simulate(Plan::new(seed), false));
-        assert_eq!(first.hash, second.hash, "seed {seed} took two courses");
-        assert_eq!(first.counts.packets, second.counts.packets);
+        replays(|| Plan::new(seed));
+        replays(|| Plan::adverse(seed));
     }
 }
 

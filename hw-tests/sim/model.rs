@@ -31,6 +31,13 @@ struct Event {
     node: NodeIndex,
 }
 
+/// What a node had acknowledged at some moment.
+pub struct Moment {
+    acknowledged: Vec<((NodeIndex, String), Vec<EventId>)>,
+    /// How many events there were.
+    events: usize,
+}
+
 /// The history of all documents, and what each node has acknowledged.
 #[derive(Default)]
 pub struct Model {
@@ -43,6 +50,8 @@ pub struct Model {
     renewals: Vec<(EventId, NodeIndex)>,
     /// The newest acknowledged events of each node and document.
     acknowledged: BTreeMap<(NodeIndex, String), Vec<EventId>>,
+    /// What nodes wrote and have forgotten, because their database was put back to an older copy.
+    forgotten: Vec<EventId>,
     /// Author IDs of the nodes' databases.
     pub sources: Vec<SourceId>,
     /// Revisions acknowledged, to applications and to peers.
@@ -61,9 +70,12 @@ impl Model {
         document: &str,
         name: String,
         body: Option<Map<String, Value>>,
-        parents: Vec<EventId>,
+        mut parents: Vec<EventId>,
     ) -> EventId {
         let id = EventId(self.events.len());
+        // An author's later version is known to come after all of its earlier ones, also those that it has forgotten.
+        let is_its_own = |other: &Event| other.node == node && other.document == document;
+        parents.extend(self.forgotten.iter().copied().filter(|event| is_its_own(&self.events[event.0])));
         self.names.insert(name.clone(), id);
         self.events.push(Event {
             document: document.into(),
@@ -208,6 +220,27 @@ impl Model {
         self.acknowledged.insert(key, newest);
     }
 
+    /// A peer was shown this event of `node`'s, and counts on it.
+    pub fn count_on(&mut self, node: NodeIndex, event: EventId) {
+        self.acknowledge(node, event);
+        self.acknowledgements -= 1;
+    }
+
+    /// What `node` has acknowledged so far, for [`Model::put_back`].
+    pub fn moment(&self, node: NodeIndex) -> Moment {
+        let range = (node, String::new())..(node + 1, String::new());
+        let acknowledged = self.acknowledged.range(range).map(|(key, events)| (key.clone(), events.clone()));
+        Moment { acknowledged: acknowledged.collect(), events: self.events.len() }
+    }
+
+    /// `node` has again what it had at that moment, and no more.
+    pub fn put_back(&mut self, node: NodeIndex, moment: &Moment) {
+        self.acknowledged.retain(|(of, _), _| *of != node);
+        self.acknowledged.extend(moment.acknowledged.iter().cloned());
+        let since = (moment.events..self.events.len()).filter(|event| self.events[*event].node == node);
+        self.forgotten.extend(since.map(EventId));
+    }
+
     /// Whether `newer` is `older` or descends from it.
     pub fn covers(&self, newer: EventId, older: EventId) -> bool {
         let (mut open, mut seen) = (vec![newer], HashSet::new());
@@ -220,6 +253,11 @@ impl Model {
             }
         }
         false
+    }
+
+    /// Whether one of the two descends from the other.
+    pub fn is_ordered(&self, a: EventId, b: EventId) -> bool {
+        self.covers(a, b) || self.covers(b, a)
     }
 
     /// What `node` has acknowledged and `content` does not have; `content` names the event of each document.

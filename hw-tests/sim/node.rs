@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gattway::database::SimulatedDisk;
-use gattway::database::{Database, DatabaseConfig};
+use gattway::database::{Database, DatabaseConfig, Durability};
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
 use gattway::link::AttMtu;
 use gattway::replica::revision::SourceId;
@@ -20,6 +20,7 @@ use gattway::transport::sim::{HostConfig, SimDevice, SimLink};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::adverse::{Beginning, Copy, Waiting};
 use super::model::NodeIndex;
 use super::plan::{Bug, Edge};
 use super::radio::{Channels, TappedConnector, tap};
@@ -54,6 +55,14 @@ pub struct Node {
     pub vanished: bool,
     /// Whether the power has failed in a write, and nobody has seen to it yet.
     pub power_failed: Arc<Mutex<bool>>,
+    /// Saved by its application, and not known to be on stable storage.
+    pub waiting: Waiting,
+    /// Its files as they were at some moment.
+    pub copy: Option<Copy>,
+    /// Counts its processes.
+    pub boots: u32,
+    /// The newest process, for a power failure that was armed before it began.
+    newest: Arc<Mutex<Option<Process>>>,
     channels: Arc<Channels>,
     rng: Rng,
 }
@@ -62,6 +71,7 @@ pub struct Node {
 pub struct Running {
     pub process: Process,
     pub db: Database,
+    pub store: Arc<Watched>,
     pub listener: Arc<MessageEndpointListener>,
     pub replicators: Vec<ActiveEdge>,
     /// The tasks that wait for peers.
@@ -76,6 +86,10 @@ pub struct ActiveEdge {
     pub replicator: Replicator,
     /// When the present run of a one-shot one began.
     pub started: Instant,
+    /// What the two sides had then; taken away once it has ended and was checked.
+    pub began: Option<Beginning>,
+    /// Nobody has looked yet what they have.
+    pub has_just_begun: bool,
 }
 
 impl Node {
@@ -103,6 +117,10 @@ impl Node {
             boot_at: None,
             vanished: false,
             power_failed: Arc::default(),
+            waiting: Waiting::default(),
+            copy: None,
+            boots: 0,
+            newest: Arc::default(),
             channels: Arc::clone(channels),
             rng,
         }
@@ -113,11 +131,16 @@ impl Node {
     /// # Errors
     /// The database cannot be opened, for people.
     pub fn boot(&mut self, world: &Arc<World>, devices: &[SimDevice]) -> Result<(), String> {
-        let opened = Database::open_simulated(&self.disk, DatabaseConfig::default());
+        let durability =
+            if world.plan.relaxed[self.index] { Durability::Relaxed } else { Durability::Synced };
+        let config = DatabaseConfig { durability, ..DatabaseConfig::default() };
+        let opened = Database::open_simulated(&self.disk, config);
         let db = opened.map_err(|error| error.to_string())?;
         world.reborn(self.index);
+        (self.waiting, self.boots) = (Waiting::default(), self.boots + 1);
         let process = Process::new(self.rng.u64(..));
         process.set_work_time(WORK_TIME);
+        *lock(&self.newest) = Some(process.clone());
         let connections = Connections::default();
         let plan = &world.plan;
         let seed = self.rng.u64(..);
@@ -127,8 +150,8 @@ impl Node {
             let seed = seed ^ wanted.map_or(0, |wanted| wanted as u64 + 1);
             secure::config(plan.security, plan.seed, index, plan.nodes, seed, clock, wanted)
         };
+        let store = process.enter(|| Watched::new(db.clone(), world, self.index, &process));
         let (listener, accepting, replicators) = process.enter(|| {
-            let store = Watched::new(db.clone(), world, self.index, &process);
             let (listener, accepting) = self.listen(world, &process, &store, secure(None));
             let edges: Vec<Edge> =
                 world.plan.edges.iter().filter(|edge| edge.active == self.index).copied().collect();
@@ -138,7 +161,7 @@ impl Node {
             };
             (listener, accepting, edges.into_iter().map(replicator).collect())
         });
-        self.running = Some(Running { process, db, listener, replicators, accepting, connections });
+        self.running = Some(Running { process, db, store, listener, replicators, accepting, connections });
         Ok(())
     }
 
@@ -207,7 +230,7 @@ impl Node {
         config.resolver = Arc::new(Recorder { world: Arc::clone(world), node: self.index });
         let replicator = Replicator::new(config);
         replicator.start();
-        ActiveEdge { edge, replicator, started: Instant::now() }
+        ActiveEdge { edge, replicator, started: Instant::now(), began: None, has_just_begun: true }
     }
 
     /// The process dies at once, and what the disk has not synced is at stake.
@@ -218,13 +241,27 @@ impl Node {
         }
     }
 
+    /// The process dies at once, and what it has written stays in the page cache, which may be given up afterwards.
+    pub fn end_life(&mut self, evicts: bool) {
+        self.disk.before_syncs(None);
+        self.disk.end_life();
+        if let Some(running) = self.running.take() {
+            running.process.kill();
+        }
+        if evicts {
+            self.disk.evict();
+        }
+    }
+
     /// Lets the power fail in one of the next writes.
     pub fn arm_power_failure(&mut self, world: &Arc<World>) {
-        let Some(running) = &self.running else { return };
-        let (process, failed, world) =
-            (running.process.clone(), Arc::clone(&self.power_failed), Arc::clone(world));
+        if self.running.is_none() {
+            return;
+        }
+        let (newest, failed, world) =
+            (Arc::clone(&self.newest), Arc::clone(&self.power_failed), Arc::clone(world));
         self.disk.fail_power_after(self.rng.u64(1..=20), move || {
-            process.kill();
+            lock(&newest).iter().for_each(Process::kill);
             *lock(&failed) = true;
             world.attention.notify_one();
         });

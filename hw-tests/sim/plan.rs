@@ -5,6 +5,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+/// What tells the runs of adverse plans from those of usual ones.
+const ADVERSE_SEED: u64 = 0xad5e_5e00;
+
+/// Share of the usual faults that an adverse plan has.
+const USUAL_FAULT_SHARE: f64 = 0.2;
+
 /// Wrong behaviour that is put in to see whether it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
@@ -49,6 +55,14 @@ pub enum FaultKind {
     Vanish,
     /// Somebody who does not belong to the nodes sends to one.
     Stranger,
+    /// Syncs of the disk fail, and then work again.
+    FailedSync,
+    /// A process is killed while the page cache stays, or is given up meanwhile.
+    Restart,
+    /// A database is compacted while peers sync.
+    Compaction,
+    /// A node's database is put back to a copy that was made earlier in the run.
+    OlderCopy,
 }
 
 impl FaultKind {
@@ -69,11 +83,15 @@ impl FaultKind {
             FaultKind::SlowPeer => "slow peer",
             FaultKind::Vanish => "node gone for good",
             FaultKind::Stranger => "attack of a stranger",
+            FaultKind::FailedSync => "sync of the disk failed",
+            FaultKind::Restart => "process killed, page cache kept or given up",
+            FaultKind::Compaction => "compaction while peers sync",
+            FaultKind::OlderCopy => "database put back to an older copy",
         }
     }
 }
 
-/// All of them.
+/// Those of a plan of the usual kind.
 pub const FAULT_KINDS: [FaultKind; 14] = [
     FaultKind::Cut,
     FaultKind::Loss,
@@ -90,6 +108,19 @@ pub const FAULT_KINDS: [FaultKind; 14] = [
     FaultKind::Vanish,
     FaultKind::Stranger,
 ];
+
+/// Those that a plan of the adverse kind has beside them.
+pub const ADVERSE_KINDS: [FaultKind; 4] =
+    [FaultKind::FailedSync, FaultKind::Restart, FaultKind::Compaction, FaultKind::OlderCopy];
+
+/// From which faults a plan draws. A seed gives another run in each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanKind {
+    /// Radio, power and clocks fail, and strangers attack.
+    Usual,
+    /// Beside a few of those: disks, files and members that cannot be trusted.
+    Adverse,
+}
 
 /// How nodes are connected.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -164,6 +195,13 @@ pub struct Plan {
     pub resolving: Resolving,
     /// What is wrong on purpose.
     pub bug: Option<Bug>,
+    /// What it draws from.
+    pub kind: PlanKind,
+    /// Nodes whose database syncs by and by.
+    pub relaxed: Vec<bool>,
+    /// The node whose database may be put back to an older copy. One, because of two that are, each to a copy of another
+    /// time, the checkpoints may agree on sequences that were given out twice.
+    pub put_back: usize,
 }
 
 impl Plan {
@@ -177,15 +215,36 @@ impl Plan {
             90..98 => rng.usize(7..=12),
             _ => rng.usize(13..=20),
         };
+        Plan::drawn(seed, nodes, 0.5, &mut rng)
+    }
+
+    /// The run of a seed whose disks, files and members cannot be trusted.
+    pub fn adverse(seed: u64) -> Plan {
+        let mut rng = Rng::with_seed(seed ^ ADVERSE_SEED);
+        let nodes = rng.usize(2..=4);
+        let mut plan = Plan::drawn(seed, nodes, USUAL_FAULT_SHARE, &mut rng);
+        plan.kind = PlanKind::Adverse;
+        let certain = rng.usize(0..ADVERSE_KINDS.len());
+        let kinds = ADVERSE_KINDS.into_iter().enumerate();
+        plan.faults.extend(kinds.filter(|(n, _)| *n == certain || rng.f64() < 0.4).map(|(_, kind)| kind));
+        plan.relaxed = (0..nodes).map(|_| rng.f64() < 0.3).collect();
+        plan.put_back = rng.usize(0..nodes);
+        if plan.faults.contains(&FaultKind::OlderCopy) {
+            // By a clock that was put back too, what a node writes anew may be older than what it has forgotten.
+            plan.faults.retain(|kind| *kind != FaultKind::ClockJump);
+        }
+        plan
+    }
+
+    fn drawn(seed: u64, nodes: usize, fault_share: f64, rng: &mut Rng) -> Plan {
         let topology = match rng.u32(0..3) {
             0 => Topology::Star,
             1 => Topology::Chain,
             _ => Topology::Mesh,
         };
-        let links = links(topology, nodes, &mut rng);
-        let edges =
-            links.into_iter().map(|(active, passive)| edge(active, passive, nodes, &mut rng)).collect();
-        let faults = FAULT_KINDS.into_iter().filter(|_| rng.f64() < 0.5);
+        let links = links(topology, nodes, rng);
+        let edges = links.into_iter().map(|(active, passive)| edge(active, passive, nodes, rng)).collect();
+        let faults = FAULT_KINDS.into_iter().filter(|_| rng.f64() < fault_share);
         let faults = faults.filter(|kind| *kind != FaultKind::Vanish || nodes > 2).collect();
         let slowest = rng.u64(100..2_000);
         Plan {
@@ -204,6 +263,9 @@ impl Plan {
             },
             resolving: if rng.f64() < 0.6 { Resolving::Default } else { Resolving::Merge },
             bug: None,
+            kind: PlanKind::Usual,
+            relaxed: vec![false; nodes],
+            put_back: 0,
         }
     }
 

@@ -16,7 +16,7 @@ use super::checks::{self, Content};
 use super::memory;
 use super::model::EventId;
 use super::node::Node;
-use super::plan::{FAULT_KINDS, FaultKind, Plan};
+use super::plan::{ADVERSE_KINDS, FAULT_KINDS, FaultKind, Plan, PlanKind};
 use super::world::{World, lock};
 
 /// Time in which connected nodes have to become equal once the faults have ended.
@@ -205,14 +205,14 @@ impl Run {
             let failure = self.nodes[at].running.as_ref().and_then(|running| running.db.failure());
             if let Some(failure) = failure {
                 self.world.trace.note(format!("node {at} ends because its database has failed: {failure}"));
-                self.nodes[at].die();
+                self.end_failed(at);
                 self.boot_later(at);
             }
             self.check_replicators(at);
         }
     }
 
-    fn boot_later(&mut self, at: usize) {
+    pub fn boot_later(&mut self, at: usize) {
         let down = Duration::from_millis(self.rng.u64(DOWN_MS));
         self.nodes[at].boot_at = Some(Instant::now() + down);
     }
@@ -225,7 +225,11 @@ impl Run {
         self.set_power(at, true);
         self.world.trace.note(format!("node {at} starts"));
         match self.nodes[at].boot(&self.world, &self.devices) {
-            Ok(()) => self.check_after_boot(at),
+            Ok(()) => {
+                self.look_before_syncs(at);
+                self.check_after_boot(at);
+                self.note_beginnings(at);
+            }
             Err(problem) if self.nodes[at].disk.is_troubled() => {
                 self.world.trace.note(format!("node {at} does not start: {problem}"));
                 self.boot_later(at);
@@ -260,6 +264,7 @@ impl Run {
                 self.world.violation(format!("the replicator of {at} to {passive} has stopped: {error:?}"));
             }
         }
+        self.check_ends(at);
     }
 
     pub fn reboot(&mut self, at: usize) -> bool {
@@ -400,6 +405,7 @@ impl Run {
         self.counts.resumes = self.link_stats().map(|link| u64::from(link.resumes)).sum();
         self.world.trace.note("all is told to stop");
         let limit = Instant::now() + STOP_LIMIT;
+        self.nodes.iter().for_each(|node| node.disk.before_syncs(None));
         let mut processes = Vec::new();
         let mut running: Vec<_> = self.nodes.iter_mut().filter_map(|node| node.running.take()).collect();
         for process in &running {
@@ -444,6 +450,10 @@ impl Run {
         world.faults_many(FaultKind::Drop, air.packets().dropped);
         world.faults_many(FaultKind::Reorder, air.packets().overtaken);
         world.faults_many(FaultKind::Loss, air.on_air().lost_pdus);
+        if world.plan.kind == PlanKind::Adverse {
+            world.faults_many(FaultKind::FailedSync, disks().map(|disk| disk.syncs_failed).sum());
+            world.faults_many(FaultKind::Compaction, disks().map(|disk| disk.compactions).sum());
+        }
         world.faults_many(FaultKind::FullDisk, disks().map(|disk| disk.refused_full).sum());
         for node in &self.nodes {
             world.trace.note(format!("digest of the disk of {}: {:08x}", node.index, node.disk.digest()));
@@ -452,7 +462,8 @@ impl Run {
         counts.crashes_with_loss = disks().map(|disk| disk.crashes_with_loss).sum();
         counts.faults = world.faults();
         counts.crossings = world.crossings();
-        for kind in FAULT_KINDS {
+        let adverse = ADVERSE_KINDS.into_iter().filter(|_| world.plan.kind == PlanKind::Adverse);
+        for kind in FAULT_KINDS.into_iter().chain(adverse) {
             counts.faults.entry(kind).or_default();
         }
         counts.acknowledgements = world.model().acknowledgements;

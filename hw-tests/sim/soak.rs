@@ -31,7 +31,9 @@ pub fn run() {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while Instant::now() < end {
-                    let outcome = simulate(Plan::new(next.fetch_add(1, Ordering::Relaxed)), false);
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let plan = if seed.is_multiple_of(2) { Plan::new(seed) } else { Plan::adverse(seed) };
+                    let outcome = simulate(plan, false);
                     let mut sums = lock(&sums);
                     sums.add(&outcome);
                     if !outcome.violations.is_empty() && sums.failed.len() <= FAILURES_SHOWN {

@@ -46,6 +46,21 @@ impl Claim {
         Claim { local: number("local"), completed, remote: number("remote") }
     }
 
+    /// What two copies agree on.
+    pub fn agreed(&self, other: &Claim) -> Claim {
+        let sequences = |claim: &Claim| -> Vec<(u64, u64)> {
+            let ranges = claim.completed.iter().copied();
+            ranges.chain([(0, claim.local.saturating_add(1))]).collect()
+        };
+        let (ours, theirs) = (sequences(self), sequences(other));
+        let overlap = |a: (u64, u64), b: (u64, u64)| {
+            let (first, end) = (a.0.max(b.0), (a.0 + a.1).min(b.0 + b.1));
+            (first < end).then(|| (first, end - first))
+        };
+        let completed = ours.iter().flat_map(|a| theirs.iter().filter_map(|b| overlap(*a, *b))).collect();
+        Claim { local: self.local.min(other.local), completed, remote: self.remote.min(other.remote) }
+    }
+
     /// Whether it says that the peer has the local sequence.
     pub fn has_local(&self, sequence: u64) -> bool {
         let within = |(first, count): &(u64, u64)| (*first..first + count).contains(&sequence);
@@ -112,6 +127,25 @@ impl Watched {
             self.world.trace.note(line);
             if matches!(outcome, CommitOutcome::Resolved { .. }) {
                 self.look_at(revision);
+            }
+        }
+    }
+
+    /// What a peer is shown at this moment, it counts on.
+    pub fn look_at_feed(&self) {
+        let Some(collection) = ReplicaStore::collection(&self.db, super::checks::COLLECTION) else { return };
+        let Ok(changes) = ReplicaStore::changes(&self.db, collection, 0, usize::MAX, true) else { return };
+        for change in changes {
+            let body = change.body.filter(|_| !change.deleted);
+            let body: Option<Map<String, Value>> =
+                body.map(|body| serde_json::from_slice(&body).unwrap_or_default());
+            let mut model = self.world.model();
+            match model.identify(&change.id, change.vector.current, body.as_ref()) {
+                Ok(event) => model.count_on(self.node, event),
+                Err(problem) => {
+                    drop(model);
+                    self.world.violation(format!("node {} shows {problem}", self.node));
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use gattway::transport::clock::Clock;
 use gattway::transport::sim::SimRadio;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::model::{EVENT_FIELD, EventId, Model, NodeIndex};
 use super::plan::{FaultKind, Plan, Resolving};
@@ -42,6 +43,8 @@ pub struct World {
     lives: Mutex<Vec<u32>>,
     checkpoints: Mutex<BTreeMap<(NodeIndex, String), Written>>,
     overheard: Mutex<Vec<Vec<u8>>>,
+    /// When each node last resolved a conflict of each document.
+    resolved: Mutex<BTreeMap<(NodeIndex, String), Instant>>,
 }
 
 /// Faults of packets, beside those of the radio model.
@@ -68,6 +71,7 @@ impl World {
             lives,
             checkpoints: Mutex::default(),
             overheard: Mutex::default(),
+            resolved: Mutex::default(),
             plan,
         })
     }
@@ -139,6 +143,12 @@ impl World {
         }
     }
 
+    /// Whether a node has resolved a conflict of this document since then.
+    pub fn has_resolved(&self, node: NodeIndex, document: &str, since: Instant) -> bool {
+        let key = (node, document.to_owned());
+        lock(&self.resolved).get(&key).is_some_and(|last| *last >= since)
+    }
+
     /// A stranger has heard a packet.
     pub fn overhear(&self, packet: &[u8]) {
         let mut overheard = lock(&self.overheard);
@@ -194,13 +204,22 @@ impl ConflictResolver for Recorder {
         let remote = self.event(conflict.id, conflict.remote, conflict.remote_body);
         let (Some(local), Some(remote)) = (local, remote) else { return Err("not in the model".into()) };
         let resolution = self.decide(conflict)?;
+        lock(&self.world.resolved).insert((self.node, conflict.id.to_owned()), Instant::now());
         let mut model = self.world.model();
         let kept = match &resolution {
             Resolution::Local => Some(local),
             Resolution::Remote => Some(remote),
             _ => None,
         };
-        if let Some(kept) = kept.filter(|_| conflict.local.mutually_contains(conflict.remote)) {
+        // Of whoever was put back, what descends by its vector from an edit that was forgotten may be a conflict with a later one.
+        let put_back = self.world.plan.faults.contains(&FaultKind::OlderCopy);
+        let is_crossing = conflict.local.mutually_contains(conflict.remote)
+            || put_back
+                && match &resolution {
+                    Resolution::Local => conflict.remote.contains(conflict.local.current),
+                    _ => conflict.local.contains(conflict.remote.current),
+                };
+        if let Some(kept) = kept.filter(|_| is_crossing) {
             model.kept_crossing(kept, self.node);
             self.world.crossing();
         }

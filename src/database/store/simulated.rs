@@ -221,6 +221,20 @@ impl SimulatedDisk {
         image
     }
 
+    /// Somebody puts the files of an earlier [`SimulatedDisk::synced_image`] in the place of these. The process has ended, or does so
+    /// here: its handles are refused from now on.
+    pub fn put_back(&self, copy: &SimulatedDisk) {
+        let log = copy.lock().log().clone();
+        let mut disk = self.lock();
+        disk.life += 1;
+        disk.logs = BTreeMap::from([(PathBuf::new(), log)]);
+        disk.current = PathBuf::new();
+        disk.current_synced = PathBuf::new();
+        disk.power = None;
+        disk.has_failed = false;
+        disk.note(b"put back", &[]);
+    }
+
     /// What was done so far.
     pub fn counts(&self) -> DiskCounts {
         self.lock().counts
