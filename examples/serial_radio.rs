@@ -17,9 +17,8 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use gattway::database::{Database, DatabaseConfig};
-use gattway::link::PacketSize;
 use gattway::node::{Admission, Node, NodeEvent, PacketListener, Packets};
-use gattway::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
+use gattway::node::{Connector, PacketChannel, PacketSink, PacketSize, PacketSource};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;

@@ -8,10 +8,7 @@
 use std::error::Error;
 
 use gattway::database::{Database, DatabaseConfig};
-use gattway::link::AttMtu;
-use gattway::node::{Admission, Listen, Node, Packets, SyncTarget, Tcp};
-use gattway::transport::clock::Clock;
-use gattway::transport::sim::{HostConfig, SimLink, SimRadio};
+use gattway::node::{Admission, Listen, ModelledRadio, Node, SyncTarget, Tcp};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -20,10 +17,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     meet(Tcp::bind("127.0.0.1:0"), |gateway| Tcp::connect(&gateway.addresses()[0]["tcp:".len()..]).into())
         .await?;
-    let radio = SimRadio::new(1, Clock::default());
-    let [station, gateway] = ["station", "gateway"].map(|name| radio.add_device(name, HostConfig::default()));
-    let way = Packets::connect_modelled(station.connector(&gateway, SimLink::new(AttMtu::new(247))));
-    meet(Packets::listen_modelled(&gateway), |_| way.into()).await
+    let radio = ModelledRadio::new(1);
+    let [station, gateway] = ["station", "gateway"].map(|name| radio.add_device(name));
+    meet(gateway.listen(), |_| station.connect(&gateway).into()).await
 }
 
 /// A gateway that listens, and a station that brings it a reading.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use command::{Process, ok, run};
-use gattway::secure::{GroupOnly, Identity, Keyring, Psk, SecureConfig, SecureSession};
-use gattway::time::Instant;
+use gattway::lab::secure::{GroupOnly, Identity, Keyring, Psk, SecureConfig, SecureSession};
+use gattway::lab::time::Instant;
 use serde_json::Value;
 
 /// Bytes of the heap that one handshake may take at a passive side, whatever the peer sends.

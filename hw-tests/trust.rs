@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use command::{Ended, Process, ok, run, run_with_input};
 use gattway::endpoint::{MessageEndpointConnection, ReplicatorConnection};
-use gattway::secure::{Authentication, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
-use gattway::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
-use gattway::transport::stream::StreamConnection;
+use gattway::lab::secure::{Authentication, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
+use gattway::lab::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
+use gattway::lab::transport::stream::StreamConnection;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -627,10 +627,10 @@ fn a_role_limits_what_a_peer_may_do_collection_by_collection() {
 #[test]
 fn a_denied_peer_reads_no_document_no_collection_and_no_count() {
     use gattway::endpoint::{Message, MessageEndpointConnection, ReplicatorConnection};
-    use gattway::secure::{Identity, PeerPolicy};
-    use gattway::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
-    use gattway::transport::stream::StreamConnection;
-    use gattway::trust::Trust;
+    use gattway::lab::secure::{Identity, PeerPolicy};
+    use gattway::lab::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
+    use gattway::lab::transport::stream::StreamConnection;
+    use gattway::lab::trust::Trust;
 
     let (_a, a) = database();
     let (_b, b) = database();

@@ -6,13 +6,15 @@ mod recording;
 
 use std::collections::HashMap;
 
-use gattway::blip::frame::{Frame, FrameHeader};
-use gattway::blip::stream::{StreamDecoder, StreamEncoder};
-use gattway::blip::varint;
-use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage, Properties};
 use gattway::endpoint::ProtocolType;
-use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
-use gattway::replica::revision::VersionVector;
+use gattway::lab::blip::frame::{Frame, FrameHeader};
+use gattway::lab::blip::stream::{StreamDecoder, StreamEncoder};
+use gattway::lab::blip::varint;
+use gattway::lab::blip::{
+    BlipConfig, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage, Properties,
+};
+use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::lab::replica::revision::VersionVector;
 use recording::{RecordedMessage, Recording, Sent, Side};
 
 /// How much was compared, so that a test cannot pass on nothing.

@@ -1,28 +1,28 @@
 //! Document sync between nearby devices over Bluetooth LE, for embedded Linux.
 //!
-//! The modules are the layers, from the radio up; data goes down on one side and up on the other.
+//! What most programs need stands here; the rest is in four modules:
 //!
-//! | module | responsible for |
+//! | module | for |
 //! |---|---|
-//! | [`time`] | the clock type that every sans-IO core is given |
-//! | [`link`] | a reliable, resumable byte stream over ATT packets (`no_std`, no alloc) |
-//! | [`blip`] | BLIP 3 frames and messages |
-//! | [`replica`] | revision IDs, names, limits and the trait that a database and a replicator share |
-//! | [`database`] | documents, revisions, change feed, on a compact sled store |
-//! | [`replicator`] | push, pull, checkpoints, conflicts; the `Replicator` handle |
-//! | [`endpoint`] | the message-endpoint model: who gives which bytes to whom |
-//! | [`secure`] | identities, group secrets, pairing, the encrypted session |
-//! | [`trust`] | who is known and who may come in: the files that say so |
-//! | [`transport`] | what carries packets or bytes: a modelled radio, TCP, Unix sockets, stdio |
-//! | [`node`] | the front door: listeners, syncs, who may come in, events |
-//! | [`cli`] | the `gattway` command |
+//! | [`database`] | documents, revisions, the change feed |
+//! | [`node`] | the front door: listeners, syncs, who may come in, events; any packet radio of your own |
+//! | [`replicator`] | push, pull and conflicts over a transport in the manner of Couchbase Lite: `Replicator`, `MessageEndpointListener` |
+//! | [`endpoint`] | the contract with such a transport |
+//!
+//! As a library without the command: `default-features = false` with `bluetooth`, `websocket`, both, or `std` alone. Without
+//! `std` the crate is its link layer alone, for microcontrollers: a reliable, resumable byte stream over ATT packets.
+//! The layers inside, and what each may use: `firmware-notes/architecture.md`. The feature `lab` opens what is private to the
+//! project's own tests and rigs, `simulation`, `test-faults` and `fuzzing` add to that: no promise holds with them.
 
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
+// What only tests, rigs or the command need is without use in smaller builds; the build with all features tells what is so everywhere.
+#![cfg_attr(not(feature = "lab"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "std")]
 #[deny(clippy::disallowed_methods)] // sans-IO: no clock, no spawning, no sleeping, no lock (clippy.toml)
-pub mod blip;
+mod blip;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "std")]
 pub mod database;
@@ -30,26 +30,52 @@ pub mod database;
 mod durable;
 #[cfg(feature = "std")]
 pub mod endpoint;
+#[cfg(feature = "std")]
+mod error;
 #[cfg(feature = "fuzzing")]
+mod fuzzing;
+#[cfg(feature = "lab")]
 #[doc(hidden)]
-pub mod fuzzing;
+pub mod lab;
+#[cfg(not(feature = "std"))]
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub mod link;
 #[cfg(feature = "std")]
+#[deny(clippy::disallowed_methods)]
+mod link;
+#[cfg(feature = "std")]
 pub mod node;
 #[cfg(feature = "std")]
-pub mod replica;
+mod replica;
 #[cfg(feature = "std")]
 pub mod replicator;
 #[cfg(feature = "std")]
 #[deny(clippy::disallowed_methods)] // sans-IO
-pub mod secure;
+mod secure;
 #[cfg(feature = "simulation")]
-pub mod simulation;
+mod simulation;
 #[cfg(feature = "std")]
 mod task;
+#[cfg(not(feature = "std"))]
 pub mod time;
 #[cfg(feature = "std")]
-pub mod transport;
+mod time;
 #[cfg(feature = "std")]
-pub mod trust;
+mod transport;
+#[cfg(feature = "std")]
+mod trust;
+
+#[cfg(feature = "std")]
+pub use crate::database::{Collection, Database, DatabaseConfig, Document};
+#[cfg(feature = "std")]
+pub use crate::endpoint::{Message, MessageEndpoint, ProtocolType};
+#[cfg(feature = "std")]
+pub use crate::error::Error;
+#[cfg(feature = "bluetooth")]
+pub use crate::node::Ble;
+#[cfg(feature = "std")]
+pub use crate::node::{Node, Tcp};
+#[cfg(feature = "std")]
+pub use crate::replicator::{
+    MessageEndpointListener, MessageEndpointListenerConfiguration, Replicator, ReplicatorConfiguration,
+};

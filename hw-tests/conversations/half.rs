@@ -12,15 +12,15 @@ mod turns;
 
 use std::collections::HashMap;
 
-use gattway::blip::{
+use gattway::lab::blip::{
     Connection, ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage, Properties,
 };
-use gattway::replica::store::ReplicaStore;
+use gattway::lab::replica::store::ReplicaStore;
+use gattway::lab::replicator::error::SessionError;
+use gattway::lab::replicator::event::SessionEvent;
+use gattway::lab::replicator::session::Session;
+use gattway::lab::time::Instant;
 use gattway::replicator::Unsynced;
-use gattway::replicator::error::SessionError;
-use gattway::replicator::event::SessionEvent;
-use gattway::replicator::session::Session;
-use gattway::time::Instant;
 use serde_json::Value;
 
 use crate::normal::{Reply, Request, Vocabulary};

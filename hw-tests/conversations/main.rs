@@ -18,7 +18,7 @@ mod scenario;
 mod stream_probes;
 
 use different::{DIFFERENT, NOT_PLAYED};
-use gattway::replicator::error::SessionError;
+use gattway::lab::replicator::error::SessionError;
 use half::Half;
 use recording::Side;
 use scenario::Scenario;

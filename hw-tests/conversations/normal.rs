@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use gattway::blip::{ErrorReply, IncomingReply, IncomingRequest, Properties};
-use gattway::replicator::extension;
+use gattway::lab::blip::{ErrorReply, IncomingReply, IncomingRequest, Properties};
+use gattway::lab::replicator::extension;
 use serde_json::{Value, json};
 
 use crate::recording::RecordedMessage;

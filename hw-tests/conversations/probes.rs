@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use gattway::blip::{BlipConfig, Connection, Event, MessageNumber, OutgoingMessage};
-use gattway::replica::store::ReplicaStore;
-use gattway::replicator::config::PassiveConfig;
-use gattway::replicator::session::Session;
-use gattway::time::Instant;
+use gattway::lab::blip::{BlipConfig, Connection, Event, MessageNumber, OutgoingMessage};
+use gattway::lab::replica::store::ReplicaStore;
+use gattway::lab::replicator::config::PassiveConfig;
+use gattway::lab::replicator::session::Session;
+use gattway::lab::time::Instant;
 use serde_json::{Value, json};
 
 use crate::normal::{Reply, Request, Vocabulary};

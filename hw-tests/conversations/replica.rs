@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use gattway::database::{Database, DatabaseConfig};
-use gattway::replica::revision::{SourceId, Version};
-use gattway::replica::store::{
+use gattway::lab::replica::revision::{SourceId, Version};
+use gattway::lab::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
 };
 

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use gattway::blip::BlipConfig;
 use gattway::endpoint::ProtocolType;
-use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
-use gattway::replica::revision::VersionVector;
-use gattway::replica::store::{Conflict, ConflictResolver, Resolution};
-use gattway::replicator::config::{
+use gattway::lab::blip::BlipConfig;
+use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::lab::replica::revision::VersionVector;
+use gattway::lab::replica::store::{Conflict, ConflictResolver, Resolution};
+use gattway::lab::replicator::config::{
     ActiveConfig, CollectionConfig, FilterInput, PassiveConfig, ReplicationFilter, ReplicatorType,
 };
-use gattway::replicator::resolver::{DefaultResolver, FnResolver};
+use gattway::lab::replicator::resolver::{DefaultResolver, FnResolver};
 use serde_json::Value;
 
 use crate::recording::{self, RecordedMessage, Recording, Sent, Side};

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use gattway::replica::store::ReplicaStore;
+use gattway::lab::replica::store::ReplicaStore;
 use serde_json::{Value, json};
 
 use crate::normal::Vocabulary;
@@ -83,7 +83,7 @@ fn stored(documents: &Value) -> Value {
 fn ours(replica: &Replica) -> Value {
     let id = replica.id_of("_default");
     let changes = replica.changes(id, 0, usize::MAX, true).expect("changes");
-    let document = |change: gattway::replica::store::Change| {
+    let document = |change: gattway::lab::replica::store::Change| {
         let body: Value = serde_json::from_slice(&change.body.expect("asked for")).expect("JSON");
         json!([change.id, change.vector.versions_text(), change.deleted, body])
     };

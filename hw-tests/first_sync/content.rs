@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use gattway::database::Database;
-use gattway::replica::revision::{SourceId, TREE_SOURCE, TreeId, VersionVector};
+use gattway::lab::replica::revision::{SourceId, TREE_SOURCE, TreeId, VersionVector};
 use serde_json::{Map, Value};
 
 use super::past::clip;

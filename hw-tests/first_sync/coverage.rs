@@ -206,7 +206,7 @@ impl Coverage {
         self.note("documents: tombstones", found.body.is_none());
         self.note("documents: IDs of 200 bytes and more", id.len() >= 200);
         self.note("documents: of 300 authors and more", versions >= 300);
-        let max = gattway::replica::revision::VERSIONS_MAX;
+        let max = gattway::lab::replica::revision::VERSIONS_MAX;
         self.note("documents: of as many authors as there may be", versions == max);
         self.note("documents: with an ID of a revision tree", !found.vector.trees.is_empty());
         self.note("documents: with a blob", found.has_blob);

@@ -12,17 +12,17 @@ use gattway::endpoint::AccessRule;
 use gattway::endpoint::{
     Message, MessageEndpoint, MessageEndpointConnection, MessagingError, ProtocolType, ReplicatorConnection,
 };
-use gattway::replica::store::{Conflict, ConflictResolver, Resolution};
+use gattway::lab::replica::store::{Conflict, ConflictResolver, Resolution};
+use gattway::lab::secure::{GroupOnly, Identity, Psk};
+use gattway::lab::transport::secure::{
+    Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
+};
+use gattway::lab::transport::stream::{Address, StreamConnection, StreamListener};
 use gattway::replicator::{
     DefaultResolver, Direction, DocumentReplication, FnResolver, ReplicationFilter, Replicator,
     ReplicatorActivity, ReplicatorConfiguration, Unsynced, UnsyncedDocument,
 };
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
-use gattway::secure::{GroupOnly, Identity, Psk};
-use gattway::transport::secure::{
-    Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
-};
-use gattway::transport::stream::{Address, StreamConnection, StreamListener};
 
 use super::plan::{ACTIVE, Filter, PASSIVE, Plan, Resolving};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gattway::replica::revision::TREE_SOURCE;
+use gattway::lab::replica::revision::TREE_SOURCE;
 
 use super::content::{Both, Content, Found, Relation, is_tree, relation};
 use super::exchange::full_name;

@@ -5,8 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
 use gattway::database::{Database, DatabaseConfig, DatabaseError, Durability, SimulatedDisk};
-use gattway::replica::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
-use gattway::replica::store::{CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore};
+use gattway::lab::replica::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
+use gattway::lab::replica::store::{
+    CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore,
+};
 use gattway::replicator::DefaultResolver;
 
 use super::history::Step;

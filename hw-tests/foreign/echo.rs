@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gattway::endpoint::{INBOUND_BYTES_MAX, MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use gattway::transport::bluez::listener::{BluetoothListener, ListenerConfig};
-use gattway::transport::bluez::profile::AdvertState;
-use gattway::transport::bluez::security::LinkSecurity;
-use gattway::transport::session::{LinkConnection, SessionConfig};
+use gattway::lab::transport::bluez::listener::{BluetoothListener, ListenerConfig};
+use gattway::lab::transport::bluez::profile::AdvertState;
+use gattway::lab::transport::bluez::security::LinkSecurity;
+use gattway::lab::transport::session::{LinkConnection, SessionConfig};
 use serde_json::json;
 
 /// What is advertised; the peer must read the same.

@@ -4,12 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use gattway::blip::Properties;
-use gattway::blip::frame::{Frame, FrameFlags, FrameHeader, FrameType};
-use gattway::blip::stream::StreamEncoder;
-use gattway::blip::varint;
 use gattway::endpoint::ProtocolType;
-use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::lab::blip::Properties;
+use gattway::lab::blip::frame::{Frame, FrameFlags, FrameHeader, FrameType};
+use gattway::lab::blip::stream::StreamEncoder;
+use gattway::lab::blip::varint;
+use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
 
 use crate::server::Server;
 

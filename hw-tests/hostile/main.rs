@@ -15,7 +15,7 @@ mod server;
 
 use std::time::Duration;
 
-use gattway::blip::frame::FrameType;
+use gattway::lab::blip::frame::FrameType;
 use gattway::replicator::{REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX, Refusals};
 
 use attacker::{Attacker, End};

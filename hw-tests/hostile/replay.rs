@@ -9,13 +9,13 @@ use std::time::Duration;
 use gattway::database::Database;
 use gattway::database::DatabaseConfig;
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
-use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
-use gattway::replicator::{Replicator, ReplicatorConfiguration, ReplicatorStatus};
-use gattway::secure::{GroupOnly, Identity, Psk};
-use gattway::transport::secure::{
+use gattway::lab::secure::{GroupOnly, Identity, Psk};
+use gattway::lab::transport::secure::{
     Carrier, HALF_OPEN_MAX, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
 };
-use gattway::transport::stream::{Address, StreamConnection, StreamListener};
+use gattway::lab::transport::stream::{Address, StreamConnection, StreamListener};
+use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
+use gattway::replicator::{Replicator, ReplicatorConfiguration, ReplicatorStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gattway::blip::Budget;
 use gattway::database::Database;
-use gattway::database::config::DatabaseConfig;
 use gattway::endpoint::{MessageEndpointConnection, ProtocolType};
+use gattway::lab::blip::Budget;
+use gattway::lab::database::config::DatabaseConfig;
+use gattway::lab::transport::stream::{Address, StreamListener};
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
-use gattway::transport::stream::{Address, StreamListener};
 
 /// Patience with a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

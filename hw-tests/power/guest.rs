@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use gattway::database::{Collection, Database, DatabaseConfig, DatabaseError, Document, Durability};
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
-use gattway::replica::revision;
+use gattway::lab::replica::revision;
+use gattway::lab::transport::stream::{Address, StreamConnection, StreamListener};
 use gattway::replicator::{Direction, Replicator, ReplicatorConfiguration};
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
-use gattway::transport::stream::{Address, StreamConnection, StreamListener};
 use serde_json::{Map, Value};
 
 use super::model::{self, Operation};
@@ -55,7 +55,7 @@ fn live(directory: &Path, disks: &Path) -> Result<()> {
     let began = Instant::now();
     let task: Task = serde_json::from_slice(&std::fs::read(directory.join("task.json"))?)?;
     if task.mode == Mode::NoSync {
-        gattway::database::faults::leave_out_fdatasync();
+        gattway::lab::database::faults::leave_out_fdatasync();
     }
     let durability = if task.mode == Mode::Relaxed { Durability::Relaxed } else { Durability::Synced };
     let config = DatabaseConfig { durability, ..DatabaseConfig::default() };

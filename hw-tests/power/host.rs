@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use gattway::database::config::RELAXED_SYNC_MS;
+use gattway::lab::database::config::RELAXED_SYNC_MS;
 use serde::Serialize;
 
 use super::machine::{Cut, Machine, RigError};

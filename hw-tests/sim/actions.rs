@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gattway::database::{Collection, Database, DatabaseError};
+use gattway::lab::transport::sim::radio::Path;
 use gattway::replicator::ReplicatorActivity;
-use gattway::transport::sim::radio::Path;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -150,7 +150,7 @@ impl Run {
         &mut self,
         at: usize,
         time: Duration,
-        change: impl FnOnce(&mut gattway::transport::sim::HostConfig, f64),
+        change: impl FnOnce(&mut gattway::lab::transport::sim::HostConfig, f64),
     ) -> bool {
         let share = self.rng.f64();
         self.nodes[at].set_host(|host| change(host, share));
@@ -236,9 +236,9 @@ impl Run {
     /// What the node has of a document now.
     fn present(&self, at: usize, db: &Database, id: &str) -> Result<Option<EventId>, DatabaseError> {
         let Some(collection) = db.collection(COLLECTION) else { return Ok(None) };
-        let found = gattway::replica::store::ReplicaStore::revision(
+        let found = gattway::lab::replica::store::ReplicaStore::revision(
             db,
-            gattway::replica::store::ReplicaStore::collection(db, COLLECTION).expect("there"),
+            gattway::lab::replica::store::ReplicaStore::collection(db, COLLECTION).expect("there"),
             id,
         );
         let Some(found) = found.map_err(|e| DatabaseError::Failed { reason: e.message })? else {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gattway::database::SimulatedDisk;
+use gattway::lab::database::SimulatedDisk;
 use gattway::replicator::ReplicatorActivity;
 use tokio::time::Instant;
 

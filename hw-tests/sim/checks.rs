@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gattway::database::{Database, DatabaseConfig, DatabaseError};
-use gattway::replica::revision::{Version, VersionVector};
-use gattway::replica::store::ReplicaStore;
-use gattway::replicator::checkpoint::checkpoint_id;
+use gattway::lab::replica::revision::{Version, VersionVector};
+use gattway::lab::replica::store::ReplicaStore;
+use gattway::lab::replicator::checkpoint::checkpoint_id;
 use gattway::replicator::{CollectionConfig, ReplicatorType};
 use serde_json::{Map, Value};
 

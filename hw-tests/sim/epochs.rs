@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gattway::endpoint::{MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use gattway::secure::epoch::AuthorityKey;
-use gattway::secure::{Identity, PeerId};
-use gattway::simulation::Process;
-use gattway::transport::secure::{
+use gattway::lab::secure::epoch::AuthorityKey;
+use gattway::lab::secure::{Identity, PeerId};
+use gattway::lab::simulation::Process;
+use gattway::lab::transport::secure::{
     Carrier, Incoming, SecureAcceptor, SecureConnection, SecureConnectionConfig,
 };
-use gattway::transport::stream::StreamConnection;
-use gattway::trust::Trust;
-use gattway::trust::group::Group;
-use gattway::trust::list::TrustList;
+use gattway::lab::transport::stream::StreamConnection;
+use gattway::lab::trust::Trust;
+use gattway::lab::trust::group::Group;
+use gattway::lab::trust::list::TrustList;
 use tempfile::TempDir;
 use tokio::io::{duplex, split};
 use tokio::sync::Barrier;
@@ -283,9 +283,9 @@ impl Run {
                 let spare = &self.devices[SPARE];
                 let enter = |list: &mut TrustList| {
                     for id in &known {
-                        list.enter(*id, gattway::trust::list::Origin::Group)?;
+                        list.enter(*id, gattway::lab::trust::list::Origin::Group)?;
                     }
-                    list.enter(thief, gattway::trust::list::Origin::Group)?.denied = true;
+                    list.enter(thief, gattway::lab::trust::list::Origin::Group)?.denied = true;
                     Ok(())
                 };
                 TrustList::update(spare.dir.path(), enter).unwrap();

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use gattway::replica::revision::{SourceId, Version};
+use gattway::lab::replica::revision::{SourceId, Version};
 use serde_json::{Map, Value};
 
 /// A device of the simulation.

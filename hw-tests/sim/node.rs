@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use fastrand::Rng;
-use gattway::database::SimulatedDisk;
 use gattway::database::{Database, DatabaseConfig, Durability};
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
-use gattway::link::AttMtu;
-use gattway::replica::revision::SourceId;
+use gattway::lab::database::SimulatedDisk;
+use gattway::lab::link::AttMtu;
+use gattway::lab::replica::revision::SourceId;
+use gattway::lab::simulation::Process;
+use gattway::lab::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
+use gattway::lab::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use gattway::lab::transport::sim::radio::ConnectionSetup;
+use gattway::lab::transport::sim::{HostConfig, SimDevice, SimLink};
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorConfiguration};
-use gattway::simulation::Process;
-use gattway::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
-use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
-use gattway::transport::sim::radio::ConnectionSetup;
-use gattway::transport::sim::{HostConfig, SimDevice, SimLink};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

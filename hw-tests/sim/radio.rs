@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use fastrand::Rng;
-use gattway::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
+use gattway::lab::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
 
 use super::plan::FaultKind;
 use super::world::{World, lock};

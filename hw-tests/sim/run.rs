@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use gattway::lab::transport::sim::radio::Path;
+use gattway::lab::transport::sim::{HostConfig, SimDevice};
 use gattway::replicator::ReplicatorActivity;
-use gattway::transport::sim::radio::Path;
-use gattway::transport::sim::{HostConfig, SimDevice};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::actions::Undo;
@@ -393,7 +393,7 @@ impl Run {
         self.link_stats().map(|link| link.bytes_sent + link.bytes_received).sum()
     }
 
-    fn link_stats(&self) -> impl Iterator<Item = gattway::link::LinkStats> {
+    fn link_stats(&self) -> impl Iterator<Item = gattway::lab::link::LinkStats> {
         let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
         let connections = running.flat_map(|running| lock(&running.connections).clone());
         connections.filter_map(|connection| Some(connection.upgrade()?.stats().link))

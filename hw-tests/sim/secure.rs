@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use gattway::endpoint::MessageEndpointConnection;
-use gattway::secure::{Authentication, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
-use gattway::transport::clock::Clock;
-use gattway::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
-use gattway::transport::session::LinkConnection;
+use gattway::lab::secure::{Authentication, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
+use gattway::lab::transport::clock::Clock;
+use gattway::lab::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
+use gattway::lab::transport::session::LinkConnection;
 use tokio::sync::watch;
 
 use super::plan::Security;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use gattway::database::Database;
-use gattway::replica::store::{
+use gattway::lab::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
 };
-use gattway::simulation::Process;
+use gattway::lab::simulation::Process;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -234,7 +234,7 @@ impl ReplicaStore for Watched {
     ) -> Result<Option<String>, ReplicaStoreError> {
         let mut body = body;
         let is_note = client.starts_with(NOTE_PREFIX)
-            || client.starts_with(gattway::replicator::unsynced::list::PREFIX);
+            || client.starts_with(gattway::lab::replicator::unsynced::list::PREFIX);
         if !is_note && self.world.plan.bug == Some(Bug::CheckpointAhead) {
             body = ahead(&body);
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use gattway::link::AttMtu;
-use gattway::transport::packet::{Connector, PacketChannel};
-use gattway::transport::sim::{SimDevice, SimLink};
+use gattway::lab::link::AttMtu;
+use gattway::lab::transport::packet::{Connector, PacketChannel};
+use gattway::lab::transport::sim::{SimDevice, SimLink};
 use tokio::time::{sleep, timeout};
 
 use super::plan::FaultKind;

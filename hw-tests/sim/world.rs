@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gattway::replica::store::{Conflict, ConflictResolver, Resolution};
+use gattway::lab::replica::store::{Conflict, ConflictResolver, Resolution};
+use gattway::lab::transport::clock::Clock;
+use gattway::lab::transport::sim::SimRadio;
 use gattway::replicator::DefaultResolver;
-use gattway::transport::clock::Clock;
-use gattway::transport::sim::SimRadio;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -178,7 +178,7 @@ impl Recorder {
     fn event(
         &self,
         id: &str,
-        vector: &gattway::replica::revision::VersionVector,
+        vector: &gattway::lab::replica::revision::VersionVector,
         body: Option<&Map<String, Value>>,
     ) -> Option<EventId> {
         let event = self.world.model().identify(id, vector.current, body);

@@ -1,49 +1,49 @@
 //! What a store that wraps a database passes on to it as it is.
 
-/// The methods of [`ReplicaStore`](gattway::replica::store::ReplicaStore) that a wrapper with the database in this field
+/// The methods of [`ReplicaStore`](gattway::lab::replica::store::ReplicaStore) that a wrapper with the database in this field
 /// leaves alone.
 macro_rules! delegate_to_database {
     ($field:ident) => {
-        fn source(&self) -> gattway::replica::revision::SourceId {
+        fn source(&self) -> gattway::lab::replica::revision::SourceId {
             self.$field.source()
         }
 
-        fn collection(&self, name: &str) -> Option<gattway::replica::store::CollectionId> {
-            gattway::replica::store::ReplicaStore::collection(&self.$field, name)
+        fn collection(&self, name: &str) -> Option<gattway::lab::replica::store::CollectionId> {
+            gattway::lab::replica::store::ReplicaStore::collection(&self.$field, name)
         }
 
-        fn last_sequence(&self, collection: gattway::replica::store::CollectionId) -> u64 {
+        fn last_sequence(&self, collection: gattway::lab::replica::store::CollectionId) -> u64 {
             self.$field.last_sequence(collection)
         }
 
-        fn make_durable(&self) -> Result<(), gattway::replica::store::ReplicaStoreError> {
-            gattway::replica::store::ReplicaStore::make_durable(&self.$field)
+        fn make_durable(&self) -> Result<(), gattway::lab::replica::store::ReplicaStoreError> {
+            gattway::lab::replica::store::ReplicaStore::make_durable(&self.$field)
         }
 
-        fn mark_pushed(&self, collection: gattway::replica::store::CollectionId, sequence: u64) {
+        fn mark_pushed(&self, collection: gattway::lab::replica::store::CollectionId, sequence: u64) {
             self.$field.mark_pushed(collection, sequence);
         }
 
         fn checkpoint(
             &self,
-            collection: gattway::replica::store::CollectionId,
+            collection: gattway::lab::replica::store::CollectionId,
             client: &str,
         ) -> Result<
-            Option<gattway::replica::store::StoredCheckpoint>,
-            gattway::replica::store::ReplicaStoreError,
+            Option<gattway::lab::replica::store::StoredCheckpoint>,
+            gattway::lab::replica::store::ReplicaStoreError,
         > {
             self.$field.checkpoint(collection, client)
         }
 
-        fn collections(&self) -> Vec<(gattway::replica::store::CollectionId, String)> {
-            gattway::replica::store::ReplicaStore::collections(&self.$field)
+        fn collections(&self) -> Vec<(gattway::lab::replica::store::CollectionId, String)> {
+            gattway::lab::replica::store::ReplicaStore::collections(&self.$field)
         }
 
         fn checkpoint_clients(
             &self,
-            collection: gattway::replica::store::CollectionId,
+            collection: gattway::lab::replica::store::CollectionId,
             prefix: &str,
-        ) -> Result<Vec<String>, gattway::replica::store::ReplicaStoreError> {
+        ) -> Result<Vec<String>, gattway::lab::replica::store::ReplicaStoreError> {
             self.$field.checkpoint_clients(collection, prefix)
         }
     };

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use gattway::blip::Properties;
-use gattway::blip::frame::{Frame, FrameFlags};
-use gattway::blip::stream::StreamDecoder;
-use gattway::blip::varint;
+use gattway::lab::blip::Properties;
+use gattway::lab::blip::frame::{Frame, FrameFlags};
+use gattway::lab::blip::stream::StreamDecoder;
+use gattway::lab::blip::varint;
 use serde_json::Value;
 
 /// Files whose lines are not frames.

@@ -11,6 +11,7 @@ use super::security::{self, Security, TrustRefresher};
 use super::{CliError, Exit};
 use crate::database::Database;
 use crate::link::{AttMtu, LinkStats};
+use crate::node::listen::Sealed;
 use crate::node::{Connect, Local, Node, Packets};
 use crate::replicator::{ONE_SHOT_ATTEMPTS_MAX, ReplicatorActivity, ReplicatorStatus};
 use crate::secure::{Identity, Psk};
@@ -354,6 +355,8 @@ impl FieldWay {
         self.connections().iter().map(|connection| connection.stats().link).collect()
     }
 }
+
+impl Sealed for FieldWay {}
 
 impl Connect for FieldWay {
     fn address(&self) -> String {

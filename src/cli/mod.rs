@@ -52,7 +52,7 @@ mod web;
 mod words;
 
 use args::Cli;
-pub use error::{CliError, Exit};
+pub(crate) use error::{CliError, Exit};
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -177,14 +177,6 @@ pub fn medium_bytes() -> u64 {
     line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
 }
 
-/// Resident memory of this process in bytes; 0 where the kernel does not tell.
-pub fn resident_bytes() -> u64 {
-    const KIB: u64 = 1024;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * KIB
-}
-
 /// CPU time of this process so far, user and system; 0 where the kernel does not tell.
 pub fn process_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);

@@ -22,17 +22,18 @@
 
 mod batch;
 #[cfg(feature = "cli")]
-pub mod bench;
+pub(crate) mod bench;
 mod blobs;
+mod changes;
 mod clock;
 mod collection;
-pub mod config;
+pub(crate) mod config;
 mod document;
 mod edit;
 mod error;
 #[cfg(feature = "test-faults")]
 #[doc(hidden)]
-pub mod faults;
+pub(crate) mod faults;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod name;
@@ -50,6 +51,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::batch::Batch;
+pub use self::changes::Changes;
 pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 #[cfg(test)]
 pub(crate) use self::clock::wall_now;

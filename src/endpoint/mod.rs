@@ -4,7 +4,7 @@
 //! [`MessageEndpointConnection`] and gives what it receives to a [`ReplicatorConnection`]; on the active side a
 //! [`MessageEndpointDelegate`] makes a new connection for each attempt, on the passive side the application hands
 //! accepted connections to a listener. This module holds what both sides of that contract see. It leaves the
-//! replication itself to [`crate::replicator`] and every radio and socket to [`crate::transport`].
+//! replication itself to [`crate::replicator`] and every radio and socket to `crate::transport`.
 //!
 //! # Order of calls
 //! 1. The library calls [`open`](MessageEndpointConnection::open) once and gives a [`ReplicatorConnection`]; the
@@ -23,7 +23,7 @@ mod access;
 mod connection;
 mod error;
 #[deny(clippy::disallowed_methods)] // sans-IO
-pub mod framing;
+pub(crate) mod framing;
 mod message;
 
 use std::any::Any;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::access::machine_name;
 use super::advert::{Advert, advert_lifetime, advert_turn};
 use super::connect::Connect;
-use super::listen::{Accept, Arrival, Listen, Local};
+use super::listen::{Accept, Arrival, Listen, Local, Sealed};
 use super::sync::{SyncTarget, TargetKind};
 use crate::transport::bluez::adapter::{self, Adapter, SLOTS_DEFAULT, set_slots};
 use crate::transport::bluez::agent::{Pairing, PairingAgent};
@@ -114,6 +114,8 @@ impl BlePlace {
         self
     }
 }
+
+impl Sealed for BlePlace {}
 
 #[async_trait]
 impl Listen for BlePlace {
@@ -285,6 +287,8 @@ impl From<BleNeighbours> for SyncTarget {
         SyncTarget(TargetKind::Neighbours(neighbours.0))
     }
 }
+
+impl Sealed for BlePeer {}
 
 impl Connect for BlePeer {
     fn address(&self) -> String {

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::Security;
-use super::listen::Local;
+use super::listen::{Local, Sealed};
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate};
 use crate::transport::secure::Carrier;
 use crate::transport::stream::{Address, StreamConnection};
 
 /// A way to one peer. [`Tcp`](super::Tcp), [`Unix`](super::Unix), [`Packets`](super::Packets) and `Ble` make such ways.
-pub trait Connect: Send + Sync + 'static {
+pub trait Connect: Sealed + Send + Sync + 'static {
     /// Where the peer is, for people; also the name under which is remembered what was synced with it, unless it proves one.
     fn address(&self) -> String;
 
     /// A connection for one attempt, not opened yet.
+    #[doc(hidden)]
     fn connect(&self, local: &Local) -> Carrier;
 
     /// What the peer may be called by in the trust list, if that is how this way finds it.
@@ -27,6 +28,8 @@ pub trait Connect: Send + Sync + 'static {
         None
     }
 }
+
+impl<T: Connect + ?Sized> Sealed for Arc<T> {}
 
 impl<T: Connect + ?Sized> Connect for Arc<T> {
     fn address(&self) -> String {
@@ -45,6 +48,8 @@ impl<T: Connect + ?Sized> Connect for Arc<T> {
         (**self).open_limit()
     }
 }
+
+impl Sealed for Address {}
 
 impl Connect for Address {
     fn address(&self) -> String {

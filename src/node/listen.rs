@@ -20,10 +20,14 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(15);
 
+/// Only this crate adds places and ways: what carries bytes of somebody else's is a packet radio
+/// ([`PacketListener`](super::PacketListener)) or a [`MessageEndpoint`](crate::endpoint::MessageEndpoint).
+pub trait Sealed {}
+
 /// A place where peers can come in. [`Tcp`](super::Tcp), [`Unix`](super::Unix), [`Packets`](super::Packets) and `Ble` make
 /// such places.
 #[async_trait]
-pub trait Listen: Send + Sync + 'static {
+pub trait Listen: Sealed + Send + Sync + 'static {
     /// Where it is, for people.
     fn address(&self) -> String;
 
@@ -31,6 +35,7 @@ pub trait Listen: Send + Sync + 'static {
     ///
     /// # Errors
     /// It does not listen.
+    #[doc(hidden)]
     async fn open(&self, local: &Local) -> io::Result<Box<dyn Accept>>;
 }
 

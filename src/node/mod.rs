@@ -43,6 +43,7 @@ mod intake;
 pub(crate) mod listen;
 #[cfg(feature = "bluetooth")]
 mod marks;
+mod modelled;
 #[cfg(feature = "bluetooth")]
 mod neighbours;
 mod packets;
@@ -69,12 +70,28 @@ pub use self::builder::NodeBuilder;
 pub use self::connect::Connect;
 pub use self::error::{ListenError, NodeError, SyncError};
 pub use self::event::{ConnectionId, EventStream, NodeEvent, STREAM_EVENTS_MAX};
-pub use self::listen::{Accept, Arrival, Listen, Local};
+pub use self::listen::Listen;
+pub(crate) use self::listen::{Accept, Arrival, Local};
+pub use self::modelled::{ModelledDevice, ModelledRadio};
 pub use self::packets::{PacketListener, PacketPlace, PacketWay, Packets};
 pub use self::sync::{SyncBuilder, SyncHandle, SyncTarget};
 pub use self::sync_event::SyncEvent;
 #[cfg(feature = "websocket")]
 pub use self::websocket::{Users, WebSocket, WebSocketPlace};
+pub use crate::link::PacketSize;
+pub use crate::secure::PeerId;
+#[cfg(feature = "bluetooth")]
+pub use crate::transport::bluez::agent::{Pairing, Passkey};
+#[cfg(feature = "bluetooth")]
+pub use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
+pub use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
+pub use crate::transport::stream::Address;
+#[cfg(feature = "websocket")]
+pub use crate::transport::websocket::{
+    Admission as WebSocketAdmission, Credentials, NotAdmitted, PasswordCheck, ServerTrust, TlsError,
+    TlsIdentity, WebSocketClient, WebSocketClientConfig, WebSocketListenerConfig, WebSocketUrl,
+    WebSocketUrlError,
+};
 
 use self::access::{Security, TrustRefresher};
 use self::event::Hub;
@@ -82,8 +99,6 @@ use self::listen::Addresses;
 use self::sync::SyncShared;
 use crate::database::Database;
 use crate::replicator::MessageEndpointListener;
-use crate::secure::PeerId;
-use crate::transport::stream::Address;
 
 /// How long connections and syncs may take to come to an orderly end; what is still open then is cut off.
 pub const CLOSING_LIMIT: Duration = Duration::from_millis(2500);

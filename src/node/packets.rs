@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::connect::Connect;
-use super::listen::{Accept, Arrival, Listen, Local};
+use super::listen::{Accept, Arrival, Listen, Local, Sealed};
 use crate::task;
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::secure::Carrier;
@@ -43,13 +43,13 @@ impl Packets {
     }
 
     /// Listens on a device of the modelled radio.
-    pub fn listen_modelled(device: &SimDevice) -> PacketPlace {
+    pub(crate) fn listen_modelled(device: &SimDevice) -> PacketPlace {
         let radio = Arc::new(Modelled(Mutex::new(device.listen())));
         Packets::listen("sim:", radio).with_session(SessionConfig::on(device.clock()))
     }
 
     /// Reaches a device of the modelled radio.
-    pub fn connect_modelled(connector: Arc<SimConnector>) -> PacketWay {
+    pub(crate) fn connect_modelled(connector: Arc<SimConnector>) -> PacketWay {
         let session = SessionConfig::on(connector.clock());
         Packets::connect(format!("sim:{}", connector.peer_name()), connector).with_session(session)
     }
@@ -66,11 +66,13 @@ pub struct PacketPlace {
 impl PacketPlace {
     /// Other settings of the resumable sessions.
     #[must_use]
-    pub fn with_session(mut self, session: SessionConfig) -> PacketPlace {
+    pub(crate) fn with_session(mut self, session: SessionConfig) -> PacketPlace {
         self.acceptor = LinkAcceptor::new(session);
         self
     }
 }
+
+impl Sealed for PacketPlace {}
 
 #[async_trait]
 impl Listen for PacketPlace {
@@ -146,11 +148,13 @@ pub struct PacketWay {
 impl PacketWay {
     /// Other settings of the resumable sessions.
     #[must_use]
-    pub fn with_session(mut self, session: SessionConfig) -> PacketWay {
+    pub(crate) fn with_session(mut self, session: SessionConfig) -> PacketWay {
         self.session = session;
         self
     }
 }
+
+impl Sealed for PacketWay {}
 
 impl Connect for PacketWay {
     fn address(&self) -> String {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 
+use super::listen::Sealed;
 use super::*;
 use crate::database::DatabaseConfig;
 use crate::link::AttMtu;
@@ -138,6 +139,8 @@ async fn without_a_group_nobody_comes_in() -> TestResult {
 struct Failing {
     works: Arc<AtomicBool>,
 }
+
+impl Sealed for Failing {}
 
 #[async_trait]
 impl Listen for Failing {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use blake2::{Blake2s256, Digest as _};
 use subtle::ConstantTimeEq as _;
 
+use super::listen::Sealed;
 use super::{Accept, Arrival, Connect, Listen, Local};
 use crate::transport::secure::Carrier;
 use crate::transport::websocket::{
@@ -26,6 +27,8 @@ impl WebSocket {
     }
 }
 
+impl Sealed for WebSocketClient {}
+
 impl Connect for WebSocketClient {
     fn address(&self) -> String {
         self.url().to_string()
@@ -41,6 +44,8 @@ pub struct WebSocketPlace {
     host_and_port: String,
     config: WebSocketListenerConfig,
 }
+
+impl Sealed for WebSocketPlace {}
 
 #[async_trait]
 impl Listen for WebSocketPlace {

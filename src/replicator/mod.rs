@@ -6,30 +6,30 @@
 mod active;
 mod batched;
 mod bounded_json;
-pub mod checkpoint;
-pub mod config;
+pub(crate) mod checkpoint;
+pub(crate) mod config;
 mod conflicts;
 mod context;
 mod direction;
 pub(crate) mod driver;
-pub mod error;
-pub mod event;
-pub mod extension;
+pub(crate) mod error;
+pub(crate) mod event;
+pub(crate) mod extension;
 mod feed;
 mod held;
 mod in_flight;
 mod inbox;
 mod incoming;
 mod limits;
-pub mod messages;
+pub(crate) mod messages;
 mod names;
 mod outgoing;
 mod passive;
-pub mod resolver;
-pub mod sequences;
-pub mod service;
-pub mod session;
-pub mod unsynced;
+pub(crate) mod resolver;
+pub(crate) mod sequences;
+pub(crate) mod service;
+pub(crate) mod session;
+pub(crate) mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};
 pub use self::driver::ConnectionLimits;
@@ -42,7 +42,7 @@ pub use self::service::{
     MessageEndpointListenerChange, MessageEndpointListenerConfiguration, MessageEndpointListenerConflict,
     MessageEndpointListenerDocument, ONE_SHOT_ATTEMPTS_MAX, PEER_CONNECTIONS_MAX, PeerQuota,
     REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX, Refusals, Replicator, ReplicatorActivity,
-    ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus,
+    ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus, StatusStream,
 };
 pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};
 pub use crate::replica::store::ConflictOutcome;

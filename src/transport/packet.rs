@@ -1,7 +1,7 @@
 //! What a radio gives: whole packets both ways, each an ATT value, unreliable where a host's buffers are overrun.
 //!
 //! A packet arrives whole or not at all; packets may be lost, and a few may arrive out of order. Making a reliable
-//! stream of them is the work of [`crate::link`].
+//! stream of them is the work of `crate::link`.
 
 use std::fmt;
 use std::future::poll_fn;

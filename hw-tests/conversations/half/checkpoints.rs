@@ -1,9 +1,9 @@
 //! Checkpoints: those that a recording begins with, and those that the peer keeps for us.
 
-use gattway::blip::{IncomingRequest, OutgoingMessage};
-use gattway::replica::OWN_PREFIX;
-use gattway::replica::store::ReplicaStore;
-use gattway::replicator::checkpoint::{Checkpoint, checkpoint_id};
+use gattway::lab::blip::{IncomingRequest, OutgoingMessage};
+use gattway::lab::replica::OWN_PREFIX;
+use gattway::lab::replica::store::ReplicaStore;
+use gattway::lab::replicator::checkpoint::{Checkpoint, checkpoint_id};
 use serde_json::Value;
 
 use super::Half;

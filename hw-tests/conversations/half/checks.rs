@@ -1,7 +1,7 @@
 //! What is compared when a conversation is over.
 
-use gattway::replica::store::ReplicaStore;
-use gattway::replicator::checkpoint::Checkpoint;
+use gattway::lab::replica::store::ReplicaStore;
+use gattway::lab::replicator::checkpoint::Checkpoint;
 use serde_json::Value;
 
 use super::{Half, show_message, usize_of};

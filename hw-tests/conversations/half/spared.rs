@@ -1,6 +1,6 @@
 //! What our active side proposes although the peer has it: the recorded core remembers that of each document.
 
-use gattway::blip::{MessageNumber, OutgoingMessage};
+use gattway::lab::blip::{MessageNumber, OutgoingMessage};
 use serde_json::Value;
 
 use super::Half;

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use gattway::blip::frame::Frame;
 use gattway::endpoint::ProtocolType;
-use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
-use gattway::replicator::messages::profile;
+use gattway::lab::blip::frame::Frame;
+use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::lab::replicator::messages::profile;
 use serde_json::Value;
 
 use super::choices::Script;
@@ -153,7 +153,7 @@ pub fn deflate() -> Vec<Vec<u8>> {
         }
     }
     let mut bomb = Vec::new();
-    gattway::blip::stream::StreamEncoder::new(9).encode(&[&vec![0; 1 << 20]], true, &mut bomb);
+    gattway::lab::blip::stream::StreamEncoder::new(9).encode(&[&vec![0; 1 << 20]], true, &mut bomb);
     seeds.push(cut(Script::default().bytes(&[0, 1]).blob(&bomb)));
     seeds.push(Script::default().bytes(&[1, 6, 1, 9]).blob(b"again and ").bytes(&[0, 2]).blob(b"again").0);
     seeds
@@ -161,8 +161,8 @@ pub fn deflate() -> Vec<Vec<u8>> {
 
 /// The control messages of an honest pair, to each end in each state of its life.
 pub fn handshake() -> Vec<Vec<u8>> {
-    use gattway::link::{Link, LinkConfig, LinkRole, PacketSize};
-    use gattway::time::Instant;
+    use gattway::lab::link::{Link, LinkConfig, LinkRole, PacketSize};
+    use gattway::lab::time::Instant;
     let now = Instant::from_micros(1_000_000);
     let link = |role, seed| Link::<2048, 2048>::new(role, LinkConfig::default(), seed);
     let mut ends = [link(LinkRole::Central, 1), link(LinkRole::Peripheral, 2)];
@@ -197,7 +197,7 @@ pub fn handshake() -> Vec<Vec<u8>> {
 
 /// The whole messages of the recordings: profile and body.
 fn bodies() -> Vec<(String, Vec<u8>)> {
-    use gattway::blip::{BlipConfig, Connection, Event, OutgoingMessage};
+    use gattway::lab::blip::{BlipConfig, Connection, Event, OutgoingMessage};
     let mut all = Vec::new();
     for frames in blip_frames() {
         // A connection that has asked enough to be answered by anything that was recorded.
@@ -267,11 +267,11 @@ pub fn messages() -> Vec<Vec<u8>> {
 
 /// Messages of our encoder, in each of its shapes.
 pub fn revs() -> Vec<Vec<u8>> {
-    use gattway::replica::revision::{SourceId, TreeId, Version, VersionVector};
-    use gattway::replica::store::Change;
-    use gattway::replicator::extension::RevsFormat;
-    use gattway::replicator::extension::answer::{RevAnswer, encode};
-    use gattway::replicator::extension::codec::{Content, RevsEncoder};
+    use gattway::lab::replica::revision::{SourceId, TreeId, Version, VersionVector};
+    use gattway::lab::replica::store::Change;
+    use gattway::lab::replicator::extension::RevsFormat;
+    use gattway::lab::replicator::extension::answer::{RevAnswer, encode};
+    use gattway::lab::replicator::extension::codec::{Content, RevsEncoder};
     let version = |time, author| Version { time, source: SourceId([author; 16]) };
     let mut seeds = Vec::new();
     for shape in 0..16u64 {
@@ -313,7 +313,7 @@ pub fn revs() -> Vec<Vec<u8>> {
             RevAnswer::Wanted,
         ],
         vec![RevAnswer::Conflict(VersionVector::new(version(9, 9)))],
-        vec![RevAnswer::Failed(gattway::blip::ErrorReply::http(403, "refused by a filter"))],
+        vec![RevAnswer::Failed(gattway::lab::blip::ErrorReply::http(403, "refused by a filter"))],
     ];
     for answers in answers {
         seeds.push(
@@ -363,7 +363,7 @@ pub fn session() -> Vec<Vec<u8>> {
 
 /// Bodies of documents as JSON, and what the store makes of them.
 pub fn records() -> Vec<Vec<u8>> {
-    use gattway::fuzzing::store::pack_and_unpack;
+    use gattway::lab::fuzzing::store::pack_and_unpack;
     let texts = [
         r#"{"a":1,"b":[true,false,null],"temperature":21.5,"x":"the-id"}"#,
         r#"{"a":-3,"big":18446744073709551615,"h":0.25,"m":0.125,"d":0.12345,"f":1e300,"z":-0.0}"#,
@@ -386,7 +386,7 @@ pub fn records() -> Vec<Vec<u8>> {
             records.extend_from_slice(&packed[..packed.len() & 0x7f]);
         }
         let mut length = vec![];
-        gattway::blip::varint::put(records.len() as u64, &mut length);
+        gattway::lab::blip::varint::put(records.len() as u64, &mut length);
         seeds.push(Script::default().bytes(&[1, 0]).bytes(&length).bytes(&records).0);
     }
     for (profile, body) in bodies() {
@@ -415,13 +415,13 @@ pub fn text() -> Vec<Vec<u8>> {
     }
     seeds.push(Script::default().byte(1).bytes(&[1, 0x34, 0x12, 0xef, 0xbe, 0xad, 0xde, 0x0c, 0x0b, 0x0a]).0);
     seeds.push(Script::default().byte(1).bytes(&[0x01, 0xef, 0x03, 0x01, 0x85, 0x01, 0x01, 0x02]).0);
-    let secret = gattway::secure::group::GroupSecret::from_bytes([0x5a; 16]);
-    let peer = gattway::secure::PeerId([0x5a; 32]).to_text();
+    let secret = gattway::lab::secure::group::GroupSecret::from_bytes([0x5a; 16]);
+    let peer = gattway::lab::secure::PeerId([0x5a; 32]).to_text();
     for code in [&secret.code()[..], &secret.qr_text(), &peer] {
         seeds.push(Script::default().byte(5).blob(code.as_bytes()).0);
     }
-    let key = gattway::secure::advert::AdvertKey::from_bytes([3; 32]);
-    let sealed = key.seal(&gattway::secure::PeerId([7; 32]), 5, 1);
+    let key = gattway::lab::secure::advert::AdvertKey::from_bytes([3; 32]);
+    let sealed = key.seal(&gattway::lab::secure::PeerId([7; 32]), 5, 1);
     seeds.push(Script::default().byte(1).bytes(&sealed).0);
     let ndjson = "{\"t\":1,\"v\":2.5}\n\n{\"t\":2,\"v\":null}\n";
     seeds.push(Script::default().byte(2).bytes(ndjson.as_bytes()).0);
@@ -469,7 +469,7 @@ pub fn pairing() -> Vec<Vec<u8>> {
 
 /// Trust lists as they are written, groups, identities; and whole files.
 pub fn trust() -> Vec<Vec<u8>> {
-    use gattway::fuzzing::secure::{packed, trust_list};
+    use gattway::lab::fuzzing::secure::{packed, trust_list};
     let mut seeds = vec![Script::default().byte(2).bytes(&[0x47; 41]).0];
     // Default permissions, no peer; then peers of each origin, with a name, a denial, permissions, a key.
     let peer = |id: u8, rest: &[u8]| [&[id; 32][..], rest].concat();

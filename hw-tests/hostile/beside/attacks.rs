@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gattway::blip::frame::FrameType;
 use gattway::endpoint::ProtocolType;
-use gattway::endpoint::framing::{Framing, FramingRole};
+use gattway::lab::blip::frame::FrameType;
+use gattway::lab::endpoint::framing::{Framing, FramingRole};
+use gattway::lab::secure::{GroupOnly, Identity, Keyring, Psk, SecureConfig, SecureEvent, SecureSession};
+use gattway::lab::time::Instant;
 use gattway::replicator::REASSEMBLY_BYTES_MAX;
-use gattway::secure::{GroupOnly, Identity, Keyring, Psk, SecureConfig, SecureEvent, SecureSession};
-use gattway::time::Instant;
 
 use crate::attacker::Attacker;
 use crate::gateway::group_key;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gattway::database::{Database, DatabaseConfig};
-use gattway::secure::Psk;
-use gattway::secure::group::GroupSecret;
+use gattway::lab::secure::Psk;
+use gattway::lab::secure::group::GroupSecret;
 
 use super::process::{listening, resident};
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use gattway::database::{Database, DatabaseConfig};
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
+use gattway::lab::secure::{GroupOnly, Identity};
+use gattway::lab::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
+use gattway::lab::transport::stream::{Address, StreamConnection};
 use gattway::replicator::{Replicator, ReplicatorConfiguration, ReplicatorType};
-use gattway::secure::{GroupOnly, Identity};
-use gattway::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
-use gattway::transport::stream::{Address, StreamConnection};
 
 use crate::gateway::group_key;
 

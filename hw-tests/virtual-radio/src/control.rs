@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use gattway::transport::sim::radio::EndCounters;
+use gattway::lab::transport::sim::radio::EndCounters;
 use serde_json::{Map, Value, json};
 
 use crate::world::{ConnectionReport, FaultError, World};

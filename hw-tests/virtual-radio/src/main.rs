@@ -13,8 +13,8 @@ use std::process::{Child, ExitCode};
 use std::time::{Duration, SystemTime};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use gattway::time::Instant;
-use gattway::transport::sim::radio::Path;
+use gattway::lab::time::Instant;
+use gattway::lab::transport::sim::radio::Path;
 use ports::{Port, PortEvent};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use server::Server;

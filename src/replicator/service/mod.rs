@@ -21,4 +21,6 @@ pub use self::quota::PeerQuota;
 pub use self::refusals::Refusals;
 pub use self::replicator::{ConflictReport, Replicator};
 pub use self::retry::ONE_SHOT_ATTEMPTS_MAX;
-pub use self::status::{ListenerToken, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus};
+pub use self::status::{
+    ListenerToken, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, StatusStream,
+};

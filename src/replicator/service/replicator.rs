@@ -13,7 +13,7 @@ use tracing::{Instrument, info_span};
 use super::config::ReplicatorConfiguration;
 use super::retry::RetryPolicy;
 use super::status::{
-    ListenerToken, Listeners, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, lock,
+    ListenerToken, Listeners, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, StatusStream, lock,
 };
 use crate::endpoint::framing::FramingRole;
 use crate::replica::store::ConflictOutcome;
@@ -139,6 +139,12 @@ impl Replicator {
     /// Its state now.
     pub fn status(&self) -> ReplicatorStatus {
         self.inner.status.borrow().clone()
+    }
+
+    /// Its state now, and then the newest one each time that it has changed. A state that is replaced before it was read is left
+    /// out; the stream ends with the replicator.
+    pub fn statuses(&self) -> StatusStream {
+        StatusStream::new(self.inner.status.subscribe())
     }
 
     /// Calls back with each change of the status, from the replicator's task; the callback must not block.

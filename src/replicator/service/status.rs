@@ -1,9 +1,16 @@
 //! What a replicator or a listener's connection is doing, and the callbacks that are told.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 
+use futures_core::Stream;
+use tokio::sync::watch;
+
+use crate::replica::watched::Watched;
 use crate::replicator::driver::error::ReplicatorError;
 use crate::replicator::unsynced::Unsynced;
 
@@ -53,6 +60,34 @@ impl ReplicatorStatus {
     pub(crate) fn new(activity: ReplicatorActivity) -> ReplicatorStatus {
         let (progress, unsynced) = (ReplicatorProgress::default(), Arc::default());
         ReplicatorStatus { activity, progress, error: None, unsynced }
+    }
+}
+
+/// The states of a replicator, see [`Replicator::statuses`](super::Replicator::statuses).
+pub struct StatusStream(Watched<ReplicatorStatus>);
+
+impl StatusStream {
+    pub(super) fn new(status: watch::Receiver<ReplicatorStatus>) -> StatusStream {
+        StatusStream(Watched::new(status))
+    }
+
+    /// The next state; `None` when the replicator is gone. May be dropped and called again without loss.
+    pub async fn next(&mut self) -> Option<ReplicatorStatus> {
+        poll_fn(|cx| self.0.poll(cx)).await
+    }
+}
+
+impl Stream for StatusStream {
+    type Item = ReplicatorStatus;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ReplicatorStatus>> {
+        self.0.poll(cx)
+    }
+}
+
+impl fmt::Debug for StatusStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusStream").finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bluetooth LE on a stock BlueZ: both roles, as packets for [`crate::link`].
+//! Bluetooth LE on a stock BlueZ: both roles, as packets for `crate::link`.
 //!
 //! | module | responsible for |
 //! |---|---|

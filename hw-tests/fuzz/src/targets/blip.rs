@@ -1,8 +1,10 @@
 //! A BLIP connection against a peer that says anything, with correct checksums where it likes, and against an honest one.
 
-use gattway::blip::frame::{Frame, FrameFlags, FrameHeader, FrameType};
-use gattway::blip::stream::StreamEncoder;
-use gattway::blip::{BlipConfig, BlipError, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage};
+use gattway::lab::blip::frame::{Frame, FrameFlags, FrameHeader, FrameType};
+use gattway::lab::blip::stream::StreamEncoder;
+use gattway::lab::blip::{
+    BlipConfig, BlipError, Connection, ErrorReply, Event, MessageNumber, OutgoingMessage,
+};
 
 use super::super::choices::Choices;
 use super::super::memory;

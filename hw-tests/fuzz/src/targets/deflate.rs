@@ -1,7 +1,7 @@
 //! BLIP's deflate stream: hostile payloads in a row on one decoder, and our own encoder against it.
 
-use gattway::blip::frame::{Frame, FrameFlags, FrameHeader, FrameType};
-use gattway::blip::stream::{StreamDecoder, StreamEncoder, compressible_len};
+use gattway::lab::blip::frame::{Frame, FrameFlags, FrameHeader, FrameType};
+use gattway::lab::blip::stream::{StreamDecoder, StreamEncoder, compressible_len};
 
 use super::super::choices::Choices;
 use super::super::memory;

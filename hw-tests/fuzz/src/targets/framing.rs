@@ -1,7 +1,7 @@
 //! RFC 6455 frames from a hostile peer, in pieces of any size, for both roles and both kinds of transports.
 
 use gattway::endpoint::ProtocolType;
-use gattway::endpoint::framing::{Framing, FramingError, FramingEvent, FramingRole};
+use gattway::lab::endpoint::framing::{Framing, FramingError, FramingEvent, FramingRole};
 
 use super::super::choices::Choices;
 use super::super::memory;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use gattway::fuzzing::link::read_and_write_control;
-use gattway::link::{CloseReason, Link, LinkConfig, LinkRole, LinkState, PacketSize, peek_session};
-use gattway::time::Instant;
+use gattway::lab::fuzzing::link::read_and_write_control;
+use gattway::lab::link::{CloseReason, Link, LinkConfig, LinkRole, LinkState, PacketSize, peek_session};
+use gattway::lab::time::Instant;
 
 use super::super::choices::Choices;
 

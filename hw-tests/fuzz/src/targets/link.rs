@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use gattway::link::{
+use gattway::lab::link::{
     CloseReason, Link, LinkConfig, LinkRole, LinkState, PACKETS_IN_FLIGHT_MAX, PacketSize, peek_session,
 };
-use gattway::time::Instant;
+use gattway::lab::time::Instant;
 
 use super::super::choices::Choices;
 

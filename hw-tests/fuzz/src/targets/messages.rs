@@ -1,14 +1,14 @@
 //! Bodies of replication messages as a peer writes them: JSON lists, checkpoints, revisions. Whatever they say, they do
 //! not unfold in memory.
 
-use gattway::replica::revision::{Causality, VERSIONS_MAX, VersionVector};
-use gattway::replicator::checkpoint::{Checkpoint, RunNote};
-use gattway::replicator::config::{COLLECTIONS_MAX, LIST_ENTRIES_MAX};
-use gattway::replicator::messages::{
+use gattway::lab::replica::revision::{Causality, VERSIONS_MAX, VersionVector};
+use gattway::lab::replicator::checkpoint::{Checkpoint, RunNote};
+use gattway::lab::replicator::config::{COLLECTIONS_MAX, LIST_ENTRIES_MAX};
+use gattway::lab::replicator::messages::{
     parse_changes, parse_changes_reply, parse_document_ids, parse_get_collections, parse_proposals,
     parse_proposals_reply, write_answers, write_get_collections,
 };
-use gattway::replicator::sequences::SequenceSet;
+use gattway::lab::replicator::sequences::SequenceSet;
 
 use super::super::choices::Choices;
 use super::super::memory;

@@ -2,9 +2,9 @@
 //! the code enters nobody and is entered by nobody, an honest path between two who have it always succeeds, and what is
 //! kept and sent stays small.
 
-use gattway::secure::PeerId;
-use gattway::secure::advert::AdvertKey;
-use gattway::secure::pairing::{
+use gattway::lab::secure::PeerId;
+use gattway::lab::secure::advert::AdvertKey;
+use gattway::lab::secure::pairing::{
     DeviceInfo, MESSAGE_BYTES_MAX, Pairing, PairingCode, PairingError, PairingStep,
 };
 

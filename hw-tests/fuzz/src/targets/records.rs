@@ -1,7 +1,7 @@
 //! What the database stores, when stable storage has changed it: bodies, blocks, index pages, keys. And bodies of a peer on
 //! their way in.
 
-use gattway::fuzzing::store::{
+use gattway::lab::fuzzing::store::{
     Unpacked, pack_and_unpack, read_and_write_block, read_keys, read_page, unpack,
 };
 use serde_json::{Map, Value};

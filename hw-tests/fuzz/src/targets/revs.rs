@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use gattway::replica::revision::VERSIONS_MAX;
-use gattway::replica::store::Change;
-use gattway::replicator::extension::codec::{Content, RevsEncoder, decode};
-use gattway::replicator::extension::{
+use gattway::lab::replica::revision::VERSIONS_MAX;
+use gattway::lab::replica::store::Change;
+use gattway::lab::replicator::extension::codec::{Content, RevsEncoder, decode};
+use gattway::lab::replicator::extension::{
     REVS_ENTRIES_MAX, REVS_ID_BYTES_MAX, RevsFormat, answer, parse_acceptance,
 };
 

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gattway::secure::{
+use gattway::lab::secure::{
     Authentication, Grant, HANDSHAKE_TIMEOUT, Identity, Keyring, PeerId, PeerPolicy, Psk, RECORD_BYTES_MAX,
     Refusal, RekeyLimits, SecureConfig, SecureEvent, SecureSession,
 };
-use gattway::time::Instant;
+use gattway::lab::time::Instant;
 use tokio::sync::watch;
 
 use super::super::choices::Choices;

@@ -1,12 +1,12 @@
 //! What people and files say: addresses, codes of groups and devices, records for an import. And what neighbours
 //! advertise.
 
-use gattway::fuzzing::cli;
-use gattway::secure::PeerId;
-use gattway::secure::advert::AdvertKey;
-use gattway::secure::group::GroupSecret;
-use gattway::transport::bluez::profile::{AdvertState, Information};
-use gattway::transport::stream::Address;
+use gattway::lab::fuzzing::cli;
+use gattway::lab::secure::PeerId;
+use gattway::lab::secure::advert::AdvertKey;
+use gattway::lab::secure::group::GroupSecret;
+use gattway::lab::transport::bluez::profile::{AdvertState, Information};
+use gattway::lab::transport::stream::Address;
 use serde_json::Value;
 
 use super::super::choices::Choices;

@@ -1,9 +1,9 @@
 //! The files that say who is trusted (trust list, group, identity) from any bytes: what is read is written back the same,
 //! whatever the list then is asked holds its limits, and no few bytes cost much memory.
 
-use gattway::fuzzing::secure::{group, identity, packed, trust_list, unpacked};
-use gattway::secure::PeerId;
-use gattway::trust::list::{Origin, PEER_NAME_MAX, PEERS_MAX, TrustError, TrustList};
+use gattway::lab::fuzzing::secure::{group, identity, packed, trust_list, unpacked};
+use gattway::lab::secure::PeerId;
+use gattway::lab::trust::list::{Origin, PEER_NAME_MAX, PEERS_MAX, TrustError, TrustList};
 
 use super::super::choices::Choices;
 use super::super::memory;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use gattway::database::Database;
 use gattway::endpoint::MessageEndpointConnection;
-use gattway::transport::bluez::profile::PROFILE_VERSION;
-use gattway::transport::packet::PacketChannel;
-use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use gattway::lab::transport::bluez::profile::PROFILE_VERSION;
+use gattway::lab::transport::packet::PacketChannel;
+use gattway::lab::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinHandle;

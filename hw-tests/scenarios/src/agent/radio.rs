@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gattway::link::{AttMtu, PacketSize};
-use gattway::transport::bluez::adapter::Adapter;
-use gattway::transport::bluez::central::BluerCentral;
-use gattway::transport::bluez::central_btleplug::BtleplugCentral;
-use gattway::transport::bluez::l2cap::{L2capCentral, L2capListener, PSM};
-use gattway::transport::bluez::listener::{BluetoothListener, ListenerConfig};
-use gattway::transport::bluez::peripheral::Peripheral;
-use gattway::transport::bluez::profile::{AdvertState, Information, PROFILE_VERSION};
-use gattway::transport::bluez::radio::RadioStatus;
-use gattway::transport::bluez::scan::{Search, Wanted, find};
-use gattway::transport::bluez::security::LinkSecurity;
-use gattway::transport::packet::{Connector, PacketChannel};
-use gattway::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
-use gattway::transport::sim::{SimDevice, SimLink};
+use gattway::lab::link::{AttMtu, PacketSize};
+use gattway::lab::transport::bluez::adapter::Adapter;
+use gattway::lab::transport::bluez::central::BluerCentral;
+use gattway::lab::transport::bluez::central_btleplug::BtleplugCentral;
+use gattway::lab::transport::bluez::l2cap::{L2capCentral, L2capListener, PSM};
+use gattway::lab::transport::bluez::listener::{BluetoothListener, ListenerConfig};
+use gattway::lab::transport::bluez::peripheral::Peripheral;
+use gattway::lab::transport::bluez::profile::{AdvertState, Information, PROFILE_VERSION};
+use gattway::lab::transport::bluez::radio::RadioStatus;
+use gattway::lab::transport::bluez::scan::{Search, Wanted, find};
+use gattway::lab::transport::bluez::security::LinkSecurity;
+use gattway::lab::transport::packet::{Connector, PacketChannel};
+use gattway::lab::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use gattway::lab::transport::sim::{SimDevice, SimLink};
 use tokio::sync::mpsc;
 
 use super::protocol::{Heard, Way};
@@ -143,7 +143,7 @@ impl NodeRadio {
                 let l2cap = L2capListener::bind(&adapter, LinkSecurity::default()).await?;
                 let information = Information {
                     profile,
-                    packet_size_max: gattway::link::PACKET_BYTES_MAX,
+                    packet_size_max: gattway::lab::link::PACKET_BYTES_MAX,
                     l2cap_psm: (profile == PROFILE_VERSION).then_some(PSM),
                     lane: None,
                 };
@@ -216,7 +216,7 @@ impl NodeRadio {
     /// What BlueZ and the kernel tell of the radio connections.
     pub async fn status(&self) -> Vec<RadioStatus> {
         match self {
-            NodeRadio::Bluez(_) => gattway::transport::bluez::radio::status().await,
+            NodeRadio::Bluez(_) => gattway::lab::transport::bluez::radio::status().await,
             NodeRadio::Model(_) => Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gattway::transport::packet::PacketChannel;
+use gattway::lab::transport::packet::PacketChannel;
 use tokio::time::timeout;
 
 use super::protocol::{Raw, RawWay};

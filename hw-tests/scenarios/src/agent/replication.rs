@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use gattway::database::Database;
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
+use gattway::lab::transport::packet::Connector;
+use gattway::lab::transport::session::{LinkConnection, SessionConfig};
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorStatus};
-use gattway::transport::packet::Connector;
-use gattway::transport::session::{LinkConnection, SessionConfig};
 use tokio::time::timeout;
 
 use super::protocol::Synced;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use gattway::endpoint::{Inbound, Message, MessageEndpointConnection, ReplicatorConnection};
-use gattway::transport::session::{LinkConnection, SessionStats};
+use gattway::lab::transport::session::{LinkConnection, SessionStats};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 

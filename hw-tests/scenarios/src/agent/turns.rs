@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use gattway::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
+use gattway::lab::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
 
 use super::raw;
 

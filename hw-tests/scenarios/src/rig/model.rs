@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gattway::transport::clock::Clock;
-use gattway::transport::session::SessionConfig;
-use gattway::transport::sim::radio::Path;
-use gattway::transport::sim::{HostConfig, SimDevice, SimRadio};
+use gattway::lab::transport::clock::Clock;
+use gattway::lab::transport::session::SessionConfig;
+use gattway::lab::transport::sim::radio::Path;
+use gattway::lab::transport::sim::{HostConfig, SimDevice, SimRadio};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gattway::link::PACKET_BYTES_MAX;
+use gattway::lab::link::PACKET_BYTES_MAX;
 
 use super::sync::{best_way, prepare, require_equal};
 use super::{Context, Outcome, Session, failed, pause, skip};
@@ -10,8 +10,8 @@ use crate::agent::now_us;
 use crate::agent::protocol::{Air, Command, Digest, Moved, Sample, Service, Way};
 
 /// Bytes that a window holds at most: packets in flight times their size, or the send buffer.
-const WINDOW_BYTES: u64 = if 128 * 495 > gattway::link::SEND_BUFFER_BYTES {
-    gattway::link::SEND_BUFFER_BYTES as u64
+const WINDOW_BYTES: u64 = if 128 * 495 > gattway::lab::link::SEND_BUFFER_BYTES {
+    gattway::lab::link::SEND_BUFFER_BYTES as u64
 } else {
     128 * 495
 };

@@ -1,6 +1,6 @@
 //! Finding, connecting, packet sizes, refusing, parting.
 
-use gattway::link::PACKET_BYTES_MAX;
+use gattway::lab::link::PACKET_BYTES_MAX;
 
 use super::{Context, Outcome, failed, skip, transfer};
 use crate::agent::protocol::{Command, Heard, Raw, Service, Way};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gattway::time::Instant;
+use gattway::lab::time::Instant;
 
 use crate::hci::{Address, PeerAddress};
 

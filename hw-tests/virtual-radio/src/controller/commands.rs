@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gattway::time::Instant;
+use gattway::lab::time::Instant;
 
 use super::advertising::{AdvertisingSet, DATA_OCTETS_MAX, LEGACY, LEGACY_SET, legacy_properties};
 use super::{

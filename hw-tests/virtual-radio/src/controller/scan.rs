@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use gattway::time::Instant;
+use gattway::lab::time::Instant;
 
 use super::advertising::{AdvertisingSet, CONNECTABLE, DIRECTED, LEGACY, SCANNABLE};
 use crate::hci::PeerAddress;

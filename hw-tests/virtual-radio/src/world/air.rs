@@ -1,7 +1,7 @@
 //! Advertising events: who hears them, who is told, who connects.
 
-use gattway::time::Instant;
-use gattway::transport::sim::radio::{ConnectionSetup, Phy, Side};
+use gattway::lab::time::Instant;
+use gattway::lab::transport::sim::radio::{ConnectionSetup, Phy, Side};
 
 use super::pdu::Pdu;
 use super::{Link, World, new_end, radio_parameters};

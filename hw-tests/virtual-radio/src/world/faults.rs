@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gattway::transport::sim::radio::{ConnectionCounters, Path, Side};
+use gattway::lab::transport::sim::radio::{ConnectionCounters, Path, Side};
 
 use super::World;
 use super::procedure::phy_number;

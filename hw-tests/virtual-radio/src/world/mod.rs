@@ -1,6 +1,6 @@
 //! All controllers and the radio between them, as one sans-IO core: packets of hosts and the time in, packets for hosts out.
 //!
-//! Data connections run on [`gattway::transport::sim::radio`], the model that the project's own simulation uses. Here are what
+//! Data connections run on [`gattway::lab::transport::sim::radio`], the model that the project's own simulation uses. Here are what
 //! that model leaves to controllers: advertising and scanning (`air.rs`), the procedures between link layers (`procedure.rs`), and
 //! faults on command (`faults.rs`).
 //!
@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gattway::time::Instant;
-use gattway::transport::sim::radio::{
+use gattway::lab::time::Instant;
+use gattway::lab::transport::sim::radio::{
     ConnectionId, ConnectionParameters, LossCause, NodeConfig, NodeId, Path, Phy, Radio, RadioError,
     RadioEvent, Side,
 };

@@ -1,7 +1,7 @@
 //! Procedures between two link layers: features, version, data length, PHY, connection update, encryption, termination.
 
 use bytes::Bytes;
-use gattway::transport::sim::radio::{Change, ConnectionId, Phy, Side};
+use gattway::lab::transport::sim::radio::{Change, ConnectionId, Phy, Side};
 
 use super::pdu::Pdu;
 use super::{World, radio_parameters};

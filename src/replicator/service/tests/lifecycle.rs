@@ -214,6 +214,29 @@ async fn the_transports_close_decides_what_follows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn states_come_as_a_stream_that_ends_with_the_replicator() {
+    let delegate = Delegate::new(Script { open: Does::Never, ..Script::default() });
+    let replicator = delegate.replicator(ByteStream, |config| config.max_attempts = Some(1));
+    let mut states = replicator.statuses();
+    let now = states.next().await.expect("its state now");
+    assert_eq!((now.activity, now.error.is_some()), (Stopped, false));
+    replicator.start();
+    let mut activities = Vec::new();
+    loop {
+        let status = timeout(FOREVER, states.next()).await.expect("it goes on").expect("it is there");
+        activities.push(status.activity);
+        if status.activity == Stopped {
+            assert!(status.error.is_some());
+            break;
+        }
+    }
+    activities.dedup();
+    assert_eq!(activities, [ReplicatorActivity::Connecting, Stopped]);
+    drop(replicator);
+    assert!(timeout(FOREVER, states.next()).await.expect("it ends").is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_the_handle_equals_closing_and_receive_after_close_is_ignored() {
     let delegate = Delegate::new(Script { drops_handle: true, ..Script::default() });
     let replicator = delegate.replicator(MessageStream, |_| {});

@@ -1,0 +1,78 @@
+//! The change feed as a stream that does not end with what there is.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+use super::{Change, Collection, DatabaseError};
+use crate::replica::watched::Watched;
+
+/// Changes that are read ahead.
+const CHANGES_READ: usize = 100;
+
+/// The changes of a collection, those to come included: see [`Collection::changes`]. The store is read where it is polled; an
+/// error is the last thing that it gives.
+pub struct Changes {
+    collection: Collection,
+    /// The sequence up to which everything was given or is in `read`.
+    since: u64,
+    read: VecDeque<Change>,
+    watched: Watched<u64>,
+    has_ended: bool,
+}
+
+impl Changes {
+    pub(super) fn new(collection: Collection, since: u64, watched: Watched<u64>) -> Changes {
+        Changes { collection, since, read: VecDeque::new(), watched, has_ended: false }
+    }
+
+    /// The next change, which may be one that is yet to be made; `None` after an error. May be dropped and called again without
+    /// loss.
+    pub async fn next(&mut self) -> Option<Result<Change, DatabaseError>> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Change, DatabaseError>>> {
+        loop {
+            if let Some(change) = self.read.pop_front() {
+                return Poll::Ready(Some(Ok(change)));
+            }
+            if self.has_ended {
+                return Poll::Ready(None);
+            }
+            match self.collection.changes_since(self.since, CHANGES_READ) {
+                Ok(changes) => self.read = changes.into(),
+                Err(error) => {
+                    self.has_ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+            match self.read.back() {
+                Some(last) => self.since = last.sequence,
+                None => self.has_ended = ready!(self.watched.poll(cx)).is_none(),
+            }
+        }
+    }
+}
+
+impl Stream for Changes {
+    type Item = Result<Change, DatabaseError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.collection.name();
+        f.debug_struct("Changes")
+            .field("collection", &name)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
+    }
+}
