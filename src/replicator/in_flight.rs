@@ -17,6 +17,31 @@ pub(crate) struct Ticket {
     pub entry: usize,
 }
 
+/// A revision that the peer wants.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub id: String,
+    pub sequence: u64,
+    pub revision: RevId,
+    /// A revision that the peer has of this document, as far as that is known.
+    pub known: Option<RevId>,
+}
+
+impl Wanted {
+    pub fn of(change: Change) -> Wanted {
+        let (revision, known) = (change.vector.id(), change.remote_ancestor);
+        Wanted { id: change.id, sequence: change.sequence, revision, known }
+    }
+
+    /// One of which the peer has said what it has. Of several tree IDs a revision names one: the peer must find its own,
+    /// which it may name by the version that stands for it.
+    pub fn on_top_of(change: Change, ancestors: &[RevId]) -> Wanted {
+        let ours = ancestors.iter().find_map(|id| change.vector.tree_named_by(*id));
+        let known = ours.map(RevId::Tree).or(change.remote_ancestor);
+        Wanted { known, ..Wanted::of(change) }
+    }
+}
+
 /// A revision in flight.
 #[derive(Clone, Debug)]
 pub(super) struct SentRev {

@@ -23,12 +23,15 @@ mod incoming;
 mod limits;
 pub(crate) mod messages;
 mod names;
-mod outgoing;
 mod passive;
+mod protocol;
+mod pushed;
 pub(crate) mod resolver;
 pub(crate) mod sequences;
 pub(crate) mod service;
 pub(crate) mod session;
+mod side;
+mod stock;
 pub(crate) mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};

@@ -25,20 +25,16 @@ use super::held::HeldRequests;
 use super::limits::SessionLimits;
 use super::messages::{profile, refuse};
 use super::passive::Passive;
+use super::side::Side;
 use crate::blip::{BlipStats, ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber};
 use crate::endpoint::AccessRule;
 use crate::replica::store::{ConflictPolicy, ConflictResolver, ReplicaStore};
 use crate::time::Instant;
 
-/// One side of a connection: BLIP below, the active or the passive role above.
+/// One side of a connection: BLIP below, the active or the passive side above.
 pub struct Session {
     context: SessionContext,
-    role: Role,
-}
-
-enum Role {
-    Active(Box<Active>),
-    Passive(Box<Passive>),
+    side: Box<dyn Side>,
 }
 
 impl Session {
@@ -46,14 +42,14 @@ impl Session {
     pub fn active(config: ActiveConfig) -> Session {
         let context =
             SessionContext::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
-        Session { context, role: Role::Active(Box::new(Active::new(config))) }
+        Session { context, side: Box::new(Active::new(config)) }
     }
 
     /// The passive side of a connection on which nothing has been sent.
     pub fn passive(config: PassiveConfig) -> Session {
         let context =
             SessionContext::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
-        Session { context, role: Role::Passive(Box::new(Passive::new(config))) }
+        Session { context, side: Box::new(Passive::new(config)) }
     }
 
     /// Other limits than the usual ones, for tests. Before `start`.
@@ -65,25 +61,17 @@ impl Session {
 
     /// The peer has proven who it is: what was synced, and what could not be, is remembered under this name. Before `start`.
     pub fn set_peer_uid(&mut self, uid: String) {
-        match &mut self.role {
-            Role::Active(active) => active.set_peer_uid(uid),
-            Role::Passive(passive) => passive.set_peer_uid(uid),
-        }
+        self.side.set_peer_uid(uid);
     }
 
     /// What the peer may do with collections here. Before `start`; the passive side is told in its configuration.
     pub fn set_access(&mut self, access: AccessRule) {
-        if let Role::Active(active) = &mut self.role {
-            active.set_access(access);
-        }
+        self.side.set_access(access);
     }
 
     /// The connection is over, whatever ended it: keeps what could not be synced, and may have last events.
     pub fn close(&mut self, store: &dyn ReplicaStore) {
-        if let Role::Passive(passive) = &mut self.role {
-            passive.tell_kept_conflicts(&mut self.context);
-            passive.close(store);
-        }
+        self.side.close(&mut self.context, store);
         if let Err(error) = self.context.save_lists(store) {
             tracing::warn!(%error, "cannot keep the list of what could not be synced");
         }
@@ -93,10 +81,8 @@ impl Session {
     pub fn start(&mut self, now: Instant, store: &dyn ReplicaStore) {
         self.context.now = now;
         self.context.note_moved();
-        if let Role::Active(active) = &mut self.role {
-            let result = active.start(&mut self.context, store);
-            self.end_on_error(result);
-        }
+        let result = self.side.start(&mut self.context, store);
+        self.end_on_error(result);
     }
 
     /// Takes one whole BLIP frame of the peer.
@@ -164,10 +150,7 @@ impl Session {
             profile::NOREV => self.handle_norev(request, store),
             profile::REVS if self.context.extension => self.handle_revs(request, store),
             profile::GET_ATTACHMENT | profile::PROVE_ATTACHMENT => Err(refuse_blob(request).into()),
-            _ => match &mut self.role {
-                Role::Active(active) => active.handle_request(&mut self.context, request, store),
-                Role::Passive(passive) => passive.handle_request(&mut self.context, request, store),
-            },
+            _ => self.side.handle_request(&mut self.context, request, store),
         };
         match answer {
             Ok(Response::Now(reply)) => self.context.reply(request.number, request.no_reply, reply),
@@ -187,10 +170,7 @@ impl Session {
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         let Some(awaiting) = self.context.take_awaiting(number) else { return Ok(()) };
-        match &mut self.role {
-            Role::Active(active) => active.handle_reply(&mut self.context, awaiting, result, store),
-            Role::Passive(passive) => passive.handle_reply(&mut self.context, awaiting, result),
-        }
+        self.side.handle_reply(&mut self.context, awaiting, result, store)
     }
 
     /// Takes the result of a commit that [`Session::poll_commit`] gave: what it made durable is acknowledged now. A
@@ -236,14 +216,12 @@ impl Session {
             self.context.finish(Ok(()));
             return;
         }
-        if self.context.reply_deadline(self.is_owed()).is_some_and(|deadline| now >= deadline) {
+        if self.context.reply_deadline(self.side.is_owed()).is_some_and(|deadline| now >= deadline) {
             let error = self.context.timed_out();
             self.context.finish(Err(error));
             return;
         }
-        if let Role::Active(active) = &mut self.role {
-            active.handle_timeout(now);
-        }
+        self.side.handle_timeout(now);
         self.update(store);
     }
 
@@ -254,18 +232,8 @@ impl Session {
             Phase::Stopping { deadline } => Some(deadline),
             Phase::Running => None,
         };
-        let role = match &self.role {
-            Role::Active(active) => active.poll_at(),
-            Role::Passive(_) => None,
-        };
-        [stop, role, self.context.reply_deadline(self.is_owed())].into_iter().flatten().min()
-    }
-
-    fn is_owed(&self) -> bool {
-        match &self.role {
-            Role::Active(active) => active.is_owed(),
-            Role::Passive(_) => false,
-        }
+        let reply = self.context.reply_deadline(self.side.is_owed());
+        [stop, self.side.poll_at(), reply].into_iter().flatten().min()
     }
 
     /// Ends the session in good order: the active side finishes what is in flight and saves its checkpoints, within
@@ -275,10 +243,7 @@ impl Session {
             return;
         }
         self.context.now = now;
-        match &self.role {
-            Role::Active(_) => self.context.begin_stop(),
-            Role::Passive(_) => self.context.finish(Ok(())),
-        }
+        self.side.stop(&mut self.context);
     }
 
     /// The next frame to send; `None` when there is none for now. Call it only while the transport takes frames: more
@@ -291,10 +256,7 @@ impl Session {
             self.update(store);
         }
         if !self.context.is_finished() && self.context.may_send() {
-            let result = match &mut self.role {
-                Role::Active(active) => active.pump(&mut self.context, store),
-                Role::Passive(passive) => passive.pump(&mut self.context, store),
-            };
+            let result = self.side.pump(&mut self.context, store);
             self.end_on_error(result);
             self.update(store);
         }
@@ -308,18 +270,12 @@ impl Session {
 
     /// What commits do with conflicts.
     pub fn conflict_policy(&self) -> ConflictPolicy<'_> {
-        match &self.role {
-            Role::Active(active) => ConflictPolicy::Resolve(&*active.config().resolver),
-            Role::Passive(_) => ConflictPolicy::Refuse,
-        }
+        self.side.resolver().map_or(ConflictPolicy::Refuse, |resolver| ConflictPolicy::Resolve(&**resolver))
     }
 
     /// The resolver of the active side, for a driver that commits on another thread; `None`: conflicts are refused.
     pub fn resolver(&self) -> Option<Arc<dyn ConflictResolver>> {
-        match &self.role {
-            Role::Active(active) => Some(active.config().resolver.clone()),
-            Role::Passive(_) => None,
-        }
+        self.side.resolver().cloned()
     }
 
     /// The next event.
@@ -351,13 +307,7 @@ impl Session {
         if self.context.is_finished() {
             return;
         }
-        let result = match &mut self.role {
-            Role::Active(active) => active.update(&mut self.context, store),
-            Role::Passive(passive) => {
-                passive.update(&mut self.context, store);
-                Ok(())
-            }
-        };
+        let result = self.side.update(&mut self.context, store);
         self.end_on_error(result);
     }
 

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::batched::sender::BatchSender;
+use super::super::batched::pull::BatchPull;
+use super::super::batched::push::BatchPush;
 use super::super::checkpoint::checkpoint_id;
 use super::super::config::{COLLECTIONS_MAX, CollectionConfig};
 use super::super::context::{SessionCollection, SessionContext};
@@ -12,7 +13,11 @@ use super::super::extension::{self, RevsFormat};
 use super::super::feed::Feed;
 use super::super::in_flight::Awaiting;
 use super::super::messages::{DEFAULT_COLLECTION, canonical_name, profile, write_get_collections};
+use super::super::protocol::pull::PullProtocol;
+use super::super::protocol::push::{PushProtocol, PushState};
 use super::super::sequences::{RemoteSequence, SequenceSet};
+use super::super::stock::pull::ListPull;
+use super::super::stock::push::ListPush;
 use super::super::unsynced::list::{Retry, UnsyncedList};
 use super::super::unsynced::{Lack, ONLY_AT_PEER_MAX};
 use super::checkpointer::Checkpointer;
@@ -37,7 +42,7 @@ struct Told {
 
 impl Active {
     /// Asks the peer for its collections and checkpoints.
-    pub fn start(
+    pub(super) fn ask_first(
         &mut self,
         context: &mut SessionContext,
         store: &dyn ReplicaStore,
@@ -288,8 +293,12 @@ impl Active {
         feed.filter = collection.push_filter.clone();
         feed.skip_all(&done);
         let sent = work.checkpointer.note().sent;
-        let batches = context.extension.then(|| BatchSender::new(store.source(), cursor, sent));
-        work.push = Some(Push::new(n, feed, done, batches, work.pulls, config.continuous));
+        let state = PushState::new(n, feed, done, work.pulls, config.continuous);
+        let protocol: Box<dyn PushProtocol> = match context.extension {
+            true => Box::new(BatchPush::new(store.source(), cursor, sent)),
+            false => Box::new(ListPush::default()),
+        };
+        work.push = Some(Push::new(state, protocol));
     }
 
     /// `again`: the position from which the peer's feed is to be looked at once more.
@@ -312,7 +321,11 @@ impl Active {
             // Only the peer knows the order of such places.
             (Some(_), _) => RemoteSequence::START,
         };
-        let mut pull = Pull::new(n, since.clone(), told.last, context.extension);
+        let protocol: Box<dyn PullProtocol> = match context.extension {
+            true => Box::new(BatchPull::new(since.number().unwrap_or(0), told.last.unwrap_or(0))),
+            false => Box::new(ListPull::new(n, since.clone())),
+        };
+        let mut pull = Pull::new(n, protocol);
         let nothing_new = told.last.is_some_and(|last| since.number().is_some_and(|since| since >= last));
         if nothing_new && !config.continuous {
             pull.end();

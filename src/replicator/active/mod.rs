@@ -3,27 +3,30 @@
 #![deny(clippy::disallowed_methods)]
 
 mod agree;
-pub(super) mod checkpointer;
-mod conflicts;
-pub(super) mod pull;
-pub(super) mod push;
+mod checkpointer;
+mod pull;
+mod push;
 mod replies;
-pub(super) mod tracker;
 
+use std::sync::Arc;
+
+use super::batched::receiver::{self, OnConflict};
 use super::checkpoint::Checkpoint;
 use super::config::ActiveConfig;
 use super::context::{Phase, RequestError, Response, SessionContext};
 use super::error::SessionError;
 use super::event::{Activity, Direction};
 use super::extension::answer::RevAnswer;
-use super::extension::codec::{Content, RevEntry};
-use super::in_flight::{RevsReceived, Ticket};
+use super::extension::codec::{Content, RevEntry, RevsMessage};
+use super::in_flight::{Awaiting, RevsReceived, Ticket};
 use super::messages::profile;
+use super::sequences::RemoteSequence;
+use super::side::Side;
 use super::unsynced::Lack;
-use crate::blip::{ErrorReply, IncomingRequest};
+use crate::blip::{ErrorReply, IncomingReply, IncomingRequest};
 use crate::endpoint::AccessRule;
 use crate::replica::revision::RevId;
-use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStore};
+use crate::replica::store::{CommitOutcome, ConflictResolver, IncomingRevision, ReplicaStore};
 use crate::time::Instant;
 use checkpointer::Checkpointer;
 use pull::{Pull, is_settled_for_good};
@@ -61,21 +64,6 @@ impl Active {
         Active { config, syncs: Vec::new(), first: 0, agreed: false, refused: None }
     }
 
-    /// The configuration, for the driver.
-    pub fn config(&self) -> &ActiveConfig {
-        &self.config
-    }
-
-    /// Names the peer by what it has proven.
-    pub fn set_peer_uid(&mut self, uid: String) {
-        self.config.peer_uid = uid;
-    }
-
-    /// Says what the peer may do here.
-    pub fn set_access(&mut self, access: AccessRule) {
-        self.config.access = Some(access);
-    }
-
     /// The peer refuses one direction of a collection: the rest goes on, and decides whether that is an error.
     fn refuse_half(
         &mut self,
@@ -101,36 +89,8 @@ impl Active {
         }
     }
 
-    /// Answers a request of the peer.
-    pub fn handle_request(
-        &mut self,
-        context: &mut SessionContext,
-        request: &IncomingRequest,
-        store: &dyn ReplicaStore,
-    ) -> Result<Response, RequestError> {
-        match request.profile() {
-            profile::CHANGES => {
-                let (collection, _) = self.pull_of(context, request)?;
-                let CollectionSync { pull: Some(pull), push, .. } = &mut self.syncs[collection] else {
-                    return Err(ErrorReply::http(403, "not asked for").into());
-                };
-                let answer = pull.handle_changes(context, request, push.as_mut(), store);
-                if matches!(answer, Err(RequestError::Reply(_))) {
-                    // What it lists does not come: the run must not end as if it had.
-                    self.refused.get_or_insert(SessionError::Malformed { what: "changes" });
-                }
-                answer
-            }
-            // Whoever pushes to an active peer, or pulls from it, is active itself.
-            profile::PROPOSE_CHANGES | profile::SUB_CHANGES | profile::GET_COLLECTIONS => {
-                Err(ErrorReply::http(403, "this peer is active").into())
-            }
-            _ => Err(ErrorReply::no_handler().into()),
-        }
-    }
-
     /// The collection of a request by which the peer sends, if we pull it.
-    pub fn pull_of(
+    fn pull_of(
         &mut self,
         context: &SessionContext,
         request: &IncomingRequest,
@@ -141,44 +101,8 @@ impl Active {
         Ok((collection, pull))
     }
 
-    /// A revision of the peer is durable, or not.
-    pub fn received(
-        &mut self,
-        context: &mut SessionContext,
-        collection: usize,
-        ticket: Option<Ticket>,
-        revision: &IncomingRevision,
-        outcome: &CommitOutcome,
-    ) {
-        let Some(work) = self.syncs.get_mut(collection) else { return };
-        if let Some(pull) = &mut work.pull {
-            pull.settle(context, ticket, is_settled_for_good(outcome));
-        }
-        context.progress.documents += u64::from(!matches!(outcome, CommitOutcome::Rejected(_)));
-        let Some(push) = &mut work.push else { return };
-        match outcome {
-            CommitOutcome::AlreadyKnown { .. } => push.peer_is_behind(&revision.id, revision.vector.id()),
-            outcome if is_settled_for_good(outcome) => push.conflict_settled(&revision.id),
-            _ => {}
-        }
-        match outcome {
-            CommitOutcome::Inserted { sequence } | CommitOutcome::Resolved { sequence, push: false, .. } => {
-                push.peer_has(*sequence);
-            }
-            CommitOutcome::Resolved { sequence, push: true, .. } => push.resolution_made(context, *sequence),
-            _ => {}
-        }
-    }
-
-    /// A revision of the peer was refused before it came to the store, or will not come.
-    pub fn not_received(&mut self, context: &mut SessionContext, collection: usize, ticket: Option<Ticket>) {
-        if let Some(pull) = self.syncs.get_mut(collection).and_then(|work| work.pull.as_mut()) {
-            pull.settle(context, ticket, true);
-        }
-    }
-
     /// Offers among these of documents of which the peer has refused a revision: place, ID and version.
-    pub fn conflicted_offers(&self, collection: usize, entries: &[RevEntry]) -> Vec<(usize, String, RevId)> {
+    fn conflicted_offers(&self, collection: usize, entries: &[RevEntry]) -> Vec<(usize, String, RevId)> {
         let Some(push) = self.syncs.get(collection).and_then(|work| work.push.as_ref()) else {
             return Vec::new();
         };
@@ -190,11 +114,7 @@ impl Active {
     }
 
     /// What was answered to [`Active::conflicted_offers`].
-    pub fn conflicted_offers_answered(
-        &mut self,
-        offers: Vec<(usize, String, RevId)>,
-        received: &RevsReceived,
-    ) {
+    fn conflicted_offers_answered(&mut self, offers: Vec<(usize, String, RevId)>, received: &RevsReceived) {
         let Some(push) = self.syncs.get_mut(received.collection).and_then(|work| work.push.as_mut()) else {
             return;
         };
@@ -205,97 +125,6 @@ impl Active {
                 _ => {}
             }
         }
-    }
-
-    /// All answers to a `revs` message are there.
-    pub fn received_revs(
-        &mut self,
-        context: &mut SessionContext,
-        received: &RevsReceived,
-        committed: &[bool],
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let Some(work) = self.syncs.get_mut(received.collection) else { return Ok(()) };
-        context.progress.completed += committed.iter().filter(|committed| **committed).count() as u64;
-        if let Some(pull) = &mut work.pull {
-            pull.settle_revs(received, committed);
-        }
-        work.checkpointer.take_note(0, received.through, store)?;
-        Ok(())
-    }
-
-    /// Adds to what is to be sent.
-    pub fn pump(
-        &mut self,
-        context: &mut SessionContext,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let count = self.syncs.len();
-        for n in 0..count {
-            let work = &mut self.syncs[(self.first + n) % count];
-            if let Some(pull) = &mut work.pull {
-                pull.pump(context, work.push.as_mut(), store)?;
-            }
-            if let Some(push) = &mut work.push
-                && let Some(sent) = push.pump(context, store)?
-            {
-                work.checkpointer.take_note(sent, 0, store)?;
-            }
-        }
-        if context.is_at_session_limit() && count > 0 {
-            self.first = (self.first + 1) % count;
-        }
-        Ok(())
-    }
-
-    /// Saves checkpoints that are due, says busy or idle, ends the session when all is done.
-    pub fn update(
-        &mut self,
-        context: &mut SessionContext,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        if !self.agreed {
-            return self.update_unagreed(context);
-        }
-        self.syncs.iter_mut().filter_map(|work| work.pull.as_mut()).for_each(|pull| pull.note_lists(context));
-        let (mut idle, mut complete) = (context.inbox.is_empty(), context.inbox.is_empty());
-        // The peer says where its feed ends, and may say anything.
-        let mut unread = 0u64;
-        for (n, work) in self.syncs.iter().enumerate() {
-            unread = unread.saturating_add(work.pull.as_ref().map_or(0, Pull::unread));
-            if let Some(push) = &work.push {
-                let ceiling = context.feed_ceiling(n, store);
-                unread = unread.saturating_add(push.unread(ceiling));
-                idle &= push.is_idle(ceiling);
-                complete &= push.is_complete(ceiling);
-            }
-            if let Some(pull) = &work.pull {
-                idle &= pull.is_complete();
-                complete &= pull.is_complete();
-            }
-        }
-        self.end_retries(context);
-        context.unread = unread;
-        let stopping = context.phase != Phase::Running;
-        let saving = self.syncs.iter().filter(|work| work.checkpointer.is_saving()).count();
-        let quiet = context.inbox.is_empty() && context.awaiting_count() == saving;
-        // A continuous run ends by itself only for what was refused, as soon as the rest is done.
-        let over = if self.config.continuous { idle && self.refused.is_some() } else { complete };
-        let ending = quiet && (stopping || over);
-        // Whatever stops it: if the peer had nothing more, nothing settles them in this run.
-        if idle || ending && !stopping {
-            for push in self.syncs.iter_mut().filter_map(|work| work.push.as_mut()) {
-                push.tell_conflicts(context, ending, store)?;
-            }
-        }
-        let saved = self.save_checkpoints(context, ending, idle, store)?;
-        if ending && saved {
-            context.finish(self.refused.take().map_or(Ok(()), Err));
-            return Ok(());
-        }
-        // What ends is not idle: whoever stops an idle run would not hear why it ended.
-        context.set_activity(if idle && !stopping && !ending { Activity::Idle } else { Activity::Busy });
-        Ok(())
     }
 
     /// What was looked at once more and has not come is no more.
@@ -346,9 +175,212 @@ impl Active {
         }
         Ok(ending && all_saved)
     }
+}
 
-    /// The next moment at which something is due.
-    pub fn poll_at(&self) -> Option<Instant> {
+impl Side for Active {
+    fn set_peer_uid(&mut self, uid: String) {
+        self.config.peer_uid = uid;
+    }
+
+    fn set_access(&mut self, access: AccessRule) {
+        self.config.access = Some(access);
+    }
+
+    fn start(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        self.ask_first(context, store)
+    }
+
+    fn handle_request(
+        &mut self,
+        context: &mut SessionContext,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<Response, RequestError> {
+        match request.profile() {
+            profile::CHANGES => {
+                let (collection, _) = self.pull_of(context, request)?;
+                let CollectionSync { pull: Some(pull), push, .. } = &mut self.syncs[collection] else {
+                    return Err(ErrorReply::http(403, "not asked for").into());
+                };
+                let behind = &mut peer_is_behind(push);
+                let answer = pull.protocol.handle_changes(context, request, behind, store);
+                if matches!(answer, Err(RequestError::Reply(_))) {
+                    // What it lists does not come: the run must not end as if it had.
+                    self.refused.get_or_insert(SessionError::Malformed { what: "changes" });
+                }
+                answer
+            }
+            // Whoever pushes to an active peer, or pulls from it, is active itself.
+            profile::PROPOSE_CHANGES | profile::SUB_CHANGES | profile::GET_COLLECTIONS => {
+                Err(ErrorReply::http(403, "this peer is active").into())
+            }
+            _ => Err(ErrorReply::no_handler().into()),
+        }
+    }
+
+    fn handle_reply(
+        &mut self,
+        context: &mut SessionContext,
+        awaiting: Awaiting,
+        result: Result<IncomingReply, ErrorReply>,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        self.replied(context, awaiting, result, store)
+    }
+
+    fn revision_target(
+        &mut self,
+        context: &mut SessionContext,
+        request: &IncomingRequest,
+        _store: &dyn ReplicaStore,
+    ) -> Result<(usize, Option<Ticket>), RequestError> {
+        let (collection, pull) = self.pull_of(context, request)?;
+        let sequence = request.properties.get("sequence");
+        Ok((collection, sequence.and_then(|sequence| pull.protocol.arrived(sequence))))
+    }
+
+    fn not_received(&mut self, context: &mut SessionContext, collection: usize, ticket: Option<Ticket>) {
+        if let Some(pull) = self.syncs.get_mut(collection).and_then(|work| work.pull.as_mut()) {
+            pull.settle(context, ticket, true);
+        }
+    }
+
+    fn received(
+        &mut self,
+        context: &mut SessionContext,
+        from: (usize, Option<Ticket>, &RemoteSequence),
+        revision: &IncomingRevision,
+        outcome: &CommitOutcome,
+    ) {
+        let (collection, ticket, _) = from;
+        let Some(work) = self.syncs.get_mut(collection) else { return };
+        if let Some(pull) = &mut work.pull {
+            pull.settle(context, ticket, is_settled_for_good(outcome));
+        }
+        context.progress.documents += u64::from(!matches!(outcome, CommitOutcome::Rejected(_)));
+        let Some(push) = &mut work.push else { return };
+        match outcome {
+            CommitOutcome::AlreadyKnown { .. } => push.peer_is_behind(&revision.id, revision.vector.id()),
+            outcome if is_settled_for_good(outcome) => push.conflict_settled(&revision.id),
+            _ => {}
+        }
+        match outcome {
+            CommitOutcome::Inserted { sequence } | CommitOutcome::Resolved { sequence, push: false, .. } => {
+                push.peer_has(*sequence);
+            }
+            CommitOutcome::Resolved { sequence, push: true, .. } => push.resolution_made(context, *sequence),
+            _ => {}
+        }
+    }
+
+    fn receiving_revs(
+        &mut self,
+        context: &mut SessionContext,
+        head: RevsReceived,
+        message: RevsMessage,
+        store: &dyn ReplicaStore,
+    ) -> Result<(RevsReceived, Vec<IncomingRevision>), SessionError> {
+        let conflicted = self.conflicted_offers(head.collection, &message.revisions);
+        let (received, revisions) =
+            receiver::sort(context, head, message.revisions, OnConflict::Resolve, store)?;
+        let pull = self.syncs.get_mut(received.collection).and_then(|work| work.pull.as_mut());
+        if let Some(pull) = pull {
+            pull.protocol.begin_revs(&received, revisions.len(), message.last)?;
+        }
+        self.conflicted_offers_answered(conflicted, &received);
+        Ok((received, revisions))
+    }
+
+    fn received_revs(
+        &mut self,
+        context: &mut SessionContext,
+        received: &RevsReceived,
+        committed: &[bool],
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let Some(work) = self.syncs.get_mut(received.collection) else { return Ok(()) };
+        context.progress.completed += committed.iter().filter(|committed| **committed).count() as u64;
+        if let Some(pull) = &mut work.pull {
+            pull.protocol.settle_revs(received, committed);
+        }
+        work.checkpointer.take_note(0, received.through, store)?;
+        Ok(())
+    }
+
+    fn may_read(&self, collection: &str) -> bool {
+        self.config.access.as_ref().is_none_or(|access| access(collection).pull)
+    }
+
+    fn resolver(&self) -> Option<&Arc<dyn ConflictResolver>> {
+        Some(&self.config.resolver)
+    }
+
+    fn pump(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        let count = self.syncs.len();
+        for n in 0..count {
+            let work = &mut self.syncs[(self.first + n) % count];
+            if let Some(pull) = &mut work.pull {
+                pull.protocol.pump(context, &mut peer_is_behind(&mut work.push), store)?;
+            }
+            if let Some(push) = &mut work.push
+                && let Some(sent) = push.pump(context, store)?
+            {
+                work.checkpointer.take_note(sent, 0, store)?;
+            }
+        }
+        if context.is_at_session_limit() && count > 0 {
+            self.first = (self.first + 1) % count;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        if !self.agreed {
+            return self.update_unagreed(context);
+        }
+        let pulls = self.syncs.iter_mut().filter_map(|work| work.pull.as_mut());
+        pulls.for_each(|pull| pull.protocol.note_lists(context));
+        let (mut idle, mut complete) = (context.inbox.is_empty(), context.inbox.is_empty());
+        // The peer says where its feed ends, and may say anything.
+        let mut unread = 0u64;
+        for (n, work) in self.syncs.iter().enumerate() {
+            unread = unread.saturating_add(work.pull.as_ref().map_or(0, Pull::unread));
+            if let Some(push) = &work.push {
+                let ceiling = context.feed_ceiling(n, store);
+                unread = unread.saturating_add(push.unread(ceiling));
+                idle &= push.is_idle(ceiling);
+                complete &= push.is_complete(ceiling);
+            }
+            if let Some(pull) = &work.pull {
+                idle &= pull.is_complete();
+                complete &= pull.is_complete();
+            }
+        }
+        self.end_retries(context);
+        context.unread = unread;
+        let stopping = context.phase != Phase::Running;
+        let saving = self.syncs.iter().filter(|work| work.checkpointer.is_saving()).count();
+        let quiet = context.inbox.is_empty() && context.awaiting_count() == saving;
+        // A continuous run ends by itself only for what was refused, as soon as the rest is done.
+        let over = if self.config.continuous { idle && self.refused.is_some() } else { complete };
+        let ending = quiet && (stopping || over);
+        // Whatever stops it: if the peer had nothing more, nothing settles them in this run.
+        if idle || ending && !stopping {
+            for push in self.syncs.iter_mut().filter_map(|work| work.push.as_mut()) {
+                push.tell_conflicts(context, ending, store)?;
+            }
+        }
+        let saved = self.save_checkpoints(context, ending, idle, store)?;
+        if ending && saved {
+            context.finish(self.refused.take().map_or(Ok(()), Err));
+            return Ok(());
+        }
+        // What ends is not idle: whoever stops an idle run would not hear why it ended.
+        context.set_activity(if idle && !stopping && !ending { Activity::Idle } else { Activity::Busy });
+        Ok(())
+    }
+
+    fn poll_at(&self) -> Option<Instant> {
         let mut at: Option<Instant> = None;
         let mut earlier = |candidate: Option<Instant>| {
             if let Some(candidate) = candidate {
@@ -364,14 +396,16 @@ impl Active {
         at
     }
 
-    /// What was due at a moment is so no more.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    fn handle_timeout(&mut self, now: Instant) {
         self.syncs.iter_mut().filter_map(|work| work.push.as_mut()).for_each(|push| push.end_delay(now));
     }
 
-    /// Whether the peer owes something beyond replies.
-    pub fn is_owed(&self) -> bool {
+    fn is_owed(&self) -> bool {
         self.syncs.iter().any(|work| work.pull.as_ref().is_some_and(Pull::is_owed))
+    }
+
+    fn stop(&mut self, context: &mut SessionContext) {
+        context.begin_stop();
     }
 }
 
@@ -384,8 +418,20 @@ impl CollectionSync {
     /// The checkpoint as it would be saved now.
     fn current(&self) -> Checkpoint {
         Checkpoint {
-            local: self.push.as_ref().map_or_else(|| self.loaded.local.clone(), |push| push.done.clone()),
-            remote: self.pull.as_ref().map_or_else(|| self.loaded.remote.clone(), Pull::position),
+            local: self.push.as_ref().map_or_else(|| self.loaded.local.clone(), |push| push.done().clone()),
+            remote: self
+                .pull
+                .as_ref()
+                .map_or_else(|| self.loaded.remote.clone(), |pull| pull.protocol.position()),
+        }
+    }
+}
+
+/// Tells the pushing half, if there is one, which revision the peer turns out to have.
+fn peer_is_behind(push: &mut Option<Push>) -> impl FnMut(&str, RevId) {
+    move |id, known| {
+        if let Some(push) = push {
+            push.peer_is_behind(id, known);
         }
     }
 }

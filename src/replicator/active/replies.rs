@@ -2,17 +2,16 @@
 
 use super::super::context::SessionContext;
 use super::super::error::SessionError;
-use super::super::extension::answer;
 use super::super::in_flight::Awaiting;
-use super::super::in_flight::SentRevision;
-use super::super::messages::{parse_proposals_reply, profile};
-use super::Active;
+use super::super::messages::profile;
+use super::super::protocol::push::Replied;
+use super::{Active, CollectionSync};
 use crate::blip::{ErrorReply, IncomingReply};
-use crate::replica::store::{Change, ReplicaStore};
+use crate::replica::store::ReplicaStore;
 
 impl Active {
     /// Takes the reply to one of our requests.
-    pub fn handle_reply(
+    pub(super) fn replied(
         &mut self,
         context: &mut SessionContext,
         awaiting: Awaiting,
@@ -35,17 +34,10 @@ impl Active {
                 }
             }
             Awaiting::Subscribed { collection } => self.subscribed(context, collection, result),
-            Awaiting::Proposals { collection, changes } => {
-                self.proposals_replied(context, collection, changes, result, store)
-            }
-            Awaiting::Rev { collection, rev } => {
-                if let Some(push) = &mut self.syncs[collection].push {
-                    push.rev_answered(context, rev, result.map(|_| ()), store)?;
-                }
-                Ok(())
-            }
-            Awaiting::Revs { collection, revisions, .. } => {
-                self.revs_replied(context, collection, revisions, result, store)
+            Awaiting::Proposals { collection, .. }
+            | Awaiting::Rev { collection, .. }
+            | Awaiting::Revs { collection, .. } => {
+                self.push_replied(context, collection, awaiting, result, store)
             }
             // Only the passive side sends lists.
             Awaiting::Changes { .. } => Ok(()),
@@ -69,58 +61,23 @@ impl Active {
         Ok(())
     }
 
-    fn proposals_replied(
+    fn push_replied(
         &mut self,
         context: &mut SessionContext,
         collection: usize,
-        changes: Vec<Change>,
+        awaiting: Awaiting,
         result: Result<IncomingReply, ErrorReply>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let Some(push) = &mut self.syncs[collection].push else { return Ok(()) };
-        match result {
-            Ok(reply) => {
-                let answers = parse_proposals_reply(&reply.body, changes.len())
-                    .ok_or(SessionError::Malformed { what: "reply to proposeChanges" })?;
-                push.proposals_answered(context, changes, answers, store)?;
-            }
-            Err(error) if error.domain == "LiteCore" && error.code == 26 => {
-                return Err(SessionError::Versioning);
-            }
-            Err(error) => {
-                push.refuse();
-                self.refuse_half(context, collection, profile::PROPOSE_CHANGES, error);
-            }
+        let CollectionSync { push: Some(push), pull, .. } = &mut self.syncs[collection] else {
+            return Ok(());
+        };
+        let Replied { at_peer, refused } = push.handle_reply(context, awaiting, result, store)?;
+        if let Some(pull) = pull {
+            at_peer.into_iter().for_each(|sequence| pull.protocol.peer_has(sequence));
         }
-        Ok(())
-    }
-
-    fn revs_replied(
-        &mut self,
-        context: &mut SessionContext,
-        collection: usize,
-        revisions: Vec<SentRevision>,
-        result: Result<IncomingReply, ErrorReply>,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let work = &mut self.syncs[collection];
-        let Some(push) = &mut work.push else { return Ok(()) };
-        push.revs_answered();
-        match result {
-            Ok(reply) => {
-                let answers = answer::decode(&reply.body, revisions.len())
-                    .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
-                for (revision, answer) in revisions.into_iter().zip(answers) {
-                    let at_peer = push.revision_answered(context, revision, answer, store)?;
-                    if let (Some(sequence), Some(pull)) = (at_peer, &mut work.pull) {
-                        pull.peer_has(sequence);
-                    }
-                }
-            }
-            Err(error) => {
-                push.refuse();
-                self.refuse_half(context, collection, profile::REVS, error);
-            }
+        if let Some((request, error)) = refused {
+            self.refuse_half(context, collection, request, error);
         }
         Ok(())
     }

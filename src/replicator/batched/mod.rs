@@ -2,5 +2,9 @@
 
 #![deny(clippy::disallowed_methods)]
 
+pub(super) mod feed;
+pub(super) mod pull;
+pub(super) mod push;
 pub(super) mod receiver;
-pub(super) mod sender;
+mod sender;
+mod unit_tracker;

@@ -12,19 +12,17 @@ use crate::replicator::error::SessionError;
 use crate::replicator::extension::codec::{Content, RevsEncoder};
 use crate::replicator::extension::{REVS_BYTES, REVS_ENTRIES};
 use crate::replicator::feed::{Feed, Rows};
-use crate::replicator::in_flight::Awaiting;
-use crate::replicator::in_flight::{Sent, SentRevision};
+use crate::replicator::in_flight::{Awaiting, Sent, SentRevision, Wanted};
 use crate::replicator::messages::profile;
-use crate::replicator::outgoing::Wanted;
 
 /// Fewest rows read at a time, however large documents are.
 const READ_MIN: usize = 8;
 
 /// One collection on its way out in `revs` messages: what the peer wants of earlier offers, and what is under way.
-pub(in crate::replicator) struct BatchSender {
+pub(super) struct BatchSender {
     source: SourceId,
     /// Up to here revisions are offered even if they are our own: an interrupted run may have sent them.
-    pub offer_until: u64,
+    offer_until: u64,
     wanted: VecDeque<Wanted>,
     in_flight: usize,
     /// Mean bytes of a row so far, to read about as much as goes into a message.
@@ -36,7 +34,7 @@ pub(in crate::replicator) struct BatchSender {
 }
 
 /// What one message gave away.
-pub(in crate::replicator) struct Sending {
+pub(super) struct Sending {
     /// The feed position before and after.
     pub from: u64,
     pub through: u64,

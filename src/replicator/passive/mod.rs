@@ -3,25 +3,25 @@
 #![deny(clippy::disallowed_methods)]
 
 mod agree;
-pub(super) mod lists;
-pub(super) mod pushed;
-pub(super) mod subscription;
+mod subscription;
 
+use super::batched::receiver::{self, OnConflict};
 use super::config::{CHECKPOINT_INTERVAL, DOCUMENT_IDS_MAX, PassiveConfig};
 use super::context::{RequestError, Response, SessionContext};
 use super::error::SessionError;
 use super::event::Activity;
 use super::extension;
-use super::in_flight::Awaiting;
-use super::in_flight::RevsReceived;
+use super::extension::codec::RevsMessage;
+use super::in_flight::{Awaiting, RevsReceived, Ticket};
 use super::messages::{profile, refuse};
+use super::pushed::PushedNote;
 use super::sequences::RemoteSequence;
+use super::side::Side;
+use super::stock::answers;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};
-use crate::replica::store::ConflictOutcome;
-use crate::replica::store::{CommitOutcome, ReplicaStore};
+use crate::replica::store::{CommitOutcome, ConflictOutcome, IncomingRevision, ReplicaStore};
 use crate::replica::{CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, OWN_PREFIX};
 use crate::time::Instant;
-use pushed::PushedNote;
 use subscription::Subscription;
 
 /// The state of a passive session beside what both sides share.
@@ -45,39 +45,8 @@ impl Passive {
         Passive { config, settled: false, subscriptions, pushed, first: 0, lists_saved: None }
     }
 
-    /// Names the peer by what it has proven.
-    pub fn set_peer_uid(&mut self, uid: String) {
-        self.config.peer_uid = uid;
-    }
-
-    /// Answers a request of the peer.
-    pub fn handle_request(
-        &mut self,
-        context: &mut SessionContext,
-        request: &IncomingRequest,
-        store: &dyn ReplicaStore,
-    ) -> Result<Response, RequestError> {
-        match request.profile() {
-            profile::GET_COLLECTIONS => self.get_collections(context, request, store),
-            profile::GET_CHECKPOINT => self.get_checkpoint(context, request, store),
-            profile::SET_CHECKPOINT => self.set_checkpoint(context, request, store),
-            profile::SUB_CHANGES => self.sub_changes(context, request, store),
-            profile::PROPOSE_CHANGES => {
-                let collection = self.collection_for_push(context, request, store)?;
-                let conflicts = request.properties.get_bool("conflictIncludesRev");
-                let pushed = &mut self.pushed[collection];
-                lists::answer_proposals(context, collection, &request.body, conflicts, pushed, store)
-            }
-            profile::CHANGES => {
-                let collection = self.collection_for_push(context, request, store)?;
-                lists::answer_changes(context, collection, &request.body, store)
-            }
-            _ => Err(ErrorReply::no_handler().into()),
-        }
-    }
-
     /// The collection of a request by which the peer pushes, if it may.
-    pub fn collection_for_push(
+    fn collection_for_push(
         &mut self,
         context: &mut SessionContext,
         request: &IncomingRequest,
@@ -89,7 +58,7 @@ impl Passive {
     }
 
     /// The collection of a request. A peer that begins with anything but `getCollections` means the default one.
-    pub fn collection(
+    fn collection(
         &mut self,
         context: &mut SessionContext,
         request: &IncomingRequest,
@@ -170,84 +139,6 @@ impl Passive {
         Ok(Response::empty())
     }
 
-    /// Takes the reply to one of our requests.
-    pub fn handle_reply(
-        &mut self,
-        context: &mut SessionContext,
-        awaiting: Awaiting,
-        result: Result<IncomingReply, ErrorReply>,
-    ) -> Result<(), SessionError> {
-        let collection = match &awaiting {
-            Awaiting::Changes { collection, .. }
-            | Awaiting::Rev { collection, .. }
-            | Awaiting::Revs { collection, .. } => *collection,
-            // The passive side asks nothing else.
-            _ => return Ok(()),
-        };
-        let Some(Some(subscription)) = self.subscriptions.get_mut(collection) else { return Ok(()) };
-        subscription.handle_reply(context, collection, awaiting, result, &mut self.pushed[collection])
-    }
-
-    /// A revision of the peer is durable, or not.
-    pub fn received(
-        &mut self,
-        context: &mut SessionContext,
-        collection: usize,
-        remote: &RemoteSequence,
-        outcome: &CommitOutcome,
-    ) {
-        context.progress.completed += 1;
-        let inserted = match outcome {
-            CommitOutcome::Inserted { sequence } => Some(*sequence),
-            _ => None,
-        };
-        self.pushed[collection].came(remote, inserted);
-        if let CommitOutcome::Inserted { sequence } = outcome {
-            context.progress.documents += 1;
-            if let Some(subscription) = self.subscriptions.get_mut(collection).and_then(Option::as_mut) {
-                subscription.feed.skip(*sequence);
-            }
-        }
-    }
-
-    /// Whether documents of a collection may go to the peer.
-    pub fn may_read(&self, collection: &str) -> bool {
-        self.config.access_to(collection).pull
-    }
-
-    /// All answers to a `revs` message are there.
-    pub fn received_revs(&mut self, received: &RevsReceived) {
-        // What we have in the same revision need not be offered either.
-        let Some(subscription) = self.subscriptions.get_mut(received.collection).and_then(Option::as_mut)
-        else {
-            return;
-        };
-        for (_, answer) in &received.answers {
-            if let Some(extension::answer::RevAnswer::Stored(sequence)) = answer {
-                subscription.feed.skip(*sequence);
-            }
-        }
-    }
-
-    /// Adds to what is to be sent.
-    pub fn pump(
-        &mut self,
-        context: &mut SessionContext,
-        store: &dyn ReplicaStore,
-    ) -> Result<(), SessionError> {
-        let count = self.subscriptions.len();
-        for n in 0..count {
-            let collection = (self.first + n) % count;
-            if let Some(subscription) = &mut self.subscriptions[collection] {
-                subscription.pump(context, collection, &mut self.pushed[collection], store)?;
-            }
-        }
-        if context.is_at_session_limit() && count > 0 {
-            self.first = (self.first + 1) % count;
-        }
-        Ok(())
-    }
-
     /// Keeps what could not be synced, now and then: the peer may make it grow as often as it likes.
     fn save_lists(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) {
         if self.lists_saved.is_some_and(|at| context.now < at + CHECKPOINT_INTERVAL) {
@@ -261,7 +152,7 @@ impl Passive {
 
     /// The connection is over. A peer that was sent everything, and has pushed nothing over ours, has kept ours. A stock peer
     /// may yet push what it decided, with its next sync.
-    pub fn tell_kept_conflicts(&self, context: &mut SessionContext) {
+    fn tell_kept_conflicts(&self, context: &mut SessionContext) {
         if !context.extension || context.activity() != Activity::Idle {
             return;
         }
@@ -271,14 +162,140 @@ impl Passive {
             }
         }
     }
+}
 
-    /// The connection is over: keeps what it found out of what the peer pushed.
-    pub fn close(&mut self, store: &dyn ReplicaStore) {
-        self.pushed.iter_mut().for_each(|pushed| pushed.save(store));
+impl Side for Passive {
+    fn set_peer_uid(&mut self, uid: String) {
+        self.config.peer_uid = uid;
     }
 
-    /// Says whether there is work.
-    pub fn update(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) {
+    fn handle_request(
+        &mut self,
+        context: &mut SessionContext,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<Response, RequestError> {
+        match request.profile() {
+            profile::GET_COLLECTIONS => self.get_collections(context, request, store),
+            profile::GET_CHECKPOINT => self.get_checkpoint(context, request, store),
+            profile::SET_CHECKPOINT => self.set_checkpoint(context, request, store),
+            profile::SUB_CHANGES => self.sub_changes(context, request, store),
+            profile::PROPOSE_CHANGES => {
+                let collection = self.collection_for_push(context, request, store)?;
+                let conflicts = request.properties.get_bool("conflictIncludesRev");
+                let pushed = &mut self.pushed[collection];
+                answers::answer_proposals(context, collection, &request.body, conflicts, pushed, store)
+            }
+            profile::CHANGES => {
+                let collection = self.collection_for_push(context, request, store)?;
+                answers::answer_changes(context, collection, &request.body, store)
+            }
+            _ => Err(ErrorReply::no_handler().into()),
+        }
+    }
+
+    fn handle_reply(
+        &mut self,
+        context: &mut SessionContext,
+        awaiting: Awaiting,
+        result: Result<IncomingReply, ErrorReply>,
+        _store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        let collection = match &awaiting {
+            Awaiting::Changes { collection, .. }
+            | Awaiting::Rev { collection, .. }
+            | Awaiting::Revs { collection, .. } => *collection,
+            // The passive side asks nothing else.
+            _ => return Ok(()),
+        };
+        let Some(Some(subscription)) = self.subscriptions.get_mut(collection) else { return Ok(()) };
+        subscription.handle_reply(context, awaiting, result, &mut self.pushed[collection])
+    }
+
+    fn revision_target(
+        &mut self,
+        context: &mut SessionContext,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<(usize, Option<Ticket>), RequestError> {
+        Ok((self.collection_for_push(context, request, store)?, None))
+    }
+
+    fn receiving(&mut self, context: &mut SessionContext) {
+        context.progress.total += 1;
+    }
+
+    fn received(
+        &mut self,
+        context: &mut SessionContext,
+        from: (usize, Option<Ticket>, &RemoteSequence),
+        _revision: &IncomingRevision,
+        outcome: &CommitOutcome,
+    ) {
+        let (collection, _, remote) = from;
+        context.progress.completed += 1;
+        let inserted = match outcome {
+            CommitOutcome::Inserted { sequence } => Some(*sequence),
+            _ => None,
+        };
+        self.pushed[collection].came(remote, inserted);
+        if let CommitOutcome::Inserted { sequence } = outcome {
+            context.progress.documents += 1;
+            if let Some(subscription) = self.subscriptions.get_mut(collection).and_then(Option::as_mut) {
+                subscription.skip(*sequence);
+            }
+        }
+    }
+
+    fn receiving_revs(
+        &mut self,
+        context: &mut SessionContext,
+        head: RevsReceived,
+        message: RevsMessage,
+        store: &dyn ReplicaStore,
+    ) -> Result<(RevsReceived, Vec<IncomingRevision>), SessionError> {
+        receiver::sort(context, head, message.revisions, OnConflict::Refuse, store)
+    }
+
+    fn received_revs(
+        &mut self,
+        _context: &mut SessionContext,
+        received: &RevsReceived,
+        _committed: &[bool],
+        _store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        // What we have in the same revision need not be offered either.
+        let Some(subscription) = self.subscriptions.get_mut(received.collection).and_then(Option::as_mut)
+        else {
+            return Ok(());
+        };
+        for (_, answer) in &received.answers {
+            if let Some(extension::answer::RevAnswer::Stored(sequence)) = answer {
+                subscription.skip(*sequence);
+            }
+        }
+        Ok(())
+    }
+
+    fn may_read(&self, collection: &str) -> bool {
+        self.config.access_to(collection).pull
+    }
+
+    fn pump(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        let count = self.subscriptions.len();
+        for n in 0..count {
+            let collection = (self.first + n) % count;
+            if let Some(subscription) = &mut self.subscriptions[collection] {
+                subscription.pump(context, &mut self.pushed[collection], store)?;
+            }
+        }
+        if context.is_at_session_limit() && count > 0 {
+            self.first = (self.first + 1) % count;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         let mut idle = context.inbox.is_empty() && context.awaiting_count() == 0;
         for (collection, subscription) in self.subscriptions.iter_mut().enumerate() {
             let pushed = &mut self.pushed[collection];
@@ -300,6 +317,16 @@ impl Passive {
             self.save_lists(context, store);
         }
         context.set_activity(if idle { Activity::Idle } else { Activity::Busy });
+        Ok(())
+    }
+
+    fn stop(&mut self, context: &mut SessionContext) {
+        context.finish(Ok(()));
+    }
+
+    fn close(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) {
+        self.tell_kept_conflicts(context);
+        self.pushed.iter_mut().for_each(|pushed| pushed.save(store));
     }
 }
 

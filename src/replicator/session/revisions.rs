@@ -2,7 +2,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use super::super::batched::receiver::{self, OnConflict};
+use super::super::batched::receiver;
 use super::super::context::{RequestError, Response};
 use super::super::error::SessionError;
 use super::super::event::{CommitId, CommitResult, Direction};
@@ -14,45 +14,26 @@ use super::super::incoming::{self, parse_rev};
 use super::super::messages::{SEQUENCE_TEXT_MAX, refuse, rejection_error};
 use super::super::sequences::RemoteSequence;
 use super::super::unsynced::failure::Failure;
-use super::{Role, Session};
+use super::Session;
 use crate::blip::{ErrorReply, IncomingRequest, OutgoingMessage};
 use crate::replica::revision::Causality;
 use crate::replica::store::{CommitOutcome, IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError};
 
 impl Session {
-    /// The collection of a request that brings revisions, if they may come, and the ticket of the one it names.
-    fn revision_target(
-        &mut self,
-        request: &IncomingRequest,
-        store: &dyn ReplicaStore,
-    ) -> Result<(usize, Option<Ticket>), RequestError> {
-        match &mut self.role {
-            Role::Active(active) => {
-                let (collection, pull) = active.pull_of(&self.context, request)?;
-                Ok((collection, request.properties.get("sequence").and_then(|s| pull.arrived(s))))
-            }
-            Role::Passive(passive) => {
-                Ok((passive.collection_for_push(&mut self.context, request, store)?, None))
-            }
-        }
-    }
-
     /// Answers `rev` when the store has it.
     pub(super) fn handle_rev(
         &mut self,
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
-        let (collection, ticket) = self.revision_target(request, store)?;
+        let (collection, ticket) = self.side.revision_target(&mut self.context, request, store)?;
         let sequence = sequence_of(request);
         match parse_rev(&self.context, collection, request) {
             Ok(revision) if !incoming::passes(&self.context, collection, &revision) => {
                 self.left_out(collection, ticket, request, &revision, store)
             }
             Ok(revision) => {
-                if matches!(self.role, Role::Passive(_)) {
-                    self.context.progress.total += 1;
-                }
+                self.side.receiving(&mut self.context);
                 let (request, no_reply) = (request.number, request.no_reply);
                 let origin = Origin::Rev { request, no_reply, collection, ticket, sequence };
                 self.context.inbox.push(Batch { origin, revisions: vec![revision] });
@@ -60,9 +41,7 @@ impl Session {
             }
             Err(error) => {
                 self.not_taken(collection, request, error.clone());
-                if let Role::Active(active) = &mut self.role {
-                    active.not_received(&mut self.context, collection, ticket);
-                }
+                self.side.not_received(&mut self.context, collection, ticket);
                 Err(error.into())
             }
         }
@@ -77,9 +56,7 @@ impl Session {
         revision: &IncomingRevision,
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
-        if let Role::Active(active) = &mut self.role {
-            active.not_received(&mut self.context, collection, ticket);
-        }
+        self.side.not_received(&mut self.context, collection, ticket);
         let local = self.context.durable_revision(collection, &revision.id, store)?;
         match local.map(|local| revision.vector.compare(&local.vector)) {
             Some(Causality::Same | Causality::Older) => {
@@ -87,7 +64,7 @@ impl Session {
                 Ok(Response::empty())
             }
             // The active side settles it, and may not need this one at all.
-            Some(Causality::Conflict) if matches!(self.role, Role::Passive(_)) => {
+            Some(Causality::Conflict) if self.side.resolver().is_none() => {
                 self.context.conflict_refused(collection, &revision.id);
                 Err(refuse::conflict().into())
             }
@@ -118,16 +95,14 @@ impl Session {
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
-        let (collection, ticket) = self.revision_target(request, store)?;
+        let (collection, ticket) = self.side.revision_target(&mut self.context, request, store)?;
         let code = request.properties.get("error").and_then(|code| code.parse().ok()).unwrap_or(404);
         if code != 404 {
             let reason: String =
                 request.properties.get("reason").unwrap_or_default().chars().take(200).collect();
             self.not_taken(collection, request, ErrorReply::http(code, reason));
         }
-        if let Role::Active(active) = &mut self.role {
-            active.not_received(&mut self.context, collection, ticket);
-        }
+        self.side.not_received(&mut self.context, collection, ticket);
         Ok(Response::empty())
     }
 
@@ -137,33 +112,18 @@ impl Session {
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
-        let (collection, _) = self.revision_target(request, store)?;
+        let (collection, _) = self.side.revision_target(&mut self.context, request, store)?;
         let message = codec::decode(&request.body).map_err(|_| SessionError::Malformed { what: "revs" })?;
-        let (last, asked) = (message.last, message.asked);
-        let on_conflict = match self.role {
-            Role::Active(_) => OnConflict::Resolve,
-            Role::Passive(_) => OnConflict::Refuse,
-        };
         let head = RevsReceived {
             request: request.number,
             no_reply: request.no_reply,
             collection,
-            asked,
+            asked: message.asked,
             from: message.from,
             through: message.through,
             answers: Vec::new(),
         };
-        let conflicted = match &self.role {
-            Role::Active(active) => active.conflicted_offers(collection, &message.revisions),
-            Role::Passive(_) => Vec::new(),
-        };
-        let (mut received, revisions) =
-            receiver::sort(&mut self.context, head, message.revisions, on_conflict, store)?;
-        if let Role::Active(active) = &mut self.role {
-            let (_, pull) = active.pull_of(&self.context, request)?;
-            pull.begin_revs(&received, revisions.len(), last)?;
-            active.conflicted_offers_answered(conflicted, &received);
-        }
+        let (mut received, revisions) = self.side.receiving_revs(&mut self.context, head, message, store)?;
         self.context.progress.total += revisions.len() as u64;
         if revisions.is_empty() {
             self.revs_settled(&mut received, &[], store)?;
@@ -174,15 +134,9 @@ impl Session {
         Ok(Response::Later)
     }
 
-    /// Whether documents of a collection may go to the peer.
     fn may_read(&self, collection: usize) -> bool {
-        let Some(collection) = self.context.collections.get(collection) else { return false };
-        match &self.role {
-            Role::Active(active) => {
-                active.config().access.as_ref().is_none_or(|access| access(&collection.name).pull)
-            }
-            Role::Passive(passive) => passive.may_read(&collection.name),
-        }
+        let collection = self.context.collections.get(collection);
+        collection.is_some_and(|collection| self.side.may_read(&collection.name))
     }
 
     /// The store has decided about everything in a `revs` message.
@@ -194,13 +148,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let committed: Vec<bool> = received.answers.iter().map(|(_, answer)| answer.is_none()).collect();
         receiver::settle(received, outcomes);
-        match &mut self.role {
-            Role::Active(active) => active.received_revs(&mut self.context, received, &committed, store),
-            Role::Passive(passive) => {
-                passive.received_revs(received);
-                Ok(())
-            }
-        }
+        self.side.received_revs(&mut self.context, received, &committed, store)
     }
 
     /// Answers the requests whose revisions a commit has settled.
@@ -254,10 +202,7 @@ impl Session {
         revision: &IncomingRevision,
         outcome: &CommitOutcome,
     ) {
-        match &mut self.role {
-            Role::Active(active) => active.received(&mut self.context, collection, ticket, revision, outcome),
-            Role::Passive(passive) => passive.received(&mut self.context, collection, &sequence, outcome),
-        }
+        self.side.received(&mut self.context, (collection, ticket, &sequence), revision, outcome);
         let (direction, id, deleted) = (Direction::Received, &revision.id, revision.deleted);
         match outcome {
             CommitOutcome::Rejected(rejection) => {

@@ -14,7 +14,7 @@ use crate::database::{Database, DatabaseConfig};
 use crate::replica::revision::VersionVector;
 use crate::replica::store::{CollectionId, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, CollectionConfig, PassiveConfig, ReplicatorType};
-use crate::replicator::passive::pushed::{PREFIX, PushedNote};
+use crate::replicator::pushed::{PREFIX, PushedNote};
 use crate::replicator::sequences::{RemoteSequence, SequenceSet};
 
 /// Seeds of one test run; a failing one is printed.

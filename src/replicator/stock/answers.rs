@@ -1,17 +1,17 @@
 //! Answers to lists of changes: what is wanted, what is known, what conflicts. Both sides answer `changes`.
 
-use super::super::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
-use super::super::context::{RequestError, Response, SessionContext};
-use super::super::messages::{
-    ChangeEntry, ProposedEntry, id_error, parse_changes, parse_proposals, wanted_answer, write_answers,
-};
-use super::super::sequences::RemoteSequence;
-use super::super::unsynced::failure::Failure;
-use super::pushed::PushedNote;
 use crate::blip::OutgoingMessage;
 use crate::replica::revision::{RevId, TREE_SOURCE, VersionVector};
 use crate::replica::store::{Change, ReplicaStore};
 use crate::replica::{DOCUMENT_ID_MAX, clip};
+use crate::replicator::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
+use crate::replicator::context::{RequestError, Response, SessionContext};
+use crate::replicator::messages::{
+    ChangeEntry, ProposedEntry, id_error, parse_changes, parse_proposals, wanted_answer, write_answers,
+};
+use crate::replicator::pushed::PushedNote;
+use crate::replicator::sequences::RemoteSequence;
+use crate::replicator::unsynced::failure::Failure;
 
 /// What is unwanted in a reply to `changes`.
 const UNWANTED: &str = "0";

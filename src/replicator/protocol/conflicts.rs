@@ -1,19 +1,17 @@
 //! Revisions of ours that the peer has refused as conflicts. Each stays unconfirmed until the pull has brought what it
 //! conflicted with: by then the peer may have something else that the pull takes for known, and only ours is news.
 
-#![deny(clippy::disallowed_methods)]
-
 use std::collections::HashMap;
 
-use super::super::sequences::SequenceSet;
 use crate::replica::revision::RevId;
+use crate::replicator::sequences::SequenceSet;
 
 /// Most conflicts remembered; what goes beyond stays unconfirmed until the next run.
 const CONFLICTS_MAX: usize = 10_000;
 
 /// A revision of ours.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refused {
+pub(in crate::replicator) struct Refused {
     pub sequence: u64,
     /// Its name, where revisions are sent by it.
     pub revision: Option<RevId>,
@@ -31,7 +29,7 @@ impl Refused {
 
 /// The newest revision of ours that the peer has refused, for each document.
 #[derive(Debug, Default)]
-pub(super) struct Conflicts {
+pub(in crate::replicator) struct Conflicts {
     by_document: HashMap<String, Refused>,
 }
 

@@ -1,44 +1,16 @@
 //! Sending single revisions that the peer asked for, as Couchbase Lite does: a few in flight, each with its own reply.
 
-#![deny(clippy::disallowed_methods)]
-
 use std::collections::{HashMap, VecDeque};
 
-use super::context::SessionContext;
-use super::error::SessionError;
-use super::in_flight::{Awaiting, SentRev};
-use super::messages::{refuse, unsendable, write_norev, write_rev};
-use super::unsynced::failure::Failure;
-use crate::replica::revision::RevId;
 use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::replicator::context::SessionContext;
+use crate::replicator::error::SessionError;
+use crate::replicator::in_flight::{Awaiting, SentRev, Wanted};
+use crate::replicator::messages::{refuse, unsendable, write_norev, write_rev};
+use crate::replicator::unsynced::failure::Failure;
 
 /// Most revisions that are read from the store at a time. They lie side by side there; one alone costs nearly as much.
 const PAGE_ROWS: usize = 64;
-
-/// A revision that the peer wants.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub id: String,
-    pub sequence: u64,
-    pub revision: RevId,
-    /// A revision that the peer has of this document, as far as that is known.
-    pub known: Option<RevId>,
-}
-
-impl Wanted {
-    pub fn of(change: Change) -> Wanted {
-        let (revision, known) = (change.vector.id(), change.remote_ancestor);
-        Wanted { id: change.id, sequence: change.sequence, revision, known }
-    }
-
-    /// One of which the peer has said what it has. Of several tree IDs a revision names one: the peer must find its own,
-    /// which it may name by the version that stands for it.
-    pub fn on_top_of(change: Change, ancestors: &[RevId]) -> Wanted {
-        let ours = ancestors.iter().find_map(|id| change.vector.tree_named_by(*id));
-        let known = ours.map(RevId::Tree).or(change.remote_ancestor);
-        Wanted { known, ..Wanted::of(change) }
-    }
-}
 
 /// Revisions of one collection that the peer wants: queued, read ahead, and under way.
 #[derive(Debug, Default)]
