@@ -198,7 +198,7 @@ fn every_folder_has_its_row() {
 /// Log lines are chosen by the module that writes them, as text that no compiler looks at.
 #[test]
 fn modules_that_logging_names_are_there() {
-    let text = std::fs::read_to_string(root().join("src/cli/logging.rs")).unwrap();
+    let text = std::fs::read_to_string(root().join("src/cli/support/logging.rs")).unwrap();
     let named: Vec<&str> = text
         .split(|c: char| !c.is_alphanumeric() && c != ':' && c != '_')
         .filter_map(|word| word.strip_prefix("gattway::"))

@@ -1,13 +1,15 @@
 //! The command line: global options, the list of commands, and which file runs which.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use super::{CliError, Exit, bench, db, demo, group, id, pair, peers, serve, sync, words};
+use crate::cli::commands::{bench, db, demo, group, id, pair, peers, serve, sync};
 #[cfg(feature = "bluetooth")]
-use super::{doctor, scan};
+use crate::cli::commands::{doctor, scan};
+use crate::cli::support::error::CliError;
+use crate::cli::support::global::GlobalArgs;
+use crate::cli::support::words;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -36,32 +38,6 @@ pub(super) struct Cli {
     pub(super) global: GlobalArgs,
     #[command(subcommand)]
     pub(super) command: Command,
-}
-
-/// Options that every command knows.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub(super) struct GlobalArgs {
-    /// The database's directory; commands that save something make it if it does not exist
-    #[arg(long, global = true, env = "GATTWAY_DB", value_name = "DIR")]
-    pub(super) db: Option<PathBuf>,
-
-    /// Log more to standard error: -v what happens, -vv details, -vvv everything. RUST_LOG wins over it
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub(super) verbose: u8,
-
-    /// How log lines are written
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
-    pub(super) log_format: LogFormat,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// What the command can do.
@@ -120,30 +96,6 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
     }
 }
 
-impl GlobalArgs {
-    /// Where the database is.
-    pub(super) fn db_path(&self) -> Result<&PathBuf, CliError> {
-        self.db.as_ref().ok_or_else(|| {
-            CliError::new(Exit::Usage, "no database was named").help("give --db DIR, or set GATTWAY_DB")
-        })
-    }
-}
-
-/// Reads a number of bytes: `1500`, `500K`, `64M`, `2G`, in powers of 1,024.
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "B" => Some(1),
-        "K" | "KIB" => Some(1 << 10),
-        "M" | "MIB" => Some(1 << 20),
-        "G" | "GIB" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes =
-        digits.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    bytes.ok_or_else(|| "a number of bytes, as 500K, 64M or 2G".into())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -193,16 +145,5 @@ mod tests {
             }
         }
         assert!(seen > 50, "{seen}");
-    }
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [("1500", 1500), ("0", 0), ("500K", 512_000), ("2m", 2 << 20), ("3GiB", 3 << 30)]
-        {
-            assert_eq!(super::parse_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "M", "-1", "1.5G", "12Q", "99999999999G"] {
-            assert!(super::parse_size(text).is_err(), "{text}");
-        }
     }
 }

@@ -1,58 +1,18 @@
-//! Arguments and output of the `gattway` command; one file a command.
+//! Arguments and output of the `gattway` command: a file for each command in `commands`, what several of them need in
+//! `support`.
 //!
 //! Results go to standard output, everything else (progress, logs, errors) to standard error. A reader that closes the
 //! pipe early ends the command quietly.
 
-mod address;
-mod air;
 mod args;
-mod attempts;
-mod bench;
-#[cfg(feature = "bluetooth")]
-mod ble;
-mod control;
-mod db;
-mod demo;
-mod display;
-#[cfg(feature = "bluetooth")]
-mod doctor;
-mod documents;
-mod error;
-mod events;
-mod feed;
-mod flood;
+mod commands;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
-mod group;
-mod holder;
-mod id;
-mod logging;
-mod memory;
-mod output;
-mod pair;
-mod pairing_listener;
-mod peers;
-mod place;
-mod progress;
-mod records;
-mod runtime;
-mod saving;
-#[cfg(feature = "bluetooth")]
-mod scan;
-mod secret;
-mod security;
-mod serve;
-mod sink;
-mod store;
-mod sync;
-mod unsynced;
-mod visible;
-#[cfg(feature = "websocket")]
-mod web;
-mod words;
+mod support;
 
 use args::Cli;
-pub(crate) use error::{CliError, Exit};
+use support::error::Exit;
+use support::{logging, runtime, words};
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,0 +1,109 @@
+//! `gattway bench`: figures of each layer beside their targets. The layers measure, the processes and the output are
+//! here.
+
+mod figure;
+mod link;
+mod process;
+mod replication;
+mod secure;
+mod store;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::support::error::{CliError, Exit};
+use crate::cli::support::output::{self, Output};
+use figure::Figure;
+
+/// Messages of each workload of `bench blip`.
+const BLIP_MESSAGES: usize = 20_000;
+
+/// Measure, as ratios against targets where there are any.
+///
+/// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
+/// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `store`: bytes
+/// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
+/// it. `blip`: message codec beside plain deflate. `secure`: what encryption costs on the modelled radio, beside the same
+/// transfer without it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway bench all
+  gattway bench link --json | jq '.figures[] | select(.met == false)'
+  gattway bench store --check          # exit code 1 if a target is missed
+  cargo run --release --features bench-sqlite -- bench store")]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    what: Vec<What>,
+
+    /// Exit with code 1 if a target is missed
+    #[arg(long)]
+    check: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// One benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Link,
+    Replication,
+    Store,
+    Blip,
+    Secure,
+    All,
+}
+
+pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
+    let all = args.what.is_empty() || args.what.contains(&What::All);
+    let wanted = |what| all || args.what.contains(&what);
+    if cfg!(debug_assertions) {
+        output::note("gattway: this is a debug build: times are of no use (cargo run --release -- bench)");
+    }
+    let mut figures = Vec::new();
+    for (what, measure) in [
+        (What::Link, link::measure as fn() -> Result<Vec<Figure>, CliError>),
+        (What::Blip, blip),
+        (What::Secure, secure::measure),
+        (What::Store, store::measure),
+        (What::Replication, replication::measure),
+    ] {
+        if wanted(what) {
+            figures.extend(measure()?);
+        }
+    }
+    let mut out = Output::new();
+    if args.json {
+        out.json(&figure::object(&figures))?;
+    } else {
+        out.line(figure::table(&figures))?;
+    }
+    out.flush()?;
+    let missed = figures.iter().filter(|figure| figure.met() == Some(false)).count();
+    if args.check && missed > 0 {
+        return Err(CliError::new(
+            Exit::Failure,
+            format!("{} missed", output::counted(missed as u64, "target")),
+        ));
+    }
+    Ok(())
+}
+
+fn blip() -> Result<Vec<Figure>, CliError> {
+    let began = std::time::Instant::now();
+    let now = || crate::time::Instant::from_micros(began.elapsed().as_micros() as u64);
+    let rows = crate::blip::bench::run(BLIP_MESSAGES, &now);
+    Ok(rows
+        .iter()
+        .flat_map(|row| {
+            let name =
+                |what: &str| format!("{} messages, deflate {}: {what}", row.workload, row.compression_level);
+            [
+                Figure::new("blip", name("messages"), row.messages_per_second, "1/s"),
+                Figure::new("blip", name("plain deflate / ours"), row.ratio_to_plain, "ratio"),
+            ]
+        })
+        .collect())
+}

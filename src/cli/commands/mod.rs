@@ -1,0 +1,17 @@
+//! One file, or one folder, for each command.
+
+pub(super) mod bench;
+pub(super) mod control;
+pub(super) mod db;
+pub(super) mod demo;
+#[cfg(feature = "bluetooth")]
+pub(super) mod doctor;
+pub(super) mod group;
+pub(super) mod id;
+pub(super) mod pair;
+pub(super) mod pairing_listener;
+pub(super) mod peers;
+#[cfg(feature = "bluetooth")]
+pub(super) mod scan;
+pub(super) mod serve;
+pub(super) mod sync;

@@ -1,0 +1,486 @@
+//! `gattway sync`: the active side of a replication.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::cli::commands::control::Control;
+use crate::cli::support::address::PlaceAddress;
+use crate::cli::support::display::{Display, emit_document, say_failed};
+use crate::cli::support::error::{CliError, Exit};
+#[cfg(feature = "bluetooth")]
+use crate::cli::support::events::Event;
+use crate::cli::support::events::Events;
+use crate::cli::support::feed::{Feed, FeedArgs};
+use crate::cli::support::global::GlobalArgs;
+use crate::cli::support::output::counted;
+use crate::cli::support::runtime::{self, CLOSING_LIMIT, Signals};
+use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
+use crate::cli::support::{memory, store, words};
+use crate::database::Database;
+#[cfg(feature = "bluetooth")]
+use crate::node::{BleNeighbours, SyncError};
+use crate::node::{Node, NodeEvent, SyncBuilder, SyncEvent, SyncHandle};
+#[cfg(feature = "bluetooth")]
+use crate::replicator::ReplicatorStatus;
+use crate::replicator::ReplicatorType;
+use crate::transport::stream::Address;
+
+/// How often the display follows the replicator.
+const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Sync with a peer, once or continuously.
+///
+/// Both directions, unless --push or --pull alone is given. Every document that was reported as done is on stable storage of
+/// the side that received it. Interrupted, it continues where it was the next time.
+///
+/// What one side refuses is named and left out, the rest is synced, and the exit code is 7: documents, for what they are; and,
+/// unless they are named with --collection, collections that the peer lacks, or what it may not do or does not let us do.
+/// `gattway db unsynced` lists the documents. They are tried again when they were changed, or with --retry.
+///
+/// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document` (those
+/// that failed; all with --documents), `conflict` (both sides had changed a document: `outcome` tells what was kept), `unsynced` (when that has changed), `saved` and `rejected` (of --import), and last
+/// `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that were not read are left out, and `dropped`
+/// tells how many. A reader that ends ends nothing else.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway --db sensor.db sync ble:any
+  gattway --db sensor.db sync ble:any --continuous   # every neighbour that has something new, one after the other
+  gattway --db sensor.db sync tcp:gateway.local:4985
+  gattway --db sensor.db sync tcp:gateway.local:4985 --push --collection plant.readings
+  gattway --db gateway.db sync wss://sync.example/plant --user gateway-7 --password-file secret.txt --plain --continuous
+  my-sensor | gattway --db sensor.db sync unix:/run/gateway.sock --continuous --import - --id-from time --json")]
+pub(crate) struct SyncArgs {
+    /// The peer: ble:ADDRESS, ble:NAME or ble:any, tcp:HOST:PORT, unix:PATH, ws://HOST:PORT/DATABASE or
+    /// wss://..., or stdio
+    #[arg(value_name = "ADDRESS")]
+    address: PlaceAddress,
+
+    #[cfg(feature = "bluetooth")]
+    #[command(flatten)]
+    ble: crate::cli::support::ble::BleArgs,
+
+    /// Send documents to the peer
+    #[arg(long)]
+    push: bool,
+
+    /// Get documents from the peer
+    #[arg(long)]
+    pull: bool,
+
+    /// Stay connected and pass on every change, until Ctrl-C; connect again after a failure
+    #[arg(long)]
+    continuous: bool,
+
+    /// A collection to sync, again for more; all of the database's unless given
+    #[arg(long = "collection", short, value_name = "NAME")]
+    collections: Vec<String>,
+
+    /// Create the collections that do not exist here
+    #[arg(long)]
+    create_collections: bool,
+
+    /// Forget what was synced before and compare everything again
+    #[arg(long)]
+    reset: bool,
+
+    /// Try again what earlier syncs could not (`gattway db unsynced` lists it)
+    #[arg(long)]
+    retry: bool,
+
+    /// Name of the peer that outlives its address: what was synced before is remembered under it [default: the address]
+    #[arg(long, value_name = "NAME")]
+    peer: Option<String>,
+
+    /// Attempts to connect before giving up, counted again after each success [default: 3, or no limit if --continuous]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: Option<u32>,
+
+    /// Longest wait between two attempts, which doubles from two seconds [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    retry_wait: Option<Duration>,
+
+    #[cfg(feature = "websocket")]
+    #[command(flatten)]
+    web: crate::cli::support::web::WebClientArgs,
+
+    #[command(flatten)]
+    security: SecurityArgs,
+
+    /// Events for scripts on standard output
+    #[arg(long)]
+    json: bool,
+
+    /// With --json: an event for each document as well
+    #[arg(long, requires = "json")]
+    documents: bool,
+
+    // Last: its heading goes on over what follows.
+    #[command(flatten)]
+    feed: FeedArgs,
+}
+
+pub(crate) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> {
+    if args.address == PlaceAddress::Stream(Address::Stdio) {
+        check_stdio(args.json, args.feed.import.as_deref())?;
+    }
+    security::keep_secrets_in_memory();
+    if args.continuous {
+        memory::keep_little();
+        words::tell_time();
+    }
+    let path = global.db_path()?;
+    let db = store::open(path)?;
+    let _control = Control::start(&db);
+    let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
+    let events = Events::new(args.json);
+    store::tell_if_new(&db, &events);
+    let access = args.security.open(path).inspect_err(|_| chosen.take_back(&db))?;
+    security::check_offer(&access.0).inspect_err(|_| chosen.take_back(&db))?;
+    let began = Instant::now();
+    let names = chosen.names.clone();
+    let syncing = sync(&db, names, args, access, &events);
+    let result = runtime::block_on(giving_back(args.continuous, syncing))
+        .inspect_err(|_| chosen.take_back(&db))
+        .and_then(|n| events.all_taken(n))
+        .and_then(|n| events.all_synced(n));
+    store::tell_copy(&db, &events);
+    let closed = db.close();
+    let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
+    events.finish(began, &result);
+    result.map(|_| ())
+}
+
+/// With `stdio`, the peer has standard input and output for itself.
+pub(crate) fn check_stdio(json: bool, import: Option<&Path>) -> Result<(), CliError> {
+    let taken = if json {
+        "--json writes to standard output"
+    } else if import == Some(Path::new("-")) {
+        "--import - reads standard input"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::new(Exit::Usage, format!("{taken}, which carries the peer's bytes with the address stdio"))
+        .help("use tcp: or unix:, or import from a file or a named pipe"))
+}
+
+/// Does something and gives memory back meanwhile, if it takes long.
+async fn giving_back<T>(takes_long: bool, work: impl Future<Output = T>) -> T {
+    if !takes_long {
+        return work.await;
+    }
+    tokio::select! {
+        result = work => result,
+        never = memory::keep_giving_back() => match never {},
+    }
+}
+
+/// Runs the sync to its end; gives the number of documents that went over.
+async fn sync(
+    db: &Database,
+    collections: Vec<String>,
+    args: &SyncArgs,
+    access: (Security, TrustRefresher),
+    events: &Events,
+) -> Result<u64, CliError> {
+    let (security, trust_refresher) = access;
+    if !security.is_secure() && !args.is_encrypted() {
+        security::notes(&security).iter().for_each(|note| events.say(note));
+    }
+    let teller = events.clone();
+    let node = Node::builder(db.clone()).collections(collections).access(security, trust_refresher).observe(
+        move |event| match event {
+            NodeEvent::Group(news) => security::tell_group_news(&teller, news),
+            #[cfg(feature = "bluetooth")]
+            NodeEvent::Radio(status) => teller.emit(&Event::Radio(status)),
+            _ => {}
+        },
+    );
+    let node = node.start().await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
+    let mut signals = Signals::listen()?;
+    let feed = Feed::start(db, &args.feed, events)?;
+    let feed = match feed {
+        // Once: everything is imported, then synced.
+        Some(feed) if !args.continuous => {
+            tokio::select! {
+                fed = finish_feed(feed, events) => fed?,
+                () = signals.next() => {
+                    let message = "interrupted before the import had ended; what was saved is sent by the next sync";
+                    return Err(CliError::new(Exit::Interrupted, message));
+                }
+            }
+            None
+        }
+        other => other,
+    };
+    let mut run = Run { db, args, events, feed };
+    let result = match &args.address {
+        PlaceAddress::Stream(address) => {
+            let sync = run.observed(node.sync(address.clone())).start();
+            run.follow(sync, &mut signals).await
+        }
+        #[cfg(feature = "websocket")]
+        PlaceAddress::WebSocket(url) => {
+            let sync = run.observed(node.sync(args.web.client(url)?)).start();
+            run.follow(sync, &mut signals).await
+        }
+        #[cfg(feature = "bluetooth")]
+        address @ PlaceAddress::Ble(_) if address.is_any_ble() => {
+            run.follow_neighbours(&node, &mut signals).await
+        }
+        #[cfg(feature = "bluetooth")]
+        PlaceAddress::Ble(peer) => {
+            let sync = run.observed(node.sync(args.ble.peer(peer))).start();
+            run.follow(sync, &mut signals).await
+        }
+        #[cfg(not(feature = "bluetooth"))]
+        PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
+    };
+    // Its sync has ended, or was given the time for it.
+    let _ = node.shutdown_within(Duration::ZERO).await;
+    result
+}
+
+impl SyncArgs {
+    /// Whether the way itself encrypts, and the server there proves its name.
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "websocket")]
+        return matches!(&self.address, PlaceAddress::WebSocket(url) if url.is_tls());
+        #[cfg(not(feature = "websocket"))]
+        false
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// What one sync of the command has.
+struct Run<'a> {
+    db: &'a Database,
+    args: &'a SyncArgs,
+    events: &'a Events,
+    feed: Option<Feed>,
+}
+
+impl Run<'_> {
+    /// A sync as the arguments want it, which tells of documents, or of those that failed.
+    fn observed(&self, sync: SyncBuilder) -> SyncBuilder {
+        let args = self.args;
+        let direction = match (args.push, args.pull) {
+            (true, false) => ReplicatorType::Push,
+            (false, true) => ReplicatorType::Pull,
+            _ => ReplicatorType::PushAndPull,
+        };
+        let mut sync = sync
+            .direction(direction)
+            .continuous(args.continuous)
+            .optional_collections(args.collections.is_empty())
+            .reset(args.reset)
+            .retry_unsynced(args.retry)
+            .report_documents(args.documents);
+        if let Some(peer) = &args.peer {
+            sync = sync.peer_name(peer);
+        }
+        if let Some(attempts) = args.attempts {
+            sync = sync.attempts(attempts);
+        }
+        if let Some(wait) = args.retry_wait {
+            sync = sync.retry_wait(wait);
+        }
+        let (events, all) = (self.events.clone(), args.documents);
+        sync.observe(move |event| match event {
+            SyncEvent::Authenticated { address, peer, .. } => security::announce(&events, address, peer),
+            SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict),
+            SyncEvent::Document { document, .. } if all => emit_document(&events, None, document),
+            SyncEvent::Document { document, .. } => say_failed(&events, document),
+            _ => {}
+        })
+    }
+
+    /// Shows what the sync does until it has stopped, by itself or by a signal.
+    async fn follow(&mut self, sync: SyncHandle, signals: &mut Signals) -> Result<u64, CliError> {
+        let (args, events) = (self.args, self.events);
+        let mut display =
+            Display::new(args.address.to_string(), !args.security.is_plain(), args.continuous, events);
+        let mut interrupted = false;
+        let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
+        let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
+        let mut condition = std::pin::pin!(store::tell_condition(self.db, events));
+        loop {
+            tokio::select! {
+                never = &mut condition => match never {},
+                _ = sync.finished() => {
+                    display.show(&sync.status());
+                    break;
+                }
+                _ = tick.tick() => display.show(&sync.status()),
+                () = signals.next() => {
+                    if interrupted {
+                        return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end"));
+                    }
+                    interrupted = true;
+                    display.say("stopping");
+                    sync.stop();
+                }
+                () = &mut closing, if interrupted => {
+                    display.say("the peer did not end in time: cut off");
+                    break;
+                }
+                error = store::broken(self.db), if args.continuous => return Err(ended(&sync, error).await),
+            }
+            if let Err(error) = self.look_after_feed().await {
+                return Err(ended(&sync, error).await);
+            }
+        }
+        display.finish(&sync.status(), interrupted && !args.continuous)
+    }
+
+    /// Shows the visits of one neighbour after the other until the sync has stopped, by itself or by a signal.
+    #[cfg(feature = "bluetooth")]
+    async fn follow_neighbours(&mut self, node: &Node, signals: &mut Signals) -> Result<u64, CliError> {
+        let (args, events) = (self.args, self.events);
+        let neighbours = BleNeighbours::as_reached_by(args.ble.peer("any"));
+        let (sender, mut visits) = tokio::sync::mpsc::unbounded_channel();
+        let sync = self.observed(node.sync(neighbours)).observe(move |event| {
+            if !matches!(
+                event,
+                SyncEvent::Status { .. } | SyncEvent::Document { .. } | SyncEvent::Conflict { .. }
+            ) {
+                let _ = sender.send(event.clone());
+            }
+        });
+        let sync = sync.start();
+        let mut shown = Visits { args, events, display: None, documents: 0 };
+        let mut told = false;
+        let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
+        let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                () = signals.next() => {
+                    if told {
+                        return Err(interrupted());
+                    }
+                    told = true;
+                    if let Some(display) = &shown.display {
+                        display.say("stopping");
+                    }
+                    sync.stop();
+                }
+                // Before the end is looked at: nothing that was told is left out.
+                Some(event) = visits.recv() => shown.take(&event)?,
+                ended = sync.finished() => match ended {
+                    Err(SyncError::Search(error)) => return Err(crate::cli::support::ble::failed(&*error)),
+                    _ => break,
+                },
+                () = &mut closing, if told => {
+                    shown.say("the peer did not end in time: cut off");
+                    break;
+                }
+                _ = tick.tick() => {
+                    if let Some(display) = &mut shown.display {
+                        display.show(&sync.status());
+                    }
+                    if let Err(error) = self.look_after_feed().await {
+                        return Err(ended(&sync, error).await);
+                    }
+                }
+            }
+        }
+        shown.visited(&sync.status())?;
+        if told && !args.continuous {
+            return Err(interrupted());
+        }
+        if !args.continuous && shown.documents == 0 {
+            // Perhaps nobody had anything new, so that nobody was asked: what was left out before still is.
+            events.left_out_before(self.db);
+        }
+        Ok(shown.documents)
+    }
+
+    /// Tells of the import when it has ended.
+    async fn look_after_feed(&mut self) -> Result<(), CliError> {
+        match self.feed.take_if(|feed| feed.is_finished()) {
+            Some(done) => finish_feed(done, self.events).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Shows one visit after the other.
+#[cfg(feature = "bluetooth")]
+struct Visits<'a> {
+    args: &'a SyncArgs,
+    events: &'a Events,
+    /// Of the present visit.
+    display: Option<Display<'a>>,
+    /// Documents of visits that have ended.
+    documents: u64,
+}
+
+#[cfg(feature = "bluetooth")]
+impl Visits<'_> {
+    fn take(&mut self, event: &SyncEvent) -> Result<(), CliError> {
+        match event {
+            SyncEvent::Visiting { peer, stays, .. } => {
+                let secure = !self.args.security.is_plain();
+                self.display = Some(Display::new(peer.clone(), secure, *stays, self.events));
+            }
+            SyncEvent::OthersNear => self.say(&event.to_string()),
+            SyncEvent::Visited { status, .. } => self.visited(status)?,
+            SyncEvent::NothingNew { peers, .. } => {
+                self.say(&format!("nothing new at {}: not connected", peers.join(", ")));
+            }
+            SyncEvent::Offline { error, .. } => self.say(&format!("offline: {error}; will try again")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells how the present visit has ended, if there is one.
+    fn visited(&mut self, status: &ReplicatorStatus) -> Result<(), CliError> {
+        let Some(mut display) = self.display.take() else { return Ok(()) };
+        display.show(status);
+        match display.finish(status, false) {
+            Ok(moved) => self.documents += moved,
+            Err(error) if self.args.continuous => self.events.say(&format!("{error}; will try again")),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn say(&self, line: &str) {
+        match &self.display {
+            Some(display) => display.say(line),
+            None => self.events.say(line),
+        }
+    }
+}
+
+#[cfg(feature = "bluetooth")]
+fn interrupted() -> CliError {
+    CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here")
+}
+
+/// Ends a sync in order, for another reason.
+async fn ended(sync: &SyncHandle, why: CliError) -> CliError {
+    sync.stop();
+    let _ = sync.finished().await;
+    why
+}
+
+pub(crate) async fn finish_feed(feed: Feed, events: &Events) -> Result<(), CliError> {
+    let fed = tokio::task::spawn_blocking(move || feed.wait())
+        .await
+        .unwrap_or_else(|_| Err(CliError::new(Exit::Failure, "the import panicked")))?;
+    let mut line = format!("imported {}", counted(fed.saved, "record"));
+    if fed.rejected > 0 {
+        line.push_str(&format!(", skipped {}", counted(fed.rejected, "line")));
+    }
+    events.say(&line);
+    Ok(())
+}

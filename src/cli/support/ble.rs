@@ -1,0 +1,155 @@
+//! Bluetooth in the commands: the options of `sync` and `serve`.
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use futures_util::future::BoxFuture;
+
+use crate::cli::support::error::{CliError, Exit};
+use crate::cli::support::events::{Event, Events};
+use crate::cli::support::output::note;
+use crate::node::{Ble, BleCentral, BlePeer, BlePlace};
+use crate::transport::bluez::BluetoothError;
+use crate::transport::bluez::adapter::SLOTS_DEFAULT;
+use crate::transport::bluez::agent::Pairing;
+use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
+
+/// What to do when Bluetooth cannot be used.
+pub(crate) const DOCTOR: &str = "`gattway doctor` says what is missing on this machine";
+
+/// Of the options in `--help`. Each has it by itself: a heading of a whole group would go on over what follows.
+const HEADING: &str = "Bluetooth";
+
+/// How a central gets at the peer's characteristics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Central {
+    /// bluer: an L2CAP channel where the peer offers one, else sockets for both characteristics
+    #[default]
+    Auto,
+    /// bluer, never L2CAP
+    Gatt,
+    /// btleplug: one D-Bus call a packet, for comparison
+    Btleplug,
+}
+
+/// Options of commands that use Bluetooth.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BleArgs {
+    /// The adapter, by name (hci0) or address [default: the first]
+    #[arg(help_heading = HEADING, long, value_name = "ADAPTER")]
+    pub(crate) adapter: Option<String>,
+
+    /// How packets are sent
+    #[arg(help_heading = HEADING, long, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) central: Central,
+
+    /// Connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has
+    #[arg(help_heading = HEADING, long, value_name = "N", default_value_t = SLOTS_DEFAULT as u16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) slots: u16,
+
+    /// Pair with a peer that wants it (serve --link-security); if it shows a code of six digits, that is asked for,
+    /// a line on standard input
+    #[arg(help_heading = HEADING, long)]
+    pub(crate) link_pair: bool,
+}
+
+/// Asks for the code that a peer shows.
+fn ask_passkey(peer: String) -> BoxFuture<'static, Option<u32>> {
+    note(&format!("{peer} shows a code of six digits; type it here:"));
+    Box::pin(async {
+        let line = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map(|_| line)
+        });
+        let code = line.await.ok()?.ok()?.trim().parse().ok();
+        code.filter(|code| *code <= 999_999)
+    })
+}
+
+/// What `serve` requires of a radio connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LinkSecurityArg {
+    /// nothing: the session above encrypts by itself
+    #[default]
+    None,
+    /// encryption: the devices pair without a code, nobody knows with whom
+    Encrypt,
+    /// encryption with a key for which somebody typed the code that this side shows
+    Authenticate,
+}
+
+/// Options of `serve` for Bluetooth's own security.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LinkArgs {
+    /// What the radio connection must have, beneath the session's own security
+    #[arg(help_heading = HEADING, long, value_enum, default_value_t, value_name = "LEVEL")]
+    link_security: LinkSecurityArg,
+
+    /// Only devices that have paired before; implies at least --link-security encrypt
+    #[arg(help_heading = HEADING, long)]
+    bonded_only: bool,
+
+    /// Tell everybody the name of this machine; peers find it by `ble:NAME` without knowing it. Always told
+    /// with --plain
+    #[arg(help_heading = HEADING, long)]
+    advertise_name: bool,
+}
+
+impl LinkArgs {
+    /// How an adapter is listened on.
+    pub(crate) fn place(self, adapter: &str, events: &Events) -> BlePlace {
+        let place = Ble::adapter(adapter).link_security(self.security(), self.pairing(events));
+        place.advertise_name(self.advertise_name)
+    }
+
+    fn security(self) -> LinkSecurity {
+        let level = match self.link_security {
+            LinkSecurityArg::None if self.bonded_only => SecurityLevel::Encrypt,
+            LinkSecurityArg::None => SecurityLevel::None,
+            LinkSecurityArg::Encrypt => SecurityLevel::Encrypt,
+            LinkSecurityArg::Authenticate => SecurityLevel::Authenticate,
+        };
+        LinkSecurity { level, bonded_only: self.bonded_only }
+    }
+
+    /// How devices may pair.
+    fn pairing(self, events: &Events) -> Option<Pairing> {
+        if self.bonded_only {
+            return Some(Pairing::Refused);
+        }
+        match self.link_security {
+            LinkSecurityArg::None => None,
+            LinkSecurityArg::Encrypt => Some(Pairing::JustWorks),
+            LinkSecurityArg::Authenticate => {
+                let events = events.clone();
+                Some(Pairing::Show(Arc::new(move |passkey| {
+                    let code = format!("{:06}", passkey.code);
+                    events.say(&format!("{} wants to pair: type {code} there", passkey.peer));
+                    events.emit(&Event::Passkey { peer: &passkey.peer, code });
+                })))
+            }
+        }
+    }
+}
+
+impl BleArgs {
+    /// How the peripheral `peer` is reached: its address, its name, or `any`.
+    pub(crate) fn peer(&self, peer: &str) -> BlePeer {
+        let central = match self.central {
+            Central::Auto => BleCentral::Auto,
+            Central::Gatt => BleCentral::Gatt,
+            Central::Btleplug => BleCentral::Btleplug,
+        };
+        let pairing = self.link_pair.then(|| Pairing::Type(Arc::new(ask_passkey)));
+        Ble::peer(peer).through(self.adapter.clone()).central(central).slots(self.slots).pairing(pairing)
+    }
+}
+
+pub(crate) fn cli_error(error: BluetoothError) -> CliError {
+    failed(&error)
+}
+
+/// Bluetooth cannot be used, or has not found anybody.
+pub(crate) fn failed(error: &dyn std::error::Error) -> CliError {
+    CliError::new(Exit::Peer, error.to_string()).help(DOCTOR)
+}

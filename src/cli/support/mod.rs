@@ -1,0 +1,33 @@
+//! What several commands need: options, the database, peers, output.
+
+pub(super) mod address;
+pub(super) mod air;
+pub(super) mod attempts;
+#[cfg(feature = "bluetooth")]
+pub(super) mod ble;
+pub(super) mod display;
+pub(super) mod documents;
+pub(super) mod error;
+pub(super) mod events;
+pub(super) mod feed;
+pub(super) mod flood;
+pub(super) mod global;
+pub(super) mod holder;
+pub(super) mod logging;
+pub(super) mod memory;
+pub(super) mod output;
+pub(super) mod place;
+pub(super) mod progress;
+pub(super) mod records;
+pub(super) mod runtime;
+pub(super) mod saving;
+pub(super) mod secret;
+pub(super) mod security;
+pub(super) mod sink;
+pub(super) mod store;
+pub(super) mod trust;
+pub(super) mod unsynced;
+pub(super) mod visible;
+#[cfg(feature = "websocket")]
+pub(super) mod web;
+pub(super) mod words;
