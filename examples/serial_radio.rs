@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use gattway::database::{Database, DatabaseConfig};
 use gattway::node::{Admission, Node, NodeEvent, PacketListener, Packets};
-use gattway::node::{Connector, PacketChannel, PacketSink, PacketSize, PacketSource};
+use gattway::node::{Connector, PacketChannel, PacketSink, PacketSource};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -51,12 +51,11 @@ struct Port {
 }
 
 impl Port {
-    fn channel(line: UnixStream, cut_after: Option<u32>, label: &str) -> PacketChannel {
+    fn channel(line: UnixStream, cut_after: Option<u32>, label: &str) -> io::Result<PacketChannel> {
         let port = Port { line, outgoing: VecDeque::new(), frame: Vec::new(), escaped: false, cut_after };
         let port = Arc::new(Mutex::new(port));
         let (sink, source) = (Box::new(Sink(Arc::clone(&port))), Box::new(Source(port)));
-        let size = PacketSize::try_new(PACKET_BYTES).unwrap_or(PacketSize::MIN);
-        PacketChannel { sink, source, size, label: label.to_owned() }
+        PacketChannel::new(sink, source, PACKET_BYTES, label)
     }
 
     /// Puts a packet on the line, with its checksum, so that no byte of it looks like the end.
@@ -168,7 +167,7 @@ impl Connector for Caller {
         let (here, there) = UnixStream::pair()?;
         self.line.send(there).await.map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
         let is_first = self.calls.fetch_add(1, Ordering::SeqCst) == 0;
-        Ok(Port::channel(here, is_first.then_some(PACKETS_BEFORE_CUT), "serial:caller"))
+        Port::channel(here, is_first.then_some(PACKETS_BEFORE_CUT), "serial:caller")
     }
 }
 
@@ -179,7 +178,7 @@ struct Called(tokio::sync::Mutex<mpsc::Receiver<UnixStream>>);
 impl PacketListener for Called {
     async fn accept(&self) -> io::Result<Option<PacketChannel>> {
         let line = self.0.lock().await.recv().await;
-        Ok(line.map(|line| Port::channel(line, None, "serial:called")))
+        line.map(|line| Port::channel(line, None, "serial:called")).transpose()
     }
 }
 

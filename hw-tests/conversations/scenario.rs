@@ -251,20 +251,20 @@ impl Scenario {
     /// Settings of the active side.
     pub fn active_config(&self) -> ActiveConfig {
         let side = Side::Active;
-        let collections = self.collections.iter().map(|name| CollectionConfig {
-            document_ids: self
-                .argument(side, "--docids")
-                .map(|ids| ids.split(',').map(str::to_owned).collect()),
+        let collections = self.collections.iter().map(|name| {
+            let mut config = CollectionConfig::new(name);
+            config.document_ids =
+                self.argument(side, "--docids").map(|ids| ids.split(',').map(str::to_owned).collect());
             // The original's switch keeps tombstones from going either way; here, what is pushed is a filter's matter.
-            push_filter: if self.has_argument(side, "--skip-deleted") {
+            config.push_filter = if self.has_argument(side, "--skip-deleted") {
                 Some(Arc::new(|input: &FilterInput<'_>| !input.deleted))
             } else {
                 self.argument(side, "--reject-push").map(refuse_prefix)
-            },
-            pull_filter: self.argument(side, "--reject-pull").map(refuse_prefix),
-            remote_filter: self.argument(side, "--filter").map(str::to_owned),
-            skip_deleted: self.has_argument(side, "--skip-deleted"),
-            ..CollectionConfig::new(name)
+            };
+            config.pull_filter = self.argument(side, "--reject-pull").map(refuse_prefix);
+            config.remote_filter = self.argument(side, "--filter").map(str::to_owned);
+            config.skip_deleted = self.has_argument(side, "--skip-deleted");
+            config
         });
         ActiveConfig {
             collections: collections.collect(),

@@ -32,7 +32,7 @@ pub fn path(directory: &Path, side: usize) -> PathBuf {
 
 /// The settings of one of the two.
 pub fn config(durability: Durability) -> DatabaseConfig {
-    DatabaseConfig { durability, ..DatabaseConfig::default() }
+    DatabaseConfig::default().with_durability(durability)
 }
 
 impl Pair {

@@ -58,7 +58,7 @@ fn live(directory: &Path, disks: &Path) -> Result<()> {
         gattway::lab::database::faults::leave_out_fdatasync();
     }
     let durability = if task.mode == Mode::Relaxed { Durability::Relaxed } else { Durability::Synced };
-    let config = DatabaseConfig { durability, ..DatabaseConfig::default() };
+    let config = DatabaseConfig::default().with_durability(durability);
     let mut sides = Vec::new();
     for name in SIDES {
         let path = disks.join(name).join("db");

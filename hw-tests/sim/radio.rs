@@ -41,7 +41,7 @@ pub fn tap(channel: PacketChannel, world: &Arc<World>, channels: &Channels) -> P
     let rng = Rng::with_seed(world.plan.seed ^ u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let sink = TappedSink { inner: channel.sink, world: Arc::clone(world), number, rng, again: None };
     let source = TappedSource { inner: channel.source, world: Arc::clone(world), number };
-    PacketChannel { sink: Box::new(sink), source: Box::new(source), ..channel }
+    PacketChannel::of_size(Box::new(sink), Box::new(source), channel.size, channel.label)
 }
 
 struct TappedSink {

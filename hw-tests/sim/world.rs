@@ -236,7 +236,7 @@ impl ConflictResolver for Recorder {
                 model.edit(self.node, conflict.id, body.clone(), vec![local, remote]);
                 "merge"
             }
-            Resolution::Delete => return Err("the simulation never decides so".into()),
+            _ => return Err("the simulation never decides so".into()),
         };
         let line = format!(
             "node {} resolves {}: local {} remote {}: {name}",

@@ -100,6 +100,7 @@ pub struct IncomingReply {
 
 /// A reply that says what failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[error("{domain} error {code}: {message}")]
 pub struct ErrorReply {
     /// What the code belongs to: `BLIP`, `HTTP`, `LiteCore` ...
@@ -110,6 +111,7 @@ pub struct ErrorReply {
     pub message: String,
 }
 
+#[doc(hidden)]
 impl ErrorReply {
     /// An error of any domain.
     pub fn new(domain: &str, code: i32, message: impl Into<String>) -> ErrorReply {

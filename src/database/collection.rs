@@ -24,6 +24,22 @@ const PAGE_LEN_MAX: usize = 1024;
 const PAGE_BYTES_AIM: usize = 256 * 1024;
 
 /// One collection of an open database. Clones are handles to the same one.
+/// ```
+/// use gattway::{Database, DatabaseConfig};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Reading {
+///     celsius: f64,
+/// }
+///
+/// # let directory = tempfile::tempdir()?;
+/// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+/// let readings = db.create_collection("plant.readings")?;
+/// readings.put("boiler", &Reading { celsius: 71.5 })?;
+/// let boiler: Option<Reading> = readings.get_as("boiler")?;
+/// assert!(boiler.is_some_and(|boiler| boiler.celsius == 71.5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Collection {
     store: Arc<Store>,
@@ -33,6 +49,7 @@ pub struct Collection {
 
 /// One row of the change feed: the newest revision of a document.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Change {
     /// Place in the feed, growing with each change.
     pub sequence: u64,

@@ -5,11 +5,12 @@ pub const COLLECTIONS_MAX: usize = 1000;
 
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// A write returns when stable storage has it: it survives a power cut. Concurrent writers share one sync.
     #[default]
     Synced,
-    /// A write returns at once; stable storage has it within [`RELAXED_SYNC_MS`]. A power cut loses what was written since,
+    /// A write returns at once; stable storage has it within half a second. A power cut loses what was written since,
     /// a killed process loses what was not handed to the operating system yet. What is there is always whole commits.
     /// What comes from a peer is synced before the peer is told that it is here, as with [`Durability::Synced`].
     Relaxed,
@@ -30,7 +31,21 @@ pub enum Versioning {
 }
 
 /// Settings of one open database. The default fits a small device.
+/// ```
+/// use gattway::database::Durability;
+/// use gattway::{Database, DatabaseConfig};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("station.db");
+/// let mut config = DatabaseConfig::default().with_durability(Durability::Relaxed);
+/// config.cache_bytes = 1 << 20;
+/// drop(Database::open(&path, config)?);
+/// let db = Database::open(&path, DatabaseConfig::default().with_read_only(true))?;
+/// assert!(db.is_read_only());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DatabaseConfig {
     /// When a write counts as done.
     pub durability: Durability,
@@ -47,6 +62,29 @@ pub struct DatabaseConfig {
     /// [`DatabaseError::Full`](super::DatabaseError::Full) before it is begun, and the database goes on when there is room
     /// again. 0: commits are begun until the operating system refuses a write.
     pub keep_free_bytes: u64,
+}
+
+impl DatabaseConfig {
+    /// When a write counts as done.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> DatabaseConfig {
+        self.durability = durability;
+        self
+    }
+
+    /// Whether a database is made where there is none; it is unless told otherwise.
+    #[must_use]
+    pub fn with_create(mut self, create: bool) -> DatabaseConfig {
+        self.create = create;
+        self
+    }
+
+    /// Only reads, so that a database whose directory or disk cannot be written opens too.
+    #[must_use]
+    pub fn with_read_only(mut self, read_only: bool) -> DatabaseConfig {
+        self.read_only = read_only;
+        self
+    }
 }
 
 impl Default for DatabaseConfig {

@@ -7,6 +7,23 @@ use super::DatabaseError;
 use crate::replica::revision::VersionVector;
 
 /// A JSON object with an ID, and the revision it was read at. Changing it changes nothing stored until it is saved.
+/// ```
+/// use gattway::database::DatabaseError;
+/// use gattway::{Database, DatabaseConfig, Document};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+/// let readings = db.default_collection()?;
+/// let mut boiler = Document::from_value("boiler", &serde_json::json!({ "celsius": 71.5 }))?;
+/// readings.save(&mut boiler)?;
+///
+/// let mut old = boiler.clone();
+/// boiler.body_mut().insert("checked".into(), true.into());
+/// readings.save(&mut boiler)?;
+/// // Somebody has changed it since.
+/// assert!(matches!(readings.save(&mut old), Err(DatabaseError::Conflict { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     pub(super) id: String,
@@ -81,6 +98,7 @@ pub(super) fn to_object(value: &impl Serialize) -> Result<Map<String, Value>, Da
 /// that is saved here may name one, a document that comes from a peer with one is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "@type", rename = "blob")]
+#[non_exhaustive]
 pub struct Blob {
     /// `sha1-` and the base64 of the content's SHA-1.
     pub digest: String,

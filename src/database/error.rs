@@ -88,7 +88,7 @@ pub enum DatabaseError {
         /// The document.
         id: String,
     },
-    /// An ID that no peer would take: see [`check_document_id`](super::check_document_id).
+    /// An ID that no peer would take: empty, too long, with control characters or reserved.
     #[error("{id:?} cannot be a document ID: {reason}")]
     InvalidId {
         /// What was given, shortened.

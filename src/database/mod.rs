@@ -1,7 +1,7 @@
 //! Documents, revisions and the change feed, on a compact sled store.
 //!
 //! A [`Database`] holds [`Collection`]s of documents; a document is a JSON object with an ID, a version vector
-//! ([`revision`](crate::replica::revision)) and a place in its collection's change feed. Everything here is synchronous; [`Database::watch`] lets
+//! ([`VersionVector`]) and a place in its collection's change feed. Everything here is synchronous; [`Database::watch`] lets
 //! asynchronous code wait for changes. How bytes get to stable storage is the business of `store/`:
 //! `firmware-notes/store.md`.
 //!
@@ -52,33 +52,48 @@ use tokio::sync::watch;
 
 pub use self::batch::Batch;
 pub use self::changes::Changes;
-pub use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
+#[cfg(test)]
+pub(crate) use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 #[cfg(test)]
 pub(crate) use self::clock::wall_now;
 pub use self::collection::{Change, Collection, Documents};
-pub use self::config::{DatabaseConfig, Durability, KEEP_FREE_BYTES_DEFAULT, Versioning};
+pub use self::config::{DatabaseConfig, Durability, Versioning};
 pub use self::document::{Blob, Document};
 pub use self::error::DatabaseError;
-pub use self::name::{canonical_collection_name, check_document_id};
-pub use self::store::AHEAD_COUNTED_MAX;
+#[doc(hidden)]
+pub use self::name::canonical_collection_name;
+pub(crate) use self::name::check_document_id;
 use self::store::Store;
 #[cfg(feature = "cli")]
 pub(crate) use self::store::contains_panics;
 #[cfg(feature = "cli")]
 pub(crate) use self::store::lock_file;
+pub(crate) use self::store::{AHEAD_COUNTED_MAX, Twin};
 pub use self::store::{
-    BackupInfo, Damage, DocumentName, Lack, RenewReport, RestoreReport, Room, SalvageReport, Twin,
-    VerifyReport,
+    BackupInfo, Damage, DocumentName, Lack, RenewReport, RestoreReport, Room, SalvageReport, VerifyReport,
 };
 #[cfg(feature = "simulation")]
+#[doc(hidden)]
 pub use self::store::{DiskCounts, SimulatedDisk};
-pub use self::unsendable::{Unsendable, UnsendableDocument};
-use crate::replica::revision::SourceId;
-pub use crate::replica::{
-    DEFAULT_NAME, DOCUMENT_BODY_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_ID_MAX, DOCUMENT_OVERHEAD_MAX,
-};
+pub(crate) use self::unsendable::UnsendableDocument;
+pub use crate::replica::revision::{RevisionError, SourceId, Version, VersionVector};
+pub use crate::replica::{DEFAULT_NAME, DOCUMENT_BODY_MAX, DOCUMENT_ID_MAX};
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.
+/// ```
+/// use gattway::{Database, DatabaseConfig};
+///
+/// # let directory = tempfile::tempdir().expect("a directory");
+/// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+/// let (readings, alarms) = (db.create_collection("plant.readings")?, db.create_collection("plant.alarms")?);
+/// // Both or neither, also where the power fails.
+/// db.batch(|batch| {
+///     batch.put(&readings, "boiler", &serde_json::json!({ "celsius": 99.5 }))?;
+///     batch.put(&alarms, "boiler", &serde_json::json!({ "limit": 95 }))
+/// })?;
+/// assert_eq!(db.collections(), ["_default", "plant.alarms", "plant.readings"]);
+/// # Ok::<(), gattway::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Database {
     store: Arc<Store>,
@@ -100,7 +115,7 @@ pub struct DatabaseInfo {
     pub commits: u64,
     /// Syncs to stable storage since it was opened; several commits can share one.
     pub syncs: u64,
-    /// Versions seen since it was opened whose time is more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock: a
+    /// Versions seen since it was opened whose time is more than a day ahead of the wall clock: a
     /// peer's clock is wrong, or this device's.
     pub versions_ahead: u64,
     /// Free space.
@@ -135,6 +150,7 @@ impl Database {
     /// # Errors
     /// As [`Database::open`].
     #[cfg(feature = "simulation")]
+    #[doc(hidden)]
     pub fn open_simulated(disk: &SimulatedDisk, config: DatabaseConfig) -> Result<Database, DatabaseError> {
         Ok(Database { store: Store::open_simulated(disk, &config)? })
     }
@@ -152,12 +168,12 @@ impl Database {
 
     /// Whether the files of the database in directory `path` may be written to, as far as permissions and the file system
     /// say. If not, [`DatabaseConfig::read_only`] opens it.
-    pub fn is_writable(path: impl AsRef<Path>) -> bool {
+    pub(crate) fn is_writable(path: impl AsRef<Path>) -> bool {
         store::is_writable(path.as_ref())
     }
 
     /// Whether there was none in its directory before it was opened.
-    pub fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.store.is_new()
     }
 
@@ -235,6 +251,7 @@ impl Database {
     }
 
     /// A counter that grows with each change, for asynchronous code to wait on. A slow receiver holds nobody up.
+    #[doc(hidden)]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.store.watch()
     }
@@ -275,7 +292,7 @@ impl Database {
     ///
     /// # Errors
     /// As of [`Database::check`].
-    pub fn examine(path: impl AsRef<Path>) -> Result<VerifyReport, DatabaseError> {
+    pub(crate) fn examine(path: impl AsRef<Path>) -> Result<VerifyReport, DatabaseError> {
         store::check(path.as_ref(), &DatabaseConfig { read_only: true, ..DatabaseConfig::default() })
     }
 
@@ -362,10 +379,10 @@ impl Database {
 
     /// Lets the database in `path`, which nobody may have open, go on under a new source ID. That is the way out of two
     /// troubles. Its directory was copied to a second device, or its files were set back: then both give out versions under one
-    /// ID, and edits of one replace the other's ([`Database::twin`]); give one of them a new one, with `take_over`, so that its
+    /// ID, and edits of one replace the other's ; give one of them a new one, with `take_over`, so that its
     /// edits that no peer is known to have become those of the new author. Or the system's clock was wrong by years for a while:
     /// documents and tombstones whose version is far ahead are saved once more as they are, with a version of today that
-    /// replaces the other one everywhere; not if the system's clock was never set ([`Database::is_clock_plausible`]).
+    /// replaces the other one everywhere; not if the system's clock was never set.
     ///
     /// Peers compare everything at the next replication. The ID is new when this returns an error later on, and it can be
     /// called again. `progress` hears how many documents were saved.
@@ -382,18 +399,18 @@ impl Database {
 
     /// What showed that another device goes on with a copy of this database under the same source ID, if anything did.
     /// [`Database::renew`] is the way out.
-    pub fn twin(&self) -> Option<Twin> {
+    pub(crate) fn twin(&self) -> Option<Twin> {
         self.store.twin()
     }
 
     /// How far the clock that versions are made of is ahead of the system's. A stock peer refuses versions more than two
-    /// minutes ahead. More than [`CLOCK_AHEAD_NS_MAX`] it is only while the system's clock is not set.
-    pub fn clock_ahead(&self) -> Duration {
+    /// minutes ahead. More than a day it is only while the system's clock is not set.
+    pub(crate) fn clock_ahead(&self) -> Duration {
         Duration::from_nanos(self.store.clock_ahead())
     }
 
     /// Whether the system's clock can be right: whether it was set since this release was made.
-    pub fn is_clock_plausible() -> bool {
+    pub(crate) fn is_clock_plausible() -> bool {
         clock::is_plausible(clock::wall_now())
     }
 
@@ -421,21 +438,21 @@ impl Database {
     }
 
     /// Free space. While it is short, commits are refused with [`DatabaseError::Full`] and the rest goes on.
-    pub fn room(&self) -> Room {
+    pub(crate) fn room(&self) -> Room {
         self.store.room()
     }
 
-    /// Documents and tombstones whose current version has a time more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock,
+    /// Documents and tombstones whose current version has a time more than a day ahead of the wall clock,
     /// counted up to [`AHEAD_COUNTED_MAX`].
     ///
     /// # Errors
     /// Of the store.
-    pub fn count_ahead(&self) -> Result<u64, DatabaseError> {
+    pub(crate) fn count_ahead(&self) -> Result<u64, DatabaseError> {
         self.store.count_ahead()
     }
 
-    /// Versions seen since it was opened whose time is more than [`CLOCK_AHEAD_NS_MAX`] ahead of the wall clock.
-    pub fn versions_ahead(&self) -> u64 {
+    /// Versions seen since it was opened whose time is more than a day ahead of the wall clock.
+    pub(crate) fn versions_ahead(&self) -> u64 {
         self.store.versions_ahead()
     }
 

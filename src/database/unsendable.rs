@@ -39,7 +39,7 @@ impl Database {
     ///
     /// # Errors
     /// Of the store.
-    pub fn unsendable(&self, named_max: usize) -> Result<Unsendable, DatabaseError> {
+    pub(crate) fn unsendable(&self, named_max: usize) -> Result<Unsendable, DatabaseError> {
         let mut found = Unsendable::default();
         for name in self.collections() {
             let Some(key) = self.store.collection_key(&name) else { continue };

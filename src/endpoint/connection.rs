@@ -67,6 +67,7 @@ impl ReplicatorConnection {
     ///
     /// For the tests of a transport, and for whoever wants to use a transport alone. `limit_bytes` bounds what is
     /// queued; a longer message is taken when nothing else is.
+    #[doc(hidden)]
     pub fn detached(limit_bytes: usize) -> (ReplicatorConnection, Inbound) {
         let limit = limit_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let shared = Arc::new(Shared {

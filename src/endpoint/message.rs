@@ -5,6 +5,18 @@ use std::fmt;
 use bytes::Bytes;
 
 /// What a transport keeps of the bytes it is given.
+/// ```
+/// use gattway::ProtocolType;
+///
+/// /// What is told of a transport of this program.
+/// fn of(scheme: &str) -> ProtocolType {
+///     match scheme {
+///         "serial" | "tcp" => ProtocolType::ByteStream,
+///         _ => ProtocolType::MessageStream,
+///     }
+/// }
+/// assert_eq!(of("mqtt"), ProtocolType::MessageStream);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProtocolType {
     /// The transport keeps message boundaries: what one `send` took, one `receive` must be given on the other side.
@@ -15,16 +27,23 @@ pub enum ProtocolType {
 }
 
 /// Bytes on their way to or from a transport. Cheap to clone.
+/// ```
+/// use gattway::Message;
+///
+/// let message = Message::from_bytes(vec![1, 2, 3]);
+/// assert_eq!((message.len(), message.as_slice()), (3, &[1, 2, 3][..]));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Message(Bytes);
 
 impl Message {
-    /// Wraps bytes; a `Vec<u8>` or `Bytes` is not copied.
-    pub fn from_bytes(bytes: impl Into<Bytes>) -> Message {
-        Message(bytes.into())
+    /// Wraps bytes; a `Vec<u8>` is not copied.
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Message {
+        Message(Bytes::from(bytes.into()))
     }
 
     /// The bytes, shared, not copied.
+    #[doc(hidden)]
     pub fn to_bytes(&self) -> Bytes {
         self.0.clone()
     }
@@ -57,12 +76,14 @@ impl From<Vec<u8>> for Message {
     }
 }
 
+#[doc(hidden)]
 impl From<Bytes> for Message {
     fn from(bytes: Bytes) -> Message {
         Message(bytes)
     }
 }
 
+#[doc(hidden)]
 impl From<Message> for Bytes {
     fn from(message: Message) -> Bytes {
         message.0

@@ -31,7 +31,9 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::access::{AccessRule, CollectionAccess};
-pub use self::connection::{INBOUND_BYTES_MAX, Inbound, MessageEndpointConnection, ReplicatorConnection};
+#[doc(hidden)]
+pub use self::connection::{INBOUND_BYTES_MAX, Inbound};
+pub use self::connection::{MessageEndpointConnection, ReplicatorConnection};
 pub use self::error::MessagingError;
 pub use self::message::{Message, ProtocolType};
 
@@ -51,6 +53,32 @@ where
 }
 
 /// A remote peer as a replication target.
+/// ```
+/// use std::sync::Arc;
+///
+/// use gattway::endpoint::{MessageEndpointConnection, MessagingError, ReplicatorConnection};
+/// use gattway::{Message, MessageEndpoint, ProtocolType};
+///
+/// /// A transport whose cable is not plugged in. One that works keeps the `ReplicatorConnection` and gives it what arrives.
+/// struct Cable;
+///
+/// #[async_trait::async_trait]
+/// impl MessageEndpointConnection for Cable {
+///     async fn open(&self, _: ReplicatorConnection) -> Result<(), MessagingError> {
+///         Err(MessagingError::recoverable("not plugged in"))
+///     }
+///     async fn send(&self, _: Message) -> Result<(), MessagingError> {
+///         Ok(())
+///     }
+///     async fn close(&self, _: Option<MessagingError>) -> Result<(), MessagingError> {
+///         Ok(())
+///     }
+/// }
+///
+/// let delegate = |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> { Arc::new(Cable) };
+/// let gateway = MessageEndpoint::new("gateway", Arc::new(()), ProtocolType::ByteStream, Arc::new(delegate));
+/// assert_eq!(gateway.uid(), "gateway");
+/// ```
 #[derive(Clone)]
 pub struct MessageEndpoint {
     uid: String,

@@ -48,10 +48,18 @@ pub enum AccessError {
     },
     /// The identity cannot be read or made.
     #[error("the identity of this database: {0}")]
-    Identity(#[from] IdentityError),
+    Identity(
+        #[doc(hidden)]
+        #[from]
+        IdentityError,
+    ),
     /// The group or the trust list cannot be read.
     #[error(transparent)]
-    Trust(#[from] TrustOpenError),
+    Trust(
+        #[doc(hidden)]
+        #[from]
+        TrustOpenError,
+    ),
 }
 
 /// How peers are met.

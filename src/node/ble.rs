@@ -33,7 +33,18 @@ const OPEN_LIMIT: Duration = Duration::from_secs(60);
 const PAIRING_LIMIT: Duration = Duration::from_secs(50);
 /// Time for radio connections to be ended before the process ends.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
+
 /// Makes places and ways of Bluetooth LE.
+/// ```no_run
+/// use gattway::{Ble, Database, DatabaseConfig, Node};
+///
+/// # async fn run() -> Result<(), gattway::Error> {
+/// let db = Database::open("station.db", DatabaseConfig::default())?;
+/// let node = Node::builder(db).listen(Ble::adapter("hci0")).start().await?;
+/// node.sync(Ble::peer("gateway")).start().finished().await?;
+/// node.shutdown().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Ble;
 
@@ -247,7 +258,7 @@ impl BlePeer {
 
     /// Connections the adapter is trusted with, of all programs; BlueZ cannot tell how many it has.
     #[must_use]
-    pub fn slots(mut self, slots: u16) -> BlePeer {
+    pub(crate) fn slots(mut self, slots: u16) -> BlePeer {
         self.slots = slots;
         self
     }
@@ -277,7 +288,7 @@ pub struct BleNeighbours(pub(super) BlePeer);
 impl BleNeighbours {
     /// How they are reached: the adapter and other settings of `peer`, whose name does not matter.
     #[must_use]
-    pub fn as_reached_by(peer: BlePeer) -> BleNeighbours {
+    pub(crate) fn as_reached_by(peer: BlePeer) -> BleNeighbours {
         BleNeighbours(peer)
     }
 }

@@ -19,11 +19,13 @@ pub trait Connect: Sealed + Send + Sync + 'static {
     fn connect(&self, local: &Local) -> Carrier;
 
     /// What the peer may be called by in the trust list, if that is how this way finds it.
+    #[doc(hidden)]
     fn name(&self) -> Option<&str> {
         None
     }
 
     /// How long making a connection may take, the secure handshake included; `None`: as long as the replicator allows.
+    #[doc(hidden)]
     fn open_limit(&self) -> Option<Duration> {
         None
     }

@@ -25,7 +25,7 @@ pub enum NodeError {
     /// A listener has panicked, which is a bug.
     #[error("accepting connections panicked")]
     Panicked,
-    /// So many connections did not come to an orderly end within [`CLOSING_LIMIT`](super::CLOSING_LIMIT).
+    /// So many connections did not come to an orderly end in time.
     #[error("{connections} connections did not end in time: cut off")]
     #[non_exhaustive]
     CutOff {
@@ -55,7 +55,7 @@ impl ListenError {
     }
 
     /// Whether it never began to listen.
-    pub fn is_of_opening(&self) -> bool {
+    pub(crate) fn is_of_opening(&self) -> bool {
         !self.accepts
     }
 

@@ -78,20 +78,22 @@ pub use self::sync::{SyncBuilder, SyncHandle, SyncTarget};
 pub use self::sync_event::SyncEvent;
 #[cfg(feature = "websocket")]
 pub use self::websocket::{Users, WebSocket, WebSocketPlace};
-pub use crate::link::PacketSize;
-pub use crate::secure::PeerId;
+pub use crate::secure::{Established, PeerId, PeerIdError};
 #[cfg(feature = "bluetooth")]
-pub use crate::transport::bluez::agent::{Pairing, Passkey};
+pub use crate::transport::bluez::agent::{AskPasskey, Pairing, Passkey};
+#[cfg(feature = "bluetooth")]
+pub use crate::transport::bluez::radio::RadioStatus;
 #[cfg(feature = "bluetooth")]
 pub use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 pub use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
-pub use crate::transport::stream::Address;
+pub use crate::transport::stream::{Address, AddressError};
 #[cfg(feature = "websocket")]
 pub use crate::transport::websocket::{
     Admission as WebSocketAdmission, Credentials, NotAdmitted, PasswordCheck, ServerTrust, TlsError,
     TlsIdentity, WebSocketClient, WebSocketClientConfig, WebSocketListenerConfig, WebSocketUrl,
     WebSocketUrlError,
 };
+pub use crate::trust::GroupNews;
 
 use self::access::{Security, TrustRefresher};
 use self::event::Hub;
@@ -101,9 +103,14 @@ use crate::database::Database;
 use crate::replicator::MessageEndpointListener;
 
 /// How long connections and syncs may take to come to an orderly end; what is still open then is cut off.
-pub const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
+pub(crate) const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
 
 /// Makes places and ways of TCP.
+/// ```
+/// use gattway::Tcp;
+///
+/// assert_eq!(Tcp::connect("gateway.local:4985").to_string(), "tcp:gateway.local:4985");
+/// ```
 #[derive(Debug)]
 pub struct Tcp;
 
@@ -170,6 +177,17 @@ impl NodeShared {
 
 /// A database that peers can reach, and that syncs with peers. Dropping it ends it without waiting for anybody; see
 /// [`shutdown`](Self::shutdown).
+/// ```
+/// use gattway::{Database, DatabaseConfig, Node, Tcp};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+/// let node = Node::builder(db).collections(["_default"]).listen(Tcp::bind("127.0.0.1:0")).start().await?;
+/// assert_eq!(node.addresses().len(), 1);
+/// node.shutdown().await?;
+/// # Ok(()) }
+/// ```
 pub struct Node {
     shared: Arc<NodeShared>,
     listener: Arc<MessageEndpointListener>,
@@ -217,7 +235,7 @@ impl Node {
     }
 
     /// The passive side of replication: open connections, and counters of what was refused.
-    pub fn listener(&self) -> &Arc<MessageEndpointListener> {
+    pub(crate) fn listener(&self) -> &Arc<MessageEndpointListener> {
         &self.listener
     }
 
@@ -226,7 +244,7 @@ impl Node {
     ///
     /// # Errors
     /// A listener has panicked.
-    pub async fn until_deserted(&mut self) -> Result<(), NodeError> {
+    pub(crate) async fn until_deserted(&mut self) -> Result<(), NodeError> {
         while self.listens {
             match self.listening.join_next().await {
                 Some(Ok(())) => {}
@@ -237,7 +255,7 @@ impl Node {
         std::future::pending().await
     }
 
-    /// Lets nobody in any more, and ends all connections and syncs in order, within [`CLOSING_LIMIT`] and what Bluetooth takes
+    /// Lets nobody in any more, and ends all connections and syncs in order, within 2.5 s and what Bluetooth takes
     /// to disconnect.
     ///
     /// # Errors

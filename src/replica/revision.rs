@@ -113,7 +113,7 @@ pub enum Causality {
 
 /// A revision with what it descends from: `current[, merged...][; history..., tree IDs...]`.
 ///
-/// Tree IDs come from databases that kept revision trees before; see [`tree`]. A revision is at a tree ID itself if
+/// Tree IDs come from databases that kept revision trees before. A revision is at a tree ID itself if
 /// `current` is the version of the first one and there are no other versions.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VersionVector {
@@ -123,10 +123,12 @@ pub struct VersionVector {
     pub merged: Vec<Version>,
     /// The newest version of each other author this revision descends from, and versions of tree IDs.
     pub history: Vec<Version>,
-    /// Tree IDs that this revision is or descends from, those of the newest branch first; at most [`TREE_IDS_MAX`].
+    /// Tree IDs that this revision is or descends from, those of the newest branch first; at most `TREE_IDS_MAX`.
+    #[doc(hidden)]
     pub trees: Vec<TreeId>,
 }
 
+#[doc(hidden)]
 impl VersionVector {
     /// A first revision, with no ancestors.
     pub fn new(current: Version) -> VersionVector {
@@ -372,7 +374,7 @@ pub enum RevisionError {
     /// More authors than a vector may name.
     #[error("a version vector of {actual} versions, at most {max} are accepted")]
     TooManyVersions {
-        /// [`VERSIONS_MAX`].
+        /// The limit.
         max: usize,
         /// What was given.
         actual: usize,

@@ -155,6 +155,7 @@ impl Rejection {
 
 /// Both sides of a conflict, for a resolver.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Conflict<'a> {
     /// Full name of the collection, `scope.name`, or `_default`.
     pub collection: &'a str,
@@ -174,6 +175,7 @@ pub struct Conflict<'a> {
 /// been kept against the other before (on other devices, through other revisions) does the kept content get a version of
 /// its own, or the two would stay different.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Resolution {
     /// Keep the local revision; the remote one becomes part of its history.
     Local,
@@ -220,25 +222,31 @@ pub struct ReplicaStoreError {
     pub recoverable: bool,
 }
 
-/// A database as replication sees it.
+/// A database as replication sees it: an `Arc` of a [`Database`](crate::Database) is one, and nothing else is.
 pub trait ReplicaStore: Send + Sync {
     /// This database's own author ID. Part of the checkpoint's identity.
+    #[doc(hidden)]
     fn source(&self) -> SourceId;
 
     /// The collection of a full name (`_default`, `_default._default`, `scope.name`), if it exists.
+    #[doc(hidden)]
     fn collection(&self, name: &str) -> Option<CollectionId>;
 
     /// Every collection, with its full name.
+    #[doc(hidden)]
     fn collections(&self) -> Vec<(CollectionId, String)>;
 
     /// The newest sequence of the collection's feed, 0 if nothing was ever saved.
+    #[doc(hidden)]
     fn last_sequence(&self, collection: CollectionId) -> u64;
 
     /// Returns when stable storage has everything that was saved before the call, so that the feed shows it. Blocks.
+    #[doc(hidden)]
     fn make_durable(&self) -> Result<(), ReplicaStoreError>;
 
     /// Changes after sequence `since` in order, at most `limit`, bodies included if asked for. Large documents make it
     /// fewer, so that what is read at a time stays small; it is empty only if there are none.
+    #[doc(hidden)]
     fn changes(
         &self,
         collection: CollectionId,
@@ -248,15 +256,18 @@ pub trait ReplicaStore: Send + Sync {
     ) -> Result<Vec<Change>, ReplicaStoreError>;
 
     /// The newest revision of one document, tombstones included, with its body.
+    #[doc(hidden)]
     fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError>;
 
     /// The newest revision of one document without its body.
+    #[doc(hidden)]
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError>;
 
     /// Stores revisions and returns when all are on stable storage (group commit with other writers); outcomes in order.
     ///
     /// # Errors
     /// The store failed as a whole; some may be stored, none may be acknowledged.
+    #[doc(hidden)]
     fn commit(
         &self,
         revisions: &[IncomingRevision],
@@ -264,12 +275,15 @@ pub trait ReplicaStore: Send + Sync {
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError>;
 
     /// A counter that grows with every change of any collection, to wait on. It may grow without a change.
+    #[doc(hidden)]
     fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
 
     /// Tells that a peer has all local changes up to `sequence`, so that later edits remember what it had.
+    #[doc(hidden)]
     fn mark_pushed(&self, collection: CollectionId, sequence: u64);
 
     /// A checkpoint this database keeps for itself (active) or for a peer (passive), by its client ID.
+    #[doc(hidden)]
     fn checkpoint(
         &self,
         collection: CollectionId,
@@ -277,6 +291,7 @@ pub trait ReplicaStore: Send + Sync {
     ) -> Result<Option<StoredCheckpoint>, ReplicaStoreError>;
 
     /// The client IDs of all checkpoints that begin with `prefix`.
+    #[doc(hidden)]
     fn checkpoint_clients(
         &self,
         collection: CollectionId,
@@ -286,6 +301,7 @@ pub trait ReplicaStore: Send + Sync {
     /// Replaces a checkpoint if `expected` is its revision (`None`: there must be none). Returns the new one's
     /// revision (`N-cc`), or `None` if the revision did not match and nothing was written. Durable with the next
     /// synced commit, or within 1 s; losing the last one only costs work.
+    #[doc(hidden)]
     fn set_checkpoint(
         &self,
         collection: CollectionId,
@@ -296,6 +312,7 @@ pub trait ReplicaStore: Send + Sync {
 
     /// The same for a peer, under the name that it has proven (empty: none): a store may keep a limited number for each, and
     /// give up the oldest.
+    #[doc(hidden)]
     fn set_peer_checkpoint(
         &self,
         collection: CollectionId,

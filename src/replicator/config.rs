@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::names::{DEFAULT_COLLECTION, canonical_name};
 use super::resolver::DefaultResolver;
 use crate::blip::BlipConfig;
@@ -134,11 +132,13 @@ pub enum ReplicatorType {
 
 impl ReplicatorType {
     /// Whether documents go from here to the peer.
+    #[doc(hidden)]
     pub fn pushes(self) -> bool {
         self != ReplicatorType::Pull
     }
 
     /// Whether documents come from the peer.
+    #[doc(hidden)]
     pub fn pulls(self) -> bool {
         self != ReplicatorType::Push
     }
@@ -146,6 +146,7 @@ impl ReplicatorType {
 
 /// A revision as a filter sees it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FilterInput<'a> {
     /// Full name of the collection.
     pub collection: &'a str,
@@ -154,7 +155,7 @@ pub struct FilterInput<'a> {
     /// Whether it is a tombstone.
     pub deleted: bool,
     /// The body as JSON text; unchecked if it came from the peer.
-    pub body: &'a Bytes,
+    pub body: &'a [u8],
 }
 
 /// Says whether a revision may pass.
@@ -162,6 +163,7 @@ pub type ReplicationFilter = Arc<dyn Fn(&FilterInput<'_>) -> bool + Send + Sync>
 
 /// One collection of an active replication.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct CollectionConfig {
     /// Full name: `scope.name`, or `_default`.
     pub name: String,

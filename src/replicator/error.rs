@@ -12,7 +12,11 @@ use crate::replica::store::ReplicaStoreError;
 pub enum SessionError {
     /// The peer broke the framing below.
     #[error("peer broke BLIP: {0}")]
-    Blip(#[from] BlipError),
+    Blip(
+        #[doc(hidden)]
+        #[from]
+        BlipError,
+    ),
     /// The peer answered a request that must succeed with an error.
     #[error("peer refused {request}: {error}")]
     Refused {
@@ -72,7 +76,11 @@ pub enum SessionError {
     },
     /// The local database failed.
     #[error(transparent)]
-    Store(#[from] ReplicaStoreError),
+    Store(
+        #[doc(hidden)]
+        #[from]
+        ReplicaStoreError,
+    ),
 }
 
 impl SessionError {

@@ -32,6 +32,7 @@ pub struct Progress {
 
 /// One document that was replicated, or failed to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DocumentReplication {
     /// Which way it went.
     pub direction: Direction,

@@ -1,7 +1,7 @@
 //! Push, pull, checkpoints and conflicts.
 //!
-//! [`session::Session`] is one connection, active or passive, sans-IO; its two sides are `active` and `passive`. What it
-//! needs of a database is [`ReplicaStore`](crate::replica::store::ReplicaStore).
+//! `session::Session` is one connection, active or passive, sans-IO; its two sides are `active` and `passive`. What it
+//! needs of a database is [`ReplicaStore`].
 
 mod active;
 mod batched;
@@ -36,19 +36,22 @@ pub(crate) mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};
 pub use self::driver::ConnectionLimits;
-pub use self::driver::error::{ReplicatorError, TransportCall, close_code};
+pub use self::driver::error::{ReplicatorError, TransportCall};
+pub use self::error::SessionError;
 pub use self::event::Direction;
 pub use self::event::DocumentReplication;
 pub use self::resolver::{DefaultResolver, FnResolver};
 pub use self::service::{
     CONNECTIONS_MAX, ConflictReport, ListenerError, ListenerToken, MessageEndpointListener,
     MessageEndpointListenerChange, MessageEndpointListenerConfiguration, MessageEndpointListenerConflict,
-    MessageEndpointListenerDocument, ONE_SHOT_ATTEMPTS_MAX, PEER_CONNECTIONS_MAX, PeerQuota,
-    REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX, Refusals, Replicator, ReplicatorActivity,
-    ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus, StatusStream,
+    MessageEndpointListenerDocument, PEER_CONNECTIONS_MAX, PeerQuota, Refusals, Replicator,
+    ReplicatorActivity, ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus, StatusStream,
 };
+#[doc(hidden)]
+pub use self::service::{ONE_SHOT_ATTEMPTS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX};
 pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};
-pub use crate::replica::store::ConflictOutcome;
+pub use crate::blip::ErrorReply;
+pub use crate::replica::store::{Conflict, ConflictOutcome, ConflictResolver, ReplicaStore, Resolution};
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(missing_docs, clippy::unwrap_used)]

@@ -36,6 +36,7 @@ pub struct PeerId(pub [u8; PEER_ID_BYTES]);
 
 impl PeerId {
     /// The key.
+    #[doc(hidden)]
     pub const fn as_bytes(&self) -> &[u8; PEER_ID_BYTES] {
         &self.0
     }
@@ -46,6 +47,7 @@ impl PeerId {
     }
 
     /// The beginning of the ID in groups of four, as `Display` shows it.
+    #[doc(hidden)]
     pub fn short(&self) -> String {
         self.to_string()
     }

@@ -33,22 +33,55 @@ pub trait PacketSource: Send {
 }
 
 /// A connected radio link that carries packets. Dropping it disconnects.
+#[non_exhaustive]
 pub struct PacketChannel {
     /// Towards the peer.
+    #[doc(hidden)]
     pub sink: Box<dyn PacketSink>,
     /// From the peer.
+    #[doc(hidden)]
     pub source: Box<dyn PacketSource>,
+    #[doc(hidden)]
     /// The longest packet that both directions carry whole.
     pub size: PacketSize,
     /// Names the peer and the way to it in logs.
+    #[doc(hidden)]
     pub label: String,
 }
 
 impl PacketChannel {
+    /// A channel of packets of up to `packet_bytes`, which both directions carry whole; `label` names the peer and the way to it
+    /// in logs.
+    ///
+    /// # Errors
+    /// `packet_bytes` is below 20 or above 495.
+    pub fn new(
+        sink: Box<dyn PacketSink>,
+        source: Box<dyn PacketSource>,
+        packet_bytes: u16,
+        label: impl Into<String>,
+    ) -> io::Result<PacketChannel> {
+        let size = PacketSize::try_new(packet_bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Ok(PacketChannel::of_size(sink, source, size, label.into()))
+    }
+
+    /// The same of a size that is known to be one.
+    #[doc(hidden)]
+    pub fn of_size(
+        sink: Box<dyn PacketSink>,
+        source: Box<dyn PacketSource>,
+        size: PacketSize,
+        label: String,
+    ) -> PacketChannel {
+        PacketChannel { sink, source, size, label }
+    }
+
     /// Sends one packet; waits while the transport's queue is full.
     ///
     /// # Errors
     /// The channel is lost.
+    #[doc(hidden)]
     pub async fn send(&mut self, packet: &[u8]) -> io::Result<()> {
         poll_fn(|cx| self.sink.poll_send(cx, packet)).await
     }
@@ -57,6 +90,7 @@ impl PacketChannel {
     ///
     /// # Errors
     /// The channel is lost.
+    #[doc(hidden)]
     pub async fn recv(&mut self, packet: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| self.source.poll_recv(cx, packet)).await
     }

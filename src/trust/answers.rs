@@ -40,6 +40,7 @@ const CLOCK_SET_S: u64 = 1_704_067_200;
 
 /// What has become of the group's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GroupNews {
     /// This device has another one.
     Changed {

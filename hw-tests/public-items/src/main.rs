@@ -102,7 +102,8 @@ fn document(features: &str) -> Result<PathBuf, String> {
     let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(["rustdoc", "--locked", "--quiet", "--package", "gattway", "--lib"])
         .args(chosen)
-        .args(["--", "-Z", "unstable-options", "--output-format", "json"])
+        // As on docs.rs, where what is private is not there to link to.
+        .args(["--", "-D", "warnings", "-Z", "unstable-options", "--output-format", "json"])
         .current_dir(&root)
         .env("RUSTDOC", own)
         .env(AS_RUSTDOC, rustdoc)

@@ -11,6 +11,10 @@ const ALLOWED_CRATES: [&str; 7] =
 /// A crate of which only traits may.
 const ALLOWED_TRAITS: &str = "tokio";
 
+/// What is complete as it is, so that a user may name all of it.
+const COMPLETE: [&str; 6] =
+    ["CollectionAccess", "Direction", "ProtocolType", "ReplicatorActivity", "ReplicatorType", "Version"];
+
 /// One thing that a user can name, or a method of it.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -172,7 +176,8 @@ impl<'a> Document<'a> {
                 }
             }
             let is_marked = value["attrs"].to_string().contains("non_exhaustive");
-            if !is_marked && self.cannot_grow(value) {
+            let name = value["name"].as_str().unwrap_or_default();
+            if !is_marked && !COMPLETE.contains(&name) && self.cannot_grow(value) {
                 complaints.closed.insert(item.path.clone());
             }
             if surface.root.contains(id) && !value["docs"].as_str().unwrap_or_default().contains("```") {
@@ -213,7 +218,11 @@ impl<'a> Document<'a> {
             let block = &block["inner"]["impl"];
             let is_own = block["is_synthetic"] == false && block["blanket_impl"].is_null();
             if is_own && !block["trait"].is_null() {
-                collect_paths(&block["trait"]["args"], named);
+                // `From` a type of ours that nobody can name is of no use to anybody, and does no harm.
+                let mut arguments = BTreeSet::new();
+                collect_paths(&block["trait"]["args"], &mut arguments);
+                arguments.retain(|id| self.json["paths"][id.to_string()]["crate_id"] != 0);
+                named.append(&mut arguments);
                 named.extend(block["trait"]["id"].as_u64());
                 for item in ids(&block["items"]).into_iter().filter_map(|id| self.item(id)) {
                     // Associated types such as `Error` and `Item`.

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use super::{RevId, RevisionError, TREE_SOURCE, TreeId, VERSIONS_MAX, Version, VersionVector, clip, later};
 
+#[doc(hidden)]
 impl VersionVector {
     /// Joins the `rev` and `history` properties of a `rev` message.
     ///

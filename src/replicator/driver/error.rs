@@ -31,6 +31,7 @@ pub mod close_code {
 
 /// The call of a transport that took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TransportCall {
     /// `MessageEndpointConnection::open`.
     Open,
@@ -64,7 +65,11 @@ pub enum ReplicatorError {
     },
     /// The peer sent bytes that are not the framing of a byte stream.
     #[error("peer broke the framing: {0}")]
-    Framing(#[from] FramingError),
+    Framing(
+        #[doc(hidden)]
+        #[from]
+        FramingError,
+    ),
     /// Replication failed.
     #[error(transparent)]
     Session(#[from] SessionError),

@@ -10,6 +10,7 @@ pub const SEND_BYTES: usize = 32 * 1024;
 
 /// How long each thing may take, and how much may be on its way, on one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectionLimits {
     /// Time for `open`.
     pub open: Duration,

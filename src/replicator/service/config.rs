@@ -13,7 +13,36 @@ use crate::replicator::driver::ConnectionLimits;
 use crate::replicator::resolver::DefaultResolver;
 
 /// Settings of a [`Replicator`](super::Replicator). Make one with [`new`](Self::new) and change what differs.
+/// ```
+/// use std::sync::Arc;
+///
+/// use gattway::replicator::ReplicatorType;
+/// use gattway::{Database, DatabaseConfig, MessageEndpoint, ProtocolType, ReplicatorConfiguration};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use gattway::endpoint::{MessageEndpointConnection, MessagingError, ReplicatorConnection};
+/// # use gattway::Message;
+/// # struct Cable;
+/// # #[async_trait::async_trait]
+/// # impl MessageEndpointConnection for Cable {
+/// #     async fn open(&self, _: ReplicatorConnection) -> Result<(), MessagingError> {
+/// #         Err(MessagingError::recoverable("not plugged in"))
+/// #     }
+/// #     async fn send(&self, _: Message) -> Result<(), MessagingError> { Ok(()) }
+/// #     async fn close(&self, _: Option<MessagingError>) -> Result<(), MessagingError> { Ok(()) }
+/// # }
+/// # let cable = |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> { Arc::new(Cable) };
+/// # let directory = tempfile::tempdir()?;
+/// // `cable` makes the connections of a transport, see `MessageEndpoint`.
+/// let gateway = MessageEndpoint::new("gateway", Arc::new(()), ProtocolType::ByteStream, Arc::new(cable));
+/// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+/// let mut config =
+///     ReplicatorConfiguration::new(gateway, Arc::new(db)).with_collections(["plant.readings"]);
+/// (config.replicator_type, config.continuous) = (ReplicatorType::Push, true);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ReplicatorConfiguration {
     /// The remote peer.
     pub endpoint: MessageEndpoint,
@@ -37,6 +66,7 @@ pub struct ReplicatorConfiguration {
     /// Time and size limits of each connection, heartbeat included.
     pub limits: ConnectionLimits,
     /// Limits and compression of messages.
+    #[doc(hidden)]
     pub blip: BlipConfig,
     /// Whether to offer the extension that saves bytes between two peers of this library.
     pub extension: bool,

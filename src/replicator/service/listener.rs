@@ -12,7 +12,9 @@ use tracing::{Instrument, info_span};
 use super::quota::{PeerQuota, Quotas};
 use super::refusals::{Counters, Refusals};
 use super::replicator::ConflictReport;
-use super::status::{ListenerToken, Listeners, ReplicatorActivity, ReplicatorStatus, lock};
+use super::status::{
+    ListenerToken, Listeners, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, lock,
+};
 use crate::blip::{BlipConfig, Budget, ErrorReply};
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{AccessRule, MessageEndpointConnection, ProtocolType};
@@ -43,7 +45,20 @@ pub const REASSEMBLY_BYTES_MAX: usize = 24 << 20;
 pub const REASSEMBLY_BYTES_SHARED_MAX: usize = 2 * REASSEMBLY_BYTES_MAX;
 
 /// What a [`MessageEndpointListener`] is made of. Make one with [`new`](Self::new) and change what differs.
+/// ```
+/// use std::sync::Arc;
+///
+/// use gattway::{Database, DatabaseConfig, MessageEndpointListenerConfiguration, ProtocolType};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let db = Database::open(directory.path().join("gateway.db"), DatabaseConfig::default())?;
+/// let mut config = MessageEndpointListenerConfiguration::new(Arc::new(db), ProtocolType::ByteStream)
+///     .with_collections(["plant.readings"]);
+/// (config.accept_pull, config.connections_max) = (false, 8);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct MessageEndpointListenerConfiguration {
     /// The local database.
     pub store: Arc<dyn ReplicaStore>,
@@ -66,6 +81,7 @@ pub struct MessageEndpointListenerConfiguration {
     /// Time and size limits of each connection.
     pub limits: ConnectionLimits,
     /// Limits and compression of messages.
+    #[doc(hidden)]
     pub blip: BlipConfig,
     /// Whether to accept the extension that saves bytes between two peers of this library.
     pub extension: bool,
@@ -155,6 +171,7 @@ pub enum ListenerError {
 
 /// A change of the status of one connection.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct MessageEndpointListenerChange {
     /// Which connection.
     pub connection: Arc<dyn MessageEndpointConnection>,
@@ -170,6 +187,7 @@ impl fmt::Debug for MessageEndpointListenerChange {
 
 /// A document of one connection that was replicated, or failed to be.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct MessageEndpointListenerDocument {
     /// Which connection.
     pub connection: Arc<dyn MessageEndpointConnection>,
@@ -187,6 +205,7 @@ impl fmt::Debug for MessageEndpointListenerDocument {
 
 /// A conflict with the peer of one connection.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct MessageEndpointListenerConflict {
     /// Which connection.
     pub connection: Arc<dyn MessageEndpointConnection>,
@@ -203,6 +222,37 @@ impl fmt::Debug for MessageEndpointListenerConflict {
 }
 
 /// The passive side of replication. Dropping it equals [`close_all`](Self::close_all).
+/// ```
+/// use std::sync::Arc;
+///
+/// use gattway::{
+///     Database, DatabaseConfig, MessageEndpointListener, MessageEndpointListenerConfiguration, ProtocolType,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use gattway::endpoint::{MessageEndpointConnection, MessagingError, ReplicatorConnection};
+/// # use gattway::Message;
+/// # struct Cable;
+/// # #[async_trait::async_trait]
+/// # impl MessageEndpointConnection for Cable {
+/// #     async fn open(&self, _: ReplicatorConnection) -> Result<(), MessagingError> {
+/// #         Err(MessagingError::recoverable("not plugged in"))
+/// #     }
+/// #     async fn send(&self, _: Message) -> Result<(), MessagingError> { Ok(()) }
+/// #     async fn close(&self, _: Option<MessagingError>) -> Result<(), MessagingError> { Ok(()) }
+/// # }
+/// # let incoming: Arc<dyn MessageEndpointConnection> = Arc::new(Cable);
+/// # let directory = tempfile::tempdir()?;
+/// let db = Database::open(directory.path().join("gateway.db"), DatabaseConfig::default())?;
+/// let config = MessageEndpointListenerConfiguration::new(Arc::new(db), ProtocolType::ByteStream);
+/// let listener = MessageEndpointListener::new(config);
+/// listener.add_change_listener(|change| println!("{:?}", change.status.activity));
+/// // A peer has connected by a transport of the program's own.
+/// listener.accept(incoming)?;
+/// listener.close_all();
+/// listener.wait_until_closed().await;
+/// # Ok(()) }
+/// ```
 pub struct MessageEndpointListener {
     inner: Arc<Inner>,
 }
@@ -334,6 +384,7 @@ impl MessageEndpointListener {
     ///
     /// # Panics
     /// As [`accept`](Self::accept).
+    #[doc(hidden)]
     pub fn accept_limited(
         &self,
         connection: Arc<dyn MessageEndpointConnection>,
@@ -505,11 +556,11 @@ async fn serve(
                 std::mem::replace(&mut status.activity, ReplicatorActivity::Busy) != ReplicatorActivity::Busy
             }
             DriverEvent::Session(SessionEvent::Activity(activity)) => {
-                let activity = activity.into();
+                let activity = ReplicatorActivity::of(activity);
                 std::mem::replace(&mut status.activity, activity) != activity
             }
             DriverEvent::Session(SessionEvent::Progress(progress)) => {
-                status.progress = progress.into();
+                status.progress = ReplicatorProgress::of(progress);
                 true
             }
             DriverEvent::Session(SessionEvent::Unsynced(unsynced)) => {

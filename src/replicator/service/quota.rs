@@ -16,6 +16,7 @@ const PEERS_MAX: usize = 1000;
 /// What one peer may have stored within `period`, all connections together; what it has used comes back evenly. Peers that
 /// prove no name are not counted. Use is kept in memory: a restart forgets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeerQuota {
     /// Revisions; `u64::MAX`: any number.
     pub revisions: u64,

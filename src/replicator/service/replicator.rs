@@ -28,6 +28,7 @@ use crate::task;
 
 /// A conflict that was met, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConflictReport {
     /// Full name of the document's collection.
     pub collection: String,
@@ -38,6 +39,38 @@ pub struct ConflictReport {
 }
 
 /// The active side of a replication. Dropping it equals [`stop`](Self::stop).
+/// ```
+/// use std::sync::Arc;
+///
+/// use gattway::{Database, DatabaseConfig, MessageEndpoint, ProtocolType, Replicator, ReplicatorConfiguration};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use gattway::endpoint::{MessageEndpointConnection, MessagingError, ReplicatorConnection};
+/// # use gattway::Message;
+/// # struct Cable;
+/// # #[async_trait::async_trait]
+/// # impl MessageEndpointConnection for Cable {
+/// #     async fn open(&self, _: ReplicatorConnection) -> Result<(), MessagingError> {
+/// #         Err(MessagingError::recoverable("not plugged in"))
+/// #     }
+/// #     async fn send(&self, _: Message) -> Result<(), MessagingError> { Ok(()) }
+/// #     async fn close(&self, _: Option<MessagingError>) -> Result<(), MessagingError> { Ok(()) }
+/// # }
+/// # let cable = |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> { Arc::new(Cable) };
+/// # let directory = tempfile::tempdir()?;
+/// // `cable` makes the connections of a transport, see `MessageEndpoint`.
+/// let gateway = MessageEndpoint::new("gateway", Arc::new(()), ProtocolType::ByteStream, Arc::new(cable));
+/// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+/// let mut config = ReplicatorConfiguration::new(gateway, Arc::new(db));
+/// config.max_attempts = Some(1);
+/// let replicator = Replicator::new(config);
+/// let mut states = replicator.statuses();
+/// replicator.start();
+/// let status = replicator.wait_until_stopped().await;
+/// assert!(status.error.is_some_and(|error| error.is_recoverable()), "the cable is not plugged in");
+/// assert!(states.next().await.is_some());
+/// # Ok(()) }
+/// ```
 pub struct Replicator {
     inner: Arc<Inner>,
 }
@@ -371,14 +404,14 @@ impl Inner {
                 false
             }
             DriverEvent::Session(SessionEvent::Activity(activity)) => {
-                let activity = activity.into();
+                let activity = ReplicatorActivity::of(activity);
                 if self.status.borrow().activity != activity {
                     self.set_status(|status| status.activity = activity);
                 }
                 activity == ReplicatorActivity::Idle
             }
             DriverEvent::Session(SessionEvent::Progress(progress)) => {
-                self.set_status(|status| status.progress = progress.into());
+                self.set_status(|status| status.progress = ReplicatorProgress::of(progress));
                 progress.completed > 0
             }
             DriverEvent::Session(SessionEvent::DocumentReplicated(document)) => {
@@ -406,8 +439,8 @@ impl Inner {
     }
 }
 
-impl From<Activity> for ReplicatorActivity {
-    fn from(activity: Activity) -> ReplicatorActivity {
+impl ReplicatorActivity {
+    pub(super) fn of(activity: Activity) -> ReplicatorActivity {
         match activity {
             Activity::Busy => ReplicatorActivity::Busy,
             Activity::Idle => ReplicatorActivity::Idle,
@@ -415,8 +448,8 @@ impl From<Activity> for ReplicatorActivity {
     }
 }
 
-impl From<crate::replicator::event::Progress> for ReplicatorProgress {
-    fn from(progress: crate::replicator::event::Progress) -> ReplicatorProgress {
+impl ReplicatorProgress {
+    pub(super) fn of(progress: crate::replicator::event::Progress) -> ReplicatorProgress {
         let crate::replicator::event::Progress { completed, total, documents, under_way } = progress;
         ReplicatorProgress { completed, total, documents, under_way }
     }

@@ -31,6 +31,7 @@ pub enum ReplicatorActivity {
 
 /// How far the current connection has come. Grows; both numbers start again with a new connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReplicatorProgress {
     /// Units done, out of `total`. A unit is one revision to move.
     pub completed: u64,
@@ -44,6 +45,7 @@ pub struct ReplicatorProgress {
 
 /// A replicator's state at one moment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ReplicatorStatus {
     /// What it is doing.
     pub activity: ReplicatorActivity,

@@ -90,7 +90,7 @@ pub struct UnsyncedCollection {
 pub struct Unsynced {
     /// Documents, all together. Above what lists can hold it is counted by refusals, so that one may count twice.
     pub documents: u64,
-    /// The first [`LISTED_MAX`] of them.
+    /// The first `LISTED_MAX` of them.
     pub listed: Vec<UnsyncedDocument>,
     /// Collections that both sides should have and one lacks or keeps back.
     pub collections: Vec<UnsyncedCollection>,

@@ -24,6 +24,7 @@ const MANAGER: &str = "org.bluez.AgentManager1";
 
 /// Who may pair, and how.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Pairing {
     /// Nobody: only devices that are bonded already.
     Refused,
@@ -41,6 +42,7 @@ pub type AskPasskey = Arc<dyn Fn(String) -> BoxFuture<'static, Option<u32>> + Se
 
 /// A code of six digits that one side shows and the other one types.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Passkey {
     /// Whom it is for, its address.
     pub peer: String,

@@ -18,6 +18,7 @@ const WATCHED_MAX: usize = 64;
 
 /// One radio connection as it is now; what is not known is `None`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RadioStatus {
     /// Address of the peer.
     pub peer: String,

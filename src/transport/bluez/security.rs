@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 
 /// What a connection must be before a byte of ours is read or written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum SecurityLevel {
     /// Anything.
     #[default]
@@ -20,6 +21,7 @@ pub enum SecurityLevel {
 
 /// Link-layer security of a peripheral.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LinkSecurity {
     /// What characteristics and channels require.
     pub level: SecurityLevel,

@@ -205,7 +205,7 @@ async fn deliver(
             shared.owes.notify_one();
         }
         for data in std::mem::take(&mut news.data) {
-            connection.receive(Message::from_bytes(data)).await;
+            connection.receive(Message::from(data)).await;
         }
         if let Err(error) = &heard {
             shared.session().fail(error);

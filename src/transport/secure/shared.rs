@@ -145,7 +145,7 @@ impl Shared {
                 return Ok(());
             }
             *given_up = true;
-            self.carrier.connection().send(Message::from_bytes(bytes)).await?;
+            self.carrier.connection().send(Message::from(bytes)).await?;
             *given_up = false;
         }
     }

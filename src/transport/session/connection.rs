@@ -190,7 +190,7 @@ impl Drop for LinkConnection {
 async fn deliver(shared: Arc<Shared>, connection: ReplicatorConnection) {
     loop {
         match shared.read() {
-            Ok(bytes) => connection.receive(Message::from_bytes(bytes)).await,
+            Ok(bytes) => connection.receive(Message::from(bytes)).await,
             Err(None) => shared.readable.notified().await,
             Err(Some(end)) => return connection.close(end.err()),
         }

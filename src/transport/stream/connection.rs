@@ -246,7 +246,7 @@ async fn read(
                 debug!(peer, "the peer has closed the stream");
                 return connection.close(None);
             }
-            Ok(_) => connection.receive(Message::from_bytes(buffer.split().freeze())).await,
+            Ok(_) => connection.receive(Message::from(buffer.split().freeze())).await,
             Err(error) => {
                 let message = format!("the stream from {peer} broke: {error}");
                 let error = MessagingError::recoverable(message).with_source(error);

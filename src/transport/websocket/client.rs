@@ -47,6 +47,7 @@ pub enum Credentials {
         /// The user name; it holds no colon.
         user: String,
         /// The password.
+        #[doc(hidden)]
         password: Zeroizing<String>,
     },
     /// A session that the server has given out, in the cookie `SyncGatewaySession` or another.
@@ -54,8 +55,21 @@ pub enum Credentials {
         /// The cookie's name; `None` is `SyncGatewaySession`.
         cookie: Option<String>,
         /// The session's ID.
+        #[doc(hidden)]
         id: Zeroizing<String>,
     },
+}
+
+impl Credentials {
+    /// A user with a password. It is wiped from memory when it is no longer needed.
+    pub fn basic(user: impl Into<String>, password: impl Into<String>) -> Credentials {
+        Credentials::Basic { user: user.into(), password: Zeroizing::new(password.into()) }
+    }
+
+    /// A session that the server has given out, in its usual cookie.
+    pub fn session(id: impl Into<String>) -> Credentials {
+        Credentials::Session { cookie: None, id: Zeroizing::new(id.into()) }
+    }
 }
 
 impl std::fmt::Debug for Credentials {
@@ -144,7 +158,7 @@ impl WebSocketClient {
     }
 
     /// A connection that is made when the replicator opens it.
-    pub fn connection(&self) -> WebSocketConnection {
+    pub(crate) fn connection(&self) -> WebSocketConnection {
         let client = self.clone();
         let connecting = async move { Ok(tokio::io::split(TokioIo::new(client.connect().await?))) };
         WebSocketConnection::new(StreamConnection::connect_by(connecting, self.url.to_string()), None, None)

@@ -32,6 +32,7 @@ pub enum TlsError {
     NotMade(String),
 }
 
+#[doc(hidden)]
 impl From<Error> for TlsError {
     fn from(error: Error) -> TlsError {
         TlsError::Unusable(error.to_string())

@@ -31,29 +31,29 @@ pub struct WebSocketUrlError {
 
 impl WebSocketUrlError {
     /// What is wrong with it.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         self.reason
     }
 }
 
 impl WebSocketUrl {
     /// Whether it is `wss`: encrypted, with a server that proves its name.
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
     }
 
     /// Host name or IP address, an IPv6 address without brackets.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// The port: 80 or 443 if the text names none.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The database's name, as the path has it.
-    pub fn database(&self) -> &str {
+    pub(crate) fn database(&self) -> &str {
         self.path.trim_start_matches('/')
     }
 

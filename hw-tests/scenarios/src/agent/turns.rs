@@ -71,11 +71,9 @@ impl Turns {
         let (raw, session) = (Waiting::default(), Waiting::default());
         let shared = Shared { channel, turn: User::Raw, follows, lost: false, raw, session };
         let turns = Turns { shared: Arc::new(Mutex::new(shared)) };
-        let half = |user| PacketChannel {
-            sink: Box::new(Half { turns: turns.clone(), user, ends: false }),
-            source: Box::new(Half { turns: turns.clone(), user, ends: true }),
-            size,
-            label: label.clone(),
+        let half = |user| {
+            let end = |ends| Box::new(Half { turns: turns.clone(), user, ends });
+            PacketChannel::of_size(end(false), end(true), size, label.clone())
         };
         let halves = (half(User::Raw), half(User::Session));
         (turns, halves.0, halves.1)
