@@ -1,11 +1,15 @@
 //! Tries the changes of cargo-mutants with one build: each stands behind a switch that an environment variable turns on, and is tried with the
 //! tests that come by it alone. For `scripts/mutants --fast`, which says what it needs:
 //!
-//! `mutants WORK AREA...`, where `WORK/fast/tree` is a copy of the project, `WORK/fast/AREA.json` lists the changes as `cargo mutants --list --json`
-//! does, and `WORK/fast/AREA.tests` is the expression of nextest for the tests. Results go where cargo-mutants puts them:
-//! `WORK/out/AREA/mutants.out/{caught,missed,timeout,unviable}.txt`. Beside them `skipped.txt` has what has no form with a switch, `unreached.txt`
-//! what of the missed no test comes by, `noticed.txt` which test noticed what.
+//! `mutants WORK AREA...`, where `WORK/fast/source` is a copy of the project and `WORK/fast/tree` another, which gets the switches,
+//! `WORK/fast/AREA.json` lists the changes as `cargo mutants --list --json` does, and `WORK/fast/AREA.tests` is the expression of nextest for the
+//! tests. Results go where cargo-mutants puts them: `WORK/out/AREA/mutants.out/{caught,missed,timeout,unviable}.txt`. Beside them `skipped.txt` has
+//! what has no form with a switch, `unreached.txt` what of the missed no test comes by, `noticed.txt` which test noticed what.
+//!
+//! Each result is written as soon as it is known, and what has one is not tried again: started a second time, the program goes on where it was
+//! stopped.
 
+mod results;
 mod run;
 mod weave;
 
@@ -16,14 +20,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
+use results::Results;
 use run::{Program, Verdict};
 use serde_json::Value;
 use weave::{Change, Piece};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
-/// What a build has to be told.
-const BUILD: [&str; 5] = ["--locked", "--lib", "--no-default-features", "--features", "std,simulation"];
+/// What a build has to be told. It is built once and run thousands of times: optimized a little, that is worth it.
+const BUILD: [&str; 7] = [
+    "--config",
+    "profile.dev.package.gattway.opt-level=1",
+    "--locked",
+    "--lib",
+    "--no-default-features",
+    "--features",
+    "std,simulation",
+];
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
@@ -45,6 +58,8 @@ type Regions = BTreeMap<String, Vec<(u32, Piece)>>;
 
 struct Areas {
     work: PathBuf,
+    /// As it is, and with the switches.
+    source: PathBuf,
     tree: PathBuf,
     /// With the numbers of its changes.
     names: Vec<(String, Range<u32>)>,
@@ -54,9 +69,14 @@ struct Areas {
 
 impl Areas {
     fn read(work: &Path, names: Vec<String>) -> Fallible<Areas> {
-        let tree = work.join("fast/tree");
-        let mut areas =
-            Areas { work: work.to_owned(), tree, names: vec![], changes: vec![], sources: BTreeMap::new() };
+        let mut areas = Areas {
+            work: work.to_owned(),
+            source: work.join("fast/source"),
+            tree: work.join("fast/tree"),
+            names: vec![],
+            changes: vec![],
+            sources: BTreeMap::new(),
+        };
         for name in names {
             let text = fs::read_to_string(work.join(format!("fast/{name}.json")))?;
             // Of an area without a change, cargo-mutants writes no list at all.
@@ -67,9 +87,8 @@ impl Areas {
                 let change = Change::read(number, value)
                     .ok_or("cargo-mutants lists changes in another form than 27.1 does")?;
                 if !areas.sources.contains_key(&change.file) {
-                    areas
-                        .sources
-                        .insert(change.file.clone(), fs::read_to_string(areas.tree.join(&change.file))?);
+                    let text = fs::read_to_string(areas.source.join(&change.file))?;
+                    areas.sources.insert(change.file.clone(), text);
                 }
                 areas.changes.push(change);
             }
@@ -79,35 +98,48 @@ impl Areas {
     }
 
     fn try_all(&self) -> Fallible<()> {
-        let root = self.tree.join("src/lib.rs");
-        let text = fs::read_to_string(&root)?;
-        fs::write(&root, ["#![allow(warnings)]\n", &text, include_str!("switch.rs.in")].concat())?;
-        let (skipped, unviable) = self.weave_what_compiles()?;
+        let root = fs::read_to_string(self.source.join("src/lib.rs"))?;
+        let text = ["#![allow(warnings)]\n", &root, include_str!("switch.rs.in")].concat();
+        write_if_new(&self.tree.join("src/lib.rs"), &text)?;
+        let mut all = Vec::new();
+        for (area, numbers) in &self.names {
+            let out = self.work.join("out").join(area).join("mutants.out");
+            all.push((area, numbers.clone(), Results::open(out)?));
+        }
+        let mut unviable = HashSet::new();
+        for (_, numbers, results) in &all {
+            let refused = results.names("unviable.txt")?;
+            unviable.extend(numbers.clone().filter(|n| refused.contains(&self.change(*n).name)));
+        }
+        let (skipped, unviable) = self.weave_what_compiles(unviable)?;
         eprintln!(
             "{} changes, {} without a switch, {} that do not compile",
             self.changes.len(),
             skipped.len(),
             unviable.len()
         );
-        for (area, numbers) in &self.names {
-            let out = self.work.join("out").join(area).join("mutants.out");
-            fs::create_dir_all(&out)?;
+        for (_, numbers, results) in &all {
             let of = |set: &HashSet<u32>| self.lines(numbers.clone().filter(|n| set.contains(n)));
-            fs::write(out.join("skipped.txt"), of(&skipped))?;
-            fs::write(out.join("unviable.txt"), of(&unviable))?;
+            results.write("skipped.txt", &of(&skipped))?;
+            results.write("unviable.txt", &of(&unviable))?;
+        }
+        for (area, numbers, results) in &all {
             let rest = numbers.clone().filter(|n| !skipped.contains(n) && !unviable.contains(n));
-            self.try_area(area, rest.map(|n| &self.changes[n as usize - 1]).collect(), &out)?;
+            self.try_area(area, rest.map(|n| self.change(n)).collect(), results)?;
         }
         Ok(())
     }
 
-    fn lines(&self, numbers: impl Iterator<Item = u32>) -> String {
-        numbers.map(|n| format!("{}\n", self.changes[n as usize - 1].name)).collect()
+    fn change(&self, number: u32) -> &Change {
+        &self.changes[number as usize - 1]
     }
 
-    /// Weaves all that the compiler takes: what it refuses is left out, until it refuses nothing.
-    fn weave_what_compiles(&self) -> Fallible<(HashSet<u32>, HashSet<u32>)> {
-        let mut unviable = HashSet::new();
+    fn lines(&self, numbers: impl Iterator<Item = u32>) -> String {
+        numbers.map(|n| format!("{}\n", self.change(n).name)).collect()
+    }
+
+    /// Weaves all that the compiler takes: what it refuses is left out, until it refuses nothing more.
+    fn weave_what_compiles(&self, mut unviable: HashSet<u32>) -> Fallible<(HashSet<u32>, HashSet<u32>)> {
         loop {
             let (skipped, regions) = self.weave(&unviable)?;
             let refused = self.refused(&regions)?;
@@ -125,7 +157,7 @@ impl Areas {
             let changes: Vec<&Change> =
                 self.changes.iter().filter(|c| c.file == *file && !without.contains(&c.number)).collect();
             let woven = weave::weave(source, &changes).map_err(|error| format!("{file}: {error}"))?;
-            fs::write(self.tree.join(file), woven.text)?;
+            write_if_new(&self.tree.join(file), &woven.text)?;
             skipped.extend(woven.skipped);
             regions.insert(file.clone(), woven.regions);
         }
@@ -196,35 +228,39 @@ impl Areas {
         Ok((path.into(), chosen.map(|(name, _)| name.clone()).collect()))
     }
 
-    fn try_area(&self, area: &str, changes: Vec<&Change>, out: &Path) -> Fallible<()> {
+    fn try_area(&self, area: &str, mut changes: Vec<&Change>, results: &Results) -> Fallible<()> {
+        let all = changes.len();
+        let done = results.done()?;
+        changes.retain(|change| !done.contains(&change.name));
+        // In an order that is the same each time and goes all over the files: a run that is stopped has tried a fair sample.
+        changes.sort_by_key(|change| change.number.wrapping_mul(0x9e37_79b1));
         if changes.is_empty() {
             return Ok(());
         }
         let (path, names) = self.tests(area)?;
         let jobs = env::var("MUTANTS_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(2);
         let program = Program { path, directory: self.tree.clone(), jobs };
-        eprintln!("{area}: {} changes, {} tests", changes.len(), names.len());
+        eprintln!(
+            "{area}: {all} changes, {} of them tried before, {} tests",
+            all - changes.len(),
+            names.len()
+        );
         let tests = program.record(names, &self.work.join("fast/reached"))?;
-        let results = program.judge(changes, &tests, |change, verdict| match verdict {
-            Verdict::Missed(tests) => eprintln!("survived {tests} tests: {}", change.name),
-            Verdict::Caught(_) => {}
-            Verdict::Hang(test) => eprintln!("hang in {test}: {}", change.name),
-        })?;
-        let file = |name: &str, line: &dyn Fn(&Change, &Verdict) -> Option<String>| {
-            let mut lines: Vec<String> =
-                results.iter().filter_map(|(change, verdict)| line(change, verdict)).collect();
-            lines.sort();
-            fs::write(out.join(name), lines.concat())
-        };
-        let if_so = |so: bool, change: &Change| so.then(|| format!("{}\n", change.name));
-        file("caught.txt", &|c, v| if_so(matches!(v, Verdict::Caught(_)), c))?;
-        file("timeout.txt", &|c, v| if_so(matches!(v, Verdict::Hang(_)), c))?;
-        file("missed.txt", &|c, v| if_so(matches!(v, Verdict::Missed(_)), c))?;
-        file("unreached.txt", &|c, v| if_so(matches!(v, Verdict::Missed(0)), c))?;
-        file("noticed.txt", &|c, v| match v {
-            Verdict::Caught(test) | Verdict::Hang(test) => Some(format!("{}\t{test}\n", c.name)),
-            Verdict::Missed(_) => None,
-        })?;
-        Ok(())
+        Ok(program.judge(changes, &tests, |change, verdict| {
+            match verdict {
+                Verdict::Missed(tests) => eprintln!("survived {tests} tests: {}", change.name),
+                Verdict::Caught(_) => {}
+                Verdict::Hang(test) => eprintln!("hang in {test}: {}", change.name),
+            }
+            results.add(change, verdict)
+        })?)
     }
+}
+
+/// Leaves a file that is so already: nothing that has been compiled is compiled again.
+fn write_if_new(path: &Path, text: &str) -> Fallible<()> {
+    if !fs::read_to_string(path).is_ok_and(|old| old == text) {
+        fs::write(path, text)?;
+    }
+    Ok(())
 }

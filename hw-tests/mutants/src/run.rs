@@ -141,8 +141,8 @@ impl Program {
         &self,
         changes: Vec<&'a Change>,
         tests: &[Test],
-        say: impl Fn(&Change, &Verdict) + Sync,
-    ) -> io::Result<Vec<(&'a Change, Verdict)>> {
+        say: impl Fn(&Change, &Verdict) -> io::Result<()> + Sync,
+    ) -> io::Result<()> {
         let noticed: Mutex<HashMap<(&str, usize), u32>> = Mutex::default();
         self.each(changes, |change| {
             let mut reaching: Vec<(f64, usize)> = {
@@ -180,8 +180,8 @@ impl Program {
                 }
                 break;
             }
-            say(change, &verdict);
-            Ok((change, verdict))
-        })
+            say(change, &verdict)
+        })?;
+        Ok(())
     }
 }
