@@ -183,6 +183,11 @@ mod tests {
         let agreed = a.agreed(&b);
         assert_eq!(agreed.to_json(), r#"{"local":5,"localCompleted":[0,6,8,2],"remote":7}"#);
         assert_eq!(a.agreed(&Checkpoint::default()), Checkpoint::default());
+        // What is no number has no order: only the same counts.
+        let [c, d] =
+            [br#"{"remote":"17:4"}"#, br#"{"remote":"17:5"}"#].map(|text| Checkpoint::from_json(text));
+        assert_eq!(c.agreed(&c), c);
+        assert_eq!((c.agreed(&d), c.agreed(&a).remote), (Checkpoint::default(), RemoteSequence::START));
     }
 
     #[test]

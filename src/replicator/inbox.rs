@@ -156,3 +156,70 @@ fn size(revision: &IncomingRevision) -> usize {
     let versions = revision.vector.merged.len() + revision.vector.history.len();
     REVISION_OVERHEAD + revision.id.len() + revision.body.len() + 24 * versions
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::replica::revision::{SourceId, Version, VersionVector};
+    use crate::replica::store::CollectionId;
+
+    fn batch(count: usize, body: usize) -> Batch {
+        let revision = IncomingRevision {
+            collection: CollectionId(0),
+            id: "d".into(),
+            vector: VersionVector::new(Version { time: 1, source: SourceId([1; 16]) }),
+            deleted: false,
+            body: Bytes::from(vec![0; body]),
+        };
+        let (request, sequence) = (MessageNumber(1), RemoteSequence::START);
+        let origin = Origin::Rev { request, no_reply: false, collection: 0, ticket: None, sequence };
+        Batch { origin, revisions: vec![revision; count] }
+    }
+
+    /// The sizes of the commits in which these messages go.
+    fn commits(batches: impl IntoIterator<Item = (usize, usize)>) -> Vec<usize> {
+        let mut inbox = Inbox::default();
+        batches.into_iter().for_each(|(count, body)| inbox.push(batch(count, body)));
+        let mut sizes = Vec::new();
+        while let Some(commit) = inbox.poll_commit() {
+            sizes.push(commit.revisions.len());
+            assert!(!inbox.is_empty(), "one is under way");
+            let done = inbox.take_running(commit.id).expect("under way");
+            assert_eq!(done.origins.iter().map(|(_, count)| count).sum::<usize>(), commit.revisions.len());
+            assert!(inbox.take_running(commit.id).is_none(), "once");
+        }
+        assert!(inbox.is_empty() && !inbox.is_full(&SessionLimits::default()));
+        sizes
+    }
+
+    #[test]
+    fn commits_are_as_large_as_they_may_be_and_a_message_is_never_divided() {
+        const MAX: usize = COMMIT_REVISIONS_MAX;
+        assert_eq!(commits([(1, 10), (2, 10), (3, 10)]), [6]);
+        assert_eq!(commits([(MAX - 1, 0), (1, 0), (1, 0)]), [MAX, 1]);
+        assert_eq!(commits([(1, 0), (MAX, 0), (MAX + 5, 0), (1, 0)]), [1, MAX, MAX + 5, 1]);
+        let half = COMMIT_BYTES_MAX / 2;
+        assert_eq!(commits([(1, half - 1000), (1, half - 1000), (1, 10_000)]), [2, 1]);
+        assert_eq!(commits([(1, COMMIT_BYTES_MAX), (1, 0)]), [1, 1]);
+    }
+
+    #[test]
+    fn what_waits_fills_it_by_bytes_and_by_number() {
+        let limits = SessionLimits {
+            commit_queue_bytes_max: 100_000,
+            commit_queue_revisions_max: 10,
+            ..SessionLimits::default()
+        };
+        for (message, most) in [((1, 0), 10), ((1, 60_000), 2)] {
+            let mut inbox = Inbox::default();
+            for _ in 0..most {
+                assert!(!inbox.is_full(&limits));
+                inbox.push(batch(message.0, message.1));
+            }
+            assert!(inbox.is_full(&limits));
+            assert!(inbox.poll_commit().is_some() && !inbox.is_full(&limits), "it went to the store");
+        }
+    }
+}

@@ -22,7 +22,7 @@ use super::error::SessionError;
 use super::event::{CommitId, CommitRequest, CommitResult, SessionEvent};
 use super::held::HeldRequests;
 #[cfg(test)]
-use super::limits::SessionLimits;
+use super::limits::{InFlight, SessionLimits};
 use super::messages::{profile, refuse};
 use super::passive::Passive;
 use super::side::Side;
@@ -57,6 +57,12 @@ impl Session {
     pub(crate) fn with_limits(mut self, limits: SessionLimits) -> Session {
         self.context.limits = limits;
         self
+    }
+
+    /// What this side has asked and not heard of, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> InFlight {
+        self.context.in_flight()
     }
 
     /// The peer has proven who it is: what was synced, and what could not be, is remembered under this name. Before `start`.

@@ -435,3 +435,6 @@ fn peer_is_behind(push: &mut Option<Push>) -> impl FnMut(&str, RevId) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

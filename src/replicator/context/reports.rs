@@ -59,6 +59,12 @@ impl SessionContext {
             .unwrap_or(revisions)
     }
 
+    /// What was asked and not heard of, for tests.
+    #[cfg(test)]
+    pub(in super::super) fn in_flight(&self) -> InFlight {
+        self.in_flight
+    }
+
     /// The next event. Progress comes once for all changes since the last.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
         if self.events.is_empty() && !self.is_finished() {

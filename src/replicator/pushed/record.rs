@@ -83,3 +83,16 @@ pub(super) fn write(
     postcard::to_stdvec(&Record { format: FORMAT, covered, list_from, runs: runs.to_vec() })
         .map_err(|error| ReplicaStoreError { message: error.to_string(), recoverable: false })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_only_where_both_sides_do() {
+        let run = |remote, local| Run { remote, local, count: 2 };
+        for (next, goes_on) in [((12, 22), true), ((12, 23), false), ((13, 22), false), ((10, 20), false)] {
+            assert_eq!(run(10, 20).continues(&run(next.0, next.1)), goes_on, "{next:?}");
+        }
+    }
+}

@@ -107,3 +107,32 @@ fn is_limit(error: &BlipError) -> bool {
             | BlipError::TooManyUnanswered { .. }
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_end_of_a_connection_counts_for_what_the_peer_did() {
+        let waited = Duration::from_secs(1);
+        let blip = |error| ReplicatorError::Session(SessionError::Blip(error));
+        let none = Refusals::default();
+        let violation = Refusals { violations: 1, ..none };
+        let limit = Refusals { limits: 1, ..none };
+        let too_many = SessionError::TooMany { what: "lists", max: 1, actual: 2 };
+        for (error, counts) in [
+            (ReplicatorError::Session(SessionError::Malformed { what: "changes" }), violation),
+            (blip(BlipError::MessageTooLarge { number: 1, max: 1 }), limit),
+            (ReplicatorError::Session(too_many), limit),
+            (ReplicatorError::Session(SessionError::TimedOut { waited }), Refusals { stalled: 1, ..none }),
+            (ReplicatorError::Session(SessionError::Versioning), none),
+        ] {
+            let counters = Counters::default();
+            counters.ended(&error);
+            assert_eq!(counters.read(), counts, "{error}");
+            assert_eq!(counters.read().total(), u64::from(counts != none), "{error}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::memory_store;
 
+mod answers;
 mod authors;
 mod clocks;
 mod conflicts;
@@ -14,12 +15,14 @@ mod durable;
 mod entry;
 mod exchange;
 mod hostile;
+mod limits;
 mod lists;
 mod pair;
 mod probes;
 mod progress;
 mod pushed;
 mod restored;
+mod runs;
 mod scripted;
 mod trees;
 mod unsynced;

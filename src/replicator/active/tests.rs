@@ -1,0 +1,143 @@
+//! What becomes of a revision that the peer has refused as a conflict, by what the peer says next.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::batched::sender::BatchSender;
+use super::super::config::EXPECTED_REVS_HIGH;
+use super::super::feed::Feed;
+use super::super::sequences::{RemoteSequence, SequenceSet};
+use super::conflicts::Refused;
+use super::*;
+use crate::blip::{BlipConfig, MessageNumber};
+use crate::replica::revision::{SourceId, Version, VersionVector};
+use crate::replica::store::{CollectionId, ConflictOutcome, Rejection};
+
+const OURS: u64 = 7;
+
+fn version(time: u64) -> Version {
+    Version { time, source: SourceId([2; 16]) }
+}
+
+fn revision(id: &str) -> IncomingRevision {
+    IncomingRevision {
+        collection: CollectionId(0),
+        id: id.into(),
+        vector: VersionVector::new(version(5)),
+        deleted: false,
+        body: Bytes::from_static(b"{}"),
+    }
+}
+
+fn context() -> SessionContext {
+    SessionContext::new(BlipConfig::default(), true, false, Duration::from_secs(60))
+}
+
+/// A run whose peer has refused our revision of `x`.
+fn refused() -> Active {
+    let source = SourceId([1; 16]);
+    let feed = Feed::new(CollectionId(0), "_default", 0, None);
+    let batches = Some(BatchSender::new(source, 0, 0));
+    let mut push = Push::new(0, feed, SequenceSet::new(), batches, true, false);
+    let ours = RevId::Version(Version { time: 9, source });
+    push.note_conflict("x", Refused::new(OURS, Some(ours)));
+    let checkpointer = Checkpointer::new(0, CollectionId(0), "cp-".into(), Instant::ZERO, Duration::ZERO);
+    let mut active = Active::new(ActiveConfig::default());
+    active.syncs.push(CollectionSync { push: Some(push), ..CollectionSync::new(checkpointer, true, true) });
+    active
+}
+
+#[derive(Debug, PartialEq)]
+enum Now {
+    /// It waits for what the pull brings.
+    Refused,
+    /// There is nothing to push any more.
+    Settled,
+    /// It is sent once more.
+    SentAgain,
+}
+
+fn now(active: &Active) -> Now {
+    let push = active.syncs[0].push.as_ref().expect("it pushes");
+    match (push.is_conflicted("x"), push.done.contains(OURS), push.is_idle(0)) {
+        (true, false, true) => Now::Refused,
+        (false, true, true) => Now::Settled,
+        (false, false, false) => Now::SentAgain,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_the_store_says_of_the_peers_revision_decides() {
+    let resolved = |push| CommitOutcome::Resolved { sequence: 20, push, outcome: ConflictOutcome::Local };
+    let failed = Rejection::Resolver("it failed".into());
+    for (outcome, then) in [
+        // Ours descends from it: nothing but ours is news.
+        (CommitOutcome::AlreadyKnown { sequence: OURS }, Now::SentAgain),
+        (CommitOutcome::Inserted { sequence: 20 }, Now::Settled),
+        (resolved(false), Now::Settled),
+        (resolved(true), Now::Settled),
+        (CommitOutcome::Rejected(Rejection::BadBody("bad".into())), Now::Settled),
+        // It is tried again.
+        (CommitOutcome::Rejected(failed), Now::Refused),
+    ] {
+        let mut active = refused();
+        active.received(&mut context(), 0, None, &revision("y"), &outcome);
+        assert_eq!(now(&active), Now::Refused, "{outcome:?} of another document");
+        active.received(&mut context(), 0, None, &revision("x"), &outcome);
+        assert_eq!(now(&active), then, "{outcome:?}");
+    }
+}
+
+#[test]
+fn what_is_answered_to_an_offer_decides() {
+    let entry = |id: &str, content| RevEntry {
+        sequence: 3,
+        id: id.into(),
+        vector: VersionVector::new(version(5)),
+        deleted: false,
+        content,
+        refused: None,
+    };
+    let body = || Content::Body(Bytes::from_static(b"{}"));
+    let entries = [entry("x", body()), entry("y", Content::Offer), entry("x", Content::Offer)];
+    let offers = refused().conflicted_offers(0, &entries);
+    assert_eq!(offers, [(2, "x".to_owned(), RevId::Version(version(5)))], "bodies go to the store");
+    for (answer, then) in [
+        (Some(RevAnswer::Known), Now::SentAgain),
+        (Some(RevAnswer::Stored(20)), Now::Settled),
+        (Some(RevAnswer::Wanted), Now::Refused),
+        (None, Now::Refused),
+    ] {
+        let mut active = refused();
+        let received = RevsReceived {
+            request: MessageNumber(1),
+            no_reply: false,
+            collection: 0,
+            asked: false,
+            from: 0,
+            through: 3,
+            answers: vec![(1, None), (2, None), (3, answer.clone())],
+        };
+        active.conflicted_offers_answered(offers.clone(), &received);
+        assert_eq!(now(&active), then, "{answer:?}");
+    }
+}
+
+/// A peer may offer without end; what is wanted of it and does not come is bounded.
+#[test]
+fn offers_that_are_wanted_and_do_not_come_are_bounded() {
+    let mut pull = Pull::new(0, RemoteSequence::START, None, true);
+    let mut offer = |from: u64, count: u64| {
+        let answers = (from + 1..=from + count).map(|n| (n, Some(RevAnswer::Wanted))).collect();
+        let (request, through) = (MessageNumber(1), from + count);
+        let received =
+            RevsReceived { request, no_reply: false, collection: 0, asked: false, from, through, answers };
+        pull.begin_revs(&received, 0, false)
+    };
+    let max = 16 * EXPECTED_REVS_HIGH as u64;
+    assert_eq!((offer(0, max / 2), offer(max / 2, max / 2)), (Ok(()), Ok(())));
+    let (actual, max) = (max as usize + 1, max as usize);
+    assert_eq!(offer(max as u64, 1), Err(SessionError::TooMany { what: "offers", max, actual }));
+}

@@ -1,0 +1,102 @@
+//! What answers tell, and what comes of those that refuse.
+
+use std::sync::Arc;
+
+use super::exchange::active;
+use super::memory_store::MemoryStore;
+use super::scripted::{NEW, START, Scripted, pulling, request};
+use crate::blip::{Event, OutgoingMessage};
+use crate::replica::revision::{SourceId, Version, VersionVector};
+use crate::replica::store::Change;
+use crate::replicator::config::*;
+use crate::replicator::error::SessionError;
+use crate::replicator::extension::answer::{RevAnswer, decode};
+use crate::replicator::extension::codec::{Content, RevsEncoder};
+use crate::replicator::extension::{PROPERTY, RevsFormat, VERSION};
+use crate::replicator::session::Session;
+
+/// What is answered to two revisions that a peer pushes in one message, where five stand in the store already.
+fn answers(may_read: bool) -> Vec<RevAnswer> {
+    let store = Arc::new(MemoryStore::new(1));
+    (0..5).for_each(|n| store.put(&format!("d{n}"), "{}"));
+    let config = PassiveConfig { extension: true, accept_pull: may_read, ..PassiveConfig::default() };
+    let mut scripted = Scripted::new(Session::passive(config), store);
+    let body = r#"{"checkpoint_ids":["cp-x"],"collections":["_default"]}"#;
+    let ask = OutgoingMessage::request("getCollections").with(PROPERTY, VERSION).with_body(body);
+    assert!(scripted.ask(ask).0.expect("answered").is_ok());
+    let mut encoder = RevsEncoder::new(RevsFormat::default(), false, 0);
+    for sequence in 1..3 {
+        let change = Change {
+            sequence,
+            id: format!("new{sequence}"),
+            vector: VersionVector::new(Version { time: sequence, source: SourceId([9; 16]) }),
+            deleted: false,
+            body_size: 2,
+            remote_ancestor: None,
+            body: None,
+        };
+        encoder.push(&change, &Content::Body("{}".into()));
+    }
+    let reply = scripted.ask(request("revs").with_body(encoder.finish(2, false))).0;
+    decode(&reply.expect("answered").expect("taken").body, 2).expect("answers")
+}
+
+/// Sequences tell how much there is, and what others have written meanwhile.
+#[test]
+fn who_may_not_read_learns_no_sequence() {
+    assert_eq!(answers(true), [RevAnswer::Stored(6), RevAnswer::Stored(7)]);
+    assert_eq!(answers(false), [RevAnswer::Stored(1), RevAnswer::Stored(2)]);
+}
+
+/// The checkpoint of a push whose only proposal is answered so, if one is saved.
+fn checkpoint_after(status: u32) -> Option<String> {
+    let store = Arc::new(MemoryStore::new(1));
+    store.put("d", "{}");
+    let mut scripted = Scripted::new(Session::active(active(ReplicatorType::Push, false)), store);
+    let mut saved = None;
+    while scripted.finished.is_none() {
+        let heard = scripted.settle();
+        assert!(!heard.is_empty() || scripted.finished.is_some(), "it waits for nothing");
+        for event in heard {
+            let Event::Request(request) = event else { continue };
+            let body = match request.profile() {
+                "getCollections" => "[{}]".to_owned(),
+                "proposeChanges" => format!("[{status}]"),
+                _ => String::new(),
+            };
+            if request.profile() == "setCheckpoint" {
+                saved = Some(String::from_utf8_lossy(&request.body).into_owned());
+            }
+            let reply = OutgoingMessage::default().with("rev", "1-x").with_body(body);
+            if !request.no_reply {
+                scripted.peer.reply(request.number, reply).expect("open");
+            }
+        }
+    }
+    assert_eq!(scripted.finished, Some(Ok(())), "{status}");
+    saved
+}
+
+/// What the peer will never take is passed; what it may take another time is not.
+#[test]
+fn a_checkpoint_passes_what_the_peer_will_not_take_and_nothing_else() {
+    let passed = Some(r#"{"local":1}"#.to_owned());
+    for (status, saved) in [(304, &passed), (403, &passed), (413, &passed), (503, &None), (500, &None)] {
+        assert_eq!(&checkpoint_after(status), saved, "{status}");
+    }
+}
+
+/// A peer that has said where its feed ends still owes what it was asked for before.
+#[test]
+fn a_wanted_revision_that_does_not_come_ends_the_run_in_time() {
+    let mut scripted = pulling(false);
+    let list = request("changes").with_body(format!(r#"[[1,"d",{NEW:?},0]]"#));
+    assert!(scripted.ask(list).0.expect("answered").is_ok());
+    assert!(scripted.ask(request("changes").with_body("[]")).0.expect("answered").is_ok());
+    let until = scripted.session.poll_at().expect("a revision is owed");
+    assert!(until >= START + REPLY_TIMEOUT, "{until:?}");
+    scripted.now = until;
+    scripted.session.handle_timeout(until, &*scripted.store);
+    scripted.settle();
+    assert!(matches!(scripted.finished, Some(Err(SessionError::TimedOut { .. }))), "{:?}", scripted.finished);
+}
