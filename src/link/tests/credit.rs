@@ -5,15 +5,15 @@ use std::vec::Vec;
 use crate::link::{Link, LinkConfig, LinkRole, LinkState, PacketSize};
 use crate::time::Instant;
 
-type SmallLink = Link<2048, 2048>;
+pub(super) type SmallLink = Link<2048, 2048>;
 
-fn says(link: &mut SmallLink, now: Instant) -> Vec<Vec<u8>> {
+pub(super) fn says(link: &mut SmallLink, now: Instant) -> Vec<Vec<u8>> {
     let mut out = [0; 495];
     core::iter::from_fn(|| link.poll_packet(now, &mut out).map(|length| out[..length].to_vec())).collect()
 }
 
 /// The next deadline of either side, and what is said then, until `is_done`.
-fn run(links: &mut [SmallLink; 2], now: &mut Instant, is_done: impl Fn(&[SmallLink; 2]) -> bool) {
+pub(super) fn run(links: &mut [SmallLink; 2], now: &mut Instant, is_done: impl Fn(&[SmallLink; 2]) -> bool) {
     for _ in 0..1000 {
         if is_done(links) {
             return;

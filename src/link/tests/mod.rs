@@ -3,6 +3,7 @@
 
 mod closing;
 mod credit;
+mod edges;
 #[cfg(feature = "std")]
 mod goodput;
 mod handshake;

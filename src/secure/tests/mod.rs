@@ -2,6 +2,7 @@
 
 #[allow(clippy::disallowed_methods)] // reads the notes; no part of the core
 mod claims;
+mod ends;
 mod handshake;
 mod liar;
 mod names;

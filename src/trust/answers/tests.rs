@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::secure::Access;
+use crate::secure::epoch::{AuthorityKey, Roster};
 use crate::secure::group::GroupSecret;
 
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);
+const C: PeerId = PeerId([3; 32]);
 
 fn change(dir: &Path, change: impl FnOnce(&mut TrustList)) {
     TrustList::update(dir, |list| {
@@ -238,4 +240,109 @@ fn who_was_entered_by_hand_has_given_no_key_of_its_adverts() {
     let dir = tempfile::tempdir().expect("temporary directory");
     change(dir.path(), |list| drop(list.enter(A, Origin::Manual)));
     assert!(Trust::open(dir.path()).expect("open").knows_without_key());
+}
+
+/// A group in its first epoch and in its second, made by `A` for itself, `B` and one more.
+fn two_epochs() -> [Group; 2] {
+    let first = Group::found(None, AuthorityKey::from_bytes([5; 32]), [6; 16], A, 100).expect("group");
+    let roster = Roster { members: vec![A, B, C], denied: Vec::new() };
+    let second = first.rotated([7; 16], &roster, 200).expect("the authority");
+    [first, second]
+}
+
+/// Its former secret leads to the new one until all members are seen to have that; each is told of once and noted for good.
+#[test]
+fn a_group_is_handed_over_until_all_have_shown_its_key() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let [first, second] = two_epochs();
+    second.store(dir.path()).expect("store");
+    change(dir.path(), |list| [B, C].iter().for_each(|id| drop(list.enter(*id, Origin::Group))));
+    let trust = Trust::open(dir.path()).expect("open");
+    assert_eq!(trust.group(), Some(second.clone()));
+    assert!(trust.is_handing_over());
+    assert_eq!(trust.former_psks(), [first.key().psk()]);
+    let behind = |peer: PeerId| {
+        let heard = trust.advert_resolver().resolve(&first.key().advert_key().seal(&peer, 5, 1));
+        heard.map(|heard| (heard.peer, heard.is_behind))
+    };
+    assert_eq!((behind(B), behind(C)), (Some((Some(B), true)), Some((Some(C), true))));
+    trust.has_key(&B, &Psk([1; 32]));
+    trust.look();
+    assert_eq!(trust.list().epoch(&B), None, "a key that is no key of the group says nothing");
+    trust.has_key(&B, &first.key().psk());
+    assert_eq!((trust.take_news().len(), trust.lock().epoch_of(&B)), (0, Some(0)));
+    for _ in 0..2 {
+        trust.has_key(&B, &second.key().psk());
+    }
+    assert_eq!(trust.take_news(), [GroupNews::PeerHas { peer: B, epoch: 1 }], "once");
+    assert_eq!((behind(B), behind(C)), (None, Some((Some(C), true))));
+    assert!(trust.is_handing_over(), "one is left");
+    trust.look();
+    assert!(trust.lock().epochs.is_empty());
+    assert_eq!((trust.list().epoch(&B), trust.list().epoch(&C)), (Some(1), None));
+    assert_eq!(TrustList::load(dir.path()).expect("load").epoch(&B), Some(1));
+    trust.has_key(&C, &second.key().psk());
+    assert!(!trust.is_handing_over() && trust.former_psks().is_empty());
+    assert_eq!(behind(C), None);
+}
+
+#[test]
+fn the_authoritys_word_is_taken_once_and_what_is_held_is_no_error() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let [first, second] = two_epochs();
+    let word = |group: &Group| group.signed().expect("signed").as_bytes().to_vec();
+    first.store(dir.path()).expect("store");
+    let trust = Trust::open(dir.path()).expect("open");
+    assert_eq!(trust.version(), 0);
+    assert_eq!(trust.take_epoch(&B, &word(&second)), Ok(()));
+    assert_eq!(trust.group().and_then(|group| group.epoch()), Some(1), "it was not held before");
+    assert_eq!(trust.take_epoch(&B, &word(&second)), Ok(()), "it is held");
+    let older = EpochError::NotNewer { held: 1, offered: 0 };
+    assert_eq!(trust.take_epoch(&B, &word(&first)), Err(older));
+    let before = trust.version();
+    for n in 1u8..4 {
+        change(dir.path(), |list| {
+            list.enter(PeerId([n + 10; 32]), Origin::Manual).expect("room").denied = true
+        });
+        trust.look();
+        trust.look();
+        assert_eq!(trust.version(), before + u64::from(n), "once for each change of the files");
+    }
+}
+
+#[test]
+fn names_are_noted_although_nobody_came() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    change(dir.path(), |list| drop(list.enter(A, Origin::Manual)));
+    let trust = Trust::open(dir.path()).expect("open");
+    assert_eq!(trust.own_name(), None);
+    trust.call_self("gateway");
+    assert_eq!(trust.own_name().as_deref(), Some("gateway"));
+    trust.call_self("two\nlines");
+    assert_eq!(trust.own_name(), None, "what is no name is not said");
+    trust.told_name(&A, "pump");
+    trust.look();
+    assert_eq!(TrustList::load(dir.path()).expect("load").told_name(&A), Some("pump"));
+    let entry = trust.list().get(&A).cloned().expect("there");
+    assert_eq!((entry.first_seen_s, entry.last_seen_s), (0, 0), "it was not seen");
+    // Who was taken off meanwhile does not come back by being seen without the group's proof.
+    trust.admit(&A, Authentication::Paired).expect("entered by hand");
+    change(dir.path(), |list| assert!(list.forget(&A)));
+    trust.look();
+    assert!(trust.list().get(&A).is_none());
+}
+
+#[test]
+fn a_list_that_its_file_cannot_hold_is_not_written() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    change(dir.path(), |list| drop(list.enter(A, Origin::Manual)));
+    let written = TrustList::update(dir.path(), |list| {
+        let roles = (0..40_000).map(|n| (format!("{n:060}"), Access::Read)).collect();
+        list.enter(B, Origin::Manual)?.permissions =
+            Some(Permissions { others: Access::None, collections: roles });
+        Ok(())
+    });
+    assert!(matches!(written, Err(TrustError::Full)), "{:?}", written.err());
+    let kept = TrustList::load(dir.path()).expect("the old one stays");
+    assert!(kept.get(&A).is_some() && kept.get(&B).is_none());
 }

@@ -87,6 +87,31 @@ fn a_device_that_knows_the_code_alone_follows_the_authority_of_its_group() {
 }
 
 #[test]
+fn the_moment_of_an_epoch_is_kept_where_it_was_made_and_where_it_was_taken() {
+    let first = founded();
+    let second = next(&first, 9);
+    let taken = joined(&first).taking(word(&second), 300).expect("its own authority");
+    assert_eq!((first.taken_s(), second.taken_s(), taken.taken_s()), (0, 200, 300));
+    assert_eq!(taken.fingerprint(), second.secret().key().fingerprint_text());
+    assert_ne!(taken.fingerprint(), first.fingerprint());
+    // Who has made the group is named in it, not only by its last word.
+    let silent = Group { signed: None, ..first };
+    assert_eq!((silent.authority(), silent.is_authority()), (Some(key(5).id()), true));
+}
+
+/// A group of a release that kept no `present` is read without one; in another's directory its absence is damage.
+#[test]
+fn a_group_without_the_note_of_what_is_there_is_of_an_earlier_release_or_damaged() {
+    let content = [&[3][..], b"old", &[7; 16]].concat();
+    for (version, is_good) in [(1, true), (presence::GROUP_VERSION, false), (FILE.version, false)] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        PrivateFile { version, ..FILE }.write(dir.path(), &content).expect("write");
+        let trusted = super::super::list::TrustList::load(dir.path());
+        assert_eq!(trusted.is_ok(), is_good, "version {version}: {:?}", trusted.err());
+    }
+}
+
+#[test]
 fn only_the_groups_own_authority_changes_its_secret() {
     let first = founded();
     let taken = joined(&first).taking(word(&next(&first, 9)), 1).expect("taken");
