@@ -8,7 +8,7 @@ use super::super::batched::sender::BatchSender;
 use super::super::config::EXPECTED_REVS_HIGH;
 use super::super::feed::Feed;
 use super::super::sequences::{RemoteSequence, SequenceSet};
-use super::conflicts::Refused;
+use super::conflicts::{Conflicts, Refused};
 use super::*;
 use crate::blip::{BlipConfig, MessageNumber};
 use crate::replica::revision::{SourceId, Version, VersionVector};
@@ -123,6 +123,32 @@ fn what_is_answered_to_an_offer_decides() {
         active.conflicted_offers_answered(offers.clone(), &received);
         assert_eq!(now(&active), then, "{answer:?}");
     }
+}
+
+/// Answers overtake each other: the newest refused revision counts, those before it have nothing left to push.
+#[test]
+fn of_several_refusals_the_newest_revision_waits() {
+    let note = |sequences: &[u64]| {
+        let (mut conflicts, mut done) = (Conflicts::default(), SequenceSet::new());
+        for sequence in sequences {
+            conflicts.note("x", Refused::new(*sequence, None), &mut done);
+        }
+        let waits = conflicts.tell(true);
+        assert!(conflicts.tell(true).is_empty(), "it is told once");
+        assert!(conflicts.contains("x") && !conflicts.contains("y"));
+        (waits, (1..10).filter(|sequence| done.contains(*sequence)).collect::<Vec<u64>>())
+    };
+    let x = |sequence| vec![("x".to_owned(), sequence)];
+    assert_eq!(note(&[5]), (x(5), vec![]));
+    assert_eq!(note(&[5, 9]), (x(9), vec![5]));
+    assert_eq!(note(&[9, 5]), (x(9), vec![5]));
+    assert_eq!(note(&[5, 5]), (x(5), vec![]));
+    // What the peer's feed still brings is told at the end alone.
+    let mut conflicts = Conflicts::default();
+    let refused = Refused { mutually_contains: true, ..Refused::new(5, None) };
+    conflicts.note("x", refused, &mut SequenceSet::new());
+    assert_eq!((conflicts.tell(false), conflicts.tell(true)), (vec![], x(5)));
+    assert!(Conflicts::default().take("x").is_none() && conflicts.take("x").is_some());
 }
 
 /// A peer may offer without end; what is wanted of it and does not come is bounded.

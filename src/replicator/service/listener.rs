@@ -126,7 +126,7 @@ impl MessageEndpointListenerConfiguration {
         self
     }
 
-    fn session(&self) -> PassiveConfig {
+    pub(super) fn session(&self) -> PassiveConfig {
         PassiveConfig {
             collections: self.collections.clone(),
             accept_push: self.accept_push,

@@ -127,6 +127,8 @@ mod tests {
             (blip(BlipError::MessageTooLarge { number: 1, max: 1 }), limit),
             (ReplicatorError::Session(too_many), limit),
             (ReplicatorError::Session(SessionError::TimedOut { waited }), Refusals { stalled: 1, ..none }),
+            (ReplicatorError::HandshakeTimeout { limit: waited }, Refusals { handshakes: 1, ..none }),
+            (ReplicatorError::PeerSilent { limit: waited }, Refusals { stalled: 1, ..none }),
             (ReplicatorError::Session(SessionError::Versioning), none),
         ] {
             let counters = Counters::default();

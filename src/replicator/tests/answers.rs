@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::exchange::active;
 use super::memory_store::MemoryStore;
 use super::scripted::{NEW, START, Scripted, pulling, request};
-use crate::blip::{Event, OutgoingMessage};
+use crate::blip::{BlipStats, ErrorReply, Event, OutgoingMessage};
 use crate::replica::revision::{SourceId, Version, VersionVector};
 use crate::replica::store::Change;
 use crate::replicator::config::*;
@@ -99,4 +99,50 @@ fn a_wanted_revision_that_does_not_come_ends_the_run_in_time() {
     scripted.session.handle_timeout(until, &*scripted.store);
     scripted.settle();
     assert!(matches!(scripted.finished, Some(Err(SessionError::TimedOut { .. }))), "{:?}", scripted.finished);
+}
+
+/// How a run ends whose request of this profile is answered with this error.
+fn refused(profile: &str, error: &ErrorReply) -> Result<(), SessionError> {
+    let store = Arc::new(MemoryStore::new(1));
+    store.put("d", "{}");
+    let direction = if profile == "subChanges" { ReplicatorType::Pull } else { ReplicatorType::Push };
+    let mut scripted = Scripted::new(Session::active(active(direction, false)), store);
+    while scripted.finished.is_none() {
+        let heard = scripted.settle();
+        assert!(!heard.is_empty() || scripted.finished.is_some(), "it waits for nothing");
+        for event in heard {
+            let Event::Request(request) = event else { continue };
+            if request.profile() == profile {
+                scripted.peer.reply_error(request.number, error).expect("open");
+            } else if !request.no_reply {
+                let reply = OutgoingMessage::default().with_body("[{}]");
+                scripted.peer.reply(request.number, reply).expect("open");
+            }
+        }
+    }
+    assert_ne!(scripted.session.blip_stats(), BlipStats::default());
+    scripted.finished.expect("it has ended")
+}
+
+/// One error of each alone says that the peer names revisions in another way.
+#[test]
+fn a_refused_direction_ends_the_run_with_what_it_means() {
+    let of = |domain: &str, code| ErrorReply { domain: domain.into(), ..ErrorReply::http(code, "") };
+    for (request, code) in [("subChanges", 501), ("proposeChanges", 26)] {
+        assert_eq!(refused(request, &of("LiteCore", code)), Err(SessionError::Versioning));
+        for error in [of("HTTP", code), of("LiteCore", 27), of("HTTP", 403)] {
+            let ended = SessionError::Refused { request, error: error.clone() };
+            assert_eq!(refused(request, &error), Err(ended));
+        }
+    }
+}
+
+#[test]
+fn a_list_of_nothing_is_the_end_of_the_feed_in_either_form() {
+    for body in ["", "[]"] {
+        let mut scripted = pulling(false);
+        let answer = scripted.ask(request("changes").with_body(body)).0;
+        assert_eq!(answer, Some(Ok(OutgoingMessage::default())), "{body:?}");
+        assert_eq!(scripted.finished, Some(Ok(())), "{body:?}");
+    }
 }

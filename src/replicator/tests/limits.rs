@@ -232,24 +232,33 @@ fn a_list_is_no_longer_than_it_may_be_however_long_the_names_are() {
     const DOCUMENTS: usize = 40;
     let store = MemoryStore::new(1);
     let name_bytes = |change: &Change| change.vector.list_text(None).len();
+    let is_large = |n: usize| n % 10 == 3;
     for n in 0..DOCUMENTS {
         let by = |author: u8| Version { time: 1 + u64::from(author), source: SourceId([author; 16]) };
         let history = if n % 2 == 0 { (1..200).map(by).collect() } else { Vec::new() };
         let vector = VersionVector { history, ..VersionVector::new(by(201)) };
-        let (collection, id, body) = (CollectionId(0), format!("d{n}"), Bytes::from_static(b"{}"));
+        let text = if is_large(n) { format!("{{\"b\":\"{}\"}}", "b".repeat(2_000)) } else { "{}".to_owned() };
+        let (collection, id, body) = (CollectionId(0), format!("d{n}"), Bytes::from(text));
         let revision = IncomingRevision { collection, id, vector, deleted: false, body };
         store.commit(&[revision], ConflictPolicy::Refuse).expect("taken");
     }
     let mut context = context();
     context.limits.list_bytes = 50_000;
+    context.body_size_max = 1_000;
     let mut feed = Feed::new(CollectionId(0), "_default", 0, None);
-    let (mut lists, mut documents, mut bytes) = (0, 0, 0);
+    let (mut lists, mut documents, mut bytes, mut left_out) = (0, 0, 0, Vec::new());
     while !feed.is_exhausted(DOCUMENTS as u64) {
-        let changes = feed.read_list(&store, DOCUMENTS as u64, 200, &context).expect("read").changes;
+        let rows = feed.read_list(&store, DOCUMENTS as u64, 200, &context).expect("read");
+        let changes = rows.changes;
+        for (change, _) in rows.unsendable {
+            assert!((rows.from + 1..=rows.through).contains(&change.sequence), "it has its turn");
+            left_out.push(change.id);
+        }
         let size: usize = changes.iter().map(name_bytes).sum();
         assert!(size <= 50_000 || changes.len() == 1, "{size} bytes for {} documents", changes.len());
         (lists, documents, bytes) = (lists + 1, documents + changes.len(), bytes + size);
     }
-    assert_eq!(documents, DOCUMENTS);
+    assert_eq!(left_out, ["d3", "d13", "d23", "d33"], "each is told once");
+    assert_eq!(documents, DOCUMENTS - left_out.len());
     assert!(lists <= 2 * bytes / 50_000 + 2, "{lists} lists for {bytes} bytes");
 }

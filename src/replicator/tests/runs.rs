@@ -232,18 +232,26 @@ fn a_list_that_had_to_wait_is_answered_when_there_is_room() {
         (0..2).all(|n| scripted.ask(list(n)).0.is_some_and(|answer| answer.is_ok())),
         "2,000 are asked for"
     );
-    let held = scripted.peer.send_request(list(2)).expect("open");
-    let answered = |heard: &[Event]| {
-        heard.iter().any(|event| matches!(event, Event::Reply { number, .. } if *number == held))
+    let held = [2, 3].map(|n| scripted.peer.send_request(list(n)).expect("open"));
+    let mut answered = Vec::new();
+    let mut hear = |scripted: &mut Scripted| {
+        answered.extend(scripted.settle().into_iter().filter_map(|event| match event {
+            Event::Reply { number, .. } => Some(number),
+            _ => None,
+        }));
+        answered.clone()
     };
-    assert!(!answered(&scripted.settle()), "it waits");
-    for n in 0..1_001 {
+    assert_eq!(hear(&mut scripted), [], "they wait");
+    for n in 0..2_100 {
         let norev = request("norev").with("id", &format!("d{}-{}", n / 1_000, n % 1_000)).with("rev", NEW);
         let norev = norev.with("sequence", &(n + 1).to_string()).with("error", "404");
         let sent = scripted.peer.send_request(OutgoingMessage { no_reply: true, ..norev });
         sent.expect("open");
+        if n == 1_001 {
+            assert_eq!(hear(&mut scripted), held[..1], "{:?}", scripted.finished);
+        }
     }
-    assert!(answered(&scripted.settle()), "{:?}", scripted.finished);
+    assert_eq!(hear(&mut scripted), held, "{:?}", scripted.finished);
 }
 
 /// How often the document was proposed in a run whose peer answers its revision so.

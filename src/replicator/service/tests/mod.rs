@@ -7,4 +7,5 @@ mod pair;
 mod pipe;
 mod replication;
 mod scripted;
+mod settings;
 mod stream;
