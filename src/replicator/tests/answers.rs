@@ -6,13 +6,14 @@ use super::exchange::active;
 use super::memory_store::MemoryStore;
 use super::scripted::{NEW, START, Scripted, pulling, request};
 use crate::blip::{BlipStats, ErrorReply, Event, OutgoingMessage};
+use crate::endpoint::{AccessRule, CollectionAccess};
 use crate::replica::revision::{SourceId, Version, VersionVector};
 use crate::replica::store::Change;
 use crate::replicator::config::*;
 use crate::replicator::error::SessionError;
 use crate::replicator::extension::answer::{RevAnswer, decode};
 use crate::replicator::extension::codec::{Content, RevsEncoder};
-use crate::replicator::extension::{PROPERTY, RevsFormat, VERSION};
+use crate::replicator::extension::{ALSO_PROPERTY, PROPERTY, RevsFormat, VERSION};
 use crate::replicator::session::Session;
 
 /// What is answered to two revisions that a peer pushes in one message, where five stand in the store already.
@@ -145,4 +146,45 @@ fn a_list_of_nothing_is_the_end_of_the_feed_in_either_form() {
         assert_eq!(answer, Some(Ok(OutgoingMessage::default())), "{body:?}");
         assert_eq!(scripted.finished, Some(Ok(())), "{body:?}");
     }
+}
+
+/// A peer that does not say which collection it means gets the default one only where that is offered.
+#[test]
+fn the_default_collection_is_for_whom_it_is_offered_to() {
+    let default = || vec!["_default".to_owned()];
+    for (collections, without, is_given) in
+        [(default(), true, true), (default(), false, false), (vec!["c.d".to_owned()], true, false)]
+    {
+        let case = format!("{collections:?} {without}");
+        let store = Arc::new(MemoryStore::with_collections(1, &["_default", "c.d"]));
+        store.put("d", r#"{"secret":1}"#);
+        let config =
+            PassiveConfig { collections, default_without_collections: without, ..PassiveConfig::default() };
+        let mut scripted = Scripted::new(Session::passive(config), store);
+        let ask = OutgoingMessage::request("subChanges").with("versioning", "version-vectors");
+        let (answer, lists) = scripted.ask(ask);
+        assert_eq!(answer.expect("answered").is_ok(), is_given, "{case}");
+        assert_eq!(!lists.is_empty(), is_given, "{case}");
+    }
+}
+
+/// Of what a peer has not asked for it is told what it could have, and that there is something in it.
+#[test]
+fn names_of_collections_are_told_to_who_may_have_them() {
+    let names = ["_default", "c.full", "c.empty", "c.secret"];
+    let store = Arc::new(MemoryStore::with_collections(1, &names));
+    [0, 1, 3].into_iter().for_each(|collection| store.put_in(collection, "d", "{}"));
+    let access: AccessRule = Arc::new(|name: &str| {
+        let may = name != "c.secret";
+        CollectionAccess { push: may, pull: may }
+    });
+    let collections = names.map(str::to_owned).to_vec();
+    let config = PassiveConfig { collections, access: Some(access), ..PassiveConfig::default() };
+    let mut scripted = Scripted::new(Session::passive(config), store);
+    let body = r#"{"checkpoint_ids":["cp-x"],"collections":["_default"]}"#;
+    let ask = OutgoingMessage::request("getCollections").with(PROPERTY, VERSION).with_body(body);
+    let reply = scripted.ask(ask).0.expect("answered").expect("taken");
+    let also = reply.properties.get(ALSO_PROPERTY).expect("there is another");
+    assert!(also.contains("c.full"), "{also}");
+    assert!(["_default", "c.empty", "c.secret"].iter().all(|name| !also.contains(name)), "{also}");
 }
