@@ -27,16 +27,11 @@ use weave::{Change, Piece};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
-/// What a build has to be told. It is built once and run thousands of times: optimized a little, that is worth it.
-const BUILD: [&str; 7] = [
-    "--config",
-    "profile.dev.package.gattway.opt-level=1",
-    "--locked",
-    "--lib",
-    "--no-default-features",
-    "--features",
-    "std,simulation",
-];
+/// What a build has to be told.
+const BUILD: [&str; 5] = ["--locked", "--lib", "--no-default-features", "--features", "std,simulation"];
+/// From so many changes on it is worth optimizing a little what is built once and run thousands of times.
+const OPTIMIZED_FROM: usize = 400;
+const OPTIMIZED: [&str; 2] = ["--config", "profile.dev.package.gattway.opt-level=1"];
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
@@ -210,6 +205,9 @@ impl Areas {
     fn cargo(&self, args: &[&str]) -> Command {
         let mut cargo = Command::new("cargo");
         cargo.args(args).args(BUILD).current_dir(&self.tree).stderr(Stdio::null());
+        if self.changes.len() >= OPTIMIZED_FROM {
+            cargo.args(OPTIMIZED);
+        }
         cargo
     }
 

@@ -81,12 +81,6 @@ impl Push {
         self.state.conflicts.settle(id, &mut self.state.done);
     }
 
-    /// The peer has refused a revision of ours, for tests.
-    #[cfg(test)]
-    pub(super) fn note_conflict(&mut self, id: &str, refused: Refused) {
-        self.conflicts.note(id, refused, &mut self.done);
-    }
-
     /// Whether the peer has refused a revision of this document.
     pub fn is_conflicted(&self, id: &str) -> bool {
         self.state.conflicts.contains(id)

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::batched::sender::BatchSender;
+use super::super::batched::pull::BatchPull;
+use super::super::batched::push::BatchPush;
 use super::super::config::EXPECTED_REVS_HIGH;
 use super::super::feed::Feed;
+use super::super::protocol::conflicts::{Conflicts, Refused};
+use super::super::protocol::pull::PullProtocol;
+use super::super::protocol::push::PushState;
 use super::super::sequences::{RemoteSequence, SequenceSet};
-use super::conflicts::{Conflicts, Refused};
 use super::*;
 use crate::blip::{BlipConfig, MessageNumber};
 use crate::replica::revision::{SourceId, Version, VersionVector};
@@ -38,10 +41,10 @@ fn context() -> SessionContext {
 fn refused() -> Active {
     let source = SourceId([1; 16]);
     let feed = Feed::new(CollectionId(0), "_default", 0, None);
-    let batches = Some(BatchSender::new(source, 0, 0));
-    let mut push = Push::new(0, feed, SequenceSet::new(), batches, true, false);
+    let mut state = PushState::new(0, feed, SequenceSet::new(), true, false);
     let ours = RevId::Version(Version { time: 9, source });
-    push.note_conflict("x", Refused::new(OURS, Some(ours)));
+    state.conflicts.note("x", Refused::new(OURS, Some(ours)), &mut state.done);
+    let push = Push::new(state, Box::new(BatchPush::new(source, 0, 0)));
     let checkpointer = Checkpointer::new(0, CollectionId(0), "cp-".into(), Instant::ZERO, Duration::ZERO);
     let mut active = Active::new(ActiveConfig::default());
     active.syncs.push(CollectionSync { push: Some(push), ..CollectionSync::new(checkpointer, true, true) });
@@ -60,7 +63,7 @@ enum Now {
 
 fn now(active: &Active) -> Now {
     let push = active.syncs[0].push.as_ref().expect("it pushes");
-    match (push.is_conflicted("x"), push.done.contains(OURS), push.is_idle(0)) {
+    match (push.is_conflicted("x"), push.done().contains(OURS), push.is_idle(0)) {
         (true, false, true) => Now::Refused,
         (false, true, true) => Now::Settled,
         (false, false, false) => Now::SentAgain,
@@ -83,9 +86,10 @@ fn what_the_store_says_of_the_peers_revision_decides() {
         (CommitOutcome::Rejected(failed), Now::Refused),
     ] {
         let mut active = refused();
-        active.received(&mut context(), 0, None, &revision("y"), &outcome);
+        let from = (0, None, &RemoteSequence::START);
+        active.received(&mut context(), from, &revision("y"), &outcome);
         assert_eq!(now(&active), Now::Refused, "{outcome:?} of another document");
-        active.received(&mut context(), 0, None, &revision("x"), &outcome);
+        active.received(&mut context(), from, &revision("x"), &outcome);
         assert_eq!(now(&active), then, "{outcome:?}");
     }
 }
@@ -154,7 +158,7 @@ fn of_several_refusals_the_newest_revision_waits() {
 /// A peer may offer without end; what is wanted of it and does not come is bounded.
 #[test]
 fn offers_that_are_wanted_and_do_not_come_are_bounded() {
-    let mut pull = Pull::new(0, RemoteSequence::START, None, true);
+    let mut pull = BatchPull::new(0, 0);
     let mut offer = |from: u64, count: u64| {
         let answers = (from + 1..=from + count).map(|n| (n, Some(RevAnswer::Wanted))).collect();
         let (request, through) = (MessageNumber(1), from + count);
