@@ -31,6 +31,7 @@ pub enum Undo {
     Host(usize),
     Capacity(usize),
     WorkTime(usize),
+    Trust(usize),
 }
 
 impl Run {
@@ -56,7 +57,7 @@ impl Run {
         Duration::from_millis(self.rng.u64(10..seconds_max * 1_000))
     }
 
-    fn later(&mut self, after: Duration, undo: Undo) {
+    pub fn later(&mut self, after: Duration, undo: Undo) {
         self.undo.push((Instant::now() + after, undo));
     }
 
@@ -338,7 +339,8 @@ impl Run {
             let ended = active.replicator.status().activity == ReplicatorActivity::Stopped;
             // Not all at the same moment: two devices that merge differently and in lock step merge each other's merges
             // without end.
-            if !active.edge.continuous && ended && self.rng.bool() {
+            let is_gone = active.edge.passive == self.world.plan.liar() && self.world.liar.is_gone();
+            if !active.edge.continuous && ended && !is_gone && self.rng.bool() {
                 running.process.enter(|| active.replicator.start());
                 active.started = Instant::now();
                 (active.has_just_begun, active.began) = (true, None);
@@ -357,6 +359,7 @@ impl Run {
             match undo {
                 Undo::Path(a, b) => self.set_path(a, b, Path::default()),
                 Undo::Host(at) => self.nodes[at].set_host(|host| *host = Default::default()),
+                Undo::Trust(at) => self.restore_trust(at),
                 Undo::Capacity(at) => self.nodes[at].disk.set_capacity(None),
                 Undo::WorkTime(at) => {
                     if let Some(running) = &self.nodes[at].running {

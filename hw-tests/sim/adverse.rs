@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use gattway::lab::database::SimulatedDisk;
 use gattway::replicator::ReplicatorActivity;
+use gattway::transport::sim::HostConfig;
 use tokio::time::Instant;
 
 use super::checks;
+use super::liar;
 use super::model::{EventId, Moment, NodeIndex};
 use super::plan::{FaultKind, PlanKind};
 use super::run::Run;
+use super::secure;
 
 /// An application's own sync of a database that syncs by and by: one action in so many of such a node.
 const OWN_SYNC_SHARE: f64 = 0.15;
@@ -93,7 +96,9 @@ impl Run {
                 // Counted by the disk.
                 false
             }
+            FaultKind::TrustLost => self.lose_trust(at),
             FaultKind::OlderCopy => self.copy_or_put_back(self.world.plan.put_back),
+            FaultKind::Liar => false,
             other => unreachable!("{other:?} is a fault of usual plans"),
         }
     }
@@ -153,6 +158,34 @@ impl Run {
         })));
     }
 
+    /// The member that lies begins to.
+    pub fn begin_lying(&mut self) {
+        let plan = &self.world.plan;
+        if plan.lied_to.is_empty() {
+            return;
+        }
+        let device = self.world.radio.add_device("liar", HostConfig::default());
+        let (seed, clock) = (self.rng.u64(..), self.world.clock);
+        let secure = secure::config(plan, plan.liar(), seed, clock, None, None);
+        liar::begin(&self.world, &device, secure, seed);
+        self.devices.push(device);
+    }
+
+    /// The member that lies goes for good. What it did harm to ends with it, and nobody kept to himself what it refused.
+    pub fn end_lying(&mut self) {
+        self.world.liar.go();
+        let plan = &self.world.plan;
+        for running in self.nodes.iter().filter_map(|node| node.running.as_ref()) {
+            let lied_to = running.replicators.iter().filter(|active| active.edge.passive == plan.liar());
+            lied_to.for_each(|active| active.replicator.stop());
+        }
+        let (refused, told) = self.world.liar.counts();
+        self.world.trace.note(format!("the liar goes: {refused} of its revisions refused, {told} told"));
+        if told < refused {
+            self.world.violation(format!("{refused} revisions were refused, and {told} were told"));
+        }
+    }
+
     fn events_of(&self, at: NodeIndex) -> Option<BTreeMap<String, EventId>> {
         let content = checks::content(&self.nodes[at].running.as_ref()?.db).ok()?;
         Some(checks::events(&self.world, at, &content))
@@ -166,7 +199,8 @@ impl Run {
         let Some(running) = &mut self.nodes[at].running else { return };
         let mut due: Vec<(usize, NodeIndex)> = Vec::new();
         for (n, active) in running.replicators.iter_mut().enumerate() {
-            if std::mem::take(&mut active.has_just_begun) && !active.edge.continuous {
+            let is_node = active.edge.passive < self.world.plan.nodes;
+            if std::mem::take(&mut active.has_just_begun) && !active.edge.continuous && is_node {
                 due.push((n, active.edge.passive));
             }
         }

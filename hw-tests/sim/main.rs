@@ -19,6 +19,8 @@ mod actions;
 mod adverse;
 mod checks;
 mod epochs;
+mod files;
+mod liar;
 mod memory;
 mod model;
 mod node;

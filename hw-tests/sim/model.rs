@@ -104,6 +104,11 @@ impl Model {
     pub fn deletion(&mut self, node: NodeIndex, document: &str, parents: Vec<EventId>) -> EventId {
         let name = format!("{}-deletion", self.next_name(node));
         let id = self.add(node, document, name, None, parents);
+        // What a resolver kept before has long had its version.
+        let is_new = |(event, by): &(EventId, NodeIndex)| {
+            *by != node || self.events[event.0].document != document || self.events[event.0].body.is_some()
+        };
+        self.renewals.retain(is_new);
         self.open_deletions.push(id);
         id
     }

@@ -17,10 +17,12 @@ use gattway::lab::transport::sim::radio::ConnectionSetup;
 use gattway::lab::transport::sim::{HostConfig, SimDevice, SimLink};
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorConfiguration};
+use gattway::lab::secure::PeerId;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::adverse::{Beginning, Copy, Waiting};
+use super::files::Files;
 use super::model::NodeIndex;
 use super::plan::{Bug, Edge};
 use super::radio::{Channels, TappedConnector, tap};
@@ -59,6 +61,8 @@ pub struct Node {
     pub waiting: Waiting,
     /// Its files as they were at some moment.
     pub copy: Option<Copy>,
+    /// Who may come in, where files say so.
+    pub files: Option<Files>,
     /// Counts its processes.
     pub boots: u32,
     /// The newest process, for a power failure that was armed before it began.
@@ -119,6 +123,7 @@ impl Node {
             power_failed: Arc::default(),
             waiting: Waiting::default(),
             copy: None,
+            files: Files::new(world),
             boots: 0,
             newest: Arc::default(),
             channels: Arc::clone(channels),
@@ -142,25 +147,29 @@ impl Node {
         process.set_work_time(WORK_TIME);
         *lock(&self.newest) = Some(process.clone());
         let connections = Connections::default();
+        let files = self.files.as_mut().map(|files| files.open(&process)).transpose()?;
+        let (policy, looking) = files.unzip();
         let plan = &world.plan;
         let seed = self.rng.u64(..);
         let (index, clock) = (self.index, world.clock);
         let secure = |wanted: Option<usize>| {
             // No two share their random numbers.
             let seed = seed ^ wanted.map_or(0, |wanted| wanted as u64 + 1);
-            secure::config(plan.security, plan.seed, index, plan.nodes, seed, clock, wanted)
+            secure::config(plan, index, seed, clock, wanted, policy.clone())
         };
         let store = process.enter(|| Watched::new(db.clone(), world, self.index, &process));
-        let (listener, accepting, replicators) = process.enter(|| {
+        let (listener, mut accepting, replicators) = process.enter(|| {
             let (listener, accepting) = self.listen(world, &process, &store, secure(None));
-            let edges: Vec<Edge> =
-                world.plan.edges.iter().filter(|edge| edge.active == self.index).copied().collect();
+            let lied_to = world.plan.lied_to.iter().filter(|_| !world.liar.is_gone());
+            let edges = world.plan.edges.iter().chain(lied_to);
+            let edges: Vec<Edge> = edges.filter(|edge| edge.active == self.index).copied().collect();
             let replicator = |edge: Edge| {
                 let secure = secure(Some(edge.passive));
                 self.replicate(world, edge, devices, &store, &connections, secure)
             };
             (listener, accepting, edges.into_iter().map(replicator).collect())
         });
+        accepting.extend(looking);
         self.running = Some(Running { process, db, store, listener, replicators, accepting, connections });
         Ok(())
     }
@@ -190,7 +199,18 @@ impl Node {
         });
         let sessions_come = process.spawn({
             let listener = Arc::clone(&listener);
-            async move { accept(acceptor, secure, listener).await }
+            let gate = self.files.as_ref().map(Files::gate).unwrap_or_default();
+            let (world, node) = (Arc::clone(world), self.index);
+            async move {
+                let let_in = |peer: &PeerId| {
+                    if *peer == secure::identity(world.plan.seed, world.plan.nodes).id() {
+                        world.violation(format!("node {node} lets in {peer}, whom its list denies"));
+                    } else if gate.is_closed() {
+                        world.violation(format!("node {node} lets {peer} in without its trust list"));
+                    }
+                };
+                accept(acceptor, secure, listener, let_in).await;
+            }
         });
         (listener, vec![channels_come, sessions_come])
     }
@@ -229,6 +249,14 @@ impl Node {
         config.max_attempt_wait = ATTEMPT_WAIT_MAX;
         config.resolver = Arc::new(Recorder { world: Arc::clone(world), node: self.index });
         let replicator = Replicator::new(config);
+        if edge.passive == world.plan.liar() {
+            let world = Arc::clone(world);
+            replicator.add_document_listener(move |replicated| {
+                if replicated.error.is_some() {
+                    world.liar.tell();
+                }
+            });
+        }
         replicator.start();
         ActiveEdge { edge, replicator, started: Instant::now(), began: None, has_just_begun: true }
     }
@@ -284,6 +312,7 @@ async fn accept(
     acceptor: LinkAcceptor,
     secure: Option<SecureConnectionConfig>,
     listener: Arc<MessageEndpointListener>,
+    let_in: impl Fn(&PeerId),
 ) {
     let Some(secure) = secure.map(SecureAcceptor::new) else {
         while let Some(connection) = acceptor.next().await {
@@ -300,7 +329,10 @@ async fn accept(
                 None => return,
             },
             incoming = secure.next() => match incoming {
-                Some(Incoming::Accepted(accepted)) => drop(listener.accept(accepted.connection)),
+                Some(Incoming::Accepted(accepted)) => {
+                    let_in(&accepted.established.peer);
+                    drop(listener.accept(accepted.connection));
+                }
                 Some(Incoming::Refused { .. }) => {}
                 None => return,
             },

@@ -63,6 +63,10 @@ pub enum FaultKind {
     Compaction,
     /// A node's database is put back to a copy that was made earlier in the run.
     OlderCopy,
+    /// The trust list of a node is gone for a while.
+    TrustLost,
+    /// A node syncs with a member that lies.
+    Liar,
 }
 
 impl FaultKind {
@@ -87,6 +91,8 @@ impl FaultKind {
             FaultKind::Restart => "process killed, page cache kept or given up",
             FaultKind::Compaction => "compaction while peers sync",
             FaultKind::OlderCopy => "database put back to an older copy",
+            FaultKind::TrustLost => "trust list lost",
+            FaultKind::Liar => "connection to a member that lies",
         }
     }
 }
@@ -110,8 +116,14 @@ pub const FAULT_KINDS: [FaultKind; 14] = [
 ];
 
 /// Those that a plan of the adverse kind has beside them.
-pub const ADVERSE_KINDS: [FaultKind; 4] =
-    [FaultKind::FailedSync, FaultKind::Restart, FaultKind::Compaction, FaultKind::OlderCopy];
+pub const ADVERSE_KINDS: [FaultKind; 6] = [
+    FaultKind::FailedSync,
+    FaultKind::Restart,
+    FaultKind::Compaction,
+    FaultKind::OlderCopy,
+    FaultKind::TrustLost,
+    FaultKind::Liar,
+];
 
 /// From which faults a plan draws. A seed gives another run in each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +171,8 @@ pub enum Security {
     Group,
     /// Each knows the others' keys.
     Paired,
+    /// A group has a secret; each node keeps it and a trust list in files.
+    Files,
 }
 
 /// How conflicts are resolved.
@@ -202,6 +216,8 @@ pub struct Plan {
     /// The node whose database may be put back to an older copy. One, because of two that are, each to a copy of another
     /// time, the checkpoints may agree on sequences that were given out twice.
     pub put_back: usize,
+    /// Runs with a member that lies, which is no node: its number is that after the nodes and the stranger.
+    pub lied_to: Vec<Edge>,
 }
 
 impl Plan {
@@ -228,12 +244,25 @@ impl Plan {
         let kinds = ADVERSE_KINDS.into_iter().enumerate();
         plan.faults.extend(kinds.filter(|(n, _)| *n == certain || rng.f64() < 0.4).map(|(_, kind)| kind));
         plan.relaxed = (0..nodes).map(|_| rng.f64() < 0.3).collect();
+        if plan.faults.contains(&FaultKind::TrustLost) {
+            plan.security = Security::Files;
+        }
         plan.put_back = rng.usize(0..nodes);
+        if plan.faults.contains(&FaultKind::Liar) {
+            let some = (0..nodes).filter(|node| *node == plan.put_back || rng.bool());
+            let some: Vec<usize> = some.collect();
+            plan.lied_to = some.into_iter().map(|node| edge(node, plan.liar(), nodes, &mut rng)).collect();
+        }
         if plan.faults.contains(&FaultKind::OlderCopy) {
             // By a clock that was put back too, what a node writes anew may be older than what it has forgotten.
             plan.faults.retain(|kind| *kind != FaultKind::ClockJump);
         }
         plan
+    }
+
+    /// The number of the liar.
+    pub fn liar(&self) -> usize {
+        self.nodes + 1
     }
 
     fn drawn(seed: u64, nodes: usize, fault_share: f64, rng: &mut Rng) -> Plan {
@@ -266,6 +295,7 @@ impl Plan {
             kind: PlanKind::Usual,
             relaxed: vec![false; nodes],
             put_back: 0,
+            lied_to: Vec::new(),
         }
     }
 

@@ -84,6 +84,7 @@ pub struct Counts {
 pub struct Run {
     pub world: Arc<World>,
     pub nodes: Vec<Node>,
+    /// Of the nodes, the stranger and the liar.
     pub devices: Vec<SimDevice>,
     pub stranger: SimDevice,
     pub rng: Rng,
@@ -118,6 +119,7 @@ fn in_virtual_time(plan: Plan, printing: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let mut run = Run::new(plan, printing);
+        run.begin_lying();
         run.disturb().await;
         if run.goes_on() {
             run.come_to_rest().await;
@@ -136,8 +138,9 @@ impl Run {
         let channels = Arc::default();
         let nodes: Vec<Node> =
             (0..plan.nodes).map(|index| Node::new(&world, index, &channels, rng.u64(..))).collect();
-        let devices = nodes.iter().map(|node| node.device.clone()).collect();
+        let devices: Vec<SimDevice> = nodes.iter().map(|node| node.device.clone()).collect();
         let stranger = world.radio.add_device("stranger", HostConfig::default());
+        let devices = devices.into_iter().chain([stranger.clone()]).collect();
         world.trace.note(format!("{plan:?}"));
         Run {
             world,
@@ -225,12 +228,15 @@ impl Run {
         self.set_power(at, true);
         self.world.trace.note(format!("node {at} starts"));
         match self.nodes[at].boot(&self.world, &self.devices) {
+            Ok(()) if self.is_without_list(at) => {
+                self.world.violation(format!("node {at} starts without its trust list"));
+            }
             Ok(()) => {
                 self.look_before_syncs(at);
                 self.check_after_boot(at);
                 self.note_beginnings(at);
             }
-            Err(problem) if self.nodes[at].disk.is_troubled() => {
+            Err(problem) if self.nodes[at].disk.is_troubled() || self.is_without_list(at) => {
                 self.world.trace.note(format!("node {at} does not start: {problem}"));
                 self.boot_later(at);
             }
@@ -259,7 +265,8 @@ impl Run {
         let Some(running) = &self.nodes[at].running else { return };
         for active in &running.replicators {
             let status = active.replicator.status();
-            if active.edge.continuous && status.activity == ReplicatorActivity::Stopped {
+            let is_node = active.edge.passive < self.nodes.len();
+            if active.edge.continuous && is_node && status.activity == ReplicatorActivity::Stopped {
                 let (passive, error) = (active.edge.passive, status.error);
                 self.world.violation(format!("the replicator of {at} to {passive} has stopped: {error:?}"));
             }
@@ -313,6 +320,7 @@ impl Run {
     /// All faults end; connected nodes become equal, and then nothing happens any more.
     async fn come_to_rest(&mut self) {
         self.world.trace.note("all faults end");
+        self.end_lying();
         lock(&self.world.packet_faults).duplicate = 0.0;
         let far = Instant::now() + Duration::from_secs(1 << 20);
         self.undo_due(far);

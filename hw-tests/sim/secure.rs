@@ -9,7 +9,7 @@ use gattway::lab::transport::secure::{Carrier, SecureConnection, SecureConnectio
 use gattway::lab::transport::session::LinkConnection;
 use tokio::sync::watch;
 
-use super::plan::Security;
+use super::plan::{Plan, Security};
 
 /// Who a node lets in.
 struct Policy {
@@ -50,26 +50,27 @@ pub fn identity(seed: u64, node: usize) -> Identity {
 }
 
 /// The settings of a process of a node; `None` if all speak plain. `seed` is new for each process;
-/// only a few keys are offered in a handshake, that for `wanted` first.
+/// only a few keys are offered in a handshake, that for `wanted` first; `files` says who may come in where files do.
 pub fn config(
-    security: Security,
-    run_seed: u64,
+    plan: &Plan,
     node: usize,
-    nodes: usize,
     seed: u64,
     clock: Clock,
     wanted: Option<usize>,
+    files: Option<Arc<dyn PeerPolicy>>,
 ) -> Option<SecureConnectionConfig> {
     let mut policy = Policy { group: None, paired: Vec::new(), version: watch::Sender::new(0) };
-    match security {
+    match plan.security {
         Security::Plain => return None,
-        Security::Group => policy.group = Some(Psk([run_seed as u8; 32])),
+        Security::Files => policy.group = Some(super::files::secret(plan.seed).key().psk()),
+        Security::Group => policy.group = Some(Psk([plan.seed as u8; 32])),
         Security::Paired => {
-            let order = wanted.into_iter().chain((0..nodes).filter(|node| Some(*node) != wanted));
-            policy.paired = order.map(|node| identity(run_seed, node).id()).collect();
+            let order = wanted.into_iter().chain((0..plan.nodes).filter(|node| Some(*node) != wanted));
+            policy.paired = order.map(|node| identity(plan.seed, node).id()).collect();
         }
     }
-    let mut config = SecureConnectionConfig::new(Arc::new(identity(run_seed, node)), Arc::new(policy));
+    let policy = files.unwrap_or_else(|| Arc::new(policy));
+    let mut config = SecureConnectionConfig::new(Arc::new(identity(plan.seed, node)), policy);
     config.seed = Some(seed);
     config.clock = clock;
     Some(config)
@@ -90,6 +91,6 @@ pub fn active(
 pub fn name(security: Security, run_seed: u64, peer: usize) -> String {
     match security {
         Security::Plain => format!("node-{peer}"),
-        Security::Group | Security::Paired => identity(run_seed, peer).id().to_text(),
+        Security::Group | Security::Paired | Security::Files => identity(run_seed, peer).id().to_text(),
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::liar::Presence;
 use super::model::{EVENT_FIELD, EventId, Model, NodeIndex};
 use super::plan::{FaultKind, Plan, Resolving};
 use super::store::{Claim, OWN_PREFIX};
@@ -36,6 +37,8 @@ pub struct World {
     pub attention: Notify,
     /// What may be put wrong at this moment: packet faults by kind, 0 to 1.
     pub packet_faults: Mutex<PacketFaults>,
+    /// Of a member that lies.
+    pub liar: Presence,
     model: Mutex<Model>,
     violations: Mutex<Vec<String>>,
     crossings: AtomicU64,
@@ -64,6 +67,7 @@ impl World {
             trace: Trace::new(printing),
             attention: Notify::new(),
             packet_faults: Mutex::default(),
+            liar: Presence::default(),
             model: Mutex::default(),
             violations: Mutex::default(),
             crossings: AtomicU64::new(0),

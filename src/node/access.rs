@@ -261,16 +261,18 @@ impl PeerPolicy for TrustAll {
         self.0.paired()
     }
 
+    fn failure(&self) -> Option<String> {
+        self.0.failure()
+    }
+
     fn admits_strangers(&self) -> bool {
         self.0.failure().is_none()
     }
 
     fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
         match self.0.admit(peer, via) {
-            // Who was denied cannot be told from others while the list cannot be read.
-            Err(Refusal::Stranger | Refusal::FormerMember) if self.0.failure().is_none() => {
-                Ok(Grant::full(None))
-            }
+            // While the list cannot be read, and who was denied cannot be told from others, the refusal is another one.
+            Err(Refusal::Stranger | Refusal::FormerMember) => Ok(Grant::full(None)),
             answer => answer,
         }
     }

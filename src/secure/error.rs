@@ -132,10 +132,8 @@ impl SecureError {
     pub fn is_recoverable(&self) -> bool {
         match self {
             SecureError::Refused { reason, proven } => !proven || reason.is_recoverable(),
-            SecureError::NotAdmitted { .. }
-            | SecureError::SameIdentity
-            | SecureError::NothingToOffer
-            | SecureError::Key => false,
+            SecureError::NotAdmitted { refusal, .. } => *refusal == Refusal::NotNow,
+            SecureError::SameIdentity | SecureError::NothingToOffer | SecureError::Key => false,
             _ => true,
         }
     }
@@ -215,6 +213,7 @@ impl From<Refusal> for RefuseReason {
             Refusal::Stranger => RefuseReason::Stranger,
             Refusal::NoRole => RefuseReason::Role,
             Refusal::FormerMember => RefuseReason::FormerMember,
+            Refusal::NotNow => RefuseReason::PermissionChanged,
         }
     }
 }
@@ -255,6 +254,7 @@ mod tests {
     /// owner can mend must not be tried for ever.
     #[test]
     fn each_error_has_its_reason_and_its_end() {
+        let not_admitted = |refusal| SecureError::NotAdmitted { peer: PeerId([1; 32]), refusal };
         let cases = [
             (SecureError::Stranger, Some(RefuseReason::Stranger), true),
             (SecureError::Malformed, Some(RefuseReason::Violation), true),
@@ -263,6 +263,8 @@ mod tests {
             (SecureError::PermissionChanged, Some(RefuseReason::PermissionChanged), true),
             (SecureError::SameIdentity, Some(RefuseReason::SameIdentity), false),
             (SecureError::NothingToOffer, None, false),
+            (not_admitted(Refusal::Denied), Some(RefuseReason::Denied), false),
+            (not_admitted(Refusal::NotNow), Some(RefuseReason::PermissionChanged), true),
             (SecureError::Key, Some(RefuseReason::Violation), false),
             (SecureError::Refused { reason: RefuseReason::Denied, proven: false }, None, true),
             (SecureError::Refused { reason: RefuseReason::Denied, proven: true }, None, false),

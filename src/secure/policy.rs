@@ -106,6 +106,8 @@ pub enum Refusal {
     FormerMember,
     /// The peer is known, and may neither get nor give documents of any collection.
     NoRole,
+    /// Nobody can be let in at this time, see [`PeerPolicy::failure`]; it may be mended.
+    NotNow,
 }
 
 impl fmt::Display for Refusal {
@@ -116,6 +118,7 @@ impl fmt::Display for Refusal {
             Refusal::FormerMember => {
                 "it has a former secret of the group, and the new one is not for it (`gattway group rotate --help`)"
             }
+            Refusal::NotNow => "who may come in cannot be told at this time",
             Refusal::NoRole => "its role is `none` for every collection",
         })
     }
@@ -151,6 +154,11 @@ pub trait PeerPolicy: Send + Sync {
 
     /// Peers that were paired and are not denied; most wanted first, because only a few are tried at each handshake.
     fn paired(&self) -> Vec<PeerId>;
+
+    /// Why nobody can be let in at this time, where that is to be mended and not what the owner wants.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 
     /// Whether peers that prove nothing but their own key are let in at all.
     fn admits_strangers(&self) -> bool {

@@ -444,6 +444,10 @@ impl PeerPolicy for Trust {
 
     fn admit(&self, peer: &PeerId, via: Authentication) -> Result<Grant, Refusal> {
         let mut state = self.lock();
+        if state.failed.is_some() {
+            // Not *stranger*, by which a peer's continuous sync would end for good.
+            return Err(Refusal::NotNow);
+        }
         let entry = state.list.get(peer);
         if entry.is_some_and(|entry| entry.denied) {
             return Err(Refusal::Denied);
@@ -473,6 +477,10 @@ impl PeerPolicy for Trust {
         // Also who may do nothing yet: its owner is to find it in the list, to say what it may do.
         state.see(peer, via, SEEN_INTERVAL_S);
         if grant.permissions.is_none() { Err(Refusal::NoRole) } else { Ok(grant) }
+    }
+
+    fn failure(&self) -> Option<String> {
+        Trust::failure(self)
     }
 
     fn own_name(&self) -> Option<String> {

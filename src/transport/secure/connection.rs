@@ -98,6 +98,10 @@ impl SecureConnection {
         let config = &self.config;
         let keyring = config.keyring();
         let group = config.policy.group_psk();
+        // What its owner mends is no reason to give up.
+        if let Some(failure) = config.policy.failure() {
+            return Err(MessagingError::recoverable(format!("nobody can be let in: {failure}")));
+        }
         // A side with nothing to offer need not connect.
         if keyring.is_empty() {
             return Err(config.messaging(&SecureError::NothingToOffer));
