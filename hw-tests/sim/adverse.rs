@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gattway::lab::database::SimulatedDisk;
+use gattway::lab::transport::sim::HostConfig;
 use gattway::replicator::ReplicatorActivity;
-use gattway::transport::sim::HostConfig;
 use tokio::time::Instant;
 
 use super::checks;
@@ -99,6 +99,11 @@ impl Run {
             FaultKind::TrustLost => self.lose_trust(at),
             FaultKind::OlderCopy => self.copy_or_put_back(self.world.plan.put_back),
             FaultKind::Liar => false,
+            FaultKind::Replay => {
+                let edges = &self.world.plan.edges;
+                let edge = edges[self.rng.usize(0..edges.len())];
+                self.replay(edge)
+            }
             other => unreachable!("{other:?} is a fault of usual plans"),
         }
     }

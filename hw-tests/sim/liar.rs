@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fastrand::Rng;
-use gattway::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage};
-use gattway::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use gattway::endpoint::{Inbound, Message, MessageEndpointConnection, ProtocolType, ReplicatorConnection};
-use gattway::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
-use gattway::transport::session::{LinkAcceptor, SessionConfig};
-use gattway::transport::sim::SimDevice;
+use gattway::lab::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage};
+use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::lab::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
+use gattway::lab::transport::session::{LinkAcceptor, SessionConfig};
+use gattway::lab::transport::sim::SimDevice;
 use serde_json::{Value, json};
 
 use super::plan::FaultKind;
@@ -109,7 +109,7 @@ struct Liar {
     blip: Connection,
     framing: Framing,
     /// Requests of ours that were revisions.
-    revisions: Vec<gattway::blip::MessageNumber>,
+    revisions: Vec<gattway::lab::blip::MessageNumber>,
 }
 
 impl Liar {
@@ -163,7 +163,7 @@ impl Liar {
     }
 
     /// What became of something that it sent.
-    fn told(&mut self, number: gattway::blip::MessageNumber, is_error: bool) {
+    fn told(&mut self, number: gattway::lab::blip::MessageNumber, is_error: bool) {
         if !self.revisions.contains(&number) {
             // The answer to a list: some of what it claims to have is wanted.
             if !is_error {

@@ -26,6 +26,7 @@ mod model;
 mod node;
 mod plan;
 mod radio;
+mod replay;
 mod report;
 mod run;
 mod secure;

@@ -10,14 +10,15 @@ use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType
 use gattway::lab::database::SimulatedDisk;
 use gattway::lab::link::AttMtu;
 use gattway::lab::replica::revision::SourceId;
+use gattway::lab::secure::PeerId;
 use gattway::lab::simulation::Process;
+use gattway::lab::transport::packet::Connector;
 use gattway::lab::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
 use gattway::lab::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 use gattway::lab::transport::sim::radio::ConnectionSetup;
 use gattway::lab::transport::sim::{HostConfig, SimDevice, SimLink};
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use gattway::replicator::{Replicator, ReplicatorConfiguration};
-use gattway::lab::secure::PeerId;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -187,13 +188,13 @@ impl Node {
         let listener = Arc::new(MessageEndpointListener::new(config));
         let seed = Some(self.rng.u64(..));
         let acceptor = LinkAcceptor::new(SessionConfig { seed, ..SessionConfig::on(world.clock) });
-        let mut incoming = self.device.listen();
+        let (mut incoming, node) = (self.device.listen(), self.index);
         let channels_come = process.spawn({
             let (acceptor, world, channels) =
                 (acceptor.clone(), Arc::clone(world), Arc::clone(&self.channels));
             async move {
                 while let Some(channel) = incoming.accept().await {
-                    acceptor.incoming(tap(channel, &world, &channels));
+                    acceptor.incoming(tap(channel, &world, &channels, Some(node)));
                 }
             }
         });
@@ -228,8 +229,12 @@ impl Node {
         setup.parameters.interval = edge.interval;
         let link = SimLink { setup, att_mtu: AttMtu::new(edge.att_mtu) };
         let inner = self.device.connector(&devices[edge.passive], link);
+        let device = self.device.clone();
+        let reach =
+            Arc::new(move |other: &SimDevice| -> Arc<dyn Connector> { device.connector(other, link) });
+        let ends = (edge.active, edge.passive);
         let (channels, world_of_tap) = (Arc::clone(&self.channels), Arc::clone(world));
-        let connector = Arc::new(TappedConnector { inner, world: world_of_tap, channels });
+        let connector = Arc::new(TappedConnector { inner, world: world_of_tap, channels, edge: ends, reach });
         let (seed, clock, connections) =
             (AtomicU64::new(self.rng.u64(..)), world.clock, Arc::clone(connections));
         let delegate = move |_: &MessageEndpoint| -> Arc<dyn MessageEndpointConnection> {

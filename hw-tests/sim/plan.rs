@@ -67,6 +67,8 @@ pub enum FaultKind {
     TrustLost,
     /// A node syncs with a member that lies.
     Liar,
+    /// A listener stands where a node is expected, and says what it has overheard of it.
+    Replay,
 }
 
 impl FaultKind {
@@ -92,6 +94,7 @@ impl FaultKind {
             FaultKind::Compaction => "compaction while peers sync",
             FaultKind::OlderCopy => "database put back to an older copy",
             FaultKind::TrustLost => "trust list lost",
+            FaultKind::Replay => "listener that replays",
             FaultKind::Liar => "connection to a member that lies",
         }
     }
@@ -116,13 +119,14 @@ pub const FAULT_KINDS: [FaultKind; 14] = [
 ];
 
 /// Those that a plan of the adverse kind has beside them.
-pub const ADVERSE_KINDS: [FaultKind; 6] = [
+pub const ADVERSE_KINDS: [FaultKind; 7] = [
     FaultKind::FailedSync,
     FaultKind::Restart,
     FaultKind::Compaction,
     FaultKind::OlderCopy,
     FaultKind::TrustLost,
     FaultKind::Liar,
+    FaultKind::Replay,
 ];
 
 /// From which faults a plan draws. A seed gives another run in each kind.

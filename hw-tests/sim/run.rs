@@ -321,6 +321,7 @@ impl Run {
     async fn come_to_rest(&mut self) {
         self.world.trace.note("all faults end");
         self.end_lying();
+        self.world.unmask();
         lock(&self.world.packet_faults).duplicate = 0.0;
         let far = Instant::now() + Duration::from_secs(1 << 20);
         self.undo_due(far);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gattway::lab::replica::store::{Conflict, ConflictResolver, Resolution};
 use gattway::lab::transport::clock::Clock;
-use gattway::lab::transport::sim::SimRadio;
+use gattway::lab::transport::sim::{SimDevice, SimRadio};
 use gattway::replicator::DefaultResolver;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use super::liar::Presence;
 use super::model::{EVENT_FIELD, EventId, Model, NodeIndex};
 use super::plan::{FaultKind, Plan, Resolving};
+use super::replay::Script;
 use super::store::{Claim, OWN_PREFIX};
 use super::trace::Trace;
 
@@ -23,6 +25,9 @@ const VIOLATIONS_KEPT: usize = 10;
 
 /// HELLO packets that a stranger has overheard and can send again.
 const OVERHEARD_KEPT: usize = 32;
+
+/// Beginnings of connections that a listener has overheard of one node.
+const SCRIPTS_KEPT: usize = 4;
 
 /// A checkpoint as last written, and the lives of all nodes then.
 type Written = (Claim, Vec<u32>);
@@ -46,6 +51,9 @@ pub struct World {
     lives: Mutex<Vec<u32>>,
     checkpoints: Mutex<BTreeMap<(NodeIndex, String), Written>>,
     overheard: Mutex<Vec<Vec<u8>>>,
+    /// What listeners have overheard of the passive sides of nodes, and where they stand in their place, until when.
+    scripts: Mutex<BTreeMap<NodeIndex, Vec<Script>>>,
+    imposters: Mutex<BTreeMap<(NodeIndex, NodeIndex), (SimDevice, Instant)>>,
     /// When each node last resolved a conflict of each document.
     resolved: Mutex<BTreeMap<(NodeIndex, String), Instant>>,
 }
@@ -75,6 +83,8 @@ impl World {
             lives,
             checkpoints: Mutex::default(),
             overheard: Mutex::default(),
+            scripts: Mutex::default(),
+            imposters: Mutex::default(),
             resolved: Mutex::default(),
             plan,
         })
@@ -151,6 +161,37 @@ impl World {
     pub fn has_resolved(&self, node: NodeIndex, document: &str, since: Instant) -> bool {
         let key = (node, document.to_owned());
         lock(&self.resolved).get(&key).is_some_and(|last| *last >= since)
+    }
+
+    /// A listener has heard how a connection to this node began.
+    pub fn overhear_passive(&self, node: NodeIndex, script: Script) {
+        let mut scripts = lock(&self.scripts);
+        let scripts = scripts.entry(node).or_default();
+        if scripts.len() < SCRIPTS_KEPT {
+            scripts.push(script);
+        }
+    }
+
+    /// What was overheard of a node.
+    pub fn overheard_of(&self, node: NodeIndex) -> Vec<Script> {
+        lock(&self.scripts).get(&node).cloned().unwrap_or_default()
+    }
+
+    /// Another device stands where the first of two looks for the second, for some time.
+    pub fn impose(&self, edge: (NodeIndex, NodeIndex), device: SimDevice, time: Duration) {
+        lock(&self.imposters).insert(edge, (device, Instant::now() + time));
+    }
+
+    /// Whom the first of two finds at this moment in the place of the second.
+    pub fn imposter(&self, edge: (NodeIndex, NodeIndex)) -> Option<SimDevice> {
+        let imposters = lock(&self.imposters);
+        let (device, until) = imposters.get(&edge)?;
+        (Instant::now() < *until).then(|| device.clone())
+    }
+
+    /// Nobody stands in another's place any more.
+    pub fn unmask(&self) {
+        lock(&self.imposters).clear();
     }
 
     /// A stranger has heard a packet.

@@ -265,14 +265,15 @@ impl Inner {
     async fn live(self: Arc<Inner>) {
         let mut life = TaskGuard(Some(Arc::clone(&self)));
         loop {
-            let (run, reset) = {
+            let (run, reset, is_wanted) = {
                 let mut control = lock(&self.control);
-                (control.run, std::mem::take(&mut control.reset))
+                (control.run, std::mem::take(&mut control.reset), control.wants_run())
             };
             let stop = StopSignal::new(self.wanted.subscribe(), run);
             let span = info_span!("replicator", peer = self.config.endpoint.uid());
-            let result =
-                if stop.is_stopped() { Ok(()) } else { self.attempts(stop, reset).instrument(span).await };
+            // It may have been told to stop before it came to begin; no later word would end such a run.
+            let begins = is_wanted && !stop.is_stopped();
+            let result = if begins { self.attempts(stop, reset).instrument(span).await } else { Ok(()) };
             if self.end_run(run, result.err()) {
                 break;
             }
@@ -284,7 +285,7 @@ impl Inner {
     fn end_run(&self, run: u64, error: Option<ReplicatorError>) -> bool {
         let status = {
             let mut control = lock(&self.control);
-            if control.run == run {
+            if control.run == run && control.wants_run() {
                 control.run += 1;
                 self.wanted.send_replace(control.run);
             }

@@ -82,6 +82,29 @@ async fn stop_during_open_ends_at_once() {
     delegate.last().assert_closed_once();
 }
 
+/// Before its task has begun: no later word would end such a run.
+#[tokio::test(start_paused = true)]
+async fn stop_or_drop_right_after_start_ends_it() {
+    let delegate = Delegate::new(Script { open: Does::Never, ..Script::default() });
+    let replicator = delegate.replicator(ByteStream, |config| config.continuous = true);
+    replicator.start();
+    replicator.stop();
+    assert!(stopped(&replicator).await.error.is_none());
+    assert!(delegate.made().is_empty());
+    // The last word counts.
+    replicator.start();
+    replicator.stop();
+    replicator.start();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(delegate.made().len(), 1);
+    replicator.stop();
+    stopped(&replicator).await;
+    replicator.start();
+    drop(replicator);
+    sleep(FOREVER).await;
+    assert_eq!(delegate.made().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn stop_during_a_send_that_never_completes_is_bounded() {
     for close in [Does::Works, Does::Never] {
