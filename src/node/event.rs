@@ -135,7 +135,7 @@ impl fmt::Display for NodeEvent {
             NodeEvent::Status { peer, status, .. } => write!(f, "{peer}: {}", StatusText(status)),
             NodeEvent::Document { peer, document } => write!(f, "{peer}: {}", DocumentText(document)),
             NodeEvent::Conflict { peer, conflict } => write!(f, "{peer}: {}", ConflictText(conflict)),
-            NodeEvent::Group(news) => GroupText(news).fmt(f),
+            NodeEvent::Group(news) => news.fmt(f),
             #[cfg(feature = "bluetooth")]
             NodeEvent::Radio(status) => write!(f, "radio: {status}"),
         }
@@ -178,27 +178,6 @@ impl fmt::Display for ConflictText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ConflictReport { collection, id, outcome } = self.0;
         write!(f, "both sides have changed {id:?} of {collection}: {outcome:?}")
-    }
-}
-
-/// News of the group as one line.
-pub(super) struct GroupText<'a>(pub(super) &'a GroupNews);
-
-impl fmt::Display for GroupText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            GroupNews::Changed { epoch, from } => {
-                f.write_str("the group has a new secret")?;
-                if let Some(epoch) = epoch {
-                    write!(f, ": epoch {epoch}")?;
-                }
-                match from {
-                    Some(from) => write!(f, ", given by {from}"),
-                    None => f.write_str(", given by a command"),
-                }
-            }
-            GroupNews::PeerHas { peer, epoch } => write!(f, "{peer} has the group's secret of epoch {epoch}"),
-        }
     }
 }
 

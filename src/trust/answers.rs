@@ -5,6 +5,7 @@
 //! cannot be read lets nobody in.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -56,6 +57,25 @@ pub enum GroupNews {
         /// The number of the epoch.
         epoch: u32,
     },
+}
+
+/// One line for people.
+impl fmt::Display for GroupNews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupNews::Changed { epoch, from } => {
+                f.write_str("the group has a new secret")?;
+                if let Some(epoch) = epoch {
+                    write!(f, ": epoch {epoch}")?;
+                }
+                match from {
+                    Some(from) => write!(f, ", given by {from}"),
+                    None => f.write_str(", given by a command"),
+                }
+            }
+            GroupNews::PeerHas { peer, epoch } => write!(f, "{peer} has the group's secret of epoch {epoch}"),
+        }
+    }
 }
 
 /// Why the answers cannot be given.

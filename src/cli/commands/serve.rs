@@ -154,9 +154,7 @@ async fn serve(
     access: (Security, TrustRefresher),
     events: &Events,
 ) -> Result<u64, CliError> {
-    if !args.is_protected() {
-        security::notes(&access.0).iter().for_each(|note| events.say(note));
-    }
+    args.protection(&access.0).iter().for_each(|note| events.say(note));
     let mut signals = Signals::listen()?;
     let peers = Arc::new(Peers::new(events, access.0.is_secure()));
     let mut node = tokio::select! {
@@ -220,15 +218,18 @@ impl ServeArgs {
         })
     }
 
-    /// Whether without sessions of our own everything is encrypted and everybody known all the same.
-    fn is_protected(&self) -> bool {
+    /// What there is to say of who may come in and who may read along.
+    fn protection(&self, security: &Security) -> Vec<String> {
         #[cfg(feature = "websocket")]
-        let is_protected = |address: &PlaceAddress| {
-            matches!(address, PlaceAddress::WebSocket(url) if url.is_tls()) && self.web.proves_peers()
-        };
-        #[cfg(not(feature = "websocket"))]
-        let is_protected = |_: &PlaceAddress| false;
-        self.security.is_plain() && self.listen.iter().all(is_protected)
+        {
+            let is_tls =
+                |address: &PlaceAddress| matches!(address, PlaceAddress::WebSocket(url) if url.is_tls());
+            if self.security.is_plain() && self.listen.iter().all(is_tls) {
+                let open = "encrypted, but nobody has to prove anything: whoever reaches it may take part (--users says who may)";
+                return if self.web.proves_peers() { Vec::new() } else { vec![open.to_owned()] };
+            }
+        }
+        security::notes(security)
     }
 
     fn peer_quota(&self) -> Option<PeerQuota> {
@@ -527,5 +528,27 @@ impl Peers {
     /// Nothing under this lock can be left half done.
     fn lock(&self) -> std::sync::MutexGuard<'_, PeersState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, feature = "websocket"))]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use clap::Parser;
+
+    /// Encrypted and open to anybody is neither "NOT encrypted" nor nothing to say.
+    #[test]
+    fn who_may_come_in_over_tls_is_said() {
+        let said = |options: &[&str]| {
+            let serve = ["gattway", "serve", "--plain", "--listen", "wss://127.0.0.1:0/plant"];
+            let cli = Cli::try_parse_from([&serve[..], options].concat()).expect("arguments");
+            let Command::Serve(args) = cli.command else { panic!("{options:?}") };
+            args.protection(&Security::Plain).join(" ")
+        };
+        assert_eq!(said(&["--users", "users.txt"]), "");
+        let open = said(&[]);
+        assert!(open.contains("--users") && !open.contains("NOT encrypted"), "{open}");
+        assert!(said(&["--listen", "tcp:127.0.0.1:0"]).contains("NOT encrypted"));
     }
 }

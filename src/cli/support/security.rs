@@ -73,18 +73,13 @@ pub(crate) fn failed(error: AccessError) -> CliError {
 
 /// Tells what has become of the group's secret.
 pub(crate) fn tell_group_news(events: &Events, news: &GroupNews) {
-    match *news {
+    events.say(&news.to_string());
+    events.emit(&match *news {
         GroupNews::Changed { epoch, from } => {
-            let number = epoch.map_or_else(String::new, |epoch| format!(": epoch {epoch}"));
-            let by = from.map_or_else(|| "by a command".to_owned(), |from| format!("by {from}"));
-            events.say(&format!("the group has a new secret{number}, given {by}"));
-            events.emit(&Event::GroupChanged { epoch, from: from.map(|from| from.to_text()) });
+            Event::GroupChanged { epoch, from: from.map(|from| from.to_text()) }
         }
-        GroupNews::PeerHas { peer, epoch } => {
-            events.say(&format!("{peer} has the group's secret of epoch {epoch}"));
-            events.emit(&Event::GroupTaken { id: peer.to_text(), epoch });
-        }
-    }
+        GroupNews::PeerHas { peer, epoch } => Event::GroupTaken { id: peer.to_text(), epoch },
+    });
 }
 
 /// What there is to say before the first peer comes.
