@@ -33,7 +33,7 @@ const TURNS_BEFORE_YIELD: usize = 16;
 
 /// Frames after which they do, also in the middle of what has arrived at once: a peer that sends without end must not make the others
 /// wait for all that fits into its buffers.
-const FRAMES_BEFORE_YIELD: usize = 32;
+const FRAMES_BEFORE_YIELD: usize = 16;
 
 /// Progress is reported no more often than this, unless something else changes too.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
