@@ -179,31 +179,43 @@ pub(crate) async fn broken(db: &Database) -> CliError {
     }
 }
 
+/// Tells that room has come to its end, or `None`: that there is some again.
+fn tell_room(events: &Events, room: &Room, lack: Option<Lack>) {
+    let (free_bytes, keep_free_bytes) = (room.free_bytes, room.keep_free_bytes);
+    let free = free_bytes.map_or_else(|| "little".to_owned(), bytes_text);
+    let until = "nothing is stored or acknowledged until there is room; all else goes on";
+    events.say(&match lack {
+        Some(Lack::Medium) => {
+            let kept = bytes_text(keep_free_bytes);
+            format!("{} ({free} free, {kept} are kept so): {until}", Lack::Medium)
+        }
+        Some(lack) => format!("{lack}: {until}"),
+        None => format!("there is room again ({free} free on the disk): what comes is stored"),
+    });
+    let full = lack.is_some();
+    let lack = lack.map(|lack| match lack {
+        Lack::Quota => "quota",
+        Lack::FileSize => "file_size",
+        Lack::Medium => "disk",
+    });
+    events.emit(&Event::Storage { full, lack, free_bytes, keep_free_bytes });
+}
+
 /// Tells what is wrong with the disk or a clock, once when it begins and once when it is over; never ends.
 pub(crate) async fn tell_condition(db: &Database, events: &Events) -> Infallible {
     const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-    let (mut was_short, mut told) = (false, Told::default());
+    let (mut was_short, mut shortages, mut told) = (false, 0, Told::default());
     loop {
-        let Room { free_bytes, keep_free_bytes, is_short, lack } = db.room();
-        if is_short != was_short {
-            was_short = is_short;
-            let free = free_bytes.map_or_else(|| "little".to_owned(), bytes_text);
-            let until = "nothing is stored or acknowledged until there is room; all else goes on";
-            events.say(&match lack {
-                Some(Lack::Medium) => {
-                    let kept = bytes_text(keep_free_bytes);
-                    format!("{} ({free} free, {kept} are kept so): {until}", Lack::Medium)
-                }
-                Some(lack) => format!("{lack}: {until}"),
-                None => format!("there is room again ({free} free on the disk): what comes is stored"),
-            });
-            let lack = lack.map(|lack| match lack {
-                Lack::Quota => "quota",
-                Lack::FileSize => "file_size",
-                Lack::Medium => "disk",
-            });
-            events.emit(&Event::Storage { full: is_short, lack, free_bytes, keep_free_bytes });
+        let room = db.room();
+        // One that was over before anybody looked is told all the same: a peer was refused.
+        if room.shortages != shortages && !room.is_short && !was_short {
+            tell_room(events, &room, room.last_lack);
+            was_short = true;
         }
+        if room.is_short != was_short {
+            tell_room(events, &room, room.lack);
+        }
+        (was_short, shortages) = (room.is_short, room.shortages);
         told.tell(db, events);
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

@@ -352,7 +352,7 @@ impl Store {
     pub(crate) fn room(&self) -> Room {
         #[cfg(feature = "simulation")]
         if self.simulated.is_some() {
-            return Room { free_bytes: None, keep_free_bytes: 0, is_short: false, lack: None };
+            return Room::default();
         }
         self.space.room()
     }

@@ -64,7 +64,7 @@ impl std::fmt::Display for Lack {
 }
 
 /// Free space of a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Room {
     /// Bytes that this process may still use, if the file system says.
@@ -76,19 +76,33 @@ pub struct Room {
     pub is_short: bool,
     /// What has come to its end, if so.
     pub lack: Option<Lack>,
+    /// How often commits were refused for want of room, after others were taken, since the database was opened: also where
+    /// there was room again before anybody looked.
+    pub shortages: u64,
+    /// What had come to its end the last time.
+    pub last_lack: Option<Lack>,
 }
 
 /// Says before each commit whether stable storage has room for it.
 pub(super) struct Space {
     directory: PathBuf,
     keep_free: u64,
+    refusals: Mutex<Refusals>,
+}
+
+/// Commits that were refused.
+#[derive(Clone, Copy, Default)]
+struct Refusals {
     /// Why the last commit was refused, if it was; the change is told.
-    lack: Mutex<Option<Lack>>,
+    lack: Option<Lack>,
+    /// See [`Room::shortages`].
+    shortages: u64,
+    last_lack: Option<Lack>,
 }
 
 impl Space {
     pub(super) fn new(directory: &Path, keep_free: u64) -> Space {
-        Space { directory: directory.to_owned(), keep_free, lack: Mutex::default() }
+        Space { directory: directory.to_owned(), keep_free, refusals: Mutex::default() }
     }
 
     /// Bytes of the storage device that this process may still use; `None` if the file system does not say.
@@ -97,16 +111,17 @@ impl Space {
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    fn lack(&self) -> MutexGuard<'_, Option<Lack>> {
-        self.lack.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How much room there is.
     pub(super) fn room(&self) -> Room {
         let (free_bytes, keep_free_bytes) = (self.free(), self.keep_free);
         let is_full = free_bytes.is_some_and(|free| free < keep_free_bytes);
-        let lack = self.lack().or(is_full.then_some(Lack::Medium));
-        Room { free_bytes, keep_free_bytes, is_short: lack.is_some(), lack }
+        let Refusals { lack, shortages, last_lack } = *self.refusals();
+        let lack = lack.or(is_full.then_some(Lack::Medium));
+        Room { free_bytes, keep_free_bytes, is_short: lack.is_some(), lack, shortages, last_lack }
     }
 
     /// Lets a commit of that many staged bytes through, or refuses it. `reserve` sees to it that the log can grow by so many.
@@ -148,9 +163,12 @@ impl Space {
         if only_checkpoints {
             return;
         }
-        let before = std::mem::replace(&mut *self.lack(), lack);
+        let mut refusals = self.refusals();
+        let before = std::mem::replace(&mut refusals.lack, lack);
         match (before, lack) {
             (None, Some(lack)) => {
+                refusals.shortages += 1;
+                refusals.last_lack = Some(lack);
                 tracing::warn!(path = %self.directory.display(), free, keep_free = self.keep_free, "{lack}: writes are \
                     refused until there is room; nothing that was acknowledged is lost");
             }
@@ -188,6 +206,8 @@ mod tests {
             assert!(space.room().is_short, "{lack}");
             space.admit(100, false, |_| Ok(())).expect("room again");
             assert_eq!((space.room().is_short, space.room().lack), (false, None));
+            // Who looks only now hears of it too.
+            assert_eq!((space.room().shortages, space.room().last_lack), (1, Some(lack)));
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
         Space::new(directory.path(), 1)
