@@ -9,7 +9,9 @@ use tokio::time::Instant;
 /// Lines that a failure shows.
 const LINES_KEPT: usize = 250;
 
-/// Records a run. The hash covers every packet with its bytes and its time.
+/// Records a run. The hash covers every packet with its bytes and its time, those of one instant in the order of their channels:
+/// tasks that become ready at once, as when all sessions of a node hear that somebody was denied, run in an order that tokio
+/// draws anew in each run.
 pub struct Trace {
     start: Instant,
     printing: bool,
@@ -19,8 +21,39 @@ pub struct Trace {
 #[derive(Default)]
 struct Inner {
     hasher: DefaultHasher,
+    /// The time of what is not in the hash yet.
+    micros: u64,
+    /// What happened then, with its channel.
+    at_once: Vec<(u32, Vec<u8>)>,
     lines: VecDeque<String>,
     packets: u64,
+}
+
+/// Stands for what is on no channel.
+const NO_CHANNEL: u32 = u32::MAX;
+
+impl Inner {
+    fn add(&mut self, micros: u64, channel: u32, bytes: &[u8]) {
+        if micros != self.micros {
+            self.hasher = self.hashed();
+            self.at_once.clear();
+            self.micros = micros;
+        }
+        self.at_once.push((channel, bytes.to_vec()));
+    }
+
+    /// With what has happened until now.
+    fn hashed(&self) -> DefaultHasher {
+        let mut hasher = self.hasher.clone();
+        let mut at_once: Vec<&(u32, Vec<u8>)> = self.at_once.iter().collect();
+        at_once.sort_by_key(|(channel, _)| *channel);
+        for (channel, bytes) in at_once {
+            hasher.write_u64(self.micros);
+            hasher.write_u32(*channel);
+            hasher.write(bytes);
+        }
+        hasher
+    }
 }
 
 impl Trace {
@@ -42,7 +75,7 @@ impl Trace {
             eprintln!("{line}");
         }
         let mut inner = self.lock();
-        inner.hasher.write(line.as_bytes());
+        inner.add(micros, NO_CHANNEL, line.as_bytes());
         if inner.lines.len() >= LINES_KEPT {
             inner.lines.pop_front();
         }
@@ -60,14 +93,12 @@ impl Trace {
         }
         let mut inner = self.lock();
         inner.packets += 1;
-        inner.hasher.write_u64(micros);
-        inner.hasher.write_u32(channel);
-        inner.hasher.write(packet);
+        inner.add(micros, channel, packet);
     }
 
     /// The hash so far.
     pub fn hash(&self) -> u64 {
-        self.lock().hasher.finish()
+        self.lock().hashed().finish()
     }
 
     /// Packets so far.
