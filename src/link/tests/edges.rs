@@ -90,8 +90,10 @@ fn unreadable_bytes_count_by_what_the_link_waits_for() {
 
 #[test]
 fn packets_without_a_transport_are_not_received() {
-    let ([mut link, _], now) = established();
-    link.close(now, REASON);
+    let (mut links, mut now) = established();
+    links[0].close(now, REASON);
+    run(&mut links, &mut now, |links| links.iter().all(|link| link.state() == LinkState::Closed));
+    let link = &mut links[0];
     link.disconnected(now);
     let before = link.stats();
     assert_eq!(link.handle_packet(now, b"GW"), Ok(()));

@@ -211,7 +211,7 @@ fn the_total_counts_what_is_not_read_yet() {
         fill(&a, "a", 900);
         let pair = sync(1, &a, &p, active(ReplicatorType::Push, extension), extension);
         let told = pair.a.events.iter().filter_map(|event| match event {
-            SessionEvent::Progress(progress) if progress.documents > 0 => Some(progress.total),
+            SessionEvent::Progress(progress) if progress.total > 0 => Some(progress.total),
             _ => None,
         });
         let totals: Vec<u64> = told.collect();

@@ -295,6 +295,8 @@ fn the_authoritys_word_is_taken_once_and_what_is_held_is_no_error() {
     first.store(dir.path()).expect("store");
     let trust = Trust::open(dir.path()).expect("open");
     assert_eq!(trust.version(), 0);
+    trust.has_key(&C, &first.key().psk());
+    assert_eq!(trust.take_news(), [], "the first epoch is nothing that was given");
     assert_eq!(trust.take_epoch(&B, &word(&second)), Ok(()));
     assert_eq!(trust.group().and_then(|group| group.epoch()), Some(1), "it was not held before");
     assert_eq!(trust.take_epoch(&B, &word(&second)), Ok(()), "it is held");
