@@ -51,6 +51,9 @@ const SEEDS_A_TEST: u64 = 10;
 /// Seeds that were never run before, by default, in each of four tests.
 const FRESH_SEEDS: u64 = 10;
 
+/// Fresh seeds that have found a fault of the product: the storage of a node failed, and its peer gave up for good.
+const FOUND_SEEDS: [u64; 2] = [4_365_700_627_060_783_902, 6_360_121_756_365_257_669];
+
 /// Seeds within which a bug that was put in has to be found.
 const BUG_SEEDS: u64 = 40;
 
@@ -127,6 +130,11 @@ macro_rules! parts {
 fn fixed_seeds(part: u64) {
     let first = FIXED_SEEDS.start + part * SEEDS_A_TEST;
     run_seeds(first..first + SEEDS_A_TEST, Plan::new);
+}
+
+#[test]
+fn seeds_that_have_found_something() {
+    FOUND_SEEDS.into_iter().for_each(|seed| run_seeds(seed..seed + 1, Plan::new));
 }
 
 /// Runs the adverse seeds of one part.

@@ -169,14 +169,37 @@ impl ReplicatorError {
         }
     }
 
-    /// What the transport is told when its connection is closed for this.
+    /// What the transport is told when its connection is closed for this: a transport that tells the peer says the same as the
+    /// closing frame, which may not arrive.
     pub(crate) fn to_messaging(&self) -> MessagingError {
         match self {
             ReplicatorError::Messaging(error) => error.clone(),
-            other if other.is_recoverable() => {
+            other if other.is_recoverable() || other.close_code() == Some(close_code::TRANSIENT) => {
                 MessagingError::recoverable(other.to_string()).with_source(other.clone())
             }
             other => MessagingError::permanent(other.to_string()).with_source(other.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::store::ReplicaStoreError;
+
+    /// The peer of a device whose storage has failed must not give up for it, however it hears of that.
+    #[test]
+    fn a_failure_of_our_store_is_nothing_that_the_peer_gives_up_for() {
+        let store = |recoverable| {
+            let error = ReplicaStoreError { message: "no storage space".into(), recoverable };
+            ReplicatorError::Session(SessionError::Store(error))
+        };
+        assert!(!store(false).is_recoverable(), "it cannot be mended by another attempt from here");
+        for error in [store(false), store(true)] {
+            assert_eq!(error.close_code(), Some(close_code::TRANSIENT));
+            assert!(error.to_messaging().is_recoverable(), "{error:?}");
+        }
+        let protocol = ReplicatorError::Session(SessionError::Malformed { what: "changes" });
+        assert!(!protocol.to_messaging().is_recoverable());
     }
 }
