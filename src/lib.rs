@@ -16,7 +16,10 @@
 
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 // What only tests, rigs or the command need is without use in smaller builds; the build with all features tells what is so everywhere.
-#![cfg_attr(not(feature = "lab"), allow(dead_code, unused_imports))]
+#![cfg_attr(
+    not(all(feature = "lab", feature = "cli", feature = "bluetooth", feature = "websocket")),
+    allow(dead_code, unused_imports)
+)]
 
 #[cfg(feature = "std")]
 #[deny(clippy::disallowed_methods)] // sans-IO: no clock, no spawning, no sleeping, no lock (clippy.toml)
