@@ -1,13 +1,13 @@
 //! A feed that the peer pulls by the extension.
 
-use super::sender::BatchSender;
+use super::sender::{BatchSender, answers};
 use crate::blip::{ErrorReply, IncomingReply};
 use crate::replica::revision::SourceId;
 use crate::replica::store::ReplicaStore;
 use crate::replicator::context::SessionContext;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
-use crate::replicator::extension::answer::{self, RevAnswer};
+use crate::replicator::extension::answer::RevAnswer;
 use crate::replicator::in_flight::{Awaiting, Sent, SentRevision, Wanted};
 use crate::replicator::messages::profile;
 use crate::replicator::protocol::feed::{FeedProtocol, FeedState, is_filtered};
@@ -95,9 +95,7 @@ impl FeedProtocol for BatchFeed {
         let Awaiting::Revs { revisions, .. } = awaiting else { return Ok(()) };
         self.sender.answered();
         let reply = result.map_err(|error| SessionError::Refused { request: profile::REVS, error })?;
-        let answers = answer::decode(&reply.body, revisions.len())
-            .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
-        for (revision, answer) in revisions.into_iter().zip(answers) {
+        for (revision, answer) in answers(&reply, revisions)? {
             self.answered(context, state.collection, revision, answer);
         }
         Ok(())

@@ -1,13 +1,13 @@
 //! Pushing by the extension: local changes go out in `revs` messages.
 
-use super::sender::BatchSender;
+use super::sender::{BatchSender, answers};
 use crate::blip::{ErrorReply, IncomingReply};
 use crate::replica::revision::{RevId, SourceId};
 use crate::replica::store::ReplicaStore;
 use crate::replicator::context::{Phase, SessionContext};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
-use crate::replicator::extension::answer::{self, RevAnswer};
+use crate::replicator::extension::answer::RevAnswer;
 use crate::replicator::in_flight::{Awaiting, Sent, SentRevision, Wanted};
 use crate::replicator::messages::{profile, refuse};
 use crate::replicator::protocol::conflicts::Refused;
@@ -119,10 +119,8 @@ impl PushProtocol for BatchPush {
                 return Ok(Replied { refused: Some((profile::REVS, error)), ..Replied::default() });
             }
         };
-        let answers = answer::decode(&reply.body, revisions.len())
-            .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
         let mut at_peer = Vec::new();
-        for (revision, answer) in revisions.into_iter().zip(answers) {
+        for (revision, answer) in answers(&reply, revisions)? {
             at_peer.extend(self.answered(state, context, revision, answer, store)?);
         }
         Ok(Replied { at_peer, refused: None })

@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::blip::IncomingReply;
 use crate::replica::revision::{SourceId, VersionVector};
 use crate::replica::store::{Change, ReplicaStore};
 use crate::replicator::context::SessionContext;
 use crate::replicator::error::SessionError;
+use crate::replicator::extension::answer::{self, RevAnswer};
 use crate::replicator::extension::codec::{Content, RevsEncoder};
 use crate::replicator::extension::{REVS_BYTES, REVS_ENTRIES};
 use crate::replicator::feed::{Feed, Rows};
@@ -187,7 +189,7 @@ impl BatchSender {
         context.request(message, Awaiting::Revs { collection, revisions, bytes })
     }
 
-    /// An answer has come.
+    /// An answer has come, or the word that there is none.
     pub fn answered(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
@@ -227,4 +229,14 @@ fn gone(wanted: &Wanted) -> Change {
         remote_ancestor: None,
         body: None,
     }
+}
+
+/// What the reply to a message says of each of its revisions.
+pub(super) fn answers(
+    reply: &IncomingReply,
+    revisions: Vec<SentRevision>,
+) -> Result<impl Iterator<Item = (SentRevision, RevAnswer)>, SessionError> {
+    let answers = answer::decode(&reply.body, revisions.len())
+        .map_err(|_| SessionError::Malformed { what: "answer to revs" })?;
+    Ok(revisions.into_iter().zip(answers))
 }
