@@ -10,11 +10,11 @@ use gattway::endpoint::{Inbound, Message, MessageEndpointConnection, ProtocolTyp
 use gattway::lab::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage};
 use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use gattway::lab::transport::secure::{Carrier, Incoming, SecureAcceptor, SecureConnectionConfig};
-use gattway::lab::transport::session::{LinkAcceptor, SessionConfig};
 use gattway::lab::transport::sim::SimDevice;
 use serde_json::{Value, json};
 
 use super::plan::FaultKind;
+use super::radio::links_to;
 use super::world::World;
 
 /// Bytes of a peer that wait to be heard.
@@ -60,14 +60,7 @@ impl Presence {
 
 /// Lies to whoever connects to the device, for ever.
 pub fn begin(world: &Arc<World>, device: &SimDevice, secure: Option<SecureConnectionConfig>, seed: u64) {
-    let acceptor = LinkAcceptor::new(SessionConfig { seed: Some(seed), ..SessionConfig::on(world.clock) });
-    let mut incoming = device.listen();
-    let channels = acceptor.clone();
-    tokio::spawn(async move {
-        while let Some(channel) = incoming.accept().await {
-            channels.incoming(channel);
-        }
-    });
+    let acceptor = links_to(device, world, seed);
     let (world, mut rng) = (Arc::clone(world), Rng::with_seed(seed));
     tokio::spawn(async move {
         let secure = secure.map(SecureAcceptor::new);

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use fastrand::Rng;
 use gattway::lab::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
+use gattway::lab::transport::session::{LinkAcceptor, SessionConfig};
 use gattway::lab::transport::sim::SimDevice;
 
 use super::model::NodeIndex;
@@ -45,6 +46,18 @@ impl Connector for TappedConnector {
         };
         Ok(tap(channel, &self.world, &self.channels, None))
     }
+}
+
+/// Links to whoever connects to the device, with nothing in between.
+pub fn links_to(device: &SimDevice, world: &World, seed: u64) -> LinkAcceptor {
+    let acceptor = LinkAcceptor::new(SessionConfig { seed: Some(seed), ..SessionConfig::on(world.clock) });
+    let (mut incoming, channels) = (device.listen(), acceptor.clone());
+    tokio::spawn(async move {
+        while let Some(channel) = incoming.accept().await {
+            channels.incoming(channel);
+        }
+    });
+    acceptor
 }
 
 /// Puts a tap into the sending half of a channel, which is that of the passive side of a node.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::plan::{Edge, FaultKind, Security};
+use super::radio::links_to;
 use super::run::Run;
 use super::secure;
 use super::world::World;
@@ -109,14 +110,7 @@ fn stand(
     seed: u64,
 ) -> mpsc::UnboundedReceiver<(Seen, Vec<u8>)> {
     let (tell, told) = mpsc::unbounded_channel();
-    let acceptor = LinkAcceptor::new(SessionConfig { seed: Some(seed), ..SessionConfig::on(world.clock) });
-    let mut incoming = device.listen();
-    let channels = acceptor.clone();
-    tokio::spawn(async move {
-        while let Some(channel) = incoming.accept().await {
-            channels.incoming(channel);
-        }
-    });
+    let acceptor = links_to(device, world, seed);
     let world = Arc::clone(world);
     tokio::spawn(async move {
         while let Some(link) = acceptor.next().await {
