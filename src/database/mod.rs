@@ -379,7 +379,7 @@ impl Database {
 
     /// Lets the database in `path`, which nobody may have open, go on under a new source ID. That is the way out of two
     /// troubles. Its directory was copied to a second device, or its files were set back: then both give out versions under one
-    /// ID, and edits of one replace the other's ; give one of them a new one, with `take_over`, so that its
+    /// ID, and edits of one replace the other's; give one of them a new one, with `take_over`, so that its
     /// edits that no peer is known to have become those of the new author. Or the system's clock was wrong by years for a while:
     /// documents and tombstones whose version is far ahead are saved once more as they are, with a version of today that
     /// replaces the other one everywhere; not if the system's clock was never set.

@@ -93,11 +93,12 @@ pub(super) struct Space {
 /// Commits that were refused.
 #[derive(Clone, Copy, Default)]
 struct Refusals {
-    /// Why the last commit was refused, if it was; the change is told.
-    lack: Option<Lack>,
+    /// Whether the last commit was refused; the change is told.
+    is_short: bool,
+    /// Why the last one that was refused was.
+    last_lack: Option<Lack>,
     /// See [`Room::shortages`].
     shortages: u64,
-    last_lack: Option<Lack>,
 }
 
 impl Space {
@@ -119,8 +120,8 @@ impl Space {
     pub(super) fn room(&self) -> Room {
         let (free_bytes, keep_free_bytes) = (self.free(), self.keep_free);
         let is_full = free_bytes.is_some_and(|free| free < keep_free_bytes);
-        let Refusals { lack, shortages, last_lack } = *self.refusals();
-        let lack = lack.or(is_full.then_some(Lack::Medium));
+        let Refusals { is_short, last_lack, shortages } = *self.refusals();
+        let lack = last_lack.filter(|_| is_short).or(is_full.then_some(Lack::Medium));
         Room { free_bytes, keep_free_bytes, is_short: lack.is_some(), lack, shortages, last_lack }
     }
 
@@ -164,15 +165,15 @@ impl Space {
             return;
         }
         let mut refusals = self.refusals();
-        let before = std::mem::replace(&mut refusals.lack, lack);
-        match (before, lack) {
-            (None, Some(lack)) => {
+        let was_short = std::mem::replace(&mut refusals.is_short, lack.is_some());
+        refusals.last_lack = lack.or(refusals.last_lack);
+        match (was_short, lack) {
+            (false, Some(lack)) => {
                 refusals.shortages += 1;
-                refusals.last_lack = Some(lack);
                 tracing::warn!(path = %self.directory.display(), free, keep_free = self.keep_free, "{lack}: writes are \
                     refused until there is room; nothing that was acknowledged is lost");
             }
-            (Some(_), None) => {
+            (true, None) => {
                 tracing::info!(path = %self.directory.display(), free, "there is room again: writes are taken");
             }
             _ => {}
