@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use tokio_stream::wrappers::WatchStream;
 
 use super::{Change, Collection, DatabaseError};
-use crate::replica::watched::Watched;
 
 /// Changes that are read ahead.
 const CHANGES_READ: usize = 100;
@@ -21,13 +21,13 @@ pub struct Changes {
     /// The sequence up to which everything was given or is in `read`.
     since: u64,
     read: VecDeque<Change>,
-    watched: Watched<u64>,
+    watch: WatchStream<u64>,
     has_ended: bool,
 }
 
 impl Changes {
-    pub(super) fn new(collection: Collection, since: u64, watched: Watched<u64>) -> Changes {
-        Changes { collection, since, read: VecDeque::new(), watched, has_ended: false }
+    pub(super) fn new(collection: Collection, since: u64, watch: WatchStream<u64>) -> Changes {
+        Changes { collection, since, read: VecDeque::new(), watch, has_ended: false }
     }
 
     /// The next change, which may be one that is yet to be made; `None` after an error. May be dropped and called again without
@@ -53,7 +53,7 @@ impl Changes {
             }
             match self.read.back() {
                 Some(last) => self.since = last.sequence,
-                None => self.has_ended = ready!(self.watched.poll(cx)).is_none(),
+                None => self.has_ended = ready!(Pin::new(&mut self.watch).poll_next(cx)).is_none(),
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio_stream::wrappers::WatchStream;
 
 use super::changes::Changes;
 use super::document::to_object;
@@ -14,7 +15,6 @@ use super::packed::Unpacker;
 use super::store::{CollectionKey, Store, StoredRevision};
 use super::{DatabaseError, Document};
 use crate::replica::revision::VersionVector;
-use crate::replica::watched::Watched;
 
 /// Documents that [`Collection::iter`] reads ahead: first, and at most.
 const PAGE_LEN_FIRST: usize = 64;
@@ -247,7 +247,7 @@ impl Collection {
     /// # Ok(()) }
     /// ```
     pub fn changes(&self, since: u64) -> Changes {
-        Changes::new(self.clone(), since, Watched::new(self.store.watch()))
+        Changes::new(self.clone(), since, WatchStream::new(self.store.watch()))
     }
 }
 

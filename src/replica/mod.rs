@@ -10,7 +10,6 @@ pub mod revision;
 pub mod store;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command checks more at its ways in
 pub(crate) mod validate;
-pub(crate) mod watched;
 
 pub(crate) use self::clip::clip;
 pub use self::limits::{

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 
-use crate::replica::watched::Watched;
 use crate::replicator::driver::error::ReplicatorError;
 use crate::replicator::unsynced::Unsynced;
 
@@ -66,16 +66,16 @@ impl ReplicatorStatus {
 }
 
 /// The states of a replicator, see [`Replicator::statuses`](super::Replicator::statuses).
-pub struct StatusStream(Watched<ReplicatorStatus>);
+pub struct StatusStream(WatchStream<ReplicatorStatus>);
 
 impl StatusStream {
     pub(super) fn new(status: watch::Receiver<ReplicatorStatus>) -> StatusStream {
-        StatusStream(Watched::new(status))
+        StatusStream(WatchStream::new(status))
     }
 
     /// The next state; `None` when the replicator is gone. May be dropped and called again without loss.
     pub async fn next(&mut self) -> Option<ReplicatorStatus> {
-        poll_fn(|cx| self.0.poll(cx)).await
+        poll_fn(|cx| Pin::new(&mut self.0).poll_next(cx)).await
     }
 }
 
@@ -83,7 +83,7 @@ impl Stream for StatusStream {
     type Item = ReplicatorStatus;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ReplicatorStatus>> {
-        self.0.poll(cx)
+        Pin::new(&mut self.0).poll_next(cx)
     }
 }
 
