@@ -37,6 +37,8 @@ pub mod endpoint;
 mod error;
 #[cfg(feature = "fuzzing")]
 mod fuzzing;
+#[cfg(feature = "cli")]
+mod gateway;
 #[cfg(feature = "lab")]
 #[doc(hidden)]
 pub mod lab;

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cli::commands::{bench, db, demo, group, id, pair, peers, serve, sync};
+use crate::cli::commands::{
+    bench, config, db, demo, group, id, pair, peers, run as daemon, serve, status, sync,
+};
 #[cfg(feature = "bluetooth")]
 use crate::cli::commands::{doctor, scan};
 use crate::cli::support::error::CliError;
@@ -49,6 +51,13 @@ pub(super) enum Command {
     Id(id::IdArgs),
     Serve(serve::ServeArgs),
     Sync(sync::SyncArgs),
+    Run(daemon::RunArgs),
+    Status(status::StatusArgs),
+    Now(status::NowArgs),
+    Pause(status::PauseArgs),
+    Resume(status::ResumeArgs),
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     Pair(pair::PairArgs),
     #[command(subcommand)]
     Peers(peers::PeersCommand),
@@ -85,6 +94,12 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Id(args) => id::run(&cli.global, args),
         Command::Serve(args) => serve::run(&cli.global, args),
         Command::Sync(args) => sync::run(&cli.global, args),
+        Command::Run(args) => daemon::run(&cli.global, args),
+        Command::Status(args) => status::run(args),
+        Command::Now(args) => status::now(args),
+        Command::Pause(args) => status::pause(args),
+        Command::Resume(args) => status::resume(args),
+        Command::Config(command) => config::run(command),
         Command::Pair(args) => pair::run(&cli.global, args),
         Command::Peers(command) => peers::run(&cli.global, command),
         Command::Group(command) => group::run(&cli.global, command),

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::cli::support::address::PlaceAddress;
 use crate::cli::support::records::{self, Reading, Record};
+use crate::gateway::address::PlaceAddress;
 
 /// Reads records as an import does: 0 NDJSON, 1 a JSON array, else CSV; gives those before the first that is refused.
 ///

@@ -1,5 +1,6 @@
 //! How a node is configured and started.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use tokio::task::JoinSet;
 use super::access::{self, Admission, Security, TrustRefresher};
 use super::event::{Hub, NodeEvent, Observer};
 use super::intake::PeerIntake;
-use super::listen::{Addresses, Listen, Listening, Local, Opened};
-use super::{Node, NodeError, NodeShared};
+use super::listen::{Addresses, Listen, Local, Opened, Places};
+use super::{Node, NodeError, NodeShared, PlaceSet};
 use crate::database::Database;
 use crate::endpoint::ProtocolType;
 use crate::replicator::{CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PeerQuota};
@@ -148,11 +149,15 @@ impl NodeBuilder {
         let intake = PeerIntake::new(&security, config, Arc::clone(&events));
         let mut opened = Opened::new(self.places.len());
         let (mut listening, listens) = (JoinSet::new(), !self.places.is_empty());
-        let addresses = Addresses::default();
+        let places = Places {
+            local: local.clone(),
+            intake: intake.clone(),
+            events: Arc::clone(&events),
+            addresses: Addresses::default(),
+        };
+        let places_at_start = self.places.len();
         for (number, place) in self.places.into_iter().enumerate() {
-            let (local, intake, events) = (local.clone(), intake.clone(), Arc::clone(&events));
-            let place = Listening { number, place, local, intake, events, addresses: Arc::clone(&addresses) };
-            listening.spawn(place.keep_open(opened.report()));
+            listening.spawn(places.listening(number, place, false).keep_open(opened.report()));
         }
         let shared = NodeShared {
             db: self.db,
@@ -167,7 +172,8 @@ impl NodeBuilder {
         let listener = Arc::clone(intake.listener());
         // What fails or is given up from here on is ended by the drop.
         let intake = task::spawn(intake.run());
-        let node = Node { shared: Arc::new(shared), listener, listening, listens, addresses, intake };
+        let places = PlaceSet { places, next: places_at_start, added: HashMap::new() };
+        let node = Node { shared: Arc::new(shared), listener, listening, listens, places, intake };
         if let Err(mut failed) = opened.any().await {
             let first = failed.remove(0);
             return Err(NodeError::Listen { first, others: failed });

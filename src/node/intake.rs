@@ -56,11 +56,12 @@ impl PeerIntake {
         &self.listener
     }
 
-    /// Takes a connection that a peer has made; `label` says where it came from. Returns at once.
-    pub(super) fn accept_transport(&self, carrier: Carrier, label: &str) {
+    /// Takes a connection that a peer has made; `label` says where it came from, `plain` that nobody proves anything there.
+    /// Returns at once.
+    pub(super) fn accept_transport(&self, carrier: Carrier, label: &str, plain: bool) {
         match &self.acceptor {
-            Some(acceptor) => acceptor.incoming(carrier, label),
-            None => self.register(carrier.into_connection(), label, None),
+            Some(acceptor) if !plain => acceptor.incoming(carrier, label),
+            _ => self.register(carrier.into_connection(), label, None),
         }
     }
 

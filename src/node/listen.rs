@@ -129,6 +129,11 @@ impl Opened {
 }
 
 impl Report {
+    /// Of a place that nobody waits for: it is tried again in any case.
+    pub(super) fn to_nobody() -> Report {
+        Report { sender: None, goes_on: watch::channel(true).1 }
+    }
+
     fn opened(&mut self) {
         if let Some(sender) = self.sender.take() {
             let _ = sender.send(Ok(()));
@@ -151,6 +156,8 @@ impl Report {
 pub(super) struct Listening {
     pub(super) number: usize,
     pub(super) place: Box<dyn Listen>,
+    /// Whether nobody proves anything there, whatever holds for the node.
+    pub(super) plain: bool,
     pub(super) local: Local,
     pub(super) intake: PeerIntake,
     pub(super) events: Arc<Hub<NodeEvent>>,
@@ -199,9 +206,31 @@ impl Listening {
 
     async fn accept(&self, opened: &mut dyn Accept) -> Result<(), ListenError> {
         while let Some(Arrival { carrier, label }) = accept(opened).await? {
-            self.intake.accept_transport(carrier, &label);
+            self.intake.accept_transport(carrier, &label, self.plain);
         }
         Ok(())
+    }
+}
+
+/// What all places of a node share.
+#[derive(Clone)]
+pub(super) struct Places {
+    pub(super) local: Local,
+    pub(super) intake: PeerIntake,
+    pub(super) events: Arc<Hub<NodeEvent>>,
+    pub(super) addresses: Addresses,
+}
+
+impl Places {
+    /// One more place, to be kept open.
+    pub(super) fn listening(&self, number: usize, place: Box<dyn Listen>, plain: bool) -> Listening {
+        let Places { local, intake, events, addresses } = self.clone();
+        Listening { number, place, plain, local, intake, events, addresses }
+    }
+
+    /// A place was given up.
+    pub(super) fn forget(&self, number: usize) {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 }
 

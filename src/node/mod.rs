@@ -56,12 +56,13 @@ mod tests;
 #[cfg(feature = "websocket")]
 mod websocket;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 pub use self::access::{AccessError, Admission};
 #[cfg(feature = "bluetooth")]
@@ -97,7 +98,7 @@ pub use crate::trust::GroupNews;
 
 use self::access::{Security, TrustRefresher};
 use self::event::Hub;
-use self::listen::Addresses;
+use self::listen::{Places, Report};
 use self::sync::SyncShared;
 use crate::database::Database;
 use crate::replicator::MessageEndpointListener;
@@ -194,8 +195,30 @@ pub struct Node {
     /// One task for each place.
     listening: JoinSet<()>,
     listens: bool,
-    addresses: Addresses,
+    places: PlaceSet,
     intake: JoinHandle<()>,
+}
+
+/// The places of a node, of which some come and go while it runs.
+struct PlaceSet {
+    places: Places,
+    next: usize,
+    added: HashMap<usize, AbortHandle>,
+}
+
+/// A place that was added to a node that runs.
+#[derive(Debug)]
+pub(crate) struct PlaceId(usize);
+
+/// Starts syncs of a node, also where the node itself is not at hand.
+#[derive(Clone)]
+pub(crate) struct Syncs(Arc<NodeShared>);
+
+impl Syncs {
+    /// As [`Node::sync`].
+    pub(crate) fn sync(&self, target: impl Into<SyncTarget>) -> SyncBuilder {
+        SyncBuilder::new(Arc::clone(&self.0), target.into())
+    }
 }
 
 impl Node {
@@ -230,8 +253,32 @@ impl Node {
 
     /// Where it listens now, in the order of [`NodeBuilder::listen`]; for TCP with the real port.
     pub fn addresses(&self) -> Vec<String> {
-        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = self.places.places.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         addresses.values().cloned().collect()
+    }
+
+    /// Listens there as well from now on; where it cannot, it tries again. `plain`: nobody proves anything there, whatever
+    /// holds for the node.
+    pub(crate) fn listen(&mut self, place: impl Listen, plain: bool) -> PlaceId {
+        let number = self.places.next;
+        self.places.next += 1;
+        let listening = self.places.places.listening(number, Box::new(place), plain);
+        let task = self.listening.spawn(listening.keep_open(Report::to_nobody()));
+        self.places.added.insert(number, task);
+        PlaceId(number)
+    }
+
+    /// Lets nobody in there any more; who came in that way goes on.
+    pub(crate) fn stop_listening(&mut self, place: PlaceId) {
+        if let Some(task) = self.places.added.remove(&place.0) {
+            task.abort();
+            self.places.places.forget(place.0);
+        }
+    }
+
+    /// Starts syncs where the node itself is not at hand.
+    pub(crate) fn syncs(&self) -> Syncs {
+        Syncs(Arc::clone(&self.shared))
     }
 
     /// The passive side of replication: open connections, and counters of what was refused.

@@ -50,6 +50,10 @@ pub(super) struct SyncSettings {
     pub(super) node: Arc<NodeShared>,
     pub(super) direction: ReplicatorType,
     pub(super) continuous: bool,
+    /// Of the node's, if not all of them.
+    collections: Option<Vec<String>>,
+    /// Whether nobody proves anything, whatever holds for the node.
+    plain: bool,
     /// Whether a collection that the peer lacks is left out.
     optional: bool,
     pub(super) reset: bool,
@@ -63,6 +67,8 @@ pub(super) struct SyncSettings {
 impl SyncBuilder {
     pub(super) fn new(node: Arc<NodeShared>, target: SyncTarget) -> SyncBuilder {
         let settings = SyncSettings {
+            collections: None,
+            plain: false,
             optional: node.all_collections,
             node,
             direction: ReplicatorType::PushAndPull,
@@ -93,6 +99,18 @@ impl SyncBuilder {
     /// are allowed; that is told in [`ReplicatorStatus::unsynced`]. As a default, if the node offers all collections.
     pub fn optional_collections(mut self, optional: bool) -> SyncBuilder {
         self.settings.optional = optional;
+        self
+    }
+
+    /// Some of the node's collections, by their full names.
+    pub(crate) fn collections(mut self, names: Vec<String>) -> SyncBuilder {
+        self.settings.collections = Some(names);
+        self
+    }
+
+    /// No secure session, whatever holds for the node: for a server that knows none.
+    pub(crate) fn plain(mut self, plain: bool) -> SyncBuilder {
+        self.settings.plain = plain;
         self
     }
 
@@ -189,7 +207,7 @@ impl SyncSettings {
     ) -> Arc<Replicator> {
         let address: Arc<str> = way.address().into();
         let node = &self.node;
-        let peer = self.peer.clone().or(visit.uid.filter(|_| !node.security.is_secure()));
+        let peer = self.peer.clone().or(visit.uid.filter(|_| !self.security().is_secure()));
         let uid = peer.clone().unwrap_or_else(|| address.to_string());
         let security = self.meet(&address, visit.continuous, peer.is_none(), shared);
         let open_limit = way.open_limit();
@@ -201,7 +219,7 @@ impl SyncSettings {
             Arc::new(dial),
         );
         let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(node.db.clone()))
-            .with_collections(node.collections.clone());
+            .with_collections(self.collections().to_vec());
         if self.optional {
             config = config.with_optional_collections();
         }
@@ -223,6 +241,14 @@ impl SyncSettings {
         replicator
     }
 
+    fn security(&self) -> &Security {
+        if self.plain { &Security::Plain } else { &self.node.security }
+    }
+
+    fn collections(&self) -> &[String] {
+        self.collections.as_deref().unwrap_or(&self.node.collections)
+    }
+
     /// The settings for one peer: it is told who it is, and asked for no more than it may do.
     fn meet(
         &self,
@@ -231,9 +257,9 @@ impl SyncSettings {
         names_peer: bool,
         shared: &Arc<SyncShared>,
     ) -> Security {
-        let Security::Secure(config) = &self.node.security else { return Security::Plain };
+        let Security::Secure(config) = self.security() else { return Security::Plain };
         let mut config = config.clone();
-        let (collections, some) = (self.node.collections.clone(), self.optional);
+        let (collections, some) = (self.collections().to_vec(), self.optional);
         let wanted = (self.direction.pushes(), self.direction.pulls());
         let (address, shared) = (Arc::clone(address), Arc::downgrade(shared));
         config.check = Some(Arc::new(move |peer| {

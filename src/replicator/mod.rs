@@ -41,6 +41,7 @@ pub use self::error::SessionError;
 pub use self::event::Direction;
 pub use self::event::DocumentReplication;
 pub use self::resolver::{DefaultResolver, FnResolver};
+pub(crate) use self::service::RetryPolicy;
 pub use self::service::{
     CONNECTIONS_MAX, ConflictReport, ListenerError, ListenerToken, MessageEndpointListener,
     MessageEndpointListenerChange, MessageEndpointListenerConfiguration, MessageEndpointListenerConflict,

@@ -5,6 +5,7 @@
 //! command prints ([`read`]). The socket's place belongs to whoever holds the database's lock, so one that is left from a killed process is replaced.
 
 pub(crate) mod changes;
+pub(crate) mod gateway;
 pub(crate) mod read;
 
 use std::fs::{self, File, Permissions};
@@ -41,9 +42,16 @@ const CLIENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed, for instance for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Answers what is asked over a socket.
+pub(crate) trait Answer: Send + Sync + 'static {
+    /// Answers one request, which is one line; the socket tells `ended` that the process is about to end.
+    fn answer(&self, request: &str, stream: UnixStream, ended: watch::Receiver<bool>) -> io::Result<()>;
+}
+
 /// The socket of a running process, until dropped.
 pub(crate) struct Control {
     directory: File,
+    name: String,
     ended: watch::Sender<bool>,
 }
 
@@ -60,8 +68,14 @@ impl Control {
     }
 
     fn try_start(db: &Database) -> io::Result<Control> {
-        let directory = File::open(db.path())?;
-        let path = socket_path(&directory);
+        // Its place belongs to whoever holds the database's lock, so one that is there is of a process that was killed.
+        Control::open(db.path(), SOCKET, Arc::new(db.clone()))
+    }
+
+    /// Opens a socket of this name in a directory that is its owner's alone, in the place of one that is there.
+    pub(crate) fn open(directory: &Path, name: &str, answer: Arc<dyn Answer>) -> io::Result<Control> {
+        let directory = File::open(directory)?;
+        let path = socket_path(&directory, name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -70,17 +84,16 @@ impl Control {
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         let (ended, told) = watch::channel(false);
-        let db = db.clone();
-        let run = move || accept(&listener, &db, &told);
+        let run = move || accept(&listener, &answer, &told);
         thread::Builder::new().name("gattway-control".into()).spawn(run)?;
-        Ok(Control { directory, ended })
+        Ok(Control { directory, name: name.to_owned(), ended })
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
         self.ended.send_replace(true);
-        let path = socket_path(&self.directory);
+        let path = socket_path(&self.directory, &self.name);
         // Wakes the thread; without it the process ends it.
         let _ = UnixStream::connect(&path);
         let _ = fs::remove_file(path);
@@ -88,25 +101,25 @@ impl Drop for Control {
 }
 
 /// The socket by way of the directory's descriptor: a socket's name has at most 107 bytes, a directory's may have more.
-fn socket_path(directory: &File) -> String {
-    format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())
+fn socket_path(directory: &File, name: &str) -> String {
+    format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())
 }
 
 /// Gives each client a thread of its own, so that one that reads slowly holds up no other.
-fn accept(listener: &UnixListener, db: &Database, ended: &watch::Receiver<bool>) {
+fn accept(listener: &UnixListener, answer: &Arc<dyn Answer>, ended: &watch::Receiver<bool>) {
     let clients = Arc::new(());
     for stream in listener.incoming() {
         if *ended.borrow() {
             return;
         }
         let client = Arc::clone(&clients);
-        let (db, told) = (db.clone(), ended.clone());
+        let (answer, told) = (Arc::clone(answer), ended.clone());
         let served = stream.and_then(|stream| {
             if Arc::strong_count(&client) > CLIENTS_MAX + 1 {
                 return Err(io::Error::other("too many clients"));
             }
             let run = move || {
-                if let Err(error) = serve(&db, stream, told) {
+                if let Err(error) = serve(&*answer, stream, told) {
                     tracing::debug!(%error, "a request on the control socket");
                 }
                 drop(client);
@@ -120,29 +133,39 @@ fn accept(listener: &UnixListener, db: &Database, ended: &watch::Receiver<bool>)
     }
 }
 
-fn serve(db: &Database, stream: UnixStream, ended: watch::Receiver<bool>) -> io::Result<()> {
+fn serve(answer: &dyn Answer, stream: UnixStream, ended: watch::Receiver<bool>) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIME_MAX))?;
     stream.set_write_timeout(Some(CLIENT_TIME_MAX))?;
     let mut request = String::new();
     BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut request)?;
-    let request = request.trim_end();
-    if request == BACKUP {
-        let mut out = BufWriter::with_capacity(64 * 1024, &stream);
-        db.backup(&mut out, |_, _| ()).map_err(|error| io::Error::other(error.to_string()))?;
-        return out.flush();
-    }
-    if let Some(wanted) = request.strip_prefix(READ) {
-        return read::answer(db, stream, serde_json::from_str(wanted)?);
-    }
-    match request.strip_prefix(CHANGES) {
-        Some(wanted) => changes::answer(db, stream, serde_json::from_str(wanted)?, ended),
-        None => Ok(()),
+    answer.answer(request.trim_end(), stream, ended)
+}
+
+impl Answer for Database {
+    fn answer(&self, request: &str, stream: UnixStream, ended: watch::Receiver<bool>) -> io::Result<()> {
+        if request == BACKUP {
+            let mut out = BufWriter::with_capacity(64 * 1024, &stream);
+            self.backup(&mut out, |_, _| ()).map_err(|error| io::Error::other(error.to_string()))?;
+            return out.flush();
+        }
+        if let Some(wanted) = request.strip_prefix(READ) {
+            return read::answer(self, stream, serde_json::from_str(wanted)?);
+        }
+        match request.strip_prefix(CHANGES) {
+            Some(wanted) => changes::answer(self, stream, serde_json::from_str(wanted)?, ended),
+            None => Ok(()),
+        }
     }
 }
 
 fn connect(path: &Path) -> io::Result<UnixStream> {
-    let directory = File::open(path)?;
-    UnixStream::connect(socket_path(&directory))
+    connect_to(path, SOCKET)
+}
+
+/// Connects to the socket of this name in a directory.
+pub(crate) fn connect_to(directory: &Path, name: &str) -> io::Result<UnixStream> {
+    let directory = File::open(directory)?;
+    UnixStream::connect(socket_path(&directory, name))
 }
 
 /// Asks the process that has the database open for a backup; gives the stream of its bytes.

@@ -1,6 +1,7 @@
 //! One file, or one folder, for each command.
 
 pub(super) mod bench;
+pub(super) mod config;
 pub(super) mod control;
 pub(super) mod db;
 pub(super) mod demo;
@@ -11,7 +12,9 @@ pub(super) mod id;
 pub(super) mod pair;
 pub(super) mod pairing_listener;
 pub(super) mod peers;
+pub(super) mod run;
 #[cfg(feature = "bluetooth")]
 pub(super) mod scan;
 pub(super) mod serve;
+pub(super) mod status;
 pub(super) mod sync;

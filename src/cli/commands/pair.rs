@@ -14,7 +14,6 @@ use zeroize::Zeroizing;
 
 use crate::cli::commands::pairing_listener::{PairingListener, PairingPolicy};
 use crate::cli::commands::peers::RoleArgs;
-use crate::cli::support::address::PlaceAddress;
 use crate::cli::support::attempts::{self, Attempts, Talks, Turn};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::Events;
@@ -25,6 +24,7 @@ use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::trust::list_failed;
 use crate::cli::support::{secret, security, store};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use crate::gateway::address::PlaceAddress;
 use crate::node::access::own_name;
 use crate::node::{Connect, Local};
 use crate::secure::pairing::{DeviceInfo, Pairing, PairingCode, PairingError, PairingStep};

@@ -2,8 +2,8 @@
 
 use tokio::sync::watch;
 
-use crate::cli::support::address::PlaceAddress;
 use crate::cli::support::error::{CliError, Exit};
+use crate::gateway::address::PlaceAddress;
 use crate::node::listen;
 use crate::node::{Accept, Arrival, Listen, ListenError, Local};
 use crate::secure::{Access, Authentication, Grant, PeerId, PeerPolicy, Permissions, Psk, Refusal};

@@ -9,7 +9,6 @@ use clap::Args;
 use crate::cli::commands::control::Control;
 use crate::cli::commands::pairing_listener::listen_failed;
 use crate::cli::commands::sync::check_stdio;
-use crate::cli::support::address::PlaceAddress;
 use crate::cli::support::display::{activity_name, direction_name, emit_document};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
@@ -21,6 +20,7 @@ use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher
 use crate::cli::support::{memory, store, words};
 use crate::database::Database;
 use crate::endpoint::MessagingError;
+use crate::gateway::address::PlaceAddress;
 use crate::node::{ConnectionId, Node, NodeBuilder, NodeError, NodeEvent};
 use crate::replicator::error::is_conflict;
 use crate::replicator::{DocumentReplication, MessageEndpointListener, PeerQuota, Refusals};
@@ -297,7 +297,7 @@ async fn until_told(
 }
 
 /// Who is connected, for the display.
-struct Peers {
+pub(crate) struct Peers {
     events: Events,
     secure: bool,
     state: Mutex<PeersState>,
@@ -316,6 +316,8 @@ struct PeersState {
 
 struct Peer {
     name: String,
+    /// Whether it has proven who it is, in a secure session.
+    secure: bool,
     activity: ReplicatorActivity,
     documents: u64,
     /// Nothing moves since then, which was not told.
@@ -354,12 +356,12 @@ impl Peer {
 }
 
 impl Peers {
-    fn new(events: &Events, secure: bool) -> Peers {
+    pub(crate) fn new(events: &Events, secure: bool) -> Peers {
         Peers { events: events.clone(), secure, state: Mutex::default() }
     }
 
     /// Tells of what the node tells.
-    fn observe(&self, event: &NodeEvent) {
+    pub(crate) fn observe(&self, event: &NodeEvent) {
         let events = &self.events;
         match event {
             NodeEvent::Listening { address, .. } => {
@@ -411,6 +413,7 @@ impl Peers {
         let is_told = self.events.may_tell(&kind);
         let peer = Peer {
             name: name.clone(),
+            secure: self.secure && uid.is_some(),
             activity,
             is_told,
             documents: 0,
@@ -433,7 +436,7 @@ impl Peers {
     }
 
     /// How many were not let in, at the end.
-    fn tell_turned_away(&self) {
+    pub(crate) fn tell_turned_away(&self) {
         let turned_away = self.lock().turned_away;
         if turned_away > 0 {
             self.events.say(&format!("{} turned away", counted(turned_away, "peer")));
@@ -476,8 +479,9 @@ impl Peers {
         let is_news = !status.unsynced.is_empty() && peer.unsynced != status.unsynced;
         peer.unsynced = Arc::clone(&status.unsynced);
         // Without a secure session a connection rests before anybody has said a word.
+        let secure = peer.secure;
         peer.is_told |=
-            self.secure && status.activity == ReplicatorActivity::Idle || status.progress.completed > 0;
+            secure && status.activity == ReplicatorActivity::Idle || status.progress.completed > 0;
         let is_told = peer.is_told;
         if status.activity == ReplicatorActivity::Stopped {
             state.by_connection.remove(&key);
@@ -506,7 +510,7 @@ impl Peers {
         }
         self.events.emit(&Event::Status {
             peer: &name,
-            secure: self.secure,
+            secure,
             activity: activity_name(status.activity),
             completed: status.progress.completed,
             total: status.progress.total,
@@ -516,12 +520,12 @@ impl Peers {
     }
 
     /// Tells of peers with which nothing moves any more, unless that was told.
-    fn tell_at_rest(&self) {
+    pub(crate) fn tell_at_rest(&self) {
         let lines: Vec<String> = self.lock().by_connection.values_mut().filter_map(Peer::rest_text).collect();
         lines.iter().for_each(|line| self.events.say(line));
     }
 
-    fn documents(&self) -> u64 {
+    pub(crate) fn documents(&self) -> u64 {
         self.lock().documents
     }
 

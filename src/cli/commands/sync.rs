@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::cli::commands::control::Control;
-use crate::cli::support::address::PlaceAddress;
 use crate::cli::support::display::{Display, emit_document, say_failed};
 use crate::cli::support::error::{CliError, Exit};
 #[cfg(feature = "bluetooth")]
@@ -19,6 +18,7 @@ use crate::cli::support::runtime::{self, CLOSING_LIMIT, Signals};
 use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
 use crate::cli::support::{memory, store, words};
 use crate::database::Database;
+use crate::gateway::address::PlaceAddress;
 #[cfg(feature = "bluetooth")]
 use crate::node::{BleNeighbours, SyncError};
 use crate::node::{Node, NodeEvent, SyncBuilder, SyncEvent, SyncHandle};

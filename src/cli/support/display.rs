@@ -8,6 +8,7 @@ use crate::cli::support::events::{Event, Events};
 use crate::cli::support::output::{counted, thousands};
 use crate::cli::support::progress::Progress;
 use crate::cli::support::unsynced;
+pub(crate) use crate::gateway::status::activity_word as activity_name;
 use crate::replicator::error::SessionError;
 use crate::replicator::{
     Direction, DocumentReplication, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
@@ -180,17 +181,6 @@ fn advice(error: &ReplicatorError, peer: &str) -> &'static str {
             "create it there (`gattway db collections --create`), or name the collections to sync with --collection"
         }
         _ => "what was confirmed stays; the next sync continues from there",
-    }
-}
-
-/// The names that scripts read.
-pub(crate) fn activity_name(activity: ReplicatorActivity) -> &'static str {
-    match activity {
-        ReplicatorActivity::Stopped => "stopped",
-        ReplicatorActivity::Offline => "offline",
-        ReplicatorActivity::Connecting => "connecting",
-        ReplicatorActivity::Idle => "idle",
-        ReplicatorActivity::Busy => "busy",
     }
 }
 

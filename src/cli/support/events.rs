@@ -175,6 +175,16 @@ pub(crate) enum Event<'a> {
 #[derive(Clone)]
 pub(crate) struct Events {
     shared: Arc<Shared>,
+    /// Of which of several databases they are.
+    about: Option<About>,
+}
+
+/// Which database events are of.
+#[derive(Clone)]
+struct About {
+    database: Arc<str>,
+    /// Whether lines for people say so too.
+    is_said: bool,
 }
 
 struct Shared {
@@ -211,7 +221,13 @@ impl Events {
             copy_told: AtomicBool::new(false),
             of_peers: Mutex::new(Limiter::new(BURST, EVERY)),
         };
-        Events { shared: Arc::new(shared) }
+        Events { shared: Arc::new(shared), about: None }
+    }
+
+    /// The same for one of several databases: each event names it, and lines for people if `is_said`.
+    pub(crate) fn about(&self, database: &str, is_said: bool) -> Events {
+        let about = About { database: database.into(), is_said };
+        Events { shared: Arc::clone(&self.shared), about: Some(about) }
     }
 
     /// Whether nobody has told of a copy of the database yet.
@@ -268,7 +284,10 @@ impl Events {
     /// The same for a command that has events of its own.
     pub(crate) fn emit_own(&self, event: &impl Serialize) {
         if let Some(script) = &self.shared.script {
-            script.push(line_of(event));
+            script.push(match &self.about {
+                Some(About { database, .. }) => line_of(&Of { event, database }),
+                None => line_of(event),
+            });
         }
     }
 
@@ -387,10 +406,22 @@ impl Events {
 
     /// A line for people; nothing if a script reads events.
     pub(crate) fn say(&self, line: &str) {
-        if !self.json() {
-            output::note(line);
+        if self.json() {
+            return;
+        }
+        match &self.about {
+            Some(About { database, is_said: true }) => output::note(&format!("{database}: {line}")),
+            _ => output::note(line),
         }
     }
+}
+
+/// An event of one of several databases.
+#[derive(Serialize)]
+struct Of<'a, T> {
+    #[serde(flatten)]
+    event: &'a T,
+    database: &'a str,
 }
 
 /// An event as it is read, with its end of line.

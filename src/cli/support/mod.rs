@@ -1,6 +1,5 @@
 //! What several commands need: options, the database, peers, output.
 
-pub(super) mod address;
 pub(super) mod air;
 pub(super) mod attempts;
 #[cfg(feature = "bluetooth")]
@@ -25,6 +24,7 @@ pub(super) mod secret;
 pub(super) mod security;
 pub(super) mod sink;
 pub(super) mod store;
+pub(super) mod synclog;
 pub(super) mod trust;
 pub(super) mod unsynced;
 pub(super) mod visible;

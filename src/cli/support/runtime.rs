@@ -72,6 +72,15 @@ impl Signals {
     /// From now on these signals no longer kill the process; but it ends at last within [`ENDING_LIMIT`] of the first, or with
     /// another Ctrl-C that nobody waits for.
     pub(crate) fn listen() -> Result<Signals, CliError> {
+        Signals::listen_to(!is_hangup_ignored())
+    }
+
+    /// The same for a service, to which the end of a terminal says something else.
+    pub(crate) fn listen_but_hangup() -> Result<Signals, CliError> {
+        Signals::listen_to(false)
+    }
+
+    fn listen_to(hangup: bool) -> Result<Signals, CliError> {
         let failed =
             |error: io::Error| CliError::new(Exit::Failure, format!("cannot listen for signals: {error}"));
         let (sender, told) = watch::channel(0);
@@ -80,7 +89,7 @@ impl Signals {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let run = move || match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(async {
-                match Heard::listen() {
+                match Heard::listen(hangup) {
                     Ok(heard) => {
                         let _ = ready.send(Ok(()));
                         heard.follow(&sender, &over).await;
@@ -125,11 +134,11 @@ struct Heard {
 }
 
 impl Heard {
-    fn listen() -> io::Result<Heard> {
+    fn listen(hangup: bool) -> io::Result<Heard> {
         Ok(Heard {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
+            hangup: hangup.then(|| signal(SignalKind::hangup())).transpose()?,
         })
     }
 

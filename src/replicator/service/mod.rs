@@ -21,6 +21,7 @@ pub use self::quota::PeerQuota;
 pub use self::refusals::Refusals;
 pub use self::replicator::{ConflictReport, Replicator};
 pub use self::retry::ONE_SHOT_ATTEMPTS_MAX;
+pub(crate) use self::retry::RetryPolicy;
 pub use self::status::{
     ListenerToken, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, StatusStream,
 };

@@ -1,4 +1,4 @@
-//! Where peers are: the addresses that `serve` and `sync` take.
+//! Where peers are: the addresses that `serve`, `sync` and the configuration take.
 
 use std::fmt;
 use std::str::FromStr;

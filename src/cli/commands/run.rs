@@ -1,0 +1,367 @@
+//! `gattway run`: the daemon.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cli::commands::config::{self, ConfigArgs};
+use crate::cli::commands::control::Control;
+use crate::cli::commands::control::gateway::{self as control, Asked, Reply, Request};
+use crate::cli::commands::serve::Peers;
+use crate::cli::support::error::{CliError, Exit};
+#[cfg(feature = "bluetooth")]
+use crate::cli::support::events::Event;
+use crate::cli::support::events::Events;
+use crate::cli::support::global::GlobalArgs;
+use crate::cli::support::runtime::{self, Signals};
+use crate::cli::support::synclog::SyncLog;
+use crate::cli::support::{memory, security, store, words};
+use crate::gateway::GatewayEvent;
+use crate::gateway::address::PlaceAddress;
+use crate::gateway::config::Config;
+use crate::gateway::daemon::Gateway;
+use crate::gateway::notify::ServiceManager;
+use crate::gateway::status::GatewayStatus;
+use crate::task;
+
+/// How often the loop looks at everything, unless the service manager wants to hear of it more often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Requests over the socket that wait for the loop.
+const REQUESTS_MAX: usize = 16;
+
+/// Run the gateway until SIGTERM or SIGINT: its databases, adapters, listeners and upstreams, as the configuration says.
+///
+/// What cannot be opened, listened on or reached is tried again, and holds up nothing else. SIGHUP reads the configuration
+/// again: what has changed is changed, the rest goes on; if it is wrong, it is told and the old one holds.
+///
+/// Under systemd it tells when it is ready, what goes on, and, for a watchdog, that it works. `gattway status` asks it.
+///
+/// With --json, standard output has the events of `serve` and `sync`, one a line, each with its `database`; besides
+/// `database_failed` and `upstream_failed` (they are tried again), `certificate` (one that was made here), and `reloaded`
+/// or `reload_failed`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway config init && gattway config check
+  gattway run
+  gattway run --config ./gattway.toml --json")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Events for scripts on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// What only a gateway tells. The field names are a promise to scripts.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum OwnEvent<'a> {
+    DatabaseFailed { error: &'a str, retry_seconds: f64 },
+    UpstreamFailed { upstream: &'a str, error: &'a str, retry_seconds: f64 },
+    Certificate { listener: &'a str, pem: &'a str },
+    Reloaded { done: &'a [String] },
+    ReloadFailed { errors: Vec<String> },
+}
+
+pub(crate) fn run(_: &GlobalArgs, args: &RunArgs) -> Result<(), CliError> {
+    memory::keep_little();
+    security::keep_secrets_in_memory();
+    words::tell_time();
+    let config = config::load(&args.config.path)?;
+    let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+    let _control = control::open(&config.socket, requests)?;
+    let events = Events::new(args.json);
+    let began = Instant::now();
+    let log = Arc::new(Log::new(&events, config.databases.len() > 1));
+    open_places(&config).iter().for_each(|note| events.say(note));
+    let result = runtime::block_on(daemon(config, args, asked, &log));
+    log.end();
+    let result = result.map(|()| log.documents()).and_then(|documents| events.all_taken(documents));
+    events.finish(began, &result);
+    result.map(|_| ())
+}
+
+async fn daemon(
+    config: Config,
+    args: &RunArgs,
+    asked: mpsc::Receiver<Asked>,
+    log: &Arc<Log>,
+) -> Result<(), CliError> {
+    let mut signals = Signals::listen_but_hangup()?;
+    let mut manager = ServiceManager::default();
+    let teller = Arc::clone(log);
+    let mut gateway = Gateway::start(config, &args.config.path, Arc::new(move |event| teller.take(event)));
+    manager.ready();
+    let looked = look_after(&mut gateway, args, asked, log, &mut signals, &mut manager).await;
+    manager.stopping();
+    log.events.say("stopping");
+    tokio::select! {
+        () = gateway.stop() => looked,
+        () = signals.next() => Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end")),
+    }
+}
+
+/// Answers, reloads and looks whether all works, until told to end.
+async fn look_after(
+    gateway: &mut Gateway,
+    args: &RunArgs,
+    mut asked: mpsc::Receiver<Asked>,
+    log: &Arc<Log>,
+    signals: &mut Signals,
+    manager: &mut ServiceManager,
+) -> Result<(), CliError> {
+    let failed = |error| CliError::new(Exit::Failure, format!("cannot listen for SIGHUP: {error}"));
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let every = manager.wants_to_hear().map_or(LOOK_INTERVAL, |wanted| (wanted / 3).min(LOOK_INTERVAL));
+    let mut look = tokio::time::interval(every);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut giving_back = std::pin::pin!(memory::keep_giving_back());
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = signals.next() => return Ok(()),
+            _ = hangup.recv() => reload(gateway, args, log, manager).await,
+            Some((request, answer)) = asked.recv() => {
+                let reply = match request {
+                    Request::Status => Reply::Status(Box::new(gateway.status())),
+                    Request::Sync { order, name } => {
+                        Reply::Syncs { meant: gateway.order(order.into(), name.as_deref()).await }
+                    }
+                };
+                let _ = answer.send(reply);
+            }
+            _ = look.tick() => {
+                if gateway.is_alive().await {
+                    manager.alive();
+                }
+            }
+            _ = tick.tick() => {
+                log.look();
+                if manager.is_there() {
+                    manager.status(line_of(&gateway.status()));
+                }
+            }
+            never = &mut giving_back => match never {},
+        }
+    }
+}
+
+async fn reload(gateway: &mut Gateway, args: &RunArgs, log: &Log, manager: &mut ServiceManager) {
+    manager.reloading();
+    match crate::gateway::config::load(&args.config.path) {
+        Ok(config) => {
+            log.is_several(config.databases.len() > 1);
+            let done = gateway.reload(config).await;
+            match done.is_empty() {
+                true => log.events.say("read the configuration again: nothing has changed"),
+                false => log.events.say("read the configuration again:"),
+            }
+            done.iter().for_each(|line| log.events.say(&format!("  {line}")));
+            log.events.emit_own(&OwnEvent::Reloaded { done: &done });
+        }
+        Err(problems) => {
+            config::tell(&problems);
+            log.events.say("the configuration is wrong: the one before goes on to hold");
+            let errors = problems.iter().map(ToString::to_string).collect();
+            log.events.emit_own(&OwnEvent::ReloadFailed { errors });
+        }
+    }
+    manager.ready();
+}
+
+/// Where others may read along or take part, which nobody should learn by surprise.
+fn open_places(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for database in config.databases.values() {
+        for (name, listener) in database.listeners.iter().filter(|(_, listener)| listener.plain) {
+            let is_tls = is_tls(&listener.address);
+            if !is_tls {
+                notes
+                    .push(format!("listener {name}: NOT encrypted: anybody in reach may read along (plain)"));
+            }
+            if !listener.web.proves_peers() {
+                notes.push(format!(
+                    "listener {name}: nobody has to prove anything: whoever reaches it may take part"
+                ));
+            }
+        }
+        let plain =
+            database.upstreams.iter().filter(|(_, upstream)| upstream.plain && !is_tls(&upstream.address));
+        notes.extend(
+            plain.map(|(name, _)| {
+                format!("upstream {name}: NOT encrypted, and the peer proves nothing (plain)")
+            }),
+        );
+    }
+    notes
+}
+
+fn is_tls(address: &PlaceAddress) -> bool {
+    #[cfg(feature = "websocket")]
+    return matches!(address, PlaceAddress::WebSocket(url) if url.is_tls());
+    #[cfg(not(feature = "websocket"))]
+    {
+        let _ = address;
+        false
+    }
+}
+
+/// A gateway in a line.
+fn line_of(status: &GatewayStatus) -> String {
+    let databases = &status.databases;
+    let open = databases.iter().filter(|database| database.open).count();
+    let listeners = databases.iter().flat_map(|database| &database.listeners);
+    let (all, listening) = listeners
+        .fold((0, 0), |(all, listening), listener| (all + 1, listening + usize::from(listener.listening)));
+    let peers = databases.iter().flat_map(|database| &database.neighbours);
+    let connected = peers.filter(|peer| peer.connected).count();
+    let upstreams = databases.iter().flat_map(|database| &database.upstreams);
+    let bad: Vec<&str> = upstreams
+        .filter(|upstream| upstream.error.is_some())
+        .map(|upstream| upstream.name.as_str())
+        .collect();
+    let failing = if bad.is_empty() { String::new() } else { format!("; failing: {}", bad.join(", ")) };
+    let count = databases.len();
+    format!(
+        "{open} of {count} databases open, {listening} of {all} listeners, {connected} peers connected{failing}"
+    )
+}
+
+/// Tells what happens.
+struct Log {
+    events: Events,
+    state: Mutex<LogState>,
+}
+
+#[derive(Default)]
+struct LogState {
+    /// Whether lines say which database they are of.
+    is_several: bool,
+    peers: HashMap<String, Arc<Peers>>,
+    syncs: HashMap<(String, String), SyncLog>,
+    /// Sockets for commands beside the gateway, as `gattway --db PATH db ls`.
+    controls: HashMap<String, Control>,
+    /// What tells of disks and clocks.
+    conditions: HashMap<String, tokio::task::JoinHandle<()>>,
+}
+
+impl Log {
+    fn new(events: &Events, is_several: bool) -> Log {
+        Log { events: events.clone(), state: Mutex::new(LogState { is_several, ..LogState::default() }) }
+    }
+
+    /// Nothing under this lock can be left half done.
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_several(&self, is_several: bool) {
+        self.lock().is_several = is_several;
+    }
+
+    fn about(&self, database: &str) -> Events {
+        let is_several = self.lock().is_several;
+        self.events.about(database, is_several)
+    }
+
+    fn take(&self, event: &GatewayEvent) {
+        match event {
+            GatewayEvent::Opened { database, db } => {
+                let events = self.about(database);
+                store::tell_if_new(db, &events);
+                let control = Control::start(db);
+                let db = db.clone();
+                let condition =
+                    task::spawn(async move { match store::tell_condition(&db, &events).await {} });
+                let mut state = self.lock();
+                state.controls.extend(control.map(|control| (database.to_string(), control)));
+                state.conditions.insert(database.to_string(), condition);
+            }
+            GatewayEvent::Closed { database } => {
+                let mut state = self.lock();
+                state.conditions.remove(&**database).iter().for_each(tokio::task::JoinHandle::abort);
+                let control = state.controls.remove(&**database);
+                drop(state);
+                drop(control);
+            }
+            GatewayEvent::DatabaseFailed { database, error, retry } => {
+                let (events, retry_seconds) = (self.about(database), retry.as_secs_f64());
+                events.say(&format!("{error}; will try again in {} s", retry.as_secs()));
+                events.emit_own(&OwnEvent::DatabaseFailed { error, retry_seconds });
+            }
+            GatewayEvent::CloseFailed { database, error } => {
+                self.about(database).say(&format!("the database was not closed as it should: {error}"));
+            }
+            GatewayEvent::KnowsNobody { database } => {
+                let events = self.about(database);
+                events.say("nobody may connect yet: this database is in no group and has no paired peer");
+                events.say("  -> group-file in the configuration, or `gattway --db PATH group create`, `group join`, `pair`");
+            }
+            GatewayEvent::Node { database, event } => self.peers(database).observe(event),
+            GatewayEvent::Sync { database, upstream, event } => {
+                let events = self.about(database);
+                let key = (database.to_string(), upstream.to_string());
+                self.lock().syncs.entry(key).or_default().take(&events, upstream, event);
+            }
+            GatewayEvent::UpstreamFailed { database, upstream, error, retry } => {
+                let (events, retry_seconds) = (self.about(database), retry.as_secs_f64());
+                if events.may_tell(&format!("upstream {database} {upstream}")) {
+                    events.say(&format!("{upstream}: {error}; will try again in {} s", retry.as_secs()));
+                    events.emit_own(&OwnEvent::UpstreamFailed { upstream, error, retry_seconds });
+                }
+            }
+            GatewayEvent::OwnCertificate { database, listener, pem } => {
+                let events = self.about(database);
+                events.say(&format!(
+                    "{listener}: clients believe this gateway by --pin-cert and a file with this certificate:"
+                ));
+                events.say(pem);
+                events.emit_own(&OwnEvent::Certificate { listener, pem });
+            }
+            GatewayEvent::Passkey { database, peer, code } => {
+                let events = self.about(database);
+                events.say(&format!("{peer} wants to pair: type {code} there"));
+                #[cfg(feature = "bluetooth")]
+                events.emit(&Event::Passkey { peer, code: code.clone() });
+            }
+        }
+    }
+
+    fn peers(&self, database: &str) -> Arc<Peers> {
+        let events = self.about(database);
+        let mut state = self.lock();
+        let peers =
+            state.peers.entry(database.to_owned()).or_insert_with(|| Arc::new(Peers::new(&events, true)));
+        Arc::clone(peers)
+    }
+
+    /// Tells what is due.
+    fn look(&self) {
+        let peers: Vec<Arc<Peers>> = self.lock().peers.values().cloned().collect();
+        peers.iter().for_each(|peers| peers.tell_at_rest());
+        self.events.tell_left_out();
+    }
+
+    /// Tells what is left to tell.
+    fn end(&self) {
+        let peers: Vec<Arc<Peers>> = self.lock().peers.values().cloned().collect();
+        self.events.tell_rest();
+        peers.iter().for_each(|peers| peers.tell_turned_away());
+    }
+
+    /// Documents that went over, with all peers.
+    fn documents(&self) -> u64 {
+        let state = self.lock();
+        let peers = state.peers.values().map(|peers| peers.documents());
+        let syncs = state.syncs.values().map(SyncLog::documents);
+        peers.chain(syncs).sum()
+    }
+}

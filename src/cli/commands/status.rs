@@ -1,0 +1,288 @@
+//! `gattway status`, `pause` and `resume`: what a gateway that runs is asked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::commands::config::ConfigArgs;
+use crate::cli::commands::control::gateway::{OrderWord, Reply, Request, ask};
+use crate::cli::support::error::{CliError, Exit};
+use crate::cli::support::output::{Output, bytes_text, counted, thousands};
+use crate::cli::support::visible::visible;
+use crate::gateway::config::{self, default_socket};
+use crate::gateway::status::{DatabaseStatus, GatewayStatus, NeighbourStatus, UpstreamStatus};
+
+/// How often `--watch` asks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Clears the terminal.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Neighbours that are shown to people; --json has all.
+const NEIGHBOURS_SHOWN: usize = 50;
+
+/// Whom to ask.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SocketArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// The gateway's socket [default: what the configuration says]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl SocketArgs {
+    /// The configuration may be closed to this user, or be wrong by now: the usual place is asked then.
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| match config::load(&self.config.path) {
+            Ok(config) => config.socket,
+            Err(_) => default_socket(),
+        })
+    }
+}
+
+/// Ask the gateway that runs: what listens, which neighbours came and when they were in sync, upstreams, databases, and
+/// what fails and why.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gattway status
+  gattway status --watch
+  gattway status --json | jq '.databases[].upstreams[] | select(.error)'")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Ask again every two seconds, until Ctrl-C; with --json a line each time
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Let syncs of the gateway that runs make no connection, until `resume` or its restart. Listeners go on.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// The name of an upstream, or bluetooth.NAME for the visits of an adapter; all unless given
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+
+    #[command(flatten)]
+    socket: SocketArgs,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Let syncs of the gateway that were paused go on.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The name of an upstream, or bluetooth.NAME for the visits of an adapter; all unless given
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+
+    #[command(flatten)]
+    socket: SocketArgs,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Let syncs of the gateway that runs begin now, and wait for no time and no pause after a failure.
+#[derive(Debug, Args)]
+pub(crate) struct NowArgs {
+    /// The name of an upstream, or bluetooth.NAME for the visits of an adapter; all unless given
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+
+    #[command(flatten)]
+    socket: SocketArgs,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &StatusArgs) -> Result<(), CliError> {
+    let socket = args.socket.socket();
+    let mut out = Output::new();
+    loop {
+        let Reply::Status(status) = ask(&socket, &Request::Status)? else { return Err(misunderstood()) };
+        if args.json {
+            out.json(&status)?;
+        } else {
+            if args.watch && out.is_for_people() {
+                out.steer(CLEAR)?;
+            }
+            print(&status, &mut out)?;
+        }
+        out.flush()?;
+        if !args.watch {
+            return Ok(());
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+pub(crate) fn pause(args: &PauseArgs) -> Result<(), CliError> {
+    order(OrderWord::Pause, args.name.as_deref(), &args.socket, args.json)
+}
+
+pub(crate) fn resume(args: &ResumeArgs) -> Result<(), CliError> {
+    order(OrderWord::Resume, args.name.as_deref(), &args.socket, args.json)
+}
+
+pub(crate) fn now(args: &NowArgs) -> Result<(), CliError> {
+    order(OrderWord::Now, args.name.as_deref(), &args.socket, args.json)
+}
+
+/// How many syncs were told.
+#[derive(Serialize)]
+struct Told {
+    syncs: usize,
+}
+
+fn order(order: OrderWord, name: Option<&str>, socket: &SocketArgs, json: bool) -> Result<(), CliError> {
+    let request = Request::Sync { order, name: name.map(str::to_owned) };
+    let Reply::Syncs { meant } = ask(&socket.socket(), &request)? else { return Err(misunderstood()) };
+    if let (0, Some(name)) = (meant, name) {
+        return Err(CliError::new(Exit::NotFound, format!("the gateway has no sync {name:?}"))
+            .help("`gattway status` lists them"));
+    }
+    let mut out = Output::new();
+    let done = match order {
+        OrderWord::Now => "told to begin now",
+        OrderWord::Pause => "paused",
+        OrderWord::Resume => "told to go on",
+    };
+    match json {
+        true => out.json(&Told { syncs: meant })?,
+        false => out.line(format!("{} {done}", counted(meant as u64, "sync")))?,
+    }
+    out.flush()
+}
+
+fn misunderstood() -> CliError {
+    CliError::new(Exit::Peer, "the gateway answered something else")
+        .help("it may be of another version: restart it")
+}
+
+fn print(status: &GatewayStatus, out: &mut Output) -> Result<(), CliError> {
+    let now = status.now_s;
+    let since = ago(now, status.since_s);
+    out.line(format!(
+        "gattway {}, process {}, runs since {since}, {}",
+        status.version, status.process, status.config
+    ))?;
+    for database in &status.databases {
+        out.line("")?;
+        print_database(database, now, out)?;
+    }
+    Ok(())
+}
+
+fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Result<(), CliError> {
+    let documents: u64 = database.collections.iter().map(|collection| collection.documents).sum();
+    let mut line = format!("database {}: ", database.name);
+    match database.open {
+        true => line.push_str(&format!(
+            "{} in {}",
+            counted(documents, "document"),
+            counted(database.collections.len() as u64, "collection")
+        )),
+        false => line.push_str("not open"),
+    }
+    line.push_str(&format!(", {}", database.path));
+    if let Some(free) = database.free_bytes {
+        line.push_str(&format!(", {} free", bytes_text(free)));
+    }
+    if database.full {
+        line.push_str(", NO ROOM: nothing is stored");
+    }
+    out.line(visible(&line))?;
+    failure(database.failures, database.error.as_deref(), out)?;
+    for listener in &database.listeners {
+        let state = if listener.listening { "listens on" } else { "does not listen on" };
+        out.line(visible(&format!("  listener {}: {state} {}", listener.name, listener.address)))?;
+        if !listener.listening {
+            failure(listener.failures, listener.error.as_deref(), out)?;
+        }
+    }
+    for upstream in &database.upstreams {
+        print_upstream(upstream, now, out)?;
+    }
+    for neighbour in database.neighbours.iter().take(NEIGHBOURS_SHOWN) {
+        print_neighbour(neighbour, now, out)?;
+    }
+    if let more @ 1.. = database.neighbours.len().saturating_sub(NEIGHBOURS_SHOWN) {
+        out.line(format!("  and {} more neighbours", thousands(more as u64)))?;
+    }
+    Ok(())
+}
+
+fn print_upstream(upstream: &UpstreamStatus, now: u64, out: &mut Output) -> Result<(), CliError> {
+    let mut line = format!("  upstream {}: {}, {}", upstream.name, upstream.activity, upstream.address);
+    line.push_str(&synced(upstream.last_synced_s, upstream.documents, upstream.pending, now));
+    if let Some(next) = upstream.next_s.filter(|next| *next > now) {
+        line.push_str(&format!(", next in {}", duration(next - now)));
+    }
+    out.line(visible(&line))?;
+    match &upstream.error {
+        Some(error) => failure(upstream.failures, Some(error), out),
+        None => Ok(()),
+    }
+}
+
+fn print_neighbour(neighbour: &NeighbourStatus, now: u64, out: &mut Output) -> Result<(), CliError> {
+    let state = match neighbour.connected {
+        true => "connected".to_owned(),
+        false => format!("heard {}", ago(now, neighbour.last_heard_s)),
+    };
+    let mut line = format!("  neighbour {}: {state}", neighbour.name);
+    line.push_str(&synced(neighbour.last_synced_s, neighbour.documents, neighbour.pending, now));
+    out.line(visible(&line))?;
+    match &neighbour.error {
+        Some(error) => failure(neighbour.failures, Some(error), out),
+        None => Ok(()),
+    }
+}
+
+fn synced(last_s: Option<u64>, documents: u64, pending: u64, now: u64) -> String {
+    let mut text = match last_s {
+        Some(last) => format!(", in sync {}", ago(now, last)),
+        None => ", never in sync".to_owned(),
+    };
+    text.push_str(&format!(", {}", counted(documents, "document")));
+    if pending > 0 {
+        text.push_str(&format!(", {} to go", thousands(pending)));
+    }
+    text
+}
+
+/// What fails, and how often it has.
+fn failure(failures: u64, error: Option<&str>, out: &mut Output) -> Result<(), CliError> {
+    match error {
+        Some(error) => out.line(visible(&format!("    {}: {error}", counted(failures, "failure")))),
+        None => Ok(()),
+    }
+}
+
+fn ago(now: u64, then: u64) -> String {
+    match now.saturating_sub(then) {
+        0 => "just now".to_owned(),
+        seconds => format!("{} ago", duration(seconds)),
+    }
+}
+
+/// Two units at most.
+fn duration(seconds: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,262 @@
+//! Every key that a configuration knows, with its default and what it means: what is read, what `config init` writes, and
+//! what an unknown key may have been meant for all come from here.
+
+/// A key of a section.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    /// What holds without it.
+    pub(crate) without: Without,
+    /// One or more lines for people.
+    pub(crate) doc: &'static str,
+}
+
+/// What holds if a key is not there.
+#[derive(Debug)]
+pub(crate) enum Without {
+    /// This value, as TOML.
+    Default(&'static str),
+    /// Something that one value does not say; the value is an example.
+    Else(&'static str),
+    /// The section is wrong; the value is an example.
+    Required(&'static str),
+}
+
+impl Key {
+    /// The default or the example, as TOML.
+    pub(crate) fn sample(&self) -> &'static str {
+        match self.without {
+            Without::Default(value) | Without::Else(value) | Without::Required(value) => value,
+        }
+    }
+}
+
+/// A kind of section.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// The table's name.
+    pub(crate) name: &'static str,
+    /// A name for one of them, as in `[databases.plant]`; `None`: there is one of this kind, without a name.
+    pub(crate) example: Option<&'static str>,
+    pub(crate) doc: &'static str,
+    pub(crate) keys: &'static [Key],
+}
+
+const fn key(name: &'static str, without: Without, doc: &'static str) -> Key {
+    Key { name, without, doc }
+}
+
+use Without::{Default, Else, Required};
+
+const WHICH_DATABASE: Key =
+    key("database", Else("\"plant\""), "The name of the database; needed where there are several.");
+const PLAIN: &str = "No secure session, as with --plain: for stock Couchbase peers and servers. The other side must want it too.";
+
+/// The process.
+pub(crate) const GATEWAY: Kind = Kind {
+    name: "gateway",
+    example: None,
+    doc: "The process.",
+    keys: &[
+        key(
+            "state",
+            Else("\"/var/lib/gattway\""),
+            "Where databases are whose path is not absolute.\n\
+             Without it $STATE_DIRECTORY, which systemd sets, or /var/lib/gattway.",
+        ),
+        key(
+            "socket",
+            Else("\"/run/gattway/control\""),
+            "The socket by which `gattway status` asks; its owner alone can.\n\
+             Without it `control` in $RUNTIME_DIRECTORY, which systemd sets, or in /run/gattway.",
+        ),
+    ],
+};
+
+/// A database that is served.
+pub(crate) const DATABASES: Kind = Kind {
+    name: "databases",
+    example: Some("plant"),
+    doc: "A database, made if there is none. At least one; the name is yours.",
+    keys: &[
+        key(
+            "path",
+            Else("\"plant.db\""),
+            "Its directory. Without it the name with .db, in the state directory.",
+        ),
+        key(
+            "collections",
+            Default("[]"),
+            "The collections that are synced; none named: all that there are at the start.",
+        ),
+        key(
+            "create-collections",
+            Default("true"),
+            "Whether collections that are named and not there are made.",
+        ),
+        key(
+            "durability",
+            Default("\"synced\""),
+            "synced: a write counts when the medium has it. relaxed: up to half a second later, with fewer writes;\n\
+             what a peer sends is synced before the peer is told so in either case.",
+        ),
+        key("keep-free", Default("\"2M\""), "Nothing is stored while less than this is free on the disk."),
+        key("read-only", Default("false"), "Peers that connect may only get documents."),
+        key(
+            "trust-all",
+            Default("false"),
+            "Strangers are let in as well: encrypted, but whoever comes may do everything.\n\
+             Without it those of the group, and paired ones.",
+        ),
+        key(
+            "group-file",
+            Else("\"/etc/gattway/group.code\""),
+            "The code of the group to join where the database is in none yet; the file is closed to others.",
+        ),
+        key("group-credential", Else("\"group\""), "The same from a systemd credential of this name."),
+        key("connections", Default("64"), "Connections of peers at one time."),
+        key(
+            "peer-documents",
+            Default("250000"),
+            "Documents that are taken of one peer in 24 hours, if it proves who it is; 0: any number.",
+        ),
+        key("peer-bytes", Default("\"1G\""), "The same in bytes; \"0\": any number."),
+    ],
+};
+
+/// A Bluetooth adapter.
+pub(crate) const BLUETOOTH: Kind = Kind {
+    name: "bluetooth",
+    example: Some("radio"),
+    doc: "A Bluetooth adapter. One section for each; the name is yours.",
+    keys: &[
+        key("adapter", Default("\"\""), "The adapter by its name (hci0) or address; empty: the first."),
+        WHICH_DATABASE,
+        key(
+            "roles",
+            Default("[\"central\", \"peripheral\"]"),
+            "central: looks for neighbours and visits those that have something new. peripheral: is found and connected to.",
+        ),
+        key("slots", Default("5"), "Connections the adapter is trusted with, of all programs."),
+        key("push", Default("true"), "As central: sends documents."),
+        key("pull", Default("true"), "As central: gets documents."),
+        key("advertise-name", Default("false"), "As peripheral: tells everybody the name of this machine."),
+        key(
+            "link-security",
+            Default("\"none\""),
+            "As peripheral, beneath the secure session: none, encrypt (pairs without a code), or authenticate\n\
+             (somebody types the code that the log shows).",
+        ),
+        key("bonded-only", Default("false"), "As peripheral: only devices that have paired before."),
+    ],
+};
+
+/// A place where peers connect.
+pub(crate) const LISTENERS: Kind = Kind {
+    name: "listeners",
+    example: Some("lan"),
+    doc: "A place where peers connect. The name is yours.",
+    keys: &[
+        key(
+            "address",
+            Required("\"tcp:0.0.0.0:4985\""),
+            "tcp:HOST:PORT, unix:PATH, ws://HOST:PORT/DATABASE, or wss://... for TLS.",
+        ),
+        WHICH_DATABASE,
+        key("plain", Default("false"), PLAIN),
+        key(
+            "users-file",
+            Else("\"/etc/gattway/users\""),
+            "WebSocket: who may sync, in lines of NAME:PASSWORD; the file is closed to others.",
+        ),
+        key("users-credential", Else("\"users\""), "The same from a systemd credential of this name."),
+        key("tls-cert", Else("\"/etc/gattway/tls.pem\""), "wss: the certificate with its chain (PEM)."),
+        key(
+            "tls-key",
+            Else("\"/etc/gattway/key.pem\""),
+            "wss: its key; without it the key is in the file of the certificate.",
+        ),
+        key(
+            "tls-self-signed",
+            Default("false"),
+            "wss: makes a key and a certificate at the first use, in tls.pem of the database; clients pin it.",
+        ),
+        key(
+            "client-roots",
+            Else("\"/etc/gattway/clients.pem\""),
+            "wss: who may sync are clients with a certificate of these issuers (PEM).",
+        ),
+    ],
+};
+
+/// A peer that is connected to.
+pub(crate) const UPSTREAMS: Kind = Kind {
+    name: "upstreams",
+    example: Some("central"),
+    doc: "A peer to which the gateway connects, to hand data on. The name is yours.",
+    keys: &[
+        key(
+            "address",
+            Required("\"wss://sync.example/plant\""),
+            "wss://HOST/DATABASE, ws://..., tcp:HOST:PORT, unix:PATH, or ble:ADDRESS for one device.",
+        ),
+        WHICH_DATABASE,
+        key("plain", Default("false"), PLAIN),
+        key("collections", Default("[]"), "Of the database's; none named: all."),
+        key("push", Default("true"), "Sends documents."),
+        key("pull", Default("true"), "Gets documents."),
+        key(
+            "every",
+            Else("\"15m\""),
+            "Syncs once in this time; without it, stays connected and passes on every change.",
+        ),
+        key(
+            "retry-wait",
+            Default("\"1m\""),
+            "The longest wait between two attempts, which doubles from two seconds.",
+        ),
+        key(
+            "peer",
+            Else("\"central\""),
+            "A name of the peer that outlives its address: what was synced is remembered under it.",
+        ),
+        key("user", Else("\"gateway-7\""), "WebSocket: the user that the server knows this gateway by."),
+        key(
+            "password-file",
+            Else("\"/etc/gattway/central.password\""),
+            "The user's password is the first line; the file is closed to others.",
+        ),
+        key("password-credential", Else("\"central\""), "The same from a systemd credential of this name."),
+        key(
+            "session-file",
+            Else("\"/etc/gattway/central.session\""),
+            "WebSocket: instead of a user, a session of the server (cookie SyncGatewaySession).",
+        ),
+        key("session-credential", Else("\"central\""), "The same from a systemd credential of this name."),
+        key(
+            "headers",
+            Else("{ X-Plant = \"7\" }"),
+            "WebSocket: further headers of the request. `config show` hides what they hold.",
+        ),
+        key("root-certs", Default("[]"), "wss: files with certificates of further issuers to believe (PEM)."),
+        key("pin-cert", Else("\"/etc/gattway/central.pem\""), "wss: the one certificate to believe (PEM)."),
+        key(
+            "client-cert",
+            Else("\"/etc/gattway/gateway.pem\""),
+            "wss: the certificate of this gateway, with its key (PEM).",
+        ),
+    ],
+};
+
+/// All kinds, in the order in which they are explained.
+pub(crate) const KINDS: [&Kind; 5] = [&GATEWAY, &DATABASES, &BLUETOOTH, &LISTENERS, &UPSTREAMS];
+
+/// What was meant, perhaps.
+pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below it two names have little in common.
+    const LIKE: f64 = 0.75;
+    let name = name.replace('_', "-").to_lowercase();
+    let by_likeness = known.into_iter().map(|known| (strsim::jaro_winkler(&name, known), known));
+    let (likeness, known) = by_likeness.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (likeness >= LIKE).then_some(known)
+}

@@ -1,0 +1,227 @@
+//! What is read, what is refused and with which words, and what is shown.
+
+use std::time::Duration;
+
+use super::keys::{KINDS, Without};
+use super::text::{init_text, show_tree};
+use super::tree::{Source, Tree, value_of};
+use super::{Config, PlaceAddress, load_tree};
+use crate::database::DatabaseConfig;
+use crate::gateway::secret::Secret;
+use crate::replicator::{CONNECTIONS_MAX, PeerQuota, ReplicatorType};
+
+fn tree(files: &[&str]) -> Tree {
+    let sources =
+        files.iter().enumerate().map(|(n, text)| Source::new(format!("/etc/gattway/{n}.toml"), *text));
+    Tree::parse(sources.collect(), Vec::new())
+}
+
+#[track_caller]
+fn right(text: &str) -> Config {
+    load_tree(&tree(&[text])).unwrap_or_else(|problems| panic!("{text}: {problems:#?}"))
+}
+
+/// `LINE KEY: WHAT -> RIGHT` for each.
+fn wrong(files: &[&str]) -> Vec<String> {
+    let problems = load_tree(&tree(files)).expect_err("it is wrong");
+    let text = |problem: &super::Problem| {
+        let (line, key) = (problem.line.unwrap_or(0), problem.key.clone().unwrap_or_default());
+        format!("{line} {key}: {} -> {}", problem.what, problem.right.clone().unwrap_or_default())
+    };
+    problems.iter().map(text).collect()
+}
+
+#[test]
+fn what_is_written_at_first_is_right_and_says_the_defaults_that_hold() {
+    let text = init_text();
+    let as_written = right(&text);
+    let mut spelled_out = String::new();
+    for line in text.lines() {
+        let is_default = line.strip_prefix('#').filter(|rest| {
+            let name = rest.split(" = ").next().unwrap_or_default();
+            let known = || KINDS.iter().flat_map(|kind| kind.keys);
+            known().any(|key| key.name == name && matches!(key.without, Without::Default(_)))
+                && !rest.contains("# an example")
+        });
+        // Those of sections that are comments themselves belong to no section.
+        if line.starts_with("#[") {
+            break;
+        }
+        spelled_out.push_str(is_default.unwrap_or(line));
+        spelled_out.push('\n');
+    }
+    assert!(spelled_out.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count() > 12);
+    assert_eq!(right(&spelled_out), as_written);
+    for kind in KINDS {
+        for key in kind.keys {
+            assert!(value_of(key.sample()).is_some(), "{}.{} = {}", kind.name, key.name, key.sample());
+            assert!(text.contains(&format!("#{} = {}", key.name, key.sample())), "{}", key.name);
+        }
+    }
+}
+
+#[test]
+fn ten_lines_are_enough_and_mean_what_they_say() {
+    let config = right(
+        "[databases.plant]\n[bluetooth.radio]\n[listeners.lan]\naddress = \"tcp:0.0.0.0:4985\"\n\
+         [upstreams.central]\naddress = \"tcp:central:4985\"\npull = false\nevery = \"15m\"\n",
+    );
+    let plant = &config.databases["plant"];
+    assert!(plant.store.path.ends_with("plant.db"), "{:?}", plant.store.path);
+    assert!(plant.bluetooth["radio"].is_central && plant.bluetooth["radio"].is_peripheral);
+    let central = &plant.upstreams["central"];
+    assert_eq!((central.direction, central.every), (ReplicatorType::Push, Some(Duration::from_secs(900))));
+    assert_eq!(plant.listeners["lan"].address.to_string(), "tcp:0.0.0.0:4985");
+    assert!(!plant.node.trust_all && !plant.listeners["lan"].plain);
+    // What the keys say is what holds elsewhere.
+    assert_eq!(plant.node.connections, CONNECTIONS_MAX);
+    assert_eq!(plant.node.quota, Some(PeerQuota::default()));
+    assert_eq!(plant.store.keep_free, DatabaseConfig::default().keep_free_bytes);
+    #[cfg(feature = "bluetooth")]
+    assert_eq!(usize::from(plant.bluetooth["radio"].slots), crate::transport::bluez::adapter::SLOTS_DEFAULT);
+}
+
+#[test]
+fn later_files_replace_single_keys_and_what_is_shown_says_where_each_comes_from() {
+    let files = [
+        "[databases.plant]\nkeep-free = \"5M\"\n[upstreams.central]\naddress = \"ws://a/plant\"\nuser = \"me\"\n\
+         password-file = \"secret\"\nheaders = { X-Key = \"hush\" }\n",
+        "[upstreams.central]\naddress = \"ws://b/plant\"\nheaders.X-Other = \"hush\"\n",
+    ];
+    let config = load_tree(&tree(&files)).expect("right");
+    let central = &config.databases["plant"].upstreams["central"];
+    assert_eq!(central.address, "ws://b/plant".parse::<PlaceAddress>().expect("an address"));
+    let beside = Secret::File("/etc/gattway/secret".into());
+    assert_eq!(central.web.user, Some(("me".into(), beside)), "a file is beside the one that names it");
+    assert_eq!(central.web.headers.len(), 2);
+    let shown = show_tree(&tree(&files)).expect("right");
+    for line in [
+        "keep-free = \"5M\"   # /etc/gattway/0.toml:2",
+        "address = \"ws://b/plant\"   # /etc/gattway/1.toml:2",
+        "durability = \"synced\"   # default",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in\n{shown}");
+    }
+    assert!(shown.contains("X-Key") && !shown.contains("hush"), "{shown}");
+    assert!(!format!("{config:?}").contains("hush"));
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_with_its_line_and_what_would_be_right() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[""], &["1 : there is no database -> write [databases.NAME]"]),
+        (
+            &["[database.a]\n[databases.a]\ncolections = []\nread_only = true\nzzz = 1\n"],
+            &[
+                "1 database: there is no such section -> perhaps databases is meant",
+                "3 databases.a.colections: there is no such key -> perhaps collections is meant",
+                "4 databases.a.read_only: there is no such key -> perhaps read-only is meant",
+                "5 databases.a.zzz: there is no such key -> known here are path, collections,",
+            ],
+        ),
+        (
+            &[
+                "[databases.a]\nread-only = \"yes\"\nkeep-free = \"much\"\ndurability = \"sync\"\nconnections = 0\n\
+               collections = [\"a b\"]\npath = 7\n",
+            ],
+            &[
+                "2 databases.a.read-only: it is a text, not true or false -> true or false, without quotes",
+                "3 databases.a.keep-free: \"much\" is no size -> a number of bytes, as 4096, \"500K\"",
+                "4 databases.a.durability: \"sync\" cannot be used; perhaps \"synced\" is meant -> one of synced, relaxed",
+                "5 databases.a.connections: 0 cannot be used -> a number from 1 to 10000, without quotes",
+                "6 databases.a.collections: ",
+                "7 databases.a.path: it is a number, not a text -> a text in quotes",
+            ],
+        ),
+        (
+            &["databases = 1\n"],
+            &[
+                "1 databases: it is a number, not a section -> write [databases.plant]",
+                "1 : there is no database",
+            ],
+        ),
+        (
+            &["[databases]\nplant = 1\n"],
+            &[
+                "1 : there is no database",
+                "2 databases.plant: it is a number, not a section -> write [databases.plant]",
+            ],
+        ),
+        (&["[databases.\"a/b\"]\n"], &["1 databases.a/b: this name cannot be used -> up to 64 letters"]),
+        (
+            &[
+                "[databases.a]\n[listeners.x]\n",
+                "[listeners.y]\naddress = \"gateway:4985\"\n[upstreams.z]\naddress = \"ble:any\"\n",
+            ],
+            &[
+                "2 listeners.x: address is missing -> write address = \"tcp:0.0.0.0:4985\"",
+                "2 listeners.y.address: ",
+                "4 upstreams.z.address: which device is not said -> ble:ADDRESS; for all neighbours write [bluetooth.NAME]",
+            ],
+        ),
+        (
+            &[
+                "[databases.a]\n[databases.b]\npath = \"a.db\"\n[listeners.x]\naddress = \"tcp:h:1\"\n[listeners.y]\n\
+               address = \"tcp:h:1\"\ndatabase = \"c\"\n",
+            ],
+            &[
+                "3 databases.b.path: it is the path of a too -> a path of its own",
+                "4 listeners.x.database: which database is meant is not said, and there are several -> write database = \"NAME\", with one of a, b",
+                "7 listeners.y.address: x has this address already -> one of its own",
+                "8 listeners.y.database: there is no database \"c\" -> one of a, b",
+            ],
+        ),
+        (
+            &[
+                "[databases.a]\n[upstreams.u]\naddress = \"tcp:h:1\"\nuser = \"me\"\npassword = \"hush\"\npush = false\npull = false\n\
+               every = \"soon\"\n",
+            ],
+            &[
+                "4 upstreams.u.user: there is no password for it -> password-file or password-credential",
+                "5 upstreams.u.password: there is no such key -> a secret has no place in this file: password-file",
+                "7 upstreams.u.pull: neither sends nor gets anything -> one of push and pull must be true",
+                "8 upstreams.u.every: \"soon\" is no such time -> a time of a second or more, as \"30s\"",
+            ],
+        ),
+        (
+            &["[databases.a]\nread-only = tru\nkeep-fre = 1\n"],
+            &[
+                "2 : this is not TOML: ",
+                "3 databases.a.keep-fre: there is no such key -> perhaps keep-free is meant",
+            ],
+        ),
+        (
+            &["[databases.a]\n[listeners.s]\naddress = \"stdio\"\n"],
+            &["3 listeners.s.address: a service has no standard input"],
+        ),
+    ];
+    for (files, expected) in cases {
+        let told = wrong(files);
+        let fits = told.len() == expected.len()
+            && told.iter().zip(*expected).all(|(told, begin)| told.starts_with(begin));
+        assert!(fits, "{files:?}: {told:#?}");
+        assert!(!told.join(" ").contains("hush"), "{told:?}");
+    }
+}
+
+#[cfg(feature = "websocket")]
+#[test]
+fn what_does_not_fit_an_address_is_told_before_it_is_used() {
+    for (keys, expected) in [
+        ("address = \"wss://h/db\"", "wss://h:443/db needs a certificate -> tls-self-signed = true"),
+        ("address = \"ws://h/db\"\ntls-self-signed = true", "uses no certificate -> wss://"),
+        ("address = \"tcp:h:1\"\nusers-file = \"u\"", "users and certificates are for ws://"),
+        ("address = \"wss://me:hush@h/db\"", "a password in a URL ends up in logs"),
+        ("address = \"wss://h/db\"\ntls-cert = \"c\"\ntls-self-signed = true", "there is tls-cert too"),
+        (
+            "address = \"wss://h/db\"\ntls-cert = \"c\"\nusers-credential = \"../u\"",
+            "no name of a credential",
+        ),
+    ] {
+        let told = wrong(&[&format!("[databases.a]\n[listeners.x]\n{keys}\n")]);
+        assert!(
+            told.len() == 1 && told[0].contains(expected) && !told[0].contains("hush"),
+            "{keys}: {told:?}"
+        );
+    }
+}

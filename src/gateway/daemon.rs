@@ -1,0 +1,151 @@
+//! All databases of a gateway, and the one loop that looks after them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::config::Config;
+use super::status::{GatewayStatus, now_s};
+use super::unit::{Order, Request, Unit};
+use super::{GatewayEvent, Tell};
+
+/// How long a unit may take to say that it works: opening a large database takes its time, and it answers none meanwhile.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// A gateway that runs.
+pub(crate) struct Gateway {
+    config: Config,
+    path: PathBuf,
+    since_s: u64,
+    units: BTreeMap<String, Unit>,
+    tell: Tell,
+}
+
+impl Gateway {
+    /// Begins with everything that the configuration at `path` names; what fails is tried again, and holds up nothing else.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub(crate) fn start(config: Config, path: &Path, tell: Tell) -> Gateway {
+        let mut gateway =
+            Gateway { config, path: path.to_owned(), since_s: now_s(), units: BTreeMap::new(), tell };
+        for name in gateway.config.databases.keys().cloned().collect::<Vec<_>>() {
+            gateway.add(&name);
+        }
+        gateway
+    }
+
+    fn add(&mut self, name: &str) {
+        if let Some(config) = self.config.databases.get(name) {
+            let unit = Unit::start(name, config.clone(), Arc::clone(&self.tell));
+            self.units.insert(name.to_owned(), unit);
+        }
+    }
+
+    /// Whether all work: each has answered, by the loop that does its work. A unit that has ended by itself is begun again.
+    pub(crate) async fn is_alive(&mut self) -> bool {
+        let ended: Vec<String> = self
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.task.is_finished())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ended {
+            // Only a panic ends one that was not told to.
+            let (database, error) = (name.as_str().into(), "it has panicked".to_owned());
+            (self.tell)(&GatewayEvent::DatabaseFailed { database, error, retry: Duration::ZERO });
+            self.add(&name);
+        }
+        let asked = self.units.values().map(|unit| {
+            let (answer, answered) = oneshot::channel();
+            (unit.requests.clone(), answer, answered)
+        });
+        let mut waiting = Vec::new();
+        for (requests, answer, answered) in asked {
+            let asked =
+                async move { requests.send(Request::Ping(answer)).await.is_ok() && answered.await.is_ok() };
+            waiting
+                .push(crate::task::spawn(async move { timeout(ANSWER_LIMIT, asked).await.unwrap_or(false) }));
+        }
+        let mut all = true;
+        for answer in waiting {
+            all &= answer.await.unwrap_or(false);
+        }
+        all
+    }
+
+    /// Does as another configuration says; gives what was done, and what only a restart can change.
+    pub(crate) async fn reload(&mut self, config: Config) -> Vec<String> {
+        let before = std::mem::replace(&mut self.config, config);
+        let mut done = Vec::new();
+        if before.socket != self.config.socket {
+            self.config.socket.clone_from(&before.socket);
+            done.push(format!("gateway.socket stays {} until a restart", before.socket.display()));
+        }
+        let gone: Vec<String> =
+            self.units.keys().filter(|name| !self.config.databases.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(unit) = self.units.remove(&name) {
+                stop(unit).await;
+                done.push(format!("database {name}: closed"));
+            }
+        }
+        for (name, config) in self.config.databases.clone() {
+            if before.databases.get(&name) == Some(&config) {
+                continue;
+            }
+            let Some(unit) = self.units.get(&name) else {
+                self.add(&name);
+                done.push(format!("database {name}: opened"));
+                continue;
+            };
+            let (answer, answered) = oneshot::channel();
+            let _ = unit.requests.send(Request::Configure(Box::new(config), answer)).await;
+            let lines = answered.await.unwrap_or_default();
+            done.extend(lines.into_iter().map(|line| format!("database {name}: {line}")));
+        }
+        done
+    }
+
+    /// Tells syncs something: all, or those of one name; gives how many there are.
+    pub(crate) async fn order(&self, order: Order, name: Option<&str>) -> usize {
+        let mut meant = 0;
+        for unit in self.units.values() {
+            let (answer, answered) = oneshot::channel();
+            let request = Request::Sync(order, name.map(str::to_owned), answer);
+            if unit.requests.send(request).await.is_ok() {
+                meant += answered.await.unwrap_or(0);
+            }
+        }
+        meant
+    }
+
+    /// What is known now.
+    pub(crate) fn status(&self) -> GatewayStatus {
+        GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            since_s: self.since_s,
+            now_s: now_s(),
+            config: self.path.display().to_string(),
+            databases: self.units.values().map(|unit| unit.board.status()).collect(),
+        }
+    }
+
+    /// Ends everything in order, all at once.
+    pub(crate) async fn stop(self) {
+        let ending: Vec<_> = self.units.into_values().map(|unit| crate::task::spawn(stop(unit))).collect();
+        for ended in ending {
+            let _ = ended.await;
+        }
+    }
+}
+
+async fn stop(mut unit: Unit) {
+    let _ = unit.requests.send(Request::Stop).await;
+    let _ = (&mut unit.task).await;
+}

@@ -1,0 +1,52 @@
+//! What makes a daemon of nodes: one configuration, a database with its listeners and upstreams for each of its sections,
+//! supervision that starts again what has failed, and the status that it tells. Output is the command's.
+//!
+//! A [`Gateway`](daemon::Gateway) has a task for each database (`unit`), which opens it, serves it, and answers for it; each
+//! place (`place`) is opened and each sync (`upstream`) is kept going by itself, so that one that fails stops no other.
+
+pub(crate) mod address;
+pub(crate) mod config;
+pub(crate) mod daemon;
+pub(crate) mod notify;
+mod place;
+#[cfg(feature = "bluetooth")]
+mod radio;
+pub(crate) mod secret;
+pub(crate) mod status;
+pub(crate) mod unit;
+mod upstream;
+pub(crate) mod web;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::database::Database;
+use crate::node::{NodeEvent, SyncEvent};
+
+/// Something that happened in a gateway.
+#[derive(Clone)]
+pub(crate) enum GatewayEvent {
+    /// A database is open, and will be served.
+    Opened { database: Arc<str>, db: Database },
+    /// It is about to be closed.
+    Closed { database: Arc<str> },
+    /// It cannot be opened or has failed; it is tried again.
+    DatabaseFailed { database: Arc<str>, error: String, retry: Duration },
+    /// It could not be closed as it should.
+    CloseFailed { database: Arc<str>, error: String },
+    /// No peer could know it: it is in no group and has no paired peer.
+    KnowsNobody { database: Arc<str> },
+    /// What its node tells.
+    Node { database: Arc<str>, event: Box<NodeEvent> },
+    /// What a sync tells.
+    Sync { database: Arc<str>, upstream: Arc<str>, event: Box<SyncEvent> },
+    /// A sync has ended by a failure; it is begun again.
+    UpstreamFailed { database: Arc<str>, upstream: Arc<str>, error: String, retry: Duration },
+    /// A listener shows a certificate that was made here: clients that are to believe it need it.
+    OwnCertificate { database: Arc<str>, listener: Arc<str>, pem: String },
+    /// A device wants to pair: this code must be typed there.
+    Passkey { database: Arc<str>, peer: String, code: String },
+}
+
+/// Is told of each event, from the task where it happens: it must not block.
+pub(crate) type Tell = Arc<dyn Fn(&GatewayEvent) + Send + Sync>;

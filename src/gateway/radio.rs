@@ -1,0 +1,35 @@
+//! A Bluetooth adapter as a place where peers connect.
+
+use std::sync::Arc;
+
+use super::config::{BluetoothConfig, LinkLevel};
+use super::{GatewayEvent, Tell};
+use crate::node::{Ble, BlePlace};
+use crate::transport::bluez::agent::Pairing;
+use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
+
+/// The adapter, as it is configured.
+pub(super) fn place(database: &Arc<str>, config: &BluetoothConfig, tell: &Tell) -> BlePlace {
+    let level = match config.link_security {
+        LinkLevel::None if config.bonded_only => SecurityLevel::Encrypt,
+        LinkLevel::None => SecurityLevel::None,
+        LinkLevel::Encrypt => SecurityLevel::Encrypt,
+        LinkLevel::Authenticate => SecurityLevel::Authenticate,
+    };
+    let pairing = match config.link_security {
+        _ if config.bonded_only => Some(Pairing::Refused),
+        LinkLevel::None => None,
+        LinkLevel::Encrypt => Some(Pairing::JustWorks),
+        LinkLevel::Authenticate => {
+            let (database, tell) = (Arc::clone(database), Arc::clone(tell));
+            Some(Pairing::Show(Arc::new(move |passkey| {
+                let (database, peer) = (Arc::clone(&database), passkey.peer.clone());
+                tell(&GatewayEvent::Passkey { database, peer, code: format!("{:06}", passkey.code) });
+            })))
+        }
+    };
+    let security = LinkSecurity { level, bonded_only: config.bonded_only };
+    Ble::adapter(config.adapter.clone())
+        .link_security(security, pairing)
+        .advertise_name(config.advertise_name)
+}
