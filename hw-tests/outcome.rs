@@ -148,6 +148,54 @@ fn people_are_told_what_was_not_synced_and_can_try_again() {
     }
 }
 
+/// Each refused document costs its sender a message: the first are named on both sides, the others counted, whole.
+#[test]
+fn documents_without_end_that_are_refused_fill_no_card() {
+    const REFUSED: u64 = 150;
+    let ((_a, here), (_b, there)) = (database(), database());
+    let photos: String =
+        (0..REFUSED).map(|n| BLOB.replace("\"n\":1", &format!("\"_id\":\"{n}\",\"n\":1")) + "\n").collect();
+    let imported =
+        command::run_with_input(&here, &["db", "import", "-", "--format", "ndjson"], photos.as_bytes());
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    for every_one in [false, true] {
+        let mut args = vec!["serve", "--listen", "tcp:127.0.0.1:0", "--json"];
+        args.extend(every_one.then_some("--documents"));
+        let began = std::time::Instant::now();
+        let mut server = Process::start(&there, &args);
+        let address = server.address();
+        let ended = run(&here, &["sync", &address, "--retry"]);
+        assert_eq!(ended.code, Some(7), "{ended:?}");
+        let told = ended.stderr.lines().filter(|line| line.starts_with("document ")).count() as u64;
+        let counted =
+            ended.stderr.lines().find(|line| line.contains("that were not synced; `gattway db unsynced`"));
+        let counted = counted.and_then(|line| line.split(' ').find_map(|word| word.parse::<u64>().ok()));
+        // The others may have been counted in two lines, had it taken long.
+        let at_once = 20 + began.elapsed().as_secs() / 6;
+        assert!((20..=at_once).contains(&told), "{told} of at most {at_once}: {}", ended.stderr);
+        assert!(counted.is_some_and(|counted| counted <= REFUSED - told), "{}", ended.stderr);
+        server.signal("TERM");
+        let mut events = Vec::new();
+        while let Some(event) = server.event() {
+            events.push(event);
+        }
+        let at_once = 20 + 2 * (began.elapsed().as_secs() / 6 + 1);
+        let count = |kind: &str| events.iter().filter(|event| event["event"] == kind).count() as u64;
+        let suppressed =
+            events.iter().filter(|event| event["event"] == "suppressed" && event["of"] == "document");
+        let suppressed: u64 = suppressed.map(|event| event["events"].as_u64().unwrap()).sum();
+        assert_eq!(count("document") + suppressed, REFUSED, "each is told or counted");
+        if every_one {
+            assert_eq!(suppressed, 0, "each was asked for");
+        } else {
+            assert!(count("document") <= at_once, "{} of at most {at_once}", count("document"));
+        }
+        assert!(count("unsynced") <= 20 + began.elapsed().as_secs() + 1, "{}", count("unsynced"));
+        let newest = events.iter().rev().find(|event| event["event"] == "unsynced").unwrap();
+        assert_eq!(newest["documents"], REFUSED, "the newest state is told: {newest}");
+    }
+}
+
 /// A collection that the peer lacks, or a direction that it refuses, is told and stops nothing; by name it is strict.
 #[test]
 fn collections_and_directions_that_cannot_be_synced_are_told() {

@@ -111,11 +111,23 @@ pub struct ErrorReply {
     pub message: String,
 }
 
+/// Bytes of the text of an error that are kept, and those of its domain: it ends in logs, lists and events, and the body of a
+/// peer's reply may have megabytes.
+pub const ERROR_TEXT_MAX: usize = 1024;
+
+/// The start of a text, at most [`ERROR_TEXT_MAX`] bytes of whole characters.
+fn start_of(text: &str) -> &str {
+    let is_end = |end: &usize| text.is_char_boundary(*end);
+    &text[..(0..=text.len().min(ERROR_TEXT_MAX)).rev().find(is_end).unwrap_or(0)]
+}
+
 #[doc(hidden)]
 impl ErrorReply {
-    /// An error of any domain.
+    /// An error of any domain. Of longer text than [`ERROR_TEXT_MAX`] the start is kept.
     pub fn new(domain: &str, code: i32, message: impl Into<String>) -> ErrorReply {
-        ErrorReply { domain: domain.to_owned(), code, message: message.into() }
+        let mut message = message.into();
+        message.truncate(start_of(&message).len());
+        ErrorReply { domain: start_of(domain).to_owned(), code, message }
     }
 
     /// An error of BLIP itself: 404 for a profile without a handler, 400 for a request that makes no sense.
@@ -141,13 +153,11 @@ impl ErrorReply {
             .with_body(self.message.clone().into_bytes())
     }
 
-    /// From the wire. Text that is not UTF-8 is repaired.
+    /// From the wire. Text that is not UTF-8 is repaired, and only its start is kept.
     pub fn from_message(properties: &Properties, body: &[u8]) -> ErrorReply {
-        ErrorReply {
-            domain: properties.get(ERROR_DOMAIN).unwrap_or(DEFAULT_DOMAIN).to_owned(),
-            code: properties.get(ERROR_CODE).and_then(|code| code.parse().ok()).unwrap_or(0),
-            message: String::from_utf8_lossy(body).into_owned(),
-        }
+        let domain = properties.get(ERROR_DOMAIN).unwrap_or(DEFAULT_DOMAIN);
+        let code = properties.get(ERROR_CODE).and_then(|code| code.parse().ok()).unwrap_or(0);
+        ErrorReply::new(domain, code, String::from_utf8_lossy(&body[..body.len().min(ERROR_TEXT_MAX)]))
     }
 }
 

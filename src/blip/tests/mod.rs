@@ -69,6 +69,22 @@ fn request_reply_and_error() {
     assert_eq!(a.stats().bytes_received, b.stats().bytes_sent);
 }
 
+/// What a peer says went wrong ends in logs, lists and events.
+#[test]
+fn of_a_long_error_the_start_is_kept() {
+    let (mut a, mut b) = (connection(), connection());
+    let number = a.send_request(message(3)).expect("queued");
+    exchange(&mut a, &mut b);
+    let long = "\u{fc}".repeat(1 << 20);
+    let error = ErrorReply { domain: long[..100_000 / 2].to_owned(), code: 7, message: long.clone() };
+    b.reply_error(number, &error).expect("replied");
+    exchange(&mut a, &mut b);
+    let Some(Event::Reply { result: Err(told), .. }) = a.poll_event() else { panic!("no error") };
+    assert_eq!((told.code, told.message.len(), told.domain.len()), (7, 1024, 1024));
+    assert!(long.starts_with(&told.message), "whole characters");
+    assert_eq!(ErrorReply::new("HTTP", 7, "x".repeat(3000)).message.len(), 1024);
+}
+
 #[test]
 fn a_request_without_reply_gets_none() {
     let (mut a, mut b) = (connection(), connection());

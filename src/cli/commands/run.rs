@@ -18,6 +18,7 @@ use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::Event;
 use crate::cli::support::events::Events;
 use crate::cli::support::global::GlobalArgs;
+use crate::cli::support::paced::Topic;
 use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::synclog::SyncLog;
 use crate::cli::support::{memory, security, store, words};
@@ -313,7 +314,7 @@ impl Log {
             }
             GatewayEvent::UpstreamFailed { database, upstream, error, retry } => {
                 let (events, retry_seconds) = (self.about(database), retry.as_secs_f64());
-                if events.may_tell(&format!("upstream {database} {upstream}")) {
+                if events.may_tell(Topic::Sync, &format!("{database} {upstream}")) {
                     events.say(&format!("{upstream}: {error}; will try again in {} s", retry.as_secs()));
                     events.emit_own(&OwnEvent::UpstreamFailed { upstream, error, retry_seconds });
                 }
@@ -338,8 +339,10 @@ impl Log {
     fn peers(&self, database: &str) -> Arc<Peers> {
         let events = self.about(database);
         let mut state = self.lock();
-        let peers =
-            state.peers.entry(database.to_owned()).or_insert_with(|| Arc::new(Peers::new(&events, true)));
+        let peers = state
+            .peers
+            .entry(database.to_owned())
+            .or_insert_with(|| Arc::new(Peers::new(&events, true, false)));
         Arc::clone(peers)
     }
 

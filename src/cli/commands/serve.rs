@@ -9,12 +9,13 @@ use clap::Args;
 use crate::cli::commands::control::Control;
 use crate::cli::commands::pairing_listener::listen_failed;
 use crate::cli::commands::sync::check_stdio;
-use crate::cli::support::display::{activity_name, direction_name, emit_document};
+use crate::cli::support::display::{activity_name, tell_document};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
 use crate::cli::support::feed::{Feed, FeedArgs};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::counted;
+use crate::cli::support::paced::{State, Topic};
 use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
 use crate::cli::support::{memory, store, words};
@@ -31,9 +32,6 @@ use crate::transport::stream::Address;
 /// How long nothing moves with a peer before it is told to be in sync: between two messages nothing moves either.
 const REST: Duration = Duration::from_secs(1);
 
-/// Lines about documents that were not synced, all peers together: peers may send any number of such.
-const DOCUMENT_LINES_MAX: u64 = 100;
-
 /// Be the passive side: accept peers and sync with each, until Ctrl-C.
 ///
 /// A peer that sends garbage or falls silent loses its connection; the others go on. A Unix socket is open to its owner
@@ -47,7 +45,8 @@ const DOCUMENT_LINES_MAX: u64 = 100;
 /// With --json, standard output has one event a line: `created` if there was no database, `listening` (the address, with
 /// the real port), `listen_failed` (it is tried again), `status` of each connection, `document` for each that was not synced
 /// (for all with --documents), `conflict` (both sides have changed a document: `outcome` tells what was kept), `unsynced`
-/// (what a peer leaves out), `suppressed` (how many events of peers that came too fast were left out), `saved` and `rejected` (of --import), `storage` when the disk has no room for more and
+/// (what a peer leaves out), `suppressed` (how many events of a peer that came too fast were left out; with --documents
+/// each document and conflict has its event), `saved` and `rejected` (of --import), `storage` when the disk has no room for more and
 /// when it has again, `clock`
 /// when versions of the far future come, and last `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that
 /// were not read are left out, and `dropped` tells how many. A reader that ends ends nothing else.
@@ -156,7 +155,7 @@ async fn serve(
 ) -> Result<u64, CliError> {
     args.protection(&access.0).iter().for_each(|note| events.say(note));
     let mut signals = Signals::listen()?;
-    let peers = Arc::new(Peers::new(events, access.0.is_secure()));
+    let peers = Arc::new(Peers::new(events, access.0.is_secure(), args.documents));
     let mut node = tokio::select! {
         started = args.node(db, collections, access, &peers)?.start() => started.map_err(|error| failed(error, events))?,
         () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before it listened")),
@@ -273,7 +272,6 @@ async fn until_told(
     let events = &peers.events;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
     let mut condition = std::pin::pin!(store::tell_condition(db, events));
-    let mut left_out = tokio::time::interval(std::time::Duration::from_secs(1));
     let mut giving_back = std::pin::pin!(memory::keep_giving_back());
     loop {
         tokio::select! {
@@ -283,11 +281,11 @@ async fn until_told(
                 return Ok(());
             }
             error = store::broken(db) => return Err(error),
-            _ = left_out.tick() => events.tell_left_out(),
             never = &mut giving_back => match never {},
             ended = node.until_deserted() => return ended.map_err(|error| failed(error, events)),
             _ = tick.tick() => {
                 peers.tell_at_rest();
+                events.tell_left_out();
                 if let Some(done) = feed.take_if(|feed| feed.is_finished()) {
                     crate::cli::commands::sync::finish_feed(done, events).await?;
                 }
@@ -300,6 +298,8 @@ async fn until_told(
 pub(crate) struct Peers {
     events: Events,
     secure: bool,
+    /// Whether a script hears of each document.
+    documents: bool,
     state: Mutex<PeersState>,
 }
 
@@ -310,8 +310,6 @@ struct PeersState {
     documents: u64,
     /// Peers that were not let in.
     turned_away: u64,
-    /// Lines about documents that were not synced.
-    said: u64,
 }
 
 struct Peer {
@@ -344,20 +342,21 @@ impl Peer {
         }
     }
 
-    /// What is told once nothing has moved for a while.
-    fn rest_text(&mut self) -> Option<String> {
+    /// What is told once nothing has moved for a while, after the peer's name.
+    fn rest_text(&mut self) -> Option<(String, String)> {
         self.at_rest.take_if(|since| since.elapsed() >= REST)?;
         if self.told == Some(self.documents) {
             return None;
         }
         self.told = Some(self.documents);
-        Some(format!("{}: in sync, {} so far", self.name, counted(self.documents, "document")))
+        let line = format!("{}: in sync, {} so far", self.name, counted(self.documents, "document"));
+        Some((self.name.clone(), line))
     }
 }
 
 impl Peers {
-    pub(crate) fn new(events: &Events, secure: bool) -> Peers {
-        Peers { events: events.clone(), secure, state: Mutex::default() }
+    pub(crate) fn new(events: &Events, secure: bool, documents: bool) -> Peers {
+        Peers { events: events.clone(), secure, documents, state: Mutex::default() }
     }
 
     /// Tells of what the node tells.
@@ -373,20 +372,16 @@ impl Peers {
                 events.say(&format!("{error}; will try again"));
                 events.emit(&Event::ListenFailed { address: address.clone(), error: &error });
             }
-            NodeEvent::Authenticated { label, peer, .. } => {
-                if events.may_tell(&format!("came {}", peer.peer)) {
-                    security::announce(events, label, peer);
-                }
-            }
+            NodeEvent::Authenticated { label, peer, .. } => security::announce(events, label, peer),
             NodeEvent::Refused { label, peer, error, .. } => self.turned_away(label, *peer, error),
             NodeEvent::Connected { connection, peer, uid, .. } => self.add(*connection, peer, uid.as_deref()),
             NodeEvent::Declined { connection, error, .. } => self.refuse(*connection, &error.to_string()),
             NodeEvent::Status { connection, status, .. } => self.changed(*connection, status),
             NodeEvent::Document { peer, document, .. } => self.document(peer, document),
-            NodeEvent::Conflict { peer, conflict, .. } => events.conflict(peer, conflict),
+            NodeEvent::Conflict { peer, conflict, .. } => events.conflict(peer, conflict, self.documents),
             NodeEvent::Group(news) => security::tell_group_news(events, news),
             #[cfg(feature = "bluetooth")]
-            NodeEvent::Radio(status) => events.emit(&Event::Radio(status)),
+            NodeEvent::Radio(status) => events.radio(status),
         }
     }
 
@@ -394,8 +389,8 @@ impl Peers {
     fn turned_away(&self, label: &str, peer: Option<PeerId>, error: &MessagingError) {
         self.lock().turned_away += 1;
         // Strangers are all alike: they can choose what they are called and what is wrong with them.
-        if !self.events.may_tell(&peer.map_or_else(|| "refused".to_owned(), |peer| format!("refused {peer}")))
-        {
+        let known = peer.map_or_else(String::new, |peer| peer.to_text());
+        if !self.events.may_tell(Topic::Refused, &known) {
             return;
         }
         let who = peer.map_or_else(|| label.to_owned(), |peer| format!("{label}: {peer}"));
@@ -409,8 +404,7 @@ impl Peers {
 
     fn add(&self, connection: ConnectionId, name: &str, uid: Option<&str>) {
         let (name, activity) = (name.to_owned(), ReplicatorActivity::Connecting);
-        let kind = uid.map_or_else(|| "connected".to_owned(), |peer| format!("connected {peer}"));
-        let is_told = self.events.may_tell(&kind);
+        let is_told = self.events.may_tell(Topic::Connected, uid.unwrap_or_default());
         let peer = Peer {
             name: name.clone(),
             secure: self.secure && uid.is_some(),
@@ -445,30 +439,11 @@ impl Peers {
 
     /// A document was replicated, or failed to be.
     fn document(&self, name: &str, document: &DocumentReplication) {
-        let Some(error) = &document.error else {
-            return emit_document(&self.events, Some(name), document);
-        };
-        if is_conflict(error) {
-            // Told as what it is.
+        // A conflict is told as what it is.
+        if document.error.as_ref().is_some_and(is_conflict) {
             return;
         }
-        let said = {
-            let mut state = self.lock();
-            state.said += 1;
-            state.said
-        };
-        emit_document(&self.events, Some(name), document);
-        if said <= DOCUMENT_LINES_MAX {
-            let (id, direction) = (&document.id, direction_name(document.direction));
-            let error = error.to_string();
-            self.events
-                .say(&format!("{name}: document {id:?} was not {direction}: {}", error.escape_debug()));
-        }
-        if said == DOCUMENT_LINES_MAX {
-            self.events.say(
-                "further documents that are not synced are only counted; `gattway db unsynced` lists them",
-            );
-        }
+        tell_document(&self.events, Some(name), document, self.documents);
     }
 
     fn changed(&self, key: ConnectionId, status: &ReplicatorStatus) {
@@ -476,8 +451,7 @@ impl Peers {
         let Some(peer) = state.by_connection.get_mut(&key) else { return };
         peer.moved(status);
         let name = peer.name.clone();
-        let is_news = !status.unsynced.is_empty() && peer.unsynced != status.unsynced;
-        peer.unsynced = Arc::clone(&status.unsynced);
+        let before = std::mem::replace(&mut peer.unsynced, Arc::clone(&status.unsynced));
         // Without a secure session a connection rests before anybody has said a word.
         let secure = peer.secure;
         peer.is_told |=
@@ -488,41 +462,55 @@ impl Peers {
             state.documents += status.progress.documents;
         }
         drop(state);
-        if !is_told {
-            return;
+        if is_told {
+            self.tell_left_out(&name, &before, status);
+            self.tell_status(&name, secure, status);
         }
-        if is_news || (status.activity == ReplicatorActivity::Idle && status.unsynced.is_empty()) {
-            self.events.left_out(&name, &status.unsynced);
-            for collection in &status.unsynced.collections {
-                self.events.say(&format!("{name}: collection {:?}: {}", collection.name, collection.lack));
-            }
+    }
+
+    /// Tells what is not synced with a peer, if that is news.
+    fn tell_left_out(&self, name: &str, before: &Unsynced, status: &ReplicatorStatus) {
+        let now = &status.unsynced;
+        let is_news = !now.is_empty() && before != &**now;
+        if is_news || (status.activity == ReplicatorActivity::Idle && now.is_empty()) {
+            self.events.left_out(name, now);
         }
-        let error = status.error.as_ref().map(ToString::to_string);
+        self.events.lacking_collections(name, before, now);
+    }
+
+    /// Tells how far the connection with a peer is, or how it ended.
+    fn tell_status(&self, name: &str, secure: bool, status: &ReplicatorStatus) {
         let documents = status.progress.documents;
-        match (status.activity, &error) {
-            (ReplicatorActivity::Stopped, None) => {
-                self.events.say(&format!("{name}: done, {}", counted(documents, "document")));
-            }
-            (ReplicatorActivity::Stopped, Some(error)) => {
-                self.events.say(&format!("{name}: ended after {}: {error}", counted(documents, "document")));
-            }
-            _ => {}
-        }
-        self.events.emit(&Event::Status {
-            peer: &name,
+        let event = Event::Status {
+            peer: name,
             secure,
             activity: activity_name(status.activity),
             completed: status.progress.completed,
             total: status.progress.total,
             documents,
-            error,
-        });
+            error: status.error.as_ref().map(ToString::to_string),
+        };
+        if status.activity != ReplicatorActivity::Stopped {
+            return self.events.tell_state(State::Connection, name, &event);
+        }
+        if self.events.tell_end(name, &event) {
+            let documents = counted(documents, "document");
+            self.events.say(&match &status.error {
+                None => format!("{name}: done, {documents}"),
+                Some(error) => format!("{name}: ended after {documents}: {error}"),
+            });
+        }
     }
 
     /// Tells of peers with which nothing moves any more, unless that was told.
     pub(crate) fn tell_at_rest(&self) {
-        let lines: Vec<String> = self.lock().by_connection.values_mut().filter_map(Peer::rest_text).collect();
-        lines.iter().for_each(|line| self.events.say(line));
+        let resting: Vec<(String, String)> =
+            self.lock().by_connection.values_mut().filter_map(Peer::rest_text).collect();
+        for (name, line) in resting {
+            if self.events.may_tell(Topic::Rest, &name) {
+                self.events.say(&line);
+            }
+        }
     }
 
     pub(crate) fn documents(&self) -> u64 {

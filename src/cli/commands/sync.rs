@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::cli::commands::control::Control;
-use crate::cli::support::display::{Display, emit_document, say_failed};
+use crate::cli::support::display::{Display, tell_document};
 use crate::cli::support::error::{CliError, Exit};
-#[cfg(feature = "bluetooth")]
-use crate::cli::support::events::Event;
 use crate::cli::support::events::Events;
 use crate::cli::support::feed::{Feed, FeedArgs};
 use crate::cli::support::global::GlobalArgs;
@@ -40,7 +38,8 @@ const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
 /// `gattway db unsynced` lists the documents. They are tried again when they were changed, or with --retry.
 ///
 /// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document` (those
-/// that failed; all with --documents), `conflict` (both sides had changed a document: `outcome` tells what was kept), `unsynced` (when that has changed), `saved` and `rejected` (of --import), and last
+/// that failed; all with --documents), `conflict` (both sides had changed a document: `outcome` tells what was kept), `unsynced` (when that has changed), `suppressed` (how many
+/// `document` or `conflict` events were left out, for they came too fast; none with --documents), `saved` and `rejected` (of --import), and last
 /// `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that were not read are left out, and `dropped`
 /// tells how many. A reader that ends ends nothing else.
 #[derive(Clone, Debug, Args)]
@@ -190,14 +189,13 @@ async fn sync(
         security::notes(&security).iter().for_each(|note| events.say(note));
     }
     let teller = events.clone();
-    let node = Node::builder(db.clone()).collections(collections).access(security, trust_refresher).observe(
-        move |event| match event {
-            NodeEvent::Group(news) => security::tell_group_news(&teller, news),
-            #[cfg(feature = "bluetooth")]
-            NodeEvent::Radio(status) => teller.emit(&Event::Radio(status)),
-            _ => {}
-        },
-    );
+    let node = Node::builder(db.clone()).collections(collections).access(security, trust_refresher);
+    let node = node.observe(move |event| match event {
+        NodeEvent::Group(news) => security::tell_group_news(&teller, news),
+        #[cfg(feature = "bluetooth")]
+        NodeEvent::Radio(status) => teller.radio(status),
+        _ => {}
+    });
     let node = node.start().await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
     let mut signals = Signals::listen()?;
     let feed = Feed::start(db, &args.feed, events)?;
@@ -294,9 +292,8 @@ impl Run<'_> {
         let (events, all) = (self.events.clone(), args.documents);
         sync.observe(move |event| match event {
             SyncEvent::Authenticated { address, peer, .. } => security::announce(&events, address, peer),
-            SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict),
-            SyncEvent::Document { document, .. } if all => emit_document(&events, None, document),
-            SyncEvent::Document { document, .. } => say_failed(&events, document),
+            SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict, all),
+            SyncEvent::Document { document, .. } => tell_document(&events, None, document, all),
             _ => {}
         })
     }
@@ -317,7 +314,10 @@ impl Run<'_> {
                     display.show(&sync.status());
                     break;
                 }
-                _ = tick.tick() => display.show(&sync.status()),
+                _ = tick.tick() => {
+                    display.show(&sync.status());
+                    events.tell_left_out();
+                }
                 () = signals.next() => {
                     if interrupted {
                         return Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end"));
@@ -382,6 +382,7 @@ impl Run<'_> {
                     break;
                 }
                 _ = tick.tick() => {
+                    events.tell_left_out();
                     if let Some(display) = &mut shown.display {
                         display.show(&sync.status());
                     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
 use crate::cli::support::output::{counted, thousands};
+use crate::cli::support::paced::{State, Topic};
 use crate::cli::support::progress::Progress;
 use crate::cli::support::unsynced;
 pub(crate) use crate::gateway::status::activity_word as activity_name;
@@ -70,7 +71,7 @@ impl Display<'_> {
             self.events.left_out(&self.peer, &status.unsynced);
         }
         self.last = Some(now);
-        self.events.emit(&Event::Status {
+        let event = Event::Status {
             peer: &self.peer,
             secure: self.secure,
             activity: activity_name(status.activity),
@@ -78,7 +79,8 @@ impl Display<'_> {
             total: progress.total,
             documents: self.total_documents(),
             error: status.error.as_ref().map(ToString::to_string),
-        });
+        };
+        self.events.tell_state(State::Connection, &self.peer, &event);
         self.draw(status);
     }
 
@@ -126,6 +128,7 @@ impl Display<'_> {
 
     /// Tells how it ended; gives the number of documents that went over. `interrupted`: it was to end before it was done.
     pub(crate) fn finish(self, status: &ReplicatorStatus, interrupted: bool) -> Result<u64, CliError> {
+        self.events.tell_rest();
         let documents = self.total_documents();
         // A peer that was not reached has said nothing.
         if status.error.is_none() || !status.unsynced.is_empty() {
@@ -184,26 +187,28 @@ fn advice(error: &ReplicatorError, peer: &str) -> &'static str {
     }
 }
 
-/// Tells a script of one document; `peer`: with which of several.
-pub(crate) fn emit_document(events: &Events, peer: Option<&str>, document: &DocumentReplication) {
+/// Tells of a document that came or went, or failed to: with `all` a script hears of each, else of those that failed as far as
+/// their rate lets them. `peer`: with which of several.
+pub(crate) fn tell_document(events: &Events, peer: Option<&str>, document: &DocumentReplication, all: bool) {
+    let error = document.error.as_ref().map(ToString::to_string);
+    let is_told = all || (error.is_some() && events.may_tell(Topic::Document, peer.unwrap_or_default()));
+    if !is_told {
+        return;
+    }
+    let direction = direction_name(document.direction);
+    if let Some(error) = &error {
+        let who = peer.map_or_else(String::new, |peer| format!("{peer}: "));
+        let error = error.escape_debug();
+        events.say(&format!("{who}document {:?} was not {direction}: {error}", document.id));
+    }
     events.emit(&Event::Document {
         peer,
-        direction: direction_name(document.direction),
+        direction,
         collection: &document.collection,
         id: &document.id,
         deleted: document.deleted,
-        error: document.error.as_ref().map(ToString::to_string),
+        error,
     });
-}
-
-/// Tells of a document that failed.
-pub(crate) fn say_failed(events: &Events, document: &DocumentReplication) {
-    if let Some(error) = &document.error {
-        let direction = direction_name(document.direction);
-        let error = error.to_string();
-        events.say(&format!("document {:?} was not {direction}: {}", document.id, error.escape_debug()));
-        emit_document(events, None, document);
-    }
 }
 
 pub(crate) fn direction_name(direction: Direction) -> &'static str {

@@ -9,167 +9,17 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::cli::support::error::{CliError, Exit};
-use crate::cli::support::flood::{BURST, EVERY, Limiter};
+pub(crate) use crate::cli::support::event::Event;
+use crate::cli::support::paced::{About, Paced, State, Suppressed, Topic, Who};
 use crate::cli::support::sink::Sink;
-use crate::cli::support::unsynced::{LeftOut, Tally, Totals};
+use crate::cli::support::unsynced::{LeftOut, Tally};
 use crate::cli::support::visible::visible_json;
 use crate::cli::support::{output, words};
 use crate::database::bench::process_cpu;
 use crate::replicator::{ConflictOutcome, ConflictReport, Unsynced};
 
-/// Lines about conflicts, all peers together: there may be any number of such.
-const CONFLICT_LINES_MAX: u64 = 100;
-
 /// How long the end of the process waits for a script that reads nothing.
 const END_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Something that happened. The field names are a promise to scripts.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum Event<'a> {
-    /// There was no database, so an empty one was made.
-    Created { path: String },
-    /// Peers can connect now; for TCP with the real port.
-    Listening { address: String },
-    /// It does not listen there now, and tries again.
-    ListenFailed { address: String, error: &'a str },
-    /// A peer has proven who it is and came in. Not with --plain.
-    Peer {
-        /// What `status` calls it.
-        peer: &'a str,
-        /// Its ID in full.
-        id: String,
-        /// Its name here, if it has one.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        name: Option<&'a str>,
-        /// `group`, `paired` or `open`.
-        via: &'a str,
-    },
-    /// A peer was refused.
-    Refused {
-        /// Where it came from.
-        peer: &'a str,
-        /// Its ID, if it came so far as to prove it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<String>,
-        error: String,
-    },
-    /// A connection or a replicator changed its state.
-    Status {
-        peer: &'a str,
-        /// Whether it is encrypted, with a peer that has proven who it is.
-        secure: bool,
-        activity: &'a str,
-        completed: u64,
-        total: u64,
-        documents: u64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-    },
-    /// A radio connection was made, or something of it has changed; what is not known is null.
-    #[cfg(feature = "bluetooth")]
-    Radio(&'a crate::transport::bluez::radio::RadioStatus),
-    /// A device wants to pair: this code must be typed there.
-    #[cfg(feature = "bluetooth")]
-    Passkey { peer: &'a str, code: String },
-    /// Nothing is stored for want of room (`full`), or it is again.
-    Storage {
-        full: bool,
-        /// What has come to its end: `disk`, `quota`, or `file_size` (`ulimit -f`).
-        #[serde(skip_serializing_if = "Option::is_none")]
-        lack: Option<&'static str>,
-        free_bytes: Option<u64>,
-        keep_free_bytes: u64,
-    },
-    /// So many versions have come since the start from more than a day ahead of this device's clock, and so many seconds is
-    /// this database's clock ahead of the system's.
-    Clock { versions_ahead: u64, ahead_seconds: u64 },
-    /// Another device goes on with a copy of this database: it made this version of this document.
-    Copy {
-        collection: &'a str,
-        #[serde(rename = "_id")]
-        id: &'a str,
-        #[serde(rename = "_rev")]
-        revision: String,
-    },
-    /// One document went over, or failed to.
-    Document {
-        /// Of `serve`: with which peer.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        peer: Option<&'a str>,
-        direction: &'a str,
-        collection: &'a str,
-        #[serde(rename = "_id")]
-        id: &'a str,
-        deleted: bool,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-    },
-    /// Both sides had changed a document.
-    Conflict {
-        peer: &'a str,
-        collection: &'a str,
-        #[serde(rename = "_id")]
-        id: &'a str,
-        /// What was kept: `local`, `remote`, `merged`, `deleted`, or `open` if that is the peer's to decide.
-        outcome: &'a str,
-    },
-    /// A record of `--import` is on stable storage.
-    Saved {
-        line: u64,
-        collection: &'a str,
-        #[serde(rename = "_id")]
-        id: &'a str,
-        #[serde(rename = "_rev")]
-        revision: String,
-    },
-    /// A record of `--import` was not taken.
-    Rejected { line: u64, error: String },
-    /// All records of `--import` were read.
-    ImportEnded { saved: u64, rejected: u64 },
-    /// What peers were refused, if they were: once, before the last event.
-    Refusals {
-        #[serde(flatten)]
-        refusals: crate::replicator::Refusals,
-    },
-    /// So many events are missing here: nobody read them in time, and what can wait for a reader is bounded.
-    Dropped { events: u64 },
-    /// So many events of peers like those before were left out, with their lines: they came too fast.
-    Suppressed { events: u64 },
-    /// This database has another secret of its group.
-    GroupChanged {
-        /// The number of its epoch; null: it is not known.
-        epoch: Option<u32>,
-        /// The ID of the peer that gave it; null: it was changed by a command here.
-        from: Option<String>,
-    },
-    /// A peer is seen to have this database's secret of the group, which was changed before.
-    GroupTaken {
-        /// Its ID.
-        id: String,
-        epoch: u32,
-    },
-    /// What the syncs with a peer leave out, all together; whenever that has changed.
-    Unsynced {
-        peer: &'a str,
-        #[serde(flatten)]
-        left_out: LeftOut<'a>,
-    },
-    /// The last event.
-    Finished {
-        ok: bool,
-        documents: u64,
-        /// Conflicts that were resolved.
-        conflicts: u64,
-        /// What the syncs with all peers leave out.
-        unsynced: Totals,
-        seconds: f64,
-        /// CPU time of the whole process, user and system.
-        cpu_seconds: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-    },
-}
 
 /// Where events go. Clones share it.
 #[derive(Clone)]
@@ -177,14 +27,6 @@ pub(crate) struct Events {
     shared: Arc<Shared>,
     /// Of which of several databases they are.
     about: Option<About>,
-}
-
-/// Which database events are of.
-#[derive(Clone)]
-struct About {
-    database: Arc<str>,
-    /// Whether lines for people say so too.
-    is_said: bool,
 }
 
 struct Shared {
@@ -196,14 +38,12 @@ struct Shared {
     documents: AtomicU64,
     /// Conflicts that were resolved.
     conflicts: AtomicU64,
-    /// Lines about conflicts so far.
-    conflict_lines: AtomicU64,
     /// What the peers leave out.
     unsynced: Tally,
     /// Whether a copy of the database was told of.
     copy_told: AtomicBool,
     /// What peers cause.
-    of_peers: Mutex<Limiter<String>>,
+    of_peers: Mutex<Paced>,
 }
 
 impl Events {
@@ -216,10 +56,9 @@ impl Events {
             rejected: AtomicU64::new(0),
             documents: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
-            conflict_lines: AtomicU64::new(0),
             unsynced: Tally::default(),
             copy_told: AtomicBool::new(false),
-            of_peers: Mutex::new(Limiter::new(BURST, EVERY)),
+            of_peers: Mutex::default(),
         };
         Events { shared: Arc::new(shared), about: None }
     }
@@ -240,40 +79,83 @@ impl Events {
         self.shared.script.is_some()
     }
 
-    /// Whether one more thing that a peer has caused is to be told: anybody may cause any number of them. `kind` tells apart
-    /// who or what they are of; what is left out is counted and told.
-    pub(crate) fn may_tell(&self, kind: &str) -> bool {
-        let told = self.of_peers().ask(&kind.to_owned(), Instant::now());
-        if let Some(events @ 1..) = told {
-            self.tell_suppressed(events);
-        }
-        told.is_some()
+    /// Whether one more thing that a peer has caused is to be told: it may cause any number of them. What is left out is
+    /// counted and told.
+    pub(crate) fn may_tell(&self, topic: Topic, peer: &str) -> bool {
+        let told = self.of_peers().ask(topic, self.who(peer), Instant::now());
+        let is_told = told.is_some();
+        told.flatten().iter().for_each(|suppressed| self.tell_suppressed(suppressed));
+        is_told
     }
 
-    /// Tells how many were left out where nothing more came since; to be called now and then.
+    /// Tells the script what is the case with a peer: at once, or when it was told little for a while, and then the newest.
+    pub(crate) fn tell_state(&self, state: State, peer: &str, event: &Event<'_>) {
+        let Some(script) = &self.shared.script else { return };
+        // Pushed under the lock, so that no older one overtakes it.
+        let mut of_peers = self.of_peers();
+        if let Some(line) = of_peers.offer(state, self.who(peer), self.own_line(event), Instant::now()) {
+            script.push(line);
+        }
+    }
+
+    /// Tells how a connection has ended, if that is to be told; what was to be told of its state is old.
+    pub(crate) fn tell_end(&self, peer: &str, event: &Event<'_>) -> bool {
+        self.of_peers().forget(State::Connection, self.who(peer));
+        let is_told = self.may_tell(Topic::End, peer);
+        if is_told {
+            self.emit(event);
+        }
+        is_told
+    }
+
+    /// Tells what was left out or waits, where nothing more came since; to be called now and then.
     pub(crate) fn tell_left_out(&self) {
-        let due = self.of_peers().due(Instant::now());
-        due.into_iter().for_each(|(_, events)| self.tell_suppressed(events));
+        self.tell_waiting(|of_peers| of_peers.due(Instant::now()));
         crate::cli::support::logging::tell_left_out();
     }
 
     /// The same at the end.
     pub(crate) fn tell_rest(&self) {
-        let events = self.of_peers().rest();
-        if events > 0 {
-            self.tell_suppressed(events);
-        }
+        self.tell_waiting(Paced::rest);
         crate::cli::support::logging::tell_rest();
     }
 
-    fn tell_suppressed(&self, events: u64) {
-        self.say(&format!("{} more like that, not shown one by one", output::counted(events, "event")));
-        self.emit(&Event::Suppressed { events });
+    fn tell_waiting(&self, take: impl FnOnce(&mut Paced) -> (Vec<Vec<u8>>, Vec<Suppressed>)) {
+        let suppressed = {
+            let mut of_peers = self.of_peers();
+            let (events, suppressed) = take(&mut of_peers);
+            if let Some(script) = &self.shared.script {
+                events.into_iter().for_each(|line| script.push(line));
+            }
+            suppressed
+        };
+        suppressed.iter().for_each(|suppressed| self.tell_suppressed(suppressed));
+    }
+
+    /// Whoever asks, it is told of the database that it is of.
+    fn tell_suppressed(&self, suppressed: &Suppressed) {
+        let Suppressed { topic, who, events } = suppressed;
+        let of_its_database = Events { shared: Arc::clone(&self.shared), about: who.about.clone() };
+        of_its_database.say(&suppressed.text());
+        let of = topic.map(Topic::name);
+        of_its_database.emit(&Event::Suppressed { events: *events, of, peer: &who.peer });
+    }
+
+    fn who(&self, peer: &str) -> Who {
+        Who { about: self.about.clone(), peer: peer.to_owned() }
     }
 
     /// Nothing under this lock can be left half done.
-    fn of_peers(&self) -> std::sync::MutexGuard<'_, Limiter<String>> {
+    fn of_peers(&self) -> std::sync::MutexGuard<'_, Paced> {
         self.shared.of_peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of a radio connection: who connects can make its radio say something new without end.
+    #[cfg(feature = "bluetooth")]
+    pub(crate) fn radio(&self, status: &crate::transport::bluez::radio::RadioStatus) {
+        if self.may_tell(Topic::Radio, "") {
+            self.emit(&Event::Radio(status));
+        }
     }
 
     /// Hands one event to the script, whole and at once; nobody waits for it.
@@ -284,10 +166,14 @@ impl Events {
     /// The same for a command that has events of its own.
     pub(crate) fn emit_own(&self, event: &impl Serialize) {
         if let Some(script) = &self.shared.script {
-            script.push(match &self.about {
-                Some(About { database, .. }) => line_of(&Of { event, database }),
-                None => line_of(event),
-            });
+            script.push(self.own_line(event));
+        }
+    }
+
+    fn own_line(&self, event: &impl Serialize) -> Vec<u8> {
+        match &self.about {
+            Some(About { database, .. }) => line_of(&Of { event, database }),
+            None => line_of(event),
         }
     }
 
@@ -312,8 +198,8 @@ impl Events {
         self.say(&format!("import: {error}; the line was skipped"));
     }
 
-    /// Tells of a conflict with `peer`.
-    pub(crate) fn conflict(&self, peer: &str, conflict: &ConflictReport) {
+    /// Tells of a conflict with `peer`; with `all` a script hears of each, however many there are.
+    pub(crate) fn conflict(&self, peer: &str, conflict: &ConflictReport, all: bool) {
         let ConflictReport { collection, id, outcome } = conflict;
         let (outcome, kept) = match outcome {
             ConflictOutcome::Open => ("open", "the peer decides"),
@@ -325,12 +211,9 @@ impl Events {
         if outcome != "open" {
             self.shared.conflicts.fetch_add(1, Ordering::Relaxed);
         }
-        self.emit(&Event::Conflict { peer, collection, id, outcome });
-        let lines = self.shared.conflict_lines.fetch_add(1, Ordering::Relaxed);
-        if lines < CONFLICT_LINES_MAX {
+        if all || self.may_tell(Topic::Conflict, peer) {
+            self.emit(&Event::Conflict { peer, collection, id, outcome });
             self.say(&format!("{peer}: conflict: both sides have changed {id:?} of {collection}: {kept}"));
-        } else if lines == CONFLICT_LINES_MAX {
-            self.say("further conflicts are only counted; --json has an event for each");
         }
     }
 
@@ -360,9 +243,20 @@ impl Events {
     pub(crate) fn left_out(&self, peer: &str, unsynced: &Arc<Unsynced>) -> bool {
         let is_news = self.shared.unsynced.note(peer, unsynced);
         if is_news {
-            self.emit(&Event::Unsynced { peer, left_out: LeftOut::new(unsynced) });
+            let event = Event::Unsynced { peer, left_out: LeftOut::new(unsynced) };
+            self.tell_state(State::Unsynced, peer, &event);
         }
         is_news
+    }
+
+    /// Tells people which collections are not synced with a peer, where that is news.
+    pub(crate) fn lacking_collections(&self, peer: &str, before: &Unsynced, now: &Unsynced) {
+        for collection in now.collections.iter().filter(|collection| !before.collections.contains(collection))
+        {
+            if self.may_tell(Topic::Collection, peer) {
+                self.say(&format!("{peer}: collection {:?}: {}", collection.name, collection.lack));
+            }
+        }
     }
 
     /// Counts for the last event what the database remembers of all peers: one that has proven no name may come under a
@@ -392,6 +286,7 @@ impl Events {
 
     /// Tells how it ended, as the last event, and gives the script time to read what waits for it.
     pub(crate) fn finish(&self, began: Instant, result: &Result<u64, CliError>) {
+        self.tell_rest();
         self.emit_last(&Event::Finished {
             ok: result.is_ok(),
             documents: self.shared.documents.load(Ordering::Relaxed),

@@ -1,5 +1,5 @@
-//! Lines that somebody outside can cause are limited by their rate: whoever connects without end must not fill the card
-//! that logs are kept on. What is left out is counted, and the count is told.
+//! Lines that somebody outside can cause are limited by their rate: whoever connects or sends without end must not fill the
+//! card that logs are kept on. What is left out is counted, and the count is told.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -90,10 +90,13 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         due
     }
 
-    /// What was left out and never told, at the end.
-    pub(crate) fn rest(&mut self) -> u64 {
-        let all = self.kinds.values_mut().chain(&mut self.others);
-        all.map(|known| std::mem::take(&mut known.left_out)).sum()
+    /// What was left out and never told, at the end, by kind as [`due`](Self::due) has it.
+    pub(crate) fn rest(&mut self) -> Vec<(Option<K>, u64)> {
+        let kinds = self.kinds.iter_mut().map(|(kind, known)| (Some(kind.clone()), known));
+        let all = kinds.chain(self.others.as_mut().map(|known| (None, known)));
+        all.map(|(kind, known)| (kind, std::mem::take(&mut known.left_out)))
+            .filter(|(_, left_out)| *left_out > 0)
+            .collect()
     }
 }
 
@@ -121,7 +124,7 @@ mod tests {
                 counted += left_out + 1;
             }
         }
-        counted += limiter.rest();
+        counted += limiter.rest().into_iter().map(|(_, left_out)| left_out).sum::<u64>();
         assert_eq!(counted, lines, "each line was told or counted");
         assert!(limiter.kinds.len() <= KINDS_MAX);
         (told, counted)

@@ -109,7 +109,8 @@ pub(crate) fn tell_left_out() {
 
 /// The same at the end, of all places together.
 pub(crate) fn tell_rest() {
-    let left_out = lines().as_mut().map_or(0, Limiter::rest);
+    let left_out = lines().as_mut().map_or_else(Vec::new, Limiter::rest);
+    let left_out: u64 = left_out.into_iter().map(|(_, left_out)| left_out).sum();
     if left_out > 0 {
         tell(left_out, "all parts");
     }

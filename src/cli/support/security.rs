@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
+use crate::cli::support::paced::Topic;
 use crate::cli::support::trust::{group_failed, list_failed};
 use crate::node::access::{self, peer_name};
 pub(crate) use crate::node::access::{Security, TrustRefresher};
@@ -73,6 +74,10 @@ pub(crate) fn failed(error: AccessError) -> CliError {
 
 /// Tells what has become of the group's secret.
 pub(crate) fn tell_group_news(events: &Events, news: &GroupNews) {
+    // A change by the authority is rare and must be seen; that a peer has a secret, it can make known again and again.
+    if matches!(news, GroupNews::PeerHas { peer, .. } if !events.may_tell(Topic::Group, &peer.to_text())) {
+        return;
+    }
     events.say(&news.to_string());
     events.emit(&match *news {
         GroupNews::Changed { epoch, from } => {
@@ -124,6 +129,10 @@ pub(crate) fn keep_secrets_in_memory() {
 
 /// Tells who came in.
 pub(crate) fn announce(events: &Events, label: &str, peer: &Established) {
+    let id = peer.peer.to_text();
+    if !events.may_tell(Topic::Peer, &id) {
+        return;
+    }
     let (name, via) = (peer_name(&peer.peer, &peer.grant), via_name(peer.via));
     events.say(&format!("{label}: {name}, {via}, encrypted"));
     let via = match peer.via {
@@ -132,7 +141,7 @@ pub(crate) fn announce(events: &Events, label: &str, peer: &Established) {
         Authentication::Paired => "paired",
         Authentication::Open => "open",
     };
-    let (id, name) = (peer.peer.to_text(), peer.grant.name.as_deref());
+    let name = peer.grant.name.as_deref();
     events.emit(&Event::Peer { peer: label, id, name, via });
 }
 

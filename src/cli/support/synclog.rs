@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::cli::support::display::{activity_name, emit_document, say_failed};
+use crate::cli::support::display::{activity_name, tell_document};
 use crate::cli::support::events::{Event, Events};
 use crate::cli::support::output::counted;
+use crate::cli::support::paced::{State, Topic};
 use crate::cli::support::security;
 use crate::node::SyncEvent;
 use crate::replicator::{ReplicatorActivity, ReplicatorStatus, Unsynced};
@@ -29,24 +30,15 @@ impl SyncLog {
         match event {
             SyncEvent::Authenticated { address, peer, .. } => {
                 self.secure = true;
-                if events.may_tell(&format!("came {}", peer.peer)) {
-                    security::announce(events, address, peer);
-                }
+                security::announce(events, address, peer);
             }
             SyncEvent::Status { address, status, .. } => self.status(events, name, address, status),
-            SyncEvent::Document { document, .. } => {
-                if events.may_tell(&format!("document {name}")) {
-                    match document.error {
-                        Some(_) => say_failed(events, document),
-                        None => emit_document(events, None, document),
-                    }
-                }
-            }
-            SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict),
+            SyncEvent::Document { document, .. } => tell_document(events, Some(name), document, false),
+            SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict, false),
             // The status says the rest.
             SyncEvent::Visited { .. } => {}
             other => {
-                if events.may_tell(&format!("sync {name}")) {
+                if events.may_tell(Topic::Sync, name) {
                     events.say(&format!("{name}: {other}"));
                 }
             }
@@ -62,18 +54,16 @@ impl SyncLog {
         self.documents = documents;
         let error = status.error.as_ref().map(ToString::to_string);
         let is_news = self.activity.replace(status.activity) != Some(status.activity) || self.error != error;
-        if is_news && events.may_tell(&format!("state {name}")) {
+        if is_news && events.may_tell(Topic::Sync, name) {
             self.say(events, name, status, error.as_deref());
         }
         self.error.clone_from(&error);
         if self.unsynced != status.unsynced {
-            self.unsynced = Arc::clone(&status.unsynced);
+            let before = std::mem::replace(&mut self.unsynced, Arc::clone(&status.unsynced));
             events.left_out(address, &status.unsynced);
-            for collection in &status.unsynced.collections {
-                events.say(&format!("{name}: collection {:?}: {}", collection.name, collection.lack));
-            }
+            events.lacking_collections(name, &before, &status.unsynced);
         }
-        events.emit(&Event::Status {
+        let event = Event::Status {
             peer: address,
             secure: self.secure,
             activity: activity_name(status.activity),
@@ -81,7 +71,8 @@ impl SyncLog {
             total: status.progress.total,
             documents: self.documents(),
             error,
-        });
+        };
+        events.tell_state(State::Connection, address, &event);
     }
 
     fn say(&self, events: &Events, name: &str, status: &ReplicatorStatus, error: Option<&str>) {
