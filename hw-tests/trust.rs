@@ -240,6 +240,43 @@ fn a_peer_that_has_used_up_its_quota_waits_and_the_others_go_on() {
     assert!(ids(&a, "_default").contains(&"beyond".to_owned()));
 }
 
+/// Neither a restart nor the other side of the call gives a peer a new share.
+#[test]
+fn a_quota_outlives_the_process_and_counts_what_is_pulled() {
+    let (_a, a) = database();
+    let (_b, b) = database();
+    group(&a, &b);
+    let put = |db: &std::path::Path, from: u32, many: u32| {
+        let lines: String = (from..from + many).map(|n| format!("{{\"_id\":\"b{n:03}\"}}\n")).collect();
+        let imported = run_with_input(db, &["db", "import", "-", "--format", "ndjson"], lines.as_bytes());
+        assert_eq!(imported.code, Some(0), "{imported:?}");
+    };
+    put(&b, 0, 60);
+    let limit = ["--peer-documents", "50"];
+    // Pushed to one process ...
+    let (server, address) = serve(&a, &limit);
+    let _ = sync(&b, &address, &[]);
+    server.terminate();
+    // A commit that begins within the quota is let through whole.
+    let taken = ids(&a, "_default").len();
+    assert!((50..=60).contains(&taken), "{taken}");
+    // ... refused by the next, and when it is fetched.
+    put(&b, 60, 1);
+    let (server, address) = serve(&a, &limit);
+    let refused = sync(&b, &address, &["--push"]);
+    assert!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
+    server.terminate();
+    let (server, address) = serve(&b, &[]);
+    let refused = sync(&a, &address, &limit);
+    assert!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
+    assert!(format!("{refused:?}").contains("used up its quota (50 documents"), "{refused:?}");
+    assert_eq!(ids(&a, "_default").len(), taken);
+    // Who asks for one sync, and says no limit, gets what there is.
+    assert_eq!(sync(&a, &address, &[]).code, Some(0));
+    assert_eq!(ids(&a, "_default").len(), 61);
+    server.terminate();
+}
+
 #[test]
 fn a_denial_is_lifted_only_where_that_is_said() {
     let (_a, a) = database();

@@ -12,6 +12,10 @@ macro_rules! delegate_to_database {
             gattway::lab::replica::store::ReplicaStore::collection(&self.$field, name)
         }
 
+        fn wall_ns(&self) -> u64 {
+            gattway::lab::replica::store::ReplicaStore::wall_ns(&self.$field)
+        }
+
         fn last_sequence(&self, collection: gattway::lab::replica::store::CollectionId) -> u64 {
             self.$field.last_sequence(collection)
         }

@@ -126,6 +126,10 @@ impl ReplicaStore for Database {
         Ok(self.store.checkpoint_names(key_of(collection)?, prefix)?)
     }
 
+    fn wall_ns(&self) -> u64 {
+        self.store.wall()
+    }
+
     fn set_checkpoint(
         &self,
         collection: CollectionId,

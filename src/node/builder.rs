@@ -13,7 +13,8 @@ use super::listen::{Addresses, Listen, Local, Opened, Places};
 use super::{Node, NodeError, NodeShared, PlaceSet};
 use crate::database::Database;
 use crate::endpoint::ProtocolType;
-use crate::replicator::{CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PeerQuota};
+use crate::replica::store::ReplicaStore;
+use crate::replicator::{CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PeerQuota, Quotas};
 use crate::task;
 
 /// Settings of a [`Node`]. All collections, for push and pull, to peers that it knows, unless changed.
@@ -85,7 +86,9 @@ impl NodeBuilder {
         self
     }
 
-    /// What is taken of each peer in a time, if it proves who it is; `None`: anything.
+    /// What is taken of each peer in a time, if it proves who it is; `None`: anything. What it pushes here and what syncs get
+    /// from it count together; a sync that is done once takes all there is, unless
+    /// [`SyncBuilder::within_quota`](super::SyncBuilder::within_quota) says otherwise.
     pub fn peer_quota(mut self, quota: Option<PeerQuota>) -> NodeBuilder {
         self.peer_quota = quota;
         self
@@ -139,12 +142,15 @@ impl NodeBuilder {
         };
         #[cfg(not(feature = "bluetooth"))]
         let local = Local::default();
-        let mut config =
-            MessageEndpointListenerConfiguration::new(Arc::new(self.db.clone()), ProtocolType::ByteStream)
-                .with_collections(collections.clone());
+        let store: Arc<dyn ReplicaStore> = Arc::new(self.db.clone());
+        let names = collections.iter().map(String::as_str);
+        let quotas = self.peer_quota.map(|quota| Quotas::new(quota, &store, names));
+        let mut config = MessageEndpointListenerConfiguration::new(store, ProtocolType::ByteStream)
+            .with_collections(collections.clone());
         config.accept_push = self.accept_push;
         config.connections_max = self.connections_max;
         config.peer_quota = self.peer_quota;
+        config.quotas.clone_from(&quotas);
         config.report_documents = self.report_documents;
         let intake = PeerIntake::new(&security, config, Arc::clone(&events));
         let mut opened = Opened::new(self.places.len());
@@ -167,6 +173,7 @@ impl NodeBuilder {
             trust_refresher: trust_refresher.into(),
             local,
             events,
+            quotas,
             syncs: std::sync::Mutex::default(),
         };
         let listener = Arc::clone(intake.listener());

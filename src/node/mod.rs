@@ -101,7 +101,7 @@ use self::event::Hub;
 use self::listen::{Places, Report};
 use self::sync::SyncShared;
 use crate::database::Database;
-use crate::replicator::MessageEndpointListener;
+use crate::replicator::{MessageEndpointListener, Quotas};
 
 /// How long connections and syncs may take to come to an orderly end; what is still open then is cut off.
 pub(crate) const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
@@ -153,6 +153,7 @@ pub(crate) struct NodeShared {
     trust_refresher: Mutex<TrustRefresher>,
     local: Local,
     events: Arc<Hub<NodeEvent>>,
+    quotas: Option<Arc<Quotas>>,
     syncs: Mutex<Vec<Weak<SyncShared>>>,
 }
 
@@ -337,9 +338,12 @@ impl Node {
         result
     }
 
-    /// Tells what was not told yet, and ends the streams of events.
+    /// Tells and notes what was not yet, and ends the streams of events.
     fn end(&self) {
         self.shared.trust_refresher.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        if let Some(quotas) = &self.shared.quotas {
+            quotas.save();
+        }
         self.shared.events.close();
     }
 }

@@ -61,6 +61,7 @@ pub(super) struct SyncSettings {
     peer: Option<String>,
     attempts: Option<u32>,
     retry_wait: Option<Duration>,
+    within_quota: Option<bool>,
     report_documents: bool,
 }
 
@@ -78,6 +79,7 @@ impl SyncBuilder {
             peer: None,
             attempts: None,
             retry_wait: None,
+            within_quota: None,
             report_documents: false,
         };
         SyncBuilder { target, settings, observers: Vec::new() }
@@ -142,6 +144,14 @@ impl SyncBuilder {
     /// The longest wait between two attempts, which doubles from two seconds; as a default 300 s.
     pub fn retry_wait(mut self, wait: Duration) -> SyncBuilder {
         self.settings.retry_wait = Some(wait);
+        self
+    }
+
+    /// Whether what it gets counts for the peer's quota, and ends where that is used up
+    /// ([`NodeBuilder::peer_quota`](super::NodeBuilder::peer_quota)). As a default it does if it is continuous; a sync that is done
+    /// once was asked for all there is.
+    pub fn within_quota(mut self, within: bool) -> SyncBuilder {
+        self.settings.within_quota = Some(within);
         self
     }
 
@@ -226,6 +236,9 @@ impl SyncSettings {
         config.replicator_type = self.direction;
         config.retry_unsynced = self.retry_unsynced;
         config.continuous = visit.continuous;
+        if self.within_quota.unwrap_or(self.continuous) {
+            config.quotas.clone_from(&node.quotas);
+        }
         config.max_attempts =
             self.attempts.or(visit.attempts).or((!visit.continuous).then_some(ONE_SHOT_ATTEMPTS));
         config.limits.open = open_limit.unwrap_or(config.limits.open);

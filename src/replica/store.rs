@@ -282,6 +282,13 @@ pub trait ReplicaStore: Send + Sync {
     #[doc(hidden)]
     fn mark_pushed(&self, collection: CollectionId, sequence: u64);
 
+    /// Nanoseconds since 1970 by the clock that its versions come from.
+    #[doc(hidden)]
+    fn wall_ns(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// A checkpoint this database keeps for itself (active) or for a peer (passive), by its client ID.
     #[doc(hidden)]
     fn checkpoint(

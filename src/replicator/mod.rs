@@ -41,15 +41,14 @@ pub use self::error::SessionError;
 pub use self::event::Direction;
 pub use self::event::DocumentReplication;
 pub use self::resolver::{DefaultResolver, FnResolver};
-pub(crate) use self::service::RetryPolicy;
 pub use self::service::{
     CONNECTIONS_MAX, ConflictReport, ListenerError, ListenerToken, MessageEndpointListener,
     MessageEndpointListenerChange, MessageEndpointListenerConfiguration, MessageEndpointListenerConflict,
     MessageEndpointListenerDocument, PEER_CONNECTIONS_MAX, PeerQuota, Refusals, Replicator,
     ReplicatorActivity, ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus, StatusStream,
 };
-#[doc(hidden)]
 pub use self::service::{ONE_SHOT_ATTEMPTS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX};
+pub(crate) use self::service::{Quotas, RetryPolicy};
 pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};
 pub use crate::blip::ErrorReply;
 pub use crate::replica::store::{Conflict, ConflictOutcome, ConflictResolver, ReplicaStore, Resolution};

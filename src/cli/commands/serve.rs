@@ -16,6 +16,7 @@ use crate::cli::support::feed::{Feed, FeedArgs};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::counted;
 use crate::cli::support::paced::{State, Topic};
+use crate::cli::support::quota::QuotaArgs;
 use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
 use crate::cli::support::{memory, store, words};
@@ -24,7 +25,7 @@ use crate::endpoint::MessagingError;
 use crate::gateway::address::PlaceAddress;
 use crate::node::{ConnectionId, Node, NodeBuilder, NodeError, NodeEvent};
 use crate::replicator::error::is_conflict;
-use crate::replicator::{DocumentReplication, MessageEndpointListener, PeerQuota, Refusals};
+use crate::replicator::{DocumentReplication, MessageEndpointListener, Refusals};
 use crate::replicator::{ReplicatorActivity, ReplicatorStatus, Unsynced};
 use crate::secure::PeerId;
 use crate::transport::stream::Address;
@@ -85,14 +86,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = crate::replicator::CONNECTIONS_MAX)]
     connections: usize,
 
-    /// Documents that are taken of one peer in 24 hours; what is used comes back evenly. Not with --plain, where nobody
-    /// proves who it is. 0: any number
-    #[arg(long, value_name = "N", default_value_t = PeerQuota::default().revisions)]
-    peer_documents: u64,
-
-    /// The same in bytes, or as 500K, 64M, 2G
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = crate::cli::support::global::parse_size)]
-    peer_bytes: u64,
+    #[command(flatten)]
+    quota: QuotaArgs,
 
     #[cfg(feature = "bluetooth")]
     #[command(flatten)]
@@ -203,7 +198,7 @@ impl ServeArgs {
             .access(security, trust_refresher)
             .accept_push(!self.read_only)
             .connections_max(self.connections)
-            .peer_quota(self.peer_quota())
+            .peer_quota(self.quota.quota())
             .report_documents(self.documents)
             .observe(move |event| observer.observe(event));
         self.listen.iter().try_fold(node, |node, address| match address {
@@ -229,15 +224,6 @@ impl ServeArgs {
             }
         }
         security::notes(security)
-    }
-
-    fn peer_quota(&self) -> Option<PeerQuota> {
-        let any = |limit: u64| if limit == 0 { u64::MAX } else { limit };
-        (self.peer_documents > 0 || self.peer_bytes > 0).then(|| PeerQuota {
-            revisions: any(self.peer_documents),
-            bytes: any(self.peer_bytes),
-            ..PeerQuota::default()
-        })
     }
 }
 

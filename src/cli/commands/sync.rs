@@ -12,6 +12,7 @@ use crate::cli::support::events::Events;
 use crate::cli::support::feed::{Feed, FeedArgs};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::counted;
+use crate::cli::support::quota::QuotaArgs;
 use crate::cli::support::runtime::{self, CLOSING_LIMIT, Signals};
 use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
 use crate::cli::support::{memory, store, words};
@@ -101,6 +102,9 @@ pub(crate) struct SyncArgs {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     retry_wait: Option<Duration>,
 
+    #[command(flatten)]
+    quota: QuotaArgs,
+
     #[cfg(feature = "websocket")]
     #[command(flatten)]
     web: crate::cli::support::web::WebClientArgs,
@@ -189,8 +193,9 @@ async fn sync(
         security::notes(&security).iter().for_each(|note| events.say(note));
     }
     let teller = events.clone();
+    let quota = args.quota().as_ref().and_then(QuotaArgs::quota);
     let node = Node::builder(db.clone()).collections(collections).access(security, trust_refresher);
-    let node = node.observe(move |event| match event {
+    let node = node.peer_quota(quota).observe(move |event| match event {
         NodeEvent::Group(news) => security::tell_group_news(&teller, news),
         #[cfg(feature = "bluetooth")]
         NodeEvent::Radio(status) => teller.radio(status),
@@ -242,6 +247,12 @@ async fn sync(
 }
 
 impl SyncArgs {
+    /// What is taken of a peer: one that is called again and again without anybody looking on is limited unless somebody has said
+    /// otherwise, one sync only then.
+    fn quota(&self) -> Option<QuotaArgs> {
+        if self.continuous { Some(self.quota.clone()) } else { self.quota.of_one_sync() }
+    }
+
     /// Whether the way itself encrypts, and the server there proves its name.
     fn is_encrypted(&self) -> bool {
         #[cfg(feature = "websocket")]
@@ -279,6 +290,7 @@ impl Run<'_> {
             .optional_collections(args.collections.is_empty())
             .reset(args.reset)
             .retry_unsynced(args.retry)
+            .within_quota(args.quota().is_some())
             .report_documents(args.documents);
         if let Some(peer) = &args.peer {
             sync = sync.peer_name(peer);

@@ -19,6 +19,7 @@ pub(super) mod output;
 pub(super) mod paced;
 pub(super) mod place;
 pub(super) mod progress;
+pub(super) mod quota;
 pub(super) mod records;
 pub(super) mod runtime;
 pub(super) mod saving;

@@ -228,7 +228,7 @@ impl Store {
     }
 
     /// Wall clock in nanoseconds since 1970.
-    fn wall(&self) -> u64 {
+    pub(crate) fn wall(&self) -> u64 {
         #[cfg(feature = "simulation")]
         if let Some(disk) = &self.simulated {
             return disk.wall();

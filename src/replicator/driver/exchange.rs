@@ -384,9 +384,9 @@ impl Exchange {
             let Some(CommitRequest { id, revisions }) = self.setup.session.poll_commit() else { return };
             let store = Arc::clone(&self.setup.store);
             let resolver = self.setup.session.resolver();
-            let allowance = self.setup.allowance.clone();
+            let allowance = self.setup.allowance.clone().zip(self.setup.connection.peer_uid());
             task::spawn_blocking(&mut self.commits, move || {
-                if let Some(Err(error)) = allowance.as_ref().map(|allowance| allowance.check()) {
+                if let Some(Err(error)) = allowance.as_ref().map(|(allowance, peer)| allowance.check(peer)) {
                     return (id, Err(error));
                 }
                 let policy = match &resolver {
@@ -397,8 +397,8 @@ impl Exchange {
                 let panicked =
                     |_| ReplicaStoreError { message: "commit panicked".into(), recoverable: false };
                 let result = result.map_err(panicked).and_then(|result| result);
-                if let (Some(allowance), Ok(outcomes)) = (allowance, &result) {
-                    allowance.used(&revisions, outcomes);
+                if let (Some((allowance, peer)), Ok(outcomes)) = (allowance, &result) {
+                    allowance.used(&peer, &revisions, outcomes);
                 }
                 (id, result)
             });

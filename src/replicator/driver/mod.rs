@@ -51,20 +51,20 @@ pub(crate) struct Setup {
     pub limits: ConnectionLimits,
     /// Asks for the end.
     pub stop: StopSignal,
-    /// What the peer may have stored; `None`: anything.
+    /// What a peer that proves who it is may have stored; `None`: anything.
     pub allowance: Option<Arc<dyn Allowance>>,
 }
 
-/// Limits what a peer has stored here.
+/// Limits what peers have stored here.
 pub(crate) trait Allowance: Send + Sync {
-    /// Whether more may be stored now.
+    /// Whether more of this peer may be stored now.
     ///
     /// # Errors
     /// Not now: ends the session, which is tried again later.
-    fn check(&self) -> Result<(), ReplicaStoreError>;
+    fn check(&self, peer: &str) -> Result<(), ReplicaStoreError>;
 
-    /// What became of revisions.
-    fn used(&self, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]);
+    /// What became of revisions of this peer.
+    fn used(&self, peer: &str, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]);
 }
 
 /// News for the owner of a connection.

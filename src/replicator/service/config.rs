@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::quota::{PeerQuota, Quotas};
 use super::retry::{ONE_SHOT_ATTEMPTS_MAX, RETRY_WAIT_MAX};
 use crate::blip::BlipConfig;
 use crate::endpoint::MessageEndpoint;
@@ -63,6 +64,12 @@ pub struct ReplicatorConfiguration {
     pub max_attempts: Option<u32>,
     /// The longest wait between two attempts.
     pub max_attempt_wait: Duration,
+    /// What the peer may have stored here in a time, if it proves who it is; `None`: anything. As a default `None`: whoever
+    /// starts a replicator asks for what the peer has. What is given here for peers that are called without anybody looking on
+    /// keeps one that turned hostile from filling the disk.
+    pub peer_quota: Option<PeerQuota>,
+    /// What peers have used, if somebody else counts with it as well: goes before `peer_quota`.
+    pub(crate) quotas: Option<Arc<Quotas>>,
     /// Time and size limits of each connection, heartbeat included.
     pub limits: ConnectionLimits,
     /// Limits and compression of messages.
@@ -86,6 +93,8 @@ impl ReplicatorConfiguration {
             resolver: Arc::new(DefaultResolver),
             max_attempts: None,
             max_attempt_wait: RETRY_WAIT_MAX,
+            peer_quota: None,
+            quotas: None,
             limits: ConnectionLimits::default(),
             blip: defaults.blip,
             extension: defaults.extension,
@@ -106,6 +115,13 @@ impl ReplicatorConfiguration {
     pub fn with_optional_collections(mut self) -> ReplicatorConfiguration {
         self.collections.iter_mut().for_each(|collection| collection.optional = true);
         self
+    }
+
+    /// What counts what the peer uses.
+    pub(super) fn quotas(&self) -> Option<Arc<Quotas>> {
+        let names = self.collections.iter().map(|collection| collection.name.as_str());
+        let own = || self.peer_quota.map(|quota| Quotas::new(quota, &self.store, names));
+        self.quotas.clone().or_else(own)
     }
 
     /// Attempts until it gives up.

@@ -21,7 +21,7 @@ use crate::endpoint::{AccessRule, MessageEndpointConnection, ProtocolType};
 use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{PassiveConfig, ReplicationFilter};
 use crate::replicator::driver::error::ReplicatorError;
-use crate::replicator::driver::{self, ConnectionLimits, DriverEvent, Setup, StopSignal};
+use crate::replicator::driver::{self, Allowance, ConnectionLimits, DriverEvent, Setup, StopSignal};
 use crate::replicator::error::is_conflict;
 use crate::replicator::event::DocumentReplication;
 use crate::replicator::event::SessionEvent;
@@ -78,6 +78,8 @@ pub struct MessageEndpointListenerConfiguration {
     pub connections_max: usize,
     /// What each peer may have stored in a time, if the transport knows who it is; `None`: anything.
     pub peer_quota: Option<PeerQuota>,
+    /// What peers have used, if somebody else counts with it as well: goes before `peer_quota`.
+    pub(crate) quotas: Option<Arc<Quotas>>,
     /// Time and size limits of each connection.
     pub limits: ConnectionLimits,
     /// Limits and compression of messages.
@@ -106,6 +108,7 @@ impl MessageEndpointListenerConfiguration {
             outgoing_filter: None,
             connections_max: CONNECTIONS_MAX,
             peer_quota: Some(PeerQuota::default()),
+            quotas: None,
             limits: ConnectionLimits::default(),
             blip: BlipConfig {
                 open_bytes_max: REASSEMBLY_BYTES_MAX,
@@ -351,7 +354,11 @@ impl Connections {
 impl MessageEndpointListener {
     /// A listener without connections.
     pub fn new(config: MessageEndpointListenerConfiguration) -> MessageEndpointListener {
-        let quotas = config.peer_quota.map(Quotas::new);
+        let own = || {
+            let names = config.collections.iter().map(String::as_str);
+            config.peer_quota.map(|quota| Quotas::new(quota, &config.store, names))
+        };
+        let quotas = config.quotas.clone().or_else(own);
         let inner = Inner {
             config,
             connections: Mutex::default(),
@@ -542,11 +549,7 @@ async fn serve(
         protocol_type: config.protocol_type,
         limits: config.limits.clone(),
         stop,
-        allowance: inner
-            .quotas
-            .as_ref()
-            .zip(connection.peer_uid())
-            .map(|(quotas, peer)| quotas.of_peer(peer)),
+        allowance: inner.quotas.clone().map(|quotas| quotas as Arc<dyn Allowance>),
     };
     let mut status = ReplicatorStatus::new(ReplicatorActivity::Connecting);
     inner.tell(id, &connection, &status);

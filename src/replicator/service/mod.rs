@@ -18,6 +18,7 @@ pub use self::listener::{
     PEER_CONNECTIONS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
 };
 pub use self::quota::PeerQuota;
+pub(crate) use self::quota::Quotas;
 pub use self::refusals::Refusals;
 pub use self::replicator::{ConflictReport, Replicator};
 pub use self::retry::ONE_SHOT_ATTEMPTS_MAX;

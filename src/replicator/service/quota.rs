@@ -1,20 +1,34 @@
 //! How much one peer may have stored in a time. Who may write may write for ever, and a device has one disk for all: whoever uses
-//! up his share waits, and the others go on.
+//! up his share waits, and the others go on. It does not matter who has called whom: what a peer pushes and what is pulled from
+//! it count together.
+//!
+//! Use is kept in the database, so that a peer gains nothing from a restart here: in one record for all peers, written when
+//! one has used a hundredth of its quota since, or five seconds have passed. A crash forgets no more than that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
+use crate::replica::store::{CollectionId, CommitOutcome, IncomingRevision, ReplicaStore, ReplicaStoreError};
+use crate::replica::{CHECKPOINT_SIZE_MAX, DEFAULT_NAME, OWN_PREFIX};
 use crate::replicator::driver::Allowance;
 
 /// Peers whose use is known at one time; beyond it the one that has used least is forgotten.
 const PEERS_MAX: usize = 1000;
 
-/// What one peer may have stored within `period`, all connections together; what it has used comes back evenly. Peers that
-/// prove no name are not counted. Use is kept in memory: a restart forgets it.
+/// The part of a quota that may be used before that is written.
+const UNWRITTEN_MAX: f64 = 0.01;
+
+/// How long less than that may be unwritten while more comes.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What one peer may have stored within `period`, all connections together, in whichever direction they were made; what it has
+/// used comes back evenly. Peers that prove no name are not counted. Use is kept in the database, over restarts. While nothing
+/// runs it comes back by the system's clock, which gives nothing back if it was set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerQuota {
@@ -33,10 +47,34 @@ impl Default for PeerQuota {
     }
 }
 
-/// The use of all peers.
-pub(super) struct Quotas {
+impl PeerQuota {
+    /// The larger part of it that so much is: 1 is all of it.
+    fn part(&self, revisions: f64, bytes: f64) -> f64 {
+        let revisions = revisions / (self.revisions as f64).max(f64::MIN_POSITIVE);
+        revisions.max(bytes / (self.bytes as f64).max(f64::MIN_POSITIVE))
+    }
+}
+
+type WallClock = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// The use of all peers of one database. Those who are made with the same one count together.
+pub(crate) struct Quotas {
     quota: PeerQuota,
-    peers: Mutex<BTreeMap<String, Used>>,
+    store: Arc<dyn ReplicaStore>,
+    /// Collections with whose checkpoints the record may be kept; the first that exists.
+    places: Vec<String>,
+    /// Nanoseconds since 1970.
+    wall_ns: WallClock,
+    state: Mutex<State>,
+}
+
+struct State {
+    peers: BTreeMap<String, Used>,
+    /// The part of the quota that is used and not written, all peers together.
+    unwritten: f64,
+    written: Instant,
+    /// The revision of the record that was read or written last.
+    revision: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,47 +87,159 @@ struct Used {
 impl Used {
     /// Takes off what has come back by `now`.
     fn come_back(&mut self, quota: &PeerQuota, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        let share = passed / quota.period.as_secs_f64().max(f64::MIN_POSITIVE);
-        self.revisions = (self.revisions - quota.revisions as f64 * share).max(0.0);
-        self.bytes = (self.bytes - quota.bytes as f64 * share).max(0.0);
+        self.give_back(quota, now.saturating_duration_since(self.at));
         self.at = now;
     }
 
-    /// The larger part of the quota that is used: 1 is all of it.
-    fn part(&self, quota: &PeerQuota) -> f64 {
-        let revisions = self.revisions / (quota.revisions as f64).max(f64::MIN_POSITIVE);
-        revisions.max(self.bytes / (quota.bytes as f64).max(f64::MIN_POSITIVE))
+    fn give_back(&mut self, quota: &PeerQuota, passed: Duration) {
+        let share = passed.as_secs_f64() / quota.period.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.revisions = (self.revisions - quota.revisions as f64 * share).max(0.0);
+        self.bytes = (self.bytes - quota.bytes as f64 * share).max(0.0);
     }
+
+    fn part(&self, quota: &PeerQuota) -> f64 {
+        quota.part(self.revisions, self.bytes)
+    }
+}
+
+/// The use of all peers as the database keeps it, in postcard.
+#[derive(Default, Serialize, Deserialize)]
+struct Record {
+    /// When, in nanoseconds since 1970.
+    at_ns: u64,
+    /// Peer, revisions, bytes; who has used most stands first.
+    peers: Vec<(String, f64, f64)>,
 }
 
 impl Quotas {
-    pub(super) fn new(quota: PeerQuota) -> Arc<Quotas> {
-        Arc::new(Quotas { quota, peers: Mutex::default() })
+    /// Reads what was used before. `collections`: those that are replicated.
+    pub(crate) fn new<'a>(
+        quota: PeerQuota,
+        store: &Arc<dyn ReplicaStore>,
+        collections: impl IntoIterator<Item = &'a str>,
+    ) -> Arc<Quotas> {
+        let clock = Arc::clone(store);
+        Quotas::with_clock(quota, store, collections, Box::new(move || clock.wall_ns()))
     }
 
-    /// What a connection of this peer asks.
-    pub(super) fn of_peer(self: &Arc<Quotas>, peer: String) -> Arc<dyn Allowance> {
-        Arc::new(PeerShare { all: Arc::clone(self), peer })
+    fn with_clock<'a>(
+        quota: PeerQuota,
+        store: &Arc<dyn ReplicaStore>,
+        collections: impl IntoIterator<Item = &'a str>,
+        wall_ns: WallClock,
+    ) -> Arc<Quotas> {
+        let places = [DEFAULT_NAME].into_iter().chain(collections).map(str::to_owned).collect();
+        // What is little and comes first is written at once.
+        let now = Instant::now();
+        let written = now.checked_sub(WRITE_INTERVAL).unwrap_or(now);
+        let state = State { peers: BTreeMap::new(), unwritten: 0.0, written, revision: None };
+        let quotas = Quotas { quota, store: Arc::clone(store), places, wall_ns, state: Mutex::new(state) };
+        if let Err(error) = quotas.read(&mut quotas.state()) {
+            tracing::warn!(%error, "what peers have used of their quotas cannot be read");
+        }
+        Arc::new(quotas)
+    }
+
+    /// Writes what is not written, as at the end.
+    pub(crate) fn save(&self) {
+        let mut state = self.state();
+        if state.unwritten > 0.0 {
+            self.write(&mut state);
+        }
+    }
+
+    fn place(&self) -> Option<CollectionId> {
+        self.places.iter().find_map(|name| self.store.collection(name))
+    }
+
+    /// Takes in what the record says, less what has come back since, unless it is as this left it. Another handle on the
+    /// database may have counted for itself, so the larger use of each peer holds.
+    fn read(&self, state: &mut State) -> Result<Option<CollectionId>, ReplicaStoreError> {
+        let Some(place) = self.place() else { return Ok(None) };
+        let Some(stored) = self.store.checkpoint(place, &record_name())? else { return Ok(Some(place)) };
+        if state.revision.as_ref() == Some(&stored.revision) {
+            return Ok(Some(place));
+        }
+        state.revision = Some(stored.revision);
+        let record: Record = postcard::from_bytes(&stored.body).unwrap_or_default();
+        let passed = Duration::from_nanos((self.wall_ns)().saturating_sub(record.at_ns));
+        let now = Instant::now();
+        for (peer, revisions, bytes) in record.peers {
+            let is_known = state.peers.contains_key(&peer);
+            if state.peers.len() >= PEERS_MAX && !is_known {
+                continue;
+            }
+            let mut theirs = Used { revisions, bytes, at: now };
+            theirs.give_back(&self.quota, passed);
+            let ours = state.peers.entry(peer).or_insert(theirs);
+            ours.come_back(&self.quota, now);
+            ours.revisions = ours.revisions.max(theirs.revisions);
+            ours.bytes = ours.bytes.max(theirs.bytes);
+        }
+        Ok(Some(place))
+    }
+
+    /// Writes the use of all. If it cannot be written, it is tried again with the next.
+    fn write(&self, state: &mut State) {
+        (state.unwritten, state.written) = (0.0, Instant::now());
+        let written = self.read(state).and_then(|place| {
+            let Some(place) = place else { return Ok(()) };
+            let body = Bytes::from(self.record(state));
+            let expected = state.revision.as_deref();
+            if let Some(revision) = self.store.set_checkpoint(place, &record_name(), expected, body)? {
+                state.revision = Some(revision);
+            }
+            Ok(())
+        });
+        if let Err(error) = written {
+            tracing::debug!(%error, "what peers have used of their quotas cannot be noted now");
+        }
+    }
+
+    /// As many peers as find room, with those that have used most before the others.
+    fn record(&self, state: &mut State) -> Vec<u8> {
+        let now = Instant::now();
+        state.peers.values_mut().for_each(|used| used.come_back(&self.quota, now));
+        state.peers.retain(|_, used| used.part(&self.quota) > 0.0);
+        let mut peers: Vec<(&String, &Used)> = state.peers.iter().collect();
+        peers.sort_by(|(_, a), (_, b)| b.part(&self.quota).total_cmp(&a.part(&self.quota)));
+        // A name, its length, and two numbers of eight bytes; the time and the number of peers.
+        let mut room = CHECKPOINT_SIZE_MAX - 32;
+        let fits = |(peer, _): &(&String, &Used)| {
+            let size = peer.len() + 20;
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        };
+        let peers = peers.into_iter().take_while(fits);
+        let peers = peers.map(|(peer, used)| (peer.clone(), used.revisions, used.bytes));
+        let record = Record { at_ns: (self.wall_ns)(), peers: peers.collect() };
+        postcard::to_stdvec(&record).unwrap_or_default()
     }
 
     /// Nothing under this lock can be left half done.
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<String, Used>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct PeerShare {
-    all: Arc<Quotas>,
-    peer: String,
+impl Drop for Quotas {
+    fn drop(&mut self) {
+        self.save();
+    }
 }
 
-impl Allowance for PeerShare {
+/// Under this name no peer has a checkpoint.
+fn record_name() -> String {
+    format!("{OWN_PREFIX}quotas")
+}
+
+impl Allowance for Quotas {
     /// A commit that begins before the quota is used up is let through whole: it is short, and so none is too long for it.
-    fn check(&self) -> Result<(), ReplicaStoreError> {
-        let quota = &self.all.quota;
-        let mut peers = self.all.peers();
-        let Some(used) = peers.get_mut(&self.peer) else { return Ok(()) };
+    fn check(&self, peer: &str) -> Result<(), ReplicaStoreError> {
+        let quota = &self.quota;
+        let mut state = self.state();
+        let Some(used) = state.peers.get_mut(peer) else { return Ok(()) };
         used.come_back(quota, Instant::now());
         if used.part(quota) < 1.0 {
             return Ok(());
@@ -103,37 +253,46 @@ impl Allowance for PeerShare {
         Err(ReplicaStoreError { message, recoverable: true })
     }
 
-    fn used(&self, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]) {
-        let quota = &self.all.quota;
-        let is_stored = |outcome: &CommitOutcome| matches!(outcome, CommitOutcome::Inserted { .. });
+    fn used(&self, peer: &str, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]) {
+        let quota = &self.quota;
+        let is_stored = |outcome: &CommitOutcome| {
+            matches!(outcome, CommitOutcome::Inserted { .. } | CommitOutcome::Resolved { .. })
+        };
         let stored = || revisions.iter().zip(outcomes).filter(|(_, outcome)| is_stored(outcome));
         let (count, bytes) =
             (stored().count(), stored().map(|(revision, _)| revision.body.len()).sum::<usize>());
         if count == 0 {
             return;
         }
-        let mut peers = self.all.peers();
-        if peers.len() >= PEERS_MAX && !peers.contains_key(&self.peer) {
+        let mut state = self.state();
+        let peers = &mut state.peers;
+        if peers.len() >= PEERS_MAX && !peers.contains_key(peer) {
             let least = peers.iter().min_by(|(_, a), (_, b)| a.part(quota).total_cmp(&b.part(quota)));
             if let Some(least) = least.map(|(peer, _)| peer.clone()) {
                 peers.remove(&least);
             }
         }
-        let fresh = Used { revisions: 0.0, bytes: 0.0, at: Instant::now() };
-        let used = peers.entry(self.peer.clone()).or_insert(fresh);
-        used.come_back(quota, Instant::now());
+        let now = Instant::now();
+        let used = peers.entry(peer.to_owned()).or_insert(Used { revisions: 0.0, bytes: 0.0, at: now });
+        used.come_back(quota, now);
         used.revisions += count as f64;
         used.bytes += bytes as f64;
+        state.unwritten += quota.part(count as f64, bytes as f64);
+        if state.unwritten >= UNWRITTEN_MAX || now.duration_since(state.written) >= WRITE_INTERVAL {
+            self.write(&mut state);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use bytes::Bytes;
 
     use super::*;
+    use crate::database::{Database, DatabaseConfig};
     use crate::replica::revision::{SourceId, Version, VersionVector};
-    use crate::replica::store::CollectionId;
 
     fn revision(bytes: usize) -> IncomingRevision {
         IncomingRevision {
@@ -147,42 +306,123 @@ mod tests {
 
     const STORED: CommitOutcome = CommitOutcome::Inserted { sequence: 1 };
 
+    fn database() -> (tempfile::TempDir, Arc<dyn ReplicaStore>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let db = Database::open(directory.path().join("db"), DatabaseConfig::default()).expect("a database");
+        (directory, Arc::new(db))
+    }
+
+    /// Ten revisions or 1,000 bytes in 100 s.
+    const SMALL: PeerQuota = PeerQuota { revisions: 10, bytes: 1000, period: Duration::from_secs(100) };
+
     #[tokio::test(start_paused = true)]
     async fn who_has_used_his_share_waits_and_the_others_do_not() {
-        let quotas = Quotas::new(PeerQuota { revisions: 10, bytes: 1000, period: Duration::from_secs(100) });
-        let share = |peer: &str| quotas.of_peer(peer.into());
+        let (_directory, store) = database();
+        let quotas = Quotas::new(SMALL, &store, []);
         for n in 0..10 {
-            assert!(share("greedy").check().is_ok(), "{n}");
-            share("greedy").used(&[revision(1)], &[STORED]);
+            assert!(quotas.check("greedy").is_ok(), "{n}");
+            quotas.used("greedy", &[revision(1)], &[STORED]);
         }
-        let refused = share("greedy").check().expect_err("used up");
+        let refused = quotas.check("greedy").expect_err("used up");
         assert!(refused.recoverable && refused.message.contains("10 documents"), "{refused}");
-        assert!(share("other").check().is_ok());
+        assert!(quotas.check("other").is_ok());
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(share("greedy").check().is_ok(), "one has come back");
-        share("greedy").used(&[revision(1)], &[STORED]);
-        assert!(share("greedy").check().is_err(), "and not more");
+        assert!(quotas.check("greedy").is_ok(), "one has come back");
+        quotas.used("greedy", &[revision(1)], &[STORED]);
+        assert!(quotas.check("greedy").is_err(), "and not more");
         tokio::time::advance(Duration::from_secs(1000)).await;
-        share("greedy").used(&[revision(2000)], &[STORED]);
-        assert!(share("greedy").check().is_err(), "bytes count as well");
+        let resolved = CommitOutcome::Resolved {
+            sequence: 1,
+            push: true,
+            outcome: crate::replicator::ConflictOutcome::Merged,
+        };
+        quotas.used("greedy", &[revision(2000)], &[resolved]);
+        assert!(quotas.check("greedy").is_err(), "bytes count as well, and what a conflict came to");
         tokio::time::advance(Duration::from_secs(101)).await;
-        assert!(share("greedy").check().is_ok());
+        assert!(quotas.check("greedy").is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_stored_is_not_used_and_the_table_is_bounded() {
-        let quotas = Quotas::new(PeerQuota { revisions: 2, ..PeerQuota::default() });
+        let (_directory, store) = database();
+        let quota = PeerQuota { revisions: 2_000, ..PeerQuota::default() };
+        let quotas = Quotas::new(quota, &store, []);
         let known = CommitOutcome::AlreadyKnown { sequence: 1 };
-        let share = |peer: &str| quotas.of_peer(peer.into());
         for _ in 0..100 {
-            share("repeats").used(&[revision(1)], std::slice::from_ref(&known));
+            quotas.used("repeats", &[revision(1)], std::slice::from_ref(&known));
         }
-        assert!(share("repeats").check().is_ok());
-        share("greedy").used(&[revision(1), revision(1)], &[STORED, STORED]);
+        assert!(quotas.check("repeats").is_ok());
+        quotas.used("greedy", &vec![revision(1); 2_100], &vec![STORED; 2_100]);
         for n in 0..3 * PEERS_MAX {
-            share(&format!("peer {n}")).used(&[revision(1)], &[STORED]);
+            let peer = format!("a name as long as the identity of a peer is ...... {n}");
+            quotas.used(&peer, &[revision(1)], &[STORED]);
         }
-        assert!(quotas.peers().len() <= PEERS_MAX);
-        assert!(share("greedy").check().is_err(), "many identities do not make one's use forgotten");
+        assert!(quotas.state().peers.len() <= PEERS_MAX);
+        assert!(quotas.check("greedy").is_err(), "many identities do not make one's use forgotten");
+        drop(quotas);
+        let again = Quotas::new(quota, &store, []);
+        assert!(again.check("greedy").is_err(), "nor over a restart");
+        assert!(again.state().peers.len() > PEERS_MAX / 2, "{} found room", again.state().peers.len());
+    }
+
+    static WALL_NS: AtomicU64 = AtomicU64::new(1_800_000_000_000_000_000);
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// The end of the process, whenever it comes, gives nobody a new quota; the time until the next start does, bit by bit.
+    #[tokio::test(start_paused = true)]
+    async fn use_outlives_the_process() {
+        let (_directory, store) = database();
+        let open =
+            || Quotas::with_clock(SMALL, &store, ["_default"], Box::new(|| WALL_NS.load(Ordering::Relaxed)));
+        // It ends without a word, each time after one revision.
+        for n in 0..10 {
+            let quotas = open();
+            assert!(quotas.check("greedy").is_ok(), "{n}");
+            quotas.used("greedy", &[revision(1)], &[STORED]);
+            std::mem::forget(quotas);
+        }
+        assert!(open().check("greedy").is_err(), "ten in ten runs");
+        assert!(open().check("other").is_ok());
+        WALL_NS.fetch_sub(3_600 * SECOND, Ordering::Relaxed);
+        assert!(open().check("greedy").is_err(), "a clock that was set back gives nothing back");
+        WALL_NS.fetch_add(3_610 * SECOND, Ordering::Relaxed);
+        assert!(open().check("greedy").is_ok(), "one has come back");
+        open().used("greedy", &[revision(1)], &[STORED]);
+        assert!(open().check("greedy").is_err(), "and not more");
+        // Two handles at once: neither takes back what the other has counted.
+        WALL_NS.fetch_add(1_000 * SECOND, Ordering::Relaxed);
+        let (first, second) = (open(), open());
+        first.used("greedy", &vec![revision(1); 10], &vec![STORED; 10]);
+        second.used("other", &vec![revision(1); 10], &vec![STORED; 10]);
+        drop(first);
+        drop(second);
+        assert!(open().check("greedy").is_err() && open().check("other").is_err());
+    }
+
+    /// Small use beside a large quota is not written each time.
+    #[tokio::test(start_paused = true)]
+    async fn little_is_written_now_and_then_and_at_the_end() {
+        let (_directory, store) = database();
+        let generation = || {
+            let place = store.collection(DEFAULT_NAME).expect("the default collection");
+            let stored = store.checkpoint(place, &record_name()).expect("readable");
+            stored.and_then(|stored| stored.revision.strip_suffix("-cc")?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let quotas = Quotas::new(PeerQuota::default(), &store, []);
+        for _ in 0..1_000 {
+            quotas.used("peer", &[revision(1)], &[STORED]);
+        }
+        assert_eq!(generation(), 1);
+        tokio::time::advance(WRITE_INTERVAL).await;
+        quotas.used("peer", &[revision(1)], &[STORED]);
+        assert_eq!(generation(), 2);
+        for _ in 0..2_600 {
+            quotas.used("peer", &[revision(1)], &[STORED]);
+        }
+        assert_eq!(generation(), 3, "a hundredth");
+        quotas.used("peer", &[revision(1)], &[STORED]);
+        drop(quotas);
+        assert_eq!(generation(), 4);
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{Instrument, info_span};
 
 use super::config::ReplicatorConfiguration;
+use super::quota::Quotas;
 use super::retry::RetryPolicy;
 use super::status::{
     ListenerToken, Listeners, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, StatusStream, lock,
@@ -19,7 +20,7 @@ use crate::endpoint::framing::FramingRole;
 use crate::replica::store::ConflictOutcome;
 use crate::replicator::config::ActiveConfig;
 use crate::replicator::driver::error::ReplicatorError;
-use crate::replicator::driver::{self, DriverEvent, Setup, StopSignal};
+use crate::replicator::driver::{self, Allowance, DriverEvent, Setup, StopSignal};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::DocumentReplication;
 use crate::replicator::event::{Activity, SessionEvent};
@@ -77,6 +78,7 @@ pub struct Replicator {
 
 struct Inner {
     config: ReplicatorConfiguration,
+    quotas: Option<Arc<Quotas>>,
     status: watch::Sender<ReplicatorStatus>,
     changes: Listeners<ReplicatorStatus>,
     documents: Listeners<DocumentReplication>,
@@ -102,6 +104,7 @@ impl Replicator {
     pub fn new(config: ReplicatorConfiguration) -> Replicator {
         let control = Control { run: 0, alive: false, reset: false };
         let inner = Inner {
+            quotas: config.quotas(),
             config,
             status: watch::Sender::new(ReplicatorStatus::new(ReplicatorActivity::Stopped)),
             changes: Listeners::new(),
@@ -386,7 +389,7 @@ impl Inner {
             protocol_type: config.endpoint.protocol_type(),
             limits: config.limits.clone(),
             stop,
-            allowance: None,
+            allowance: self.quotas.clone().map(|quotas| quotas as Arc<dyn Allowance>),
         };
         let mut worked = false;
         let result = driver::run(setup, &mut |event| worked |= self.observe(event)).await;
