@@ -97,7 +97,7 @@ impl Run {
                 false
             }
             FaultKind::TrustLost => self.lose_trust(at),
-            FaultKind::OlderCopy => self.copy_or_put_back(self.world.plan.put_back),
+            FaultKind::OlderCopy => self.copy_or_put_back(at),
             FaultKind::Liar => false,
             FaultKind::Replay => {
                 let edges = &self.world.plan.edges;

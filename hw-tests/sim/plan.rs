@@ -217,9 +217,6 @@ pub struct Plan {
     pub kind: PlanKind,
     /// Nodes whose database syncs by and by.
     pub relaxed: Vec<bool>,
-    /// The node whose database may be put back to an older copy. One, because of two that are, each to a copy of another
-    /// time, the checkpoints may agree on sequences that were given out twice.
-    pub put_back: usize,
     /// Runs with a member that lies, which is no node: its number is that after the nodes and the stranger.
     pub lied_to: Vec<Edge>,
 }
@@ -251,9 +248,9 @@ impl Plan {
         if plan.faults.contains(&FaultKind::TrustLost) {
             plan.security = Security::Files;
         }
-        plan.put_back = rng.usize(0..nodes);
+        let lied_to = rng.usize(0..nodes);
         if plan.faults.contains(&FaultKind::Liar) {
-            let some = (0..nodes).filter(|node| *node == plan.put_back || rng.bool());
+            let some = (0..nodes).filter(|node| *node == lied_to || rng.bool());
             let some: Vec<usize> = some.collect();
             plan.lied_to = some.into_iter().map(|node| edge(node, plan.liar(), nodes, &mut rng)).collect();
         }
@@ -298,7 +295,6 @@ impl Plan {
             bug: None,
             kind: PlanKind::Usual,
             relaxed: vec![false; nodes],
-            put_back: 0,
             lied_to: Vec::new(),
         }
     }

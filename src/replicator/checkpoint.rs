@@ -70,6 +70,11 @@ impl Checkpoint {
     /// As JSON, as Couchbase Lite writes it: `local` and `remote` unless 0, `localCompleted` (first, count, ...) only if
     /// there are gaps.
     pub fn to_json(&self) -> String {
+        Value::Object(self.to_object()).to_string()
+    }
+
+    /// As [`Checkpoint::to_json`], for more to be added: whoever holds a checkpoint for another keeps all of it.
+    pub fn to_object(&self) -> serde_json::Map<String, Value> {
         let mut object = serde_json::Map::new();
         let local = self.local_sequence();
         if local > 0 {
@@ -88,7 +93,7 @@ impl Checkpoint {
             let remote = serde_json::from_str(&self.remote.to_string()).unwrap_or(Value::Null);
             object.insert("remote".into(), remote);
         }
-        Value::Object(object).to_string()
+        object
     }
 
     /// What two copies agree on.

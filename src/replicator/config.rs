@@ -231,6 +231,8 @@ pub struct ActiveConfig {
     pub reply_timeout: Duration,
     /// How long a changed checkpoint waits before it is saved.
     pub checkpoint_interval: Duration,
+    /// A random number, another for each session: from it come the marks by which checkpoints are told apart.
+    pub mark_seed: u64,
 }
 
 impl Default for ActiveConfig {
@@ -250,6 +252,7 @@ impl Default for ActiveConfig {
             report_documents: true,
             reply_timeout: REPLY_TIMEOUT,
             checkpoint_interval: CHECKPOINT_INTERVAL,
+            mark_seed: 0,
         }
     }
 }

@@ -104,7 +104,10 @@ impl Active {
             incoming_filter: named.pull_filter.clone(),
         });
         self.config.collections.push(named);
-        let checkpointer = Checkpointer::new(n, id, client, context.now, self.config.checkpoint_interval);
+        // No two checkpoints of a session have the same marks.
+        let seed = self.config.mark_seed.wrapping_add((n as u64) << 32);
+        let interval = self.config.checkpoint_interval;
+        let checkpointer = Checkpointer::new(n, id, client, context.now, interval, seed);
         self.syncs.push(CollectionSync::new(checkpointer, pushes, pulls));
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::super::context::SessionContext;
 use super::super::error::SessionError;
 use super::super::in_flight::Awaiting;
 use super::super::messages::profile;
+use super::marks::Marks;
 use crate::replica::OWN_PREFIX;
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::time::Instant;
@@ -39,6 +40,7 @@ pub(crate) struct Checkpointer {
     interval: Duration,
     note: RunNote,
     note_revision: Option<String>,
+    marks: Marks,
 }
 
 impl Checkpointer {
@@ -48,6 +50,7 @@ impl Checkpointer {
         client: String,
         now: Instant,
         interval: Duration,
+        mark_seed: u64,
     ) -> Checkpointer {
         Checkpointer {
             collection,
@@ -64,6 +67,7 @@ impl Checkpointer {
             interval,
             note: RunNote::default(),
             note_revision: None,
+            marks: Marks::new(mark_seed),
         }
     }
 
@@ -78,9 +82,18 @@ impl Checkpointer {
         self.peer_revision = revision.unwrap_or_default().to_owned();
         let own = store.checkpoint(self.store_id, &self.own_name())?;
         let note = store.checkpoint(self.store_id, &self.note_name())?;
+        let is_one_past = own.as_ref().is_none_or(|own| self.marks.load(&own.body, peer));
+        if !is_one_past {
+            tracing::info!(client = %self.client, "this database or the peer's was put back: everything is compared");
+        }
+        // What was sent in another past is offered before it is sent again, as after a reset.
+        let reset = reset || !is_one_past;
         let agreed = match &own {
             Some(own) if !reset => Checkpoint::from_json(&own.body).agreed(&Checkpoint::from_value(peer)),
-            _ => Checkpoint::default(),
+            _ => {
+                self.marks.forget();
+                Checkpoint::default()
+            }
         };
         self.note = match &note {
             _ if reset => RunNote { sent: u64::MAX, received: u64::MAX },
@@ -152,7 +165,8 @@ impl Checkpointer {
         }
         self.saving = Some(current.clone());
         self.next_save = context.now + self.interval;
-        self.send(context, current.to_json())
+        let body = self.marks.mark(current.to_object());
+        self.send(context, body)
     }
 
     fn send(&self, context: &mut SessionContext, body: String) -> Result<(), SessionError> {
@@ -168,12 +182,12 @@ impl Checkpointer {
     pub fn saved(
         &mut self,
         revision: &str,
-        body: String,
+        body: &str,
         store: &dyn ReplicaStore,
     ) -> Result<(), ReplicaStoreError> {
         self.peer_revision = revision.to_owned();
         let name = self.own_name();
-        let copy = bytes::Bytes::from(body);
+        let copy = bytes::Bytes::from(self.marks.saved(body));
         let own = store.set_checkpoint(self.store_id, &name, self.own_revision.as_deref(), copy)?;
         self.own_revision = match own {
             Some(revision) => Some(revision),

@@ -4,6 +4,7 @@
 
 mod agree;
 mod checkpointer;
+mod marks;
 mod pull;
 mod push;
 mod replies;

@@ -28,7 +28,7 @@ impl Active {
                 match result {
                     Ok(reply) => {
                         let revision = reply.properties.get("rev").unwrap_or_default();
-                        Ok(checkpointer.saved(revision, body, store)?)
+                        Ok(checkpointer.saved(revision, &body, store)?)
                     }
                     Err(error) => checkpointer.refused(context, error.code),
                 }

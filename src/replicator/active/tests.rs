@@ -45,7 +45,7 @@ fn refused() -> Active {
     let ours = RevId::Version(Version { time: 9, source });
     state.conflicts.note("x", Refused::new(OURS, Some(ours)), &mut state.done);
     let push = Push::new(state, Box::new(BatchPush::new(source, 0, 0)));
-    let checkpointer = Checkpointer::new(0, CollectionId(0), "cp-".into(), Instant::ZERO, Duration::ZERO);
+    let checkpointer = Checkpointer::new(0, CollectionId(0), "cp-".into(), Instant::ZERO, Duration::ZERO, 0);
     let mut active = Active::new(ActiveConfig::default());
     active.syncs.push(CollectionSync { push: Some(push), ..CollectionSync::new(checkpointer, true, true) });
     active

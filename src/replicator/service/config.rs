@@ -142,6 +142,7 @@ impl ReplicatorConfiguration {
             extension: self.extension,
             resolver: Arc::clone(&self.resolver),
             report_documents,
+            mark_seed: fastrand::u64(..),
             ..ActiveConfig::default()
         }
     }

@@ -9,6 +9,7 @@ use crate::blip::{BlipStats, ErrorReply, Event, OutgoingMessage};
 use crate::endpoint::{AccessRule, CollectionAccess};
 use crate::replica::revision::{SourceId, Version, VersionVector};
 use crate::replica::store::Change;
+use crate::replicator::checkpoint::Checkpoint;
 use crate::replicator::config::*;
 use crate::replicator::error::SessionError;
 use crate::replicator::extension::answer::{RevAnswer, decode};
@@ -66,7 +67,7 @@ fn checkpoint_after(status: u32) -> Option<String> {
                 _ => String::new(),
             };
             if request.profile() == "setCheckpoint" {
-                saved = Some(String::from_utf8_lossy(&request.body).into_owned());
+                saved = Some(Checkpoint::from_json(&request.body).to_json());
             }
             let reply = OutgoingMessage::default().with("rev", "1-x").with_body(body);
             if !request.no_reply {

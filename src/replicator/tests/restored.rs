@@ -2,8 +2,9 @@
 //! say counts, so that everything comes again.
 
 use super::exchange::{active, fill, passive, stores};
+use super::for_seeds;
 use super::pair::Pair;
-use crate::replicator::config::ReplicatorType;
+use crate::replicator::config::{ActiveConfig, ReplicatorType};
 
 /// What was put back, and what the device that gives says about it.
 #[derive(Clone, Copy, Debug)]
@@ -58,4 +59,59 @@ fn one(extension: bool, lost: Lost, before: usize, edits: usize) {
     assert_eq!(takes.count(), before + 6 + edits, "{what}");
     let has_all = (0..6).all(|n| takes.body(&format!("b{n:05}")).is_some());
     assert!(has_all, "{what}");
+}
+
+/// Steps of one history.
+const STEPS: usize = 14;
+
+/// Both sides are put back again and again, each to copies of other times than the other, and go on from there: sequences are given
+/// out twice on both. What either has in the end, the other gets, though nothing is edited any more.
+fn crosswise(seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (a, p) = stores();
+    let extension = rng.bool();
+    let mut runs = 0;
+    let mut run = |cut: Option<u64>, mark_seed: u64| {
+        runs += 1;
+        let config = ActiveConfig { mark_seed, ..active(ReplicatorType::PushAndPull, extension) };
+        let mut pair = Pair::new(seed * 100 + runs, config, passive(extension), &a, &p);
+        match cut {
+            Some(cut) => pair.run_and_cut(cut),
+            None => pair.run().expect("a clean end"),
+        }
+    };
+    let mut copies: [Vec<_>; 2] = Default::default();
+    let mut history = Vec::new();
+    for step in 0..STEPS {
+        let side = rng.usize(0..2);
+        let store = [&a, &p][side];
+        match rng.u8(0..8) {
+            0..2 => copies[side].push(store.backup()),
+            2..4 if !copies[side].is_empty() => {
+                let copy = rng.usize(0..copies[side].len());
+                history.push(format!("{side} is put back to its copy {copy}"));
+                store.restore(&copies[side][copy]);
+            }
+            4 => {
+                history.push("cut".to_owned());
+                run(Some(rng.u64(0..20)), rng.u64(..));
+            }
+            5..8 => {
+                history.push("run".to_owned());
+                run(None, rng.u64(..));
+            }
+            _ => {}
+        }
+        let some = rng.usize(0..4);
+        history.push(format!("{some} more at {side}"));
+        fill(store, &format!("{step}-"), some);
+    }
+    run(None, rng.u64(..));
+    run(None, rng.u64(..));
+    assert_eq!(a.dump(0), p.dump(0), "seed {seed}, extension {extension}: {history:#?}");
+}
+
+#[test]
+fn who_are_put_back_crosswise_become_equal() {
+    for_seeds(400, crosswise);
 }

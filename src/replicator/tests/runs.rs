@@ -9,6 +9,7 @@ use super::pair::Pair;
 use super::scripted::{NEW, START, Scripted, pulling, request};
 use crate::blip::{ErrorReply, Event, IncomingRequest, OutgoingMessage};
 use crate::replica::store::{CollectionId, ReplicaStore};
+use crate::replicator::checkpoint::Checkpoint;
 use crate::replicator::config::*;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::{Direction, SessionEvent};
@@ -69,7 +70,7 @@ fn no_end_before_the_answer_and_the_checkpoint() {
         assert_eq!(scripted.finished, None, "a revision is on its way");
         scripted.peer.reply(rev.number, OutgoingMessage::default()).expect("open");
         let saving = one(answer(&mut scripted, &["setCheckpoint"]), "setCheckpoint");
-        assert_eq!(&saving.body[..], br#"{"local":1}"#, "stopped {stopped}");
+        assert_eq!(Checkpoint::from_json(&saving.body).to_json(), r#"{"local":1}"#, "stopped {stopped}");
         assert_eq!(scripted.finished, None, "the checkpoint is on its way");
         scripted.peer.reply(saving.number, OutgoingMessage::default().with("rev", "1-x")).expect("open");
         answer(&mut scripted, &[]);
@@ -106,7 +107,7 @@ fn a_quiet_run_wakes_for_its_checkpoint_alone() {
     scripted.now = scripted.now + Duration::from_secs(6);
     scripted.peer.reply(saving.number, OutgoingMessage::default().with("rev", "1-x")).expect("open");
     let again = one(answer(&mut scripted, &["setCheckpoint"]), "setCheckpoint");
-    assert_eq!(&again.body[..], br#"{"local":2}"#);
+    assert_eq!(Checkpoint::from_json(&again.body).to_json(), r#"{"local":2}"#);
     scripted.peer.reply(again.number, OutgoingMessage::default().with("rev", "2-x")).expect("open");
     answer(&mut scripted, &[]);
     assert_eq!(scripted.session.poll_at(), None, "nothing is open");
