@@ -190,6 +190,20 @@ mod tests {
         }
     }
 
+    /// Who reads the newer format gets tree IDs as they are, the others versions in their place.
+    #[test]
+    fn a_conflict_is_named_as_the_peer_reads_it() {
+        let tree = crate::replica::revision::TreeId::new(3, &[7; 16]).expect("within the limits");
+        let current = Version { time: 9, source: SourceId([3; 16]) };
+        let vector = VersionVector { trees: vec![tree], ..VersionVector::new(current) };
+        let named = |format| {
+            let body = encode(&[RevAnswer::Conflict(vector.clone())], format);
+            decode(&body, 1).expect("readable").remove(0)
+        };
+        assert_eq!(named(RevsFormat::TreeIds), RevAnswer::Conflict(vector.clone()));
+        assert_eq!(named(RevsFormat::Versions), RevAnswer::Conflict(vector.with_trees_as_versions()));
+    }
+
     #[test]
     fn the_usual_answer_takes_a_few_bytes() {
         let answers: Vec<RevAnswer> = (8_000..8_400).map(RevAnswer::Stored).collect();

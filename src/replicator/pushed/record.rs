@@ -95,4 +95,15 @@ mod tests {
             assert_eq!(run(10, 20).continues(&run(next.0, next.1)), goes_on, "{next:?}");
         }
     }
+
+    #[test]
+    fn only_whole_notes_of_this_form_are_read() {
+        let is_read = |format, count| {
+            let runs = vec![Run { remote: 1, local: 1, count }];
+            let record = Record { format, covered: 1, list_from: None, runs };
+            read(&postcard::to_stdvec(&record).expect("written")).is_some()
+        };
+        assert!(is_read(FORMAT, 2));
+        assert!(!is_read(FORMAT + 1, 2) && !is_read(FORMAT, 0) && !is_read(FORMAT, u64::MAX));
+    }
 }

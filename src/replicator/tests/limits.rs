@@ -264,3 +264,9 @@ fn a_list_is_no_longer_than_it_may_be_however_long_the_names_are() {
     assert_eq!(documents, DOCUMENTS - left_out.len());
     assert!(lists <= 2 * bytes / 50_000 + 2, "{lists} lists for {bytes} bytes");
 }
+
+#[test]
+fn a_feed_is_complete_at_its_end_and_one_without_an_end_never() {
+    let at = |cursor, target| Feed::new(CollectionId(0), "_default", cursor, target).is_complete();
+    assert!(at(5, Some(5)) && at(6, Some(5)) && !at(4, Some(5)) && !at(5, None));
+}

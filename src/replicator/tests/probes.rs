@@ -6,7 +6,8 @@ use super::memory_store::MemoryStore;
 use super::scripted::{NEW, OTHER, Scripted, pulling, request};
 use crate::blip::{ErrorReply, Event, OutgoingMessage};
 use crate::replicator::checkpoint::Checkpoint;
-use crate::replicator::config::ActiveConfig;
+use crate::replicator::config::{ActiveConfig, CollectionConfig};
+use crate::replicator::error::SessionError;
 use crate::replicator::session::Session;
 
 #[test]
@@ -145,6 +146,24 @@ fn an_older_passive_peer_is_asked_without_collections() {
     }
     assert!(scripted.session.is_finished());
     assert_eq!(scripted.result, Ok(()));
+}
+
+/// Without collections there is one, the default collection: nothing else can be asked of an older peer.
+#[test]
+fn an_older_passive_peer_is_asked_for_the_default_collection_alone() {
+    for names in [&["a.b"][..], &["_default", "a.b"], &["a.b", "_default"]] {
+        let store = Arc::new(MemoryStore::with_collections(1, names));
+        let collections = names.iter().map(|name| CollectionConfig::new(*name)).collect();
+        let config = ActiveConfig { collections, ..ActiveConfig::default() };
+        let mut scripted = Scripted::new(Session::active(config), store);
+        let heard = scripted.settle();
+        let [Event::Request(request)] = &heard[..] else { panic!("{heard:?}") };
+        scripted.peer.reply_error(request.number, &ErrorReply::no_handler()).expect("open");
+        assert_eq!(scripted.settle().len(), 0, "{names:?}: nothing more is asked");
+        let refused =
+            Some(Err(SessionError::Refused { request: "getCollections", error: ErrorReply::no_handler() }));
+        assert_eq!(scripted.finished, refused, "{names:?}");
+    }
 }
 
 /// A peer may let a short list, and the word that its feed ends here, overtake a long list.

@@ -238,6 +238,51 @@ fn only_what_is_proved_and_covered_is_noted() {
     assert_eq!(noted(&mut load()), 0);
 }
 
+/// What is over goes from the note, and nothing else does; each change of it is kept.
+#[test]
+fn a_note_loses_what_is_over_and_keeps_the_rest() {
+    let load =
+        |store: &MemoryStore| PushedNote::load(store, CollectionId(0), "peer", "cp").expect("in memory");
+    let left_out = |store: &MemoryStore, note: &mut PushedNote, since| {
+        let listing = note.subscribe(store, since).expect("in memory");
+        listing.left_out.ranges().flatten().collect::<Vec<u64>>()
+    };
+    // The peer asks from a place after which nothing is left that could prove the rest.
+    let (store, mut note) = noted();
+    ["a00008", "a00009"].iter().for_each(|id| store.put(id, "{}"));
+    assert!(left_out(&store, &mut note, 8).is_empty());
+    note.save(&store);
+    assert!(left_out(&store, &mut load(&store), 0).is_empty(), "what cannot be proved is over");
+    // It has passed all, and has nothing to propose.
+    let (store, mut note) = noted();
+    note.subscribe(&store, 10).expect("in memory");
+    note.nothing_proposed();
+    note.save(&store);
+    assert!(left_out(&store, &mut load(&store), 0).is_empty());
+    // It has passed one of two runs.
+    let (store, mut note) = noted();
+    [10, 9].into_iter().for_each(|sequence| note.answered(sequence, true));
+    fill(&store, "b", 6);
+    (0..3).for_each(|n| note.came(&RemoteSequence::Number(21 + n), Some(14 + n)));
+    note.checkpoint_set(br#"{"local":23}"#);
+    note.save(&store);
+    let mut note = load(&store);
+    note.subscribe(&store, 0).expect("in memory");
+    note.nothing_proposed();
+    assert_eq!(left_out(&store, &mut note, 0), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14], "it has passed none");
+    note.subscribe(&store, 10).expect("in memory");
+    note.nothing_proposed();
+    note.save(&store);
+    assert_eq!(left_out(&store, &mut load(&store), 0), [14]);
+    // How far the peer's checkpoint is, although it covers nothing new.
+    let (store, mut note) = noted();
+    note.checkpoint_set(br#"{"local":15}"#);
+    note.save(&store);
+    let mut note = load(&store);
+    note.came(&RemoteSequence::Number(15), None);
+    assert_eq!(note.take_put_back(), Some(0), "it was passed");
+}
+
 /// The note of one peer says nothing to another, and nobody can write or read it as a checkpoint.
 #[test]
 fn a_note_is_for_one_peer_alone() {

@@ -444,6 +444,72 @@ mod tests {
         assert!(nobody.entries.is_empty());
     }
 
+    fn load(store: &MemoryStore) -> UnsyncedList {
+        UnsyncedList::load(store, MAIN, "peer").expect("readable")
+    }
+
+    fn note_many(list: &mut UnsyncedList, prefix: &str, count: u64, text: &str) {
+        (0..count)
+            .for_each(|n| list.note(failure(&format!("{prefix}{n}"), n + 1, ErrorReply::http(400, text))));
+    }
+
+    /// What two sessions found is kept as far as there is room, and of the same document what was found last.
+    #[test]
+    fn lists_are_merged_within_the_limits() {
+        for (count, text) in [(300, String::new()), (150, "x".repeat(200))] {
+            let store = MemoryStore::new(1);
+            let (mut one, mut other) = (load(&store), load(&store));
+            note_many(&mut one, "a", count, &text);
+            note_many(&mut other, "b", count, &text);
+            one.note(failure("both", 1, ErrorReply::http(400, "first")));
+            other.note(failure("both", 1, ErrorReply::http(400, "last")));
+            one.save(&store).expect("kept");
+            other.save(&store).expect("kept");
+            let kept = load(&store);
+            assert!(kept.entries.len() <= DOCUMENTS_MAX && kept.bytes <= BYTES_MAX, "{}", kept.entries.len());
+            assert!(kept.entries.len() as u64 > count + 1, "some of the other's found room");
+            let both = &kept.entries[&(false, "both".to_owned())];
+            assert_eq!(both.to_document("_default").error.message, "last");
+        }
+    }
+
+    /// Documents that found no room are something, when those that did are settled too.
+    #[test]
+    fn what_is_only_counted_is_not_nothing() {
+        let store = MemoryStore::new(1);
+        let mut list = load(&store);
+        assert!(list.is_empty() && stored(&store).expect("readable").is_empty());
+        note_many(&mut list, "a", DOCUMENTS_MAX as u64 + 1, "");
+        let told = |list: &mut UnsyncedList| {
+            list.save(&store).expect("kept");
+            let stored = stored(&store).expect("readable");
+            stored.iter().map(|with| (with.documents.len(), with.more)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut list), [(DOCUMENTS_MAX, 1)]);
+        (0..DOCUMENTS_MAX).for_each(|n| assert!(list.settle(Direction::Received, &format!("a{n}"))));
+        assert!(!list.is_empty());
+        assert_eq!(told(&mut list), [(0, 1)]);
+        list.begin_retry(Direction::Received, true);
+        list.note(failure("a", 1, ErrorReply::http(400, "")));
+        assert!(!list.is_empty());
+        assert_eq!(told(&mut list), [(1, 0)]);
+        list.settle(Direction::Received, "a");
+        assert!(list.is_empty());
+        assert_eq!(told(&mut list), []);
+    }
+
+    /// A retry ends with what it began with, in its direction.
+    #[test]
+    fn only_what_is_tried_again_can_turn_out_to_be_gone() {
+        let mut list = load(&MemoryStore::new(1));
+        list.note(failure("a", 1, ErrorReply::http(400, "")));
+        assert!(!list.end_retry(Direction::Received), "it was not tried");
+        list.begin_retry(Direction::Received, true);
+        assert!(!list.end_retry(Direction::Sent), "in the other direction");
+        assert!(list.end_retry(Direction::Received) && list.is_empty());
+        assert!(!list.end_retry(Direction::Received), "once");
+    }
+
     /// Whatever a peer makes of IDs and errors, a list stays within what the store takes and comes back as it was.
     #[test]
     fn texts_of_peers_cannot_outgrow_the_record() {

@@ -86,3 +86,33 @@ fn a_record_of_a_sensor_takes_few_bytes_beside_its_body() {
     let beside = encoder.finish(400, false).len() - 2 * 300;
     assert!(beside < 300 * 15, "{beside} bytes for 300 revisions");
 }
+
+/// A message ends before it has more revisions or more authors than may be read.
+#[test]
+fn a_message_is_full_before_it_cannot_be_read() {
+    let change = |n: u32, authors: u32| {
+        let of = |k: u32| {
+            let mut source = [9; 16];
+            source[..4].copy_from_slice(&(n * authors + k).to_le_bytes());
+            Version { time: 7, source: SourceId(source) }
+        };
+        let history = (1..authors).map(of).collect();
+        let vector = VersionVector { history, ..VersionVector::new(of(0)) };
+        let (sequence, id) = (u64::from(n) + 1, n.to_string());
+        Change { sequence, id, vector, deleted: false, body_size: 0, remote_ancestor: None, body: None }
+    };
+    // One author each, one author for all (`authors` 0), and as many as a revision may have.
+    for authors in [1, VERSIONS_MAX as u32, 0] {
+        let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, false, 0);
+        let mut count = 0;
+        while !encoder.is_full() {
+            encoder.push(&change(count, authors), &Content::Offer);
+            count += 1;
+            assert_eq!(encoder.count(), count as usize);
+        }
+        let decoded = decode(&Bytes::from(encoder.finish(u64::from(count), false)));
+        assert_eq!(decoded.expect("it can be read").revisions.len(), count as usize);
+        let most = if authors == 0 { REVS_ENTRIES_MAX } else { SOURCES_MAX / authors as usize };
+        assert!(count as usize > most / 4, "{count} with {authors} authors each");
+    }
+}

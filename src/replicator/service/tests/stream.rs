@@ -142,3 +142,30 @@ async fn garbage_from_the_passive_side_stops_with_a_typed_error() {
     assert!(matches!(status.error, Some(ReplicatorError::Framing(_))), "{status:?}");
     delegate.last().assert_closed_once();
 }
+
+/// What was received before the transport failed counts, in order: the peer's reason, and garbage behind which nothing is read.
+#[tokio::test(start_paused = true)]
+async fn what_came_before_the_transport_failed_counts() {
+    let ends_with = |messages: Vec<Vec<u8>>| async move {
+        let (delegate, replicator) = connected();
+        reaches(&replicator, ReplicatorActivity::Busy).await;
+        let handle = delegate.last().handle();
+        for message in messages {
+            handle.receive(message.into()).await;
+        }
+        handle.close(Some(crate::endpoint::MessagingError::recoverable("cut")));
+        replicator.wait_until(|status| status.error.is_some()).await.error
+    };
+    let pong = || Framing::new(FramingRole::Passive, ByteStream).encode_pong(&[], [0; 4]).expect("pong");
+    for before in 0..4 {
+        let messages = (0..before).map(|_| pong()).chain([close_frame(4002, "because")]).collect();
+        let error = ends_with(messages).await;
+        assert!(
+            matches!(error, Some(ReplicatorError::ClosedByPeer { code: 4002, .. })),
+            "{before} before: {error:?}"
+        );
+    }
+    let error = ends_with(vec![b"HTTP/1.1 400 Bad".to_vec(), close_frame(4002, "because")]).await;
+    assert!(!matches!(error, Some(ReplicatorError::ClosedByPeer { .. })), "garbage says nothing: {error:?}");
+    assert!(matches!(ends_with(Vec::new()).await, Some(ReplicatorError::Messaging(_))));
+}
