@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gattway::endpoint::{INBOUND_BYTES_MAX, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use gattway::lab::transport::bluez::Bluez;
 use gattway::lab::transport::bluez::listener::{BluetoothListener, ListenerConfig};
 use gattway::lab::transport::bluez::profile::AdvertState;
 use gattway::lab::transport::bluez::security::LinkSecurity;
@@ -39,6 +40,7 @@ async fn main() -> ExitCode {
 
 async fn serve(adapter: String) -> Result<bool> {
     let config = ListenerConfig {
+        bluez: Bluez::default(),
         adapter: Some(adapter),
         name: Some("echo".to_owned()),
         l2cap: false,

@@ -1,18 +1,17 @@
 //! One adapter: found by name or address, switched on, and asked to do one delicate thing at a time.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::BluetoothError;
 use super::daemon::{Daemon, answer};
+use super::error::BluetoothError;
+use super::handle::Bluez;
 use super::kernel::{Connection, connections, controller_number};
-use super::stall::StallWatch;
+use super::radio::Radio;
+use super::shared::{SharedAdapter, Slot};
 
 /// Connections one adapter is trusted with; small USB adapters manage about 5, Broadcom's about 7
 /// (`firmware-notes/bluez.md`, connection slots).
@@ -21,9 +20,6 @@ pub const SLOTS_DEFAULT: usize = 5;
 const POWER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between off and on of a power cycle.
 const POWER_CYCLE_PAUSE: Duration = Duration::from_millis(500);
-/// Pause between the end of a connection and the next connect: 5.66 took one back that was asked for 1 ms later, and never
-/// answered it (`firmware-notes/bluez.md`, connecting).
-const SETTLE: Duration = Duration::from_millis(150);
 /// Looks at the kernel before a connect that was given up counts as stuck, and the pause between two.
 const STUCK_LOOKS: u32 = 5;
 const STUCK_PAUSE: Duration = Duration::from_millis(200);
@@ -35,43 +31,34 @@ const POWER_ON_ATTEMPTS: u32 = 10;
 /// An open adapter that is powered, with its limits.
 #[derive(Clone)]
 pub struct Adapter {
+    bluez: Bluez,
     daemon: Daemon,
     adapter: bluer::Adapter,
-    limits: Arc<Limits>,
-}
-
-/// Shared by everything in the process that uses the same adapter.
-struct Limits {
-    /// Concurrent connects lose services (bluez #195): one connect-and-resolve at a time.
-    connecting: Arc<Semaphore>,
-    /// Connections of this process as a central.
-    centrals: Arc<AtomicUsize>,
-    stall: Mutex<StallWatch>,
-}
-
-static LIMITS: LazyLock<Mutex<HashMap<String, Arc<Limits>>>> = LazyLock::new(Mutex::default);
-/// How many connections each adapter is trusted with.
-static SLOTS: AtomicUsize = AtomicUsize::new(SLOTS_DEFAULT);
-/// Disconnects that are under way: a process that ends at once would leave the peer connected and its slot taken.
-static FAREWELLS: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
-
-/// Trusts each adapter with `slots` connections from now on, both roles and other programs included.
-pub fn set_slots(slots: usize) {
-    SLOTS.store(slots.max(1), Ordering::Relaxed);
+    shared: Arc<SharedAdapter>,
+    slots: usize,
 }
 
 impl Adapter {
-    /// Opens the adapter named `wanted` (`hci0` or its address), or the first one, and switches it on.
+    /// Opens the adapter named `wanted` (`hci0` or its address), or the first one, and switches it on. It is trusted with
+    /// [`SLOTS_DEFAULT`] connections.
     ///
     /// # Errors
     /// [`BluetoothError::NoDaemon`], [`BluetoothError::NoAdapter`], [`BluetoothError::NotPermitted`],
     /// [`BluetoothError::Blocked`], [`BluetoothError::PoweredOff`], [`BluetoothError::TimedOut`].
-    pub async fn open(wanted: Option<&str>) -> Result<Adapter, BluetoothError> {
-        let daemon = Daemon::reach().await?;
+    pub async fn open(bluez: &Bluez, wanted: Option<&str>) -> Result<Adapter, BluetoothError> {
+        let daemon = bluez.daemon().await?;
         let adapter = answer("listing the adapters", choose(&daemon, wanted)).await?;
-        let opened = Adapter { limits: Limits::of(adapter.name()), daemon, adapter };
+        let shared = bluez.adapter(adapter.name());
+        let opened = Adapter { bluez: bluez.clone(), daemon, adapter, shared, slots: SLOTS_DEFAULT };
         opened.power_on().await?;
         Ok(opened)
+    }
+
+    /// Trusts it with `slots` connections, both roles and other programs included.
+    #[must_use]
+    pub fn with_slots(mut self, slots: usize) -> Adapter {
+        self.slots = slots.max(1);
+        self
     }
 
     /// Switches the adapter on unless it is.
@@ -240,17 +227,24 @@ impl Adapter {
         self.adapter.name()
     }
 
-    /// What is known of the adapter's silence.
-    pub(super) fn stall(&self) -> MutexGuard<'_, StallWatch> {
-        self.limits.stall.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What all of this process that uses the adapter has in common.
+    pub(super) fn shared(&self) -> &Arc<SharedAdapter> {
+        &self.shared
     }
 
-    /// Waits for the right to connect: one at a time.
-    pub(super) async fn connecting(&self) -> OwnedSemaphorePermit {
-        match Arc::clone(&self.limits.connecting).acquire_owned().await {
-            Ok(permit) => permit,
-            Err(_) => unreachable!("the semaphore is never closed"),
-        }
+    /// The radio connections made with the handle that this was opened with.
+    pub(super) fn radio(&self) -> &Arc<Radio> {
+        self.bluez.radio()
+    }
+
+    /// Ends a radio connection in the background, and drops `then` when it has.
+    pub(super) fn disconnect(&self, device: bluer::Device, then: impl Send + 'static) {
+        self.shared.begin_disconnect(async move {
+            if let Err(error) = device.disconnect().await {
+                debug!(peer = %device.address(), %error, "disconnect");
+            }
+            drop(then);
+        });
     }
 
     /// Takes a connection slot for `peer`, held as long as the connection. When all are in use the target just vanishes from
@@ -260,14 +254,11 @@ impl Adapter {
     /// # Errors
     /// [`BluetoothError::SlotsFull`] at once; the caller may try again later.
     pub(super) async fn slot(&self, peer: bluer::Address) -> Result<Slot, BluetoothError> {
-        let slots = SLOTS.load(Ordering::Relaxed);
+        let slots = self.slots;
         let connected = self.connected().await?;
         let others = connected.iter().filter(|address| **address != peer).count();
-        if others.max(self.limits.centrals.load(Ordering::Relaxed)) >= slots {
-            return Err(BluetoothError::SlotsFull { adapter: self.name().to_owned(), slots });
-        }
-        self.limits.centrals.fetch_add(1, Ordering::Relaxed);
-        Ok(Slot(Arc::clone(&self.limits.centrals)))
+        let full = || BluetoothError::SlotsFull { adapter: self.name().to_owned(), slots };
+        self.shared.slot(slots, others).ok_or_else(full)
     }
 }
 
@@ -280,15 +271,6 @@ fn is_blocked(adapter: &str) -> bool {
         read(&switch, "name").trim() == adapter
             && ["soft", "hard"].iter().any(|kind| read(&switch, kind).trim() == "1")
     })
-}
-
-/// A connection slot that is taken; free when dropped.
-pub(super) struct Slot(Arc<AtomicUsize>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The adapter of a name or an address; `hci0` before others if any will do.
@@ -317,46 +299,4 @@ async fn choose(daemon: &Daemon, wanted: Option<&str>) -> Result<bluer::Adapter,
         wanted: wanted.unwrap_or("at all").to_owned(),
         present: if present.is_empty() { "none".to_owned() } else { present.join(", ") },
     })
-}
-
-impl Limits {
-    fn of(adapter: &str) -> Arc<Limits> {
-        let mut all = LIMITS.lock().unwrap_or_else(PoisonError::into_inner);
-        let limits = all.entry(adapter.to_owned()).or_insert_with(|| {
-            Arc::new(Limits {
-                connecting: Arc::new(Semaphore::new(1)),
-                centrals: Arc::default(),
-                stall: Mutex::default(),
-            })
-        });
-        Arc::clone(limits)
-    }
-}
-
-/// Ends a radio connection in the background; [`wait_for_disconnects`] waits for it.
-pub(super) fn disconnect(device: bluer::Device, then: impl Send + 'static) {
-    begin_disconnect(async move {
-        if let Err(error) = device.disconnect().await {
-            debug!(peer = %device.address(), %error, "disconnect");
-        }
-        drop(then);
-    });
-}
-
-/// Runs something that ends a radio connection in the background, for at most [`POWER_LIMIT`], and gives BlueZ a moment then.
-pub(super) fn begin_disconnect(end: impl Future<Output = ()> + Send + 'static) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    FAREWELLS.send_modify(|count| *count += 1);
-    runtime.spawn(async move {
-        let _ = timeout(POWER_LIMIT, end).await;
-        sleep(SETTLE).await;
-        FAREWELLS.send_modify(|count| *count -= 1);
-    });
-}
-
-/// Waits until all disconnects are done, for at most `limit`. To be called before the process ends.
-pub async fn wait_for_disconnects(limit: Duration) {
-    let mut count = FAREWELLS.subscribe();
-    // The sender is static.
-    let _ = timeout(limit, count.wait_for(|count| *count == 0)).await;
 }

@@ -11,14 +11,14 @@ use bluer::{AddressType, Device, Uuid};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
-use super::adapter::{Adapter, Slot, disconnect, wait_for_disconnects};
+use super::adapter::Adapter;
 use super::error::BluetoothError;
 use super::packets::{CharacteristicSink, CharacteristicSource, Guard, att_mtu, packet_size};
 use super::profile::{INFORMATION, Information, from_peripheral, to_peripheral};
-use super::radio;
 use super::retry;
-use super::scan::{Search, find};
+use super::search::{Search, find};
 use super::services::resolve;
+use super::shared::Slot;
 use super::steps::Steps;
 use crate::link::PacketSize;
 use crate::transport::packet::{Connector, PacketChannel};
@@ -64,7 +64,7 @@ impl Connector for BluerCentral {
 pub(super) struct Connected {
     pub(super) device: Device,
     pub(super) information: Information,
-    adapter: String,
+    adapter: Adapter,
     random_address: bool,
     characteristics: Vec<(Uuid, Characteristic)>,
     /// How long each step took until now.
@@ -76,13 +76,13 @@ impl Connected {
     /// Finds, connects and resolves, one at a time on this adapter.
     pub(super) async fn open(adapter: &Adapter, search: &Search) -> Result<Connected, BluetoothError> {
         let mut steps = Steps::begin();
-        let _one_at_a_time = adapter.connecting().await;
+        let _one_at_a_time = adapter.shared().connecting().await;
         adapter.power_on().await?;
         steps.done("adapter");
         let neighbour = find(adapter, search, SCAN_LIMIT).await?;
         steps.done("scan");
         // What was connected before is being disconnected; a connect in between would be taken for the old one.
-        wait_for_disconnects(DISCONNECT_LIMIT).await;
+        adapter.shared().wait_for_disconnects(DISCONNECT_LIMIT).await;
         let slot = adapter.slot(neighbour.address).await?;
         let device =
             adapter.bluer().device(neighbour.address).map_err(BluetoothError::bluez("open the peer"))?;
@@ -90,11 +90,11 @@ impl Connected {
         if device.is_blocked().await.unwrap_or(false) {
             return Err(BluetoothError::PeerBlocked { peer: device.address().to_string() });
         }
-        let guard = Disconnect { device: device.clone(), slot: Some(slot) };
+        let guard = Disconnect { adapter: adapter.clone(), device: device.clone(), slot: Some(slot) };
         steps.done("slot");
         let characteristics = connect_and_resolve(adapter, &device, &mut steps).await?;
         let mut connected = Connected {
-            adapter: adapter.name().to_owned(),
+            adapter: adapter.clone(),
             random_address: matches!(device.address_type().await, Ok(AddressType::LeRandom)),
             information: Information { profile: 0, packet_size_max: 0, l2cap_psm: None, lane: None },
             device,
@@ -108,7 +108,7 @@ impl Connected {
                 connected.information = information;
             }
             Err(error) => {
-                connected.forget_stale(adapter).await;
+                connected.forget_stale().await;
                 return Err(error);
             }
         }
@@ -152,32 +152,34 @@ impl Connected {
 
     /// BlueZ may have taken the services from its cache, of an earlier version or an earlier start of the peer (bluez #191,
     /// bleak #882): it is made to forget them, unless the device is bonded.
-    async fn forget_stale(&self, adapter: &Adapter) {
+    async fn forget_stale(&self) {
         if self.device.is_paired().await.unwrap_or(true) {
             return;
         }
-        if let Err(error) = adapter.bluer().remove_device(self.device.address()).await {
+        if let Err(error) = self.adapter.bluer().remove_device(self.device.address()).await {
             debug!(peer = %self.device.address(), %error, "could not be forgotten");
         }
     }
 
-    /// What ends the connection when dropped; until then it is known as one of this process.
+    /// What ends the connection when dropped; until then it is known as one of this node.
     pub(super) fn into_guard(self, via: &'static str, att_mtu: Option<u16>, size: PacketSize) -> Guard {
         let peer = self.device.address();
-        let announced = radio::announce(&self.adapter, peer, self.random_address, via, att_mtu, size.bytes());
+        let (radio, adapter) = (self.adapter.radio(), self.adapter.name());
+        let announced = radio.announce(adapter, peer, self.random_address, via, att_mtu, size.bytes());
         Box::new((self.guard, announced))
     }
 }
 
 /// Ends the radio connection when dropped, and frees the slot when that is done.
 pub(super) struct Disconnect {
+    adapter: Adapter,
     device: Device,
     slot: Option<Slot>,
 }
 
 impl Drop for Disconnect {
     fn drop(&mut self) {
-        disconnect(self.device.clone(), self.slot.take());
+        self.adapter.disconnect(self.device.clone(), self.slot.take());
     }
 }
 

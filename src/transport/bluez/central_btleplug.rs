@@ -20,13 +20,13 @@ use futures_util::stream::{Stream, StreamExt};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::adapter::{Adapter, begin_disconnect, wait_for_disconnects};
+use super::adapter::Adapter;
 use super::central::DISCONNECT_LIMIT;
 use super::error::BluetoothError;
 use super::packets::{copy, packet_size};
 use super::profile::{INFORMATION, Information, from_peripheral, to_peripheral};
 use super::retry;
-use super::scan::{Search, find};
+use super::search::{Search, find};
 use crate::link::{ATT_HEADER_BYTES, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
 
@@ -42,20 +42,21 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Connects to one peripheral with btleplug.
 pub struct BtleplugCentral {
-    adapter: String,
+    adapter: Adapter,
     search: Arc<Search>,
 }
 
 impl BtleplugCentral {
-    /// A central on the adapter named `adapter` (`hci0`) for the peer of `search`.
-    pub fn new(adapter: impl Into<String>, search: Arc<Search>) -> Arc<BtleplugCentral> {
-        Arc::new(BtleplugCentral { adapter: adapter.into(), search })
+    /// A central on `adapter` for the peer of `search`.
+    pub fn new(adapter: Adapter, search: Arc<Search>) -> Arc<BtleplugCentral> {
+        Arc::new(BtleplugCentral { adapter, search })
     }
 
     async fn open(&self) -> Result<PacketChannel, BluetoothError> {
-        let adapter = Adapter::open(Some(&self.adapter)).await?;
-        let _one_at_a_time = adapter.connecting().await;
-        let neighbour = find(&adapter, &self.search, SCAN_LIMIT).await?;
+        let adapter = &self.adapter;
+        let _one_at_a_time = adapter.shared().connecting().await;
+        adapter.power_on().await?;
+        let neighbour = find(adapter, &self.search, SCAN_LIMIT).await?;
         let device =
             adapter.bluer().device(neighbour.address).map_err(BluetoothError::bluez("open the peer"))?;
         if device.is_blocked().await.unwrap_or(false) {
@@ -63,9 +64,9 @@ impl BtleplugCentral {
         }
         let peripheral = self.peripheral(neighbour.address).await?;
         // What was connected before is being disconnected; a connect in between would be taken for the old one.
-        wait_for_disconnects(DISCONNECT_LIMIT).await;
-        let guard = Disconnect { peripheral: peripheral.clone() };
-        connect(&adapter, &peripheral).await?;
+        adapter.shared().wait_for_disconnects(DISCONNECT_LIMIT).await;
+        let guard = Disconnect { adapter: adapter.clone(), peripheral: peripheral.clone() };
+        connect(adapter, &peripheral).await?;
         let peer = peripheral.address().to_string();
         let characteristics = peripheral.characteristics();
         let wanted = |uuid, flags| {
@@ -111,7 +112,7 @@ impl BtleplugCentral {
         for adapter in manager.adapters().await.map_err(failed("list adapters"))? {
             // The order of the list is not stable; the first word of the information is the name.
             let info = adapter.adapter_info().await.map_err(failed("read adapter"))?;
-            if info.split_whitespace().next() != Some(self.adapter.as_str()) {
+            if info.split_whitespace().next() != Some(self.adapter.name()) {
                 continue;
             }
             let peripherals = adapter.peripherals().await.map_err(failed("list devices"))?;
@@ -119,7 +120,7 @@ impl BtleplugCentral {
             return found.ok_or_else(|| self.search.not_seen(SCAN_LIMIT));
         }
         Err(BluetoothError::NoAdapter {
-            wanted: self.adapter.clone(),
+            wanted: self.adapter.name().to_owned(),
             present: "see `gattway doctor`".to_owned(),
         })
     }
@@ -169,13 +170,14 @@ fn failed(what: &'static str) -> impl FnOnce(btleplug::Error) -> BluetoothError 
 
 /// Ends the radio connection when dropped.
 struct Disconnect {
+    adapter: Adapter,
     peripheral: Peripheral,
 }
 
 impl Drop for Disconnect {
     fn drop(&mut self) {
         let peripheral = self.peripheral.clone();
-        begin_disconnect(async move {
+        self.adapter.shared().begin_disconnect(async move {
             if let Err(error) = peripheral.disconnect().await {
                 debug!(peer = %peripheral.address(), %error, "disconnect");
             }

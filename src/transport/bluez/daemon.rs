@@ -1,4 +1,4 @@
-//! The bluetoothd in use: one D-Bus session for the whole process, and a look at whether it is still the same daemon.
+//! The bluetoothd in use: a D-Bus session, and a look at whether it is still the same daemon.
 //!
 //! A restart of bluetoothd drops everything that was registered with it and says so only on the bus, by the owner of its name
 //! (SignalK #3057). bluer's proxies go by the name and reach the new daemon, which knows nothing of us.
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dbus::nonblock::{Proxy, SyncConnection};
-use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
@@ -40,29 +39,12 @@ impl Drop for Bus {
     }
 }
 
-/// Shared, because each session is a connection to the bus with tasks of its own, and a central that looks for a lost peer opens
-/// its adapter every few seconds.
-static SHARED: Mutex<Option<Daemon>> = Mutex::const_new(None);
-
 impl Daemon {
-    /// The session with the present daemon.
+    /// A session with the present daemon; see [`Bluez::daemon`](super::handle::Bluez::daemon) for one that is kept.
     ///
     /// # Errors
-    /// [`BluetoothError::NoDaemon`], [`BluetoothError::NotPermitted`], [`BluetoothError::TimedOut`].
-    pub(super) async fn reach() -> Result<Daemon, BluetoothError> {
-        let mut shared = SHARED.lock().await;
-        if let Some(daemon) = shared.as_ref()
-            && daemon.is_present().await
-        {
-            return Ok(daemon.clone());
-        }
-        *shared = None;
-        let daemon = answer("reaching bluetoothd", Daemon::open()).await?;
-        debug!(owner = daemon.owner, "bluetoothd reached");
-        Ok(shared.insert(daemon).clone())
-    }
-
-    async fn open() -> Result<Daemon, BluetoothError> {
+    /// [`BluetoothError::NoDaemon`], [`BluetoothError::NotPermitted`].
+    pub(super) async fn open() -> Result<Daemon, BluetoothError> {
         let no_bus = |message: String| BluetoothError::NoDaemon { message };
         // Opening the bus blocks.
         let opened = tokio::task::spawn_blocking(dbus_tokio::connection::new_system_sync).await;
@@ -76,6 +58,11 @@ impl Daemon {
         let owner = bus.owner(BLUEZ).await.map_err(|e| daemon_error(&e))?;
         let session = bluer::Session::new().await.map_err(|e| no_bus(e.to_string()))?;
         Ok(Daemon { session, bus, owner })
+    }
+
+    /// Its unique name on the bus.
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// Whether the daemon of this session still runs; false too if it cannot be asked.

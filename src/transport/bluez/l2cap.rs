@@ -15,8 +15,7 @@ use super::adapter::Adapter;
 use super::central::{Connected, open_gatt};
 use super::error::BluetoothError;
 use super::packets::{Guard, L2capHalf};
-use super::radio;
-use super::scan::Search;
+use super::search::Search;
 use super::security::{LinkSecurity, SecurityLevel};
 use crate::link::{PACKET_BYTES_MAX, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel};
@@ -99,7 +98,7 @@ async fn open(adapter: &Adapter, connected: &Connected, psm: u16) -> Result<SeqP
 /// Listens for L2CAP channels; give each to the same acceptor as GATT's.
 pub struct L2capListener {
     listener: SeqPacketListener,
-    adapter: bluer::Adapter,
+    adapter: Adapter,
     security: LinkSecurity,
 }
 
@@ -145,7 +144,7 @@ impl L2capListener {
         socket.bind(address).map_err(failed())?;
         socket.set_recv_mtu(RECEIVE_MTU).map_err(failed())?;
         let listener = socket.listen(4).map_err(failed())?;
-        Ok(L2capListener { listener, adapter: local.clone(), security })
+        Ok(L2capListener { listener, adapter: adapter.clone(), security })
     }
 
     /// The next channel; `None`: one of a device that may not connect was dropped.
@@ -155,12 +154,13 @@ impl L2capListener {
     pub async fn accept(&self) -> Result<Option<PacketChannel>, BluetoothError> {
         let (socket, peer) =
             self.listener.accept().await.map_err(BluetoothError::socket("accept an L2CAP channel"))?;
-        if !self.security.admits(&self.adapter, peer.addr).await {
+        if !self.security.admits(self.adapter.bluer(), peer.addr).await {
             return Ok(None);
         }
         let random = peer.addr_type == AddressType::LeRandom;
         let size = packet_size(&socket, PACKET_BYTES_MAX);
-        let announced = radio::announce(self.adapter.name(), peer.addr, random, "l2cap", None, size.bytes());
+        let (radio, adapter) = (self.adapter.radio(), self.adapter.name());
+        let announced = radio.announce(adapter, peer.addr, random, "l2cap", None, size.bytes());
         Ok(Some(channel(socket, size, format!("l2cap {}", peer.addr), Some(Box::new(announced)))))
     }
 }

@@ -11,17 +11,16 @@ use std::time::Duration;
 
 use bluer::gatt::local::{CharacteristicControl, CharacteristicControlEvent, ReqError};
 use bluer::gatt::{CharacteristicReader, CharacteristicWriter};
-use bluer::{Adapter, Address, AddressType, Device};
+use bluer::{Address, AddressType, Device};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::adapter;
+use super::adapter::Adapter;
 use super::inbox::{Inbox, inbox};
 use super::packets::{CharacteristicSource, SharedSink, att_mtu, packet_size};
 use super::profile::LANES;
-use super::radio;
 use super::security::LinkSecurity;
 use crate::transport::packet::PacketChannel;
 
@@ -130,18 +129,19 @@ impl LaneTask {
             warn!(peer = %address, lane = self.lane, "a central subscribed to the lane of another: refused");
             return None; // dropping the writer ends the subscription
         }
-        if !self.security.admits(&self.adapter, address).await {
+        if !self.security.admits(self.adapter.bluer(), address).await {
             self.lanes.free(self.lane);
             return None;
         }
-        let device = self.adapter.device(address).ok()?;
+        let device = self.adapter.bluer().device(address).ok()?;
         let random = matches!(device.address_type().await, Ok(AddressType::LeRandom));
         let writer = Arc::new(writer);
         let size = packet_size(writer.mtu());
         let att_mtu = att_mtu(writer.mtu());
-        let announced =
-            radio::announce(self.adapter.name(), address, random, "gatt", Some(att_mtu), size.bytes());
-        let (inbox, source) = inbox(Box::new((Disconnect(device), announced)));
+        let (radio, adapter) = (self.adapter.radio(), self.adapter.name());
+        let announced = radio.announce(adapter, address, random, "gatt", Some(att_mtu), size.bytes());
+        let guard = Disconnect { adapter: self.adapter.clone(), device };
+        let (inbox, source) = inbox(Box::new((guard, announced)));
         let channel = PacketChannel {
             sink: Box::new(SharedSink::new(Arc::clone(&writer))),
             source: Box::new(source),
@@ -192,11 +192,14 @@ async fn serve(subscriber: &mut Subscriber, writes: &mut Control, notifies: &mut
 }
 
 /// Ends the radio connection of a central when its channel is dropped: slots are few.
-struct Disconnect(Device);
+struct Disconnect {
+    adapter: Adapter,
+    device: Device,
+}
 
 impl Drop for Disconnect {
     fn drop(&mut self) {
-        adapter::disconnect(self.0.clone(), ());
+        self.adapter.disconnect(self.device.clone(), ());
     }
 }
 

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::adapter::Adapter;
 use super::agent::{Pairing, PairingAgent};
 use super::error::BluetoothError;
+use super::handle::Bluez;
 use super::l2cap::{L2capListener, PSM};
 use super::peripheral::Peripheral;
 use super::profile::{AdvertBytes, Information, PROFILE_VERSION};
@@ -41,6 +42,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// Settings of a [`BluetoothListener`].
 #[derive(Clone)]
 pub struct ListenerConfig {
+    /// What the adapter is opened with.
+    pub bluez: Bluez,
     /// Adapter by name (`hci0`) or address; `None`: the first.
     pub adapter: Option<String>,
     /// Name in the scan response; `None`: no name.
@@ -120,7 +123,7 @@ impl Running {
     }
 
     async fn start(config: &ListenerConfig, state: AdvertBytes) -> Result<Running, BluetoothError> {
-        let adapter = Adapter::open(config.adapter.as_deref()).await?;
+        let adapter = Adapter::open(&config.bluez, config.adapter.as_deref()).await?;
         let failed = || BluetoothError::bluez("watch adapters");
         let adapters = adapter.session().events().await.map_err(failed())?;
         let events = adapter.bluer().events().await.map_err(failed())?;

@@ -5,6 +5,8 @@
 //! | [`profile`] | UUIDs, the information characteristic, the advertised state |
 //! | [`error`] | what can go wrong, said for people |
 //! | `daemon` | which bluetoothd, and is it still the same |
+//! | [`handle`] | one node's use of bluetoothd, its adapters and radio connections |
+//! | `shared` | what concerns an adapter and not the node that uses it |
 //! | [`adapter`] | which adapter, is it usable, one connect at a time |
 //! | `lane` | a pair of characteristics for each central, and its channel |
 //! | `inbox` | the packets of one lane, from all sockets that BlueZ has for it |
@@ -20,6 +22,7 @@
 //! | `stall` | what to do when nothing is heard |
 //! | `retry` | which refusals go away by themselves |
 //! | [`scan`] | neighbours, from fresh adverts only |
+//! | [`search`] | one of them |
 //! | `services` | the characteristics of a peer that is connected |
 //! | `steps` | what connecting spends its time on |
 //! | [`central`] | connecting with bluer's AcquireWrite / AcquireNotify |
@@ -35,6 +38,7 @@ pub mod central_btleplug;
 mod daemon;
 pub mod doctor;
 pub mod error;
+pub mod handle;
 mod inbox;
 mod kernel;
 pub mod l2cap;
@@ -47,9 +51,12 @@ pub mod radio;
 mod retry;
 pub mod scan;
 pub mod sealed;
+pub mod search;
 pub mod security;
 mod services;
+mod shared;
 mod stall;
 mod steps;
 
 pub use error::BluetoothError;
+pub use handle::Bluez;

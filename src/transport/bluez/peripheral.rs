@@ -78,7 +78,7 @@ impl Peripheral {
             .map_err(BluetoothError::bluez("register GATT application"))?;
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
         for (lane, writes, notifies) in controls {
-            let (adapter, lanes, channels) = (adapter.bluer().clone(), Arc::clone(&lanes), sender.clone());
+            let (adapter, lanes, channels) = (adapter.clone(), Arc::clone(&lanes), sender.clone());
             let task = LaneTask { lane, adapter, security, lanes, channels };
             tokio::spawn(task.run(Box::pin(writes), Box::pin(notifies)));
         }

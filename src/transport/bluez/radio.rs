@@ -1,14 +1,15 @@
-//! The radio connections of this process, as far as they can be known: ATT MTU, connection interval, PHY, signal strength.
+//! The radio connections of a node, as far as they can be known: ATT MTU, connection interval, PHY, signal strength.
 //!
 //! BlueZ tells the MTU; nothing on D-Bus tells the rest of a connection. The kernel's monitor shows interval and PHY to who has
 //! CAP_NET_RAW and listened when the connection was made, its management interface the signal strength to who has
-//! CAP_NET_ADMIN: so root sees all, others what is left is unknown to.
+//! CAP_NET_ADMIN: root sees everything; for other users the missing fields are `None`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bluer::Address;
 use serde::Serialize;
+use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::kernel::{self, ConnectionEvent, Monitor};
@@ -44,8 +45,30 @@ pub struct RadioStatus {
     pub rssi_dbm: Option<i8>,
 }
 
+/// The radio connections that were announced, and what the kernel's monitor has told of connections.
+#[derive(Default)]
+pub(super) struct Radio {
+    announced: Mutex<Announcements>,
+    monitor: OnceLock<Option<Watching>>,
+}
+
+/// What the monitor tells, taken up until this is dropped.
+struct Watching {
+    watched: Arc<Mutex<Watched>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// A connection that was announced; it is forgotten when this is dropped.
-pub(super) struct Announced(u64);
+pub(super) struct Announced {
+    radio: Arc<Radio>,
+    key: u64,
+}
 
 #[derive(Clone)]
 struct Connection {
@@ -76,27 +99,90 @@ struct Parameters {
     octets: [u16; 2],
 }
 
-static ANNOUNCED: LazyLock<Mutex<Announcements>> = LazyLock::new(Mutex::default);
-static WATCHED: OnceLock<Option<Arc<Mutex<Watched>>>> = OnceLock::new();
-
 /// No change under these locks can be left half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Listens to the monitor from now on, if it may; connections made before it stay unknown. Needs a tokio runtime.
-pub fn watch() {
-    WATCHED.get_or_init(|| match Monitor::open() {
-        Ok(monitor) => {
-            let watched = Arc::new(Mutex::default());
-            tokio::spawn(follow(monitor, Arc::clone(&watched)));
-            Some(watched)
+impl Radio {
+    /// Listens to the monitor from now on, if it may; connections made before it stay unknown. Needs a tokio runtime.
+    pub(super) fn watch(&self) {
+        self.monitor.get_or_init(|| match Monitor::open() {
+            Ok(monitor) => {
+                let watched = Arc::new(Mutex::default());
+                let task = tokio::spawn(follow(monitor, Arc::clone(&watched)));
+                Some(Watching { watched, task })
+            }
+            Err(error) => {
+                debug!(%error, "connection interval and PHY stay unknown: the kernel's Bluetooth monitor is not open to this user");
+                None
+            }
+        });
+    }
+
+    /// Announces a connection.
+    pub(super) fn announce(
+        self: &Arc<Self>,
+        adapter: &str,
+        peer: Address,
+        random: bool,
+        via: &'static str,
+        att_mtu: Option<u16>,
+        packet_bytes: usize,
+    ) -> Announced {
+        let mut announced = lock(&self.announced);
+        announced.next += 1;
+        let key = announced.next;
+        let connection = Connection { adapter: adapter.to_owned(), peer, random, via, att_mtu, packet_bytes };
+        announced.connections.insert(key, connection);
+        drop(announced);
+        Announced { radio: Arc::clone(self), key }
+    }
+
+    /// All connections that are announced now.
+    pub(super) async fn status(&self) -> Vec<RadioStatus> {
+        let mut connections: Vec<(u64, Connection)> = lock(&self.announced)
+            .connections
+            .iter()
+            .map(|(key, connection)| (*key, connection.clone()))
+            .collect();
+        connections.sort_unstable_by_key(|(key, _)| *key);
+        let mut all = Vec::with_capacity(connections.len());
+        for (_, connection) in connections {
+            all.push(self.look(connection).await);
         }
-        Err(error) => {
-            debug!(%error, "connection interval and PHY stay unknown: the kernel's Bluetooth monitor is not open to this user");
-            None
+        all
+    }
+
+    /// What the monitor has told of the connection to `peer`.
+    fn parameters(&self, controller: Option<u16>, peer: Address) -> Option<Parameters> {
+        let watching = self.monitor.get()?.as_ref()?;
+        let watched = lock(&watching.watched);
+        watched.iter().find(|((number, _), p)| Some(*number) == controller && p.peer == peer).map(|(_, p)| *p)
+    }
+
+    async fn look(&self, connection: Connection) -> RadioStatus {
+        let Connection { adapter, peer, random, via, att_mtu, packet_bytes } = connection;
+        let controller = kernel::controller_number(&adapter);
+        let watched = self.parameters(controller, peer);
+        let rssi_dbm = match controller {
+            Some(controller) => kernel::connection_rssi(controller, peer, random).await.ok().flatten(),
+            None => None,
+        };
+        RadioStatus {
+            peer: peer.to_string(),
+            adapter,
+            via,
+            att_mtu,
+            packet_bytes,
+            interval_ms: watched.map(|p| f64::from(p.interval) * 1.25),
+            latency: watched.map(|p| p.latency),
+            supervision_timeout_ms: watched.map(|p| u32::from(p.timeout) * 10),
+            phy: watched.map(|p| p.phy.map(phy_name)),
+            data_octets: watched.map(|p| p.octets),
+            rssi_dbm,
         }
-    });
+    }
 }
 
 async fn follow(monitor: Monitor, watched: Arc<Mutex<Watched>>) {
@@ -130,64 +216,9 @@ fn take(watched: &mut Watched, key: (u16, u16), event: ConnectionEvent) {
     }
 }
 
-/// Announces a connection of this process.
-pub(super) fn announce(
-    adapter: &str,
-    peer: Address,
-    random: bool,
-    via: &'static str,
-    att_mtu: Option<u16>,
-    packet_bytes: usize,
-) -> Announced {
-    let mut announced = lock(&ANNOUNCED);
-    announced.next += 1;
-    let key = announced.next;
-    let connection = Connection { adapter: adapter.to_owned(), peer, random, via, att_mtu, packet_bytes };
-    announced.connections.insert(key, connection);
-    Announced(key)
-}
-
 impl Drop for Announced {
     fn drop(&mut self) {
-        lock(&ANNOUNCED).connections.remove(&self.0);
-    }
-}
-
-/// All radio connections of this process now.
-pub async fn status() -> Vec<RadioStatus> {
-    let mut connections: Vec<(u64, Connection)> =
-        lock(&ANNOUNCED).connections.iter().map(|(key, connection)| (*key, connection.clone())).collect();
-    connections.sort_unstable_by_key(|(key, _)| *key);
-    let mut all = Vec::with_capacity(connections.len());
-    for (_, connection) in connections {
-        all.push(look(connection).await);
-    }
-    all
-}
-
-async fn look(connection: Connection) -> RadioStatus {
-    let Connection { adapter, peer, random, via, att_mtu, packet_bytes } = connection;
-    let controller = kernel::controller_number(&adapter);
-    let watched = WATCHED.get().and_then(|watched| {
-        let watched = lock(watched.as_ref()?);
-        watched.iter().find(|((number, _), p)| Some(*number) == controller && p.peer == peer).map(|(_, p)| *p)
-    });
-    let rssi_dbm = match controller {
-        Some(controller) => kernel::connection_rssi(controller, peer, random).await.ok().flatten(),
-        None => None,
-    };
-    RadioStatus {
-        peer: peer.to_string(),
-        adapter,
-        via,
-        att_mtu,
-        packet_bytes,
-        interval_ms: watched.map(|p| f64::from(p.interval) * 1.25),
-        latency: watched.map(|p| p.latency),
-        supervision_timeout_ms: watched.map(|p| u32::from(p.timeout) * 10),
-        phy: watched.map(|p| p.phy.map(phy_name)),
-        data_octets: watched.map(|p| p.octets),
-        rssi_dbm,
+        lock(&self.radio.announced).connections.remove(&self.key);
     }
 }
 

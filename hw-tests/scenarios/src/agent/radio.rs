@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gattway::lab::link::{AttMtu, PacketSize};
+use gattway::lab::transport::bluez::Bluez;
 use gattway::lab::transport::bluez::adapter::Adapter;
 use gattway::lab::transport::bluez::central::BluerCentral;
 use gattway::lab::transport::bluez::central_btleplug::BtleplugCentral;
@@ -16,7 +17,7 @@ use gattway::lab::transport::bluez::listener::{BluetoothListener, ListenerConfig
 use gattway::lab::transport::bluez::peripheral::Peripheral;
 use gattway::lab::transport::bluez::profile::{AdvertState, Information, PROFILE_VERSION};
 use gattway::lab::transport::bluez::radio::RadioStatus;
-use gattway::lab::transport::bluez::scan::{Search, Wanted, find};
+use gattway::lab::transport::bluez::search::{Search, Wanted, find};
 use gattway::lab::transport::bluez::security::LinkSecurity;
 use gattway::lab::transport::packet::{Connector, PacketChannel};
 use gattway::lab::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
@@ -49,8 +50,8 @@ pub struct ModelRadio {
 /// How a node is on the air.
 #[derive(Clone)]
 pub enum NodeRadio {
-    /// The name of an adapter.
-    Bluez(String),
+    /// An adapter, by its name.
+    Bluez(Bluez, String),
     /// A model.
     Model(ModelRadio),
 }
@@ -84,7 +85,7 @@ impl Drop for Sessions {
 impl NodeRadio {
     async fn adapter(&self) -> Result<Adapter> {
         match self {
-            NodeRadio::Bluez(name) => Ok(Adapter::open(Some(name)).await?),
+            NodeRadio::Bluez(bluez, name) => Ok(Adapter::open(bluez, Some(name)).await?),
             NodeRadio::Model(_) => fail("the model has no adapter"),
         }
     }
@@ -92,7 +93,7 @@ impl NodeRadio {
     /// How others reach this node.
     pub async fn address(&self) -> Result<String> {
         match self {
-            NodeRadio::Bluez(_) => Ok(self.adapter().await?.bluer().address().await?.to_string()),
+            NodeRadio::Bluez(..) => Ok(self.adapter().await?.bluer().address().await?.to_string()),
             NodeRadio::Model(model) => Ok(model.address.clone()),
         }
     }
@@ -108,8 +109,9 @@ impl NodeRadio {
     /// Becomes a peripheral with sessions.
     pub async fn sessions(&self, l2cap: bool, session: SessionConfig) -> Result<Sessions> {
         match self {
-            NodeRadio::Bluez(adapter) => {
+            NodeRadio::Bluez(bluez, adapter) => {
                 let config = ListenerConfig {
+                    bluez: bluez.clone(),
                     adapter: Some(adapter.clone()),
                     name: Some("hw-test".to_owned()),
                     l2cap,
@@ -138,7 +140,7 @@ impl NodeRadio {
     pub async fn raw(&self, profile: u8) -> Result<mpsc::Receiver<PacketChannel>> {
         let (sender, receiver) = mpsc::channel(8);
         match self {
-            NodeRadio::Bluez(_) => {
+            NodeRadio::Bluez(..) => {
                 let adapter = self.adapter().await?;
                 let l2cap = L2capListener::bind(&adapter, LinkSecurity::default()).await?;
                 let information = Information {
@@ -198,7 +200,7 @@ impl NodeRadio {
 
     /// Switches the adapter on or off.
     pub async fn power(&self, on: bool) -> Result<()> {
-        let NodeRadio::Bluez(name) = self else { return fail("the model has no adapter") };
+        let NodeRadio::Bluez(_, name) = self else { return fail("the model has no adapter") };
         // Not `Adapter::open`, which would switch it on first.
         let session = bluer::Session::new().await?;
         Ok(session.adapter(name)?.set_powered(on).await?)
@@ -206,7 +208,7 @@ impl NodeRadio {
 
     /// How long bluetoothd takes for an answer; bluer waits for it for two minutes.
     pub async fn probe(&self) -> Result<f64> {
-        let NodeRadio::Bluez(name) = self else { return fail("the model has no bluetoothd") };
+        let NodeRadio::Bluez(_, name) = self else { return fail("the model has no bluetoothd") };
         let began = std::time::Instant::now();
         let session = bluer::Session::new().await?;
         session.adapter(name)?.is_powered().await?;
@@ -216,14 +218,14 @@ impl NodeRadio {
     /// What BlueZ and the kernel tell of the radio connections.
     pub async fn status(&self) -> Vec<RadioStatus> {
         match self {
-            NodeRadio::Bluez(_) => gattway::lab::transport::bluez::radio::status().await,
+            NodeRadio::Bluez(bluez, _) => bluez.radio_status().await,
             NodeRadio::Model(_) => Vec::new(),
         }
     }
 
     /// Devices that are connected to this adapter.
     pub async fn connected(&self) -> Result<u32> {
-        let NodeRadio::Bluez(name) = self else { return Ok(0) };
+        let NodeRadio::Bluez(_, name) = self else { return Ok(0) };
         let session = bluer::Session::new().await?;
         let adapter = session.adapter(name)?;
         let mut connected = 0;
@@ -247,7 +249,7 @@ impl Connector for Dialer {
         let count = self.count.load(Ordering::Relaxed);
         let way = self.ways.get(count % self.ways.len().max(1)).copied().unwrap_or(Way::Gatt);
         let mut channel = match &self.radio {
-            NodeRadio::Bluez(name) => bluez(name, &self.peer, way).await?,
+            NodeRadio::Bluez(handle, name) => bluez(handle, name, &self.peer, way).await?,
             NodeRadio::Model(model) => model_connector(model, &self.peer, way)?.connect().await?,
         };
         if way == Way::GattSmall {
@@ -260,13 +262,13 @@ impl Connector for Dialer {
 }
 
 /// The adapter is opened anew each time, so that nothing of a bluetoothd that was restarted stays in use.
-async fn bluez(name: &str, peer: &str, way: Way) -> io::Result<PacketChannel> {
-    let adapter = Adapter::open(Some(name)).await?;
+async fn bluez(handle: &Bluez, name: &str, peer: &str, way: Way) -> io::Result<PacketChannel> {
+    let adapter = Adapter::open(handle, Some(name)).await?;
     let search = Search::open(Wanted::parse(peer));
     let central: Arc<dyn Connector> = match way {
         Way::Gatt | Way::GattSmall => BluerCentral::new(adapter, search),
         Way::L2cap => L2capCentral::new(adapter, search),
-        Way::Btleplug => BtleplugCentral::new(name, search),
+        Way::Btleplug => BtleplugCentral::new(adapter, search),
     };
     central.connect().await
 }

@@ -18,6 +18,7 @@ use super::node::Node;
 use super::protocol::{Command, Machine, Request, Said};
 use super::radio::NodeRadio;
 use super::{Result, fail, now_us};
+use gattway::lab::transport::bluez::Bluez;
 use gattway::lab::transport::session::SessionConfig;
 
 /// Time for bluetoothd to tell of an adapter.
@@ -265,8 +266,10 @@ pub async fn run_node(index: u32, adapter: String, directory: PathBuf) -> Result
             let _ = to.send(serde_json::to_string(&said).unwrap_or_default());
         }
     });
-    gattway::lab::transport::bluez::radio::watch();
-    let node = Node::new(index, NodeRadio::Bluez(adapter), directory, SessionConfig::default(), said);
+    let bluez = Bluez::default();
+    bluez.watch_radio();
+    let node =
+        Node::new(index, NodeRadio::Bluez(bluez.clone(), adapter), directory, SessionConfig::default(), said);
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = input.next_line().await? {
         let request: Request = serde_json::from_str(&line)?;
@@ -280,7 +283,7 @@ pub async fn run_node(index: u32, adapter: String, directory: PathBuf) -> Result
     // Sessions that were dropped begin their disconnects; BlueZ takes two seconds for each, and whoever comes next must not meet
     // the old connection.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    gattway::lab::transport::bluez::adapter::wait_for_disconnects(DISCONNECT_LIMIT).await;
+    bluez.wait_for_disconnects(DISCONNECT_LIMIT).await;
     drop((node, lines));
     let _ = timeout(Duration::from_secs(1), writer).await;
     Ok(())

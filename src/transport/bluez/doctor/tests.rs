@@ -1,0 +1,53 @@
+use super::adapters::{feature_findings, le_features};
+use super::*;
+
+#[test]
+fn versions_are_judged() {
+    assert_eq!(judge_bluez("5.50").level, Level::Problem);
+    assert_eq!(judge_bluez("5.66").level, Level::Ok);
+    assert_eq!(judge_bluez("5.87").level, Level::Warning);
+    assert_eq!(judge_bluez("nonsense").level, Level::Warning);
+}
+
+#[test]
+fn settings_are_read_with_their_defaults() {
+    let levels = |conf: &str| settings(conf).iter().map(|f| f.level).collect::<Vec<_>>();
+    let good = "[GATT]\nCache = no # fresh\nChannels=1\n[LE]\nMinAdvertisementInterval=160\n";
+    let bad = "[General]\nCache = no\n[GATT]\n#Channels=1\n[Policy]\nAutoEnable=false\n";
+    assert_eq!(levels(""), [Level::Advice, Level::Advice, Level::Advice, Level::Ok]);
+    assert_eq!(levels(good), [Level::Ok; 4]);
+    assert_eq!(levels(bad), [Level::Advice; 4]);
+}
+
+#[test]
+fn a_daemon_that_stays_away_is_told() {
+    assert_eq!(judge_restarts("no").map(|f| f.level), Some(Level::Advice));
+    assert_eq!(judge_restarts("on-failure").map(|f| f.level), Some(Level::Ok));
+    assert_eq!(judge_restarts(""), None);
+}
+
+#[test]
+fn features_are_read_from_the_kernels_debug_file() {
+    let file = " 0: 00 00 00 00 60 00 00 00\nLE: 0x29 0x11 00 00 00 00 00 00\n";
+    let levels =
+        |file: &str| feature_findings("hci0", le_features(file)).iter().map(|f| f.level).collect::<Vec<_>>();
+    assert_eq!(levels(file), [Level::Ok; 3]);
+    assert_eq!(levels("LE: 01 00 00 00 00 00 00 00"), [Level::Advice, Level::Advice, Level::Ok]);
+    assert_eq!(levels("nonsense").len(), 1);
+    assert_eq!(le_features("LE: 01 02 03 04 05 06 07 08 09"), None);
+}
+
+#[test]
+fn a_blocked_switch_is_a_problem() -> std::io::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let switch = directory.path().join("rfkill0");
+    fs::create_dir(&switch)?;
+    for (name, value) in [("type", "bluetooth"), ("name", "hci0"), ("hard", "0"), ("soft", "1")] {
+        fs::write(switch.join(name), value)?;
+    }
+    let found = rfkill(directory.path());
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].level, Level::Problem);
+    assert!(found[0].advice.contains("rfkill unblock"));
+    Ok(())
+}
