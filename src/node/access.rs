@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-use super::event::Observer;
+use super::hub::Observer;
 use crate::endpoint::MessageEndpointConnection;
 use crate::secure::epoch::EpochError;
 use crate::secure::{Access, Authentication, Grant, Identity, Keyring, PeerId, PeerPolicy, Psk, Refusal};

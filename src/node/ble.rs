@@ -11,16 +11,16 @@ use super::access::machine_name;
 use super::advert::{Advert, advert_lifetime, advert_turn};
 use super::connect::Connect;
 use super::listen::{Accept, Arrival, Listen, Local, Sealed};
-use super::sync::{SyncTarget, TargetKind};
-use crate::transport::bluez::adapter::{self, Adapter, SLOTS_DEFAULT, set_slots};
+use crate::transport::bluez::Bluez;
+use crate::transport::bluez::adapter::{Adapter, SLOTS_DEFAULT};
 use crate::transport::bluez::agent::{Pairing, PairingAgent};
 use crate::transport::bluez::central::BluerCentral;
 use crate::transport::bluez::central_btleplug::BtleplugCentral;
 use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
 use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState};
-use crate::transport::bluez::scan::{Heard, Search, Wanted};
 use crate::transport::bluez::sealed::PairingAdvert;
+use crate::transport::bluez::search::{Heard, Search, Wanted};
 use crate::transport::bluez::security::LinkSecurity;
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::secure::Carrier;
@@ -140,6 +140,7 @@ impl Listen for BlePlace {
         // A name that stays would give away what the sealed state hides.
         let tells_name = self.advertises_name || !local.is_secure;
         let config = ListenerConfig {
+            bluez: local.bluez.clone(),
             adapter: (!self.adapter.is_empty()).then(|| self.adapter.clone()),
             name: tells_name.then(|| self.name.clone().unwrap_or_else(machine_name)),
             l2cap: true,
@@ -293,12 +294,6 @@ impl BleNeighbours {
     }
 }
 
-impl From<BleNeighbours> for SyncTarget {
-    fn from(neighbours: BleNeighbours) -> SyncTarget {
-        SyncTarget(TargetKind::Neighbours(neighbours.0))
-    }
-}
-
 impl Sealed for BlePeer {}
 
 impl Connect for BlePeer {
@@ -321,7 +316,10 @@ impl Connect for BlePeer {
         if self.pairing.is_some() {
             session.connect_timeout = PAIRING_LIMIT;
         }
-        Carrier::Link(LinkConnection::central(Arc::new(Dial { peer: self.clone(), search }), session))
+        Carrier::Link(LinkConnection::central(
+            Arc::new(Dial { bluez: local.bluez.clone(), peer: self.clone(), search }),
+            session,
+        ))
     }
 
     fn name(&self) -> Option<&str> {
@@ -335,6 +333,7 @@ impl Connect for BlePeer {
 
 /// Opens the adapter anew for each connection, so that nothing of a bluetoothd that was restarted stays in use.
 struct Dial {
+    bluez: Bluez,
     peer: BlePeer,
     search: Arc<Search>,
 }
@@ -343,8 +342,7 @@ struct Dial {
 impl Connector for Dial {
     async fn connect(&self) -> io::Result<PacketChannel> {
         let BlePeer { adapter, central, slots, pairing, .. } = &self.peer;
-        set_slots((*slots).into());
-        let adapter = Adapter::open(adapter.as_deref()).await?;
+        let adapter = Adapter::open(&self.bluez, adapter.as_deref()).await?.with_slots((*slots).into());
         let _agent = match pairing {
             Some(pairing) => Some(PairingAgent::register(&adapter, pairing.clone()).await?),
             None => None,
@@ -353,13 +351,13 @@ impl Connector for Dial {
         let central: Arc<dyn Connector> = match central {
             BleCentral::Auto => L2capCentral::new(adapter, search),
             BleCentral::Gatt => BluerCentral::new(adapter, search),
-            BleCentral::Btleplug => BtleplugCentral::new(adapter.name(), search),
+            BleCentral::Btleplug => BtleplugCentral::new(adapter, search),
         };
         central.connect().await
     }
 }
 
 /// Waits until radio connections are ended: a process that just ends would leave the peer connected and its slot taken.
-pub(super) async fn wait_for_disconnects() {
-    adapter::wait_for_disconnects(DISCONNECT_LIMIT).await;
+pub(super) async fn wait_for_disconnects(local: &Local) {
+    local.bluez.wait_for_disconnects(DISCONNECT_LIMIT).await;
 }

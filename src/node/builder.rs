@@ -7,10 +7,14 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::access::{self, Admission, Security, TrustRefresher};
-use super::event::{Hub, NodeEvent, Observer};
+use super::error::NodeError;
+use super::event::NodeEvent;
+use super::handle::Node;
+use super::hub::{Hub, Observer};
 use super::intake::PeerIntake;
 use super::listen::{Addresses, Listen, Local, Opened, Places};
-use super::{Node, NodeError, NodeShared, PlaceSet};
+use super::places::PlaceSet;
+use super::shared::NodeShared;
 use crate::database::Database;
 use crate::endpoint::ProtocolType;
 use crate::replica::store::ReplicaStore;
@@ -32,8 +36,15 @@ pub struct NodeBuilder {
     report_documents: bool,
 }
 
+impl Node {
+    /// A node for a database, to be started.
+    pub fn builder(db: Database) -> NodeBuilder {
+        NodeBuilder::new(db)
+    }
+}
+
 impl NodeBuilder {
-    pub(super) fn new(db: Database) -> NodeBuilder {
+    fn new(db: Database) -> NodeBuilder {
         NodeBuilder {
             db,
             collections: None,
@@ -130,6 +141,8 @@ impl NodeBuilder {
             }
         }));
         #[cfg(feature = "bluetooth")]
+        let bluez = crate::transport::bluez::Bluez::default();
+        #[cfg(feature = "bluetooth")]
         let local = Local {
             is_secure: security.is_secure(),
             advert: Some(Arc::new(super::advert::Advert::new(
@@ -138,7 +151,8 @@ impl NodeBuilder {
                 &security,
                 &trust_refresher,
             ))),
-            reporter: Some(Arc::new(super::radio::Reporter::new(&events))),
+            reporter: Some(Arc::new(super::radio::Reporter::new(&events, bluez.clone()))),
+            bluez,
         };
         #[cfg(not(feature = "bluetooth"))]
         let local = Local::default();

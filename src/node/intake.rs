@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::access::{Security, peer_name};
-use super::event::{ConnectionId, Hub, NodeEvent};
+use super::event::{ConnectionId, NodeEvent};
+use super::hub::Hub;
 use crate::endpoint::{AccessRule, MessageEndpointConnection, MessagingError};
 use crate::replicator::{
     MessageEndpointListener, MessageEndpointListenerChange, MessageEndpointListenerConfiguration,

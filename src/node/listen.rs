@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
 use super::error::ListenError;
-use super::event::{Hub, NodeEvent};
+use super::event::NodeEvent;
+use super::hub::Hub;
 use super::intake::PeerIntake;
 use crate::transport::secure::Carrier;
 use crate::transport::stream::{Address, StreamListener};
@@ -63,6 +64,9 @@ pub struct Arrival {
 /// What a place or a way may want to know of its node.
 #[derive(Clone, Default)]
 pub struct Local {
+    /// What adapters are opened with.
+    #[cfg(feature = "bluetooth")]
+    pub(super) bluez: crate::transport::bluez::Bluez,
     /// Whether peers prove who they are.
     #[cfg(feature = "bluetooth")]
     pub(super) is_secure: bool,
@@ -72,6 +76,16 @@ pub struct Local {
     /// Who tells of radio connections.
     #[cfg(feature = "bluetooth")]
     pub(super) reporter: Option<Arc<super::radio::Reporter>>,
+}
+
+#[cfg(feature = "bluetooth")]
+impl Local {
+    /// From now on the node tells of its radio connections.
+    pub(super) fn report_radio(&self) {
+        if let Some(reporter) = &self.reporter {
+            reporter.start();
+        }
+    }
 }
 
 /// Begins to listen.

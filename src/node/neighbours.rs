@@ -15,14 +15,16 @@ use tracing::debug;
 use super::ble::BlePeer;
 use super::error::SyncError;
 use super::marks::{Directions, SyncMarks};
-use super::sync::{ONE_SHOT_ATTEMPTS, SyncSettings, SyncShared, Visit};
 use super::sync_event::SyncEvent;
+use super::sync_shared::SyncShared;
+use super::visit::{ONE_SHOT_ATTEMPTS, SyncSettings, Visit};
 use crate::replicator::ReplicatorActivity;
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::central::SCAN_LIMIT;
 use crate::transport::bluez::profile::Sighting;
-use crate::transport::bluez::scan::{Heard, Neighbour, Scan};
+use crate::transport::bluez::scan::{Neighbour, Scan};
+use crate::transport::bluez::search::Heard;
 
 /// How long a single sync listens on after it has heard only neighbours without anything new.
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
@@ -113,7 +115,9 @@ enum Visited {
 impl Neighbourhood {
     /// One sync with the first neighbour that has something new. No connection is made if all that are heard have nothing.
     async fn once(&mut self) -> Result<(), SyncError> {
-        let adapter = Adapter::open(self.ble.adapter_name()).await.map_err(search_failed)?;
+        let adapter = Adapter::open(&self.settings.node.local.bluez, self.ble.adapter_name())
+            .await
+            .map_err(search_failed)?;
         let mut scan = Scan::start(&adapter).await.map_err(search_failed)?;
         let began = Instant::now();
         let (mut deadline, mut quiet) = (began + SCAN_LIMIT, HashMap::new());
@@ -176,7 +180,7 @@ impl Neighbourhood {
 
     /// Listens until somebody is to be visited, and visits; true: told to stop.
     async fn round(&mut self, known: &mut KnownMap) -> Result<bool, BluetoothError> {
-        let adapter = Adapter::open(self.ble.adapter_name()).await?;
+        let adapter = Adapter::open(&self.settings.node.local.bluez, self.ble.adapter_name()).await?;
         let mut scan = Scan::start(&adapter).await?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -5,40 +5,33 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::event::{Hub, NodeEvent};
-use super::listen::Local;
+use super::event::NodeEvent;
+use super::hub::Hub;
 use crate::task;
-use crate::transport::bluez::radio::{self, RadioStatus};
+use crate::transport::bluez::Bluez;
+use crate::transport::bluez::radio::RadioStatus;
 
 /// How often radio connections are looked at.
 const RADIO_INTERVAL: Duration = Duration::from_secs(2);
 /// Change of signal strength that is told.
 const RSSI_STEP_DB: u8 = 6;
 
-impl Local {
-    /// From now on the node tells of its radio connections.
-    pub(super) fn report_radio(&self) {
-        if let Some(reporter) = &self.reporter {
-            reporter.start();
-        }
-    }
-}
-
 /// Tells of each radio connection when it is made and when something of it has changed, from the first use of Bluetooth until
 /// it is dropped.
 pub(super) struct Reporter {
     events: Weak<Hub<NodeEvent>>,
+    bluez: Bluez,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Reporter {
-    pub(super) fn new(events: &Arc<Hub<NodeEvent>>) -> Reporter {
-        Reporter { events: Arc::downgrade(events), task: Mutex::default() }
+    pub(super) fn new(events: &Arc<Hub<NodeEvent>>, bluez: Bluez) -> Reporter {
+        Reporter { events: Arc::downgrade(events), bluez, task: Mutex::default() }
     }
 
-    fn start(&self) {
+    pub(super) fn start(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.get_or_insert_with(|| task::spawn(report_radio(self.events.clone())));
+        task.get_or_insert_with(|| task::spawn(report_radio(self.events.clone(), self.bluez.clone())));
     }
 }
 
@@ -50,13 +43,13 @@ impl Drop for Reporter {
     }
 }
 
-async fn report_radio(events: Weak<Hub<NodeEvent>>) {
-    radio::watch();
+async fn report_radio(events: Weak<Hub<NodeEvent>>, bluez: Bluez) {
+    bluez.watch_radio();
     let mut tick = tokio::time::interval(RADIO_INTERVAL);
     let mut before: Vec<RadioStatus> = Vec::new();
     loop {
         tick.tick().await;
-        let now = radio::status().await;
+        let now = bluez.radio_status().await;
         let Some(events) = events.upgrade() else { return };
         for connection in now.iter().filter(|connection| !before.iter().any(|old| resembles(old, connection)))
         {

@@ -1,42 +1,21 @@
 //! The active side of a node: a sync with one peer, or with all neighbours in turn.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
-use super::NodeShared;
-use super::access::{Security, check_grant};
-use super::connect::{Connect, Dial};
 use super::error::SyncError;
-use super::event::{EventStream, Hub, Observer};
+use super::handle::Node;
+use super::hub::{EventStream, Observer};
+use super::shared::NodeShared;
 use super::sync_event::SyncEvent;
-use crate::endpoint::{MessageEndpoint, ProtocolType};
-use crate::replicator::{
-    Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorStatus, ReplicatorType,
-};
+use super::sync_shared::SyncShared;
+use super::target::{SyncTarget, TargetKind};
+use super::visit::{SyncSettings, Visit};
+use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorStatus, ReplicatorType};
 use crate::task;
 
-/// Attempts of a one-shot sync to connect: about six seconds, so that a wrong address is soon told.
-pub(super) const ONE_SHOT_ATTEMPTS: u32 = 3;
-
-/// With whom a node syncs.
-pub struct SyncTarget(pub(super) TargetKind);
-
-pub(super) enum TargetKind {
-    One(Arc<dyn Connect>),
-    #[cfg(feature = "bluetooth")]
-    Neighbours(super::ble::BlePeer),
-}
-
-impl<T: Connect> From<T> for SyncTarget {
-    fn from(way: T) -> SyncTarget {
-        SyncTarget(TargetKind::One(Arc::new(way)))
-    }
-}
-
-/// Settings of a [`SyncHandle`], from [`Node::sync`](super::Node::sync). Push and pull of the node's collections, once, unless
+/// Settings of a [`SyncHandle`], from [`Node::sync`]. Push and pull of the node's collections, once, unless
 /// changed.
 #[must_use = "nothing is synced before `start`"]
 pub struct SyncBuilder {
@@ -45,28 +24,31 @@ pub struct SyncBuilder {
     observers: Vec<Observer<SyncEvent>>,
 }
 
+/// Starts syncs of a node, also where the node itself is not at hand.
 #[derive(Clone)]
-pub(super) struct SyncSettings {
-    pub(super) node: Arc<NodeShared>,
-    pub(super) direction: ReplicatorType,
-    pub(super) continuous: bool,
-    /// Of the node's, if not all of them.
-    collections: Option<Vec<String>>,
-    /// Whether nobody proves anything, whatever holds for the node.
-    plain: bool,
-    /// Whether a collection that the peer lacks is left out.
-    optional: bool,
-    pub(super) reset: bool,
-    pub(super) retry_unsynced: bool,
-    peer: Option<String>,
-    attempts: Option<u32>,
-    retry_wait: Option<Duration>,
-    within_quota: Option<bool>,
-    report_documents: bool,
+pub(crate) struct Syncs(Arc<NodeShared>);
+
+impl Syncs {
+    /// As [`Node::sync`].
+    pub(crate) fn sync(&self, target: impl Into<SyncTarget>) -> SyncBuilder {
+        SyncBuilder::new(Arc::clone(&self.0), target.into())
+    }
+}
+
+impl Node {
+    /// Starts syncs where the node itself is not at hand.
+    pub(crate) fn syncs(&self) -> Syncs {
+        Syncs(Arc::clone(&self.shared))
+    }
+
+    /// A sync with a peer, to be started; with `Ble::any` with all neighbours in turn.
+    pub fn sync(&self, target: impl Into<SyncTarget>) -> SyncBuilder {
+        SyncBuilder::new(Arc::clone(&self.shared), target.into())
+    }
 }
 
 impl SyncBuilder {
-    pub(super) fn new(node: Arc<NodeShared>, target: SyncTarget) -> SyncBuilder {
+    fn new(node: Arc<NodeShared>, target: SyncTarget) -> SyncBuilder {
         let settings = SyncSettings {
             collections: None,
             plain: false,
@@ -174,12 +156,7 @@ impl SyncBuilder {
     /// Outside of a Tokio runtime.
     pub fn start(self) -> SyncHandle {
         let SyncBuilder { target, settings, observers } = self;
-        let shared = Arc::new(SyncShared {
-            hub: Hub::new(observers),
-            current: Mutex::default(),
-            stop: watch::Sender::new(false),
-            end: watch::Sender::new(None),
-        });
+        let shared = SyncShared::new(observers);
         let events = shared.hub.stream();
         settings.node.add_sync(&shared);
         match target.0 {
@@ -199,124 +176,6 @@ impl SyncBuilder {
     }
 }
 
-/// How one peer is synced with, where that differs from the settings.
-pub(super) struct Visit {
-    pub(super) continuous: bool,
-    pub(super) attempts: Option<u32>,
-    /// A name that outlives the address, for a peer that proves nothing.
-    pub(super) uid: Option<String>,
-}
-
-impl SyncSettings {
-    /// Starts to sync with a peer.
-    pub(super) fn start(
-        &self,
-        way: Arc<dyn Connect>,
-        visit: Visit,
-        shared: &Arc<SyncShared>,
-    ) -> Arc<Replicator> {
-        let address: Arc<str> = way.address().into();
-        let node = &self.node;
-        let peer = self.peer.clone().or(visit.uid.filter(|_| !self.security().is_secure()));
-        let uid = peer.clone().unwrap_or_else(|| address.to_string());
-        let security = self.meet(&address, visit.continuous, peer.is_none(), shared);
-        let open_limit = way.open_limit();
-        let dial = Dial { security, way, local: node.local.clone() };
-        let endpoint = MessageEndpoint::new(
-            uid,
-            Arc::new(Arc::clone(&address)),
-            ProtocolType::ByteStream,
-            Arc::new(dial),
-        );
-        let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(node.db.clone()))
-            .with_collections(self.collections().to_vec());
-        if self.optional {
-            config = config.with_optional_collections();
-        }
-        config.replicator_type = self.direction;
-        config.retry_unsynced = self.retry_unsynced;
-        config.continuous = visit.continuous;
-        if self.within_quota.unwrap_or(self.continuous) {
-            config.quotas.clone_from(&node.quotas);
-        }
-        config.max_attempts =
-            self.attempts.or(visit.attempts).or((!visit.continuous).then_some(ONE_SHOT_ATTEMPTS));
-        config.limits.open = open_limit.unwrap_or(config.limits.open);
-        config.max_attempt_wait = self.retry_wait.unwrap_or(config.max_attempt_wait);
-        let replicator = Arc::new(Replicator::new(config));
-        self.listen(&replicator, &address, shared);
-        if self.reset {
-            replicator.start_with_reset();
-        } else {
-            replicator.start();
-        }
-        *shared.current() = Some(Arc::clone(&replicator));
-        replicator
-    }
-
-    fn security(&self) -> &Security {
-        if self.plain { &Security::Plain } else { &self.node.security }
-    }
-
-    fn collections(&self) -> &[String] {
-        self.collections.as_deref().unwrap_or(&self.node.collections)
-    }
-
-    /// The settings for one peer: it is told who it is, and asked for no more than it may do.
-    fn meet(
-        &self,
-        address: &Arc<str>,
-        continuous: bool,
-        names_peer: bool,
-        shared: &Arc<SyncShared>,
-    ) -> Security {
-        let Security::Secure(config) = self.security() else { return Security::Plain };
-        let mut config = config.clone();
-        let (collections, some) = (self.collections().to_vec(), self.optional);
-        let wanted = (self.direction.pushes(), self.direction.pulls());
-        let (address, shared) = (Arc::clone(address), Arc::downgrade(shared));
-        config.check = Some(Arc::new(move |peer| {
-            if let Some(shared) = shared.upgrade() {
-                let (address, peer) = (Arc::clone(&address), Box::new(peer.clone()));
-                shared.hub.emit(SyncEvent::Authenticated { address, peer });
-            }
-            check_grant(&peer.peer, &peer.grant, &collections, wanted, some)
-        }));
-        config.trust_refusals = !continuous;
-        config.names_peer &= names_peer;
-        Security::Secure(config)
-    }
-
-    fn listen(&self, replicator: &Replicator, address: &Arc<str>, shared: &Arc<SyncShared>) {
-        let (weak, at) = (Arc::downgrade(shared), Arc::clone(address));
-        replicator.add_change_listener(move |status| {
-            // Whoever waits for the end tells of it.
-            if status.activity != ReplicatorActivity::Stopped
-                && let Some(shared) = weak.upgrade()
-            {
-                let (address, status) = (Arc::clone(&at), status.clone());
-                shared.hub.emit(SyncEvent::Status { address, status });
-            }
-        });
-        let (weak, at) = (Arc::downgrade(shared), Arc::clone(address));
-        replicator.add_conflict_listener(move |conflict| {
-            if let Some(shared) = weak.upgrade() {
-                let (address, conflict) = (Arc::clone(&at), conflict.clone());
-                shared.hub.emit(SyncEvent::Conflict { address, conflict });
-            }
-        });
-        let (weak, at, all) = (Arc::downgrade(shared), Arc::clone(address), self.report_documents);
-        replicator.add_document_listener(move |document| {
-            if (all || document.error.is_some())
-                && let Some(shared) = weak.upgrade()
-            {
-                let (address, document) = (Arc::clone(&at), document.clone());
-                shared.hub.emit(SyncEvent::Document { address, document });
-            }
-        });
-    }
-}
-
 /// Waits for the end of a sync with one peer.
 async fn follow_one(shared: Arc<SyncShared>, replicator: Arc<Replicator>) {
     let status = tokio::select! {
@@ -333,45 +192,6 @@ async fn follow_one(shared: Arc<SyncShared>, replicator: Arc<Replicator>) {
     };
     shared.hub.emit(SyncEvent::Status { address, status });
     shared.end(result);
-}
-
-/// What the handle of a sync and its task share.
-pub(super) struct SyncShared {
-    pub(super) hub: Hub<SyncEvent>,
-    /// The replication that runs now, or the last.
-    current: Mutex<Option<Arc<Replicator>>>,
-    stop: watch::Sender<bool>,
-    end: watch::Sender<Option<Result<(), SyncError>>>,
-}
-
-impl SyncShared {
-    /// Nothing under this lock can be left half done.
-    fn current(&self) -> MutexGuard<'_, Option<Arc<Replicator>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Waits until it is to end.
-    pub(super) async fn stopped(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
-    }
-
-    /// It has ended: nothing more is told.
-    pub(super) fn end(&self, result: Result<(), SyncError>) {
-        self.hub.close();
-        self.end.send_replace(Some(result));
-    }
-
-    pub(super) async fn ended(&self) -> Result<(), SyncError> {
-        match self.end.subscribe().wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or(Ok(())),
-            Err(_) => Ok(()),
-        }
-    }
 }
 
 /// A sync that was started. Dropping it equals [`stop`](Self::stop).

@@ -1,6 +1,7 @@
 //! Nodes that meet in one process.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use super::listen::Sealed;
 use super::*;
-use crate::database::DatabaseConfig;
+use crate::database::{Database, DatabaseConfig};
 use crate::link::AttMtu;
 use crate::replicator::ReplicatorActivity;
 use crate::transport::clock::Clock;

@@ -10,7 +10,6 @@ pub(super) mod doctor;
 pub(super) mod group;
 pub(super) mod id;
 pub(super) mod pair;
-pub(super) mod pairing_listener;
 pub(super) mod peers;
 pub(super) mod run;
 #[cfg(feature = "bluetooth")]

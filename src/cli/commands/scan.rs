@@ -18,6 +18,7 @@ use crate::cli::support::security::{Security, SecurityArgs};
 use crate::cli::support::sink::Sink;
 use crate::cli::support::visible::visible_json;
 use crate::database::Database;
+use crate::transport::bluez::Bluez;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::profile::{AdvertCodec, AdvertState, PlainAdvert, Sighting};
 use crate::transport::bluez::scan::{Neighbour, Scan};
@@ -114,7 +115,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ScanArgs) -> Result<(), CliError> 
     let codec = scan_codec(global)?;
     runtime::block_on(async {
         let mut signals = Signals::listen()?;
-        let adapter = Adapter::open(args.adapter.as_deref()).await.map_err(cli_error)?;
+        let adapter = Adapter::open(&Bluez::default(), args.adapter.as_deref()).await.map_err(cli_error)?;
         let mut scan = Scan::start(&adapter).await.map_err(cli_error)?;
         let end = args.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
         let live = !args.json && stdout_is_terminal();

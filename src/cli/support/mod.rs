@@ -1,9 +1,9 @@
 //! What several commands need: options, the database, peers, output.
 
 pub(super) mod air;
-pub(super) mod attempts;
 #[cfg(feature = "bluetooth")]
 pub(super) mod ble;
+pub(super) mod condition;
 pub(super) mod display;
 pub(super) mod documents;
 pub(super) mod error;
@@ -13,6 +13,7 @@ pub(super) mod feed;
 pub(super) mod flood;
 pub(super) mod global;
 pub(super) mod holder;
+pub(super) mod listen;
 pub(super) mod logging;
 pub(super) mod memory;
 pub(super) mod output;

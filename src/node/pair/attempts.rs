@@ -1,58 +1,59 @@
-//! Who tries the code of a `gattway pair --listen`, and how often: many devices beside each other, few guesses in all.
+//! Who tries the code that a device shows, and how often: many devices beside each other, few guesses in all.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use crate::cli::support::error::{CliError, Exit};
+use super::error::PairError;
 use crate::secure::pairing::{ATTEMPTS_MAX, PairingError, PairingStep};
 use crate::trust::Guesses;
 use crate::trust::files::PrivateFileError;
 
 /// Devices that are in a pairing at one time; for one more the oldest gives way that has tried no code.
-pub(crate) const TALKS_MAX: usize = 32;
+pub(super) const TALKS_MAX: usize = 32;
 
 /// The guesses that are left, of all devices together.
-pub(crate) struct Attempts {
-    left: Cell<u32>,
-    /// Where the code outlives this command: what is remembered of it.
+pub(super) struct Attempts {
+    left: AtomicU32,
+    /// Where the code outlives this pairing: what is remembered of it.
     durable: Option<Guesses>,
 }
 
 impl Attempts {
-    /// A code that was made for this command and is shown.
-    pub(crate) fn of_shown_code() -> Attempts {
-        Attempts { left: Cell::new(ATTEMPTS_MAX), durable: None }
+    /// A code that was made for this pairing and is shown.
+    pub(super) fn of_shown_code() -> Attempts {
+        Attempts { left: AtomicU32::new(ATTEMPTS_MAX), durable: None }
     }
 
     /// A code that comes from elsewhere; refused if it was tried before.
-    pub(crate) fn of_given_code(guesses: Guesses) -> Result<Attempts, CliError> {
-        if guesses.is_spent().map_err(|error| failed(&error))? {
-            let message = "this code was tried before and was wrong: it is good for nothing any more";
-            return Err(CliError::new(Exit::Input, message)
-                .help("write another code into the file; if nobody mistyped, somebody nearby is trying"));
+    pub(super) fn of_given_code(guesses: Guesses) -> Result<Attempts, PairError> {
+        if guesses.is_spent().map_err(PairError::Guesses)? {
+            return Err(PairError::CodeSpent);
         }
-        Ok(Attempts { left: Cell::new(1), durable: Some(guesses) })
+        Ok(Attempts { left: AtomicU32::new(1), durable: Some(guesses) })
     }
 
-    pub(crate) fn left(&self) -> u32 {
-        self.left.get()
+    pub(super) fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
     }
 
     fn count(&self) -> Result<bool, PrivateFileError> {
-        let Some(left) = self.left.get().checked_sub(1) else { return Ok(false) };
+        if self.left() == 0 {
+            return Ok(false);
+        }
         if let Some(guesses) = &self.durable {
             guesses.spend()?;
         }
-        self.left.set(left);
+        // Of all turns, which one task runs, no other has come in between.
+        self.left.fetch_sub(1, Ordering::Relaxed);
         Ok(true)
     }
 
     fn give_back(&self) {
-        self.left.set(self.left.get() + 1);
+        self.left.fetch_add(1, Ordering::Relaxed);
         if let Some(guesses) = &self.durable
             && let Err(error) = guesses.give_back()
         {
@@ -61,42 +62,56 @@ impl Attempts {
     }
 }
 
-pub(crate) fn failed(error: &PrivateFileError) -> CliError {
-    CliError::new(Exit::Database, format!("the guesses at pairing codes: {error}")).help(error.advice())
-}
-
 /// How far a device has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Stage {
-    #[default]
     Waits,
     Tried,
     /// It has the code.
     Proven,
 }
 
+/// The stage of one device, for its talk and for who counts them.
+#[derive(Clone, Default)]
+struct Progress(Arc<AtomicU8>);
+
+impl Progress {
+    fn get(&self) -> Stage {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Stage::Waits,
+            1 => Stage::Tried,
+            _ => Stage::Proven,
+        }
+    }
+
+    fn set(&self, stage: Stage) {
+        self.0.store(stage as u8, Ordering::Relaxed);
+    }
+}
+
 /// One device's turn at the code.
 #[derive(Clone, Default)]
-pub(crate) struct Turn<'a> {
+pub(super) struct Turn<'a> {
     /// `None`: the other side counts.
     attempts: Option<&'a Attempts>,
-    stage: Rc<Cell<Stage>>,
+    stage: Progress,
 }
 
 impl<'a> Turn<'a> {
     /// The same turn, at this side's code.
-    pub(crate) fn counted_by(self, attempts: &'a Attempts) -> Turn<'a> {
+    pub(super) fn counted_by(self, attempts: &'a Attempts) -> Turn<'a> {
         Turn { attempts: Some(attempts), ..self }
     }
 
     /// Counts a guess, before anybody knows whether it is right; false if none is left.
-    pub(crate) fn count(&self) -> Result<bool, PrivateFileError> {
+    pub(super) fn count(&self) -> Result<bool, PrivateFileError> {
         self.stage.set(Stage::Tried);
         self.attempts.map_or(Ok(true), Attempts::count)
     }
 
     /// A right one costs nothing.
-    pub(crate) fn judged(
+    pub(super) fn judged(
         &self,
         verdict: Result<PairingStep, PairingError>,
     ) -> Result<PairingStep, PairingError> {
@@ -110,11 +125,11 @@ impl<'a> Turn<'a> {
     }
 }
 
-type Talk<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+type Talk<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Devices that are in a pairing, oldest first.
-pub(crate) struct Talks<'a, T> {
-    running: VecDeque<(Rc<Cell<Stage>>, Talk<'a, T>)>,
+pub(super) struct Talks<'a, T> {
+    running: VecDeque<(Progress, Talk<'a, T>)>,
 }
 
 impl<T> Default for Talks<'_, T> {
@@ -126,23 +141,23 @@ impl<T> Default for Talks<'_, T> {
 impl<'a, T> Talks<'a, T> {
     /// Begins one more. If there are too many, the oldest that has tried no code is dropped; each of the others has cost a
     /// guess, so they are few.
-    pub(crate) fn begin<F: Future<Output = T> + 'a>(&mut self, talk: impl FnOnce(Turn<'a>) -> F) {
+    pub(super) fn begin<F: Future<Output = T> + Send + 'a>(&mut self, talk: impl FnOnce(Turn<'a>) -> F) {
         if self.running.len() >= TALKS_MAX
             && let Some(idle) = self.running.iter().position(|(stage, _)| stage.get() == Stage::Waits)
         {
             drop(self.running.remove(idle));
         }
         let turn = Turn::default();
-        self.running.push_back((Rc::clone(&turn.stage), Box::pin(talk(turn))));
+        self.running.push_back((turn.stage.clone(), Box::pin(talk(turn))));
     }
 
     /// Whether somebody has the code and is not done yet.
-    pub(crate) fn has_proven(&self) -> bool {
+    pub(super) fn has_proven(&self) -> bool {
         self.running.iter().any(|(stage, _)| stage.get() == Stage::Proven)
     }
 
     /// What became of the next one that ends; pending while there is none.
-    pub(crate) async fn next(&mut self) -> T {
+    pub(super) async fn next(&mut self) -> T {
         poll_fn(|cx| self.poll(cx)).await
     }
 
@@ -159,20 +174,22 @@ impl<'a, T> Talks<'a, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[tokio::test]
     async fn who_only_waits_gives_way_and_who_has_tried_a_code_does_not() {
         let mut talks = Talks::default();
-        let dropped = Rc::new(Cell::new(0));
-        struct Counted(Rc<Cell<usize>>);
+        let dropped = Arc::new(AtomicUsize::new(0));
+        struct Counted(Arc<AtomicUsize>);
         impl Drop for Counted {
             fn drop(&mut self) {
-                self.0.set(self.0.get() + 1);
+                self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
         for n in 0..3 * TALKS_MAX {
-            let counted = Counted(Rc::clone(&dropped));
+            let counted = Counted(Arc::clone(&dropped));
             talks.begin(|turn| async move {
                 let _counted = counted;
                 if n == 0 {
@@ -183,7 +200,7 @@ mod tests {
             // Lets the first one try its code.
             let _ = tokio::time::timeout(std::time::Duration::ZERO, talks.next()).await;
         }
-        assert_eq!((talks.running.len(), dropped.get()), (TALKS_MAX, 2 * TALKS_MAX));
+        assert_eq!((talks.running.len(), dropped.load(Ordering::Relaxed)), (TALKS_MAX, 2 * TALKS_MAX));
         assert_eq!(talks.running[0].0.get(), Stage::Tried, "the one that tried is still there");
         talks.begin(|_| async { 7 });
         assert_eq!(talks.next().await, 7);
