@@ -32,6 +32,7 @@ pub(crate) mod service;
 pub(crate) mod session;
 mod side;
 mod stock;
+mod turns;
 pub(crate) mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};

@@ -1,4 +1,6 @@
 //! The active side: agrees on collections and checkpoints, pushes and pulls each collection, saves checkpoints, ends.
+//!
+//! One file, because it is one trait ([`Side`]), method by method; what each collection does is in files of its own.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -23,6 +25,7 @@ use super::in_flight::{Awaiting, RevsReceived, Ticket};
 use super::messages::profile;
 use super::sequences::RemoteSequence;
 use super::side::Side;
+use super::turns::Turns;
 use super::unsynced::Lack;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest};
 use crate::endpoint::AccessRule;
@@ -52,8 +55,7 @@ pub(super) struct Active {
     config: ActiveConfig,
     /// One for each collection, once both sides have agreed.
     syncs: Vec<CollectionSync>,
-    /// Which of them is next to send first: they share the session's limits.
-    first: usize,
+    turns: Turns,
     /// Whether they have.
     agreed: bool,
     /// Why one half of a collection was refused; the run ends with it when all else is done.
@@ -62,7 +64,7 @@ pub(super) struct Active {
 
 impl Active {
     pub fn new(config: ActiveConfig) -> Active {
-        Active { config, syncs: Vec::new(), first: 0, agreed: false, refused: None }
+        Active { config, syncs: Vec::new(), turns: Turns::default(), agreed: false, refused: None }
     }
 
     /// The peer refuses one direction of a collection: the rest goes on, and decides whether that is an error.
@@ -318,8 +320,8 @@ impl Side for Active {
 
     fn pump(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         let count = self.syncs.len();
-        for n in 0..count {
-            let work = &mut self.syncs[(self.first + n) % count];
+        for n in self.turns.order(count) {
+            let work = &mut self.syncs[n];
             if let Some(pull) = &mut work.pull {
                 pull.protocol.pump(context, &mut peer_is_behind(&mut work.push), store)?;
             }
@@ -329,9 +331,7 @@ impl Side for Active {
                 work.checkpointer.take_note(sent, 0, store)?;
             }
         }
-        if context.is_at_session_limit() && count > 0 {
-            self.first = (self.first + 1) % count;
-        }
+        self.turns.taken(count, context.is_at_session_limit());
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use super::pushed::PushedNote;
 use super::sequences::RemoteSequence;
 use super::side::Side;
 use super::stock::answers;
+use super::turns::Turns;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest, OutgoingMessage};
 use crate::replica::store::{CommitOutcome, ConflictOutcome, IncomingRevision, ReplicaStore};
 use crate::replica::{CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, OWN_PREFIX};
@@ -33,8 +34,7 @@ pub(super) struct Passive {
     subscriptions: Vec<Option<Subscription>>,
     /// What the peer pushed to each collection.
     pushed: Vec<PushedNote>,
-    /// Which of them is next to send first: they share the session's limits.
-    first: usize,
+    turns: Turns,
     /// When the lists of what could not be synced were last kept.
     lists_saved: Option<Instant>,
 }
@@ -42,7 +42,7 @@ pub(super) struct Passive {
 impl Passive {
     pub fn new(config: PassiveConfig) -> Passive {
         let (subscriptions, pushed) = (Vec::new(), Vec::new());
-        Passive { config, settled: false, subscriptions, pushed, first: 0, lists_saved: None }
+        Passive { config, settled: false, subscriptions, pushed, turns: Turns::default(), lists_saved: None }
     }
 
     /// The collection of a request by which the peer pushes, if it may.
@@ -283,15 +283,12 @@ impl Side for Passive {
 
     fn pump(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         let count = self.subscriptions.len();
-        for n in 0..count {
-            let collection = (self.first + n) % count;
+        for collection in self.turns.order(count) {
             if let Some(subscription) = &mut self.subscriptions[collection] {
                 subscription.pump(context, &mut self.pushed[collection], store)?;
             }
         }
-        if context.is_at_session_limit() && count > 0 {
-            self.first = (self.first + 1) % count;
-        }
+        self.turns.taken(count, context.is_at_session_limit());
         Ok(())
     }
 
