@@ -8,9 +8,11 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
-use super::connection::Ready;
+use super::carrier::Carrier;
+use super::config::{HALF_OPEN_INBOUND_BYTES, KEYED_PLACE_TIME, SecureConnectionConfig};
+use super::connection::{Ready, SecureConnection};
+use super::handover;
 use super::shared::{Failure, Shared};
-use super::{Carrier, HALF_OPEN_INBOUND_BYTES, KEYED_PLACE_TIME, SecureConnection, SecureConnectionConfig};
 use crate::endpoint::framing::{Framing, FramingRole};
 use crate::endpoint::{Message, MessagingError, ProtocolType, ReplicatorConnection};
 use crate::secure::{Established, Keyring, PeerId, Psk, SecureError, SecureSession};
@@ -289,7 +291,8 @@ impl Inner {
                            }
                        }
             let (established, mut news) = shared.shake_hands(&mut inbound, None).await?;
-            let established = shared.agree_on_group(established, group, &mut inbound, &mut news).await?;
+            let established =
+                handover::agree_on_secret(&shared, established, group, &mut inbound, &mut news).await?;
             Ok((established, news))
         }
         .await;

@@ -6,16 +6,25 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
-use super::access_rule;
+use super::carrier::Carrier;
+use super::config::{INBOUND_BYTES, SecureConnectionConfig};
 use super::handover;
 use super::shared::{News, RestsOn, Shared};
-use super::{Carrier, INBOUND_BYTES, SecureConnectionConfig};
-use crate::endpoint::AccessRule;
+use crate::endpoint::{AccessRule, CollectionAccess};
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::secure::handover::Hearing;
 use crate::secure::{
     Authentication, DirectionStats, Established, PeerPolicy, RefuseReason, SecureError, SecureSession,
 };
+
+/// What a peer may do here, as replication asks it.
+pub fn access_rule(established: &Established) -> AccessRule {
+    let permissions = established.grant.permissions.clone();
+    Arc::new(move |collection: &str| {
+        let access = permissions.of(collection);
+        CollectionAccess { push: access.may_write(), pull: access.may_read() }
+    })
+}
 
 /// A connection on which nothing is sent that the other side cannot prove to be entitled to read. Dropping it closes it.
 pub struct SecureConnection {
@@ -114,7 +123,7 @@ impl SecureConnection {
         let shared = Shared::new(config.clone(), self.carrier.clone(), session);
         let shaken = shared.shake_hands(&mut inbound, None).await;
         let (established, mut news) = shaken.map_err(|failure| failure.to_messaging(config))?;
-        let agreed = shared.agree_on_group(established, group, &mut inbound, &mut news).await;
+        let agreed = handover::agree_on_secret(&shared, established, group, &mut inbound, &mut news).await;
         let established = agreed.map_err(|failure| failure.to_messaging(config))?;
         info!(peer = %established.peer, name = ?established.grant.name, via = ?established.via, "secure session established");
         if let Some(check) = &config.check

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq;
 use tracing::{info, warn};
 
-use super::shared::{Failure, News, RestsOn, Shared};
+use super::shared::{Failure, News, RestsOn, Shared, ended_early};
 use crate::endpoint::{Inbound, MessagingError};
 use crate::secure::epoch::{EpochError, taken_proof};
 use crate::secure::handover::{Hearing, Said, parts, taken};
@@ -19,9 +19,30 @@ use crate::secure::{Authentication, Established, PeerId, Psk, SecureError};
 /// by then.
 const EARLY_DATA_BYTES_MAX: usize = 64 * 1024;
 
+/// The session rests on the key of the group that it was made with, or on the newest one, once a peer that has proven a
+/// former one has that.
+pub(super) async fn agree_on_secret(
+    shared: &Arc<Shared>,
+    established: Established,
+    group: Option<Psk>,
+    inbound: &mut Inbound,
+    news: &mut News,
+) -> Result<Established, Failure> {
+    if established.via != Authentication::FormerGroup {
+        shared.set_rests_on(RestsOn::Group(group));
+        return Ok(established);
+    }
+    let given = give(shared, inbound, established, news).await;
+    if let Err(Failure::Secure(error)) = &given {
+        shared.session().fail(error);
+        shared.flush_last_word().await;
+    }
+    given
+}
+
 /// Gives the newest secret to a peer that has proven a former one and may have it; returns when the peer has stored it, with
 /// who it is now. What it has sent meanwhile stays in `news`.
-pub(super) async fn give(
+async fn give(
     shared: &Arc<Shared>,
     inbound: &mut Inbound,
     established: Established,
@@ -58,7 +79,7 @@ pub(super) async fn give(
                            result.map_err(Failure::Secure)?;
                            shared.flush().await.map_err(Failure::Carrier)?;
                        }
-                       None => return Err(super::shared::ended_early(inbound)),
+                       None => return Err(ended_early(inbound)),
                    },
                    () = config.clock.sleep_until_some(Some(deadline)) => {
                        return Err(Failure::Secure(SecureError::Timeout { limit: config.timeout }));

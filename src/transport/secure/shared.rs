@@ -6,10 +6,11 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::{Carrier, SecureConnectionConfig};
+use super::carrier::Carrier;
+use super::config::{LAST_WORD_TIMEOUT, SecureConnectionConfig};
 use crate::endpoint::{Inbound, Message, MessagingError};
 use crate::link::ResumeProver;
-use crate::secure::{Authentication, Established, Psk, SecureError, SecureEvent, SecureSession};
+use crate::secure::{Established, Psk, SecureError, SecureEvent, SecureSession};
 
 pub(super) struct Shared {
     pub(super) config: SecureConnectionConfig,
@@ -112,27 +113,6 @@ impl Shared {
         }
     }
 
-    /// The session rests on the key of the group that it was made with, or on the newest one, once a peer that has proven a
-    /// former one has that.
-    pub(super) async fn agree_on_group(
-        self: &Arc<Shared>,
-        established: Established,
-        group: Option<Psk>,
-        inbound: &mut Inbound,
-        news: &mut News,
-    ) -> Result<Established, Failure> {
-        if established.via != Authentication::FormerGroup {
-            self.set_rests_on(RestsOn::Group(group));
-            return Ok(established);
-        }
-        let given = super::handover::give(self, inbound, established, news).await;
-        if let Err(Failure::Secure(error)) = &given {
-            self.session().fail(error);
-            self.flush_last_word().await;
-        }
-        given
-    }
-
     /// Sends what was sealed, in order. Whoever comes first sends for all.
     pub(super) async fn flush(&self) -> Result<(), MessagingError> {
         let mut given_up = self.writer.lock().await;
@@ -152,7 +132,7 @@ impl Shared {
 
     /// Sends the last word of a session that has failed, for a limited time.
     pub(super) async fn flush_last_word(&self) {
-        let limit = self.config.clock.sleep(super::LAST_WORD_TIMEOUT);
+        let limit = self.config.clock.sleep(LAST_WORD_TIMEOUT);
         tokio::select! {
         biased;
                    result = self.flush() => if let Err(error) = result {

@@ -10,9 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout_at;
 use tracing::{debug, warn};
 
-use super::SessionConfig;
+use super::arrival::Arrival;
+use super::config::SessionConfig;
 use super::connection::LinkConnection;
-use super::driver::{Arrival, Driver, Observer, Supply};
+use super::driver::{Driver, Observer, Supply};
 use super::shared::Shared;
 use crate::endpoint::MessagingError;
 use crate::link::{LinkRole, PACKET_BYTES_MAX, SessionId, busy_refusal, peek_session};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
+use super::config::{SessionConfig, SessionStats};
 use super::driver::{Driver, Supply, Unobserved};
 use super::shared::{Progress, Shared};
-use super::{SessionConfig, SessionStats};
 use crate::endpoint::{Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::link::{CloseReason, LinkRole, ResumeProver, SessionOrigin};
 use crate::task;

@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tracing::debug;
 
+use super::arrival::{Arrival, PACKET_ROOM};
 use super::shared::{Core, Progress, Shared};
 use super::takeover::{TakenOver, Takeovers};
 use super::timer::Timer;
 use crate::endpoint::MessagingError;
-use crate::link::{LinkState, PACKET_BYTES_MAX, SessionId};
+use crate::link::{LinkState, SessionId};
 use crate::time::Instant;
 use crate::transport::packet::{Connector, PacketChannel};
 
@@ -22,27 +23,12 @@ use crate::transport::packet::{Connector, PacketChannel};
 const RECEIVE_BURST: usize = 64;
 /// Time for the last packets to leave and for the peer to disconnect, once the link has reached its end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Room for a packet: more than any channel may carry, so that a longer one is noticed rather than cut to a good size.
-pub(super) const PACKET_ROOM: usize = PACKET_BYTES_MAX as usize + 32;
-
 /// A channel that is the session's next.
 enum Next {
     /// It has yet to prove that it belongs to the session.
     Arrival(Arrival),
     /// It has done so while another was in use.
     TakenOver(TakenOver),
-}
-
-/// A channel, and the packet that was read from it to see whose it is.
-pub(super) struct Arrival {
-    pub(super) channel: PacketChannel,
-    pub(super) first_packet: Option<Vec<u8>>,
-}
-
-impl Arrival {
-    fn bare(channel: PacketChannel) -> Arrival {
-        Arrival { channel, first_packet: None }
-    }
 }
 
 /// Where channels come from.

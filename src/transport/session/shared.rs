@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
-use super::{DeviceLink, SessionConfig, SessionStats};
+use super::config::{DeviceLink, SessionConfig, SessionStats};
 use crate::endpoint::MessagingError;
 use crate::link::{CloseReason, LinkError, LinkEvent, LinkRole, RefuseReason, ResumeProver};
 use crate::time::Instant;

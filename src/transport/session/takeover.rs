@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::time::timeout_at;
 use tracing::debug;
 
-use super::driver::{Arrival, PACKET_ROOM};
+use super::arrival::{Arrival, PACKET_ROOM};
 use super::shared::Shared;
 use crate::link::{Takeover, TakeoverState};
 use crate::transport::packet::PacketChannel;

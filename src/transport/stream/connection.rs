@@ -15,8 +15,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::address::Address;
+use super::halves::Halves;
 use super::outbox::Outbox;
-use super::{Address, Halves, stdio};
+use super::stdio;
 use crate::endpoint::{Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 
 /// Time to connect, name resolution included.

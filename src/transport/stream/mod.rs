@@ -6,6 +6,7 @@
 
 mod address;
 mod connection;
+mod halves;
 mod listener;
 mod outbox;
 mod stdio;
@@ -15,13 +16,3 @@ mod tests;
 pub use address::{Address, AddressError};
 pub use connection::StreamConnection;
 pub use listener::StreamListener;
-
-use tokio::io::{AsyncRead, AsyncWrite};
-
-/// The two directions of an open stream.
-struct Halves {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
-    /// Whether closing the writer tells the peer; if not, there is no use in waiting for the peer's end.
-    full_close: bool,
-}

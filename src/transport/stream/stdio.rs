@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixStream, unix::pipe};
 
-use super::Halves;
+use super::halves::Halves;
 
 pub(super) fn open() -> io::Result<Halves> {
     let input = std::io::stdin().as_fd().try_clone_to_owned()?;

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::tls::{self, TlsError, TlsIdentity, certificate_advice};
+use super::trust::ServerTrust;
 use super::{WebSocketConnection, WebSocketUrl, handshake};
 use crate::endpoint::MessagingError;
 use crate::transport::stream::StreamConnection;
@@ -79,19 +80,6 @@ impl std::fmt::Debug for Credentials {
             Credentials::Session { .. } => "Session(..)",
         })
     }
-}
-
-/// Which servers are believed to be who they say, with `wss`.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ServerTrust {
-    /// Those with a certificate for their name from an issuer that this machine trusts, or from one of `extra_roots`.
-    System {
-        /// Further roots, each a PEM text with one or more certificates.
-        extra_roots: Vec<Vec<u8>>,
-    },
-    /// The one with the first certificate of this PEM text, whatever names and dates are in it.
-    Pinned(Vec<u8>),
 }
 
 /// How a server is asked.

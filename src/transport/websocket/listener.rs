@@ -29,6 +29,7 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use super::handshake::{self, BadRequest, SUB_PROTOCOL};
+use super::trust::{Admission, NotAdmitted};
 use super::{TlsError, TlsIdentity, WebSocketConnection, url};
 use crate::endpoint::AccessRule;
 use crate::transport::stream::{Address, StreamConnection, StreamListener};
@@ -50,26 +51,6 @@ const GUESS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest `Authorization` that is looked at, in bytes.
 const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024;
-
-/// Says whether a user has this password, and what the user may do: the rule of a connection, or `None` for all that the
-/// listener allows. It is called on a thread that must not block; compare in constant time.
-pub type PasswordCheck = Arc<dyn Fn(&str, &str) -> Result<Option<AccessRule>, NotAdmitted> + Send + Sync>;
-
-/// The user or the password is wrong; which of them is not told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAdmitted;
-
-/// Who may sync here.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum Admission {
-    /// Whoever reaches the port.
-    Everybody,
-    /// Users with a password (HTTP Basic).
-    Passwords(PasswordCheck),
-    /// Clients with a certificate from one of these roots (PEM); with TLS alone.
-    Certificates(Vec<u8>),
-}
 
 /// What a listener needs beside its address.
 #[derive(Clone)]

@@ -15,11 +15,13 @@ mod listener;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trust;
 mod url;
 
-pub use client::{Credentials, ServerTrust, WebSocketClient, WebSocketClientConfig};
+pub use client::{Credentials, WebSocketClient, WebSocketClientConfig};
 pub use connection::WebSocketConnection;
 pub use handshake::SUB_PROTOCOL;
-pub use listener::{Admission, NotAdmitted, PasswordCheck, WebSocketListener, WebSocketListenerConfig};
+pub use listener::{WebSocketListener, WebSocketListenerConfig};
 pub use tls::{TlsError, TlsIdentity};
+pub use trust::{Admission, NotAdmitted, PasswordCheck, ServerTrust};
 pub use url::{WebSocketUrl, WebSocketUrlError};

@@ -12,7 +12,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::{Admission, ServerTrust};
+use super::trust::{Admission, ServerTrust};
 
 /// Certificates or keys that cannot be used.
 #[derive(Debug, thiserror::Error)]

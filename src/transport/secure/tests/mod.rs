@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
-use crate::secure::{Authentication, Grant, PeerId, Psk, Refusal};
+use crate::secure::{Authentication, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
 
 const INBOUND: usize = 16 * 1024;
 

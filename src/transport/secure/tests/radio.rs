@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use super::*;
 use crate::link::{AttMtu, LinkStats, SessionId};
 use crate::secure::RekeyLimits;
+use crate::transport::clock::Clock;
 use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
 use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio};

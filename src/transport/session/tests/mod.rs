@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::config::DeviceLink;
 use super::*;
 use crate::endpoint::{Inbound, Message, MessageEndpointConnection, MessagingError, ReplicatorConnection};
 use crate::link::{AttMtu, LinkRole, ResumeProver};
+use crate::transport::clock::Clock;
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::sim::radio::Path;
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio};

@@ -1,4 +1,4 @@
-//! One connection: anchor points, connection events, exchanges. Tells the [`super::Radio`] what each step brought.
+//! One connection: anchor points, connection events, exchanges. Tells the [`super::air::Radio`] what each step brought.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // what fails here fails the test
 
+use std::time::Duration;
+
+use bytes::Bytes;
+
 use super::*;
+use crate::time::Instant;
 
 fn setup(phy: Phy, data_length: u16, interval: Duration) -> ConnectionSetup {
     let parameters = ConnectionParameters { interval, ..ConnectionParameters::default() };
