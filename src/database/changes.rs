@@ -25,8 +25,30 @@ pub struct Changes {
     has_ended: bool,
 }
 
+impl Collection {
+    /// The changes after sequence `since`, in order, and then each as it is made; a document that is changed again before it
+    /// was read appears once. Dropping the stream ends it.
+    ///
+    /// ```
+    /// use gattway::{Database, DatabaseConfig};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+    /// let readings = db.create_collection("plant.readings")?;
+    /// let mut changes = readings.changes(0);
+    /// readings.put("boiler", &serde_json::json!({ "celsius": 71.5 }))?;
+    /// let change = changes.next().await.ok_or("it never ends by itself")??;
+    /// assert_eq!(change.id, "boiler");
+    /// # Ok(()) }
+    /// ```
+    pub fn changes(&self, since: u64) -> Changes {
+        Changes::new(self.clone(), since, WatchStream::new(self.store.watch()))
+    }
+}
+
 impl Changes {
-    pub(super) fn new(collection: Collection, since: u64, watch: WatchStream<u64>) -> Changes {
+    fn new(collection: Collection, since: u64, watch: WatchStream<u64>) -> Changes {
         Changes { collection, since, read: VecDeque::new(), watch, has_ended: false }
     }
 

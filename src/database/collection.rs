@@ -5,9 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio_stream::wrappers::WatchStream;
 
-use super::changes::Changes;
 use super::document::to_object;
 use super::edit::{Edit, EditKind, Edited, Expects, pack_body, pack_text};
 use super::name::check_document_id;
@@ -42,7 +40,7 @@ const PAGE_BYTES_AIM: usize = 256 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct Collection {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     key: CollectionKey,
     name: String,
 }
@@ -228,26 +226,6 @@ impl Collection {
             deleted: r.deleted,
         };
         Ok(found.into_iter().map(change).collect())
-    }
-
-    /// The changes after sequence `since`, in order, and then each as it is made; a document that is changed again before it
-    /// was read appears once. Dropping the stream ends it.
-    ///
-    /// ```
-    /// use gattway::{Database, DatabaseConfig};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let directory = tempfile::tempdir()?;
-    /// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
-    /// let readings = db.create_collection("plant.readings")?;
-    /// let mut changes = readings.changes(0);
-    /// readings.put("boiler", &serde_json::json!({ "celsius": 71.5 }))?;
-    /// let change = changes.next().await.ok_or("it never ends by itself")??;
-    /// assert_eq!(change.id, "boiler");
-    /// # Ok(()) }
-    /// ```
-    pub fn changes(&self, since: u64) -> Changes {
-        Changes::new(self.clone(), since, WatchStream::new(self.store.watch()))
     }
 }
 

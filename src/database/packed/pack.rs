@@ -8,7 +8,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Names, put_text, put_varint, put_zigzag, tag};
+use super::format::{Names, put_text, put_varint, put_zigzag, tag};
 use crate::replica::clip;
 use crate::replica::validate::{Invalid, check_depth, check_key};
 

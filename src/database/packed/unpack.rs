@@ -4,8 +4,8 @@ use std::io::Write;
 
 use serde_json::{Map, Number, Value};
 
+use super::format::{Names, Reader, tag};
 use super::pack::POWERS_OF_TEN;
-use super::{Names, Reader, tag};
 use crate::replica::DOCUMENT_DEPTH_MAX;
 use crate::replica::validate::Count;
 

@@ -8,9 +8,10 @@
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
-use super::engine::{Engine, Watermarks, Writes};
+use super::engine::{Watermarks, Writes};
+use super::handle::Store;
 use super::keys::{self, CollectionKey};
-use super::{Store, redo};
+use super::redo;
 use crate::database::DatabaseError;
 use crate::database::clock;
 
@@ -20,13 +21,6 @@ pub const AHEAD_COUNTED_MAX: u64 = 10_000;
 /// Records looked at in one go, and about the bytes of their bodies.
 const RECORDS_AT_ONCE: usize = 1_000;
 const BYTES_AT_ONCE: usize = 1 << 20;
-
-/// The lowest time in the table; the highest there is if it is empty.
-pub(super) fn lowest(engine: &Engine) -> Result<u64, DatabaseError> {
-    let (from, to) = keys::kind_range(keys::AHEAD);
-    let first = engine.first(&from, &to)?;
-    Ok(first.and_then(|(key, _)| keys::ahead_parts(&key)).map_or(u64::MAX, |(time, ..)| time))
-}
 
 impl Store {
     /// The table of a new database is complete from the beginning.

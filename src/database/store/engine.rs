@@ -4,10 +4,12 @@
 //! - A commit is acknowledged after a sync to stable storage.
 //! - sled trusts its flush: it reuses a segment of the log, and calls it stable in the headers of later ones, when what
 //!   replaced its content was flushed. That holds in a power cut only if at most one segment is begun between two real
-//!   syncs; [`Window`] sees to it. A commit that could begin two goes through a redo list ([`super::redo`]).
+//!   syncs; [`Window`] sees to it. A commit that could begin two goes through a redo list ([`super::commit`]).
 //! - Concurrent writers share syncs: one leads, the others wait for it or lead the next.
 //! - A failed write leaves sled's memory ahead of the storage device, so the handle refuses everything afterwards.
 //! - sled panics on some kinds of damage; panics end here as typed errors.
+//!
+//! One file, because applying, syncing and failing are rules about one group of commits.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -20,7 +22,6 @@ pub(in crate::database) use super::ground::SEGMENT_BYTES;
 pub(crate) use super::ground::directory_bytes;
 pub(super) use super::ground::{Entry, VALUE_BYTES_MAX, io_error, sync_directory};
 use super::keys::{self, CollectionKey};
-use super::redo;
 use super::sled::log::{self, Entries, Log, LogResult, Stored, Value};
 use super::sled::seal;
 use crate::database::DatabaseError;
@@ -131,54 +132,16 @@ struct Group {
 }
 
 impl Engine {
-    /// Opens or creates the log in `directory` (which exists). The caller holds the database's lock. All that `start`
-    /// and earlier tickets name is in it.
-    pub(super) fn open(directory: &Path, cache_bytes: u64, start: Ticket) -> Result<Engine, DatabaseError> {
-        Engine::start(Log::open(directory, cache_bytes)?, directory, start)
-    }
-
-    /// Opens or creates the log on a simulated disk.
-    #[cfg(feature = "simulation")]
-    pub(super) fn open_simulated(disk: &super::SimulatedDisk) -> Result<Engine, DatabaseError> {
-        let log = disk.open().map_err(|source| match source.kind() {
-            std::io::ErrorKind::InvalidData => DatabaseError::Damaged { detail: source.to_string() },
-            _ => io_error("open", source),
-        })?;
-        let directory = log.name().to_owned();
-        Engine::start(Log::Simulated(log), &directory, Ticket::default())
-    }
-
-    /// Opens a log that was begun on a simulated disk.
-    #[cfg(feature = "simulation")]
-    pub(super) fn open_simulated_log(
-        disk: &super::SimulatedDisk,
-        name: &Path,
-        start: Ticket,
-    ) -> Result<Engine, DatabaseError> {
-        Engine::start(Log::Simulated(disk.open_log(name)), name, start)
-    }
-
-    /// Opens the log in `directory` to be read alone; `None` if there is nothing yet. Nothing is written: what a crash left of
-    /// a large commit is made in memory.
-    pub(super) fn open_to_read(directory: &Path) -> Result<Option<Engine>, DatabaseError> {
-        let Some(log) = Log::open_to_read(directory)? else { return Ok(None) };
-        let engine = Engine::new(log, directory, Ticket::default());
-        if let Some(writes) = redo::declared(&engine)? {
-            engine.overlay.lay(&writes);
-        }
-        Ok(Some(engine))
-    }
-
-    fn start(log: Log, directory: &Path, start: Ticket) -> Result<Engine, DatabaseError> {
+    /// An engine on a log that was just opened, with all that this wrote synced.
+    pub(super) fn begun(log: Log, directory: &Path, start: Ticket) -> Engine {
         let engine = Engine::new(log, directory, start);
-        // What opening wrote is synced.
         let opened = Look { applied: 0, tip: engine.log.tip() };
         engine.lock().window.synced(opened);
-        redo::recover(&engine)?;
-        Ok(engine)
+        engine
     }
 
-    fn new(log: Log, directory: &Path, start: Ticket) -> Engine {
+    /// An engine on a log that is read alone.
+    pub(super) fn new(log: Log, directory: &Path, start: Ticket) -> Engine {
         Engine {
             log,
             overlay: Overlay::default(),
@@ -295,20 +258,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies a commit; it becomes visible at once and durable with [`Engine::sync`]. One caller at a time.
-    pub(super) fn apply(&self, writes: Writes, sequences: Watermarks) -> Result<Ticket, DatabaseError> {
-        if writes.log_bytes() <= BATCH_BYTES_MAX {
-            self.apply_part(writes)?;
-        } else {
-            redo::apply(self, writes)?;
-        }
+    /// A commit was applied.
+    pub(super) fn committed(&self, sequences: Watermarks) -> Ticket {
         let mut group = self.lock();
         group.applied += 1;
         group.dirty.extend(sequences);
         let ticket = Ticket(group.applied);
         drop(group);
         self.group_changed.notify_all();
-        Ok(ticket)
+        ticket
+    }
+
+    /// Shows readers writes that are not in the log.
+    pub(super) fn lay(&self, writes: &[Entry]) {
+        self.overlay.lay(writes);
     }
 
     /// Shows readers a commit as a whole while `make` writes it in steps.

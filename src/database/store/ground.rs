@@ -8,12 +8,18 @@ use crate::durable;
 /// Size of sled's log segments and write buffers, bytes. Small ones keep a small database small.
 pub(in crate::database) const SEGMENT_BYTES: usize = 128 * 1024;
 
+/// The log in its directory.
+pub(super) const LOG_FILE: &str = "db";
+
 /// Largest value given to sled, bytes. sled writes a node that exceeds a quarter of a segment to a file of its own that
 /// no sync of ours covers; a leaf holds up to 18 entries for a moment, and keys and headers need their share.
 pub(super) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / 4 / 18 - 300;
 
 /// A key and its new value, or `None` to remove it.
 pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
 /// Makes the entries of a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), DatabaseError> {
@@ -38,4 +44,9 @@ pub(super) fn io_error(action: &'static str, source: std::io::Error) -> Database
         StorageFull | QuotaExceeded | FileTooLarge => DatabaseError::Full { detail: source.to_string() },
         _ => DatabaseError::Io { action, source },
     }
+}
+
+/// What was read does not hold together.
+pub(super) fn damaged(what: &str) -> DatabaseError {
+    DatabaseError::Damaged { detail: what.to_owned() }
 }

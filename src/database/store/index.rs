@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 
 use super::engine::{Engine, Writes};
+use super::ground::damaged;
 use super::keys::{self, CollectionKey};
-use super::read::damaged;
 use crate::database::DatabaseError;
 use crate::database::packed::{Reader, put_text, put_varint};
 

@@ -1,4 +1,4 @@
-//! The database's directory: the lock file, the current log, and what a log says of itself.
+//! The database's directory: the lock file and the current log.
 //!
 //! ```text
 //! DIR/lock        held (flock) by the process that has the database open
@@ -13,16 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
 
-use super::FORMAT;
-use super::engine::{Engine, Writes, io_error, sync_directory};
-use super::keys;
+use super::ground::{io_error, sync_directory};
 use crate::database::DatabaseError;
-use crate::database::config::{DatabaseConfig, Versioning};
 use crate::durable::{OWNER_ONLY, write_atomic, write_new};
 use crate::replica::clip;
-use crate::replica::revision::SourceId;
 
 /// How long the lock is waited for, and between two tries: the last handle of a dropped database may be the one that its
 /// syncing thread is just letting go of.
@@ -50,18 +45,6 @@ const BESIDE: [&str; 9] = [
 ];
 const LOG_PREFIX: &str = "log-";
 const LOG_DIGITS: usize = 6;
-
-/// What a log says of itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Meta {
-    /// Alone in front, so that any release can read it.
-    pub(super) format: u32,
-    /// 4 version vectors, 3 rev-trees.
-    pub(super) generation: u8,
-    pub(super) source: SourceId,
-}
-
-const GENERATION_VECTORS: u8 = 4;
 
 /// The file that is locked by whoever has the database open.
 #[cfg(feature = "cli")]
@@ -341,70 +324,4 @@ fn create_private_dir(path: &Path) -> std::io::Result<()> {
 
 fn log_path(path: &Path, number: u32) -> PathBuf {
     path.join(format!("{LOG_PREFIX}{number:0LOG_DIGITS$}"))
-}
-
-/// Reads what the log says of itself, or writes it into a new one; whether it was new.
-pub(super) fn meta(
-    engine: &Engine,
-    path: &Path,
-    config: &DatabaseConfig,
-    new_source: impl FnOnce() -> Result<SourceId, DatabaseError>,
-) -> Result<(Meta, bool), DatabaseError> {
-    match stored_meta(engine, path)? {
-        Some(meta) => Ok((meta, false)),
-        None => create_meta(engine, config, new_source).map(|meta| (meta, true)),
-    }
-}
-
-/// Reads what the log says of itself.
-pub(super) fn stored_meta(engine: &Engine, path: &Path) -> Result<Option<Meta>, DatabaseError> {
-    let Some(bytes) = engine.get(keys::META)? else { return Ok(None) };
-    let damaged = || DatabaseError::Damaged { detail: "the format header".into() };
-    let (found, _) = postcard::take_from_bytes::<u32>(&bytes).map_err(|_| damaged())?;
-    if found > FORMAT {
-        return Err(DatabaseError::NewerFormat { path: path.to_owned(), found, supported: FORMAT });
-    }
-    let meta: Meta = postcard::from_bytes(&bytes).map_err(|_| damaged())?;
-    match meta.generation {
-        GENERATION_VECTORS => Ok(Some(meta)),
-        _ => Err(REVISION_TREES),
-    }
-}
-
-const REVISION_TREES: DatabaseError =
-    DatabaseError::Unsupported { feature: "a database with revision trees" };
-
-/// The source IDs that a database had before.
-pub(super) fn former_sources(value: &[u8]) -> Vec<SourceId> {
-    value.chunks_exact(16).filter_map(|bytes| bytes.try_into().ok().map(SourceId)).collect()
-}
-
-/// A random ID for a new database.
-pub(super) fn new_source() -> Result<SourceId, DatabaseError> {
-    let mut source = [0; 16];
-    getrandom::fill(&mut source)
-        .map_err(|e| io_error("choose an ID", std::io::Error::other(e.to_string())))?;
-    Ok(SourceId(source))
-}
-
-fn create_meta(
-    engine: &Engine,
-    config: &DatabaseConfig,
-    new_source: impl FnOnce() -> Result<SourceId, DatabaseError>,
-) -> Result<Meta, DatabaseError> {
-    if config.versioning != Versioning::VersionVectors {
-        return Err(REVISION_TREES);
-    }
-    if engine.first(&[], &[0xff])?.is_some() {
-        return Err(DatabaseError::Damaged { detail: "no format header".into() });
-    }
-    let source = new_source()?;
-    let meta = Meta { format: FORMAT, generation: GENERATION_VECTORS, source };
-    let damaged = |_| DatabaseError::Damaged { detail: "the format header".into() };
-    let mut writes = Writes::default();
-    writes.insert(keys::META, postcard::to_stdvec(&meta).map_err(damaged)?);
-    writes.insert(keys::numbered(keys::SOURCE, 1), source.0);
-    let ticket = engine.apply(writes, Default::default())?;
-    engine.sync(ticket, |_| ())?;
-    Ok(meta)
 }

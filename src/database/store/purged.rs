@@ -4,21 +4,15 @@
 
 use std::ops::ControlFlow;
 
-use super::Store;
-use super::engine::{Engine, Entry, Writes};
+use super::engine::{Entry, Writes};
+use super::ground::damaged;
+use super::handle::Store;
 use super::keys::{self, CollectionKey};
-use super::read::damaged;
 use crate::database::DatabaseError;
 
 /// The entry of a document that is being purged.
 pub(super) fn entry(collection: CollectionKey, id: &str, own: u64) -> Entry {
     (keys::purged(collection, id), Some(own.to_be_bytes().to_vec()))
-}
-
-/// Whether any is remembered.
-pub(super) fn any(engine: &Engine) -> Result<bool, DatabaseError> {
-    let (from, to) = keys::kind_range(keys::PURGED);
-    Ok(engine.first(&from, &to)?.is_some())
 }
 
 impl Store {

@@ -8,8 +8,8 @@
 use std::ops::ControlFlow;
 
 use super::engine::{BATCH_BYTES_MAX, Engine, Entry, VALUE_BYTES_MAX, Writes, log_bytes};
+use super::ground::damaged;
 use super::keys;
-use super::read::damaged;
 use crate::database::DatabaseError;
 
 /// What a complete list says of itself.

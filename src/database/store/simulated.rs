@@ -14,13 +14,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Store;
-use super::engine::Entry;
-use super::sled::files::Pair;
-use crate::database::config::RELAXED_SYNC_MS;
+use super::ground::{Entry, Pair};
 use crate::replica::revision::SourceId;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -584,17 +580,6 @@ impl DiskHandle {
         hook();
         Err(io::Error::new(io::ErrorKind::NotConnected, "the power failed"))
     }
-}
-
-/// What the thread that syncs does for a store on a real disk.
-pub(super) fn sync_later(store: Weak<Store>) {
-    crate::task::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(RELAXED_SYNC_MS / 2)).await;
-        let Some(store) = store.upgrade() else { return };
-        if let Err(error) = store.sync(store.newest()) {
-            tracing::debug!(%error, "background sync failed");
-        }
-    });
 }
 
 fn range<'m>(

@@ -122,3 +122,16 @@ fn load_numbered(
         Ok(ControlFlow::Continue(()))
     })
 }
+
+/// The lowest time in the table of versions far ahead ([`super::ahead`]); the highest there is if it is empty.
+pub(super) fn lowest_ahead(engine: &Engine) -> Result<u64, DatabaseError> {
+    let (from, to) = keys::kind_range(keys::AHEAD);
+    let first = engine.first(&from, &to)?;
+    Ok(first.and_then(|(key, _)| keys::ahead_parts(&key)).map_or(u64::MAX, |(time, ..)| time))
+}
+
+/// Whether it is remembered of any purged document that it had a time far ahead; see [`super::purged`].
+pub(super) fn has_purged(engine: &Engine) -> Result<bool, DatabaseError> {
+    let (from, to) = keys::kind_range(keys::PURGED);
+    Ok(engine.first(&from, &to)?.is_some())
+}

@@ -7,92 +7,33 @@
 
 mod blocks;
 mod checkpoints;
-mod state;
-
-#[cfg(test)]
-pub(crate) use self::checkpoints::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};
-pub(crate) use self::checkpoints::{CheckpointOwner, content as checkpoint_content};
+mod collections;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
-use super::block::{Codec, StoredRevision};
+use super::block::StoredRevision;
 use super::engine::{Entry, Ticket, Watermarks, Writes};
+use super::ground::damaged;
+use super::handle::Store;
 use super::index::{IndexEdit, IndexEntry};
 use super::keys::{self, CollectionKey};
-use super::read::{damaged, write_pieces};
+use super::pieces::write_pieces;
+use super::purged;
 use super::space::REVISION_OVERHEAD;
+use super::state::{Counters, LiveCount, TailBlock, WriterState};
 use super::tables::write_new_names;
 use super::twin::Twin;
-use super::{CollectionState, Store, purged};
 use crate::database::DatabaseError;
-use crate::database::clock::{self, HybridClock};
+use crate::database::clock;
 use crate::replica::revision::{RevId, Version, VersionVector};
-
-/// Bytes of records (not deflated) after which a block is closed.
-pub(super) const BLOCK_BYTES_TARGET: usize = 4096;
-
-/// Small blocks at the end of a collection's feed before they are joined.
-const TAIL_BLOCKS_MAX: usize = 32;
 
 /// Blocks whose dead records are counted in memory; beyond it all are forgotten, and counted anew when met.
 const COUNTED_BLOCKS_MAX: usize = 8192;
 
 /// Longest checkpoint body, bytes.
 pub(crate) const CHECKPOINT_BODY_MAX: usize = 64 * 1024;
-
-/// Counters of a collection as stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Counters {
-    pub(super) last_sequence: u64,
-    pub(super) documents: u64,
-    pub(super) tombstones: u64,
-    /// Newest sequence that some peer is known to have.
-    pub(super) pushed: u64,
-}
-
-/// A small block at the end of a feed.
-#[derive(Clone, Copy, Debug)]
-struct TailBlock {
-    sequence: u64,
-    /// Bytes of records, not deflated.
-    bytes: usize,
-}
-
-struct CollectionWriter {
-    state: Arc<CollectionState>,
-    counters: Counters,
-    tail: Vec<TailBlock>,
-}
-
-/// Living records of a block.
-#[derive(Clone, Copy, Debug)]
-struct LiveCount {
-    records: usize,
-    live: usize,
-}
-
-/// What only the writer knows, under its lock.
-pub(super) struct WriterState {
-    clock: HybridClock,
-    /// Whether it is remembered of some purged document that it had a time far ahead.
-    purged_ahead: bool,
-    twin: Option<Twin>,
-    /// The newest time that the clock has given up, as far as it was told.
-    given_up: u64,
-    /// No version in the table of those far ahead has a lower time.
-    ahead_from: u64,
-    names_stored: usize,
-    next_collection: u16,
-    collections: BTreeMap<CollectionKey, CollectionWriter>,
-    live_counts: HashMap<(CollectionKey, u64), LiveCount>,
-    codec: Codec,
-    /// What was purged since a backup began; `None` if there is none.
-    purges: Option<Vec<(CollectionKey, Box<str>)>>,
-}
 
 /// What a revision from a peer says of this database's own versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

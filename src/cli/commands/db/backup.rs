@@ -14,7 +14,8 @@ use crate::cli::support::output::{Output, bytes_text, counted, note};
 use crate::cli::support::progress::Progress;
 use crate::cli::support::store;
 use crate::cli::support::trust::file_failed;
-use crate::database::{BackupInfo, Database, UnsendableDocument};
+use crate::database::unsendable::UnsendableDocument;
+use crate::database::{BackupInfo, Database};
 use crate::trust::IDENTITY_FILE;
 use crate::trust::presence::{self, PRESENT_FILE};
 

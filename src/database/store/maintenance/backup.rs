@@ -11,6 +11,8 @@
 //!
 //! The records are read as the change feed has them, so a document that changes meanwhile comes again, later. The last of
 //! them are read while writers wait, so that all collections are shown as of one moment, and batches whole.
+//!
+//! One file, because what is written and what is read back are the same frames.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -21,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use super::super::block::{BlockBuilder, Codec, StoredRevision, read_block};
 use super::super::engine::io_error;
 use super::super::keys::CollectionKey;
+use super::super::state::BLOCK_BYTES_TARGET;
 use super::super::tables::Sources;
-use super::super::writer::BLOCK_BYTES_TARGET;
 use super::super::{Store, layout};
 use super::rebuild::Rebuild;
 use crate::database::DatabaseError;

@@ -10,7 +10,7 @@ use super::super::engine::{Engine, io_error};
 use super::super::index;
 use super::super::keys::{self, CollectionKey};
 use super::super::layout;
-use super::super::read::find_block;
+use super::super::pieces::find_block;
 use super::super::sled::files::{Finding, Salvage, Survey};
 use super::super::sled::seal;
 use super::super::{CollectionState, Store};

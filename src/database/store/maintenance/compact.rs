@@ -8,8 +8,8 @@ use super::super::block::{BlockBuilder, Codec, StoredRevision};
 use super::super::engine::{Engine, Ticket, Writes};
 use super::super::index::{self, IndexWriter};
 use super::super::keys::{self, CollectionKey};
-use super::super::read::write_pieces;
-use super::super::writer::BLOCK_BYTES_TARGET;
+use super::super::pieces::write_pieces;
+use super::super::state::BLOCK_BYTES_TARGET;
 use super::super::{Store, layout, redo};
 use crate::database::DatabaseError;
 

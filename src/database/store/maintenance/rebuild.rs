@@ -11,10 +11,10 @@ use super::super::block::{BlockBuilder, Codec, StoredRevision};
 use super::super::engine::{Engine, Ticket, Writes, io_error, sync_directory};
 use super::super::index::{IndexEdit, IndexEntry};
 use super::super::keys::{self, CollectionKey};
-use super::super::read::write_pieces;
+use super::super::pieces::write_pieces;
+use super::super::state::{BLOCK_BYTES_TARGET, Counters};
 use super::super::tables::Sources;
-use super::super::writer::{BLOCK_BYTES_TARGET, Counters};
-use super::super::{layout, redo};
+use super::super::{layout, meta, redo};
 use crate::database::DatabaseError;
 use crate::database::config::{CACHE_BYTES_DEFAULT, DatabaseConfig};
 use crate::replica::revision::SourceId;
@@ -70,8 +70,8 @@ impl Rebuild {
         let log = layout::logs(&partial)?.current;
         layout::create_log(&partial, &log)?;
         let engine = Engine::open(&log, CACHE_BYTES_DEFAULT, Ticket::default())?;
-        let source = layout::new_source()?;
-        layout::meta(&engine, &partial, &DatabaseConfig::default(), || Ok(source))?;
+        let source = meta::new_source()?;
+        meta::open(&engine, &partial, &DatabaseConfig::default(), || Ok(source))?;
         let sources = Sources::load(&engine)?;
         let mut writes = Writes::default();
         if !former.is_empty() {

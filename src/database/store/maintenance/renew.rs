@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use super::super::block::StoredRevision;
 use super::super::engine::{Watermarks, Writes};
+use super::super::ground::damaged;
 use super::super::keys::{self, CollectionKey};
-use super::super::layout::{self, Meta};
-use super::super::read::damaged;
+use super::super::meta::{self, Meta};
 use super::super::{NewRevision, Store, Writer};
 use crate::database::config::DatabaseConfig;
 use crate::database::{DatabaseError, clock};
@@ -51,7 +51,7 @@ pub(crate) fn renew(
     let store = Store::open(path, &config)?;
     let former = store.source();
     let take_over = take_over || store.twin().is_some();
-    let source = layout::new_source()?;
+    let source = meta::new_source()?;
     store.change_source(source)?;
     store.close()?;
     drop(store);
@@ -71,7 +71,7 @@ impl Store {
     fn change_source(&self, source: SourceId) -> Result<(), DatabaseError> {
         let _writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let engine = self.engine();
-        let meta = layout::stored_meta(&engine, &self.path)?.ok_or_else(|| damaged("no format header"))?;
+        let meta = meta::stored(&engine, &self.path)?.ok_or_else(|| damaged("no format header"))?;
         let former = self.former.iter().chain([&self.source]).flat_map(|source| source.0);
         let mut writes = Writes::default();
         let header = postcard::to_stdvec(&Meta { source, ..meta });

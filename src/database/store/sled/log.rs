@@ -20,15 +20,12 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::super::ground::{Entry, SEGMENT_BYTES, io_error, sync_directory};
+use super::super::ground::{Entry, LOG_FILE, Pair, SEGMENT_BYTES, io_error, sync_directory};
 #[cfg(feature = "simulation")]
 use super::super::simulated::DiskHandle;
-use super::files::{Frozen, Pair, Tip};
+use super::files::{Frozen, Tip};
 use super::seal;
 use crate::database::DatabaseError;
-
-/// Name of sled's log within its directory.
-pub(in super::super) const LOG_FILE: &str = "db";
 
 /// Name of sled's settings.
 const SETTINGS_FILE: &str = "conf";

@@ -15,9 +15,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::super::ground::{io_error, sync_directory};
+use super::super::ground::{LOG_FILE, io_error, sync_directory};
 use super::files::Survey;
-use super::log::LOG_FILE;
 use crate::database::DatabaseError;
 
 /// Segments at the end of the log that are written again: unsynced log lies in the segment that a sync left and in the one begun

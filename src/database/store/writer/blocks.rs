@@ -4,9 +4,11 @@ use std::sync::PoisonError;
 
 use super::super::block::{BlockBuilder, StoredRevision};
 use super::super::engine::Writes;
+use super::super::ground::damaged;
 use super::super::keys::{self, CollectionKey};
-use super::super::read::{FoundBlock, Moved, damaged, find_block, write_pieces};
-use super::{BLOCK_BYTES_TARGET, LiveCount, Pass, TAIL_BLOCKS_MAX, TailBlock, Writer};
+use super::super::pieces::{FoundBlock, Moved, find_block, write_pieces};
+use super::super::state::{BLOCK_BYTES_TARGET, LiveCount, TAIL_BLOCKS_MAX, TailBlock};
+use super::{Pass, Writer};
 use crate::database::DatabaseError;
 
 impl Writer<'_> {

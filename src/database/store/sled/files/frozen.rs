@@ -6,13 +6,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::super::super::ground::Pair;
 use super::salvage::Salvage;
 
 /// Pages of entries that are kept as they were read last.
 const PAGES_KEPT: usize = 64;
-
-/// A key and its value.
-pub(in crate::database::store) type Pair = (Vec<u8>, Vec<u8>);
 
 /// A log that is only read: its pages as a map.
 pub(in crate::database::store) struct Frozen {

@@ -13,7 +13,7 @@ mod salvage;
 mod survey;
 mod tip;
 
-pub(in crate::database::store) use self::frozen::{Frozen, Pair};
+pub(in crate::database::store) use self::frozen::Frozen;
 pub(in crate::database::store) use self::salvage::{Lost, Salvage};
 pub(in crate::database::store) use self::survey::{Finding, Survey, read_if_there};
 pub(in crate::database::store) use self::tip::Tip;

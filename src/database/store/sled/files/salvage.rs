@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 
+use super::super::super::ground::Pair;
 use super::format::{Bytes, Kind, Node, Page, SEGMENT, next_message, node};
-use super::frozen::Pair;
 use super::survey::Survey;
 
 /// Name that sled gives to the tree that a database has without asking.
