@@ -1,5 +1,7 @@
 //! What both sides of a session share: the BLIP connection, requests that await their reply, revisions on their way to
 //! the store, events and deadlines.
+//!
+//! One file, because all of it is one state, which the methods keep together.
 
 #![deny(clippy::disallowed_methods)]
 

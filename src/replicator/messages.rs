@@ -1,5 +1,5 @@
-//! The replication messages on the wire: names and bodies, and (`refuse`) error replies. No state. Longer than most
-//! files, because each message's reading and writing stand side by side.
+//! The replication messages on the wire: names and bodies, and (`refuse`) error replies. No state. One file,
+//! because each message's reading and writing stand side by side.
 //!
 //! Source: `firmware-notes/replication.md`, messages.
 

@@ -7,7 +7,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use super::{RevId, RevisionError, TREE_SOURCE, TreeId, VERSIONS_MAX, Version, VersionVector, clip, later};
+use super::{RevId, RevisionError, TREE_SOURCE, TreeId, VERSIONS_MAX, Version, VersionVector, later};
+use crate::replica::clip;
 
 #[doc(hidden)]
 impl VersionVector {

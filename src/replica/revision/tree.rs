@@ -8,7 +8,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{RevisionError, SourceId, Version, clip};
+use super::version::{RevisionError, SourceId, Version};
+use crate::replica::clip;
 
 /// The author of every version that stands for a tree ID; its text is `Revision+Tree+Encoding`.
 pub const TREE_SOURCE: SourceId = SourceId([

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::exchange::{Exchange, new_mask};
-use super::guard;
+use super::setup::guard;
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{Message, ProtocolType};
 use crate::replicator::driver::error::{ReplicatorError, TransportCall, close_code};

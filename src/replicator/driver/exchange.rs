@@ -2,6 +2,8 @@
 //!
 //! One task. Sending never holds up receiving: the transport's `send` is one branch of a single select. Commits run on
 //! threads that may block, so that reading goes on while an fsync runs; the session says when it has enough.
+//!
+//! One file, because the loop is one state machine: what a turn does decides what the next one waits for.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
-use super::{Clock, DriverEvent, Setup, closed_error, guard, panicked_send};
+use super::setup::{Clock, DriverEvent, Setup, closed_error, guard, panicked_send};
 use crate::endpoint::framing::{Framing, FramingError, FramingEvent, FramingRole};
 use crate::endpoint::{Inbound, Message, MessagingError, ProtocolType};
 use crate::replica::COMMITS_IN_FLIGHT_MAX;

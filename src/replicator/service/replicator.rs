@@ -2,6 +2,8 @@
 //!
 //! One task for each running replicator asks the delegate for a connection, gives it to the driver, and waits before
 //! the next attempt. All callbacks come from that task, in order, with no lock held.
+//!
+//! One file, because start, stop and the wait between two attempts change the same state, and each rule is about the others.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

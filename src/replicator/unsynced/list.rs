@@ -1,4 +1,6 @@
 //! The documents of one collection that could not be synced with one peer, as the store keeps them beside the checkpoints.
+//!
+//! One file, because what is on a list, how many may be, and how it is stored are one format.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::failure::Failure;
-use super::{LISTED_MAX, TAKES, Unsynced, UnsyncedDocument};
+use super::named::{LISTED_MAX, TAKES, Unsynced, UnsyncedDocument};
 use crate::blip::ErrorReply;
 use crate::replica::revision::RevId;
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{
+use super::format::{
     COARSE, CodecError, Content, HISTORY_VERSIONS_MAX, RevEntry, RevsMessage, SOURCES_MAX, flag, get, head,
     unzigzag,
 };

@@ -1,9 +1,14 @@
 //! What went in comes out; what is damaged is refused.
 
+use bytes::Bytes;
+use proptest::prelude::*;
+
 use super::*;
 use crate::replica::revision::tree::GENERATION_MAX;
-use crate::replica::revision::{TreeId, Version};
-use proptest::prelude::*;
+use crate::replica::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
+use crate::replica::store::Change;
+use crate::replicator::extension::codec::format::SOURCES_MAX;
+use crate::replicator::extension::{REVS_ENTRIES_MAX, RevsFormat};
 
 fn version() -> impl Strategy<Value = Version> {
     let time = prop_oneof![1u64.., (1u64..50).prop_map(|n| 0x18ea_7b9b_f01b_0000 + (n << 16)), 1u64..20];

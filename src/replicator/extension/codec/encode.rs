@@ -1,0 +1,188 @@
+//! Building a `revs` message.
+
+use std::collections::HashMap;
+
+use super::format::{COARSE, Content, SOURCES_MAX, flag, head, put, zigzag};
+use crate::replica::revision::{SourceId, VERSIONS_MAX, VersionVector};
+use crate::replica::store::Change;
+use crate::replicator::extension::{REVS_ENTRIES_MAX, RevsFormat};
+
+/// Builds a message, one revision after the other.
+#[derive(Debug)]
+pub struct RevsEncoder {
+    format: RevsFormat,
+    asked: bool,
+    from: u64,
+    count: usize,
+    sources: Vec<SourceId>,
+    /// Their numbers.
+    source_numbers: HashMap<SourceId, usize>,
+    flags: Vec<u8>,
+    sequences: Vec<u8>,
+    ids: Vec<u8>,
+    versions: Vec<u8>,
+    lengths: Vec<u8>,
+    bodies: Vec<u8>,
+    last_sequence: u64,
+    last_id: String,
+    last_time: u64,
+    last_source: usize,
+}
+
+impl RevsEncoder {
+    /// An empty message.
+    pub fn new(format: RevsFormat, asked: bool, from: u64) -> RevsEncoder {
+        RevsEncoder {
+            format,
+            asked,
+            from,
+            count: 0,
+            sources: Vec::new(),
+            source_numbers: HashMap::new(),
+            flags: Vec::new(),
+            sequences: Vec::new(),
+            ids: Vec::new(),
+            versions: Vec::new(),
+            lengths: Vec::new(),
+            bodies: Vec::new(),
+            last_sequence: from,
+            last_id: String::new(),
+            last_time: 0,
+            last_source: usize::MAX,
+        }
+    }
+
+    /// Revisions so far.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes so far, roughly.
+    pub fn size(&self) -> usize {
+        self.bodies.len() + self.ids.len() + self.versions.len() + 2 * self.count + 16 * self.sources.len()
+    }
+
+    /// Whether another revision belongs into another message: the table of authors might overflow.
+    pub fn is_full(&self) -> bool {
+        self.count >= REVS_ENTRIES_MAX || self.sources.len() + VERSIONS_MAX > SOURCES_MAX
+    }
+
+    /// Adds a revision.
+    pub fn push(&mut self, change: &Change, content: &Content) {
+        let mut flags = u8::from(change.deleted) * flag::DELETED;
+        self.push_sequence(change.sequence, &mut flags);
+        self.push_id(&change.id);
+        match self.format {
+            RevsFormat::Versions if !change.vector.trees.is_empty() => {
+                self.push_vector(&change.vector.with_trees_as_versions(), &mut flags);
+            }
+            _ => self.push_vector(&change.vector, &mut flags),
+        }
+        match content {
+            Content::Body(body) => {
+                flags |= flag::BODY;
+                put(&mut self.lengths, body.len() as u64);
+                self.bodies.extend_from_slice(body);
+            }
+            Content::Offer => {}
+            Content::Gone => flags |= flag::GONE,
+        }
+        self.flags.push(flags);
+        self.count += 1;
+    }
+
+    fn push_sequence(&mut self, sequence: u64, flags: &mut u8) {
+        let step = sequence.wrapping_sub(self.last_sequence) as i64;
+        if step != 1 {
+            *flags |= flag::SEQUENCE;
+            put(&mut self.sequences, zigzag(step));
+        }
+        self.last_sequence = sequence;
+    }
+
+    fn push_id(&mut self, id: &str) {
+        let shared = id.bytes().zip(self.last_id.bytes()).take_while(|(a, b)| a == b).count();
+        put(&mut self.ids, shared as u64);
+        put(&mut self.ids, (id.len() - shared) as u64);
+        self.ids.extend_from_slice(&id.as_bytes()[shared..]);
+        self.last_id.clear();
+        self.last_id.push_str(id);
+    }
+
+    fn push_vector(&mut self, vector: &VersionVector, flags: &mut u8) {
+        let source = self.source(vector.current.source);
+        if source != self.last_source {
+            *flags |= flag::AUTHOR;
+            put(&mut self.versions, source as u64);
+            self.last_source = source;
+        }
+        let step = vector.current.time.wrapping_sub(self.last_time) as i64;
+        if step % COARSE == 0 && step != 0 {
+            *flags |= flag::COARSE;
+            put(&mut self.versions, zigzag(step / COARSE));
+        } else {
+            put(&mut self.versions, zigzag(step));
+        }
+        self.last_time = vector.current.time;
+        self.push_history(vector, flags);
+        self.push_trees(vector, flags);
+    }
+
+    fn push_history(&mut self, vector: &VersionVector, flags: &mut u8) {
+        if vector.merged.is_empty() && vector.history.is_empty() {
+            return;
+        }
+        *flags |= flag::HISTORY;
+        put(&mut self.versions, vector.merged.len() as u64);
+        put(&mut self.versions, vector.history.len() as u64);
+        for version in vector.merged.iter().chain(&vector.history) {
+            let source = self.source(version.source);
+            put(&mut self.versions, source as u64);
+            put(&mut self.versions, zigzag(version.time.wrapping_sub(vector.current.time) as i64));
+        }
+    }
+
+    fn push_trees(&mut self, vector: &VersionVector, flags: &mut u8) {
+        if vector.trees.is_empty() {
+            return;
+        }
+        *flags |= flag::TREES;
+        put(&mut self.versions, vector.trees.len() as u64);
+        for id in &vector.trees {
+            put(&mut self.versions, id.generation().into());
+            put(&mut self.versions, id.digest().len() as u64);
+            self.versions.extend_from_slice(id.digest());
+        }
+    }
+
+    /// The number of an author in this message.
+    fn source(&mut self, source: SourceId) -> usize {
+        // Nearly always it is the one that was named last.
+        if let Some(last) = self.sources.len().checked_sub(1).filter(|last| self.sources[*last] == source) {
+            return last;
+        }
+        let next = self.sources.len();
+        let number = *self.source_numbers.entry(source).or_insert(next);
+        if number == next {
+            self.sources.push(source);
+        }
+        number
+    }
+
+    /// The message: the feed stands at `through` after it.
+    pub fn finish(self, through: u64, last: bool) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.size() + 64 + self.count * 6);
+        body.push((u8::from(self.asked) * head::ASKED) | (u8::from(last) * head::LAST));
+        put(&mut body, self.from);
+        put(&mut body, through.saturating_sub(self.from));
+        put(&mut body, self.count as u64);
+        put(&mut body, self.sources.len() as u64);
+        for source in &self.sources {
+            body.extend_from_slice(&source.0);
+        }
+        for column in [&self.flags, &self.sequences, &self.ids, &self.versions, &self.lengths, &self.bodies] {
+            body.extend_from_slice(column);
+        }
+        body
+    }
+}
