@@ -4,6 +4,8 @@
 //! sending, and a packet counts as lost when one that was sent well after it has arrived: eight transmissions later (more
 //! once this turns out too strict, since BlueZ can reorder), or clearly more than a round trip ago. Buffers below hold more than
 //! a window, so that an answer may be slow without any loss: see [`SendWindow::arrive`].
+//!
+//! One file, because what is acknowledged, what is lost and what goes again are rules about one queue.
 
 use core::time::Duration;
 

@@ -15,6 +15,8 @@
 //! connecting, so a connection that ends early costs no attempt.
 //! Source: `firmware-notes/trust.md`.
 
+mod code;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -22,12 +24,12 @@ use spake2::{Ed25519Group, Identity as Party, Password, Spake2};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+pub use self::code::{CODE_DIGITS, PairingCode, PairingCodeError};
+
 use super::advert::AdvertKey;
 use super::derive::derive;
-use super::{Identity, PEER_NAME_MAX, PeerId};
+use super::{PEER_NAME_MAX, PeerId};
 
-/// Digits of a code: one guess in a million.
-pub const CODE_DIGITS: usize = 6;
 /// Wrong codes after which the passive side ends: three guesses in a million for one command.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// Bytes of one message behind its length, at most.
@@ -36,70 +38,6 @@ pub const MESSAGE_BYTES_MAX: usize = 255;
 /// Length of a SPAKE2 message.
 const SPAKE_BYTES: usize = 33;
 const PROOF_BYTES: usize = 32;
-
-/// A code that a person carries from one device to the other. Wiped when dropped, never printed by accident.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct PairingCode([u8; CODE_DIGITS]);
-
-/// A text that is no code. Says nothing of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a pairing code has {CODE_DIGITS} digits")]
-pub struct PairingCodeError;
-
-impl PairingCode {
-    /// A code of these random bytes.
-    pub fn from_entropy(entropy: [u8; 16]) -> PairingCode {
-        // 128 bits make every code equally likely, but for one part in 10^32.
-        let mut number = u128::from_le_bytes(entropy);
-        let mut digits = [0; CODE_DIGITS];
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (number % 10) as u8;
-            number /= 10;
-        }
-        PairingCode(digits)
-    }
-
-    /// Reads a typed code; blanks and hyphens do not matter.
-    ///
-    /// # Errors
-    /// [`PairingCodeError`].
-    pub fn parse(text: &str) -> Result<PairingCode, PairingCodeError> {
-        let mut digits = [0; CODE_DIGITS];
-        let mut count = 0;
-        for sign in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
-            if !sign.is_ascii_digit() || count == CODE_DIGITS {
-                return Err(PairingCodeError);
-            }
-            digits[count] = sign as u8;
-            count += 1;
-        }
-        if count == CODE_DIGITS { Ok(PairingCode(digits)) } else { Err(PairingCodeError) }
-    }
-
-    /// Bytes that stand for this code at the device of this identity. Six digits could be found by a hash of them alone.
-    pub(crate) fn tag<const BYTES: usize>(&self, identity: &Identity) -> [u8; BYTES] {
-        let full = derive(identity.private(), "gattway pairing guess", &[&self.0]);
-        std::array::from_fn(|n| full[n])
-    }
-
-    /// As it is shown: `482 915`.
-    pub fn text(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(CODE_DIGITS + 1));
-        for (n, digit) in self.0.iter().enumerate() {
-            if n == CODE_DIGITS / 2 {
-                text.push(' ');
-            }
-            text.push(char::from(*digit));
-        }
-        text
-    }
-}
-
-impl fmt::Debug for PairingCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PairingCode(..)")
-    }
-}
 
 /// What each side gives the other to enter into its list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,10 +9,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use super::entry::{Origin, TrustedPeer};
 use super::files::{self, FileLock, FileStamp, PrivateFileError};
 pub(crate) use super::presence::LIST_FILE as FILE;
 use super::presence::{self, SecurityFile};
-use crate::secure::advert::AdvertKey;
 use crate::secure::epoch::Roster;
 use crate::secure::{Access, PeerId, Permissions, is_peer_name};
 pub use crate::secure::{PEER_NAME_MAX, PEERS_MAX};
@@ -22,61 +22,6 @@ pub const PEER_COLLECTIONS_MAX: usize = 64;
 
 /// Locked while a process changes the list, or the group.
 pub(super) const LOCK_FILE: &str = "trust.lock";
-
-/// How a peer came into the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Origin {
-    /// By a pairing code. Let in by its identity.
-    Paired,
-    /// It proved to be a member of the group. Let in only as long as it does.
-    Group,
-    /// Its ID was given to a command. Let in by its identity.
-    Manual,
-}
-
-/// What is known of one peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrustedPeer {
-    /// Its name on this device, unique in the list.
-    pub name: Option<String>,
-    /// How it came.
-    pub origin: Origin,
-    /// Whether it is kept out, whatever it proves.
-    pub denied: bool,
-    /// What it may do; `None`: what all have that nothing else is said about.
-    pub permissions: Option<Permissions>,
-    /// When it first came, in seconds since 1970 by this device's clock; 0: never.
-    pub first_seen_s: u64,
-    /// When it last came, to the hour.
-    pub last_seen_s: u64,
-    /// The key of its own adverts, if it gave it.
-    pub advert_key: Option<AdvertKey>,
-}
-
-impl TrustedPeer {
-    /// A peer that has not been seen and that nothing is said about.
-    pub fn new(origin: Origin) -> TrustedPeer {
-        TrustedPeer {
-            name: None,
-            origin,
-            denied: false,
-            permissions: None,
-            first_seen_s: 0,
-            last_seen_s: 0,
-            advert_key: None,
-        }
-    }
-
-    /// Whether it is let in by its identity alone.
-    pub fn is_known_by_identity(&self) -> bool {
-        !self.denied && self.origin != Origin::Group
-    }
-
-    /// Whether forgetting it would lose nothing that the owner has said.
-    fn is_replaceable(&self) -> bool {
-        self.origin == Origin::Group && !self.denied && self.permissions.is_none() && self.name.is_none()
-    }
-}
 
 /// Why a list could not be read, changed or kept.
 #[derive(Debug, thiserror::Error)]
@@ -400,144 +345,4 @@ pub fn check_name(name: &str) -> Result<(), TrustError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(n: u32) -> PeerId {
-        let mut bytes = [0; 32];
-        bytes[..4].copy_from_slice(&n.to_be_bytes());
-        PeerId(bytes)
-    }
-
-    #[test]
-    fn a_list_is_kept_with_everything_in_it() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        assert_eq!(TrustList::load(dir.path()).expect("none"), TrustList::default());
-        let made = TrustList::update(dir.path(), |list| {
-            let peer = list.enter(id(1), Origin::Paired)?;
-            peer.permissions = Some(Permissions {
-                others: Access::Read,
-                collections: [("plant.readings".to_owned(), Access::ReadWrite)].into(),
-            });
-            peer.advert_key = Some(AdvertKey::from_bytes([3; 32]));
-            list.enter(id(2), Origin::Group)?.denied = true;
-            list.rename(&id(1), "gateway")?;
-            list.default = Permissions::all(Access::Write);
-            Ok(list.clone())
-        })
-        .expect("update");
-        assert_eq!(TrustList::load(dir.path()).expect("load"), made);
-        let stamp = TrustList::stamp(dir.path());
-        TrustList::update(dir.path(), |_| Ok(())).expect("update");
-        assert_eq!(TrustList::stamp(dir.path()), stamp, "nothing changed, nothing written");
-        let failed = TrustList::update(dir.path(), |list| {
-            list.forget(&id(1));
-            list.rename(&id(9), "x")
-        });
-        assert!(matches!(failed, Err(TrustError::Unknown { .. })));
-        assert_eq!(TrustList::load(dir.path()).expect("load"), made, "a change that fails changes nothing");
-    }
-
-    #[test]
-    fn a_list_that_begins_anew_gives_what_its_owner_said() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        for access in [Access::Read, Access::Write, Access::None, Access::ReadWrite] {
-            TrustList::reset(dir.path(), access).expect("reset");
-            assert_eq!(TrustList::load(dir.path()).expect("load").default, Permissions::all(access));
-        }
-    }
-
-    #[test]
-    fn an_epoch_is_news_once_and_of_peers_of_the_list_alone() {
-        let mut list = TrustList::default();
-        list.enter(id(7), Origin::Group).expect("room");
-        let noted = [(7, 1), (7, 1), (7, 2), (8, 1)].map(|(n, epoch)| list.note_epoch(&id(n), epoch));
-        assert_eq!(noted, [true, false, true, false]);
-        assert_eq!((list.epoch(&id(7)), list.epoch(&id(8))), (Some(2), None));
-    }
-
-    #[test]
-    fn many_processes_lose_no_change() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        std::thread::scope(|scope| {
-            for n in 0..4 {
-                let path = dir.path();
-                scope.spawn(move || {
-                    for m in 0..10 {
-                        let enter =
-                            |list: &mut TrustList| list.enter(id(n * 100 + m), Origin::Manual).map(|_| ());
-                        TrustList::update(path, enter).expect("update");
-                    }
-                });
-            }
-        });
-        assert_eq!(TrustList::load(dir.path()).expect("load").peers().count(), 40);
-    }
-
-    #[test]
-    fn a_full_list_forgets_only_members_of_the_group_without_settings() {
-        let mut list = TrustList::default();
-        for n in 0..PEERS_MAX as u32 {
-            let peer = list.enter(id(n), Origin::Group).expect("room");
-            peer.last_seen_s = 1000 - u64::from(n % 7);
-            peer.denied = n != 500 && n != 600;
-        }
-        list.get_mut(&id(600)).expect("peer").last_seen_s = 1;
-        list.enter(id(5000), Origin::Paired).expect("room for one");
-        assert!(list.get(&id(600)).is_none() && list.get(&id(500)).is_some());
-        list.enter(id(5001), Origin::Group).expect("room for one more");
-        list.rename(&id(5001), "mine").expect("rename");
-        assert!(matches!(list.enter(id(5002), Origin::Group), Err(TrustError::Full)));
-        assert!(list.enter(id(5), Origin::Group).is_ok(), "it is there already");
-    }
-
-    #[test]
-    fn peers_are_found_as_people_mean_them() {
-        let mut list = TrustList::default();
-        for n in [0x1111_1111, 0x1111_1222, 0x9000_0000] {
-            list.enter(id(n), Origin::Manual).expect("room");
-        }
-        list.rename(&id(0x1111_1111), "gateway").expect("rename");
-        assert_eq!(list.find("gateway").expect("by name"), id(0x1111_1111));
-        assert_eq!(list.find(&id(0x9000_0000).short()).expect("by its short form"), id(0x9000_0000));
-        assert_eq!(list.find(&id(0x9000_0000).to_text().to_uppercase()).expect("by ID"), id(0x9000_0000));
-        assert!(
-            matches!(list.find("ceir"), Err(TrustError::Ambiguous { count: 2, .. })),
-            "{}",
-            id(0x1111_1111)
-        );
-        assert!(matches!(list.find("cei"), Err(TrustError::Unknown { .. })));
-        assert!(matches!(list.rename(&id(0x1111_1222), "gateway"), Err(TrustError::NameTaken { .. })));
-        list.suggest_name(&id(0x1111_1222), "gateway");
-        assert_eq!(list.get(&id(0x1111_1222)).and_then(|p| p.name.as_deref()), Some("gateway-2"));
-        for n in [0x1111_1222, 0x9000_0000] {
-            list.note_told_name(&id(n), "pump");
-        }
-        assert!(matches!(list.find("pump"), Err(TrustError::Ambiguous { count: 2, .. })));
-        list.note_told_name(&id(0x9000_0000), "gateway");
-        assert_eq!(list.find("pump").ok(), Some(id(0x1111_1222)));
-        assert_ne!(list.find("gateway").ok(), Some(id(0x9000_0000)), "a name given here comes first");
-        list.note_told_name(&id(0x9000_0000), &id(0x1111_1222).short());
-        assert_eq!(list.find(&id(0x1111_1222).short()).ok(), Some(id(0x1111_1222)), "and so does an ID");
-        list.suggest_name(&id(0x9000_0000), "bad\nname");
-        assert_eq!(list.get(&id(0x9000_0000)).and_then(|p| p.name.as_deref()), None);
-        list.suggest_name(&id(0x9000_0000), "valve");
-        assert_eq!(list.get(&id(0x9000_0000)).and_then(|p| p.name.as_deref()), Some("valve"));
-    }
-
-    #[test]
-    fn a_file_of_an_earlier_release_is_read() {
-        let mut list = TrustList::default();
-        list.enter(id(7), Origin::Group).expect("room");
-        let content = list.content();
-        // What is behind the peers since then: no names.
-        assert_eq!(content.last(), Some(&0));
-        assert_eq!(TrustList::from_content(&content[..content.len() - 1]), Ok(list.clone()));
-        list.note_told_name(&id(7), "pump");
-        list.note_told_name(&id(8), "in no list");
-        assert_eq!(TrustList::from_content(&list.content()), Ok(list.clone()));
-        assert_eq!((list.told_name(&id(7)), list.told_name(&id(8))), (Some("pump"), None));
-        list.forget(&id(7));
-        assert_eq!(list.told_name(&id(7)), None);
-    }
-}
+mod tests;

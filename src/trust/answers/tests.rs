@@ -1,9 +1,9 @@
 //! The answers about peers: who comes in, with what, and what changes them.
 
 use super::*;
-use crate::secure::Access;
-use crate::secure::epoch::{AuthorityKey, Roster};
+use crate::secure::epoch::{AuthorityKey, EpochError, Roster};
 use crate::secure::group::GroupSecret;
+use crate::secure::{Access, Grant, PeerPolicy, Psk, Refusal};
 
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);
