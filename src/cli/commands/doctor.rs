@@ -10,7 +10,7 @@ use crate::cli::commands::peers;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::{Output, counted};
-use crate::cli::support::{runtime, store};
+use crate::cli::support::{condition, runtime};
 use crate::database::{Database, DatabaseConfig, DatabaseError};
 use crate::transport::bluez::doctor::{Finding, Level, examine};
 use crate::trust::group::Group;
@@ -111,9 +111,9 @@ fn database(path: &Path) -> Vec<Finding> {
         }
     };
     let mut found = Vec::new();
-    if Database::is_clock_plausible() && db.clock_ahead() > store::CLOCK_TOLD {
+    if Database::is_clock_plausible() && db.clock_ahead() > condition::CLOCK_TOLD {
         let advice = "set the system's clock right; once it is, the database follows it";
-        found.push(finding("database", Level::Warning, store::clock_text(db.clock_ahead()), advice));
+        found.push(finding("database", Level::Warning, condition::clock_text(db.clock_ahead()), advice));
     }
     if ahead > 0 {
         let text = format!("{} more than a day ahead of the system's clock", counted(ahead, "document"));
@@ -121,7 +121,7 @@ fn database(path: &Path) -> Vec<Finding> {
         found.push(finding("database", Level::Warning, text, advice));
     }
     if let Some(twin) = db.twin() {
-        found.push(finding("database", Level::Warning, store::copy_text(&twin), store::COPY_HELP));
+        found.push(finding("database", Level::Warning, condition::copy_text(&twin), condition::COPY_HELP));
     }
     if found.is_empty() {
         found.push(finding(

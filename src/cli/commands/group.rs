@@ -1,7 +1,6 @@
 //! `gattway group`: the secret that the devices of one owner share.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use qrcode::render::unicode::Dense1x2;
@@ -20,7 +19,11 @@ use crate::secure::epoch::AuthorityKey;
 use crate::secure::group::GroupSecret;
 use crate::trust::group::Group;
 
+mod line;
 mod rotate;
+
+use self::line::now_s;
+pub(crate) use self::line::summary;
 
 /// The group of this database: devices that share its secret find each other and may sync.
 ///
@@ -117,12 +120,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A group in a line, without its secret.
-pub(crate) fn summary(group: &Group) -> String {
-    let epoch = group.epoch().map_or_else(String::new, |epoch| format!(", epoch {epoch}"));
-    format!("group {:?}{epoch}, fingerprint {}", group.name(), group.fingerprint())
-}
-
 pub(crate) fn run(global: &GlobalArgs, command: &GroupCommand) -> Result<(), CliError> {
     security::keep_secrets_in_memory();
     let path = global.db_path()?;
@@ -161,10 +158,6 @@ fn found(directory: &Path, name: Option<&str>) -> Result<Group, CliError> {
     let me = security::identity(directory)?.id();
     let key = AuthorityKey::from_bytes(*secret::random()?);
     Group::found(name, key, *secret::random()?, me, now_s()).map_err(group_failed)
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn join(directory: &Path, args: &JoinArgs) -> Result<(), CliError> {

@@ -21,7 +21,7 @@ use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::paced::Topic;
 use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::synclog::SyncLog;
-use crate::cli::support::{memory, security, store, words};
+use crate::cli::support::{condition, memory, security, store, words};
 use crate::gateway::GatewayEvent;
 use crate::gateway::address::PlaceAddress;
 use crate::gateway::config::Config;
@@ -281,7 +281,7 @@ impl Log {
                 let control = Control::start(db);
                 let db = db.clone();
                 let condition =
-                    task::spawn(async move { match store::tell_condition(&db, &events).await {} });
+                    task::spawn(async move { match condition::tell_condition(&db, &events).await {} });
                 let mut state = self.lock();
                 state.controls.extend(control.map(|control| (database.to_string(), control)));
                 state.conditions.insert(database.to_string(), condition);

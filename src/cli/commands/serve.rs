@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::cli::commands::control::Control;
-use crate::cli::commands::pairing_listener::listen_failed;
 use crate::cli::commands::sync::check_stdio;
 use crate::cli::support::display::{activity_name, tell_document};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
 use crate::cli::support::feed::{Feed, FeedArgs};
 use crate::cli::support::global::GlobalArgs;
+use crate::cli::support::listen::listen_failed;
 use crate::cli::support::output::counted;
 use crate::cli::support::paced::{State, Topic};
 use crate::cli::support::quota::QuotaArgs;
 use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
-use crate::cli::support::{memory, store, words};
+use crate::cli::support::{condition, memory, store, words};
 use crate::database::Database;
 use crate::endpoint::MessagingError;
 use crate::gateway::address::PlaceAddress;
@@ -132,7 +132,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     let result = runtime::block_on(serve(&db, names, args, access, &events))
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n));
-    store::tell_copy(&db, &events);
+    condition::tell_copy(&db, &events);
     events.count_left_out(&db);
     let closed = db.close();
     let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
@@ -257,7 +257,7 @@ async fn until_told(
 ) -> Result<(), CliError> {
     let events = &peers.events;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
-    let mut condition = std::pin::pin!(store::tell_condition(db, events));
+    let mut condition = std::pin::pin!(condition::tell_condition(db, events));
     let mut giving_back = std::pin::pin!(memory::keep_giving_back());
     loop {
         tokio::select! {
@@ -266,7 +266,7 @@ async fn until_told(
                 events.say("stopping");
                 return Ok(());
             }
-            error = store::broken(db) => return Err(error),
+            error = condition::broken(db) => return Err(error),
             never = &mut giving_back => match never {},
             ended = node.until_deserted() => return ended.map_err(|error| failed(error, events)),
             _ = tick.tick() => {

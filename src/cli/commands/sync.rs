@@ -15,7 +15,7 @@ use crate::cli::support::output::counted;
 use crate::cli::support::quota::QuotaArgs;
 use crate::cli::support::runtime::{self, CLOSING_LIMIT, Signals};
 use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
-use crate::cli::support::{memory, store, words};
+use crate::cli::support::{condition, memory, store, words};
 use crate::database::Database;
 use crate::gateway::address::PlaceAddress;
 #[cfg(feature = "bluetooth")]
@@ -149,7 +149,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
         .inspect_err(|_| chosen.take_back(&db))
         .and_then(|n| events.all_taken(n))
         .and_then(|n| events.all_synced(n));
-    store::tell_copy(&db, &events);
+    condition::tell_copy(&db, &events);
     let closed = db.close();
     let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
     events.finish(began, &result);
@@ -318,7 +318,7 @@ impl Run<'_> {
         let mut interrupted = false;
         let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
         let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
-        let mut condition = std::pin::pin!(store::tell_condition(self.db, events));
+        let mut condition = std::pin::pin!(condition::tell_condition(self.db, events));
         loop {
             tokio::select! {
                 never = &mut condition => match never {},
@@ -342,7 +342,7 @@ impl Run<'_> {
                     display.say("the peer did not end in time: cut off");
                     break;
                 }
-                error = store::broken(self.db), if args.continuous => return Err(ended(&sync, error).await),
+                error = condition::broken(self.db), if args.continuous => return Err(ended(&sync, error).await),
             }
             if let Err(error) = self.look_after_feed().await {
                 return Err(ended(&sync, error).await);

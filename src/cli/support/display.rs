@@ -8,12 +8,10 @@ use crate::cli::support::events::{Event, Events};
 use crate::cli::support::output::{counted, thousands};
 use crate::cli::support::paced::{State, Topic};
 use crate::cli::support::progress::Progress;
-use crate::cli::support::unsynced;
+use crate::cli::support::unsynced::{self, direction_name};
 pub(crate) use crate::gateway::status::activity_word as activity_name;
 use crate::replicator::error::SessionError;
-use crate::replicator::{
-    Direction, DocumentReplication, ReplicatorActivity, ReplicatorError, ReplicatorStatus,
-};
+use crate::replicator::{DocumentReplication, ReplicatorActivity, ReplicatorError, ReplicatorStatus};
 use crate::secure::SecureError;
 
 /// The code with which a peer closes that takes encrypted connections only.
@@ -209,11 +207,4 @@ pub(crate) fn tell_document(events: &Events, peer: Option<&str>, document: &Docu
         deleted: document.deleted,
         error,
     });
-}
-
-pub(crate) fn direction_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Sent => "sent",
-        Direction::Received => "received",
-    }
 }

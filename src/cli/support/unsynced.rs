@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 
-use crate::cli::support::display::direction_name;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::counted;
 use crate::database::Database;
 use crate::replica::store::ReplicaStoreError;
-use crate::replicator::{self, Unsynced, UnsyncedCollection, UnsyncedDocument};
+use crate::replicator::{self, Direction, Unsynced, UnsyncedCollection, UnsyncedDocument};
 
 /// Documents that are named to people; `gattway db unsynced` has all.
 const LINES_MAX: usize = 10;
@@ -204,4 +203,12 @@ pub(crate) fn document_line(document: &UnsyncedDocument) -> String {
         name => format!(" of {name}"),
     };
     format!("  document {:?}{collection} was not {direction}: {}", document.id, error.escape_debug())
+}
+
+/// A direction in events.
+pub(crate) fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Sent => "sent",
+        Direction::Received => "received",
+    }
 }

@@ -107,7 +107,7 @@ pub(super) fn table(figures: &[Figure]) -> String {
 /// Three significant digits where there are fractions, thousands apart where there are none.
 fn number(value: f64) -> String {
     if value.abs() >= 1000.0 {
-        super::output::thousands(value.round() as u64)
+        crate::cli::support::output::thousands(value.round() as u64)
     } else if value.fract() == 0.0 {
         format!("{value}")
     } else if value.abs() >= 100.0 {

@@ -1,28 +1,25 @@
 //! `gattway db import`: checks the whole input before it writes the first document, so that a malformed line imports
-//! nothing. Standard input beyond [`CHECKED_STDIN_BYTES`] cannot be read twice and is written as it comes; if that
+//! nothing. Standard input beyond [`source::CHECKED_STDIN_BYTES`] cannot be read twice and is written as it comes; if that
 //! ends early, the error says how many documents were saved.
 
+mod args;
 mod check;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::Args;
 use serde::Serialize;
 
-use super::CollectionArg;
-use crate::cli::support::documents::{Entry, EntryArgs, entry_of};
+use crate::cli::support::documents::{Entry, entry_of};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, counted, thousands};
 use crate::cli::support::progress::Progress;
-use crate::cli::support::records::{self, Format, TypeArg};
+use crate::cli::support::records;
 use crate::cli::support::runtime::Signals;
 use crate::cli::support::saving::{Refused, SavedKind, Saver};
 use crate::cli::support::store;
+pub(crate) use args::ImportArgs;
 use check::{Checked, check};
-
-/// Bytes of standard input that are kept in memory to be checked as a whole before anything is written.
-const CHECKED_STDIN_BYTES: u64 = 32 << 20;
 
 /// Documents that are written and synced together. Large enough that the sync does not count.
 const BATCH_DOCUMENTS: usize = 1000;
@@ -32,72 +29,6 @@ const BATCH_LINES_BYTES_HINT: usize = 4 << 20;
 
 /// Documents that were kept against a record of other content, which are named; further ones are counted.
 const KEPT_NAMED_MAX: u64 = 10;
-
-/// Save the records of a file: NDJSON, a JSON array, or CSV and TSV with a header.
-///
-/// All input is checked before the first document is written: a malformed line, an ID that occurs twice or a document
-/// that could not be synced imports nothing. (More than 32 MiB on standard input is written while it is read; the error then
-/// says how many records were imported.)
-///
-/// A document that is there with the same content is left alone, so an import can be repeated. One with other content is kept:
-/// it is named and counted, the rest is imported, and the exit code is 4; --replace overwrites it. `"_deleted": true` in a
-/// record deletes the document. With --id-prefix each record gets a number of its own, so that a repeated import adds all once
-/// more.
-///
-/// In a table each column has one type: whole numbers, numbers, or text if any cell is something else (`007`, `n/a`), which is
-/// said. --types tells it instead. An empty cell becomes null.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  gattway --db sensor.db db import readings.csv --id-from date
-  gattway --db sensor.db db import readings.tsv.gz --id-from sensor,time --types sensor=text,value=number
-  gattway --db field.db db import penguins.json --id-prefix penguin-
-  other-tool | gattway --db sensor.db db import - --format ndjson --collection plant.readings --create-collection")]
-pub(crate) struct ImportArgs {
-    /// Files to read, also compressed with gzip; `-` is standard input
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-
-    #[command(flatten)]
-    collection: CollectionArg,
-
-    /// Create the collection if it does not exist
-    #[arg(long)]
-    create_collection: bool,
-
-    /// How the input is written; otherwise the file's extension says it (.ndjson, .jsonl, .json, .csv, .tsv, each also with .gz)
-    #[arg(long, value_enum)]
-    format: Option<Format>,
-
-    /// What separates the cells of a table, one character; otherwise a comma (CSV) or a tab (TSV)
-    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
-    delimiter: Option<u8>,
-
-    /// Types of columns, as `value=number,sensor=text`: text, integer, number, bool
-    #[arg(long, value_name = "COLUMN=TYPE", value_delimiter = ',')]
-    types: Vec<TypeArg>,
-
-    #[command(flatten)]
-    entries: EntryArgs,
-
-    /// Of records with the same ID, keep the last instead of refusing the input
-    #[arg(long)]
-    last_wins: bool,
-
-    /// Print the result as one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-fn delimiter(text: &str) -> Result<u8, String> {
-    match text {
-        "\\t" | "tab" => Ok(b'\t'),
-        _ => match text.as_bytes() {
-            [byte] if !matches!(byte, b'"' | b'\r' | b'\n' | 0) => Ok(*byte),
-            _ => Err("it has to be one character of ASCII, or `tab`, and no quote".to_owned()),
-        },
-    }
-}
 
 /// What an import did, for scripts.
 #[derive(Debug, Default, Serialize)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cli::commands::group::summary;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, bytes_text, counted};
-use crate::cli::support::store;
+use crate::cli::support::{condition, store};
 use crate::database::{AHEAD_COUNTED_MAX, Database};
 use crate::trust::group::Group;
 use crate::trust::problems::problems;
@@ -109,11 +109,11 @@ pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(
     }
     if !Database::is_clock_plausible() {
         out.line("clock       the system's was never set: versions go on from where they were")?;
-    } else if db.clock_ahead() > store::CLOCK_TOLD {
-        out.line(format!("clock       {}", store::clock_text(db.clock_ahead())))?;
+    } else if db.clock_ahead() > condition::CLOCK_TOLD {
+        out.line(format!("clock       {}", condition::clock_text(db.clock_ahead())))?;
     }
     if let Some(twin) = db.twin() {
-        out.line(format!("copy        {}; {}", store::copy_text(&twin), store::COPY_HELP))?;
+        out.line(format!("copy        {}; {}", condition::copy_text(&twin), condition::COPY_HELP))?;
     }
     for collection in &info.collections {
         let documents = counted(collection.documents, "document");

@@ -10,7 +10,7 @@ use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, counted};
 use crate::cli::support::progress::Progress;
 use crate::cli::support::trust::file_failed;
-use crate::cli::support::{security, store};
+use crate::cli::support::{condition, security, store};
 use crate::database::Database;
 use crate::trust::IDENTITY_FILE;
 use crate::trust::presence::{self, SecurityFile};
@@ -44,7 +44,7 @@ pub(crate) struct RenewArgs {
 pub(super) fn run(path: &Path, args: &RenewArgs) -> Result<(), CliError> {
     let (ahead, is_due) = {
         let db = store::open_existing(path)?;
-        let is_clock_ahead = Database::is_clock_plausible() && db.clock_ahead() > store::CLOCK_TOLD;
+        let is_clock_ahead = Database::is_clock_plausible() && db.clock_ahead() > condition::CLOCK_TOLD;
         (db.count_ahead().map_err(store::failed)?, is_clock_ahead || db.twin().is_some())
     };
     let mut out = Output::new();

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::{now_s, summary};
+use super::line::{now_s, summary};
 use crate::cli::commands::peers::{ago, name_of};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, counted, note};

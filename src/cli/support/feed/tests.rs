@@ -150,7 +150,7 @@ fn neither_size_nor_a_broken_input_takes_good_lines_along() {
         }
     }
     let large = format!("{{\"_id\":\"large\",\"t\":\"{}\"}}\n", "x".repeat(21 << 20));
-    let endless = BufReader::new(io::repeat(b'x').take(records::RECORD_BYTES_MAX + 5));
+    let endless = BufReader::new(io::repeat(b'x').take(records::record::RECORD_BYTES_MAX + 5));
     let input = (&b"{\"_id\":\"a\"}\n"[..])
         .chain(Cursor::new(large))
         .chain(&b"{\"_id\":\"b\"}\n"[..])

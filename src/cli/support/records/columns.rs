@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde_json::{Number, Value};
 
-use super::{CliError, malformed};
+use super::record::malformed;
+use crate::cli::support::error::CliError;
 use crate::cli::support::error::Exit;
 use crate::cli::support::output::{counted, thousands};
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::{CliError, malformed, unreadable};
+use super::record::{malformed, unreadable};
+use crate::cli::support::error::CliError;
 
 /// How a compressed input begins, and one with a byte order mark.
 const GZIP: &[u8] = &[0x1f, 0x8b];

@@ -9,7 +9,8 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{CliError, RECORD_BYTES_MAX, Record, Take, malformed, unreadable};
+use super::record::{RECORD_BYTES_MAX, Record, Take, malformed, unreadable};
+use crate::cli::support::error::CliError;
 use crate::replica::validate::parse_json;
 
 /// What reading a line gave.

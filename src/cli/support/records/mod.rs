@@ -4,24 +4,21 @@
 mod columns;
 mod input;
 mod json;
+pub(super) mod record;
 mod table;
 
-use std::io::{self, BufRead};
+use std::io::BufRead;
 use std::path::Path;
 
 use clap::ValueEnum;
-use serde_json::{Map, Value};
 
 pub(crate) use columns::{Columns, TypeArg};
 pub(crate) use input::{Counted, open_text};
 pub(crate) use json::{LineRead, next_line, parse_line, too_long};
+pub(crate) use record::{Record, Take, unreadable};
 pub(crate) use table::survey;
 
-use crate::cli::support::error::{CliError, Exit};
-
-/// Longest record that is read, in bytes: a line of NDJSON, an element of an array, a row of a table. One without an end
-/// would otherwise fill the memory.
-pub(crate) const RECORD_BYTES_MAX: u64 = 64 << 20;
+use crate::cli::support::error::CliError;
 
 /// How the records of an input are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,18 +57,6 @@ impl Format {
     }
 }
 
-/// One record of an input.
-#[derive(Debug)]
-pub(crate) struct Record {
-    /// The line it stands on, from 1; of a record over several lines, the line on which it ends (tables: begins).
-    pub(crate) line: u64,
-    /// Its fields.
-    pub(crate) fields: Map<String, Value>,
-}
-
-/// What is done with each record.
-pub(crate) type Take<'a> = dyn FnMut(Record) -> Result<(), CliError> + 'a;
-
 /// How an input is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reading<'a> {
@@ -95,23 +80,10 @@ pub(crate) fn read(input: impl BufRead, how: Reading<'_>, take: &mut Take<'_>) -
     }
 }
 
-fn malformed(line: u64, reason: &str) -> CliError {
-    CliError::new(Exit::Input, format!("line {line}: {reason}"))
-}
-
-pub(crate) fn unreadable(line: u64, error: &io::Error) -> CliError {
-    let reason = match error.kind() {
-        // Raised by the readers here, in words of their own.
-        io::ErrorKind::InvalidData => error.to_string(),
-        io::ErrorKind::UnexpectedEof => "the compressed data ends too early".to_owned(),
-        io::ErrorKind::InvalidInput => format!("the compressed data is damaged ({error})"),
-        _ => format!("cannot be read: {error}"),
-    };
-    malformed(line, &reason)
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use serde_json::json;
 

@@ -6,7 +6,8 @@ use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 
 use super::columns::{self, Columns, Count, TypeArg};
-use super::{CliError, RECORD_BYTES_MAX, Record, Take, malformed, unreadable};
+use super::record::{RECORD_BYTES_MAX, Record, Take, malformed, unreadable};
+use crate::cli::support::error::CliError;
 use crate::cli::support::output::counted;
 
 /// What a first look at a table tells.

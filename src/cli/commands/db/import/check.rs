@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ImportArgs;
+use super::args::ImportArgs;
 use super::source::Source;
 use crate::cli::support::documents::{Entry, entry_of};
 use crate::cli::support::error::{CliError, Exit};

@@ -8,9 +8,11 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
-use super::CHECKED_STDIN_BYTES;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::records::{Counted, open_text};
+
+/// Bytes of standard input that are kept in memory to be checked as a whole before anything is written.
+pub(super) const CHECKED_STDIN_BYTES: u64 = 32 << 20;
 
 /// One input.
 pub(super) enum Source {
