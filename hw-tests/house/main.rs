@@ -92,25 +92,34 @@ fn the_order_is_noticed_when_it_is_broken() {
     }
 }
 
-/// Folders in which no two things use each other, be it in a ring. What is listed here stays so.
-const WITHOUT_RINGS: [&str; 8] = ["", "blip", "endpoint", "link", "replica", "replicator", "secure", "trust"];
+/// Folders in which there is still a ring. In `cli` what a client of the control socket asks for is read as a command line, by
+/// the process that has the database, and a command is such a client; those of `gateway` are yet to be broken.
+const WITH_RINGS: [&str; 4] = ["cli", "cli::commands", "gateway::config", "gateway::web"];
 
-/// Uses inside the folders of [`WITHOUT_RINGS`] that lie on a ring.
-fn rings(edges: &BTreeSet<(Module, Module)>) -> Vec<String> {
+/// Uses inside folders that lie on a ring, by folder.
+fn rings(edges: &BTreeSet<(Module, Module)>) -> BTreeMap<String, BTreeSet<(String, String)>> {
     let folders = by_folder(edges);
-    let mut found = Vec::new();
-    for name in WITHOUT_RINGS {
-        let folder: Module = name.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        let edges = folders.get(&folder).unwrap_or_else(|| panic!("nothing in src/{name} uses anything"));
-        found.extend(cyclic(edges).into_iter().map(|(from, to)| format!("in src/{name}: {from} uses {to}")));
-    }
-    found
+    assert!(folders.len() > 20, "{} folders", folders.len());
+    let named = folders.into_iter().map(|(folder, edges)| (folder.join("::"), cyclic(&edges)));
+    named.filter(|(_, edges)| !edges.is_empty()).collect()
+}
+
+/// The same in words, but for [`WITH_RINGS`].
+fn new_rings(edges: &BTreeSet<(Module, Module)>) -> Vec<String> {
+    let rings = rings(edges).into_iter().filter(|(folder, _)| !WITH_RINGS.contains(&folder.as_str()));
+    let lines = rings.flat_map(|(folder, edges)| {
+        edges.into_iter().map(move |(from, to)| format!("in src/{folder}: {from} uses {to}"))
+    });
+    lines.collect()
 }
 
 #[test]
-fn what_is_without_rings_inside_stays_so() {
-    let rings = rings(&Imports::read(&root().join("src")).edges());
-    assert!(rings.is_empty(), "a ring; move what both need into a file of its own:\n{}", rings.join("\n"));
+fn no_folder_has_a_ring_inside() {
+    let edges = Imports::read(&root().join("src")).edges();
+    let new = new_rings(&edges);
+    assert!(new.is_empty(), "a ring; move what both need into a file of its own:\n{}", new.join("\n"));
+    let there: Vec<String> = rings(&edges).into_keys().collect();
+    assert_eq!(there, WITH_RINGS, "what has no ring any more is not to be excepted");
 }
 
 #[test]
@@ -120,17 +129,29 @@ fn a_ring_inside_is_noticed() {
         ("link::mtu", "fn f() { super::event::LinkRole::Central; }"),
         ("replicator::in_flight", "use super::context::SessionContext;"),
         ("replicator::extension::codec", "use crate::replicator::batched::sender::BatchSender;"),
+        ("replicator::driver::setup", "use super::exchange::Exchange;"),
         ("secure::crypto", "use super::SecureSession;"),
         ("trust::presence", "use super::group::Group;"),
+        ("database::collection", "use super::changes::Changes;"),
+        ("database::store::engine", "use super::redo;"),
+        ("database::store::state", "use super::handle::Store;"),
+        ("database::store::sled::tail", "use super::log::Log;"),
+        ("node::shared", "use super::sync::SyncBuilder;"),
+        ("node::access", "use super::event::NodeEvent;"),
+        ("node::pair::talk", "use super::PairBuilder;"),
+        ("transport::bluez::shared", "use super::adapter::Adapter;"),
+        ("transport::secure::shared", "use super::handover;"),
+        ("transport::session::shared", "use super::driver::Driver;"),
+        ("cli::support::unsynced", "use crate::cli::support::display::activity_name;"),
     ] {
         let mut imports = Imports::read(&root().join("src"));
         imports.add(module.split("::").map(str::to_owned).collect(), text);
-        assert!(!rings(&imports.edges()).is_empty(), "{module}: {text}");
+        assert!(!new_rings(&imports.edges()).is_empty(), "{module}: {text}");
     }
     // Who may use something is not what it uses.
     let mut imports = Imports::read(&root().join("src"));
     imports.add(vec!["link".into(), "error".into()], "pub(in crate::link::event) fn f() {}");
-    assert_eq!(rings(&imports.edges()), Vec::<String>::new());
+    assert_eq!(new_rings(&imports.edges()), Vec::<String>::new());
 }
 
 /// The folder that may name the crate of the store's log.
@@ -179,6 +200,114 @@ fn one_folder_names_sled() {
     ] {
         assert_eq!(names_sled(text.parse().unwrap()), is_named, "{text}");
     }
+}
+
+/// State that is the process's: an adapter, which several nodes may use; standard error, of which there is one; a switch that
+/// breaks a promise for a test.
+const OF_THE_PROCESS: [&str; 6] = [
+    "src/cli/support/logging.rs: LINES",
+    "src/cli/support/words.rs: IS_JSON",
+    "src/cli/support/words.rs: SINK",
+    "src/cli/support/words.rs: TELLS_TIME",
+    "src/database/faults.rs: FDATASYNC_LEFT_OUT",
+    "src/transport/bluez/shared.rs: ADAPTERS",
+];
+
+/// Names of statics that can change, but for those of a thread and of tests.
+fn statics(tokens: proc_macro2::TokenStream) -> Vec<String> {
+    use proc_macro2::TokenTree;
+    const CHANGES: [&str; 7] = ["Atomic", "Cell", "Lock", "Mutex", "Notify", "Once", "mut "];
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let is = |at: usize, text: &str| tokens.get(at).is_some_and(|token| token.to_string() == text);
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < tokens.len() {
+        let is_of_thread = is(at, "thread_local") && is(at + 1, "!");
+        let is_of_tests =
+            is(at, "#") && is(at + 1, "[cfg(test)]") || is(at, "#") && is(at + 1, "[cfg (test)]");
+        if is_of_thread || is_of_tests {
+            let is_end = |token: &TokenTree| matches!(token, TokenTree::Group(_)) || token.to_string() == ";";
+            at += 2 + tokens[at + 2..].iter().position(is_end).unwrap_or(0) + 1;
+            continue;
+        }
+        if let TokenTree::Group(group) = &tokens[at] {
+            found.extend(statics(group.stream()));
+        } else if is(at, "static") && !(at > 0 && is(at - 1, "'")) {
+            let item = tokens[at + 1..].iter().take_while(|token| token.to_string() != "=");
+            let words: Vec<String> = item.map(ToString::to_string).collect();
+            let text = words.join(" ");
+            if CHANGES.iter().any(|sign| text.contains(sign)) {
+                found.extend(words.into_iter().find(|word| word != "mut"));
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+#[test]
+fn state_of_the_process_is_what_is_named() {
+    let mut files = Vec::new();
+    imports::collect(&root().join("src"), &mut files);
+    let mut found = Vec::new();
+    for file in files {
+        let place = file.strip_prefix(root()).unwrap().display().to_string();
+        if place.contains("/tests/") || place.ends_with("/tests.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        found.extend(statics(text.parse().unwrap()).into_iter().map(|name| format!("{place}: {name}")));
+    }
+    found.sort();
+    assert_eq!(found, OF_THE_PROCESS, "give state an owner that is passed down");
+    for (text, names) in [
+        ("static SHARED: Mutex<Option<u8>> = Mutex::new(None);", vec!["SHARED"]),
+        ("fn f() { static COUNT: AtomicUsize = AtomicUsize::new(0); }", vec!["COUNT"]),
+        ("static mut LAST: u8 = 0;", vec!["LAST"]),
+        ("static NAMES: [&'static str; 1] = [\"a\"]; fn f(text: &'static Mutex<u8>) {}", vec![]),
+        ("thread_local! { static OURS: Cell<u8> = const { Cell::new(0) }; }", vec![]),
+        ("#[cfg(test)]\nmod tests { static CALLS: Mutex<u8> = Mutex::new(0); }", vec![]),
+    ] {
+        assert_eq!(statics(text.parse().unwrap()), names, "{text}");
+    }
+}
+
+/// Lines of a file that need no reason.
+const LINES_MAX: usize = 400;
+
+/// Files that have more lines and no reason: they are yet to be split.
+const TO_BE_SPLIT: [&str; 5] = [
+    "src/cli/commands/serve.rs",
+    "src/cli/commands/sync.rs",
+    "src/gateway/status.rs",
+    "src/gateway/unit.rs",
+    "src/replicator/service/listener.rs",
+];
+
+/// Whether a text is longer than [`LINES_MAX`] and its head gives no reason.
+fn is_too_long(text: &str) -> bool {
+    let head: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
+    text.lines().count() > LINES_MAX && !head.join(" ").contains("One file, because")
+}
+
+#[test]
+fn a_long_file_says_at_its_head_why_it_is_one() {
+    let mut files = Vec::new();
+    imports::collect(&root().join("src"), &mut files);
+    let place = |file: &Path| file.strip_prefix(root()).unwrap().display().to_string();
+    files.retain(|file| !place(file).contains("/tests/") && !place(file).ends_with("/tests.rs"));
+    let too_long = files.iter().filter(|file| is_too_long(&std::fs::read_to_string(file).unwrap()));
+    let too_long = too_long.map(|file| place(file)).filter(|place| !TO_BE_SPLIT.contains(&place.as_str()));
+    let too_long: Vec<String> = too_long.collect();
+    assert!(too_long.is_empty(), "split them by what they are responsible for, or say why not: {too_long:?}");
+    let long = "fn f() {}\n".repeat(LINES_MAX + 1);
+    for (head, expected) in [
+        ("//! A list.\n", true),
+        ("//! A list.\n//!\n//! One file,\n//! because it is one trait.\n", false),
+        ("//! A list.\n\n// One file, because it is one trait.\n", true),
+    ] {
+        assert_eq!(is_too_long(&format!("{head}{long}")), expected, "{head}");
+    }
+    assert!(!is_too_long("//! A list.\n"));
 }
 
 #[test]

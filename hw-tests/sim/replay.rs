@@ -11,7 +11,7 @@ use gattway::lab::link::AttMtu;
 use gattway::lab::secure::{GroupOnly, Psk};
 use gattway::lab::transport::packet::Connector;
 use gattway::lab::transport::secure::{Carrier, SecureAcceptor, SecureConnection, SecureConnectionConfig};
-use gattway::lab::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
+use gattway::lab::transport::session::{LinkConnection, SessionConfig};
 use gattway::lab::transport::sim::{HostConfig, SimDevice, SimLink};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -212,19 +212,12 @@ impl Attack {
         }
         // What the member offered, to one who knows it and to one who does not.
         let other = self.device("bystander");
-        let acceptor = LinkAcceptor::new(SessionConfig {
-            seed: Some(self.rng.u64(..)),
-            ..SessionConfig::on(self.world.clock)
-        });
-        let (secure, mut incoming) = (SecureAcceptor::new(self.stranger.clone()), other.listen());
+        let acceptor = links_to(&other, &self.world, self.rng.u64(..));
+        let secure = SecureAcceptor::new(self.stranger.clone());
         let bystander = tokio::spawn(async move {
             loop {
                 tokio::select! {
                     biased;
-                    channel = incoming.accept() => match channel {
-                        Some(channel) => acceptor.incoming(channel),
-                        None => return,
-                    },
                     link = acceptor.next() => match link {
                         Some(link) => secure.incoming(Carrier::Link(link), "radio"),
                         None => return,

@@ -122,7 +122,7 @@ impl MessageEndpoint {
     }
 
     /// Makes the connections.
-    pub fn delegate(&self) -> &Arc<dyn MessageEndpointDelegate> {
+    pub(crate) fn delegate(&self) -> &Arc<dyn MessageEndpointDelegate> {
         &self.delegate
     }
 }
