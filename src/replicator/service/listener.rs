@@ -2,227 +2,36 @@
 //!
 //! The connections know nothing of each other: garbage, silence or a failing transport ends one and leaves the others.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use tracing::{Instrument, info_span};
 
-use super::quota::{PeerQuota, Quotas};
+use super::connections::{Connections, Entry};
+use super::listener_config::MessageEndpointListenerConfiguration;
+use super::listener_event::{
+    ListenerError, MessageEndpointListenerChange, MessageEndpointListenerConflict,
+    MessageEndpointListenerDocument,
+};
+use super::quota::Quotas;
 use super::refusals::{Counters, Refusals};
 use super::replicator::ConflictReport;
 use super::status::{
     ListenerToken, Listeners, ReplicatorActivity, ReplicatorProgress, ReplicatorStatus, lock,
 };
-use crate::blip::{BlipConfig, Budget, ErrorReply};
+use crate::blip::ErrorReply;
 use crate::endpoint::framing::FramingRole;
-use crate::endpoint::{AccessRule, MessageEndpointConnection, ProtocolType};
-use crate::replica::store::ReplicaStore;
-use crate::replicator::config::{PassiveConfig, ReplicationFilter};
+use crate::endpoint::{AccessRule, MessageEndpointConnection};
+use crate::replicator::config::PassiveConfig;
 use crate::replicator::driver::error::ReplicatorError;
-use crate::replicator::driver::{self, Allowance, ConnectionLimits, DriverEvent, Setup, StopSignal};
+use crate::replicator::driver::{self, Allowance, DriverEvent, Setup, StopSignal};
 use crate::replicator::error::is_conflict;
 use crate::replicator::event::DocumentReplication;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::messages::refuse;
 use crate::replicator::session::Session;
 use crate::task;
-
-/// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.
-pub const CONNECTIONS_MAX: usize = 64;
-
-/// Connections that one peer has at one time, if the transport knows who it is: a device that comes over two ways, and
-/// comes again before its old connection was found dead. Of more the oldest ends.
-pub const PEER_CONNECTIONS_MAX: usize = 4;
-
-/// Bytes that the unfinished messages of one peer may hold: the largest document and what goes beside it. A peer that
-/// pushes has no more than 2 MiB on their way beside one document.
-pub const REASSEMBLY_BYTES_MAX: usize = 24 << 20;
-
-/// Bytes that the unfinished messages of all peers may hold together, beyond 256 KiB for each: the largest document of two at
-/// once. With what else attackers can make a process hold it stays below 64 MiB.
-pub const REASSEMBLY_BYTES_SHARED_MAX: usize = 2 * REASSEMBLY_BYTES_MAX;
-
-/// What a [`MessageEndpointListener`] is made of. Make one with [`new`](Self::new) and change what differs.
-/// ```
-/// use std::sync::Arc;
-///
-/// use gattway::{Database, DatabaseConfig, MessageEndpointListenerConfiguration, ProtocolType};
-///
-/// # let directory = tempfile::tempdir()?;
-/// let db = Database::open(directory.path().join("gateway.db"), DatabaseConfig::default())?;
-/// let mut config = MessageEndpointListenerConfiguration::new(Arc::new(db), ProtocolType::ByteStream)
-///     .with_collections(["plant.readings"]);
-/// (config.accept_pull, config.connections_max) = (false, 8);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct MessageEndpointListenerConfiguration {
-    /// The local database.
-    pub store: Arc<dyn ReplicaStore>,
-    /// Full names of the collections that peers may reach. The default collection alone, unless changed.
-    pub collections: Vec<String>,
-    /// What the transport keeps of the bytes.
-    pub protocol_type: ProtocolType,
-    /// Whether peers may push to us.
-    pub accept_push: bool,
-    /// Whether peers may pull from us.
-    pub accept_pull: bool,
-    /// Revisions it refuses are not stored.
-    pub incoming_filter: Option<ReplicationFilter>,
-    /// Revisions it refuses are not offered.
-    pub outgoing_filter: Option<ReplicationFilter>,
-    /// Connections at one time.
-    pub connections_max: usize,
-    /// What each peer may have stored in a time, if the transport knows who it is; `None`: anything.
-    pub peer_quota: Option<PeerQuota>,
-    /// What peers have used, if somebody else counts with it as well: goes before `peer_quota`.
-    pub(crate) quotas: Option<Arc<Quotas>>,
-    /// Time and size limits of each connection.
-    pub limits: ConnectionLimits,
-    /// Limits and compression of messages.
-    #[doc(hidden)]
-    pub blip: BlipConfig,
-    /// Whether to accept the extension that saves bytes between two peers of this library.
-    pub extension: bool,
-    /// Whether listeners of documents hear of those that went over, too. Off, unless changed: it costs something for each.
-    pub report_documents: bool,
-}
-
-impl MessageEndpointListenerConfiguration {
-    /// Offers the default collection for push and pull.
-    pub fn new(
-        store: Arc<dyn ReplicaStore>,
-        protocol_type: ProtocolType,
-    ) -> MessageEndpointListenerConfiguration {
-        let defaults = PassiveConfig::default();
-        MessageEndpointListenerConfiguration {
-            store,
-            collections: defaults.collections,
-            protocol_type,
-            accept_push: defaults.accept_push,
-            accept_pull: defaults.accept_pull,
-            incoming_filter: None,
-            outgoing_filter: None,
-            connections_max: CONNECTIONS_MAX,
-            peer_quota: Some(PeerQuota::default()),
-            quotas: None,
-            limits: ConnectionLimits::default(),
-            blip: BlipConfig {
-                open_bytes_max: REASSEMBLY_BYTES_MAX,
-                open_bytes_shared: Some(Budget::new(REASSEMBLY_BYTES_SHARED_MAX)),
-                ..defaults.blip
-            },
-            extension: defaults.extension,
-            report_documents: false,
-        }
-    }
-
-    /// Replaces the list of collections, by full names (`scope.name`, or `_default`).
-    pub fn with_collections<T: Into<String>>(
-        mut self,
-        names: impl IntoIterator<Item = T>,
-    ) -> MessageEndpointListenerConfiguration {
-        self.collections = names.into_iter().map(Into::into).collect();
-        self
-    }
-
-    pub(super) fn session(&self) -> PassiveConfig {
-        PassiveConfig {
-            collections: self.collections.clone(),
-            accept_push: self.accept_push,
-            accept_pull: self.accept_pull,
-            incoming_filter: self.incoming_filter.clone(),
-            outgoing_filter: self.outgoing_filter.clone(),
-            blip: self.blip.clone(),
-            extension: self.extension,
-            report_documents: self.report_documents,
-            ..PassiveConfig::default()
-        }
-    }
-}
-
-impl fmt::Debug for MessageEndpointListenerConfiguration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEndpointListenerConfiguration")
-            .field("collections", &self.collections)
-            .field("protocol_type", &self.protocol_type)
-            .field("connections_max", &self.connections_max)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a connection was not accepted. It was not opened and belongs to the caller.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ListenerError {
-    /// As many as are allowed.
-    #[error("{max} connections are open, which is the limit")]
-    TooManyConnections {
-        /// The limit.
-        max: usize,
-    },
-    /// The peer opens connections faster than its old ones end.
-    #[error("{PEER_CONNECTIONS_MAX} earlier connections of this peer are just ending")]
-    TooManyOfPeer,
-    /// The same object again.
-    #[error("the connection has been accepted before")]
-    AlreadyAccepted,
-}
-
-/// A change of the status of one connection.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct MessageEndpointListenerChange {
-    /// Which connection.
-    pub connection: Arc<dyn MessageEndpointConnection>,
-    /// Its status now; [`ReplicatorActivity::Stopped`] is the last.
-    pub status: ReplicatorStatus,
-}
-
-impl fmt::Debug for MessageEndpointListenerChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEndpointListenerChange").field("status", &self.status).finish_non_exhaustive()
-    }
-}
-
-/// A document of one connection that was replicated, or failed to be.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct MessageEndpointListenerDocument {
-    /// Which connection.
-    pub connection: Arc<dyn MessageEndpointConnection>,
-    /// The document.
-    pub document: DocumentReplication,
-}
-
-impl fmt::Debug for MessageEndpointListenerDocument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEndpointListenerDocument")
-            .field("document", &self.document)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A conflict with the peer of one connection.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct MessageEndpointListenerConflict {
-    /// Which connection.
-    pub connection: Arc<dyn MessageEndpointConnection>,
-    /// The conflict.
-    pub conflict: ConflictReport,
-}
-
-impl fmt::Debug for MessageEndpointListenerConflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEndpointListenerConflict")
-            .field("conflict", &self.conflict)
-            .finish_non_exhaustive()
-    }
-}
 
 /// The passive side of replication. Dropping it equals [`close_all`](Self::close_all).
 /// ```
@@ -270,85 +79,6 @@ struct Inner {
     open: watch::Sender<usize>,
     refused: Counters,
     quotas: Option<Arc<Quotas>>,
-}
-
-#[derive(Default)]
-struct Connections {
-    last: u64,
-    open: BTreeMap<u64, Entry>,
-}
-
-struct Entry {
-    connection: Arc<dyn MessageEndpointConnection>,
-    status: ReplicatorStatus,
-    /// 0: run; anything else: end.
-    wanted: watch::Sender<u64>,
-    /// Who the peer has proven to be.
-    peer: Option<String>,
-}
-
-impl Entry {
-    fn is_staying(&self) -> bool {
-        *self.wanted.borrow() == 0
-    }
-
-    fn end(&self) {
-        self.wanted.send_replace(1);
-    }
-}
-
-impl Connections {
-    fn staying(&self) -> impl Iterator<Item = &Entry> {
-        self.open.values().filter(|entry| entry.is_staying())
-    }
-
-    /// Makes room for one more connection of `peer`, if there is a way: its own oldest one gives way to the newest beyond
-    /// [`PEER_CONNECTIONS_MAX`], and where all places are taken somebody's who has several to a peer that has none.
-    fn make_room(&mut self, peer: Option<&str>, max: usize) -> Result<(), ListenerError> {
-        let full = Err(ListenerError::TooManyConnections { max });
-        // Those that are ending are few, and soon gone; a transport that does not let go must not make them many.
-        if self.open.len() >= max.saturating_mul(2) {
-            return full;
-        }
-        let mut of_peer = 0;
-        if let Some(peer) = peer {
-            let is_its = |entry: &&Entry| entry.peer.as_deref() == Some(peer);
-            of_peer = self.staying().filter(is_its).count();
-            if self.open.values().filter(is_its).count() - of_peer >= PEER_CONNECTIONS_MAX {
-                return Err(ListenerError::TooManyOfPeer);
-            }
-            if of_peer >= PEER_CONNECTIONS_MAX {
-                self.end_oldest_of(peer);
-            }
-        }
-        if self.staying().count() < max {
-            return Ok(());
-        }
-        match self.most_present() {
-            Some(crowd) if peer.is_some() && of_peer == 0 => {
-                self.end_oldest_of(&crowd);
-                Ok(())
-            }
-            _ => full,
-        }
-    }
-
-    /// The peer with the most connections, of those with several.
-    fn most_present(&self) -> Option<String> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for peer in self.staying().filter_map(|entry| entry.peer.as_deref()) {
-            *counts.entry(peer).or_default() += 1;
-        }
-        let (peer, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        (count > 1).then(|| peer.to_owned())
-    }
-
-    fn end_oldest_of(&self, peer: &str) {
-        if let Some(entry) = self.staying().find(|entry| entry.peer.as_deref() == Some(peer)) {
-            tracing::info!(peer, "its oldest connection ends to make room for another");
-            entry.end();
-        }
-    }
 }
 
 impl MessageEndpointListener {

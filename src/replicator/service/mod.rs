@@ -2,7 +2,10 @@
 //! one. Each runs sessions on the driver, tells their status and decides when to try again.
 
 mod config;
+mod connections;
 mod listener;
+mod listener_config;
+mod listener_event;
 mod quota;
 mod refusals;
 mod replicator;
@@ -12,10 +15,14 @@ mod status;
 mod tests;
 
 pub use self::config::ReplicatorConfiguration;
-pub use self::listener::{
-    CONNECTIONS_MAX, ListenerError, MessageEndpointListener, MessageEndpointListenerChange,
-    MessageEndpointListenerConfiguration, MessageEndpointListenerConflict, MessageEndpointListenerDocument,
-    PEER_CONNECTIONS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
+pub use self::listener::MessageEndpointListener;
+pub use self::listener_config::{
+    CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PEER_CONNECTIONS_MAX, REASSEMBLY_BYTES_MAX,
+    REASSEMBLY_BYTES_SHARED_MAX,
+};
+pub use self::listener_event::{
+    ListenerError, MessageEndpointListenerChange, MessageEndpointListenerConflict,
+    MessageEndpointListenerDocument,
 };
 pub use self::quota::PeerQuota;
 pub(crate) use self::quota::Quotas;
