@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::cli::commands::config::{self, ConfigArgs};
 use crate::cli::commands::control::Control;
 use crate::cli::commands::control::gateway::{self as control, Asked, Reply, Request};
-use crate::cli::commands::serve::Peers;
+use crate::cli::support::connected::Peers;
 use crate::cli::support::error::{CliError, Exit};
 #[cfg(feature = "bluetooth")]
 use crate::cli::support::events::Event;

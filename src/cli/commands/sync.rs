@@ -1,129 +1,33 @@
 //! `gattway sync`: the active side of a replication.
 
-use std::path::Path;
+mod args;
+
 use std::time::{Duration, Instant};
 
-use clap::Args;
+pub(crate) use self::args::SyncArgs;
 
 use crate::cli::commands::control::Control;
 use crate::cli::support::display::{Display, tell_document};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::Events;
-use crate::cli::support::feed::{Feed, FeedArgs};
+use crate::cli::support::feed::{Feed, check_stdio, finish_feed};
 use crate::cli::support::global::GlobalArgs;
-use crate::cli::support::output::counted;
 use crate::cli::support::quota::QuotaArgs;
 use crate::cli::support::runtime::{self, CLOSING_LIMIT, Signals};
-use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher};
+use crate::cli::support::security::{self, Security, TrustRefresher};
+#[cfg(feature = "bluetooth")]
+use crate::cli::support::visits::Visits;
 use crate::cli::support::{condition, memory, store, words};
 use crate::database::Database;
 use crate::gateway::address::PlaceAddress;
 #[cfg(feature = "bluetooth")]
 use crate::node::{BleNeighbours, SyncError};
 use crate::node::{Node, NodeEvent, SyncBuilder, SyncEvent, SyncHandle};
-#[cfg(feature = "bluetooth")]
-use crate::replicator::ReplicatorStatus;
 use crate::replicator::ReplicatorType;
 use crate::transport::stream::Address;
 
 /// How often the display follows the replicator.
 const DISPLAY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Sync with a peer, once or continuously.
-///
-/// Both directions, unless --push or --pull alone is given. Every document that was reported as done is on stable storage of
-/// the side that received it. Interrupted, it continues where it was the next time.
-///
-/// What one side refuses is named and left out, the rest is synced, and the exit code is 7: documents, for what they are; and,
-/// unless they are named with --collection, collections that the peer lacks, or what it may not do or does not let us do.
-/// `gattway db unsynced` lists the documents. They are tried again when they were changed, or with --retry.
-///
-/// With --json, standard output has one event a line: `status` (activity, completed, total, documents), `document` (those
-/// that failed; all with --documents), `conflict` (both sides had changed a document: `outcome` tells what was kept), `unsynced` (when that has changed), `suppressed` (how many
-/// `document` or `conflict` events were left out, for they came too fast; none with --documents), `saved` and `rejected` (of --import), and last
-/// `finished`. Nobody waits for whoever reads them: events beyond 1 MiB that were not read are left out, and `dropped`
-/// tells how many. A reader that ends ends nothing else.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-Examples:
-  gattway --db sensor.db sync ble:any
-  gattway --db sensor.db sync ble:any --continuous   # every neighbour that has something new, one after the other
-  gattway --db sensor.db sync tcp:gateway.local:4985
-  gattway --db sensor.db sync tcp:gateway.local:4985 --push --collection plant.readings
-  gattway --db gateway.db sync wss://sync.example/plant --user gateway-7 --password-file secret.txt --plain --continuous
-  my-sensor | gattway --db sensor.db sync unix:/run/gateway.sock --continuous --import - --id-from time --json")]
-pub(crate) struct SyncArgs {
-    /// The peer: ble:ADDRESS, ble:NAME or ble:any, tcp:HOST:PORT, unix:PATH, ws://HOST:PORT/DATABASE or
-    /// wss://..., or stdio
-    #[arg(value_name = "ADDRESS")]
-    address: PlaceAddress,
-
-    #[cfg(feature = "bluetooth")]
-    #[command(flatten)]
-    ble: crate::cli::support::ble::BleArgs,
-
-    /// Send documents to the peer
-    #[arg(long)]
-    push: bool,
-
-    /// Get documents from the peer
-    #[arg(long)]
-    pull: bool,
-
-    /// Stay connected and pass on every change, until Ctrl-C; connect again after a failure
-    #[arg(long)]
-    continuous: bool,
-
-    /// A collection to sync, again for more; all of the database's unless given
-    #[arg(long = "collection", short, value_name = "NAME")]
-    collections: Vec<String>,
-
-    /// Create the collections that do not exist here
-    #[arg(long)]
-    create_collections: bool,
-
-    /// Forget what was synced before and compare everything again
-    #[arg(long)]
-    reset: bool,
-
-    /// Try again what earlier syncs could not (`gattway db unsynced` lists it)
-    #[arg(long)]
-    retry: bool,
-
-    /// Name of the peer that outlives its address: what was synced before is remembered under it [default: the address]
-    #[arg(long, value_name = "NAME")]
-    peer: Option<String>,
-
-    /// Attempts to connect before giving up, counted again after each success [default: 3, or no limit if --continuous]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    attempts: Option<u32>,
-
-    /// Longest wait between two attempts, which doubles from two seconds [default: 300]
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
-    retry_wait: Option<Duration>,
-
-    #[command(flatten)]
-    quota: QuotaArgs,
-
-    #[cfg(feature = "websocket")]
-    #[command(flatten)]
-    web: crate::cli::support::web::WebClientArgs,
-
-    #[command(flatten)]
-    security: SecurityArgs,
-
-    /// Events for scripts on standard output
-    #[arg(long)]
-    json: bool,
-
-    /// With --json: an event for each document as well
-    #[arg(long, requires = "json")]
-    documents: bool,
-
-    // Last: its heading goes on over what follows.
-    #[command(flatten)]
-    feed: FeedArgs,
-}
 
 pub(crate) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> {
     if args.address == PlaceAddress::Stream(Address::Stdio) {
@@ -154,19 +58,6 @@ pub(crate) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     let result = result.and_then(|n| closed.map(|()| n).map_err(store::failed));
     events.finish(began, &result);
     result.map(|_| ())
-}
-
-/// With `stdio`, the peer has standard input and output for itself.
-pub(crate) fn check_stdio(json: bool, import: Option<&Path>) -> Result<(), CliError> {
-    let taken = if json {
-        "--json writes to standard output"
-    } else if import == Some(Path::new("-")) {
-        "--import - reads standard input"
-    } else {
-        return Ok(());
-    };
-    Err(CliError::new(Exit::Usage, format!("{taken}, which carries the peer's bytes with the address stdio"))
-        .help("use tcp: or unix:, or import from a file or a named pipe"))
 }
 
 /// Does something and gives memory back meanwhile, if it takes long.
@@ -244,27 +135,6 @@ async fn sync(
     // Its sync has ended, or was given the time for it.
     let _ = node.shutdown_within(Duration::ZERO).await;
     result
-}
-
-impl SyncArgs {
-    /// What is taken of a peer: one that is called again and again without anybody looking on is limited unless somebody has said
-    /// otherwise, one sync only then.
-    fn quota(&self) -> Option<QuotaArgs> {
-        if self.continuous { Some(self.quota.clone()) } else { self.quota.of_one_sync() }
-    }
-
-    /// Whether the way itself encrypts, and the server there proves its name.
-    fn is_encrypted(&self) -> bool {
-        #[cfg(feature = "websocket")]
-        return matches!(&self.address, PlaceAddress::WebSocket(url) if url.is_tls());
-        #[cfg(not(feature = "websocket"))]
-        false
-    }
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// What one sync of the command has.
@@ -366,7 +236,8 @@ impl Run<'_> {
             }
         });
         let sync = sync.start();
-        let mut shown = Visits { args, events, display: None, documents: 0 };
+        let (secure, continuous) = (!args.security.is_plain(), args.continuous);
+        let mut shown = Visits { secure, continuous, events, display: None, documents: 0 };
         let mut told = false;
         let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
         let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
@@ -424,56 +295,6 @@ impl Run<'_> {
     }
 }
 
-/// Shows one visit after the other.
-#[cfg(feature = "bluetooth")]
-struct Visits<'a> {
-    args: &'a SyncArgs,
-    events: &'a Events,
-    /// Of the present visit.
-    display: Option<Display<'a>>,
-    /// Documents of visits that have ended.
-    documents: u64,
-}
-
-#[cfg(feature = "bluetooth")]
-impl Visits<'_> {
-    fn take(&mut self, event: &SyncEvent) -> Result<(), CliError> {
-        match event {
-            SyncEvent::Visiting { peer, stays, .. } => {
-                let secure = !self.args.security.is_plain();
-                self.display = Some(Display::new(peer.clone(), secure, *stays, self.events));
-            }
-            SyncEvent::OthersNear => self.say(&event.to_string()),
-            SyncEvent::Visited { status, .. } => self.visited(status)?,
-            SyncEvent::NothingNew { peers, .. } => {
-                self.say(&format!("nothing new at {}: not connected", peers.join(", ")));
-            }
-            SyncEvent::Offline { error, .. } => self.say(&format!("offline: {error}; will try again")),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Tells how the present visit has ended, if there is one.
-    fn visited(&mut self, status: &ReplicatorStatus) -> Result<(), CliError> {
-        let Some(mut display) = self.display.take() else { return Ok(()) };
-        display.show(status);
-        match display.finish(status, false) {
-            Ok(moved) => self.documents += moved,
-            Err(error) if self.args.continuous => self.events.say(&format!("{error}; will try again")),
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    fn say(&self, line: &str) {
-        match &self.display {
-            Some(display) => display.say(line),
-            None => self.events.say(line),
-        }
-    }
-}
-
 #[cfg(feature = "bluetooth")]
 fn interrupted() -> CliError {
     CliError::new(Exit::Interrupted, "interrupted; the next sync continues from here")
@@ -484,16 +305,4 @@ async fn ended(sync: &SyncHandle, why: CliError) -> CliError {
     sync.stop();
     let _ = sync.finished().await;
     why
-}
-
-pub(crate) async fn finish_feed(feed: Feed, events: &Events) -> Result<(), CliError> {
-    let fed = tokio::task::spawn_blocking(move || feed.wait())
-        .await
-        .unwrap_or_else(|_| Err(CliError::new(Exit::Failure, "the import panicked")))?;
-    let mut line = format!("imported {}", counted(fed.saved, "record"));
-    if fed.rejected > 0 {
-        line.push_str(&format!(", skipped {}", counted(fed.rejected, "line")));
-    }
-    events.say(&line);
-    Ok(())
 }

@@ -15,6 +15,7 @@ use clap::Args;
 use crate::cli::support::documents::{Entry, EntryArgs, entry_of};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
+use crate::cli::support::output::counted;
 use crate::cli::support::records::{self, Format, LineRead};
 use crate::cli::support::saving::{Done, Saver};
 use crate::cli::support::store;
@@ -288,6 +289,32 @@ impl Report for Reporter {
     fn ended(&self, fed: Fed) {
         self.events.emit(&Event::ImportEnded { saved: fed.saved, rejected: fed.rejected });
     }
+}
+
+/// Waits for the end of an import, and tells of it.
+pub(crate) async fn finish_feed(feed: Feed, events: &Events) -> Result<(), CliError> {
+    let fed = tokio::task::spawn_blocking(move || feed.wait())
+        .await
+        .unwrap_or_else(|_| Err(CliError::new(Exit::Failure, "the import panicked")))?;
+    let mut line = format!("imported {}", counted(fed.saved, "record"));
+    if fed.rejected > 0 {
+        line.push_str(&format!(", skipped {}", counted(fed.rejected, "line")));
+    }
+    events.say(&line);
+    Ok(())
+}
+
+/// With `stdio`, the peer has standard input and output for itself.
+pub(crate) fn check_stdio(json: bool, import: Option<&Path>) -> Result<(), CliError> {
+    let taken = if json {
+        "--json writes to standard output"
+    } else if import == Some(Path::new("-")) {
+        "--import - reads standard input"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::new(Exit::Usage, format!("{taken}, which carries the peer's bytes with the address stdio"))
+        .help("use tcp: or unix:, or import from a file or a named pipe"))
 }
 
 #[cfg(test)]

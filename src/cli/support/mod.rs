@@ -4,6 +4,7 @@ pub(super) mod air;
 #[cfg(feature = "bluetooth")]
 pub(super) mod ble;
 pub(super) mod condition;
+pub(super) mod connected;
 pub(super) mod display;
 pub(super) mod documents;
 pub(super) mod error;
@@ -32,6 +33,8 @@ pub(super) mod synclog;
 pub(super) mod trust;
 pub(super) mod unsynced;
 pub(super) mod visible;
+#[cfg(feature = "bluetooth")]
+pub(super) mod visits;
 #[cfg(feature = "websocket")]
 pub(super) mod web;
 pub(super) mod words;
