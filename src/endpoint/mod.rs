@@ -106,12 +106,7 @@ impl MessageEndpoint {
         &self.uid
     }
 
-    /// What the transport needs to find the peer.
-    pub fn target(&self) -> &Arc<dyn Any + Send + Sync> {
-        &self.target
-    }
-
-    /// The target, if it is a `T`.
+    /// What the transport needs to find the peer, if that is a `T`.
     pub fn target_as<T: 'static>(&self) -> Option<&T> {
         self.target.downcast_ref()
     }
