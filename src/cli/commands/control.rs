@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::cli::support::error::CliError;
+use crate::cli::support::output::Output;
 use crate::database::Database;
 
 const SOCKET: &str = "control";
@@ -42,6 +44,9 @@ const CLIENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed, for instance for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Prints what a command line, without the name of the program, reads of a database.
+pub(crate) type Print = fn(&Database, Vec<String>, &mut Output) -> Result<(), CliError>;
+
 /// Answers what is asked over a socket.
 pub(crate) trait Answer: Send + Sync + 'static {
     /// Answers one request, which is one line; the socket tells `ended` that the process is about to end.
@@ -57,8 +62,9 @@ pub(crate) struct Control {
 
 impl Control {
     /// Opens the socket. That it cannot be is told, and no reason not to run: a file system may have no sockets.
-    pub(crate) fn start(db: &Database) -> Option<Control> {
-        match Control::try_start(db) {
+    /// `print` is how a command prints what it reads of the database.
+    pub(crate) fn start(db: &Database, print: Print) -> Option<Control> {
+        match Control::try_start(db, print) {
             Ok(control) => Some(control),
             Err(error) => {
                 tracing::warn!(%error, "no control socket: `gattway db backup` has to wait until this process ends");
@@ -67,9 +73,9 @@ impl Control {
         }
     }
 
-    fn try_start(db: &Database) -> io::Result<Control> {
+    fn try_start(db: &Database, print: Print) -> io::Result<Control> {
         // Its place belongs to whoever holds the database's lock, so one that is there is of a process that was killed.
-        Control::open(db.path(), SOCKET, Arc::new(db.clone()))
+        Control::open(db.path(), SOCKET, Arc::new(Holder { db: db.clone(), print }))
     }
 
     /// Opens a socket of this name in a directory that is its owner's alone, in the place of one that is there.
@@ -141,18 +147,24 @@ fn serve(answer: &dyn Answer, stream: UnixStream, ended: watch::Receiver<bool>) 
     answer.answer(request.trim_end(), stream, ended)
 }
 
-impl Answer for Database {
+/// Answers what is asked of the database that this process has open.
+struct Holder {
+    db: Database,
+    print: Print,
+}
+
+impl Answer for Holder {
     fn answer(&self, request: &str, stream: UnixStream, ended: watch::Receiver<bool>) -> io::Result<()> {
         if request == BACKUP {
             let mut out = BufWriter::with_capacity(64 * 1024, &stream);
-            self.backup(&mut out, |_, _| ()).map_err(|error| io::Error::other(error.to_string()))?;
+            self.db.backup(&mut out, |_, _| ()).map_err(|error| io::Error::other(error.to_string()))?;
             return out.flush();
         }
         if let Some(wanted) = request.strip_prefix(READ) {
-            return read::answer(self, stream, serde_json::from_str(wanted)?);
+            return read::answer(&self.db, stream, serde_json::from_str(wanted)?, self.print);
         }
         match request.strip_prefix(CHANGES) {
-            Some(wanted) => changes::answer(self, stream, serde_json::from_str(wanted)?, ended),
+            Some(wanted) => changes::answer(&self.db, stream, serde_json::from_str(wanted)?, ended),
             None => Ok(()),
         }
     }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::cli::commands::config::{self, ConfigArgs};
 use crate::cli::commands::control::Control;
 use crate::cli::commands::control::gateway::{self as control, Asked, Reply, Request};
+use crate::cli::commands::db::print_asked;
 use crate::cli::support::connected::Peers;
 use crate::cli::support::error::{CliError, Exit};
 #[cfg(feature = "bluetooth")]
@@ -278,7 +279,7 @@ impl Log {
             GatewayEvent::Opened { database, db } => {
                 let events = self.about(database);
                 store::tell_if_new(db, &events);
-                let control = Control::start(db);
+                let control = Control::start(db, print_asked);
                 let db = db.clone();
                 let condition =
                     task::spawn(async move { match condition::tell_condition(&db, &events).await {} });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::cli::commands::control::Control;
+use crate::cli::commands::db::print_asked;
 use crate::cli::support::connected::Peers;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
@@ -111,7 +112,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     words::tell_time();
     let path = global.db_path()?;
     let db = store::open_keeping_free(path, args.keep_free)?;
-    let _control = Control::start(&db);
+    let _control = Control::start(&db, print_asked);
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);
@@ -269,7 +270,8 @@ async fn until_told(
     }
 }
 
-#[cfg(all(test, feature = "websocket"))]
+#[cfg(test)]
+#[cfg(feature = "websocket")]
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::args::SyncArgs;
 
 use crate::cli::commands::control::Control;
+use crate::cli::commands::db::print_asked;
 use crate::cli::support::display::{Display, tell_document};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::Events;
@@ -40,7 +41,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     }
     let path = global.db_path()?;
     let db = store::open(path)?;
-    let _control = Control::start(&db);
+    let _control = Control::start(&db, print_asked);
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);

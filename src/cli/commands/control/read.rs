@@ -10,12 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Parser;
 use serde::{Deserialize, Serialize};
 
-use super::{READ, connect};
-use crate::cli::args::{Cli, Command};
-use crate::cli::commands::db;
+use super::{Print, READ, connect};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::Output;
 use crate::database::Database;
@@ -50,15 +47,16 @@ struct End {
 }
 
 /// Answers a client.
-pub(super) fn answer(db: &Database, mut stream: UnixStream, request: Request) -> io::Result<()> {
+pub(super) fn answer(
+    db: &Database,
+    mut stream: UnixStream,
+    request: Request,
+    print: Print,
+) -> io::Result<()> {
     stream.set_write_timeout(Some(PIECE_TIME_MAX))?;
     let pieces = Pieces(stream.try_clone()?);
     let mut out = Output::to(Box::new(pieces), request.people);
-    let args = std::iter::once("gattway".to_owned()).chain(request.args);
-    let printed = match Cli::try_parse_from(args).map(|cli| cli.command) {
-        Ok(Command::Db(command)) => db::print(db, &command, &mut out),
-        _ => Err(CliError::new(Exit::Usage, "the process that has the database does not know this command")),
-    };
+    let printed = print(db, request.args, &mut out);
     let end = match printed.and_then(|()| out.flush()) {
         Ok(()) => End::default(),
         Err(error) => End {

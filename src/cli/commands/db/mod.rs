@@ -16,7 +16,7 @@ mod unsynced;
 
 use std::path::Path;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::cli::commands::control;
 use crate::cli::support::error::{CliError, Exit};
@@ -118,6 +118,34 @@ pub(crate) fn print(db: &Database, command: &DbCommand, out: &mut Output) -> Res
         DbCommand::Collections(args) if command.only_reads() => collections::run(db, args, out),
         _ => Err(CliError::new(Exit::Usage, "this needs the database for itself")),
     }
+}
+
+/// A command line of which the control socket was told.
+#[derive(Parser)]
+#[command(name = "gattway")]
+struct Asked {
+    #[command(flatten)]
+    _global: GlobalArgs,
+    #[command(subcommand)]
+    command: AskedCommand,
+}
+
+#[derive(Subcommand)]
+enum AskedCommand {
+    #[command(subcommand)]
+    Db(DbCommand),
+}
+
+/// Prints what the command of another process reads of the database that this one has open.
+///
+/// # Errors
+/// As of [`print`]; it is no such command.
+pub(crate) fn print_asked(db: &Database, args: Vec<String>, out: &mut Output) -> Result<(), CliError> {
+    let asked = Asked::try_parse_from(std::iter::once("gattway".to_owned()).chain(args));
+    let unknown =
+        |_| CliError::new(Exit::Usage, "the process that has the database does not know this command");
+    let AskedCommand::Db(command) = asked.map_err(unknown)?.command;
+    print(db, &command, out)
 }
 
 /// Opens the database for a command that changes it: only what saves something makes one.
