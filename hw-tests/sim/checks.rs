@@ -127,7 +127,7 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
         for (keeper, claim) in copies {
             let Some(claim) = claim else { continue };
             let pushed = |sequence| claim.has_local(sequence);
-            let pulled = |sequence| sequence <= claim.remote;
+            let pulled = |sequence| claim.remote.is_some_and(|remote| sequence <= remote);
             let problem = untrue(world, active, passive, pushed)
                 .map(|what| format!("node {} has {what}, which node {} lacks", edge.active, edge.passive));
             let problem = problem.or_else(|| {

@@ -221,6 +221,9 @@ pub struct Plan {
     pub lied_to: Vec<Edge>,
 }
 
+/// How often more than the other faults a node may be put back.
+const OLDER_COPIES: usize = 6;
+
 impl Plan {
     /// The run of a seed.
     pub fn new(seed: u64) -> Plan {
@@ -257,6 +260,8 @@ impl Plan {
         if plan.faults.contains(&FaultKind::OlderCopy) {
             // By a clock that was put back too, what a node writes anew may be older than what it has forgotten.
             plan.faults.retain(|kind| *kind != FaultKind::ClockJump);
+            // Often, so that several are put back in turn, each to a copy of another time.
+            plan.faults.extend([FaultKind::OlderCopy; OLDER_COPIES].into_iter().filter(|_| rng.bool()));
         }
         plan
     }

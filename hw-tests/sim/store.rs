@@ -31,8 +31,12 @@ pub struct Claim {
     pub local: u64,
     /// And these, first and count.
     pub completed: Vec<(u64, u64)>,
-    /// All of the peer's sequences up to here.
-    pub remote: u64,
+    /// All of the peer's sequences up to here; `None` where its places are no numbers, and have no order.
+    pub remote: Option<u64>,
+    /// Its mark, and that of the one before: of the copy at the peer.
+    marks: [Option<String>; 2],
+    /// Those that led to it: of the copy that its owner keeps.
+    known: Vec<String>,
 }
 
 impl Claim {
@@ -43,11 +47,27 @@ impl Claim {
         let pairs = value.get("localCompleted").and_then(Value::as_array).cloned().unwrap_or_default();
         let pairs: Vec<u64> = pairs.iter().filter_map(Value::as_u64).collect();
         let completed = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-        Claim { local: number("local"), completed, remote: number("remote") }
+        let remote = value.get("remote").map_or(Some(0), Value::as_u64);
+        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let known = value.get("known").and_then(Value::as_array).cloned().unwrap_or_default();
+        let known = known.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        Claim { local: number("local"), completed, remote, marks: [text("mark"), text("after")], known }
     }
 
-    /// What two copies agree on.
+    /// Whether the copy at the peer is one that led to this one, or follows it. Without marks nobody knows.
+    fn is_of_one_past(&self, peers: &Claim) -> bool {
+        let [mark, after] = &peers.marks;
+        match (mark, self.known.last()) {
+            (Some(mark), Some(newest)) => self.known.contains(mark) || after.as_ref() == Some(newest),
+            _ => true,
+        }
+    }
+
+    /// What its owner's copy and that at the peer agree on.
     pub fn agreed(&self, other: &Claim) -> Claim {
+        if !self.is_of_one_past(other) {
+            return Claim { remote: Some(0), ..Claim::default() };
+        }
         let sequences = |claim: &Claim| -> Vec<(u64, u64)> {
             let ranges = claim.completed.iter().copied();
             ranges.chain([(0, claim.local.saturating_add(1))]).collect()
@@ -58,7 +78,8 @@ impl Claim {
             (first < end).then(|| (first, end - first))
         };
         let completed = ours.iter().flat_map(|a| theirs.iter().filter_map(|b| overlap(*a, *b))).collect();
-        Claim { local: self.local.min(other.local), completed, remote: self.remote.min(other.remote) }
+        let (local, remote) = (self.local.min(other.local), self.remote.min(other.remote));
+        Claim { local, completed, remote, ..Claim::default() }
     }
 
     /// Whether it says that the peer has the local sequence.

@@ -144,12 +144,15 @@ impl World {
         if !client.starts_with(OWN_PREFIX) {
             return;
         }
+        // A liar may give a place that is no number after one that is.
+        let is_before =
+            |now: Option<u64>, then: Option<u64>| now.zip(then).is_some_and(|(now, then)| now < then);
         let lives = lock(&self.lives).clone();
         let key = (node, client.to_owned());
         let before = lock(&self.checkpoints).insert(key, (claim.clone(), lives.clone()));
         if let Some((before, then)) = before
             && then == lives
-            && (claim.local < before.local || claim.remote < before.remote)
+            && (claim.local < before.local || is_before(claim.remote, before.remote))
         {
             self.violation(format!(
                 "node {node}: checkpoint {client} went back from {before:?} to {claim:?}"

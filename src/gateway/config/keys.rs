@@ -118,7 +118,7 @@ pub(crate) const DATABASES: Kind = Kind {
         key(
             "peer-documents",
             Default("250000"),
-            "Documents that are taken of one peer in 24 hours, if it proves who it is; 0: any number.",
+            "Documents that are taken of one peer in 24 hours, pushed by it or pulled from it, if it proves who it is; 0: any number.",
         ),
         key("peer-bytes", Default("\"1G\""), "The same in bytes; \"0\": any number."),
     ],

@@ -60,6 +60,40 @@ async fn one_shot_exchanges_everything_and_the_next_has_nothing_to_do() {
     }
 }
 
+/// What was refused is heard of; what a filter leaves out and what is the other side's to resolve is nothing refused.
+#[tokio::test(start_paused = true)]
+async fn a_listener_hears_of_what_it_refuses_and_counts_that_alone() {
+    for extension in [false, true] {
+        let pair = Pair::new(ByteStream, |config| {
+            config.extension = extension;
+            config.incoming_filter = Some(Arc::new(|input| !input.id.starts_with("left-out")));
+        });
+        let status = pair.sync().await;
+        assert!(status.error.is_none(), "{status:?}");
+        let told = |wanted| lock(&pair.changes).iter().any(|change| change.status.activity == wanted);
+        timeout(LIMIT, pair.listener.wait_until_closed()).await.expect("it ends");
+        assert!(told(Busy) && told(Stopped), "it was open, though there was nothing to do");
+        let blob = json!({ "@type": "blob", "digest": "sha1-ngzb/4/InltE+Pwc9BBKtyi1sCU=", "length": 40 });
+        put(&pair.field, "photo", json!({ "picture": blob }));
+        put(&pair.field, "left-out", json!({ "n": 1 }));
+        put(&pair.field, "both", json!({ "by": "field" }));
+        put(&pair.hub, "both", json!({ "by": "hub" }));
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&heard);
+        let _token = pair.listener.add_document_listener(move |change| {
+            lock(&hears).push((change.document.id.clone(), change.document.error.is_some()));
+        });
+        let status = pair.sync().await;
+        assert!(status.error.is_none(), "{status:?}");
+        assert!(
+            lock(&heard).contains(&("photo".to_owned(), true)),
+            "extension {extension}: {:?}",
+            lock(&heard)
+        );
+        assert_eq!(pair.listener.refusals().documents, 1, "extension {extension}: {:?}", lock(&heard));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn continuous_carries_a_change_each_way_and_stops_in_order() {
     for protocol in [ByteStream, MessageStream] {

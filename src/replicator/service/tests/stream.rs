@@ -133,6 +133,22 @@ async fn stop_says_so_to_the_peer_and_waits_for_its_answer() {
     connection.assert_closed_once();
 }
 
+/// The answer of the peer ends the wait for it.
+#[tokio::test(start_paused = true)]
+async fn the_peers_answer_to_the_end_is_read() {
+    let (delegate, replicator) = connected();
+    reaches(&replicator, ReplicatorActivity::Busy).await;
+    let connection = delegate.last();
+    replicator.stop();
+    while control_frames(&connection).is_empty() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    let told = Instant::now();
+    connection.handle().receive(close_frame(1000, "").into()).await;
+    reaches(&replicator, ReplicatorActivity::Stopped).await;
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn garbage_from_the_passive_side_stops_with_a_typed_error() {
     let (delegate, replicator) = connected();
