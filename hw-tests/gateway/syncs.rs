@@ -127,6 +127,11 @@ fn a_server_with_tls_and_users_is_met_once_the_password_is_right() {
     wait_until("both have both", || {
         central.documents("plant.db") == ["here", "there"] && field.documents("field.db") == ["here", "there"]
     });
+    // Another list of users holds once the gateway is told to look; the rest of the configuration is the same.
+    central.write("etc/users", "gateway-8:correct horse\n");
+    at_central.signal("HUP");
+    let reloaded = event(&mut at_central, "reloaded");
+    assert!(reloaded["done"][0].as_str().unwrap_or_default().contains("listener web"), "{reloaded}");
     assert_eq!(at_field.terminate(), Some(0));
     assert_eq!(at_central.terminate(), Some(0));
 }

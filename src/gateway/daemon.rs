@@ -55,7 +55,8 @@ impl Gateway {
             .map(|(name, _)| name.clone())
             .collect();
         for name in ended {
-            // Only a panic ends one that was not told to.
+            // Only a panic ends one that was not told to. Whoever keeps the database open for it lets go of it.
+            (self.tell)(&GatewayEvent::Closed { database: name.as_str().into() });
             let (database, error) = (name.as_str().into(), "it has panicked".to_owned());
             (self.tell)(&GatewayEvent::DatabaseFailed { database, error, retry: Duration::ZERO });
             self.add(&name);
@@ -148,4 +149,42 @@ impl Gateway {
 async fn stop(mut unit: Unit) {
     let _ = unit.requests.send(Request::Stop).await;
     let _ = (&mut unit.task).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::gateway::config;
+
+    /// A task that is given up stands for one that has panicked.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_task_that_is_gone_is_begun_again_on_the_same_database() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("gattway.toml");
+        let path = directory.path().join("plant.db");
+        std::fs::write(&file, format!("[databases.plant]\npath = {path:?}\n")).expect("written");
+        let (opened, mut was_opened) = tokio::sync::mpsc::unbounded_channel();
+        let closed = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&closed);
+        let tell: Tell = Arc::new(move |event| match event {
+            GatewayEvent::Opened { .. } => drop(opened.send(())),
+            GatewayEvent::Closed { .. } => {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => {}
+        });
+        let mut gateway = Gateway::start(config::load(&file).expect("right"), &file, tell);
+        was_opened.recv().await;
+        assert!(gateway.is_alive().await);
+        let unit = gateway.units.get_mut("plant").expect("a unit");
+        unit.task.abort();
+        let _ = (&mut unit.task).await;
+        assert_eq!(closed.load(Ordering::SeqCst), 0);
+        assert!(gateway.is_alive().await, "begun again");
+        assert!(closed.load(Ordering::SeqCst) >= 1, "whoever holds the database lets go of it");
+        was_opened.recv().await;
+        gateway.stop().await;
+    }
 }

@@ -5,6 +5,7 @@
 //! place (`place`) is opened and each sync (`upstream`) is kept going by itself, so that one that fails stops no other.
 
 pub(crate) mod address;
+mod board;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod notify;
@@ -12,6 +13,7 @@ mod place;
 #[cfg(feature = "bluetooth")]
 mod radio;
 pub(crate) mod secret;
+mod serving;
 pub(crate) mod status;
 pub(crate) mod unit;
 mod upstream;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::address::PlaceAddress;
+use super::board::Board;
 use super::config::ListenerConfig;
-use super::status::Board;
 use crate::node::listen::Sealed;
 use crate::node::{Accept, Arrival, Listen, Local};
 

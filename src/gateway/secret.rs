@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
@@ -55,7 +56,24 @@ impl SecretError {
     }
 }
 
+/// How a file looked from outside when the configuration was read: another one since then was changed.
+pub(crate) type Stamp = Option<(u64, SystemTime)>;
+
+/// The stamp of a file; `None` if there is none.
+pub(crate) fn stamp(path: &Path) -> Stamp {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
 impl Secret {
+    /// The stamp of the file that holds it.
+    pub(crate) fn stamp(&self) -> Stamp {
+        match self {
+            Secret::File(path) => stamp(path),
+            Secret::Credential(name) => stamp(&PathBuf::from(std::env::var_os(DIRECTORY)?).join(name)),
+        }
+    }
+
     /// All that it holds.
     pub(crate) fn read(&self) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         match self {

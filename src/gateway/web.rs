@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::secret::{Secret, SecretError};
+use super::secret::{Secret, SecretError, Stamp, stamp};
 
 #[cfg(feature = "websocket")]
 pub(crate) use files::{Certificate, check_fit, client_of, place_of};
@@ -34,6 +34,13 @@ pub(crate) struct WebClient {
 }
 
 impl WebClient {
+    /// The stamps of all files that are named.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        let secrets = self.user.iter().map(|(_, password)| password).chain(&self.session);
+        let files = self.roots.iter().chain(&self.pin_cert).chain(&self.client_cert);
+        secrets.map(Secret::stamp).chain(files.map(|file| stamp(file))).collect()
+    }
+
     /// Whether nothing is set.
     pub(crate) fn is_empty(&self) -> bool {
         *self == WebClient::default()
@@ -68,6 +75,12 @@ pub(crate) struct WebServer {
 }
 
 impl WebServer {
+    /// The stamps of all files that are named.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        let files = self.tls_cert.iter().chain(&self.tls_key).chain(&self.client_roots);
+        self.users.iter().map(Secret::stamp).chain(files.map(|file| stamp(file))).collect()
+    }
+
     /// Whether nothing is set.
     pub(crate) fn is_empty(&self) -> bool {
         *self == WebServer::default()

@@ -305,7 +305,8 @@ fn listener(section: &Section<'_>) -> Option<ListenerConfig> {
     if web.users.is_some() && web.client_roots.is_some() {
         section.wrong("client-roots", "there are users too", "one of the two");
     }
-    Some(ListenerConfig { address, plain, web })
+    let stamps = web.stamps();
+    Some(ListenerConfig { address, plain, web, stamps })
 }
 
 fn upstream(section: &Section<'_>) -> Option<UpstreamConfig> {
@@ -318,6 +319,7 @@ fn upstream(section: &Section<'_>) -> Option<UpstreamConfig> {
         retry_wait: section.duration("retry-wait").unwrap_or(Duration::from_secs(60)),
         peer: section.text("peer"),
         address: address(section, UNKNOWN_ADDRESS)?,
+        stamps: web.stamps(),
         web,
     };
     match &config.address {

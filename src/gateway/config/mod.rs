@@ -24,7 +24,7 @@ pub(crate) use self::text::{init_text, show};
 use self::problem::Problems;
 use self::tree::Tree;
 use super::address::PlaceAddress;
-use super::secret::Secret;
+use super::secret::{Secret, Stamp};
 use super::web::{WebClient, WebServer};
 use crate::database::Durability;
 use crate::replicator::{PeerQuota, ReplicatorType};
@@ -79,6 +79,8 @@ pub(crate) struct ListenerConfig {
     pub(crate) address: PlaceAddress,
     pub(crate) plain: bool,
     pub(crate) web: WebServer,
+    /// Of the files that are named: one that was changed makes another listener of it.
+    pub(crate) stamps: Vec<Stamp>,
 }
 
 /// How an adapter is used.
@@ -117,6 +119,8 @@ pub(crate) struct UpstreamConfig {
     pub(crate) retry_wait: Duration,
     pub(crate) peer: Option<String>,
     pub(crate) web: WebClient,
+    /// Of the files that are named.
+    pub(crate) stamps: Vec<Stamp>,
 }
 
 /// Reads the configuration at `path` and in the folder beside it.

@@ -1,0 +1,252 @@
+//! What runs while a database is open: its node, the places where peers come in, and the syncs that are kept going.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::board::Board;
+use super::config::{DatabaseConfig, NodeConfig};
+use super::place::{Kind, Place};
+use super::unit::Order;
+use super::upstream::{Supervised, Upstream, Worker};
+use super::{GatewayEvent, Tell};
+use crate::database::Database;
+use crate::node::{Admission, Node, PlaceId};
+use crate::task;
+
+/// What stands before the name of an adapter where listeners and syncs of all kinds are named.
+const RADIO: &str = "bluetooth.";
+
+fn radio_name(name: &str) -> String {
+    format!("{RADIO}{name}")
+}
+
+/// Of which database something is, and who is told.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) name: Arc<str>,
+    pub(super) board: Board,
+    pub(super) tell: Tell,
+}
+
+/// What runs.
+pub(super) struct Serving {
+    context: Context,
+    db: Database,
+    node: Node,
+    places: BTreeMap<String, PlaceId>,
+    syncs: BTreeMap<String, Supervised>,
+    /// Syncs that begin paused.
+    paused: BTreeSet<String>,
+}
+
+impl Serving {
+    /// Begins with everything.
+    ///
+    /// # Errors
+    /// The node cannot be started; nothing runs then.
+    pub(super) async fn start(
+        context: Context,
+        db: &Database,
+        config: &DatabaseConfig,
+        paused: BTreeSet<String>,
+    ) -> Result<Serving, String> {
+        let node = start_node(&context, db, &config.node).await?;
+        let (places, syncs) = (BTreeMap::new(), BTreeMap::new());
+        let mut serving = Serving { context, db: db.clone(), node, places, syncs, paused };
+        for (name, (kind, plain)) in kinds(&serving.context, config) {
+            serving.listen(&name, kind, plain);
+        }
+        for (name, upstream) in upstreams(config) {
+            serving.sync(&name, upstream);
+        }
+        serving.context.board.works();
+        Ok(serving)
+    }
+
+    /// Why the database has failed, if it has.
+    pub(super) fn failure(&self) -> Option<String> {
+        let (path, reason) = (self.db.path().display(), self.db.failure()?);
+        Some(format!("database {path}: {reason}; nothing that was acknowledged is lost"))
+    }
+
+    fn listen(&mut self, name: &str, kind: Kind, plain: bool) {
+        let (tell, database) = (Arc::clone(&self.context.tell), Arc::clone(&self.context.name));
+        let listener: Arc<str> = name.into();
+        let place = Place {
+            name: name.to_owned(),
+            kind,
+            directory: self.db.path().to_owned(),
+            board: self.context.board.clone(),
+            own_certificate: Box::new(move |pem| {
+                let (database, listener, pem) =
+                    (Arc::clone(&database), Arc::clone(&listener), pem.to_owned());
+                tell(&GatewayEvent::OwnCertificate { database, listener, pem });
+            }),
+        };
+        self.context.board.listener(name, &crate::node::Listen::address(&place));
+        self.places.insert(name.to_owned(), self.node.listen(place, plain));
+    }
+
+    fn sync(&mut self, name: &str, upstream: Upstream) {
+        let worker = Worker {
+            database: Arc::clone(&self.context.name),
+            name: name.into(),
+            syncs: self.node.syncs(),
+            board: self.context.board.clone(),
+            tell: Arc::clone(&self.context.tell),
+        };
+        let paused = self.paused.contains(name);
+        self.syncs.insert(name.to_owned(), Supervised::start(upstream, worker, paused));
+    }
+
+    /// Tells syncs something: all, or the one of this name.
+    pub(super) fn order(&mut self, order: Order, name: Option<&str>) {
+        for (known, sync) in self.syncs.iter().filter(|(known, _)| name.is_none_or(|name| name == **known)) {
+            match order {
+                Order::Now => sync.sync_now(),
+                Order::Pause => {
+                    self.paused.insert(known.clone());
+                    sync.pause(true);
+                }
+                Order::Resume => {
+                    self.paused.remove(known);
+                    sync.pause(false);
+                }
+            }
+        }
+    }
+
+    /// Changes listeners and syncs while all others go on; gives what was done.
+    pub(super) async fn apply(&mut self, config: &DatabaseConfig, before: &DatabaseConfig) -> Vec<String> {
+        let mut done = self.apply_listeners(config, before);
+        let upstreams = upstreams(config);
+        for name in self.syncs.keys().cloned().collect::<Vec<_>>() {
+            if self.syncs.get(&name).map(|sync| &sync.upstream) != upstreams.get(&name)
+                && let Some(sync) = self.syncs.remove(&name)
+            {
+                sync.stop().await;
+                if !upstreams.contains_key(&name) {
+                    self.context.board.forget_upstream(&name);
+                    done.push(format!("upstream {name}: ended"));
+                }
+            }
+        }
+        for (name, upstream) in upstreams {
+            if !self.syncs.contains_key(&name) {
+                self.sync(&name, upstream);
+                done.push(format!("upstream {name}: started as the new configuration says"));
+            }
+        }
+        done
+    }
+
+    fn apply_listeners(&mut self, config: &DatabaseConfig, before: &DatabaseConfig) -> Vec<String> {
+        let mut done = Vec::new();
+        let kinds = kinds(&self.context, config);
+        let is_same = |name: &str| match name.strip_prefix(RADIO) {
+            Some(radio) => before.bluetooth.get(radio) == config.bluetooth.get(radio),
+            None => before.listeners.get(name) == config.listeners.get(name),
+        };
+        for name in self.places.keys().cloned().collect::<Vec<_>>() {
+            if kinds.contains_key(&name) && is_same(&name) {
+                continue;
+            }
+            if let Some(place) = self.places.remove(&name) {
+                self.node.stop_listening(place);
+            }
+            if !kinds.contains_key(&name) {
+                self.context.board.forget_listener(&name);
+                done.push(format!("listener {name}: ended"));
+            }
+        }
+        for (name, (kind, plain)) in kinds {
+            if !self.places.contains_key(&name) {
+                self.listen(&name, kind, plain);
+                done.push(format!("listener {name}: opened as the new configuration says"));
+            }
+        }
+        done
+    }
+
+    /// Ends what runs, in order.
+    pub(super) async fn end(self) {
+        let Serving { context, node, syncs, places, .. } = self;
+        let names: Vec<String> = syncs.keys().cloned().collect();
+        let ending: Vec<_> = syncs.into_values().map(|sync| task::spawn(sync.stop())).collect();
+        // Each sync has the same limit.
+        let _ = node.shutdown().await;
+        for ended in ending {
+            let _ = ended.await;
+        }
+        names.iter().for_each(|name| context.board.forget_upstream(name));
+        places.keys().for_each(|name| context.board.forget_listener(name));
+    }
+}
+
+async fn start_node(context: &Context, db: &Database, config: &NodeConfig) -> Result<Node, String> {
+    let admission = if config.trust_all { Admission::Anybody } else { Admission::Known };
+    let mut builder = Node::builder(db.clone())
+        .admission(admission)
+        .accept_push(!config.read_only)
+        .connections_max(config.connections)
+        .peer_quota(config.quota);
+    if let Some(collections) = choose_collections(db, config)? {
+        builder = builder.collections(collections);
+    }
+    let observer = context.clone();
+    let builder = builder.observe(move |event| {
+        observer.board.observe_node(event);
+        let database = Arc::clone(&observer.name);
+        (observer.tell)(&GatewayEvent::Node { database, event: Box::new(event.clone()) });
+    });
+    let node = builder.start().await.map_err(|error| error.to_string())?;
+    if node.knows_nobody() {
+        (context.tell)(&GatewayEvent::KnowsNobody { database: Arc::clone(&context.name) });
+    }
+    Ok(node)
+}
+
+/// Everything that is listened on, by name, and whether it is plain.
+#[cfg_attr(not(feature = "bluetooth"), allow(unused_mut, unused_variables))]
+fn kinds(context: &Context, config: &DatabaseConfig) -> BTreeMap<String, (Kind, bool)> {
+    let mut kinds = BTreeMap::new();
+    for (name, config) in &config.listeners {
+        kinds.insert(name.clone(), (Kind::Configured(Box::new(config.clone())), config.plain));
+    }
+    #[cfg(feature = "bluetooth")]
+    for (name, config) in config.bluetooth.iter().filter(|(_, config)| config.is_peripheral) {
+        let place = super::radio::place(&context.name, config, &context.tell);
+        kinds.insert(radio_name(name), (Kind::Bluetooth(place), false));
+    }
+    kinds
+}
+
+/// The names of everything that is synced with.
+pub(super) fn sync_names(config: &DatabaseConfig) -> Vec<String> {
+    upstreams(config).into_keys().collect()
+}
+
+/// Everything that is synced with, by name.
+fn upstreams(config: &DatabaseConfig) -> BTreeMap<String, Upstream> {
+    let peers = config.upstreams.iter();
+    let mut all: BTreeMap<String, Upstream> =
+        peers.map(|(name, config)| (name.clone(), Upstream::Peer(Box::new(config.clone())))).collect();
+    for (name, config) in config.bluetooth.iter().filter(|(_, config)| config.is_central) {
+        all.insert(radio_name(name), Upstream::Neighbours(config.clone()));
+    }
+    all
+}
+
+/// The collections that are named, made if that is wanted; `None`: all.
+fn choose_collections(db: &Database, config: &NodeConfig) -> Result<Option<Vec<String>>, String> {
+    if config.collections.is_empty() {
+        return Ok(None);
+    }
+    for name in config.collections.iter().filter(|name| db.collection(name).is_none()) {
+        if !config.create_collections {
+            return Err(format!("there is no collection {name}, and create-collections is false"));
+        }
+        db.create_collection(name).map_err(|error| format!("collection {name} cannot be made: {error}"))?;
+    }
+    Ok(Some(config.collections.clone()))
+}
