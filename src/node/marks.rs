@@ -16,7 +16,7 @@ use super::advert::change_counter;
 use crate::database::Database;
 use crate::replica::OWN_PREFIX;
 use crate::replica::store::{CollectionId, ReplicaStore};
-use crate::transport::bluez::profile::{AdvertCodec, Sighting};
+use crate::transport::bluez::profile::{AdvertCodec, AdvertState, Sighting};
 use crate::transport::bluez::scan::Neighbour;
 
 /// Which way documents go in the syncs that are meant.
@@ -77,12 +77,17 @@ impl SyncMarks {
         Before { sighting, own: self.own() }
     }
 
-    /// Whether a sync with that peer may have something to do.
-    pub(super) fn has_something(&self, sighting: Sighting) -> bool {
+    /// How many changes a sync with that peer may have to look at, on both sides together; 0: it has nothing to do.
+    pub(super) fn pending(&self, sighting: Sighting) -> u32 {
         let record = self.record(sighting.device);
-        let own = self.own();
-        (self.directions.push && record.pushed != Some(own))
-            || (self.directions.pull && record.pulled != Some(sighting.change))
+        // What was never synced is all that there is, and at least a look.
+        let since = |now: u32, synced: Option<u32>| match synced {
+            Some(synced) => now.wrapping_sub(synced) & AdvertState::CHANGE_MAX,
+            None => now.max(1),
+        };
+        let push = if self.directions.push { since(self.own(), record.pushed) } else { 0 };
+        let pull = if self.directions.pull { since(sighting.change, record.pulled) } else { 0 };
+        push + pull
     }
 
     /// A sync that began at `before` has moved all that there was to move. Nothing is lost if this is: it costs a sync.
@@ -150,22 +155,22 @@ mod tests {
             let db = Database::open(&path, DatabaseConfig::default())?;
             let collection = db.default_collection()?;
             let sync_marks = sync_marks(&db, &["_default"], BOTH);
-            assert!(sync_marks.has_something(PEER), "never synced");
+            assert!(sync_marks.pending(PEER) > 0, "never synced");
             let before = sync_marks.before(PEER);
             // It pulls something in: what came from there need not go back, but that is not for us to guess.
             collection.put("a", &serde_json::json!({"from": "the peer"}))?;
             sync_marks.note(before);
-            assert!(sync_marks.has_something(PEER));
+            assert!(sync_marks.pending(PEER) > 0);
             sync_marks.note(sync_marks.before(PEER));
-            assert!(!sync_marks.has_something(PEER));
-            assert!(sync_marks.has_something(Sighting { change: 41, ..PEER }));
-            assert!(sync_marks.has_something(Sighting { device: 8, ..PEER }), "another one");
+            assert_eq!(sync_marks.pending(PEER), 0);
+            assert_eq!(sync_marks.pending(Sighting { change: 43, ..PEER }), 3);
+            assert!(sync_marks.pending(Sighting { device: 8, ..PEER }) > 0, "another one");
             collection.put("b", &serde_json::json!({"from": "here"}))?;
-            assert!(sync_marks.has_something(PEER));
+            assert!(sync_marks.pending(PEER) > 0);
             sync_marks.note(sync_marks.before(PEER));
         }
         let db = Database::open(&path, DatabaseConfig::default())?;
-        assert!(!sync_marks(&db, &["_default"], BOTH).has_something(PEER), "it survives the process");
+        assert_eq!(sync_marks(&db, &["_default"], BOTH).pending(PEER), 0, "it survives the process");
         Ok(())
     }
 
@@ -176,15 +181,13 @@ mod tests {
         db.create_collection("plant.readings")?;
         let push = sync_marks(&db, &["_default"], Directions { push: true, pull: false });
         push.note(push.before(PEER));
-        assert!(!push.has_something(Sighting { change: 99, ..PEER }), "what the peer has does not matter");
-        assert!(sync_marks(&db, &["_default"], BOTH).has_something(PEER), "nothing was pulled");
-        assert!(sync_marks(&db, &["_default", "plant.readings"], BOTH).has_something(PEER));
+        assert_eq!(push.pending(Sighting { change: 99, ..PEER }), 0, "what the peer has does not matter");
+        assert!(sync_marks(&db, &["_default"], BOTH).pending(PEER) > 0, "nothing was pulled");
+        assert!(sync_marks(&db, &["_default", "plant.readings"], BOTH).pending(PEER) > 0);
         let pull = sync_marks(&db, &["_default"], Directions { push: false, pull: true });
         pull.note(pull.before(PEER));
-        assert!(
-            !sync_marks(&db, &["_default"], BOTH).has_something(PEER),
-            "both were done, one after the other"
-        );
+        let both = sync_marks(&db, &["_default"], BOTH);
+        assert_eq!(both.pending(PEER), 0, "both were done, one after the other");
         Ok(())
     }
 }

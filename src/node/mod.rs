@@ -53,6 +53,9 @@ pub(crate) mod pair;
 mod places;
 #[cfg(feature = "bluetooth")]
 mod radio;
+#[cfg(feature = "bluetooth")]
+#[deny(clippy::disallowed_methods)] // sans-IO
+mod schedule;
 mod shared;
 mod sockets;
 mod sync;

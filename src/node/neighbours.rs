@@ -1,7 +1,8 @@
 //! A sync with all neighbours: whom to sync with, and when.
 //!
 //! One neighbour is kept connected, so that changes go over at once. Of several, each is visited when it or this database has
-//! something new (see [`super::marks`]), one after the other, the one first that waits longest; a quiet one costs no connection.
+//! something new (see [`super::marks`]), one after the other; [`super::schedule`] says whom, and when to leave one that has
+//! nothing to move. A quiet one costs no connection.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,10 +16,12 @@ use tracing::debug;
 use super::ble::BlePeer;
 use super::error::SyncError;
 use super::marks::{Directions, SyncMarks};
+use super::schedule::{self, News, Schedule};
 use super::sync_event::SyncEvent;
 use super::sync_shared::SyncShared;
 use super::visit::{ONE_SHOT_ATTEMPTS, SyncSettings, Visit};
-use crate::replicator::ReplicatorActivity;
+use crate::replicator::{ReplicatorActivity, RetryPolicy};
+use crate::time;
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::central::SCAN_LIMIT;
@@ -28,10 +31,6 @@ use crate::transport::bluez::search::Heard;
 
 /// How long a single sync listens on after it has heard only neighbours without anything new.
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
-/// A neighbour that was not heard for so long is gone.
-const GONE_AFTER: Duration = Duration::from_secs(60);
-/// A neighbour is visited only if it was heard this recently.
-const FRESH: Duration = Duration::from_secs(15);
 /// How long is listened before somebody counts as the only neighbour, and is connected to although there is nothing new. Who has
 /// something new is visited at once.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -40,16 +39,12 @@ const SETTLE: Duration = Duration::from_secs(2);
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 /// How long such a look takes.
 const LOOK_TIME: Duration = Duration::from_secs(3);
-/// Pause between two visits of a neighbour whose advert cannot be read, while this database has nothing new.
-const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
-/// Pause after a visit that failed; doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_secs(2);
-/// Longest pause before a neighbour that fails is tried again, and between two tries to use the adapter.
+/// Longest pause between two tries to use the adapter.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Connections at a time: scanning and connecting take turns on most adapters.
+const VISITS_MAX: usize = 1;
 /// How often the plan is looked at while a connection stands.
 const TICK: Duration = Duration::from_millis(100);
-/// Neighbours kept in mind.
-const KNOWN_MAX: usize = 256;
 
 /// Syncs with neighbours until there is nothing more to do, or it is told to stop.
 pub(super) async fn run(ble: BlePeer, settings: SyncSettings, shared: Arc<SyncShared>) {
@@ -61,7 +56,8 @@ pub(super) async fn run(ble: BlePeer, settings: SyncSettings, shared: Arc<SyncSh
                 SyncMarks::new(&advert.db, &advert.collections, Arc::clone(&advert.codec), directions);
             let all = settings.reset || settings.retry_unsynced;
             let continuous = settings.continuous;
-            let mut neighbourhood = Neighbourhood { ble, marks, settings, shared: Arc::clone(&shared), all };
+            let (shared, began) = (Arc::clone(&shared), Instant::now());
+            let mut neighbourhood = Neighbourhood { ble, marks, settings, shared, all, began };
             if continuous { neighbourhood.forever().await } else { neighbourhood.once().await }
         }
         None => Ok(()),
@@ -77,22 +73,14 @@ struct Neighbourhood {
     shared: Arc<SyncShared>,
     /// Visit also those who have nothing new.
     all: bool,
+    /// The origin of the plan's clock.
+    began: Instant,
 }
 
-/// A neighbour that was heard.
-struct Known {
-    heard: Heard,
-    visited: Option<Instant>,
-    failures: u32,
-    not_before: Instant,
-    /// The counter of this database before the last visit that succeeded.
-    own: Option<u32>,
-}
+/// Whom to visit: neighbours by the tag of the device, since the address may change, or by the address where no tag can be read.
+type Plan = Schedule<Key, Heard>;
 
-/// Neighbours by the tag of the device, since the address may change, or by the address where no tag can be read.
-type KnownMap = HashMap<Key, Known>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
     Device(u32),
     Address(Address),
@@ -130,7 +118,7 @@ impl Neighbourhood {
                 Ok(heard) => {
                     let neighbour = heard.map_err(search_failed)?;
                     let Some(sighting) = self.marks.read(&neighbour) else { continue };
-                    if self.all || sighting.is_none_or(|sighting| self.marks.has_something(sighting)) {
+                    if self.all || sighting.is_none_or(|sighting| self.marks.pending(sighting) > 0) {
                         break Some((Heard { neighbour, at: Instant::now() }, sighting));
                     }
                     quiet.insert(neighbour.address, neighbour);
@@ -148,7 +136,8 @@ impl Neighbourhood {
             self.shared.hub.emit(SyncEvent::NothingNew { peers: quiet.values().map(name_of).collect() });
             return Ok(());
         };
-        match self.visit(&heard, sighting, None, &mut KnownMap::new()).await {
+        let mut plan = Plan::new(VISITS_MAX, self.all);
+        match self.visit(&heard, sighting, None, &mut plan).await {
             Visited::Done | Visited::Stopped => Ok(()),
             Visited::Failed(error) => Err(error),
         }
@@ -156,92 +145,89 @@ impl Neighbourhood {
 
     /// Syncs with all neighbours until told to stop.
     async fn forever(&mut self) -> Result<(), SyncError> {
-        let (mut known, mut failures, mut told) = (KnownMap::new(), 0, String::new());
+        let mut plan = Plan::new(VISITS_MAX, self.all);
+        let (mut retry, mut told) = (RetryPolicy::new(None, PAUSE_MAX), String::new());
         loop {
-            let error = match self.round(&mut known).await {
+            let error = match self.round(&mut plan).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    (failures, told) = (0, String::new());
+                    retry.succeeded();
+                    told = String::new();
                     continue;
                 }
                 Err(error) => io::Error::from(error),
             };
-            failures += 1;
+            let pause = retry.failed(fastrand::u32(..)).unwrap_or(PAUSE_MAX);
             if told != error.to_string() {
                 told = error.to_string();
                 self.shared.hub.emit(SyncEvent::Offline { error: Arc::new(error) });
             }
             tokio::select! {
-                () = tokio::time::sleep(pause(failures)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.shared.stopped() => return Ok(()),
             }
         }
     }
 
     /// Listens until somebody is to be visited, and visits; true: told to stop.
-    async fn round(&mut self, known: &mut KnownMap) -> Result<bool, BluetoothError> {
+    async fn round(&mut self, plan: &mut Plan) -> Result<bool, BluetoothError> {
         let adapter = Adapter::open(&self.settings.node.local.bluez, self.ble.adapter_name()).await?;
         let mut scan = Scan::start(&adapter).await?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let began = Instant::now();
-        let (heard, sighting) = loop {
+        let mut changes = self.settings.node.db.watch();
+        changes.mark_changed();
+        let key = loop {
             tokio::select! {
-                heard = scan.next() => self.hear(known, heard?),
+                heard = scan.next() => self.hear(plan, heard?),
+                Ok(()) = changes.changed() => {
+                    plan.reconsider(self.now(), |heard| self.news(&heard.neighbour).unwrap_or(News::Nothing));
+                }
                 _ = tick.tick() => {}
                 () = self.shared.stopped() => return Ok(true),
             }
-            known.retain(|_, known| known.heard.at.elapsed() < GONE_AFTER);
-            if let Some(next) = self.next(known, began.elapsed() >= SETTLE) {
+            if let Some(next) = plan.next(self.now(), began.elapsed() >= SETTLE) {
                 break next;
             }
         };
         scan.stop().await;
+        let Some(heard) = plan.about(&key).cloned() else { return Ok(false) };
+        // Who cannot be read any more, as after a change of the group, is left alone.
+        let Some(sighting) = self.marks.read(&heard.neighbour) else { return Ok(false) };
         let own = self.marks.own();
-        let visit = self.visit(&heard, sighting, Some(&adapter), known).await;
-        let now = Instant::now();
-        if let Some(visited) = known.get_mut(&Key::of(&heard.neighbour, sighting)) {
-            let failed = matches!(visit, Visited::Failed(_));
-            visited.visited = Some(now);
-            visited.own = if failed { None } else { Some(own) };
-            visited.failures = if failed { visited.failures + 1 } else { 0 };
-            visited.not_before = now + pause(visited.failures);
-            // It was connected until now.
-            visited.heard.at = now;
-        }
+        plan.begin(&key);
+        let visit = self.visit(&heard, sighting, Some(&adapter), plan).await;
+        let outcome = match visit {
+            Visited::Failed(_) => schedule::Visited::Failed { random: fastrand::u32(..) },
+            Visited::Done | Visited::Stopped => schedule::Visited::Done { own },
+        };
+        plan.ended(&key, outcome, self.now());
         Ok(matches!(visit, Visited::Stopped))
     }
 
-    fn hear(&self, known: &mut KnownMap, neighbour: Neighbour) {
-        let Some(sighting) = self.marks.read(&neighbour) else { return };
-        let (key, now) = (Key::of(&neighbour, sighting), Instant::now());
-        let heard = Heard { neighbour, at: now };
-        if let Some(known) = known.get_mut(&key) {
-            known.heard = heard;
-        } else if known.len() < KNOWN_MAX {
-            let new = Known { heard, visited: None, failures: 0, not_before: now, own: None };
-            known.insert(key, new);
-        }
+    /// The time of the plan.
+    fn now(&self) -> time::Instant {
+        time::Instant::ZERO + self.began.elapsed()
     }
 
-    /// The neighbour that has waited longest of those that have something new; or the only one, once the scan has `settled`.
-    fn next(&self, known: &KnownMap, settled: bool) -> Option<(Heard, Option<Sighting>)> {
-        let now = Instant::now();
-        let due = known.values().filter(|known| known.not_before <= now && known.heard.at.elapsed() < FRESH);
-        let wanted = due.filter_map(|known| Some((known, self.marks.read(&known.heard.neighbour)?)));
-        let alone = settled && known.len() == 1;
-        let own = self.marks.own();
-        let wanted = wanted.filter(|(known, sighting)| {
-            let sync_marks = match sighting {
-                Some(sighting) => self.marks.has_something(*sighting),
-                None => {
-                    known.own != Some(own) || known.visited.is_none_or(|at| at.elapsed() >= UNREADABLE_PAUSE)
-                }
-            };
-            alone || self.all || sync_marks
-        });
-        let (known, sighting) = wanted.min_by_key(|(known, _)| known.visited)?;
-        Some((known.heard.clone(), sighting))
+    /// What a visit may find to do; `None`: it is not meant for us.
+    fn news(&self, neighbour: &Neighbour) -> Option<News> {
+        Some(match self.marks.read(neighbour)? {
+            None => News::Unreadable { own: self.marks.own() },
+            Some(sighting) => match self.marks.pending(sighting) {
+                0 => News::Nothing,
+                changes => News::Pending(changes),
+            },
+        })
+    }
+
+    fn hear(&self, plan: &mut Plan, neighbour: Neighbour) {
+        let (Some(sighting), Some(news)) = (self.marks.read(&neighbour), self.news(&neighbour)) else {
+            return;
+        };
+        let key = Key::of(&neighbour, sighting);
+        plan.heard(key, Heard { neighbour, at: Instant::now() }, news, self.now());
     }
 
     /// One sync. With an `adapter` and nobody else about, it goes on until others are heard.
@@ -250,10 +236,10 @@ impl Neighbourhood {
         heard: &Heard,
         sighting: Option<Sighting>,
         adapter: Option<&Adapter>,
-        known: &mut KnownMap,
+        plan: &mut Plan,
     ) -> Visited {
         let neighbour = &heard.neighbour;
-        let stays = adapter.is_some() && known.len() <= 1;
+        let stays = adapter.is_some() && plan.len() <= 1;
         let before = sighting.map(|sighting| self.marks.before(sighting));
         let name = name_of(neighbour);
         debug!(peer = name, stays, "visiting");
@@ -281,8 +267,8 @@ impl Neighbourhood {
                 _ = tick.tick() => {
                     let idle = replicator.status().activity == ReplicatorActivity::Idle;
                     if look.others(idle, |neighbour| {
-                        self.hear(known, neighbour);
-                        known.len() > 1
+                        self.hear(plan, neighbour);
+                        plan.is_anybody_waiting(self.now())
                     }).await && !leaving {
                         leaving = true;
                         shared.hub.emit(SyncEvent::OthersNear);
@@ -354,15 +340,6 @@ fn name_of(neighbour: &Neighbour) -> String {
         Some(name) => format!("{name} ({})", neighbour.address),
         None => neighbour.address.to_string(),
     }
-}
-
-/// Half of it is random, so that machines do not keep in step.
-fn pause(failures: u32) -> Duration {
-    if failures == 0 {
-        return Duration::ZERO;
-    }
-    let whole = (PAUSE_MIN * (1 << (failures - 1).min(10))).min(PAUSE_MAX);
-    whole.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
 fn search_failed(error: BluetoothError) -> SyncError {
