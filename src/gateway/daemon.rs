@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::config::Config;
 use super::status::{GatewayStatus, now_s};
-use super::unit::{Order, Request, Unit};
+use super::unit::{Request, Unit};
+use super::upstream::Order;
 use super::{GatewayEvent, Tell};
 
 /// How long a unit may take to say that it works: opening a large database takes its time, and it answers none meanwhile.

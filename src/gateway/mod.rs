@@ -16,8 +16,10 @@ pub(crate) mod secret;
 mod serving;
 pub(crate) mod status;
 pub(crate) mod unit;
-mod upstream;
+pub(crate) mod upstream;
 pub(crate) mod web;
+#[cfg(feature = "websocket")]
+pub(crate) mod web_files;
 
 use std::sync::Arc;
 use std::time::Duration;

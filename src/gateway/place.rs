@@ -41,7 +41,7 @@ impl Place {
                 PlaceAddress::Stream(address) => address.open(local).await,
                 #[cfg(feature = "websocket")]
                 PlaceAddress::WebSocket(url) => {
-                    let made = super::web::place_of(&config.web, url, &self.directory);
+                    let made = super::web_files::place_of(&config.web, url, &self.directory);
                     let (place, own) = made.map_err(|error| {
                         let advice = error.advice().map_or_else(String::new, |advice| format!("; {advice}"));
                         io::Error::other(format!("{error}{advice}"))

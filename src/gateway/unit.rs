@@ -13,6 +13,7 @@ use super::board::Board;
 use super::config::{DatabaseConfig, StoreConfig};
 use super::secret::Secret;
 use super::serving::{Context, Serving, sync_names};
+use super::upstream::Order;
 use super::{GatewayEvent, Tell};
 use crate::database::{Database, DatabaseConfig as StoreSettings};
 use crate::replicator::RetryPolicy;
@@ -39,14 +40,6 @@ pub(super) enum Request {
     Sync(Order, Option<String>, oneshot::Sender<usize>),
     /// End in order.
     Stop,
-}
-
-/// What syncs are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    Now,
-    Pause,
-    Resume,
 }
 
 /// A unit that runs.

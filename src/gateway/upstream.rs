@@ -34,6 +34,14 @@ pub(super) enum Upstream {
     Neighbours(BluetoothConfig),
 }
 
+/// What syncs are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Now,
+    Pause,
+    Resume,
+}
+
 /// What it is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Orders {
@@ -118,7 +126,7 @@ impl Upstream {
                         format!("{error}{advice}")
                     };
                     let credentials = config.web.credentials().map_err(told)?;
-                    Ok(super::web::client_of(&config.web, url, credentials).map_err(told)?.into())
+                    Ok(super::web_files::client_of(&config.web, url, credentials).map_err(told)?.into())
                 }
                 #[cfg(feature = "bluetooth")]
                 PlaceAddress::Ble(peer) => Ok(crate::node::Ble::peer(peer.clone()).into()),

@@ -9,7 +9,8 @@ use crate::cli::support::events::Events;
 use crate::cli::support::secret;
 use crate::database::Database;
 use crate::gateway::secret::Secret;
-use crate::gateway::web::{Certificate, Unfit, WebClient, WebError, WebServer, client_of, place_of};
+use crate::gateway::web::{Unfit, WebClient, WebError, WebServer};
+use crate::gateway::web_files::{Certificate, client_of, place_of};
 use crate::node::WebSocketPlace;
 use crate::transport::websocket::{Credentials, WebSocketClient, WebSocketUrl};
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::keys::{BLUETOOTH, DATABASES, GATEWAY, KINDS, LISTENERS, UPSTREAMS, nearest};
 use super::problem::Problems;
 use super::section::Section;
-use super::tree::{At, Table};
-use super::{
+use super::source::At;
+use super::tree::Table;
+use super::types::{
     BluetoothConfig, Config, DatabaseConfig, LinkLevel, ListenerConfig, NodeConfig, StoreConfig,
     UpstreamConfig,
 };
@@ -283,7 +284,8 @@ fn listener(section: &Section<'_>) -> Option<ListenerConfig> {
         PlaceAddress::Stream(_) => {}
         #[cfg(feature = "websocket")]
         PlaceAddress::WebSocket(url) => {
-            use crate::gateway::web::{Unfit, WebError, check_fit};
+            use crate::gateway::web::{Unfit, WebError};
+            use crate::gateway::web_files::check_fit;
             if let Err(WebError::Unfit { what, right }) = check_fit(&web, url) {
                 section.wrong(
                     "address",

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::tree::{At, Source};
+use super::source::{At, Source};
 
 /// How something begins that is wrong with how a file is written.
 const NOT_TOML: &str = "this is not TOML: ";

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::keys::{Kind, Without, nearest};
 use super::problem::Problems;
-use super::tree::{At, Entry, Table, Value, value_of};
+use super::source::At;
+use super::tree::{Entry, Table, Value, value_of};
 
 /// Longest name of a section.
 const NAME_CHARS_MAX: usize = 64;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use super::Config;
 use super::keys::{KINDS, Without};
+use super::load::load_tree;
+use super::source::Source;
 use super::text::{init_text, show_tree};
-use super::tree::{Source, Tree, value_of};
-use super::{Config, PlaceAddress, load_tree};
+use super::tree::{Tree, value_of};
 use crate::database::DatabaseConfig;
+use crate::gateway::address::PlaceAddress;
 use crate::gateway::secret::Secret;
 use crate::replicator::{CONNECTIONS_MAX, PeerQuota, ReplicatorType};
 

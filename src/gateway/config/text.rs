@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::Problem;
 use super::keys::{KINDS, Key, Kind, Without};
-use super::problem::Problems;
+use super::load::load_tree;
+use super::problem::{Problem, Problems};
 use super::tree::{Entry, Table, Tree, Value};
 
 /// Keys of which only the names are shown: what they hold may be secret.
@@ -60,7 +60,7 @@ pub(crate) fn show(path: &Path) -> Result<String, Vec<Problem>> {
 }
 
 pub(super) fn show_tree(tree: &Tree) -> Result<String, Vec<Problem>> {
-    super::load_tree(tree)?;
+    load_tree(tree)?;
     let places = Problems::new(&tree.sources, Vec::new());
     let mut text = String::new();
     for kind in KINDS {

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Problem;
+use super::source::{At, Source};
 
 /// The folder beside the file, whose files are read after it.
 pub(crate) const FOLDER: &str = "conf.d";
@@ -18,33 +19,6 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Most files of the folder.
 const FILES_MAX: usize = 256;
-
-/// A file that was read.
-pub(super) struct Source {
-    pub(super) path: PathBuf,
-    text: String,
-}
-
-impl Source {
-    /// A text that stands in no file.
-    pub(super) fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Source {
-        Source { path: path.into(), text: text.into() }
-    }
-
-    /// Line and column of a byte, counted from one.
-    pub(super) fn line_and_column(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        (before.matches('\n').count() + 1, line.chars().count() + 1)
-    }
-}
-
-/// Where something stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct At {
-    pub(super) file: usize,
-    pub(super) offset: usize,
-}
 
 /// What a key holds.
 #[derive(Clone, Debug)]

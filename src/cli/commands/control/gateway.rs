@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Answer, Control, connect_to};
 use crate::cli::support::error::{CliError, Exit};
 use crate::gateway::status::GatewayStatus;
-use crate::gateway::unit::Order;
+use crate::gateway::upstream::Order;
 
 /// How long a client waits for its answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);

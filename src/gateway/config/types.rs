@@ -1,0 +1,102 @@
+//! What a configuration says, once it is read and right.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::database::Durability;
+use crate::gateway::address::PlaceAddress;
+use crate::gateway::secret::{Secret, Stamp};
+use crate::gateway::web::{WebClient, WebServer};
+use crate::replicator::{PeerQuota, ReplicatorType};
+
+/// Everything that a gateway is told to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    /// The socket by which `gattway status` asks.
+    pub(crate) socket: PathBuf,
+    /// By name; at least one.
+    pub(crate) databases: BTreeMap<String, DatabaseConfig>,
+}
+
+/// A database with all that belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DatabaseConfig {
+    pub(crate) store: StoreConfig,
+    pub(crate) node: NodeConfig,
+    pub(crate) listeners: BTreeMap<String, ListenerConfig>,
+    pub(crate) bluetooth: BTreeMap<String, BluetoothConfig>,
+    pub(crate) upstreams: BTreeMap<String, UpstreamConfig>,
+}
+
+/// What holds for as long as a database is open.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StoreConfig {
+    pub(crate) path: PathBuf,
+    pub(crate) durability: Durability,
+    pub(crate) keep_free: u64,
+}
+
+/// What holds for as long as its node runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NodeConfig {
+    /// None: all.
+    pub(crate) collections: Vec<String>,
+    pub(crate) create_collections: bool,
+    pub(crate) read_only: bool,
+    pub(crate) trust_all: bool,
+    /// The code of the group to join, if the database is in none.
+    pub(crate) group: Option<Secret>,
+    pub(crate) connections: usize,
+    pub(crate) quota: Option<PeerQuota>,
+}
+
+/// A place where peers connect.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ListenerConfig {
+    pub(crate) address: PlaceAddress,
+    pub(crate) plain: bool,
+    pub(crate) web: WebServer,
+    /// Of the files that are named: one that was changed makes another listener of it.
+    pub(crate) stamps: Vec<Stamp>,
+}
+
+/// How an adapter is used.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct BluetoothConfig {
+    /// Empty: the first.
+    pub(crate) adapter: String,
+    pub(crate) is_central: bool,
+    pub(crate) is_peripheral: bool,
+    pub(crate) slots: u16,
+    /// As central.
+    pub(crate) direction: ReplicatorType,
+    pub(crate) advertise_name: bool,
+    pub(crate) link_security: LinkLevel,
+    pub(crate) bonded_only: bool,
+}
+
+/// What the radio connection must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkLevel {
+    None,
+    Encrypt,
+    Authenticate,
+}
+
+/// A peer that is connected to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct UpstreamConfig {
+    pub(crate) address: PlaceAddress,
+    pub(crate) plain: bool,
+    /// None: all of the database's.
+    pub(crate) collections: Vec<String>,
+    pub(crate) direction: ReplicatorType,
+    /// `None`: stays connected.
+    pub(crate) every: Option<Duration>,
+    pub(crate) retry_wait: Duration,
+    pub(crate) peer: Option<String>,
+    pub(crate) web: WebClient,
+    /// Of the files that are named.
+    pub(crate) stamps: Vec<Stamp>,
+}
