@@ -1,7 +1,7 @@
 //! Writing: one writer at a time stages revisions, then commits them as one atomic batch.
 //!
 //! New records go into blocks in order of sequence. A commit that does not fill a block leaves a small one; when
-//! [`TAIL_BLOCKS_MAX`] small ones have gathered they are joined. A record whose document was saved again is dead; a
+//! [`TAIL_BLOCKS_MAX`](super::state::TAIL_BLOCKS_MAX) small ones have gathered they are joined. A record whose document was saved again is dead; a
 //! block that is dead by half is written again without its dead, one that is dead wholly goes. So at most about half
 //! of what the blocks hold is garbage, and no pass over the whole database is ever needed.
 

@@ -1,4 +1,4 @@
-//! The one async driver of a connection, for both sides: a transport below, a [`Session`] above.
+//! The one async driver of a connection, for both sides: a transport below, a [`Session`](super::session::Session) above.
 //!
 //! [`run`] opens the transport, lets bytes flow in [`exchange`], ends the byte stream in order and closes the transport.
 //! It owns every time limit of the connection and promises: `close` is called exactly once when `open` was called, no

@@ -103,7 +103,7 @@ impl MessageEndpointListener {
     }
 
     /// Takes a connection that a peer has made: opens it and answers the peer until either side ends it. A peer that the
-    /// transport knows already ([`MessageEndpointConnection::peer_uid`]) keeps the newest [`PEER_CONNECTIONS_MAX`] of its own.
+    /// transport knows already ([`MessageEndpointConnection::peer_uid`]) keeps the newest [`PEER_CONNECTIONS_MAX`](super::PEER_CONNECTIONS_MAX) of its own.
     ///
     /// # Errors
     /// There are as many as allowed, or this object was accepted before; it was not opened.

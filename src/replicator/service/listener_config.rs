@@ -25,7 +25,7 @@ pub const REASSEMBLY_BYTES_MAX: usize = 24 << 20;
 /// once. With what else attackers can make a process hold it stays below 64 MiB.
 pub const REASSEMBLY_BYTES_SHARED_MAX: usize = 2 * REASSEMBLY_BYTES_MAX;
 
-/// What a [`MessageEndpointListener`] is made of. Make one with [`new`](Self::new) and change what differs.
+/// What a [`MessageEndpointListener`](super::MessageEndpointListener) is made of. Make one with [`new`](Self::new) and change what differs.
 /// ```
 /// use std::sync::Arc;
 ///
