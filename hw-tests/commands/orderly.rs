@@ -52,7 +52,7 @@ struct Runner {
 
 impl Runner {
     fn note(&mut self, args: &[&str]) {
-        let names = if ["db", "peers", "group"].contains(&args[0]) { 2 } else { 1 };
+        let names = if ["db", "peers", "group", "config"].contains(&args[0]) { 2 } else { 1 };
         self.run.insert(args[..names].join(" "));
     }
 
@@ -134,6 +134,7 @@ fn no_command_warns_when_all_went_well() {
     runner.note(&["doctor"]);
     assert_quiet("doctor", &run(&db, &["doctor"]).stderr);
     replication(&mut runner);
+    gateway(&mut runner, directory.path());
     let mut all = all_commands();
     assert!(all.len() > 20, "{all:?}");
     all.retain(|name| !NOT_RUN.contains(&name.as_str()));
@@ -184,4 +185,33 @@ fn replication(runner: &mut Runner) {
         assert_quiet(&format!("serve ended by SIG{signal}"), &std::fs::read_to_string(&stderr).unwrap());
     }
     assert!(documents(&gateway).len() > 3 * 300);
+}
+
+/// A gateway from its configuration to its end, beside the peer that it syncs with.
+fn gateway(runner: &mut Runner, directory: &Path) {
+    let (served, served_stderr) = (directory.join("served"), directory.join("served.stderr"));
+    let mut server =
+        runner.start(&served, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"], &served_stderr);
+    let (configuration, stderr) = (directory.join("gattway.toml"), directory.join("gateway.stderr"));
+    let (database, config) = (directory.join("gateway"), configuration.to_str().unwrap());
+    runner.quiet(&database, &["config", "init", "--config", config]);
+    let text = format!(
+        "[gateway]\nsocket = {:?}\n[databases.main]\npath = {database:?}\ntrust-all = true\n[upstreams.peer]\naddress = {:?}\n",
+        directory.join("socket"),
+        server.address()
+    );
+    std::fs::write(&configuration, text).unwrap();
+    runner.quiet(&database, &["config", "check", "--config", config]);
+    runner.quiet(&database, &["config", "show", "--config", config]);
+    let mut gateway = runner.start(&database, &["run", "--config", config, "--json"], &stderr);
+    server.wait_for(|event| event["activity"] == "idle");
+    runner.quiet(&database, &["status", "--config", config]);
+    for order in ["now", "pause", "resume"] {
+        runner.quiet(&database, &[order, "peer", "--config", config]);
+    }
+    gateway.signal("TERM");
+    gateway.wait_for(|event| event["event"] == "finished");
+    assert_eq!(gateway.end_of_itself(), Some(0));
+    assert_quiet("run", &std::fs::read_to_string(stderr).unwrap());
+    assert_eq!(server.end("TERM"), Some(0));
 }
