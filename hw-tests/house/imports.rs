@@ -10,7 +10,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 pub type Module = Vec<String>;
 
 /// What one module says.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Source {
     /// Paths in its code, absolute.
     paths: Vec<Vec<String>>,
@@ -21,7 +21,7 @@ struct Source {
 }
 
 /// All modules of a crate with what they use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Imports {
     sources: BTreeMap<Module, Source>,
     /// Modules that only tests have.

@@ -48,6 +48,7 @@ pub use self::service::{
     MessageEndpointListenerDocument, PEER_CONNECTIONS_MAX, PeerQuota, Refusals, Replicator,
     ReplicatorActivity, ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus, StatusStream,
 };
+#[doc(hidden)]
 pub use self::service::{ONE_SHOT_ATTEMPTS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX};
 pub(crate) use self::service::{Quotas, RetryPolicy};
 pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};
