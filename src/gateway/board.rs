@@ -58,7 +58,7 @@ struct State {
     neighbours: BTreeMap<String, (NeighbourStatus, Counted)>,
     connections: BTreeMap<ConnectionId, String>,
     /// Whom each sync with neighbours visits now.
-    visits: BTreeMap<String, String>,
+    visits: BTreeMap<(String, Arc<str>), String>,
 }
 
 impl Board {
@@ -164,23 +164,25 @@ impl Board {
     pub(crate) fn observe_sync(&self, name: &str, event: &SyncEvent) {
         let mut state = self.lock();
         let state = &mut *state;
+        // Several neighbours are visited at the same time.
+        let visit = |address: &Arc<str>| (name.to_owned(), Arc::clone(address));
         match event {
-            SyncEvent::Status { status, .. } => {
+            SyncEvent::Status { address, status } => {
                 if let Some((upstream, counted)) = state.upstreams.get_mut(name) {
                     upstream.take(status, counted);
                 }
-                let visited = state.visits.get(name).and_then(|key| state.neighbours.get_mut(key));
+                let visited = state.visits.get(&visit(address)).and_then(|key| state.neighbours.get_mut(key));
                 if let Some((neighbour, counted)) = visited {
                     neighbour.take(status, counted);
                 }
             }
-            SyncEvent::Visiting { peer, .. } => {
-                state.visits.insert(name.into(), peer.clone());
+            SyncEvent::Visiting { address, peer, .. } => {
+                state.visits.insert(visit(address), peer.clone());
                 state.meet(peer.clone(), peer, None);
             }
-            SyncEvent::Authenticated { peer, .. } => {
+            SyncEvent::Authenticated { address, peer } => {
                 // The ID outlives the address by which it was visited.
-                if let Some(visited) = state.visits.get_mut(name) {
+                if let Some(visited) = state.visits.get_mut(&visit(address)) {
                     let id = peer.peer.to_text();
                     let old = std::mem::replace(visited, id.clone());
                     if old != id {
@@ -190,9 +192,9 @@ impl Board {
                     state.meet(id.clone(), &name, Some(id));
                 }
             }
-            SyncEvent::Visited { status } => {
+            SyncEvent::Visited { address, status, .. } => {
                 if let Some((neighbour, counted)) =
-                    state.visits.remove(name).and_then(|key| state.neighbours.get_mut(&key))
+                    state.visits.remove(&visit(address)).and_then(|key| state.neighbours.get_mut(&key))
                 {
                     neighbour.take(status, counted);
                 }

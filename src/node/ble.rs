@@ -271,6 +271,11 @@ impl BlePeer {
         self
     }
 
+    /// How many neighbours are synced with at the same time, at most.
+    pub(super) fn links(&self) -> usize {
+        self.slots.into()
+    }
+
     /// The same for a peer whose advert was heard.
     pub(crate) fn heard(&self, heard: Heard) -> BlePeer {
         BlePeer { peer: heard.neighbour.address.to_string(), heard: Some(heard), ..self.clone() }

@@ -47,15 +47,16 @@ pub(crate) mod listen;
 mod marks;
 mod modelled;
 #[cfg(feature = "bluetooth")]
+mod neighbourhood;
+#[cfg(feature = "bluetooth")]
 mod neighbours;
 mod packets;
 pub(crate) mod pair;
 mod places;
 #[cfg(feature = "bluetooth")]
 mod radio;
-#[cfg(feature = "bluetooth")]
-#[deny(clippy::disallowed_methods)] // sans-IO
-mod schedule;
+#[cfg(any(feature = "bluetooth", test))]
+mod scheduler;
 mod shared;
 mod sockets;
 mod sync;

@@ -162,7 +162,7 @@ impl SyncBuilder {
         match target.0 {
             TargetKind::One(way) => {
                 settings.node.prefer(settings.peer.as_deref().or(way.name()));
-                let visit = Visit { continuous: settings.continuous, attempts: None, uid: None };
+                let visit = Visit { continuous: settings.continuous, attempts: None, uid: None, name: None };
                 let replicator = settings.start(way, visit, &shared);
                 task::spawn(follow_one(Arc::clone(&shared), replicator));
             }
@@ -206,10 +206,15 @@ impl SyncHandle {
         &mut self.events
     }
 
-    /// The state of the replication that runs now, or of the last one.
+    /// The state of the replication that runs now, of the one that began last if there are several, or of the last one.
     pub fn status(&self) -> ReplicatorStatus {
-        let current = self.shared.current().clone();
-        current.map_or_else(|| ReplicatorStatus::new(ReplicatorActivity::Stopped), |current| current.status())
+        self.shared.status().unwrap_or_else(|| ReplicatorStatus::new(ReplicatorActivity::Stopped))
+    }
+
+    /// The peers that are synced with now, each with its state: neighbours by the name of [`SyncEvent::Visiting`], others by their
+    /// address.
+    pub fn peers(&self) -> Vec<(Arc<str>, ReplicatorStatus)> {
+        self.shared.peers()
     }
 
     /// Asks it to stop; what is in flight may finish. Returns at once; see [`finished`](Self::finished).

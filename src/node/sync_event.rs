@@ -48,6 +48,8 @@ pub enum SyncEvent {
     /// A neighbour was chosen, and is connected to.
     #[non_exhaustive]
     Visiting {
+        /// Where it is: the address of its other events.
+        address: Arc<str>,
         /// What people call it.
         peer: String,
         /// Whether the connection is kept, for nobody else is near.
@@ -58,6 +60,10 @@ pub enum SyncEvent {
     /// The visit has ended.
     #[non_exhaustive]
     Visited {
+        /// Where it is.
+        address: Arc<str>,
+        /// What people call the neighbour.
+        peer: String,
         /// How.
         status: ReplicatorStatus,
     },
@@ -86,7 +92,9 @@ impl fmt::Display for SyncEvent {
             SyncEvent::Conflict { address, conflict } => write!(f, "{address}: {}", ConflictText(conflict)),
             SyncEvent::Visiting { peer, .. } => write!(f, "connecting to {peer}"),
             SyncEvent::OthersNear => f.write_str("others are near: visiting each that has something new"),
-            SyncEvent::Visited { status } => write!(f, "visit ended: {}", StatusText(status)),
+            SyncEvent::Visited { peer, status, .. } => {
+                write!(f, "visit of {peer} ended: {}", StatusText(status))
+            }
             SyncEvent::NothingNew { peers } => write!(f, "nothing new at {}", peers.join(", ")),
             SyncEvent::Offline { error } => write!(f, "offline: {error}; will try again"),
         }

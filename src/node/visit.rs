@@ -41,6 +41,8 @@ pub(super) struct Visit {
     pub(super) attempts: Option<u32>,
     /// A name that outlives the address, for a peer that proves nothing.
     pub(super) uid: Option<String>,
+    /// What people call the peer, if not by its address.
+    pub(super) name: Option<String>,
 }
 
 impl SyncSettings {
@@ -86,7 +88,7 @@ impl SyncSettings {
         } else {
             replicator.start();
         }
-        *shared.current() = Some(Arc::clone(&replicator));
+        shared.begun(visit.name.map_or(address, Into::into), Arc::clone(&replicator));
         replicator
     }
 

@@ -238,7 +238,7 @@ impl Run<'_> {
         });
         let sync = sync.start();
         let (secure, continuous) = (!args.security.is_plain(), args.continuous);
-        let mut shown = Visits { secure, continuous, events, display: None, documents: 0 };
+        let mut shown = Visits { secure, continuous, events, displays: Vec::new(), documents: 0 };
         let mut told = false;
         let mut closing = std::pin::pin!(async { tokio::time::sleep(CLOSING_LIMIT).await });
         let mut tick = tokio::time::interval(DISPLAY_INTERVAL);
@@ -250,8 +250,8 @@ impl Run<'_> {
                         return Err(interrupted());
                     }
                     told = true;
-                    if let Some(display) = &shown.display {
-                        display.say("stopping");
+                    if !shown.displays.is_empty() {
+                        shown.say("stopping");
                     }
                     sync.stop();
                 }
@@ -267,16 +267,13 @@ impl Run<'_> {
                 }
                 _ = tick.tick() => {
                     events.tell_left_out();
-                    if let Some(display) = &mut shown.display {
-                        display.show(&sync.status());
-                    }
+                    shown.show(&sync);
                     if let Err(error) = self.look_after_feed().await {
                         return Err(ended(&sync, error).await);
                     }
                 }
             }
         }
-        shown.visited(&sync.status())?;
         if told && !args.continuous {
             return Err(interrupted());
         }

@@ -1,10 +1,10 @@
 //! Progress of long work: a bar on a terminal, a line now and then otherwise, nothing when a script reads events.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::cli::support::{output, words};
 
@@ -16,6 +16,12 @@ const DRAWS_PER_S: u8 = 10;
 
 /// Width of a terminal that does not say.
 const COLUMNS: u16 = 80;
+
+/// All bars of the terminal, one below the other.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
+    let terminal = ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::default()), DRAWS_PER_S);
+    MultiProgress::with_draw_target(terminal)
+});
 
 /// Shows how far one step of the work is.
 pub(crate) struct Progress {
@@ -67,7 +73,7 @@ impl Progress {
     /// Prints a line for people above the bar, or by itself.
     pub(crate) fn say(&self, line: &str) {
         match &self.view {
-            View::Bar(bar) => bar.suspend(|| output::note(line)),
+            View::Bar(_) => BARS.suspend(|| output::note(line)),
             View::Lines { .. } => output::note(line),
             View::Hidden => {}
         }
@@ -78,7 +84,7 @@ impl Progress {
         match &self.view {
             View::Bar(bar) => {
                 bar.finish_and_clear();
-                output::note(summary);
+                BARS.suspend(|| output::note(summary));
             }
             View::Lines { .. } => output::note(summary),
             View::Hidden => {}
@@ -90,6 +96,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let View::Bar(bar) = &self.view {
             bar.finish_and_clear();
+            BARS.remove(bar);
         }
     }
 }
@@ -97,8 +104,7 @@ impl Drop for Progress {
 fn bar(what: &str, total: u64) -> ProgressBar {
     let template = "{prefix:<22} {bar:30} {human_pos:>8} of {human_len} {msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::default()), DRAWS_PER_S);
-    let bar = ProgressBar::with_draw_target(Some(total), target);
+    let bar = BARS.add(ProgressBar::new(total));
     bar.set_style(style);
     bar.set_prefix(what.to_owned());
     bar

@@ -1,18 +1,18 @@
-//! What is shown of a sync with one neighbour after the other.
+//! What is shown of a sync with neighbours.
 
 use crate::cli::support::display::Display;
 use crate::cli::support::error::CliError;
 use crate::cli::support::events::Events;
-use crate::node::SyncEvent;
+use crate::node::{SyncEvent, SyncHandle};
 use crate::replicator::ReplicatorStatus;
 
-/// Shows one visit after the other.
+/// Shows the visits.
 pub(crate) struct Visits<'a> {
     pub(crate) secure: bool,
     pub(crate) continuous: bool,
     pub(crate) events: &'a Events,
-    /// Of the present visit.
-    pub(crate) display: Option<Display<'a>>,
+    /// Of the neighbours that are visited now.
+    pub(crate) displays: Vec<(String, Display<'a>)>,
     /// Documents of visits that have ended.
     pub(crate) documents: u64,
 }
@@ -21,10 +21,11 @@ impl Visits<'_> {
     pub(crate) fn take(&mut self, event: &SyncEvent) -> Result<(), CliError> {
         match event {
             SyncEvent::Visiting { peer, stays, .. } => {
-                self.display = Some(Display::new(peer.clone(), self.secure, *stays, self.events));
+                self.displays
+                    .push((peer.clone(), Display::new(peer.clone(), self.secure, *stays, self.events)));
             }
             SyncEvent::OthersNear => self.say(&event.to_string()),
-            SyncEvent::Visited { status, .. } => self.visited(status)?,
+            SyncEvent::Visited { peer, status, .. } => self.visited(peer, status)?,
             SyncEvent::NothingNew { peers, .. } => {
                 self.say(&format!("nothing new at {}: not connected", peers.join(", ")));
             }
@@ -34,9 +35,19 @@ impl Visits<'_> {
         Ok(())
     }
 
-    /// Tells how the present visit has ended, if there is one.
-    pub(crate) fn visited(&mut self, status: &ReplicatorStatus) -> Result<(), CliError> {
-        let Some(mut display) = self.display.take() else { return Ok(()) };
+    /// Shows how far each visit is.
+    pub(crate) fn show(&mut self, sync: &SyncHandle) {
+        for (peer, status) in sync.peers() {
+            if let Some((_, display)) = self.displays.iter_mut().find(|(name, _)| **name == *peer) {
+                display.show(&status);
+            }
+        }
+    }
+
+    /// Tells how a visit has ended.
+    fn visited(&mut self, peer: &str, status: &ReplicatorStatus) -> Result<(), CliError> {
+        let Some(at) = self.displays.iter().position(|(name, _)| name == peer) else { return Ok(()) };
+        let (_, mut display) = self.displays.swap_remove(at);
         display.show(status);
         match display.finish(status, false) {
             Ok(moved) => self.documents += moved,
@@ -47,8 +58,8 @@ impl Visits<'_> {
     }
 
     pub(crate) fn say(&self, line: &str) {
-        match &self.display {
-            Some(display) => display.say(line),
+        match self.displays.first() {
+            Some((_, display)) => display.say(line),
             None => self.events.say(line),
         }
     }

@@ -239,7 +239,7 @@ impl Adapter {
 
     /// Ends a radio connection in the background, and drops `then` when it has.
     pub(super) fn disconnect(&self, device: bluer::Device, then: impl Send + 'static) {
-        self.shared.begin_disconnect(async move {
+        self.shared.begin_disconnect(device.address(), async move {
             if let Err(error) = device.disconnect().await {
                 debug!(peer = %device.address(), %error, "disconnect");
             }

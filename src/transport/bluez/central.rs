@@ -81,8 +81,7 @@ impl Connected {
         steps.done("adapter");
         let neighbour = find(adapter, search, SCAN_LIMIT).await?;
         steps.done("scan");
-        // What was connected before is being disconnected; a connect in between would be taken for the old one.
-        adapter.shared().wait_for_disconnects(DISCONNECT_LIMIT).await;
+        adapter.shared().wait_for_disconnect(neighbour.address, DISCONNECT_LIMIT).await;
         let slot = adapter.slot(neighbour.address).await?;
         let device =
             adapter.bluer().device(neighbour.address).map_err(BluetoothError::bluez("open the peer"))?;

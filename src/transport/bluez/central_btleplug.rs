@@ -63,9 +63,9 @@ impl BtleplugCentral {
             return Err(BluetoothError::PeerBlocked { peer: neighbour.address.to_string() });
         }
         let peripheral = self.peripheral(neighbour.address).await?;
-        // What was connected before is being disconnected; a connect in between would be taken for the old one.
-        adapter.shared().wait_for_disconnects(DISCONNECT_LIMIT).await;
-        let guard = Disconnect { adapter: adapter.clone(), peripheral: peripheral.clone() };
+        let peer = neighbour.address;
+        adapter.shared().wait_for_disconnect(peer, DISCONNECT_LIMIT).await;
+        let guard = Disconnect { adapter: adapter.clone(), peripheral: peripheral.clone(), peer };
         connect(adapter, &peripheral).await?;
         let peer = peripheral.address().to_string();
         let characteristics = peripheral.characteristics();
@@ -172,12 +172,13 @@ fn failed(what: &'static str) -> impl FnOnce(btleplug::Error) -> BluetoothError 
 struct Disconnect {
     adapter: Adapter,
     peripheral: Peripheral,
+    peer: Address,
 }
 
 impl Drop for Disconnect {
     fn drop(&mut self) {
         let peripheral = self.peripheral.clone();
-        self.adapter.shared().begin_disconnect(async move {
+        self.adapter.shared().begin_disconnect(self.peer, async move {
             if let Err(error) = peripheral.disconnect().await {
                 debug!(peer = %peripheral.address(), %error, "disconnect");
             }

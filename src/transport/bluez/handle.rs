@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(one.radio_status().await, []);
         // A node waits for the adapters that it has used, and no other.
         let ends = std::future::pending::<()>();
-        one.adapter("test-handle-2").begin_disconnect(ends);
+        one.adapter("test-handle-2").begin_disconnect(peer, ends);
         let began = Instant::now();
         other.wait_for_disconnects(Duration::from_secs(2)).await;
         assert_eq!(began.elapsed(), Duration::ZERO);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bluer::Address;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -31,8 +32,8 @@ pub(super) struct SharedAdapter {
     centrals: AtomicUsize,
     /// What is known of its silence.
     stall: Mutex<StallWatch>,
-    /// Disconnects that are under way: a process that ends at once would leave the peer connected and its slot taken.
-    disconnects: watch::Sender<usize>,
+    /// Peers that are being disconnected: a process that ends at once would leave the peer connected and its slot taken.
+    disconnects: watch::Sender<Vec<Address>>,
 }
 
 impl SharedAdapter {
@@ -47,7 +48,7 @@ impl SharedAdapter {
             connecting: Arc::new(Semaphore::new(1)),
             centrals: AtomicUsize::new(0),
             stall: Mutex::default(),
-            disconnects: watch::Sender::new(0),
+            disconnects: watch::Sender::new(Vec::new()),
         });
         all.insert(name.to_owned(), Arc::downgrade(&adapter));
         adapter
@@ -75,10 +76,14 @@ impl SharedAdapter {
         Some(Slot(Arc::clone(self)))
     }
 
-    /// Runs something that ends a radio connection in the background, for at most 10 s, and gives BlueZ a moment then.
-    pub(super) fn begin_disconnect(self: &Arc<Self>, end: impl Future<Output = ()> + Send + 'static) {
+    /// Runs something that ends the radio connection with `peer` in the background, for at most 10 s, and gives BlueZ a moment then.
+    pub(super) fn begin_disconnect(
+        self: &Arc<Self>,
+        peer: Address,
+        end: impl Future<Output = ()> + Send + 'static,
+    ) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let under_way = Disconnecting::begin(self);
+        let under_way = Disconnecting::begin(self, peer);
         runtime.spawn(async move {
             let _ = timeout(DISCONNECT_LIMIT, end).await;
             sleep(SETTLE).await;
@@ -88,25 +93,42 @@ impl SharedAdapter {
 
     /// Waits until all disconnects are done, for at most `limit`.
     pub(super) async fn wait_for_disconnects(&self, limit: Duration) {
-        let mut count = self.disconnects.subscribe();
+        self.wait_until(limit, Vec::is_empty).await;
+    }
+
+    /// Waits until `peer` is not being disconnected any more, for at most `limit`: a connect in between would be taken for the
+    /// connection that ends.
+    pub(super) async fn wait_for_disconnect(&self, peer: Address, limit: Duration) {
+        self.wait_until(limit, |peers| !peers.contains(&peer)).await;
+    }
+
+    async fn wait_until(&self, limit: Duration, condition: impl Fn(&Vec<Address>) -> bool) {
+        let mut peers = self.disconnects.subscribe();
         // The sender lives as long as this does.
-        let _ = timeout(limit, count.wait_for(|count| *count == 0)).await;
+        let _ = timeout(limit, peers.wait_for(|peers| condition(peers))).await;
     }
 }
 
 /// A disconnect that is under way; over when dropped, be it because its runtime has ended.
-struct Disconnecting(Arc<SharedAdapter>);
+struct Disconnecting {
+    adapter: Arc<SharedAdapter>,
+    peer: Address,
+}
 
 impl Disconnecting {
-    fn begin(adapter: &Arc<SharedAdapter>) -> Disconnecting {
-        adapter.disconnects.send_modify(|count| *count += 1);
-        Disconnecting(Arc::clone(adapter))
+    fn begin(adapter: &Arc<SharedAdapter>, peer: Address) -> Disconnecting {
+        adapter.disconnects.send_modify(|peers| peers.push(peer));
+        Disconnecting { adapter: Arc::clone(adapter), peer }
     }
 }
 
 impl Drop for Disconnecting {
     fn drop(&mut self) {
-        self.0.disconnects.send_modify(|count| *count -= 1);
+        self.adapter.disconnects.send_modify(|peers| {
+            if let Some(at) = peers.iter().position(|peer| *peer == self.peer) {
+                peers.swap_remove(at);
+            }
+        });
     }
 }
 
@@ -140,9 +162,16 @@ mod tests {
     async fn one_node_waits_for_what_another_is_ending() {
         let (one, other) = (SharedAdapter::of("test-ending"), SharedAdapter::of("test-ending"));
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
-        one.begin_disconnect(async {
+        let [peer, another] = [Address([1; 6]), Address([2; 6])];
+        one.begin_disconnect(peer, async {
             let _ = end.await;
         });
+        let began = tokio::time::Instant::now();
+        other.wait_for_disconnect(another, Duration::from_secs(5)).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "another peer may be connected meanwhile");
+        let waits =
+            timeout(Duration::from_secs(1), other.wait_for_disconnect(peer, Duration::from_secs(5))).await;
+        assert!(waits.is_err(), "the same may not");
         let waits = timeout(Duration::from_secs(1), other.wait_for_disconnects(Duration::from_secs(5))).await;
         assert!(waits.is_err(), "it is under way");
         ended.send(()).unwrap();

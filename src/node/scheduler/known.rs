@@ -1,0 +1,116 @@
+//! A neighbour, as the plan knows it.
+
+use std::time::Duration;
+
+use crate::replicator::RetryPolicy;
+use crate::time::Instant;
+
+/// What there is to do with a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum News {
+    /// So many changes, of both sides.
+    Pending(u32),
+    /// There is nothing to do.
+    None,
+    /// Its advert cannot be read.
+    Unknown,
+}
+
+/// A neighbour that was not heard for so long is gone.
+pub(in crate::node) const GONE_AFTER: Duration = Duration::from_secs(60);
+/// A neighbour is visited only if it was heard this recently.
+pub(super) const FRESH: Duration = Duration::from_secs(15);
+/// How long after it was heard first a neighbour may be one that passes by.
+const NEWCOMER: Duration = Duration::from_secs(60);
+/// Who was not heard for so long comes anew.
+const RETURN: Duration = Duration::from_secs(600);
+/// Pause between two visits of a neighbour whose advert cannot be read, while this database has nothing new.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
+/// How much younger a neighbour's wait counts for each failure since it was reached last, and the failures that count.
+const FAILURE_HANDICAP: Duration = Duration::from_secs(30);
+const FAILURES_MAX: u32 = 20;
+/// The most that what is pending counts: a second for each doubling.
+const PENDING_BONUS_MAX: Duration = Duration::from_secs(10);
+/// Longest pause before a neighbour that fails is tried again.
+pub(in crate::node) const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
+
+pub(super) struct Known {
+    pub(super) radio: usize,
+    pub(super) heard: Instant,
+    pub(super) first_heard: Instant,
+    pub(super) news: News,
+    /// Since when there has been something to do with it.
+    pub(super) since: Instant,
+    /// When its last visit ended, and this database's count of changes before.
+    pub(super) visited: Option<(Instant, u64)>,
+    pub(super) failures: u32,
+    pub(super) retry: RetryPolicy,
+    pub(super) not_before: Instant,
+}
+
+impl Known {
+    /// One that is heard for the first time.
+    pub(super) fn new(now: Instant, radio: usize, news: News) -> Known {
+        Known {
+            radio,
+            heard: now,
+            first_heard: now,
+            news,
+            since: now,
+            visited: None,
+            failures: 0,
+            retry: RetryPolicy::new(None, RETRY_WAIT_MAX),
+            not_before: now,
+        }
+    }
+
+    /// It was heard by this radio.
+    pub(super) fn hear(&mut self, now: Instant, radio: usize, news: News) {
+        // The radio that it was heard by first in this while: who hears it best hears it most often.
+        if now.since(self.heard) >= FRESH {
+            self.radio = radio;
+        }
+        if now.since(self.heard) >= RETURN {
+            self.first_heard = now;
+        }
+        self.heard = now;
+        self.set_news(now, news);
+    }
+
+    /// Since when it counts as waiting: later for each failure, earlier for much that is pending.
+    pub(super) fn rank(&self) -> Instant {
+        let changes = if let News::Pending(changes) = self.news { changes } else { 0 };
+        let bonus = Duration::from_secs(changes.checked_ilog2().unwrap_or(0).into()).min(PENDING_BONUS_MAX);
+        self.since
+            + FAILURE_HANDICAP * self.failures.min(FAILURES_MAX)
+            + PENDING_BONUS_MAX.saturating_sub(bonus)
+    }
+
+    pub(super) fn set_news(&mut self, now: Instant, news: News) {
+        if !matches!(self.news, News::Pending(_)) && matches!(news, News::Pending(_)) {
+            self.since = now;
+        }
+        self.news = news;
+    }
+
+    pub(super) fn is_near(&self, now: Instant) -> bool {
+        now.since(self.heard) < GONE_AFTER
+    }
+
+    /// Whether it may be passing by.
+    pub(super) fn is_newcomer(&self, now: Instant) -> bool {
+        let met = self.visited.is_some_and(|(at, _)| at >= self.first_heard);
+        !met && now.since(self.first_heard) < NEWCOMER
+    }
+
+    pub(super) fn wants(&self, now: Instant, own: u64) -> bool {
+        match self.news {
+            News::Pending(_) => true,
+            News::None => false,
+            News::Unknown => match self.visited {
+                Some((at, before)) => before != own || now.since(at) >= UNREADABLE_PAUSE,
+                None => true,
+            },
+        }
+    }
+}
