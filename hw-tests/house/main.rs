@@ -200,8 +200,9 @@ fn one_folder_names_sled() {
 
 /// State that is the process's: an adapter, which several nodes may use; standard error, of which there is one; a switch that
 /// breaks a promise for a test.
-const OF_THE_PROCESS: [&str; 6] = [
+const OF_THE_PROCESS: [&str; 7] = [
     "src/cli/support/logging.rs: LINES",
+    "src/cli/support/progress.rs: BARS",
     "src/cli/support/words.rs: IS_JSON",
     "src/cli/support/words.rs: SINK",
     "src/cli/support/words.rs: TELLS_TIME",

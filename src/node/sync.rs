@@ -213,7 +213,8 @@ impl SyncHandle {
 
     /// The peers that are synced with now, each with its state: neighbours by the name of [`SyncEvent::Visiting`], others by their
     /// address.
-    pub fn peers(&self) -> Vec<(Arc<str>, ReplicatorStatus)> {
+    #[cfg(feature = "cli")]
+    pub(crate) fn peers(&self) -> Vec<(Arc<str>, ReplicatorStatus)> {
         self.shared.peers()
     }
 

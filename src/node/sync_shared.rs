@@ -52,6 +52,7 @@ impl SyncShared {
     }
 
     /// The peers that are synced with now, and the states of that.
+    #[cfg(feature = "cli")]
     pub(super) fn peers(&self) -> Vec<(Arc<str>, ReplicatorStatus)> {
         let running = self.running();
         let states = running.iter().map(|running| (Arc::clone(&running.peer), running.replicator.status()));
