@@ -142,8 +142,15 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let peers = Arc::new(Peers::new(events, access.0.is_secure(), args.documents));
     let mut node = tokio::select! {
+        biased;
         started = args.node(db, collections, access, &peers)?.start() => started.map_err(|error| failed(error, events))?,
-        () = signals.next() => return Err(CliError::new(Exit::Interrupted, "interrupted before it listened")),
+        () = signals.next() => {
+            // It tells that it listens a moment before it has started, and whoever has heard that may end it in order.
+            if peers.have_been_awaited() {
+                return Ok(0);
+            }
+            return Err(CliError::new(Exit::Interrupted, "interrupted before it listened"));
+        }
     };
     let feed = Feed::start(db, &args.feed, events)?;
     let result = until_told(db, &mut node, feed, &mut signals, &peers).await;

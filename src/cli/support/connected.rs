@@ -1,6 +1,7 @@
 //! Who is connected to the passive side, as people and scripts are told.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub(crate) struct Peers {
     secure: bool,
     /// Whether a script hears of each document.
     documents: bool,
+    awaited: AtomicBool,
     state: Mutex<PeersState>,
 }
 
@@ -80,7 +82,13 @@ impl Peer {
 
 impl Peers {
     pub(crate) fn new(events: &Events, secure: bool, documents: bool) -> Peers {
-        Peers { events: events.clone(), secure, documents, state: Mutex::default() }
+        Peers {
+            events: events.clone(),
+            secure,
+            documents,
+            awaited: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
     }
 
     /// Tells of what the node tells.
@@ -88,6 +96,7 @@ impl Peers {
         let events = &self.events;
         match event {
             NodeEvent::Listening { address, .. } => {
+                self.awaited.store(true, Ordering::Release);
                 events.emit(&Event::Listening { address: address.clone() });
                 events.say(&format!("listening on {address}"));
             }
@@ -151,6 +160,11 @@ impl Peers {
         };
         self.events.say(&format!("{}: refused: {error}", peer.name));
         self.events.emit(&Event::Refused { peer: &peer.name, id: None, error: error.to_owned() });
+    }
+
+    /// Whether it was told that one of the addresses is open.
+    pub(crate) fn have_been_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Acquire)
     }
 
     /// How many were not let in, at the end.
