@@ -1,4 +1,4 @@
-//! The active side of a node: a sync with one peer, or with all neighbours in turn.
+//! The active side of a node: a sync with one peer, or with all neighbours.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Node {
         Syncs(Arc::clone(&self.shared))
     }
 
-    /// A sync with a peer, to be started; with `Ble::any` with all neighbours in turn.
+    /// A sync with a peer, to be started; with `Ble::any` with all neighbours, several at a time.
     pub fn sync(&self, target: impl Into<SyncTarget>) -> SyncBuilder {
         SyncBuilder::new(Arc::clone(&self.shared), target.into())
     }

@@ -27,7 +27,7 @@ use crate::gateway::address::PlaceAddress;
 #[command(after_help = "\
 Examples:
   gattway --db sensor.db sync ble:any
-  gattway --db sensor.db sync ble:any --continuous   # every neighbour that has something new, one after the other
+  gattway --db sensor.db sync ble:any --continuous   # every neighbour that has something new, several at a time
   gattway --db sensor.db sync tcp:gateway.local:4985
   gattway --db sensor.db sync tcp:gateway.local:4985 --push --collection plant.readings
   gattway --db gateway.db sync wss://sync.example/plant --user gateway-7 --password-file secret.txt --plain --continuous
