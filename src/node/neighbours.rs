@@ -34,6 +34,8 @@ use crate::transport::clock::Clock;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections that stay although there is nothing to move.
 const KEPT: usize = 1;
+/// Adverts kept, of which those of the gone are dropped then: twice as many as the plan keeps neighbours in mind.
+const HEARD_MAX: usize = 2_048;
 /// The adapter, by its number in the plan.
 const RADIO: usize = 0;
 
@@ -184,8 +186,10 @@ impl Rounds {
         if !self.plan.heard(self.clock.now(), RADIO, key, self.of.news(sighting)) {
             return; // it is one too many
         }
-        let begun = &self.begun;
-        self.heard.retain(|key, (heard, _)| heard.at.elapsed() < GONE_AFTER || begun.contains_key(key));
+        if self.heard.len() >= HEARD_MAX {
+            let begun = &self.begun;
+            self.heard.retain(|key, (heard, _)| heard.at.elapsed() < GONE_AFTER || begun.contains_key(key));
+        }
         self.heard.insert(key, (Heard { neighbour, at: Instant::now() }, sighting));
     }
 
@@ -261,4 +265,18 @@ fn is_full(error: &ReplicatorError) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::MessagingError;
+
+    #[test]
+    fn a_full_adapter_is_known_by_the_error_of_a_visit() {
+        let visit =
+            |error: BluetoothError| ReplicatorError::Messaging(MessagingError::from(io::Error::from(error)));
+        assert!(is_full(&visit(BluetoothError::SlotsFull { adapter: "hci0".into(), slots: 5 })));
+        assert!(!is_full(&visit(BluetoothError::AdapterLost { adapter: "hci0".into() })));
+    }
 }
