@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cli::commands::control::gateway::OrderWord;
 use crate::cli::commands::{
     bench, config, db, demo, group, id, pair, peers, run as daemon, serve, status, sync,
 };
@@ -53,9 +54,12 @@ pub(super) enum Command {
     Sync(sync::SyncArgs),
     Run(daemon::RunArgs),
     Status(status::StatusArgs),
-    Now(status::NowArgs),
-    Pause(status::PauseArgs),
-    Resume(status::ResumeArgs),
+    /// Let syncs of the gateway that runs begin now, and wait for no time and no pause after a failure.
+    Now(status::OrderArgs),
+    /// Let syncs of the gateway that runs make no connection, until `resume` or its restart. Listeners go on.
+    Pause(status::OrderArgs),
+    /// Let syncs of the gateway that were paused go on.
+    Resume(status::OrderArgs),
     #[command(subcommand)]
     Config(config::ConfigCommand),
     Pair(pair::PairArgs),
@@ -96,9 +100,9 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Sync(args) => sync::run(&cli.global, args),
         Command::Run(args) => daemon::run(&cli.global, args),
         Command::Status(args) => status::run(args),
-        Command::Now(args) => status::now(args),
-        Command::Pause(args) => status::pause(args),
-        Command::Resume(args) => status::resume(args),
+        Command::Now(args) => status::order(OrderWord::Now, args),
+        Command::Pause(args) => status::order(OrderWord::Pause, args),
+        Command::Resume(args) => status::order(OrderWord::Resume, args),
         Command::Config(command) => config::run(command),
         Command::Pair(args) => pair::run(&cli.global, args),
         Command::Peers(command) => peers::run(&cli.global, command),

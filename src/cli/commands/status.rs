@@ -65,39 +65,9 @@ pub(crate) struct StatusArgs {
     watch: bool,
 }
 
-/// Let syncs of the gateway that runs make no connection, until `resume` or its restart. Listeners go on.
+/// Which syncs of the gateway that runs are told something: `now`, `pause` and `resume`.
 #[derive(Debug, Args)]
-pub(crate) struct PauseArgs {
-    /// The name of an upstream, or bluetooth.NAME for the visits of an adapter; all unless given
-    #[arg(value_name = "NAME")]
-    name: Option<String>,
-
-    #[command(flatten)]
-    socket: SocketArgs,
-
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Let syncs of the gateway that were paused go on.
-#[derive(Debug, Args)]
-pub(crate) struct ResumeArgs {
-    /// The name of an upstream, or bluetooth.NAME for the visits of an adapter; all unless given
-    #[arg(value_name = "NAME")]
-    name: Option<String>,
-
-    #[command(flatten)]
-    socket: SocketArgs,
-
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// Let syncs of the gateway that runs begin now, and wait for no time and no pause after a failure.
-#[derive(Debug, Args)]
-pub(crate) struct NowArgs {
+pub(crate) struct OrderArgs {
     /// The name of an upstream, or bluetooth.NAME for the visits of an adapter; all unless given
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -131,28 +101,16 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), CliError> {
     }
 }
 
-pub(crate) fn pause(args: &PauseArgs) -> Result<(), CliError> {
-    order(OrderWord::Pause, args.name.as_deref(), &args.socket, args.json)
-}
-
-pub(crate) fn resume(args: &ResumeArgs) -> Result<(), CliError> {
-    order(OrderWord::Resume, args.name.as_deref(), &args.socket, args.json)
-}
-
-pub(crate) fn now(args: &NowArgs) -> Result<(), CliError> {
-    order(OrderWord::Now, args.name.as_deref(), &args.socket, args.json)
-}
-
 /// How many syncs were told.
 #[derive(Serialize)]
 struct Told {
     syncs: usize,
 }
 
-fn order(order: OrderWord, name: Option<&str>, socket: &SocketArgs, json: bool) -> Result<(), CliError> {
-    let request = Request::Sync { order, name: name.map(str::to_owned) };
-    let Reply::Syncs { meant } = ask(&socket.socket(), &request)? else { return Err(misunderstood()) };
-    if let (0, Some(name)) = (meant, name) {
+pub(crate) fn order(order: OrderWord, args: &OrderArgs) -> Result<(), CliError> {
+    let request = Request::Sync { order, name: args.name.clone() };
+    let Reply::Syncs { meant } = ask(&args.socket.socket(), &request)? else { return Err(misunderstood()) };
+    if let (0, Some(name)) = (meant, &args.name) {
         return Err(CliError::new(Exit::NotFound, format!("the gateway has no sync {name:?}"))
             .help("`gattway status` lists them"));
     }
@@ -162,7 +120,7 @@ fn order(order: OrderWord, name: Option<&str>, socket: &SocketArgs, json: bool) 
         OrderWord::Pause => "paused",
         OrderWord::Resume => "told to go on",
     };
-    match json {
+    match args.json {
         true => out.json(&Told { syncs: meant })?,
         false => out.line(format!("{} {done}", counted(meant as u64, "sync")))?,
     }
