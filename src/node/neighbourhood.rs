@@ -95,7 +95,7 @@ impl Neighbourhood {
                 Ok(heard) => {
                     let neighbour = heard.map_err(search_failed)?;
                     let Some(sighting) = self.marks.read(&neighbour) else { continue };
-                    if self.all || sighting.is_none_or(|sighting| self.marks.pending(sighting) > 0) {
+                    if self.all || self.news(sighting) != News::None {
                         break Some((Heard { neighbour, at: Instant::now() }, sighting));
                     }
                     quiet.insert(neighbour.address, neighbour);

@@ -43,7 +43,6 @@ pub(super) struct Known {
     pub(super) since: Instant,
     /// When its last visit ended, and this database's count of changes before.
     pub(super) visited: Option<(Instant, u64)>,
-    pub(super) failures: u32,
     pub(super) retry: RetryPolicy,
     pub(super) not_before: Instant,
 }
@@ -58,7 +57,6 @@ impl Known {
             news,
             since: now,
             visited: None,
-            failures: 0,
             retry: RetryPolicy::new(None, RETRY_WAIT_MAX),
             not_before: now,
         }
@@ -82,7 +80,7 @@ impl Known {
         let changes = if let News::Pending(changes) = self.news { changes } else { 0 };
         let bonus = Duration::from_secs(changes.checked_ilog2().unwrap_or(0).into()).min(PENDING_BONUS_MAX);
         self.since
-            + FAILURE_HANDICAP * self.failures.min(FAILURES_MAX)
+            + FAILURE_HANDICAP * self.retry.failures().min(FAILURES_MAX)
             + PENDING_BONUS_MAX.saturating_sub(bonus)
     }
 

@@ -213,12 +213,11 @@ impl<K: Copy + Ord> Scheduler<K> {
         match ending {
             Ending::Done | Ending::Left => {
                 known.retry.succeeded();
-                (known.failures, known.not_before) = (0, now);
+                known.not_before = now;
                 known.visited = Some((now, if ending == Ending::Done { visit.own } else { u64::MAX }));
                 (known.news, known.since) = (News::None, now);
             }
             Ending::Failed => {
-                known.failures = known.failures.saturating_add(1);
                 known.not_before = now + known.retry.failed(random).unwrap_or(RETRY_WAIT_MAX);
                 self.suspects_after = now + now.since(visit.began) * FAILURE_SHARE;
             }
@@ -251,15 +250,17 @@ impl<K: Copy + Ord> Scheduler<K> {
             return true;
         }
         self.radios[radio].alone_since = None;
-        self.looks(now, radio)
+        let near = self.near(now);
+        self.looks(now, radio, near)
     }
 
     /// Whether a radio with connections looks for others now. Where there are more neighbours than slots it begins with no new
     /// connection meanwhile: only who was heard gets its turn, so all must be heard from time to time.
-    fn looks(&mut self, now: Instant, radio: usize) -> bool {
-        let (busy, full) = (self.is_busy(radio), self.used(radio) >= self.radios[radio].slots);
+    fn looks(&mut self, now: Instant, radio: usize, near: usize) -> bool {
+        let (busy, slots) = (self.is_busy(radio), self.radios[radio].slots);
+        let full = self.used(radio) >= slots;
         let pause = match () {
-            () if self.is_crowded(now, radio) => FRESH,
+            () if near > slots => FRESH,
             () if busy => BUSY_LOOK_INTERVAL,
             () => LOOK_INTERVAL,
         };
@@ -289,7 +290,7 @@ impl<K: Copy + Ord> Scheduler<K> {
             return None;
         }
         let near = self.near(now);
-        if used > 0 && near > slots && self.looks(now, radio) {
+        if used > 0 && near > slots && self.looks(now, radio, near) {
             return None;
         }
         // With more neighbours than may be kept connected, none is: each may want to be connected by others.
@@ -334,7 +335,7 @@ impl<K: Copy + Ord> Scheduler<K> {
         let (mut newcomer, mut resident, mut suspect) = (None, None, None);
         for (key, known) in due {
             let (rank, best) = match () {
-                () if known.failures > 0 => (known.rank(), &mut suspect),
+                () if known.retry.failures() > 0 => (known.rank(), &mut suspect),
                 () if known.is_newcomer(now) => (known.first_heard, &mut newcomer),
                 () => (known.rank(), &mut resident),
             };
@@ -378,11 +379,6 @@ impl<K: Copy + Ord> Scheduler<K> {
     /// Whether documents move through it, or may.
     fn is_busy(&self, radio: usize) -> bool {
         self.visits(radio).any(|visit| visit.stage != Stage::Idle)
-    }
-
-    /// Whether there are more neighbours than it can be connected to at once.
-    fn is_crowded(&self, now: Instant, radio: usize) -> bool {
-        self.near(now) > self.radios[radio].slots
     }
 
     /// Neighbours that are connected or were heard within the last minute.

@@ -30,6 +30,11 @@ impl RetryPolicy {
         self.failed = 0;
     }
 
+    /// Attempts that failed since the last success.
+    pub fn failures(&self) -> u32 {
+        self.failed
+    }
+
     /// An attempt failed. Gives the wait before the next, or `None` if there is to be no other.
     /// `random` of any value spreads the wait, never above the limit.
     pub fn failed(&mut self, random: u32) -> Option<Duration> {
