@@ -11,6 +11,10 @@ mod attacker;
 mod process;
 mod replay;
 mod returned;
+/// Of the table that `cargo run --example hostile` makes.
+#[path = "beside/row.rs"]
+#[allow(dead_code)]
+mod row;
 mod server;
 
 use std::time::Duration;

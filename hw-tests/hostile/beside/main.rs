@@ -3,11 +3,13 @@
 //!
 //! The gateway is `gattway serve` in a process of its own (this program, begun again as the command), with secure sessions and a group.
 //! The member pushes one document a sync, in one attempt. Just before each attack the same is measured in quiet, so that a machine
-//! whose speed changes compares like with like. A failed sync makes the exit code 1; times and memory are reported.
+//! whose speed changes compares like with like. The attackers run at the lowest priority: they stand for machines of their own, and what
+//! they compute is not to be taken for what the gateway does. A failed sync, or a row beyond its bounds, makes the exit code 1.
 
 mod attacks;
 mod gateway;
 mod member;
+mod row;
 
 #[path = "../attacker.rs"]
 #[allow(dead_code)]
@@ -33,18 +35,20 @@ use serde_json::{Value, json};
 use attacks::{ATTACKS, Attack, Scene};
 use gateway::Gateway;
 use member::Member;
+use row::{MEMORY_TARGET, RATIO_TARGET, Row};
 
-/// What is aimed at: times of the quiet median, and MiB beyond what the gateway had before.
-const RATIO_TARGET: f64 = 2.0;
-const MEMORY_TARGET: usize = 64 << 20;
 /// How long an attack may take to be under way.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures a member's syncs beside attacks on its gateway
 #[derive(Debug, Parser)]
-#[command(name = "hostile", after_help = "Exit code 1: a sync of the member failed. Attacks: see --list")]
+#[command(
+    name = "hostile",
+    after_help = "Exit code 1: a sync of the member failed, or an attack costs more than is aimed at: twice the time in quiet, and 64 MiB. \
+                  Attacks: see --list"
+)]
 struct Cli {
-    /// Syncs beside each attack, and half as many in quiet before it
+    /// Syncs beside each attack, and as many in quiet before it
     #[arg(long, value_name = "N", default_value_t = 13, value_parser = clap::value_parser!(u16).range(2..=1000))]
     syncs: u16,
     /// Only the attacks whose name contains this
@@ -58,80 +62,11 @@ struct Cli {
     list: bool,
 }
 
-/// What was measured beside one attack.
-struct Row {
-    name: &'static str,
-    quiet: Vec<Duration>,
-    beside: Vec<Duration>,
-    failed: Vec<String>,
-    /// Connections or messages of the attacker meanwhile.
-    made: usize,
-    memory_before: usize,
-    memory_most: usize,
-}
-
-fn median(times: &[Duration]) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-impl Row {
-    fn ratio(&self) -> f64 {
-        ms(median(&self.beside)) / ms(median(&self.quiet)).max(f64::MIN_POSITIVE)
-    }
-
-    fn memory(&self) -> usize {
-        self.memory_most.saturating_sub(self.memory_before)
-    }
-
-    fn worst(times: &[Duration]) -> Duration {
-        times.iter().max().copied().unwrap_or_default()
-    }
-
-    fn is_met(&self) -> bool {
-        self.failed.is_empty() && self.ratio() <= RATIO_TARGET && self.memory() <= MEMORY_TARGET
-    }
-
-    fn print(&self) {
-        let verdict = match () {
-            () if !self.failed.is_empty() => "FAILED",
-            () if self.is_met() => "met",
-            () => "missed",
-        };
-        println!(
-            "{:<40} {:>8.0} {:>8.0} {:>8.0} {:>6.1} {:>7} {:>9} {:>8.1} {verdict}",
-            self.name,
-            ms(median(&self.quiet)),
-            ms(median(&self.beside)),
-            ms(Row::worst(&self.beside)),
-            self.ratio(),
-            format!("{}/{}", self.failed.len(), self.failed.len() + self.beside.len()),
-            self.made,
-            self.memory() as f64 / f64::from(1 << 20),
-        );
-        self.failed.iter().take(3).for_each(|error| println!("    {error}"));
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "attack": self.name, "quiet_median_ms": ms(median(&self.quiet)), "quiet_worst_ms": ms(Row::worst(&self.quiet)),
-            "median_ms": ms(median(&self.beside)), "worst_ms": ms(Row::worst(&self.beside)), "ratio": self.ratio(),
-            "syncs": self.beside.len() + self.failed.len(), "failed": self.failed, "attempts": self.made,
-            "memory_bytes": self.memory(), "is_met": self.is_met(),
-        })
-    }
-}
-
 fn measure(attack: &Attack, syncs: u16) -> Row {
     let gateway = Gateway::start();
     let mut member = Member::new(gateway.address);
     let heard = member.overhear();
-    let quiet = (0..(syncs / 2).max(2)).map(|_| member.sync().expect("a sync in quiet")).collect();
+    let quiet = (0..syncs).map(|_| member.sync().expect("a sync in quiet")).collect();
     let memory_before = gateway.resident();
     let watch = gateway.watch();
     let scene = Scene::new(gateway.address, heard);
@@ -191,18 +126,20 @@ fn main() -> ExitCode {
         rows.push(row);
     }
     let failed: usize = rows.iter().map(|row| row.failed.len()).sum();
+    let met = rows.iter().filter(|row| row.is_met()).count();
     if cli.json {
         let rows: Vec<Value> = rows.iter().map(Row::json).collect();
         println!(
             "{}",
-            json!({"failed": failed, "ratio_target": RATIO_TARGET, "memory_target": MEMORY_TARGET, "attacks": rows})
+            json!({
+                "failed": failed, "met": met, "ratio_target": RATIO_TARGET, "memory_target": MEMORY_TARGET, "attacks": rows,
+            })
         );
     } else {
-        let met = rows.iter().filter(|row| row.is_met()).count();
         println!(
             "{failed} syncs failed; {met} of {} attacks: at most twice the time in quiet, and 64 MiB",
             rows.len()
         );
     }
-    ExitCode::from(u8::from(failed > 0))
+    ExitCode::from(u8::from(met < rows.len()))
 }
