@@ -156,12 +156,11 @@ impl Exchange {
         if !matches!(guard(self.setup.connection.send(message)).await, Some(Ok(()))) {
             return;
         }
-        let mut readable = true;
         while self.peer_close.is_none()
             && let Some(message) = self.inbound.next().await
         {
             // Garbage cannot become anything else, but it must be read all the same.
-            readable = readable && self.handle_bytes(&message).is_ok();
+            let _ = self.handle_bytes(&message);
         }
     }
 

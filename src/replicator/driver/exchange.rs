@@ -27,15 +27,15 @@ use crate::replicator::event::{CommitId, CommitRequest, CommitResult, Progress, 
 use crate::task;
 use crate::time::Instant;
 
-/// Bytes from the transport that are handled before the session is asked for output.
-const TURN_BYTES: usize = 64 * 1024;
-
-/// Turns after which other tasks of this thread get theirs.
-const TURNS_BEFORE_YIELD: usize = 16;
+/// Rounds of the loop after which other tasks of this thread get their turn.
+const ROUNDS_BEFORE_YIELD: usize = 16;
 
 /// Frames after which they do, also in the middle of what has arrived at once: a peer that sends without end must not make the others
 /// wait for all that fits into its buffers.
 const FRAMES_BEFORE_YIELD: usize = 16;
+
+/// Bytes from the transport after which they do.
+const BYTES_BEFORE_YIELD: usize = 64 * 1024;
 
 /// Progress is reported no more often than this, unless something else changes too.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -56,6 +56,27 @@ enum Wake {
     Timer,
 }
 
+/// What was done since other tasks had their turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    rounds: usize,
+    frames: usize,
+    bytes: usize,
+}
+
+impl Turn {
+    fn is_over(&self) -> bool {
+        self.rounds >= ROUNDS_BEFORE_YIELD
+            || self.frames >= FRAMES_BEFORE_YIELD
+            || self.bytes >= BYTES_BEFORE_YIELD
+    }
+
+    /// Frames until it is over.
+    fn frames_left(&self) -> usize {
+        FRAMES_BEFORE_YIELD.saturating_sub(self.frames)
+    }
+}
+
 /// A `send` that has begun.
 pub(super) struct InFlight {
     pub(super) future: Sending,
@@ -68,8 +89,7 @@ pub(super) struct Exchange {
     pub(super) framing: Framing,
     /// What is wrong with the bytes behind the last event of `framing`.
     pub(super) malformed: Option<FramingError>,
-    /// Frames handled since other tasks had their turn.
-    pub(super) frames_in_turn: usize,
+    pub(super) turn: Turn,
     pub(super) inbound: Inbound,
     pub(super) changes: Option<watch::Receiver<u64>>,
     pub(super) clock: Clock,
@@ -106,7 +126,7 @@ impl Exchange {
         Exchange {
             framing: Framing::new(setup.role, setup.protocol_type),
             malformed: None,
-            frames_in_turn: 0,
+            turn: Turn::default(),
             changes: Some(setup.store.watch()),
             inbound,
             clock,
@@ -146,7 +166,6 @@ impl Exchange {
     }
 
     async fn replicate(&mut self, observer: Observer<'_>) -> Result<(), ReplicatorError> {
-        let mut turns = 0_usize;
         loop {
             self.drain_session(observer);
             if let Some(result) = self.ended_by_peer() {
@@ -163,9 +182,9 @@ impl Exchange {
             if self.check_limits()? {
                 return Ok(());
             }
-            turns += 1;
-            if turns >= TURNS_BEFORE_YIELD || self.frames_in_turn >= FRAMES_BEFORE_YIELD {
-                (turns, self.frames_in_turn) = (0, 0);
+            self.turn.rounds += 1;
+            if self.turn.is_over() {
+                self.turn = Turn::default();
                 tokio::task::yield_now().await;
             }
             let wake = self.wait().await;
@@ -184,7 +203,7 @@ impl Exchange {
             self.last_received = self.now;
             self.pinged = None;
         }
-        let unhandled = self.is_behind();
+        let unhandled = self.framing.has_events();
         self.arm_timer();
         tokio::select! {
             biased;
@@ -237,21 +256,16 @@ impl Exchange {
         }
     }
 
-    /// Handles a message and what else has arrived, for one turn.
+    /// Handles a message and what else has arrived, until the turn is over or the session has enough.
     fn receive(&mut self, first: Message) -> Result<(), ReplicatorError> {
         self.last_received = self.now;
         self.pinged = None;
         let mut next = Some(first);
-        let mut handled = 0;
         while let Some(message) = next {
-            handled += message.len();
+            self.turn.bytes += message.len();
             self.parse(&message);
-            self.handle_events(FRAMES_BEFORE_YIELD.saturating_sub(self.frames_in_turn))?;
-            let more = handled < TURN_BYTES
-                && self.frames_in_turn < FRAMES_BEFORE_YIELD
-                && !self.is_behind()
-                && self.peer_close.is_none()
-                && self.setup.session.accepts_input();
+            self.handle_events(self.turn.frames_left())?;
+            let more = !self.turn.is_over() && self.setup.session.accepts_input();
             next = if more { self.inbound.try_next() } else { None };
         }
         Ok(())
@@ -269,18 +283,13 @@ impl Exchange {
         }
     }
 
-    /// Whether something of what was received is not handled yet.
-    fn is_behind(&self) -> bool {
-        self.framing.has_events() || self.malformed.is_some()
-    }
-
-    /// Handles so many of the frames that were received; a violation behind them once they are.
+    /// Handles so many of the frames that were received, at least one; a violation behind them once they are.
     fn handle_events(&mut self, frames: usize) -> Result<(), ReplicatorError> {
         let (mut left, mut ping) = (frames, None);
         while left > 0
             && let Some(event) = self.framing.poll_event()
         {
-            (left, self.frames_in_turn) = (left - 1, self.frames_in_turn + 1);
+            (left, self.turn.frames) = (left - 1, self.turn.frames + 1);
             match event {
                 FramingEvent::Frame(frame) => self.handle_frame(&frame),
                 FramingEvent::Ping(payload) => ping = Some(payload),
@@ -461,3 +470,6 @@ async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
 pub(super) fn new_mask() -> [u8; 4] {
     fastrand::u32(..).to_ne_bytes()
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,8 +277,7 @@ impl Inner {
             let stop = StopSignal::new(self.wanted.subscribe(), run);
             let span = info_span!("replicator", peer = self.config.endpoint.uid());
             // It may have been told to stop before it came to begin; no later word would end such a run.
-            let begins = is_wanted && !stop.is_stopped();
-            let result = if begins { self.attempts(stop, reset).instrument(span).await } else { Ok(()) };
+            let result = if is_wanted { self.attempts(stop, reset).instrument(span).await } else { Ok(()) };
             if self.end_run(run, result.err()) {
                 break;
             }
@@ -326,9 +325,12 @@ impl Inner {
             let span = info_span!("connection", attempt);
             let (worked, result) = self.attempt(stop.clone(), reset, &absent).instrument(span).await;
             let Err(error) = result else { return Ok(()) };
+            if stop.is_stopped() {
+                tracing::debug!(%error, "ended by an error while stopping");
+                return Ok(());
+            }
             if let ReplicatorError::Session(SessionError::SomeCollectionsMissing { names }) = &error
                 && absent.is_empty()
-                && !stop.is_stopped()
             {
                 // At once, without them.
                 absent.clone_from(names);
@@ -336,10 +338,6 @@ impl Inner {
             }
             // It may have them by the next time.
             absent.clear();
-            if stop.is_stopped() {
-                tracing::debug!(%error, "ended by an error while stopping");
-                return Ok(());
-            }
             if worked {
                 retry.succeeded();
                 reset = false;

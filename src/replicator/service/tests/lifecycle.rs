@@ -129,13 +129,53 @@ async fn a_send_that_never_completes_is_given_up() {
         config.max_attempts = Some(1);
         config.limits.send = Duration::from_secs(7);
     });
+    let began = Instant::now();
     replicator.start();
     let status = stopped(&replicator).await;
     assert!(
         matches!(status.error, Some(ReplicatorError::TransportTimeout { call: TransportCall::Send, .. })),
         "{status:?}"
     );
+    assert_eq!(began.elapsed().as_secs(), 7);
     delegate.last().assert_closed_once();
+}
+
+/// What is on its way at a stop has its time, and no more: first to come to an end, then to be sent, then for the closing frame.
+#[tokio::test(start_paused = true)]
+async fn each_part_of_a_stop_has_its_own_limit() {
+    let session = crate::replicator::config::STOP_TIMEOUT.as_secs();
+    for (stop, close, takes) in [(60, 3, session + 3 + 3), (2, 4, 2 + 4)] {
+        let delegate = Delegate::new(Script { send: Does::Never, ..Script::default() });
+        let replicator = delegate.replicator(ByteStream, |config| {
+            config.continuous = true;
+            config.limits.stop = Duration::from_secs(stop);
+            config.limits.close = Duration::from_secs(close);
+        });
+        replicator.start();
+        reaches(&replicator, Busy).await;
+        sleep(Duration::from_secs(1)).await;
+        replicator.stop();
+        let began = Instant::now();
+        assert!(stopped(&replicator).await.error.is_none());
+        assert_eq!(began.elapsed().as_secs(), takes, "{stop} {close}");
+    }
+}
+
+/// Whoever has said stop does not hear what else went wrong.
+#[tokio::test(start_paused = true)]
+async fn an_error_while_stopping_is_none() {
+    let delegate = Delegate::new(Script { send: Does::Never, ..Script::default() });
+    let replicator = delegate.replicator(ByteStream, |config| config.continuous = true);
+    replicator.start();
+    reaches(&replicator, Busy).await;
+    replicator.stop();
+    sleep(Duration::from_millis(100)).await;
+    delegate.last().handle().receive(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec().into()).await;
+    let began = Instant::now();
+    let status = stopped(&replicator).await;
+    assert!(status.error.is_none(), "{status:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "it ended by the error: {:?}", began.elapsed());
+    assert_eq!(delegate.made().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::scripted::{Does, EmptyStore, Script, Scripted};
+use crate::blip::frame::{FrameFlags, FrameHeader, FrameType};
+use crate::blip::stream::StreamEncoder;
 use crate::endpoint::framing::{Framing, FramingRole};
 use crate::endpoint::{MessageEndpointConnection, MessagingError, ProtocolType};
 use crate::replicator::service::status::lock;
@@ -85,7 +87,38 @@ async fn a_peer_that_sends_much_at_once_does_not_make_the_others_wait() {
     let before = busy.sent_bytes().len();
     sleep(Duration::from_secs(1)).await;
     let all = busy.sent_bytes().len();
-    assert!(before < all / 2, "{before} of {all} bytes were answered before the other peer was");
+    assert!(before < all / 50, "{before} of {all} bytes were answered before the other peer was");
+}
+
+/// The same of few frames that are large: half a megabyte of a message that goes on, of which each piece is acknowledged.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_large_frames_at_once_does_not_make_the_others_wait() {
+    const BODY: usize = 1 << 20;
+    let (listener, _) = listener(ByteStream, |config| config.limits.inbound_bytes = 2 * BODY);
+    let (busy, other) = (Scripted::new(Script::default()), Scripted::new(Script::default()));
+    listener.accept(busy.clone()).expect("accepted");
+    listener.accept(other.clone()).expect("accepted");
+    sleep(Duration::from_millis(1)).await;
+    let framing = Framing::new(FramingRole::Active, ByteStream);
+    let flags = FrameFlags::new(FrameType::Request).with_more_coming(true);
+    let (mut encoder, piece) = (StreamEncoder::new(0), vec![7; 50_000]);
+    for n in 0..BODY / piece.len() {
+        let mut frame = Vec::new();
+        FrameHeader { number: 1, flags }.emit(&mut frame);
+        // The first begins with the length of the properties: there are none.
+        let checksum = encoder.encode(&[if n == 0 { &[0][..] } else { &[] }, &piece], false, &mut frame);
+        frame.extend_from_slice(&checksum.to_be_bytes());
+        busy.handle().receive(framing.encode_frame(&frame, [1, 2, 3, 4]).into()).await;
+    }
+    let ping = framing.encode_ping(b"", [1, 2, 3, 4]).expect("a byte stream has pings");
+    other.handle().receive(ping.into()).await;
+    while other.sent_bytes().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let before = busy.sent_bytes().len();
+    sleep(Duration::from_secs(1)).await;
+    let all = busy.sent_bytes().len();
+    assert!(all > 0 && before < all / 4, "{before} of {all} bytes were answered before the other peer was");
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,6 +143,7 @@ async fn a_peer_that_says_nothing_is_closed() {
     for protocol in [ByteStream, MessageStream] {
         let (listener, log) = listener(protocol, |_| {});
         let connection = Scripted::new(Script::default());
+        let began = Instant::now();
         listener.accept(connection.clone()).expect("accepted");
         // Half a frame head is nothing.
         sleep(Duration::from_secs(5)).await;
@@ -119,7 +153,32 @@ async fn a_peer_that_says_nothing_is_closed() {
         closed(&listener).await;
         assert!(matches!(end_of(&log, &connection), Some(ReplicatorError::HandshakeTimeout { .. })));
         connection.assert_closed_once();
+        // Over a byte stream it is told why, and may answer for a second.
+        assert_eq!(began.elapsed().as_secs(), if protocol == ByteStream { 31 } else { 30 });
     }
+}
+
+/// A peer that has begun and falls silent keeps its place for so long after its last word, where the transport does not tell.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_is_closed_in_time() {
+    let (listener, log) =
+        listener(MessageStream, |config| config.limits.idle = Some(Duration::from_secs(600)));
+    let connection = Scripted::new(Script::default());
+    listener.accept(connection.clone()).expect("accepted");
+    sleep(Duration::from_millis(1)).await;
+    let began = Instant::now();
+    let mut peer = crate::blip::Connection::new(crate::blip::BlipConfig::default());
+    for wait in [0, 400] {
+        sleep(Duration::from_secs(wait)).await;
+        peer.send_request(crate::blip::OutgoingMessage::request("unheard")).expect("small");
+        while let Some(frame) = peer.poll_frame() {
+            connection.handle().receive(frame.into()).await;
+        }
+    }
+    timeout(Duration::from_secs(3600), listener.wait_until_closed()).await.expect("it ends");
+    assert!(matches!(end_of(&log, &connection), Some(ReplicatorError::IdleTimeout { .. })));
+    assert_eq!(began.elapsed().as_secs(), 1_000);
+    connection.assert_closed_once();
 }
 
 #[tokio::test(start_paused = true)]

@@ -181,6 +181,26 @@ async fn cuts_are_recovered_without_sending_again_what_was_confirmed() {
     }
 }
 
+/// Attempts are counted since the last that got something done, though none came to its end.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_moved_something_is_no_failed_attempt() {
+    let pair = Pair::new(ByteStream, |_| {});
+    fill(&pair.hub, "hub", 1_500, 2_000);
+    // More than what the hub sends before the first answer, which comes when something is stored here.
+    let faults = [RequestError::Cut(700_000), RequestError::Cut(700_000)];
+    let replicator = pair.replicator(&faults, |config| config.max_attempts = Some(2));
+    replicator.start();
+    let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+    assert!(status.error.is_none(), "{status:?}");
+    pair.assert_equal();
+    // Those that got nothing done are.
+    let faults = [RequestError::Cut(0), RequestError::Cut(0)];
+    let replicator = pair.replicator(&faults, |config| config.max_attempts = Some(2));
+    replicator.start();
+    let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+    assert!(status.error.is_some_and(|error| error.is_recoverable()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_in_the_middle_is_given_up_by_both() {
     for protocol in [ByteStream, MessageStream] {

@@ -26,6 +26,7 @@ pub enum Does {
     #[default]
     Works,
     Never,
+    Takes(Duration),
     Fails(MessagingError),
     Panics,
 }
@@ -35,6 +36,10 @@ impl Does {
         match self {
             Does::Works => Ok(()),
             Does::Never => std::future::pending().await,
+            Does::Takes(time) => {
+                tokio::time::sleep(*time).await;
+                Ok(())
+            }
             Does::Fails(error) => Err(error.clone()),
             Does::Panics => panic!("{call} panics because the test says so"),
         }

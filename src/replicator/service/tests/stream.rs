@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::scripted::{Delegate, Script, Scripted};
+use super::scripted::{Delegate, Does, Script, Scripted};
 use crate::endpoint::ProtocolType::ByteStream;
 use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use crate::replicator::service::status::lock;
@@ -131,6 +131,31 @@ async fn stop_says_so_to_the_peer_and_waits_for_its_answer() {
         panic!("{:?}", control_frames(&connection));
     };
     connection.assert_closed_once();
+}
+
+/// The closing frame goes after what is being sent, unless that cannot be.
+#[tokio::test(start_paused = true)]
+async fn the_end_is_told_after_what_is_on_its_way() {
+    let second = Duration::from_secs(1);
+    for (send, told) in
+        [(Does::Takes(3 * second), true), (Does::Takes(second / 2), true), (Does::Takes(20 * second), false)]
+    {
+        let delegate = Delegate::new(Script { send: send.clone(), ..Script::default() });
+        let replicator = delegate.replicator(ByteStream, |config| {
+            config.continuous = true;
+            config.limits.stop = second;
+        });
+        replicator.start();
+        reaches(&replicator, ReplicatorActivity::Busy).await;
+        replicator.stop();
+        reaches(&replicator, ReplicatorActivity::Stopped).await;
+        let frames = control_frames(&delegate.last());
+        assert_eq!(
+            matches!(frames[..], [FramingEvent::Close { code: 1000, .. }]),
+            told,
+            "{send:?} {frames:?}"
+        );
+    }
 }
 
 /// The answer of the peer ends the wait for it.
