@@ -46,8 +46,6 @@ struct CollectionSync {
     /// Which way documents may go.
     pushes: bool,
     pulls: bool,
-    /// Whether what was to be pulled once more has been.
-    looked_again: bool,
 }
 
 /// The state of an active session beside what both sides share.
@@ -131,16 +129,15 @@ impl Active {
     }
 
     /// What was looked at once more and has not come is no more.
-    fn end_retries(&mut self, context: &mut SessionContext) {
-        for (n, work) in self.syncs.iter_mut().enumerate() {
+    fn end_retries(&self, context: &mut SessionContext) {
+        for (n, work) in self.syncs.iter().enumerate() {
             let collection = &self.config.collections[n];
             let sees_all = collection.document_ids.is_none() && collection.remote_filter.is_none();
-            let all_came = work.pull.as_ref().is_some_and(Pull::has_caught_up) && context.inbox.is_empty();
-            if !work.looked_again && sees_all && all_came {
-                work.looked_again = true;
-                if let Some(list) = context.lists.get_mut(n) {
-                    context.unsynced_changed |= list.end_retry(Direction::Received);
-                }
+            if sees_all
+                && work.pull.as_ref().is_some_and(Pull::has_caught_up)
+                && let Some(list) = context.lists.get_mut(n)
+            {
+                context.unsynced_changed |= list.end_retry(Direction::Received);
             }
         }
     }
@@ -365,8 +362,8 @@ impl Side for Active {
         // A continuous run ends by itself only for what was refused, as soon as the rest is done.
         let over = if self.config.continuous { idle && self.refused.is_some() } else { complete };
         let ending = quiet && (stopping || over);
-        // Whatever stops it: if the peer had nothing more, nothing settles them in this run.
-        if idle || ending && !stopping {
+        // Whatever stops it: if the peer had nothing more, nothing settles them in this run. A run that is over is idle too.
+        if idle {
             for push in self.syncs.iter_mut().filter_map(|work| work.push.as_mut()) {
                 push.tell_conflicts(context, ending, store)?;
             }
@@ -413,7 +410,7 @@ impl Side for Active {
 impl CollectionSync {
     fn new(checkpointer: Checkpointer, pushes: bool, pulls: bool) -> CollectionSync {
         let loaded = Checkpoint::default();
-        CollectionSync { push: None, pull: None, checkpointer, loaded, pushes, pulls, looked_again: false }
+        CollectionSync { push: None, pull: None, checkpointer, loaded, pushes, pulls }
     }
 
     /// The checkpoint as it would be saved now.

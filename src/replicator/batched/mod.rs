@@ -8,3 +8,6 @@ pub(super) mod push;
 pub(super) mod receiver;
 mod sender;
 mod unit_tracker;
+
+#[cfg(test)]
+mod tests;

@@ -204,6 +204,24 @@ mod tests {
         assert_eq!(named(RevsFormat::Versions), RevAnswer::Conflict(vector.with_trees_as_versions()));
     }
 
+    /// A long vector is named by its newest version alone: the sender pulls it anyway.
+    #[test]
+    fn a_conflict_with_many_authors_is_named_in_short() {
+        let by = |author: u8| Version { time: 1, source: SourceId([author + 100; 16]) };
+        let of = |merged: u8, authors: u8| VersionVector {
+            merged: (1..=merged).map(by).collect(),
+            history: (merged + 1..authors).map(by).collect(),
+            ..VersionVector::new(by(0))
+        };
+        let most = CONFLICT_VERSIONS_MAX as u8;
+        for (vector, is_whole) in [(of(0, most), true), (of(0, most + 1), false), (of(2, most + 1), false)] {
+            let body = encode(&[RevAnswer::Conflict(vector.clone())], RevsFormat::TreeIds);
+            let short = VersionVector::new(by(0));
+            let named = if is_whole { vector } else { short };
+            assert_eq!(decode(&body, 1), Ok(vec![RevAnswer::Conflict(named)]));
+        }
+    }
+
     #[test]
     fn the_usual_answer_takes_a_few_bytes() {
         let answers: Vec<RevAnswer> = (8_000..8_400).map(RevAnswer::Stored).collect();

@@ -179,3 +179,59 @@ fn list_reply(body: String) -> OutgoingMessage {
     reply.urgent = true;
     reply
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::revision::{SourceId, TreeId, Version};
+
+    fn version(time: u64, source: u8) -> VersionVector {
+        VersionVector::new(Version { time, source: SourceId([source; 16]) })
+    }
+
+    /// A list names what is here, so that the peer can say what its revision descends from: not a tombstone, which nothing is to
+    /// descend from, unless it is a tree's, and what a peer is known to have had, once.
+    #[test]
+    fn what_is_wanted_is_asked_for_with_what_is_here() {
+        let tree = VersionVector::at_tree(TreeId::new(3, &[7; 16]).expect("an ID"));
+        let (plain, older) = (version(5, 1), version(4, 1));
+        let listed = ChangeEntry {
+            sequence: RemoteSequence::Number(1),
+            id: "d".into(),
+            vector: version(9, 2),
+            flags: 0,
+        };
+        let text = |vector: &VersionVector| format!("\"{}\"", vector.id());
+        let asked = |vector: &VersionVector, deleted, remote_ancestor: Option<&VersionVector>| {
+            let local = Change {
+                sequence: 1,
+                id: "d".into(),
+                vector: vector.clone(),
+                deleted,
+                body_size: 2,
+                remote_ancestor: remote_ancestor.map(VersionVector::id),
+                body: None,
+            };
+            answer_change(&listed, Some(&local))
+        };
+        assert_eq!(answer_change(&listed, None), Some("[]".to_owned()));
+        for (vector, deleted, ancestor, names) in [
+            (&plain, false, None, text(&plain)),
+            (&plain, true, None, String::new()),
+            (&tree, false, None, text(&tree)),
+            (&tree, true, None, text(&tree)),
+            (&plain, false, Some(&older), format!("{},{}", text(&plain), text(&older))),
+            (&plain, false, Some(&plain), text(&plain)),
+            (&plain, true, Some(&older), text(&older)),
+        ] {
+            let answer = asked(vector, deleted, ancestor);
+            assert_eq!(answer, Some(format!("[{names}]")), "{vector:?} {deleted} {ancestor:?}");
+        }
+        // What is here already, and what there is nothing to be had of.
+        assert_eq!(asked(&listed.vector, false, None), None);
+        for (flags, is_wanted) in [(1, true), (2, false), (4, false), (6, false)] {
+            let listed = ChangeEntry { flags, ..listed.clone() };
+            assert_eq!(answer_change(&listed, None).is_some(), is_wanted, "{flags}");
+        }
+    }
+}

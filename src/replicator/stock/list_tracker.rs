@@ -176,6 +176,30 @@ mod tests {
         assert_eq!(tracker.position(), &RemoteSequence::Number(40));
     }
 
+    /// Memory is bounded by what failed, which counts as done in the end; by what is on its way never.
+    #[test]
+    fn behind_what_failed_no_more_than_so_many_entries_wait() {
+        for (failed, behind, passed) in [
+            (true, ENTRIES_MAX - 1, false),
+            (true, ENTRIES_MAX, true),
+            (false, ENTRIES_MAX - 1, false),
+            (false, ENTRIES_MAX + 10, false),
+        ] {
+            let mut tracker = ListTracker::new(RemoteSequence::START);
+            tracker.lists_have_come(u64::MAX);
+            tracker.add(1, 0, RemoteSequence::Number(1), true);
+            if failed {
+                let ticket = tracker.arrived(&RemoteSequence::Number(1)).expect("asked for");
+                tracker.settle(ticket, false);
+            }
+            (1..=behind).for_each(|n| tracker.add(1, n, RemoteSequence::Number(n as u64 + 1), false));
+            let position =
+                if passed { RemoteSequence::Number(behind as u64 + 1) } else { RemoteSequence::START };
+            assert_eq!(tracker.position(), &position, "failed {failed}, {behind} behind");
+            assert_eq!(tracker.is_settled(), failed);
+        }
+    }
+
     #[test]
     fn a_list_that_was_overtaken_holds_the_position() {
         let mut tracker = ListTracker::new(RemoteSequence::START);

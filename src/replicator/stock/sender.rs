@@ -141,3 +141,59 @@ impl RevSender {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::blip::BlipConfig;
+    use crate::replica::revision::{RevId, SourceId, TreeId, Version, VersionVector};
+    use crate::replica::store::{ConflictPolicy, IncomingRevision};
+    use crate::replicator::context::SessionCollection;
+    use crate::replicator::memory_store::MemoryStore;
+
+    /// Whether the revision that goes out for this vector is said to name a tree ID by guess.
+    fn guesses(vector: &VersionVector, known: Option<RevId>) -> bool {
+        let (store, collection) = (MemoryStore::new(1), CollectionId(0));
+        let (id, body) = ("d".to_owned(), Bytes::from_static(b"{}"));
+        let revision = IncomingRevision { collection, id, vector: vector.clone(), deleted: false, body };
+        store.commit(&[revision], ConflictPolicy::Refuse).expect("taken");
+        let mut context = SessionContext::new(BlipConfig::default(), false, false, Duration::from_secs(60));
+        let name = "_default".to_owned();
+        context.collections =
+            vec![SessionCollection { name, id: collection, index: None, incoming_filter: None }];
+        let mut sender = RevSender::default();
+        let change = store.document(collection, "d").expect("read").expect("there");
+        sender.want(Wanted { known, ..Wanted::of(change) });
+        assert!(sender.pump(&mut context, 0, &store, true).expect("sent"));
+        match context.take_awaiting(context.blip.last_request()) {
+            Some(Awaiting::Rev { rev, .. }) => rev.guesses_tree,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Of several tree IDs a revision names one. If the peer has said nothing, that is a guess; the only one, the revision itself
+    /// and what the peer has named are none.
+    #[test]
+    fn a_tree_id_is_guessed_where_there_are_several_and_no_word_of_the_peer() {
+        let tree = |n: u8| TreeId::new(u32::from(n), &[n; 16]).expect("an ID");
+        let edited = |trees: Vec<TreeId>| {
+            let current = Version { time: 1 << 60, source: SourceId([2; 16]) };
+            VersionVector { trees, ..VersionVector::new(current) }
+        };
+        let at_tree = VersionVector { trees: vec![tree(3), tree(2)], ..VersionVector::at_tree(tree(3)) };
+        let named = Some(RevId::Tree(tree(2)));
+        for (vector, known, guess) in [
+            (edited(vec![tree(3), tree(2)]), None, true),
+            (edited(vec![tree(3), tree(2)]), named, false),
+            (edited(vec![tree(3)]), None, false),
+            (edited(vec![]), None, false),
+            (at_tree, None, false),
+        ] {
+            assert_eq!(guesses(&vector, known), guess, "{vector:?} {known:?}");
+        }
+    }
+}

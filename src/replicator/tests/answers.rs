@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::exchange::active;
 use super::memory_store::MemoryStore;
-use super::scripted::{NEW, START, Scripted, pulling, request};
+use super::scripted::{NEW, START, Scripted, pulling, pulling_to, request};
 use crate::blip::{BlipStats, ErrorReply, Event, OutgoingMessage};
 use crate::endpoint::{AccessRule, CollectionAccess};
 use crate::replica::revision::{SourceId, Version, VersionVector};
@@ -188,4 +188,39 @@ fn names_of_collections_are_told_to_who_may_have_them() {
     let also = reply.properties.get(ALSO_PROPERTY).expect("there is another");
     assert!(also.contains("c.full"), "{also}");
     assert!(["_default", "c.empty", "c.secret"].iter().all(|name| !also.contains(name)), "{also}");
+}
+
+/// What a filter of the active side leaves out is that, whatever stands here: it resolves conflicts and refuses none.
+#[test]
+fn what_a_filter_leaves_out_is_no_conflict_where_those_are_resolved() {
+    let store = Arc::new(MemoryStore::new(1));
+    ["d", "e"].iter().for_each(|id| store.put(id, r#"{"n":1}"#));
+    let pull_filter: ReplicationFilter = Arc::new(|input: &FilterInput<'_>| input.id == "e");
+    let collections =
+        vec![CollectionConfig { pull_filter: Some(pull_filter), ..CollectionConfig::new("_default") }];
+    let mut scripted =
+        pulling_to(store, ActiveConfig { collections, extension: false, ..ActiveConfig::default() });
+    for (id, code) in [("d", "HTTP/403"), ("new", "HTTP/403"), ("e", "")] {
+        let rev = request("rev").with("id", id).with("rev", NEW).with_body("{}");
+        assert_eq!(scripted.code(rev), code, "{id}");
+    }
+}
+
+/// What cannot be begun says why.
+#[test]
+fn a_run_that_cannot_be_begun_says_why() {
+    let many = || (0..=COLLECTIONS_MAX).map(|n| CollectionConfig::new(format!("c.n{n}"))).collect();
+    let nobody: AccessRule = Arc::new(|_: &str| CollectionAccess { push: false, pull: false });
+    let optional = || vec![CollectionConfig { optional: true, ..CollectionConfig::new("_default") }];
+    for (collections, access, reason) in [
+        (vec![], None, "no collections"),
+        (many(), None, "too many collections"),
+        (vec![CollectionConfig::new("_default"); 2], None, "a collection is named twice"),
+        (optional(), Some(nobody), "the peer may do nothing with any collection"),
+    ] {
+        let config = ActiveConfig { collections, access, ..active(ReplicatorType::Push, false) };
+        let mut scripted = Scripted::new(Session::active(config), Arc::new(MemoryStore::new(1)));
+        scripted.settle();
+        assert_eq!(scripted.finished, Some(Err(SessionError::Configuration { reason })));
+    }
 }

@@ -205,6 +205,14 @@ fn a_collection_of_the_default_scope_has_one_name() {
             let mut pair = Pair::new(1, config, offer, &a, &p);
             assert_eq!(pair.run(), Ok(()), "{here} {there}");
             assert_eq!((a.dump(0), a.count()), (p.dump(0), 2));
+            // How far it was is remembered under the one name.
+            let otherwise = if here == "logs" { "_default.logs" } else { "logs" };
+            let collections = vec![CollectionConfig::new(otherwise)];
+            let config = ActiveConfig { collections, ..active(ReplicatorType::PushAndPull, ours) };
+            let offer = PassiveConfig { collections: vec![there.to_owned()], ..passive(theirs) };
+            assert_eq!(Pair::new(2, config, offer, &a, &p).run(), Ok(()), "{otherwise} {there}");
+            let checkpoints = p.checkpoint_names().into_iter().filter(|name| name.starts_with("cp-"));
+            assert_eq!(checkpoints.count(), 1, "{otherwise} {there}");
             let asked = asked.lock().unwrap();
             assert!(
                 asked.iter().all(|name| name == "_default.logs"),

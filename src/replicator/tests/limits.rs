@@ -119,6 +119,28 @@ fn the_time_for_a_reply_begins_with_the_first_request() {
     assert_eq!(context.reply_deadline(false), Some(at(170)), "it owes two replies");
 }
 
+/// A peer that does not read, or does not go on with what it has begun, has as long.
+#[test]
+fn what_is_not_read_and_what_is_not_ended_has_its_time() {
+    let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+    let mut context = context();
+    context.notify(OutgoingMessage::request("x")).expect("open");
+    assert_eq!(context.reply_deadline(false), Some(at(60)), "it has not gone out");
+    drain(&mut context);
+    assert_eq!(context.reply_deadline(false), None, "no reply is wanted");
+    assert_eq!(context.reply_deadline(true), Some(at(60)), "somebody else knows of something");
+    let mut peer = crate::blip::Connection::new(BlipConfig { compression_level: 0, ..BlipConfig::default() });
+    peer.send_request(OutgoingMessage::request("x").with_body(vec![0; 100_000])).expect("open");
+    let first = peer.poll_frame().expect("there is much to send");
+    context.blip.handle_frame(&first).expect("in order");
+    assert_eq!(context.reply_deadline(false), Some(at(60)), "it has begun something");
+    while let Some(frame) = peer.poll_frame() {
+        context.blip.handle_frame(&frame).expect("in order");
+    }
+    drain(&mut context);
+    assert_eq!(context.reply_deadline(false), None);
+}
+
 /// The limits of the sending side.
 fn narrow() -> SessionLimits {
     SessionLimits {

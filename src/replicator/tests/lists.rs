@@ -1,10 +1,19 @@
 //! Lists of a peer that are not as they should be, and where ours end.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::exchange::{active, fill, passive, stores};
+use super::memory_store::MemoryStore;
+use super::pair::Pair;
 use super::scripted::{NEW, START, Scripted, pulling, request};
-use crate::blip::{Event, OutgoingMessage};
+use crate::blip::{Event, IncomingRequest, OutgoingMessage};
 use crate::replica::store::ReplicaStore;
+use crate::replicator::config::*;
 use crate::replicator::error::SessionError;
+use crate::replicator::event::{Activity, SessionEvent};
 use crate::replicator::extension::{PROPERTY, VERSION, codec};
+use crate::replicator::session::Session;
 
 /// Of a list with a bad entry the others are asked for; of one that is no list nothing comes, and the run says so.
 #[test]
@@ -93,4 +102,73 @@ fn the_feed_does_not_end_before_what_was_there_while_a_commit_is_under_way() {
         assert!(all.first().is_some_and(|(lists, _)| *lists), "{extension}, {edited}: {all:?}");
         assert!(all.last().is_some_and(|(_, ends)| *ends), "{extension}, {edited}: {all:?}");
     }
+}
+
+/// With a change there is work on either side, also while nothing can be sent.
+#[test]
+fn a_change_makes_both_sides_busy_before_it_is_sent() {
+    for extension in [false, true] {
+        let (a, p) = stores();
+        fill(&a, "a", 3);
+        fill(&p, "p", 3);
+        let config = ActiveConfig { continuous: true, ..active(ReplicatorType::PushAndPull, extension) };
+        let mut pair = Pair::new(1, config, passive(extension), &a, &p);
+        pair.run_for(Duration::from_secs(1));
+        for (side, store) in [(&mut pair.a, &a), (&mut pair.p, &p)] {
+            assert!(side.idle);
+            store.put("new", "{}");
+            side.session.handle_store_changed(pair.now, &**store);
+            let events: Vec<_> = std::iter::from_fn(|| side.session.poll_event()).collect();
+            let busy = |event: &SessionEvent| matches!(event, SessionEvent::Activity(Activity::Busy));
+            assert!(events.iter().any(busy), "extension {extension}: {events:?}");
+        }
+    }
+}
+
+/// A peer that wants everything and takes nothing is listed no more than it may leave open, and all of it in the end; one that
+/// has been told the end of a feed that it wanted once hears of nothing more.
+#[test]
+fn lists_stop_while_many_revisions_wait() {
+    const DOCUMENTS: usize = 4_000;
+    let store = Arc::new(MemoryStore::new(1));
+    fill(&store, "d", DOCUMENTS);
+    let mut scripted = Scripted::new(Session::passive(passive(false)), store).with_collections();
+    let ask = request("subChanges").with("versioning", "version-vectors");
+    scripted.peer.send_request(ask).expect("small");
+    let (mut listed, mut open, mut most, mut ends) = (0, 0, 0, 0);
+    let mut revs: Vec<IncomingRequest> = Vec::new();
+    loop {
+        let heard = scripted.settle();
+        if heard.is_empty() && revs.is_empty() {
+            break;
+        }
+        if heard.is_empty() {
+            open -= revs.len();
+            for rev in revs.drain(..) {
+                scripted.peer.reply(rev.number, OutgoingMessage::default()).expect("open");
+            }
+        }
+        for event in heard {
+            let Event::Request(request) = event else { continue };
+            if request.profile() == "rev" {
+                revs.push(request);
+                continue;
+            }
+            let rows: Vec<serde_json::Value> = serde_json::from_slice(&request.body).expect("a list");
+            ends += usize::from(rows.is_empty());
+            (listed, open) = (listed + rows.len(), open + rows.len());
+            if !request.no_reply {
+                let wanted = vec!["[]"; rows.len()].join(",");
+                let reply = OutgoingMessage::default().with_body(format!("[{wanted}]"));
+                scripted.peer.reply(request.number, reply).expect("open");
+            }
+        }
+        most = most.max(open);
+    }
+    assert_eq!((listed, open, ends), (DOCUMENTS, 0, 1));
+    let max = WANTED_REVS_MAX + REVS_IN_FLIGHT_MAX + LISTS_IN_FLIGHT_MAX * CHANGES_BATCH;
+    assert!((WANTED_REVS_MAX..=max).contains(&most), "{most} open");
+    scripted.store.put("late", "{}");
+    scripted.session.handle_store_changed(scripted.now, &*scripted.store);
+    assert!(scripted.settle().is_empty(), "it did not ask for what comes later");
 }

@@ -233,7 +233,7 @@ fn a_list_that_had_to_wait_is_answered_when_there_is_room() {
         (0..2).all(|n| scripted.ask(list(n)).0.is_some_and(|answer| answer.is_ok())),
         "2,000 are asked for"
     );
-    let held = [2, 3].map(|n| scripted.peer.send_request(list(n)).expect("open"));
+    let mut held: Vec<_> = [2, 3].map(|n| scripted.peer.send_request(list(n)).expect("open")).into();
     let mut answered = Vec::new();
     let mut hear = |scripted: &mut Scripted| {
         answered.extend(scripted.settle().into_iter().filter_map(|event| match event {
@@ -243,13 +243,19 @@ fn a_list_that_had_to_wait_is_answered_when_there_is_room() {
         answered.clone()
     };
     assert_eq!(hear(&mut scripted), [], "they wait");
-    for n in 0..2_100 {
+    for n in 0..3_100 {
         let norev = request("norev").with("id", &format!("d{}-{}", n / 1_000, n % 1_000)).with("rev", NEW);
         let norev = norev.with("sequence", &(n + 1).to_string()).with("error", "404");
         let sent = scripted.peer.send_request(OutgoingMessage { no_reply: true, ..norev });
         sent.expect("open");
         if n == 1_001 {
             assert_eq!(hear(&mut scripted), held[..1], "{:?}", scripted.finished);
+            // There is room for one more, but another waits already.
+            held.push(scripted.peer.send_request(list(4)).expect("open"));
+            assert_eq!(hear(&mut scripted), held[..1], "{:?}", scripted.finished);
+        }
+        if n == 2_999 {
+            assert_eq!(hear(&mut scripted), held[..2], "{:?}", scripted.finished);
         }
     }
     assert_eq!(hear(&mut scripted), held, "{:?}", scripted.finished);

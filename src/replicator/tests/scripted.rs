@@ -121,8 +121,14 @@ pub const OTHER: &str = "18ea7b31529f0000@EbSEdOPmQ5ScF/AHieZMrQ";
 
 /// An active side whose peer has answered everything up to `subChanges`.
 pub fn pulling(extension: bool) -> Scripted {
-    let store = Arc::new(MemoryStore::new(1));
-    let config = ActiveConfig { direction: ReplicatorType::Pull, extension, ..ActiveConfig::default() };
+    let config = ActiveConfig { extension, ..ActiveConfig::default() };
+    pulling_to(Arc::new(MemoryStore::new(1)), config)
+}
+
+/// As [`pulling`], into this store and with these settings.
+pub fn pulling_to(store: Arc<MemoryStore>, config: ActiveConfig) -> Scripted {
+    let extension = config.extension;
+    let config = ActiveConfig { direction: ReplicatorType::Pull, ..config };
     let mut scripted = Scripted::new(Session::active(config), store);
     for _ in 0..4 {
         for event in scripted.settle() {

@@ -280,10 +280,10 @@ impl UnsyncedList {
     }
 
     /// Everything that was to be tried again in this direction was: what the other side did not even name is no more.
-    /// Whether there was any.
+    /// Whether there was any; there is none the second time.
     pub fn end_retry(&mut self, direction: Direction) -> bool {
         let sent = direction == Direction::Sent;
-        let gone: Vec<Key> = self.retried.iter().filter(|(s, _)| *s == sent).cloned().collect();
+        let gone: Vec<Key> = self.retried.extract_if(|(s, _)| *s == sent).collect();
         for (_, id) in &gone {
             self.settle(direction, id);
         }
