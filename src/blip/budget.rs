@@ -17,11 +17,6 @@ impl Budget {
         Budget { max, held: Arc::default() }
     }
 
-    /// The limit in bytes.
-    pub fn max(&self) -> usize {
-        self.max
-    }
-
     /// Bytes in use now.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)

@@ -152,13 +152,8 @@ impl FrameHeader {
     }
 
     /// Bytes that [`FrameHeader::emit`] appends.
-    pub fn len(&self) -> usize {
+    pub fn encoded_len(&self) -> usize {
         varint::len(self.number) + varint::len(self.flags.bits())
-    }
-
-    /// A header is never empty.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 }
 

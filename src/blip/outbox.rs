@@ -64,7 +64,7 @@ impl Outgoing {
     /// Appends the next frame, of at most `size_max` bytes. Returns whether the message is then sent whole.
     fn emit_frame(&mut self, size_max: usize, encoder: &mut StreamEncoder, out: &mut Vec<u8>) -> bool {
         let header = FrameHeader { number: self.key.number, flags: self.flags.with_more_coming(true) };
-        let room = size_max - header.len() - CHECKSUM_LEN;
+        let room = size_max - header.encoded_len() - CHECKSUM_LEN;
         let fits = if self.flags.compressed() { compressible_len(room) } else { room };
         let len = self.remaining().min(fits);
         let last = len == self.remaining();

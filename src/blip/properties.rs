@@ -65,11 +65,6 @@ impl Properties {
         std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
-
     /// The encoded form, without its length.
     pub fn as_bytes(&self) -> &[u8] {
         self.text.as_bytes()
