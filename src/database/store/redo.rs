@@ -102,3 +102,58 @@ pub(super) fn apply_in_steps(
     }
     engine.apply_part(step)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::Ticket;
+    use super::*;
+
+    /// What a log holds that was opened with this list and this declaration: of the commit, and of the list.
+    fn opened_with(list: &[u8], declared: Option<&[u8]>) -> Result<(bool, bool), DatabaseError> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let engine = Engine::open(directory.path(), 1 << 20, Ticket::default()).expect("open");
+        let mut writes = Writes::default();
+        for (piece, number) in list.chunks(VALUE_BYTES_MAX).zip(0..) {
+            writes.insert(keys::redo(number), piece);
+        }
+        if let Some(declared) = declared {
+            writes.insert(keys::REDO_COMPLETE, declared);
+        }
+        engine.apply_part(writes).expect("applied");
+        recover(&engine)?;
+        let is_there = |key: &[u8]| engine.get(key).expect("readable").is_some();
+        Ok((is_there(b"new"), is_there(&keys::redo(0)) || is_there(keys::REDO_COMPLETE)))
+    }
+
+    /// A list counts if it is declared and is what was declared; damage is neither made nor thrown away.
+    #[test]
+    fn only_a_list_that_is_what_was_declared_is_made() {
+        let entries: Vec<Entry> =
+            vec![(b"new".to_vec(), Some(vec![7; 2 * VALUE_BYTES_MAX])), (b"gone".to_vec(), None)];
+        let list = postcard::to_stdvec(&entries).expect("written");
+        let other: Vec<u8> = list.iter().map(|byte| byte ^ u8::from(*byte == 7)).collect();
+        let shorter = &list[..list.len() - 1];
+        let declare = |list: &[u8]| {
+            let complete = Complete { bytes: list.len() as u64, crc32: crc32fast::hash(list) };
+            postcard::to_stdvec(&complete).expect("written")
+        };
+        let declared = declare(&list);
+        let length_of_another = Complete { bytes: list.len() as u64 + 1, crc32: crc32fast::hash(&list) };
+        let length_of_another = postcard::to_stdvec(&length_of_another).expect("written");
+        assert!(matches!(opened_with(&list, Some(&declared)), Ok((true, false))));
+        assert!(matches!(opened_with(&list, None), Ok((false, false))));
+        let cut = declare(shorter);
+        let cases: [(&[u8], &[u8]); 6] = [
+            (&other, &declared),
+            (shorter, &declared),
+            (&[], &declared),
+            (&list, &length_of_another),
+            (&list, b"nonsense"),
+            (shorter, &cut),
+        ];
+        for (list, declared) in cases {
+            let opened = opened_with(list, Some(declared));
+            assert!(matches!(opened, Err(DatabaseError::Damaged { .. })), "{opened:?}");
+        }
+    }
+}

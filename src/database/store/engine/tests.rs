@@ -154,3 +154,56 @@ fn a_batch_that_became_more_than_a_segment_is_synced_before_the_next() {
     println!("one batch became {most} bytes");
     assert!(most > 2 * SEGMENT_BYTES as u64, "no round wrote the leaves anew: {most}");
 }
+
+/// Readers see what lies over the log as if it were in it, in both directions, from and to wherever.
+#[test]
+fn what_lies_over_the_log_reads_as_if_it_were_in_it() {
+    const SEEDS: u64 = 30;
+    const KEYS: u8 = 12;
+    for seed in 0..SEEDS {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let engine = Engine::open(directory.path(), 1 << 20, Ticket::default()).expect("open");
+        let mut model = BTreeMap::new();
+        let mut change = |writes: &mut Writes, mark: u8| {
+            for _ in 0..random.usize(0..KEYS.into()) {
+                let key = vec![random.u8(0..KEYS)];
+                if random.bool() {
+                    model.insert(key.clone(), vec![mark]);
+                    writes.insert(key, [mark]);
+                } else {
+                    model.remove(&key);
+                    writes.remove(key);
+                }
+            }
+        };
+        let (mut below, mut above) = (Writes::default(), Writes::default());
+        change(&mut below, 1);
+        change(&mut above, 2);
+        engine.apply_part(below).expect("applied");
+        engine.lay(&above.entries);
+        let pair = |(key, value): Stored| (key.to_vec(), value.to_vec());
+        for from in 0..=KEYS {
+            let found = engine.get(&[from]).expect("read").map(|value| value.to_vec());
+            assert_eq!(found, model.get([from].as_slice()).cloned(), "seed {seed}, {from}");
+            for to in 0..=KEYS {
+                let range = || model.iter().filter(|(key, _)| (from..to).contains(&key[0]));
+                let owned = |entry: Option<(&Vec<u8>, &Vec<u8>)>| entry.map(|(k, v)| (k.clone(), v.clone()));
+                let first = engine.first(&[from], &[to]).expect("read").map(pair);
+                assert_eq!(first, owned(range().next()), "seed {seed}, {from} to {to}");
+                if from <= to {
+                    let last = engine.last(&[from], &[to]).expect("read").map(pair);
+                    assert_eq!(last, owned(range().next_back()), "seed {seed}, {from} to {to}");
+                    let mut scanned = Vec::new();
+                    let visit = |key: &[u8], value: &[u8]| {
+                        scanned.push((key.to_vec(), value.to_vec()));
+                        Ok(ControlFlow::Continue(()))
+                    };
+                    engine.scan(&[from], &[to], visit).expect("read");
+                    let all: Vec<_> = range().map(|(k, v)| (k.clone(), v.clone())).collect();
+                    assert_eq!(scanned, all, "seed {seed}, {from} to {to}");
+                }
+            }
+        }
+    }
+}

@@ -95,3 +95,100 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A log of which each batch may become its bound, and all between two looks a little more together.
+    struct Model {
+        window: Window,
+        is_seen: bool,
+        end: u64,
+        synced_end: u64,
+        /// What the batches may yet become beyond their bounds before the next look.
+        beyond: u64,
+        syncs: u64,
+    }
+
+    impl Model {
+        fn new(end: u64, is_seen: bool) -> Model {
+            let beyond = if is_seen { RESERVE } else { 0 };
+            let mut model =
+                Model { window: Window::default(), is_seen, end, synced_end: end, beyond, syncs: 0 };
+            model.window.synced(model.look());
+            model
+        }
+
+        fn look(&self) -> Look {
+            Look { applied: self.window.applied(), tip: self.is_seen.then_some(self.end) }
+        }
+
+        /// As the engine does it: a look if there is no room, and a sync if there is still none. A batch becomes so many
+        /// hundredths of the most that it may.
+        fn write(&mut self, bound: u64, hundredths: u64) {
+            if !self.window.has_room_for(bound) {
+                self.window.saw(self.look());
+                self.beyond = if self.is_seen { RESERVE } else { 0 };
+                if !self.window.has_room_for(bound) {
+                    self.window.synced(self.look());
+                    (self.synced_end, self.syncs) = (self.end, self.syncs + 1);
+                }
+            }
+            let growth = ((bound + self.beyond) * hundredths / 100).min(SEGMENT);
+            self.beyond -= growth.saturating_sub(bound).min(self.beyond);
+            self.end += growth;
+            self.window.add(bound);
+        }
+
+        /// Segments begun since the last sync.
+        fn begun(&self) -> u64 {
+            (self.end - 1) / SEGMENT - (self.synced_end - 1) / SEGMENT
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_batches_become_no_second_segment_is_begun(
+            end in 1..=3 * SEGMENT, is_seen: bool,
+            batches in prop::collection::vec((prop_oneof![1..=SEGMENT, 1..=SEGMENT / 32], 0u64..=100), 1..200),
+        ) {
+            let mut model = Model::new(end, is_seen);
+            for (bound, hundredths) in batches {
+                model.write(bound, hundredths);
+                prop_assert!(model.begun() <= 1, "{} begun up to {}", model.begun(), model.end);
+            }
+        }
+    }
+
+    /// A sync costs much more than a look: where the log shows that it has hardly grown, none comes.
+    #[test]
+    fn small_batches_share_syncs() {
+        const BATCHES: u64 = 10_000;
+        let syncs = |is_seen, bound, hundredths| {
+            let mut model = Model::new(1, is_seen);
+            (0..BATCHES).for_each(|_| model.write(bound, hundredths));
+            (model.syncs, model.end / SEGMENT)
+        };
+        for bound in [100, SEGMENT / 100, SEGMENT / 10] {
+            let (unseen, segments) = syncs(false, bound, 100);
+            assert!(unseen <= 2 * segments + 2, "{unseen} syncs for {segments} segments");
+            let (seen, segments) = syncs(true, bound, 10);
+            assert!(seen <= 4 * segments + 2, "{seen} syncs for {segments} segments");
+        }
+        let (unseen, _) = syncs(false, SEGMENT / 10, 1);
+        let (seen, _) = syncs(true, SEGMENT / 10, 1);
+        assert!(seen * 4 < unseen, "{seen} and {unseen} syncs");
+    }
+
+    #[test]
+    fn a_batch_is_taken_for_what_it_may_become() {
+        assert_eq!(bound(1, 1_000), SHARE_OF_LEAF.max(4_000));
+        assert_eq!(bound(10, 1_000), 10 * SHARE_OF_LEAF);
+        assert_eq!(bound(1_000, 1_000), SEGMENT);
+        assert_eq!(bound(1, SEGMENT_BYTES), SEGMENT);
+    }
+}
