@@ -97,29 +97,62 @@ impl Random for Seeded {
     }
 }
 
-/// Gives snow what it needs for one handshake.
-pub(super) struct Resolver {
-    /// Of the random generator.
-    seed: [u8; KEY_BYTES],
-    /// The static key pair, so that its public half is not computed for each handshake anew.
+/// A key pair, its public half computed once.
+#[derive(Clone)]
+struct KeyPair {
     private: [u8; KEY_BYTES],
     public: [u8; KEY_BYTES],
 }
 
+impl Drop for KeyPair {
+    fn drop(&mut self) {
+        self.private.zeroize();
+    }
+}
+
+/// What is random of a handshake: the seed of its generator, and the ephemeral key pair that comes of it. The offers of one
+/// OFFER have it in common, so the multiplication is done once for all of them.
+pub(super) struct Ephemeral {
+    seed: [u8; KEY_BYTES],
+    pair: KeyPair,
+}
+
+impl Ephemeral {
+    pub(super) fn new(seed: [u8; KEY_BYTES]) -> Ephemeral {
+        // The first that snow draws.
+        let private = Seeded::new(seed).next();
+        Ephemeral { seed, pair: KeyPair { private, public: public_key(&private) } }
+    }
+}
+
+impl Drop for Ephemeral {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
+/// Gives snow what it needs for one handshake.
+pub(super) struct Resolver {
+    /// Of the random generator.
+    seed: [u8; KEY_BYTES],
+    /// The static and the ephemeral key pair.
+    known: [KeyPair; 2],
+}
+
 impl Resolver {
     pub(super) fn new(
-        seed: [u8; KEY_BYTES],
+        ephemeral: &Ephemeral,
         private: &[u8; KEY_BYTES],
         public: &[u8; KEY_BYTES],
     ) -> Resolver {
-        Resolver { seed, private: *private, public: *public }
+        let identity = KeyPair { private: *private, public: *public };
+        Resolver { seed: ephemeral.seed, known: [identity, ephemeral.pair.clone()] }
     }
 }
 
 impl Drop for Resolver {
     fn drop(&mut self) {
         self.seed.zeroize();
-        self.private.zeroize();
     }
 }
 
@@ -129,10 +162,9 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        let known = (self.private, self.public);
-        let none = [0; KEY_BYTES];
+        let none = KeyPair { private: [0; KEY_BYTES], public: [0; KEY_BYTES] };
         (*choice == DHChoice::Curve25519)
-            .then(|| Box::new(X25519 { private: none, public: none, known }) as _)
+            .then(|| Box::new(X25519 { pair: none, known: self.known.clone() }) as _)
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -146,15 +178,16 @@ impl CryptoResolver for Resolver {
 
 /// X25519 for snow; wiped when dropped.
 struct X25519 {
-    private: [u8; KEY_BYTES],
-    public: [u8; KEY_BYTES],
-    known: ([u8; KEY_BYTES], [u8; KEY_BYTES]),
+    pair: KeyPair,
+    known: [KeyPair; 2],
 }
 
-impl Drop for X25519 {
-    fn drop(&mut self) {
-        self.private.zeroize();
-        self.known.0.zeroize();
+impl X25519 {
+    /// Computes the public half, unless it is known.
+    fn complete(&mut self) {
+        let private = &self.pair.private;
+        let known = self.known.iter().find(|known| known.private == *private);
+        self.pair.public = known.map_or_else(|| public_key(private), |known| known.public);
     }
 }
 
@@ -172,27 +205,27 @@ impl Dh for X25519 {
     }
 
     fn set(&mut self, private: &[u8]) {
-        self.private.copy_from_slice(private);
-        self.public = if private == self.known.0 { self.known.1 } else { public_key(&self.private) };
+        self.pair.private.copy_from_slice(private);
+        self.complete();
     }
 
     fn generate(&mut self, random: &mut dyn Random) -> Result<(), snow::Error> {
-        random.try_fill_bytes(&mut self.private)?;
-        self.public = public_key(&self.private);
+        random.try_fill_bytes(&mut self.pair.private)?;
+        self.complete();
         Ok(())
     }
 
     fn pubkey(&self) -> &[u8] {
-        &self.public
+        &self.pair.public
     }
 
     fn privkey(&self) -> &[u8] {
-        &self.private
+        &self.pair.private
     }
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let public = public.first_chunk().ok_or(snow::Error::Dh)?;
-        let mut shared = diffie_hellman(&self.private, public).ok_or(snow::Error::Dh)?;
+        let mut shared = diffie_hellman(&self.pair.private, public).ok_or(snow::Error::Dh)?;
         out[..KEY_BYTES].copy_from_slice(&shared);
         shared.zeroize();
         Ok(())

@@ -21,7 +21,7 @@ use bytes::{BufMut, BytesMut};
 use snow::{Builder, HandshakeState, TransportState};
 use zeroize::Zeroizing;
 
-use super::crypto::{KEY_BYTES, Resolver, Seeded, mac};
+use super::crypto::{Ephemeral, KEY_BYTES, Resolver, Seeded, mac};
 use super::error::{RefuseReason, SecureError};
 use super::offer::{Fresh, Keyring, Offers, SECURE_VERSION, filled, question, write_offers};
 use super::peer::is_peer_name;
@@ -85,10 +85,10 @@ impl Half {
         identity: &Identity,
         fresh: &Fresh,
         (via, psk): (Authentication, &Psk),
-        seed: [u8; KEY_BYTES],
+        ephemeral: &Ephemeral,
         initiator: bool,
     ) -> Result<Half, SecureError> {
-        let resolver = Resolver::new(seed, identity.private(), identity.id().as_bytes());
+        let resolver = Resolver::new(ephemeral, identity.private(), identity.id().as_bytes());
         let params = XX_PSK0.parse().map_err(|_| SecureError::Key)?;
         let prologue = [PROLOGUE, &[SECURE_VERSION], fresh].concat();
         let build = || {
@@ -248,12 +248,12 @@ impl Offering {
     ) -> Result<Offering, SecureError> {
         let mut random = Seeded::new(entropy);
         // One ephemeral key for all: of eight sessions that begin with it one goes on, and their keys have nothing in common.
-        let seed = random.next();
+        let ephemeral = Ephemeral::new(random.next());
         let offers = filled(keyring, &mut random);
         let mut halves = Vec::with_capacity(offers.len());
         let mut messages = Vec::with_capacity(offers.len());
         for key in &offers {
-            let mut half = Half::new(identity, fresh, (key.via, &key.psk), seed, true)?;
+            let mut half = Half::new(identity, fresh, (key.via, &key.psk), &ephemeral, true)?;
             let mut message = BytesMut::new();
             half.write(&[], &mut message)?;
             messages.push(message);
@@ -336,7 +336,8 @@ impl Accepting {
         out: &mut BytesMut,
     ) -> Result<Accepting, SecureError> {
         let chosen = offers.choose(keyring, fresh, &dice.blind).ok_or(SecureError::Stranger)?;
-        let mut half = Half::new(identity, fresh, (chosen.via, &chosen.psk), dice.seed, false)?;
+        let ephemeral = Ephemeral::new(dice.seed);
+        let mut half = Half::new(identity, fresh, (chosen.via, &chosen.psk), &ephemeral, false)?;
         half.read(&chosen.message)?;
         let mut payload = Zeroizing::new(vec![SECURE_VERSION, chosen.index]);
         payload.extend_from_slice(&offer_hash(body));
