@@ -301,7 +301,7 @@ impl Engine {
                 window.has_room_for(bound)
             };
             if !has_room {
-                self.sync_medium()?;
+                self.sync_flushed(look)?;
             }
         }
         self.guarded("write", || self.log.apply(writes.entries))?;
@@ -365,6 +365,11 @@ impl Engine {
     /// Brings everything applied so far to stable storage.
     pub(super) fn sync_medium(&self) -> Result<(), DatabaseError> {
         let covered = self.flush()?;
+        self.sync_flushed(covered)
+    }
+
+    /// Brings to stable storage what was flushed before this look.
+    fn sync_flushed(&self, covered: Look) -> Result<(), DatabaseError> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         // After a failed fdatasync the kernel may have dropped the pages: nothing later may count on them.
         #[cfg(feature = "test-faults")]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::database::store::sled::files::Survey;
 
 fn writes(bytes: usize) -> Writes {
     let mut writes = Writes::default();
@@ -118,6 +119,10 @@ fn written_at_random(seed: u64) -> Seen {
         seen.unsynced = seen.unsynced.max(now - synced);
         seen.begun = seen.begun.max((now - 1) / SEGMENT - (synced - 1) / SEGMENT);
         (end, seen.batches) = (now, seen.batches + 1);
+        if seen.batches.is_multiple_of(50) {
+            // Read from look to look, in steps, and read as a whole.
+            assert_eq!(now, Survey::read(directory.path()).expect("readable").end(), "seed {seed}");
+        }
     }
     (seen.syncs, seen.written) = (syncs, end);
     seen

@@ -155,6 +155,11 @@ pub(super) fn message(segment: &[u8], at: usize) -> Option<Message<'_>> {
     Some(Message { kind, is_blob, page, segment: number, body, len: header + len })
 }
 
+/// Whether bytes in which there is no message could be the beginning of one that goes on behind them.
+pub(super) fn may_be_cut(bytes: &[u8]) -> bool {
+    bytes.get(4).is_none_or(|kind| (1..=11).contains(kind))
+}
+
 /// The first message at or after a place of a segment, with its place.
 pub(super) fn next_message(segment: &[u8], mut at: usize) -> Option<(usize, Message<'_>)> {
     const ZEROS: [u8; 256] = [0; 256];

@@ -3,9 +3,14 @@
 use std::fs::File;
 use std::io;
 
-use super::format::{Kind, MESSAGE_HEADER_BYTES_MAX, SEGMENT, SEGMENT_HEADER_BYTES, message, segment_header};
+use super::format::{
+    Kind, MESSAGE_HEADER_BYTES_MAX, SEGMENT, SEGMENT_HEADER_BYTES, may_be_cut, message, segment_header,
+};
 use super::survey::read_up_to;
 use crate::database::store::ground::SEGMENT_BYTES;
+
+/// Bytes that are read at once: most of the time more than was written since the last look.
+const STEP_BYTES: usize = 8 * 1024;
 
 /// Follows the end of a log from look to look, so that each reads what was written since the one before.
 #[derive(Debug, Default)]
@@ -55,24 +60,36 @@ impl Tip {
 
     /// Reads on in a segment; whether it is full.
     fn read_segment(&mut self, file: &File, place: &mut Reached) -> io::Result<bool> {
-        let is_full = |at| at + MESSAGE_HEADER_BYTES_MAX > SEGMENT_BYTES;
-        if is_full(place.at) {
-            return Ok(true);
-        }
-        let from = place.at;
-        self.buffer.resize(SEGMENT_BYTES - from, 0);
-        let len = read_up_to(file, &mut self.buffer, place.offset + from as u64)?;
-        self.buffer.truncate(len);
+        let mut step = STEP_BYTES;
         while !is_full(place.at) {
-            let found = message(&self.buffer, place.at - from).filter(|m| m.segment == place.lsn / SEGMENT);
-            let Some(message) = found else { return Ok(false) };
-            match message.kind {
-                Kind::Cap => place.at = SEGMENT_BYTES,
-                _ => place.at += message.len,
+            let from = place.at;
+            let wanted = step.min(SEGMENT_BYTES - from);
+            self.buffer.resize(wanted, 0);
+            let len = read_up_to(file, &mut self.buffer, place.offset + from as u64)?;
+            let bytes = &self.buffer[..len];
+            while let Some(message) = message(bytes, place.at - from) {
+                if message.segment != place.lsn / SEGMENT {
+                    return Ok(false);
+                }
+                place.at = if message.kind == Kind::Cap { SEGMENT_BYTES } else { place.at + message.len };
+                if is_full(place.at) {
+                    return Ok(true);
+                }
             }
+            let is_all = len < wanted || from + wanted == SEGMENT_BYTES;
+            if is_all || !may_be_cut(&bytes[place.at - from..]) {
+                return Ok(false);
+            }
+            // A message may be as long as the segment.
+            step = if place.at == from { SEGMENT_BYTES } else { STEP_BYTES };
         }
         Ok(true)
     }
+}
+
+/// Whether no further message begins in a segment.
+fn is_full(at: usize) -> bool {
+    at + MESSAGE_HEADER_BYTES_MAX > SEGMENT_BYTES
 }
 
 /// The segment with the highest number.
