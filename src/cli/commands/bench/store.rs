@@ -33,7 +33,7 @@ pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
         figures[at] = target(figures[at].clone());
     }
     figures.extend(sqlite(&place, &documents)?);
-    figures.push(idle_memory(&place)?);
+    figures.extend(idle_memory(&place)?);
     figures.push(time_to_open(&place)?);
     Ok(figures)
 }
@@ -114,24 +114,29 @@ fn fill(path: &std::path::Path, count: usize) -> Result<(), CliError> {
     samples.chunks(BATCH_DOCUMENTS).try_for_each(|batch| save(&db, &collection, batch))
 }
 
-fn idle_memory(place: &TemporaryDirectory) -> Result<Figure, CliError> {
+/// What an idle `serve` has in memory, and what of it is its own: the rest is the program's code, which the system reads again from
+/// the file when it needs the room.
+fn idle_memory(place: &TemporaryDirectory) -> Result<[Figure; 2], CliError> {
     let path = place.path().join("idle");
     fill(&path, IDLE_DOCUMENTS)?;
     let mut serve = Process::start(&path, &["serve", "--listen", "tcp:127.0.0.1:0"])?;
     serve.event("listening")?;
-    let resident = resident_bytes(serve.id());
+    let [resident, own] = ["VmRSS:", "RssAnon:"].map(|field| memory_bytes(serve.id(), field) as f64 / MIB);
     serve.finish()?;
     let name = format!(
         "resident memory of an idle serve, {} documents",
         super::output::thousands(IDLE_DOCUMENTS as u64)
     );
-    Ok(Figure::new("store", name, resident as f64 / MIB, "MiB").at_most(20.0))
+    Ok([
+        Figure::new("store", name, resident, "MiB").at_most(20.0),
+        Figure::new("store", "  of it its own, without the program's code", own, "MiB"),
+    ])
 }
 
-/// Resident memory of a process, bytes; 0 if it is gone.
-fn resident_bytes(process: u32) -> u64 {
+/// A field of a process's memory, in bytes; 0 if it is gone.
+fn memory_bytes(process: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
