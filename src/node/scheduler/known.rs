@@ -41,8 +41,8 @@ pub(super) struct Known {
     pub(super) news: News,
     /// Since when there has been something to do with it.
     pub(super) since: Instant,
-    /// When its last visit ended, and this database's count of changes before.
-    pub(super) visited: Option<(Instant, u64)>,
+    /// When its last visit ended, and this database's count of changes before, if all went over.
+    pub(super) visited: Option<(Instant, Option<u64>)>,
     pub(super) retry: RetryPolicy,
     pub(super) not_before: Instant,
 }
@@ -106,7 +106,7 @@ impl Known {
             News::Pending(_) => true,
             News::None => false,
             News::Unknown => match self.visited {
-                Some((at, before)) => before != own || now.since(at) >= UNREADABLE_PAUSE,
+                Some((at, before)) => before != Some(own) || now.since(at) >= UNREADABLE_PAUSE,
                 None => true,
             },
         }

@@ -214,7 +214,7 @@ impl<K: Copy + Ord> Scheduler<K> {
             Ending::Done | Ending::Left => {
                 known.retry.succeeded();
                 known.not_before = now;
-                known.visited = Some((now, if ending == Ending::Done { visit.own } else { u64::MAX }));
+                known.visited = Some((now, (ending == Ending::Done).then_some(visit.own)));
                 (known.news, known.since) = (News::None, now);
             }
             Ending::Failed => {
