@@ -80,7 +80,7 @@ impl MessageEndpointConnection for TcpConnection {
         if self.protocol_type == ProtocolType::MessageStream {
             writer.write_all(&(message.len() as u32).to_be_bytes()).await?;
         }
-        Ok(writer.write_all(message.as_slice()).await?)
+        Ok(writer.write_all(&message).await?)
     }
 
     /// Disconnect. Called once for each `open`, also if that failed.

@@ -691,7 +691,7 @@ fn a_denied_peer_reads_no_document_no_collection_and_no_count() {
             let mut read = Vec::new();
             let wait = Duration::from_secs(5);
             while let Ok(Some(message)) = tokio::time::timeout(wait, inbound.next()).await {
-                read.extend_from_slice(message.as_slice());
+                read.extend_from_slice(&message);
             }
             let closed = inbound.closed().flatten().map(|error| error.to_string());
             let _ = connection.close(None).await;

@@ -11,7 +11,7 @@ use gattway::lab::replica::store::{Conflict, ConflictResolver, Resolution};
 use gattway::lab::replicator::config::{
     ActiveConfig, CollectionConfig, FilterInput, PassiveConfig, ReplicationFilter, ReplicatorType,
 };
-use gattway::lab::replicator::resolver::{DefaultResolver, FnResolver};
+use gattway::lab::replicator::resolver::DefaultResolver;
 use serde_json::Value;
 
 use crate::recording::{self, RecordedMessage, Recording, Sent, Side};
@@ -325,16 +325,16 @@ fn refuse_prefix(prefix: &str) -> ReplicationFilter {
 /// The resolvers with which conflicts were recorded.
 fn resolver(name: &str) -> Arc<dyn ConflictResolver> {
     match name {
-        "local" => Arc::new(FnResolver(|_: &Conflict<'_>| Ok(Resolution::Local))),
-        "remote" => Arc::new(FnResolver(|_: &Conflict<'_>| Ok(Resolution::Remote))),
-        "merge" => Arc::new(FnResolver(|conflict: &Conflict<'_>| {
+        "local" => Arc::new(|_: &Conflict<'_>| Ok(Resolution::Local)),
+        "remote" => Arc::new(|_: &Conflict<'_>| Ok(Resolution::Remote)),
+        "merge" => Arc::new(|conflict: &Conflict<'_>| {
             let mut merged: BTreeMap<String, Value> = BTreeMap::new();
             for body in [conflict.remote_body, conflict.local_body].into_iter().flatten() {
                 merged.extend(body.iter().map(|(key, value)| (key.clone(), value.clone())));
             }
             merged.insert("merged".into(), true.into());
             Ok(Resolution::Merge(merged.into_iter().collect()))
-        })),
+        }),
         "v4" => Arc::new(DefaultResolver),
         other => panic!("resolver {other:?}"),
     }

@@ -19,8 +19,8 @@ use gattway::lab::transport::secure::{
 };
 use gattway::lab::transport::stream::{Address, StreamConnection, StreamListener};
 use gattway::replicator::{
-    DefaultResolver, Direction, DocumentReplication, FnResolver, ReplicationFilter, Replicator,
-    ReplicatorActivity, ReplicatorConfiguration, Unsynced, UnsyncedDocument,
+    DefaultResolver, Direction, DocumentReplication, ReplicationFilter, Replicator, ReplicatorActivity,
+    ReplicatorConfiguration, Unsynced, UnsyncedDocument,
 };
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 
@@ -119,7 +119,7 @@ async fn replicate(plan: &Plan, active: &Database, passive: &Database, directory
     // For each connection: a stock peer that lacks a collection is connected to once more, and the end of the first may be
     // told last.
     let (told, left_out) = (Arc::clone(&passive_reports), Arc::clone(&passive_left_out));
-    listener.add_document_listener(move |told_of| told.lock().unwrap().push(Report::from(&told_of.document)));
+    listener.add_document_listener(move |_, document| told.lock().unwrap().push(Report::from(document)));
     listener.add_change_listener(move |change| {
         let mut left_out: MutexGuard<'_, Vec<_>> = left_out.lock().unwrap();
         let says = LeftOut::from(&*change.status.unsynced);
@@ -206,16 +206,16 @@ fn resolver(resolving: Resolving) -> Arc<dyn ConflictResolver> {
     match resolving {
         Resolving::Default => Arc::new(DefaultResolver),
         Resolving::Failing(filter) => {
-            Arc::new(FnResolver(move |conflict: &Conflict<'_>| match filter.passes(conflict.id) {
+            Arc::new(move |conflict: &Conflict<'_>| match filter.passes(conflict.id) {
                 true => DefaultResolver.resolve(conflict),
                 false => Err("too hard".to_owned()),
-            }))
+            })
         }
-        Resolving::Merging => Arc::new(FnResolver(|conflict: &Conflict<'_>| {
+        Resolving::Merging => Arc::new(|conflict: &Conflict<'_>| {
             let ids = serde_json::json!({ "merged": conflict.id });
             Ok(Resolution::Merge(ids.as_object().cloned().unwrap_or_default()))
-        })),
-        Resolving::Deleting => Arc::new(FnResolver(|_: &Conflict<'_>| Ok(Resolution::Delete))),
+        }),
+        Resolving::Deleting => Arc::new(|_: &Conflict<'_>| Ok(Resolution::Delete)),
     }
 }
 

@@ -32,7 +32,9 @@ pub fn path(directory: &Path, side: usize) -> PathBuf {
 
 /// The settings of one of the two.
 pub fn config(durability: Durability) -> DatabaseConfig {
-    DatabaseConfig::default().with_durability(durability)
+    let mut config = DatabaseConfig::default();
+    config.durability = durability;
+    config
 }
 
 impl Pair {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gattway::database::{Collection, Database, DatabaseConfig, DatabaseError, Document, Durability};
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
 use gattway::lab::replica::revision;
+use gattway::lab::replica::store::ReplicaStore;
 use gattway::lab::transport::stream::{Address, StreamConnection, StreamListener};
 use gattway::replicator::{Direction, Replicator, ReplicatorConfiguration};
 use gattway::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
@@ -58,7 +59,8 @@ fn live(directory: &Path, disks: &Path) -> Result<()> {
         gattway::lab::database::faults::leave_out_fdatasync();
     }
     let durability = if task.mode == Mode::Relaxed { Durability::Relaxed } else { Durability::Synced };
-    let config = DatabaseConfig::default().with_durability(durability);
+    let mut config = DatabaseConfig::default();
+    config.durability = durability;
     let mut sides = Vec::new();
     for name in SIDES {
         let path = disks.join(name).join("db");
@@ -149,7 +151,7 @@ fn check_writer(task: &Task, writer: Writer, db: &Database, contents: &Contents)
         if acknowledged.operation > position {
             continue; // lost with its operation, which was told already
         }
-        let time = contents.revisions.get(id).and_then(|vector| vector.time_of(db.source()));
+        let time = contents.revisions.get(id).and_then(|vector| vector.time_of(ReplicaStore::source(db)));
         if time.is_none_or(|time| time < acknowledged.time) {
             say(&Line::Stale { writer, id: id.clone() });
         }

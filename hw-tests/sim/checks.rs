@@ -114,7 +114,7 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
         let (Some(active), Some(passive)) = (&images[edge.active], &images[edge.passive]) else { continue };
         let config = CollectionConfig::new(COLLECTION);
         let uid = secure::name(world.plan.security, world.plan.seed, edge.passive);
-        let id = checkpoint_id(active.db.source(), &uid, ReplicatorType::PushAndPull, &config);
+        let id = checkpoint_id(ReplicaStore::source(&active.db), &uid, ReplicatorType::PushAndPull, &config);
         let own = active.claim(&format!("{OWN_PREFIX}{id}"));
         let copies = [(edge.active, own), (edge.passive, passive.claim(&id))];
         let copies = if world.plan.faults.contains(&FaultKind::OlderCopy) {

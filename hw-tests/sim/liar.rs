@@ -135,7 +135,7 @@ impl Liar {
     /// Takes what comes next; whether anything did that can be answered.
     async fn hear(&mut self, inbound: &mut Inbound) -> bool {
         let Some(bytes) = inbound.next().await else { return false };
-        if self.framing.handle_bytes(bytes.as_slice()).is_err() {
+        if self.framing.handle_bytes(&bytes).is_err() {
             return false;
         }
         while let Some(event) = self.framing.poll_event() {

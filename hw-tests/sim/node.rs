@@ -139,7 +139,8 @@ impl Node {
     pub fn boot(&mut self, world: &Arc<World>, devices: &[SimDevice]) -> Result<(), String> {
         let durability =
             if world.plan.relaxed[self.index] { Durability::Relaxed } else { Durability::Synced };
-        let config = DatabaseConfig::default().with_durability(durability);
+        let mut config = DatabaseConfig::default();
+        config.durability = durability;
         let opened = Database::open_simulated(&self.disk, config);
         let db = opened.map_err(|error| error.to_string())?;
         world.reborn(self.index);

@@ -95,7 +95,7 @@ async fn gather(inbound: &mut Inbound, enough: usize) -> Vec<u8> {
     let all = async {
         while bytes.len() < enough {
             let Some(message) = inbound.next().await else { return };
-            bytes.extend_from_slice(message.as_slice());
+            bytes.extend_from_slice(&message);
         }
     };
     let _ = timeout(PATIENCE, all).await;

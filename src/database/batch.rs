@@ -26,16 +26,6 @@ impl Batch {
         self.edits.push(Edit { collection, id: id.to_owned(), kind, expects });
     }
 
-    /// How many changes were collected.
-    pub fn len(&self) -> usize {
-        self.edits.len()
-    }
-
-    /// Whether none was.
-    pub fn is_empty(&self) -> bool {
-        self.edits.is_empty()
-    }
-
     /// Stores a body, whatever is there: the last write wins.
     ///
     /// # Errors

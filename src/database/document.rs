@@ -93,19 +93,3 @@ pub(super) fn to_object(value: &impl Serialize) -> Result<Map<String, Value>, Da
         Err(error) => Err(DatabaseError::BadBody { reason: error.to_string() }),
     }
 }
-
-/// What a document says of an attachment: `{"@type":"blob", ...}`. The content is not stored by this release: a document
-/// that is saved here may name one, a document that comes from a peer with one is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "@type", rename = "blob")]
-#[non_exhaustive]
-pub struct Blob {
-    /// `sha1-` and the base64 of the content's SHA-1.
-    pub digest: String,
-    /// Length of the content in bytes.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub length: Option<u64>,
-    /// Its media type.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub content_type: Option<String>,
-}

@@ -86,7 +86,7 @@ impl Database {
     }
 
     /// Whether it can only be read.
-    pub fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         self.store.is_read_only()
     }
 
@@ -96,7 +96,7 @@ impl Database {
     }
 
     /// The author of this database's own versions.
-    pub fn source(&self) -> SourceId {
+    pub(crate) fn source(&self) -> SourceId {
         self.store.source()
     }
 
@@ -226,7 +226,7 @@ impl Database {
     ///
     /// # Errors
     /// As of [`Database::repair`]; [`DatabaseError::UnknownCollection`]; what `visit` returns.
-    pub fn salvage(
+    pub(crate) fn salvage(
         path: impl AsRef<Path>,
         collection: &str,
         mut visit: impl FnMut(Document) -> Result<(), DatabaseError>,
@@ -253,7 +253,7 @@ impl Database {
     ///
     /// # Errors
     /// [`DatabaseError::BadBackup`], or of `input`.
-    pub fn check_backup(input: &mut dyn std::io::Read) -> Result<BackupInfo, DatabaseError> {
+    pub(crate) fn check_backup(input: &mut dyn std::io::Read) -> Result<BackupInfo, DatabaseError> {
         store::check_backup(input)
     }
 

@@ -53,8 +53,10 @@ pub(crate) use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 #[cfg(test)]
 pub(crate) use self::clock::wall_now;
 pub use self::collection::{Change, Collection, Documents};
-pub use self::config::{DatabaseConfig, Durability, Versioning};
-pub use self::document::{Blob, Document};
+#[cfg(test)]
+pub(crate) use self::config::Versioning;
+pub use self::config::{DatabaseConfig, Durability};
+pub use self::document::Document;
 pub use self::error::DatabaseError;
 pub use self::handle::Database;
 pub use self::info::{CollectionInfo, DatabaseInfo};
@@ -73,4 +75,4 @@ pub use self::store::{
 #[doc(hidden)]
 pub use self::store::{DiskCounts, SimulatedDisk};
 pub use crate::replica::revision::{RevisionError, SourceId, Version, VersionVector};
-pub use crate::replica::{DEFAULT_NAME, DOCUMENT_BODY_MAX, DOCUMENT_ID_MAX};
+pub use crate::replica::{DOCUMENT_BODY_MAX, DOCUMENT_ID_MAX};

@@ -35,7 +35,7 @@ impl MessagingError {
     }
 
     /// What happened, without the source.
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         &self.message
     }
 }

@@ -1,6 +1,7 @@
 //! Bytes that go to or come from a transport, and what it keeps of them.
 
 use std::fmt;
+use std::ops::Deref;
 
 use bytes::Bytes;
 
@@ -26,12 +27,12 @@ pub enum ProtocolType {
     ByteStream,
 }
 
-/// Bytes on their way to or from a transport. Cheap to clone.
+/// Bytes on their way to or from a transport. Cheap to clone, and read as a slice.
 /// ```
 /// use gattway::Message;
 ///
 /// let message = Message::from_bytes(vec![1, 2, 3]);
-/// assert_eq!((message.len(), message.as_slice()), (3, &[1, 2, 3][..]));
+/// assert_eq!((message.len(), &message[..]), (3, &[1, 2, 3][..]));
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Message(Bytes);
@@ -47,20 +48,13 @@ impl Message {
     pub fn to_bytes(&self) -> Bytes {
         self.0.clone()
     }
+}
 
-    /// The bytes, borrowed.
-    pub fn as_slice(&self) -> &[u8] {
+impl Deref for Message {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         &self.0
-    }
-
-    /// Length in bytes.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::transport::stream::Address;
+use crate::transport::stream::{Address, AddressError};
 #[cfg(feature = "websocket")]
 use crate::transport::websocket::WebSocketUrl;
 
@@ -43,20 +43,19 @@ impl FromStr for PlaceAddress {
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         if let "ws" | "wss" = scheme {
             #[cfg(feature = "websocket")]
-            return text.parse().map(PlaceAddress::WebSocket).map_err(
-                |e: crate::transport::websocket::WebSocketUrlError| {
-                    format!("{}; write ws://HOST:PORT/DATABASE, or wss:// for TLS", e.reason())
-                },
-            );
+            return text.parse().map(PlaceAddress::WebSocket).map_err(|e: AddressError| {
+                format!("{}; write ws://HOST:PORT/DATABASE, or wss:// for TLS", e.reason())
+            });
             #[cfg(not(feature = "websocket"))]
             return Err(
                 "this gattway was built without WebSocket; build it with the feature `websocket`".into()
             );
         }
         if scheme != BLE {
-            return text.parse().map(PlaceAddress::Stream).map_err(
-                |e: crate::transport::stream::AddressError| format!("{}{}", e.reason(), hint(scheme, rest)),
-            );
+            return text
+                .parse()
+                .map(PlaceAddress::Stream)
+                .map_err(|e: AddressError| format!("{}{}", e.reason(), hint(scheme, rest)));
         }
         if cfg!(not(feature = "bluetooth")) {
             return Err(

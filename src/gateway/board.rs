@@ -7,7 +7,7 @@ use super::status::{
     CollectionStatus, DatabaseStatus, ListenerStatus, NeighbourStatus, UpstreamStatus, activity_word, now_s,
 };
 use crate::database::Database;
-use crate::node::{ConnectionId, NodeEvent, SyncEvent};
+use crate::node::{NodeEvent, SyncEvent};
 use crate::replicator::{ReplicatorActivity, ReplicatorStatus};
 
 /// Neighbours that are kept in mind; beyond them the one that was heard longest ago is forgotten.
@@ -56,7 +56,7 @@ struct State {
     upstreams: BTreeMap<String, (UpstreamStatus, Counted)>,
     /// By the proven ID, else by the name.
     neighbours: BTreeMap<String, (NeighbourStatus, Counted)>,
-    connections: BTreeMap<ConnectionId, String>,
+    connections: BTreeMap<u64, String>,
     /// Whom each sync with neighbours visits now.
     visits: BTreeMap<(String, Arc<str>), String>,
 }
@@ -180,15 +180,15 @@ impl Board {
                 state.visits.insert(visit(address), peer.clone());
                 state.meet(peer.clone(), peer, None);
             }
-            SyncEvent::Authenticated { address, peer } => {
+            SyncEvent::Authenticated { address, peer, name, .. } => {
                 // The ID outlives the address by which it was visited.
                 if let Some(visited) = state.visits.get_mut(&visit(address)) {
-                    let id = peer.peer.to_text();
+                    let id = peer.to_text();
                     let old = std::mem::replace(visited, id.clone());
                     if old != id {
                         state.neighbours.remove(&old);
                     }
-                    let name = peer.grant.name.as_deref().unwrap_or(&old).to_owned();
+                    let name = name.as_deref().unwrap_or(&old).to_owned();
                     state.meet(id.clone(), &name, Some(id));
                 }
             }

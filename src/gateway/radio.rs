@@ -6,12 +6,11 @@ use super::config::{BluetoothConfig, LinkLevel};
 use super::{GatewayEvent, Tell};
 use crate::node::{Ble, BlePlace};
 use crate::transport::bluez::agent::Pairing;
-use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
+use crate::transport::bluez::security::SecurityLevel;
 
 /// The adapter, as it is configured.
 pub(super) fn place(database: &Arc<str>, config: &BluetoothConfig, tell: &Tell) -> BlePlace {
     let level = match config.link_security {
-        LinkLevel::None if config.bonded_only => SecurityLevel::Encrypt,
         LinkLevel::None => SecurityLevel::None,
         LinkLevel::Encrypt => SecurityLevel::Encrypt,
         LinkLevel::Authenticate => SecurityLevel::Authenticate,
@@ -28,8 +27,5 @@ pub(super) fn place(database: &Arc<str>, config: &BluetoothConfig, tell: &Tell) 
             })))
         }
     };
-    let security = LinkSecurity { level, bonded_only: config.bonded_only };
-    Ble::adapter(config.adapter.clone())
-        .link_security(security, pairing)
-        .advertise_name(config.advertise_name)
+    Ble::adapter(config.adapter.clone()).link_security(level, pairing).advertise_name(config.advertise_name)
 }

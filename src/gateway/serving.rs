@@ -9,7 +9,7 @@ use super::place::{Kind, Place};
 use super::upstream::{Order, Supervised, Upstream, Worker};
 use super::{GatewayEvent, Tell};
 use crate::database::Database;
-use crate::node::{Admission, Node, PlaceId};
+use crate::node::{Admission, Node, NodeOptions, PlaceId};
 use crate::task;
 
 /// What stands before the name of an adapter where listeners and syncs of all kinds are named.
@@ -184,11 +184,12 @@ impl Serving {
 
 async fn start_node(context: &Context, db: &Database, config: &NodeConfig) -> Result<Node, String> {
     let admission = if config.trust_all { Admission::Anybody } else { Admission::Known };
-    let mut builder = Node::builder(db.clone())
-        .admission(admission)
-        .accept_push(!config.read_only)
-        .connections_max(config.connections)
-        .peer_quota(config.quota);
+    let mut builder = Node::builder(db.clone()).admission(admission).options(NodeOptions {
+        accept_push: !config.read_only,
+        connections_max: config.connections,
+        peer_quota: config.quota,
+        ..NodeOptions::default()
+    });
     if let Some(collections) = choose_collections(db, config)? {
         builder = builder.collections(collections);
     }

@@ -181,8 +181,7 @@ impl Runner {
         let StoreConfig { path, durability, keep_free } = self.config.store.clone();
         let group = self.config.node.group.clone();
         let opened = spawn_blocking(move || {
-            let mut settings = StoreSettings::default().with_durability(durability);
-            settings.keep_free_bytes = keep_free;
+            let settings = StoreSettings { durability, keep_free_bytes: keep_free, ..Default::default() };
             let db = Database::open(&path, settings)
                 .map_err(|error| format!("the database {} cannot be opened: {error}", path.display()))?;
             if let Some(secret) = &group {

@@ -16,15 +16,12 @@ use super::address::PlaceAddress;
 use super::board::Board;
 use super::config::{BluetoothConfig, UpstreamConfig};
 use super::status::now_s;
-use crate::node::{SyncBuilder, SyncHandle, SyncTarget, Syncs};
+use crate::node::{CLOSING_LIMIT, SyncBuilder, SyncHandle, SyncOptions, SyncTarget, Syncs};
 use crate::replicator::{ReplicatorType, RetryPolicy};
 use crate::task;
 
 /// The longest pause before a sync that has ended is made anew.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// How long a sync may take to come to an orderly end.
-const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
 
 /// What is synced with.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,7 +134,7 @@ impl Upstream {
             Upstream::Neighbours(config) => {
                 let adapter = (!config.adapter.is_empty()).then(|| config.adapter.clone());
                 let peer = crate::node::Ble::peer("any").through(adapter).slots(config.slots);
-                Ok(crate::node::BleNeighbours::as_reached_by(peer).into())
+                Ok(peer.any_neighbour())
             }
             #[cfg(not(feature = "bluetooth"))]
             Upstream::Neighbours(_) => Err("this gattway was built without Bluetooth".into()),
@@ -225,12 +222,15 @@ impl Worker {
         let continuous = upstream.every().is_none();
         let mut sync = sync.direction(upstream.direction()).continuous(continuous);
         if let Upstream::Peer(config) = upstream {
-            sync = sync.plain(config.plain).retry_wait(config.retry_wait);
-            if !config.collections.is_empty() {
-                sync = sync.collections(config.collections.clone()).optional_collections(false);
-            }
-            if let Some(peer) = &config.peer {
-                sync = sync.peer_name(peer);
+            let named = !config.collections.is_empty();
+            sync = sync.plain(config.plain).options(SyncOptions {
+                retry_wait: Some(config.retry_wait),
+                peer_name: config.peer.clone(),
+                optional_collections: named.then_some(false),
+                ..SyncOptions::default()
+            });
+            if named {
+                sync = sync.collections(config.collections.clone());
             }
         }
         let (database, name) = (Arc::clone(&self.database), Arc::clone(&self.name));

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::secret::{Secret, SecretError};
 use super::web::{Unfit, WebClient, WebError, WebServer};
-use crate::node::{Users, WebSocket, WebSocketPlace};
+use crate::node::{Listen, WebSocket};
 use crate::transport::websocket::{
     Admission, Credentials, ServerTrust, TlsError, TlsIdentity, WebSocketClient, WebSocketClientConfig,
     WebSocketListenerConfig, WebSocketUrl,
@@ -73,7 +73,7 @@ pub(crate) fn place_of(
     settings: &WebServer,
     url: &WebSocketUrl,
     directory: &Path,
-) -> Result<(WebSocketPlace, Option<Certificate>), WebError> {
+) -> Result<(impl Listen + use<>, Option<Certificate>), WebError> {
     check_fit(settings, url)?;
     let mut config = WebSocketListenerConfig::new(url.database());
     let mut own = None;
@@ -85,7 +85,7 @@ pub(crate) fn place_of(
         config.identity = Some(identity);
     }
     if let Some(users) = &settings.users {
-        config.admission = read_users(users)?.admission();
+        config.admission = read_users(users)?;
     }
     if let Some(file) = &settings.client_roots {
         config.admission = Admission::Certificates(read(file)?);
@@ -134,11 +134,11 @@ fn identity(chain: &Path, key: &Path) -> Result<TlsIdentity, WebError> {
     })
 }
 
-fn read_users(users: &Secret) -> Result<Users, WebError> {
+fn read_users(users: &Secret) -> Result<Admission, WebError> {
     let wrong = |reason: String| WebError::Unusable { about: users.to_string(), reason };
     let bytes = users.read()?;
     let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is no text".into()))?;
-    Users::parse(text).map_err(|(line, what)| match line {
+    Admission::users(text).map_err(|(line, what)| match line {
         0 => wrong(what.into()),
         line => wrong(format!("line {line}: {what}")),
     })

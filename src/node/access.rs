@@ -192,8 +192,8 @@ impl Security {
 }
 
 /// A peer as people read it: its name if it has one, and the beginning of its ID.
-pub(crate) fn peer_name(peer: &PeerId, grant: &Grant) -> String {
-    match &grant.name {
+pub(crate) fn peer_name(peer: &PeerId, name: Option<&str>) -> String {
+    match name {
         Some(name) => format!("{name} ({peer})"),
         None => peer.to_string(),
     }
@@ -224,7 +224,7 @@ pub(super) fn check_grant(
         } else {
             continue;
         };
-        let peer = peer_name(peer, grant);
+        let peer = peer_name(peer, grant.name.as_deref());
         return Err(format!(
             "{peer} {lack} the collection {collection} of this database: sync in one direction only (--push, --pull), \
              leave the collection out, or allow it (`gattway peers allow`)"

@@ -21,7 +21,7 @@ use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
 use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState};
 use crate::transport::bluez::sealed::PairingAdvert;
 use crate::transport::bluez::search::{Heard, Search, Wanted};
-use crate::transport::bluez::security::LinkSecurity;
+use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::secure::Carrier;
 use crate::transport::session::{LinkConnection, SessionConfig};
@@ -59,11 +59,6 @@ impl Ble {
             security: LinkSecurity::default(),
             pairing: None,
         }
-    }
-
-    /// Whoever is near: one neighbour after the other that has something new, or once the first such.
-    pub fn any() -> BleNeighbours {
-        BleNeighbours(Ble::peer("any"))
     }
 
     /// Reaches one device, by its address, the name that it advertises, or its name in the trust list.
@@ -118,10 +113,14 @@ impl BlePlace {
         self
     }
 
-    /// What the radio connection must have, beneath the session's own security, and how devices may pair for it.
+    /// What the radio connection must have, beneath the session's own security, and how devices may pair for it. With
+    /// [`Pairing::Refused`] only devices that have paired before come in, which takes at least encryption: an address alone
+    /// can be anybody's.
     #[must_use]
-    pub fn link_security(mut self, security: LinkSecurity, pairing: Option<Pairing>) -> BlePlace {
-        (self.security, self.pairing) = (security, pairing);
+    pub fn link_security(mut self, level: SecurityLevel, pairing: Option<Pairing>) -> BlePlace {
+        let bonded_only = matches!(pairing, Some(Pairing::Refused));
+        let level = if bonded_only { level.max(SecurityLevel::Encrypt) } else { level };
+        (self.security, self.pairing) = (LinkSecurity { level, bonded_only }, pairing);
         self
     }
 }
@@ -287,18 +286,6 @@ impl BlePeer {
     }
 }
 
-/// All devices nearby that may be met.
-#[derive(Clone)]
-pub struct BleNeighbours(pub(super) BlePeer);
-
-impl BleNeighbours {
-    /// How they are reached: the adapter and other settings of `peer`, whose name does not matter.
-    #[must_use]
-    pub(crate) fn as_reached_by(peer: BlePeer) -> BleNeighbours {
-        BleNeighbours(peer)
-    }
-}
-
 impl Sealed for BlePeer {}
 
 impl Connect for BlePeer {
@@ -365,4 +352,23 @@ impl Connector for Dial {
 /// Waits until radio connections are ended: a process that just ends would leave the peer connected and its slot taken.
 pub(super) async fn wait_for_disconnects(local: &Local) {
     local.bluez.wait_for_disconnects(DISCONNECT_LIMIT).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_admits_bonded_devices_alone_asks_for_encryption_at_least() {
+        use SecurityLevel::{Authenticate, Encrypt, None as Nothing};
+        for (level, pairing, expected) in [
+            (Nothing, None, (Nothing, false)),
+            (Encrypt, Some(Pairing::JustWorks), (Encrypt, false)),
+            (Nothing, Some(Pairing::Refused), (Encrypt, true)),
+            (Authenticate, Some(Pairing::Refused), (Authenticate, true)),
+        ] {
+            let place = Ble::adapter("hci0").link_security(level, pairing);
+            assert_eq!((place.security.level, place.security.bonded_only), expected, "{level:?}");
+        }
+    }
 }

@@ -30,10 +30,35 @@ pub struct NodeBuilder {
     access: Option<(Security, TrustRefresher)>,
     places: Vec<Box<dyn Listen>>,
     observers: Vec<Observer<NodeEvent>>,
-    accept_push: bool,
-    connections_max: usize,
-    peer_quota: Option<PeerQuota>,
-    report_documents: bool,
+    options: NodeOptions,
+}
+
+/// Settings of a node that not many need: make the default and change what differs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeOptions {
+    /// Whether peers that connect may change documents here. They may, unless changed.
+    pub accept_push: bool,
+    /// Connections of peers at one time; 64, unless changed.
+    pub connections_max: usize,
+    /// What is taken of each peer in a time, if it proves who it is; `None`: anything. What it pushes here and what syncs get
+    /// from it count together; a sync that is done once takes all there is, unless
+    /// [`SyncOptions::within_quota`](super::SyncOptions::within_quota) says otherwise.
+    pub peer_quota: Option<PeerQuota>,
+    /// Whether each document of peers that connect gives an event, and not those alone that failed. It costs something for
+    /// each.
+    pub report_documents: bool,
+}
+
+impl Default for NodeOptions {
+    fn default() -> NodeOptions {
+        NodeOptions {
+            accept_push: true,
+            connections_max: CONNECTIONS_MAX,
+            peer_quota: Some(PeerQuota::default()),
+            report_documents: false,
+        }
+    }
 }
 
 impl Node {
@@ -52,10 +77,7 @@ impl NodeBuilder {
             access: None,
             places: Vec::new(),
             observers: Vec::new(),
-            accept_push: true,
-            connections_max: CONNECTIONS_MAX,
-            peer_quota: Some(PeerQuota::default()),
-            report_documents: false,
+            options: NodeOptions::default(),
         }
     }
 
@@ -85,30 +107,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether peers that connect may change documents here. They may, unless changed.
-    pub fn accept_push(mut self, accept: bool) -> NodeBuilder {
-        self.accept_push = accept;
-        self
-    }
-
-    /// Connections of peers at one time; [`CONNECTIONS_MAX`], unless changed.
-    pub fn connections_max(mut self, max: usize) -> NodeBuilder {
-        self.connections_max = max;
-        self
-    }
-
-    /// What is taken of each peer in a time, if it proves who it is; `None`: anything. What it pushes here and what syncs get
-    /// from it count together; a sync that is done once takes all there is, unless
-    /// [`SyncBuilder::within_quota`](super::SyncBuilder::within_quota) says otherwise.
-    pub fn peer_quota(mut self, quota: Option<PeerQuota>) -> NodeBuilder {
-        self.peer_quota = quota;
-        self
-    }
-
-    /// Whether each document of peers that connect gives an event, and not those alone that failed. It costs something for
-    /// each.
-    pub fn report_documents(mut self, report: bool) -> NodeBuilder {
-        self.report_documents = report;
+    /// Everything else that can be chosen.
+    pub fn options(mut self, options: NodeOptions) -> NodeBuilder {
+        self.options = options;
         self
     }
 
@@ -158,14 +159,14 @@ impl NodeBuilder {
         let local = Local::default();
         let store: Arc<dyn ReplicaStore> = Arc::new(self.db.clone());
         let names = collections.iter().map(String::as_str);
-        let quotas = self.peer_quota.map(|quota| Quotas::new(quota, &store, names));
+        let quotas = self.options.peer_quota.map(|quota| Quotas::new(quota, &store, names));
         let mut config = MessageEndpointListenerConfiguration::new(store, ProtocolType::ByteStream)
             .with_collections(collections.clone());
-        config.accept_push = self.accept_push;
-        config.connections_max = self.connections_max;
-        config.peer_quota = self.peer_quota;
+        config.accept_push = self.options.accept_push;
+        config.connections_max = self.options.connections_max;
+        config.peer_quota = self.options.peer_quota;
         config.quotas.clone_from(&quotas);
-        config.report_documents = self.report_documents;
+        config.report_documents = self.options.report_documents;
         let intake = PeerIntake::new(&security, config, Arc::clone(&events));
         let mut opened = Opened::new(self.places.len());
         let (mut listening, listens) = (JoinSet::new(), !self.places.is_empty());

@@ -9,9 +9,11 @@ use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpoin
 use crate::transport::secure::Carrier;
 use crate::transport::stream::{Address, StreamConnection};
 
-/// A way to one peer. [`Tcp`](super::Tcp), [`Unix`](super::Unix), [`Packets`](super::Packets) and `Ble` make such ways.
+/// A way to one peer. [`Tcp`](super::Tcp), [`Unix`](super::Unix), [`Packets`](super::Packets) and `Ble` make such ways. What was
+/// synced is remembered under its address, unless the peer proves who it is.
 pub trait Connect: Sealed + Send + Sync + 'static {
     /// Where the peer is, for people; also the name under which is remembered what was synced with it, unless it proves one.
+    #[doc(hidden)]
     fn address(&self) -> String;
 
     /// A connection for one attempt, not opened yet.

@@ -50,7 +50,8 @@ impl ListenError {
     }
 
     /// Where.
-    pub fn address(&self) -> &str {
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for advice of the command
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 

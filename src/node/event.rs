@@ -6,18 +6,8 @@ use std::sync::Arc;
 use super::error::ListenError;
 use crate::endpoint::MessagingError;
 use crate::replicator::{ConflictReport, DocumentReplication, ListenerError, ReplicatorStatus};
-use crate::secure::{Established, PeerId};
+use crate::secure::{Authentication, PeerId};
 use crate::trust::GroupNews;
-
-/// One connection of a peer to this node, from [`NodeEvent::Connected`] on; never used again in the life of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub(super) u64);
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Something that happened at a [`Node`](super::Node). `Display` gives one line for a log; what peers chose (names, IDs,
 /// reasons) stands in it as they sent it.
@@ -43,8 +33,13 @@ pub enum NodeEvent {
     Authenticated {
         /// Where it came from.
         label: String,
-        /// Who it is, and what it may do.
-        peer: Box<Established>,
+        /// Who it is.
+        peer: PeerId,
+        /// The name by which this database knows it, if it has one.
+        name: Option<String>,
+        /// What it has proven.
+        #[doc(hidden)]
+        via: Authentication,
     },
     /// A peer was refused before it became a connection.
     #[non_exhaustive]
@@ -59,8 +54,8 @@ pub enum NodeEvent {
     /// A peer that may come in has a connection.
     #[non_exhaustive]
     Connected {
-        /// Names it in later events.
-        connection: ConnectionId,
+        /// Names it in later events; no other connection in the life of a node has this number.
+        connection: u64,
         /// What people call the peer: its name and the beginning of its ID, or where it came from.
         peer: Arc<str>,
         /// The ID in full that it has proven.
@@ -70,7 +65,7 @@ pub enum NodeEvent {
     #[non_exhaustive]
     Declined {
         /// Which one.
-        connection: ConnectionId,
+        connection: u64,
         /// The peer.
         peer: Arc<str>,
         /// Why.
@@ -80,7 +75,7 @@ pub enum NodeEvent {
     #[non_exhaustive]
     Status {
         /// Which one.
-        connection: ConnectionId,
+        connection: u64,
         /// The peer.
         peer: Arc<str>,
         /// Its state now.
@@ -114,8 +109,8 @@ impl fmt::Display for NodeEvent {
         match self {
             NodeEvent::Listening { address } => write!(f, "listening on {address}"),
             NodeEvent::ListenFailed { error, .. } => write!(f, "{error}; will try again"),
-            NodeEvent::Authenticated { label, peer } => {
-                write!(f, "{label}: {}, encrypted", super::access::peer_name(&peer.peer, &peer.grant))
+            NodeEvent::Authenticated { label, peer, name, .. } => {
+                write!(f, "{label}: {}, encrypted", super::access::peer_name(peer, name.as_deref()))
             }
             NodeEvent::Refused { label, peer: None, error } => write!(f, "{label}: refused: {error}"),
             NodeEvent::Refused { label, peer: Some(peer), error } => {

@@ -17,7 +17,7 @@ use crate::replicator::MessageEndpointListener;
 use crate::secure::PeerId;
 
 /// How long connections and syncs may take to come to an orderly end; what is still open then is cut off.
-const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
+pub(crate) const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
 
 /// A database that peers can reach, and that syncs with peers. Dropping it ends it without waiting for anybody; see
 /// [`shutdown`](Self::shutdown).
@@ -58,7 +58,7 @@ impl Node {
     }
 
     /// Whether no peer could know this node: its database is in no group and has no paired peer, and others are not met.
-    pub fn knows_nobody(&self) -> bool {
+    pub(crate) fn knows_nobody(&self) -> bool {
         self.shared.security.knows_nobody()
     }
 
@@ -121,7 +121,7 @@ impl Node {
     ///
     /// # Errors
     /// Some connections did not end in time and were cut off.
-    pub async fn shutdown_within(mut self, limit: Duration) -> Result<(), NodeError> {
+    pub(crate) async fn shutdown_within(mut self, limit: Duration) -> Result<(), NodeError> {
         self.listening.abort_all();
         self.intake.abort();
         self.listener.close_all();

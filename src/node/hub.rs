@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use futures_core::Stream;
 
 /// Events that a stream keeps for a reader that is slow; of more the oldest are left out and counted.
-pub const STREAM_EVENTS_MAX: usize = 1024;
+const STREAM_EVENTS_MAX: usize = 1024;
 
 /// Is told of each event, from the task where it happens: it must not block.
 pub(super) type Observer<T> = Arc<dyn Fn(&T) + Send + Sync>;
@@ -108,8 +108,8 @@ impl<T> Queue<T> {
     }
 }
 
-/// The events from the moment it was asked for, oldest first; ends with what tells them. It keeps [`STREAM_EVENTS_MAX`]
-/// that were not read, and holds nothing up.
+/// The events from the moment it was asked for, oldest first; ends with what tells them. It keeps 1,024 that were
+/// not read, and holds nothing up.
 pub struct EventStream<T> {
     queue: Arc<Queue<T>>,
 }

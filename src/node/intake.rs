@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::access::{Security, peer_name};
-use super::event::{ConnectionId, NodeEvent};
+use super::event::NodeEvent;
 use super::hub::Hub;
 use crate::endpoint::{AccessRule, MessageEndpointConnection, MessagingError};
 use crate::replicator::{
     MessageEndpointListener, MessageEndpointListenerChange, MessageEndpointListenerConfiguration,
     ReplicatorActivity,
 };
+use crate::secure::Established;
 use crate::task;
 use crate::transport::secure::{Accepted, Carrier, Incoming, SecureAcceptor, access_rule};
 
@@ -40,14 +41,14 @@ impl PeerIntake {
         let observer = Arc::clone(&connections);
         listener.add_change_listener(move |change| observer.changed(change));
         let observer = Arc::clone(&connections);
-        listener.add_document_listener(move |document| {
-            let peer = observer.peer(&document.connection);
-            observer.events.emit(NodeEvent::Document { peer, document: document.document.clone() });
+        listener.add_document_listener(move |connection, document| {
+            let (peer, document) = (observer.peer(connection), document.clone());
+            observer.events.emit(NodeEvent::Document { peer, document });
         });
         let observer = Arc::clone(&connections);
-        listener.add_conflict_listener(move |conflict| {
-            let peer = observer.peer(&conflict.connection);
-            observer.events.emit(NodeEvent::Conflict { peer, conflict: conflict.conflict.clone() });
+        listener.add_conflict_listener(move |connection, conflict| {
+            let (peer, conflict) = (observer.peer(connection), conflict.clone());
+            observer.events.emit(NodeEvent::Conflict { peer, conflict });
         });
         PeerIntake { acceptor, listener, connections }
     }
@@ -91,11 +92,12 @@ impl PeerIntake {
             match incoming {
                 Incoming::Accepted(accepted) => {
                     let Accepted { connection, established, label } = *accepted;
-                    let name = peer_name(&established.peer, &established.grant);
                     let access = access_rule(&established);
-                    let peer = Box::new(established);
-                    self.connections.events.emit(NodeEvent::Authenticated { label, peer });
-                    self.register(connection, &name, Some(access));
+                    let Established { peer, via, grant, .. } = established;
+                    let called = peer_name(&peer, grant.name.as_deref());
+                    let name = grant.name;
+                    self.connections.events.emit(NodeEvent::Authenticated { label, peer, name, via });
+                    self.register(connection, &called, Some(access));
                 }
                 Incoming::Refused { label, peer, error } => {
                     self.connections.events.emit(NodeEvent::Refused { label, peer, error });
@@ -109,18 +111,18 @@ impl PeerIntake {
 struct Connections {
     events: Arc<Hub<NodeEvent>>,
     last: AtomicU64,
-    open: Mutex<HashMap<usize, (ConnectionId, Arc<str>)>>,
+    open: Mutex<HashMap<usize, (u64, Arc<str>)>>,
 }
 
 impl Connections {
     fn add(&self, connection: &Arc<dyn MessageEndpointConnection>, name: &str) {
-        let id = ConnectionId(self.last.fetch_add(1, Ordering::Relaxed));
+        let id = self.last.fetch_add(1, Ordering::Relaxed);
         let peer: Arc<str> = name.into();
         self.lock().insert(key(connection), (id, Arc::clone(&peer)));
         self.events.emit(NodeEvent::Connected { connection: id, peer, uid: connection.peer_uid() });
     }
 
-    fn remove(&self, connection: &Arc<dyn MessageEndpointConnection>) -> Option<(ConnectionId, Arc<str>)> {
+    fn remove(&self, connection: &Arc<dyn MessageEndpointConnection>) -> Option<(u64, Arc<str>)> {
         self.lock().remove(&key(connection))
     }
 
@@ -140,7 +142,7 @@ impl Connections {
     }
 
     /// Nothing under this lock can be left half done.
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (ConnectionId, Arc<str>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (u64, Arc<str>)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

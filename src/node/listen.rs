@@ -30,6 +30,7 @@ pub trait Sealed {}
 #[async_trait]
 pub trait Listen: Sealed + Send + Sync + 'static {
     /// Where it is, for people.
+    #[doc(hidden)]
     fn address(&self) -> String;
 
     /// Begins to listen. Called again, after a pause, when this or [`Accept::accept`] has failed.

@@ -71,17 +71,18 @@ mod websocket;
 
 pub use self::access::{AccessError, Admission};
 #[cfg(feature = "bluetooth")]
-pub use self::ble::{Ble, BleCentral, BleNeighbours, BlePeer, BlePlace};
-pub use self::builder::NodeBuilder;
+pub use self::ble::{Ble, BleCentral, BlePeer, BlePlace};
+pub use self::builder::{NodeBuilder, NodeOptions};
 pub use self::connect::Connect;
 pub use self::error::{ListenError, NodeError, SyncError};
-pub use self::event::{ConnectionId, NodeEvent};
+pub use self::event::NodeEvent;
+pub(crate) use self::handle::CLOSING_LIMIT;
 pub use self::handle::Node;
-pub use self::hub::{EventStream, STREAM_EVENTS_MAX};
+pub use self::hub::EventStream;
 pub use self::listen::Listen;
 pub(crate) use self::listen::{Accept, Arrival, Local};
 pub use self::modelled::{ModelledDevice, ModelledRadio};
-pub use self::packets::{PacketListener, PacketPlace, PacketWay, Packets};
+pub use self::packets::{PacketListener, Packets};
 pub use self::pair::{PairBuilder, PairError, PairEvent, Paired};
 pub(crate) use self::places::PlaceId;
 pub use self::sockets::{Tcp, Unix};
@@ -89,21 +90,21 @@ pub(crate) use self::sync::Syncs;
 pub use self::sync::{SyncBuilder, SyncHandle};
 pub use self::sync_event::SyncEvent;
 pub use self::target::SyncTarget;
+pub use self::visit::SyncOptions;
 #[cfg(feature = "websocket")]
-pub use self::websocket::{Users, WebSocket, WebSocketPlace};
-pub use crate::secure::{Established, PeerId, PeerIdError};
+pub use self::websocket::WebSocket;
+pub use crate::secure::{PeerId, PeerIdError};
 #[cfg(feature = "bluetooth")]
-pub use crate::transport::bluez::agent::{AskPasskey, Pairing, Passkey};
+pub use crate::transport::bluez::agent::{Pairing, Passkey};
 #[cfg(feature = "bluetooth")]
 pub use crate::transport::bluez::radio::RadioStatus;
 #[cfg(feature = "bluetooth")]
-pub use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
+pub use crate::transport::bluez::security::SecurityLevel;
 pub use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSource};
 pub use crate::transport::stream::{Address, AddressError};
 #[cfg(feature = "websocket")]
 pub use crate::transport::websocket::{
-    Admission as WebSocketAdmission, Credentials, NotAdmitted, PasswordCheck, ServerTrust, TlsError,
-    TlsIdentity, WebSocketClient, WebSocketClientConfig, WebSocketListenerConfig, WebSocketUrl,
-    WebSocketUrlError,
+    Admission as WebSocketAdmission, Credentials, NotAdmitted, ServerTrust, TlsError, TlsIdentity,
+    WebSocketClient, WebSocketClientConfig, WebSocketListenerConfig, WebSocketUrl,
 };
 pub use crate::trust::GroupNews;

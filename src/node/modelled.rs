@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::packets::{PacketPlace, PacketWay, Packets};
+use super::connect::Connect;
+use super::listen::Listen;
+use super::packets::Packets;
 use crate::link::AttMtu;
 use crate::transport::clock::Clock;
 use crate::transport::sim::{HostConfig, SimDevice, SimLink, SimRadio};
@@ -59,12 +61,12 @@ pub struct ModelledDevice(SimDevice);
 
 impl ModelledDevice {
     /// The place where a node listens as this device.
-    pub fn listen(&self) -> PacketPlace {
+    pub fn listen(&self) -> impl Listen + use<> {
         Packets::listen_modelled(&self.0)
     }
 
     /// The way from this device to another.
-    pub fn connect(&self, peer: &ModelledDevice) -> PacketWay {
+    pub fn connect(&self, peer: &ModelledDevice) -> impl Connect + use<> {
         Packets::connect_modelled(self.0.connector(&peer.0, SimLink::new(AttMtu::new(ATT_MTU))))
     }
 }

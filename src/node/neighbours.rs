@@ -47,7 +47,7 @@ pub(super) async fn run(ble: BlePeer, settings: SyncSettings, shared: Arc<SyncSh
         Some(advert) => {
             let marks =
                 SyncMarks::new(&advert.db, &advert.collections, Arc::clone(&advert.codec), directions);
-            let all = settings.reset || settings.retry_unsynced;
+            let all = settings.options.reset || settings.options.retry_unsynced;
             let continuous = settings.continuous;
             let neighbourhood = Neighbourhood { ble, marks, settings, shared: Arc::clone(&shared), all };
             if continuous { Rounds::new(neighbourhood).forever().await } else { neighbourhood.once().await }

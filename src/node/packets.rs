@@ -32,31 +32,30 @@ pub struct Packets;
 
 impl Packets {
     /// Listens on a radio; `address` names it for people.
-    pub fn listen(address: impl Into<String>, radio: Arc<dyn PacketListener>) -> PacketPlace {
-        let (address, session) = (address.into(), SessionConfig::default());
-        PacketPlace { address, acceptor: LinkAcceptor::new(session), radio }
+    pub fn listen(address: impl Into<String>, radio: Arc<dyn PacketListener>) -> impl Listen {
+        PacketPlace::new(address.into(), radio, SessionConfig::default())
     }
 
     /// Reaches one peer; `address` names it for people.
-    pub fn connect(address: impl Into<String>, radio: Arc<dyn Connector>) -> PacketWay {
+    pub fn connect(address: impl Into<String>, radio: Arc<dyn Connector>) -> impl Connect {
         PacketWay { address: address.into(), radio, session: SessionConfig::default() }
     }
 
     /// Listens on a device of the modelled radio.
     pub(crate) fn listen_modelled(device: &SimDevice) -> PacketPlace {
         let radio = Arc::new(Modelled(Mutex::new(device.listen())));
-        Packets::listen("sim:", radio).with_session(SessionConfig::on(device.clock()))
+        PacketPlace::new("sim:".to_owned(), radio, SessionConfig::on(device.clock()))
     }
 
     /// Reaches a device of the modelled radio.
     pub(crate) fn connect_modelled(connector: Arc<SimConnector>) -> PacketWay {
         let session = SessionConfig::on(connector.clock());
-        Packets::connect(format!("sim:{}", connector.peer_name()), connector).with_session(session)
+        PacketWay { address: format!("sim:{}", connector.peer_name()), radio: connector, session }
     }
 }
 
 /// A packet radio on which a node listens.
-pub struct PacketPlace {
+pub(crate) struct PacketPlace {
     address: String,
     /// It outlives each opening, and with it the sessions that are to be resumed.
     acceptor: LinkAcceptor,
@@ -64,6 +63,10 @@ pub struct PacketPlace {
 }
 
 impl PacketPlace {
+    fn new(address: String, radio: Arc<dyn PacketListener>, session: SessionConfig) -> PacketPlace {
+        PacketPlace { address, acceptor: LinkAcceptor::new(session), radio }
+    }
+
     /// Other settings of the resumable sessions.
     #[must_use]
     pub(crate) fn with_session(mut self, session: SessionConfig) -> PacketPlace {
@@ -139,19 +142,10 @@ impl Drop for Open {
 }
 
 /// A peer that is reached over a packet radio.
-pub struct PacketWay {
+pub(crate) struct PacketWay {
     address: String,
     radio: Arc<dyn Connector>,
     session: SessionConfig,
-}
-
-impl PacketWay {
-    /// Other settings of the resumable sessions.
-    #[must_use]
-    pub(crate) fn with_session(mut self, session: SessionConfig) -> PacketWay {
-        self.session = session;
-        self
-    }
 }
 
 impl Sealed for PacketWay {}

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::SyncError;
 use super::handle::Node;
@@ -11,7 +10,7 @@ use super::shared::NodeShared;
 use super::sync_event::SyncEvent;
 use super::sync_shared::SyncShared;
 use super::target::{SyncTarget, TargetKind};
-use super::visit::{SyncSettings, Visit};
+use super::visit::{SyncOptions, SyncSettings, Visit};
 use crate::replicator::{Replicator, ReplicatorActivity, ReplicatorStatus, ReplicatorType};
 use crate::task;
 
@@ -52,17 +51,10 @@ impl SyncBuilder {
         let settings = SyncSettings {
             collections: None,
             plain: false,
-            optional: node.all_collections,
             node,
             direction: ReplicatorType::PushAndPull,
             continuous: false,
-            reset: false,
-            retry_unsynced: false,
-            peer: None,
-            attempts: None,
-            retry_wait: None,
-            within_quota: None,
-            report_documents: false,
+            options: SyncOptions::default(),
         };
         SyncBuilder { target, settings, observers: Vec::new() }
     }
@@ -79,10 +71,9 @@ impl SyncBuilder {
         self
     }
 
-    /// Whether the sync goes on without a collection that the peer lacks or does not let us reach, and in the directions that
-    /// are allowed; that is told in [`ReplicatorStatus::unsynced`]. As a default, if the node offers all collections.
-    pub fn optional_collections(mut self, optional: bool) -> SyncBuilder {
-        self.settings.optional = optional;
+    /// Everything else that can be chosen.
+    pub fn options(mut self, options: SyncOptions) -> SyncBuilder {
+        self.settings.options = options;
         self
     }
 
@@ -95,51 +86,6 @@ impl SyncBuilder {
     /// No secure session, whatever holds for the node: for a server that knows none.
     pub(crate) fn plain(mut self, plain: bool) -> SyncBuilder {
         self.settings.plain = plain;
-        self
-    }
-
-    /// Forgets what was synced before and compares everything again.
-    pub fn reset(mut self, reset: bool) -> SyncBuilder {
-        self.settings.reset = reset;
-        self
-    }
-
-    /// Tries again what earlier syncs could not.
-    pub fn retry_unsynced(mut self, retry: bool) -> SyncBuilder {
-        self.settings.retry_unsynced = retry;
-        self
-    }
-
-    /// A name of the peer under which is remembered what was synced; else the ID that it proves, or its address.
-    pub fn peer_name(mut self, name: impl Into<String>) -> SyncBuilder {
-        self.settings.peer = Some(name.into());
-        self
-    }
-
-    /// Attempts to connect until it gives up, counted again after each success. As a default 3, and without a limit if it is
-    /// continuous.
-    pub fn attempts(mut self, attempts: u32) -> SyncBuilder {
-        self.settings.attempts = Some(attempts);
-        self
-    }
-
-    /// The longest wait between two attempts, which doubles from two seconds; as a default 300 s.
-    pub fn retry_wait(mut self, wait: Duration) -> SyncBuilder {
-        self.settings.retry_wait = Some(wait);
-        self
-    }
-
-    /// Whether what it gets counts for the peer's quota, and ends where that is used up
-    /// ([`NodeBuilder::peer_quota`](super::NodeBuilder::peer_quota)). As a default it does if it is continuous; a sync that is done
-    /// once was asked for all there is.
-    pub fn within_quota(mut self, within: bool) -> SyncBuilder {
-        self.settings.within_quota = Some(within);
-        self
-    }
-
-    /// Whether each document gives an event, and not those alone that failed. It costs something for each.
-    pub fn report_documents(mut self, report: bool) -> SyncBuilder {
-        self.settings.report_documents = report;
         self
     }
 
@@ -161,14 +107,14 @@ impl SyncBuilder {
         settings.node.add_sync(&shared);
         match target.0 {
             TargetKind::One(way) => {
-                settings.node.prefer(settings.peer.as_deref().or(way.name()));
+                settings.node.prefer(settings.options.peer_name.as_deref().or(way.name()));
                 let visit = Visit { continuous: settings.continuous, attempts: None, uid: None, name: None };
                 let replicator = settings.start(way, visit, &shared);
                 task::spawn(follow_one(Arc::clone(&shared), replicator));
             }
             #[cfg(feature = "bluetooth")]
             TargetKind::Neighbours(ble) => {
-                settings.node.prefer(settings.peer.as_deref());
+                settings.node.prefer(settings.options.peer_name.as_deref());
                 task::spawn(super::neighbours::run(ble, settings, Arc::clone(&shared)));
             }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::access::peer_name;
 use super::event::{ConflictText, DocumentText, StatusText};
 use crate::replicator::{ConflictReport, DocumentReplication, ReplicatorStatus};
-use crate::secure::Established;
+use crate::secure::{Authentication, PeerId};
 
 /// Something that happened in a [`SyncHandle`](super::SyncHandle). `Display` gives one line for a log; what the peer chose stands in it as it was sent.
 #[derive(Clone, Debug)]
@@ -18,8 +18,13 @@ pub enum SyncEvent {
     Authenticated {
         /// Where it is.
         address: Arc<str>,
-        /// Who it is, and what it may do here.
-        peer: Box<Established>,
+        /// Who it is.
+        peer: PeerId,
+        /// The name by which this database knows it, if it has one.
+        name: Option<String>,
+        /// What it has proven.
+        #[doc(hidden)]
+        via: Authentication,
     },
     /// The state has changed.
     #[non_exhaustive]
@@ -84,8 +89,8 @@ pub enum SyncEvent {
 impl fmt::Display for SyncEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SyncEvent::Authenticated { address, peer } => {
-                write!(f, "{address}: {}, encrypted", peer_name(&peer.peer, &peer.grant))
+            SyncEvent::Authenticated { address, peer, name, .. } => {
+                write!(f, "{address}: {}, encrypted", peer_name(peer, name.as_deref()))
             }
             SyncEvent::Status { address, status } => write!(f, "{address}: {}", StatusText(status)),
             SyncEvent::Document { address, document } => write!(f, "{address}: {}", DocumentText(document)),

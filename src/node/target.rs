@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 #[cfg(feature = "bluetooth")]
-use super::ble::{BleNeighbours, BlePeer};
+use super::ble::{Ble, BlePeer};
 use super::connect::Connect;
 
-/// With whom a node syncs.
+/// With whom a node syncs: a way to one peer, or all Bluetooth neighbours (`Ble::any`).
 pub struct SyncTarget(pub(super) TargetKind);
 
 pub(super) enum TargetKind {
@@ -22,8 +22,17 @@ impl<T: Connect> From<T> for SyncTarget {
 }
 
 #[cfg(feature = "bluetooth")]
-impl From<BleNeighbours> for SyncTarget {
-    fn from(neighbours: BleNeighbours) -> SyncTarget {
-        SyncTarget(TargetKind::Neighbours(neighbours.0))
+impl Ble {
+    /// Whoever is near: one neighbour after the other that has something new, or once the first such.
+    pub fn any() -> SyncTarget {
+        Ble::peer("any").any_neighbour()
+    }
+}
+
+#[cfg(feature = "bluetooth")]
+impl BlePeer {
+    /// All devices nearby that may be met, reached with these settings; the name does not matter.
+    pub(crate) fn any_neighbour(self) -> SyncTarget {
+        SyncTarget(TargetKind::Neighbours(self))
     }
 }

@@ -65,7 +65,7 @@ async fn two_nodes_sync_over_tcp_and_tell_of_it() -> TestResult {
         sync.finished().await?;
         let gateway_id = gateway.id();
         assert!(events.iter().any(|event| matches!(event,
-            SyncEvent::Authenticated { peer, .. } if Some(peer.peer) == gateway_id)));
+            SyncEvent::Authenticated { peer, .. } if Some(*peer) == gateway_id)));
         assert!(
             matches!(events.last(), Some(SyncEvent::Status { status, .. }) if status.activity == ReplicatorActivity::Stopped),
             "{events:?}"
@@ -78,7 +78,7 @@ async fn two_nodes_sync_over_tcp_and_tell_of_it() -> TestResult {
         while let Some(event) = heard.next().await {
             told.push(event);
         }
-        assert!(matches!(&told[0], NodeEvent::Authenticated { peer, .. } if Some(peer.peer) == station_id), "{told:?}");
+        assert!(matches!(&told[0], NodeEvent::Authenticated { peer, .. } if Some(*peer) == station_id), "{told:?}");
         assert!(matches!(&told[1], NodeEvent::Connected { .. }), "{told:?}");
         assert!(told.iter().any(|event| matches!(event,
             NodeEvent::Status { status, .. } if status.activity == ReplicatorActivity::Stopped)));
@@ -127,7 +127,10 @@ async fn without_a_group_nobody_comes_in() -> TestResult {
         assert!(gateway.knows_nobody());
         let mut heard = gateway.events();
         let station = met_by_anybody(&pair.station).start().await?;
-        let sync = station.sync(gateway.addresses()[0].parse::<Address>()?).attempts(1).start();
+        let sync = station
+            .sync(gateway.addresses()[0].parse::<Address>()?)
+            .options(SyncOptions { attempts: Some(1), ..SyncOptions::default() })
+            .start();
         assert!(matches!(sync.finished().await, Err(SyncError::Replication { .. })));
         assert!(matches!(heard.next().await, Some(NodeEvent::Refused { .. })));
         assert!(pair.gateway.default_collection()?.get("reading")?.is_none());
@@ -201,13 +204,16 @@ async fn one_connection_too_many_is_declined_and_told_so() -> TestResult {
         let pair = pair()?;
         let gateway = Node::builder(pair.gateway.clone())
             .admission(Admission::Plain)
-            .connections_max(0)
+            .options(NodeOptions { connections_max: 0, ..NodeOptions::default() })
             .listen(Tcp::bind("127.0.0.1:0"))
             .start()
             .await?;
         let mut heard = gateway.events();
         let station = Node::builder(pair.station.clone()).admission(Admission::Plain).start().await?;
-        let sync = station.sync(gateway.addresses()[0].parse::<Address>()?).attempts(1).start();
+        let sync = station
+            .sync(gateway.addresses()[0].parse::<Address>()?)
+            .options(SyncOptions { attempts: Some(1), ..SyncOptions::default() })
+            .start();
         assert!(sync.finished().await.is_err());
         let Some(NodeEvent::Connected { connection, .. }) = heard.next().await else { panic!("connected") };
         assert!(matches!(heard.next().await,

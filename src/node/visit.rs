@@ -24,15 +24,34 @@ pub(super) struct SyncSettings {
     pub(super) collections: Option<Vec<String>>,
     /// Whether nobody proves anything, whatever holds for the node.
     pub(super) plain: bool,
-    /// Whether a collection that the peer lacks is left out.
-    pub(super) optional: bool,
-    pub(super) reset: bool,
-    pub(super) retry_unsynced: bool,
-    pub(super) peer: Option<String>,
-    pub(super) attempts: Option<u32>,
-    pub(super) retry_wait: Option<Duration>,
-    pub(super) within_quota: Option<bool>,
-    pub(super) report_documents: bool,
+    pub(super) options: SyncOptions,
+}
+
+/// Settings of a sync that not many need: make the default and change what differs.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SyncOptions {
+    /// Whether the sync goes on without a collection that the peer lacks or does not let us reach, and in the directions that
+    /// are allowed; that is told in [`ReplicatorStatus::unsynced`](crate::replicator::ReplicatorStatus). As a default, if the
+    /// node offers all collections.
+    pub optional_collections: Option<bool>,
+    /// Whether it forgets what was synced before and compares everything again.
+    pub reset: bool,
+    /// Whether it tries again what earlier syncs could not.
+    pub retry_unsynced: bool,
+    /// A name of the peer under which is remembered what was synced; else the ID that it proves, or its address.
+    pub peer_name: Option<String>,
+    /// Attempts to connect until it gives up, counted again after each success. As a default 3, and without a limit if it is
+    /// continuous.
+    pub attempts: Option<u32>,
+    /// The longest wait between two attempts, which doubles from two seconds; as a default 300 s.
+    pub retry_wait: Option<Duration>,
+    /// Whether what it gets counts for the peer's quota, and ends where that is used up
+    /// ([`NodeOptions::peer_quota`](super::NodeOptions::peer_quota)). As a default it does if it is continuous; a sync that is
+    /// done once was asked for all there is.
+    pub within_quota: Option<bool>,
+    /// Whether each document gives an event, and not those alone that failed. It costs something for each.
+    pub report_documents: bool,
 }
 
 /// How one peer is synced with, where that differs from the settings.
@@ -55,7 +74,7 @@ impl SyncSettings {
     ) -> Arc<Replicator> {
         let address: Arc<str> = way.address().into();
         let node = &self.node;
-        let peer = self.peer.clone().or(visit.uid.filter(|_| !self.security().is_secure()));
+        let peer = self.options.peer_name.clone().or(visit.uid.filter(|_| !self.security().is_secure()));
         let uid = peer.clone().unwrap_or_else(|| address.to_string());
         let security = self.meet(&address, visit.continuous, peer.is_none(), shared);
         let open_limit = way.open_limit();
@@ -68,22 +87,22 @@ impl SyncSettings {
         );
         let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(node.db.clone()))
             .with_collections(self.collections().to_vec());
-        if self.optional {
+        if self.is_optional() {
             config = config.with_optional_collections();
         }
         config.replicator_type = self.direction;
-        config.retry_unsynced = self.retry_unsynced;
+        config.retry_unsynced = self.options.retry_unsynced;
         config.continuous = visit.continuous;
-        if self.within_quota.unwrap_or(self.continuous) {
+        if self.options.within_quota.unwrap_or(self.continuous) {
             config.quotas.clone_from(&node.quotas);
         }
         config.max_attempts =
-            self.attempts.or(visit.attempts).or((!visit.continuous).then_some(ONE_SHOT_ATTEMPTS));
+            self.options.attempts.or(visit.attempts).or((!visit.continuous).then_some(ONE_SHOT_ATTEMPTS));
         config.limits.open = open_limit.unwrap_or(config.limits.open);
-        config.max_attempt_wait = self.retry_wait.unwrap_or(config.max_attempt_wait);
+        config.max_attempt_wait = self.options.retry_wait.unwrap_or(config.max_attempt_wait);
         let replicator = Arc::new(Replicator::new(config));
         self.listen(&replicator, &address, shared);
-        if self.reset {
+        if self.options.reset {
             replicator.start_with_reset();
         } else {
             replicator.start();
@@ -100,6 +119,11 @@ impl SyncSettings {
         self.collections.as_deref().unwrap_or(&self.node.collections)
     }
 
+    /// Whether a collection that the peer lacks is left out.
+    fn is_optional(&self) -> bool {
+        self.options.optional_collections.unwrap_or(self.node.all_collections)
+    }
+
     /// The settings for one peer: it is told who it is, and asked for no more than it may do.
     fn meet(
         &self,
@@ -110,13 +134,13 @@ impl SyncSettings {
     ) -> Security {
         let Security::Secure(config) = self.security() else { return Security::Plain };
         let mut config = config.clone();
-        let (collections, some) = (self.collections().to_vec(), self.optional);
+        let (collections, some) = (self.collections().to_vec(), self.is_optional());
         let wanted = (self.direction.pushes(), self.direction.pulls());
         let (address, shared) = (Arc::clone(address), Arc::downgrade(shared));
         config.check = Some(Arc::new(move |peer| {
             if let Some(shared) = shared.upgrade() {
-                let (address, peer) = (Arc::clone(&address), Box::new(peer.clone()));
-                shared.hub.emit(SyncEvent::Authenticated { address, peer });
+                let (address, name) = (Arc::clone(&address), peer.grant.name.clone());
+                shared.hub.emit(SyncEvent::Authenticated { address, peer: peer.peer, name, via: peer.via });
             }
             check_grant(&peer.peer, &peer.grant, &collections, wanted, some)
         }));
@@ -143,7 +167,7 @@ impl SyncSettings {
                 shared.hub.emit(SyncEvent::Conflict { address, conflict });
             }
         });
-        let (weak, at, all) = (Arc::downgrade(shared), Arc::clone(address), self.report_documents);
+        let (weak, at, all) = (Arc::downgrade(shared), Arc::clone(address), self.options.report_documents);
         replicator.add_document_listener(move |document| {
             if (all || document.error.is_some())
                 && let Some(shared) = weak.upgrade()

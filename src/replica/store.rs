@@ -194,6 +194,16 @@ pub trait ConflictResolver: Send + Sync {
     fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String>;
 }
 
+/// A function is a resolver: `Arc::new(|conflict: &Conflict<'_>| Ok(Resolution::Local))`.
+impl<F> ConflictResolver for F
+where
+    F: Fn(&Conflict<'_>) -> Result<Resolution, String> + Send + Sync,
+{
+    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
+        self(conflict)
+    }
+}
+
 /// What to do with a revision that conflicts.
 #[derive(Clone, Copy)]
 pub enum ConflictPolicy<'a> {

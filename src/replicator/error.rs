@@ -85,7 +85,7 @@ pub enum SessionError {
 
 impl SessionError {
     /// Whether a new connection may do better.
-    pub fn recoverable(&self) -> bool {
+    pub(crate) fn recoverable(&self) -> bool {
         match self {
             // The other peers' messages end, and then there is room.
             SessionError::Blip(BlipError::SharedBytesUsedUp { .. }) => true,

@@ -41,12 +41,12 @@ pub use self::driver::error::{ReplicatorError, TransportCall};
 pub use self::error::SessionError;
 pub use self::event::Direction;
 pub use self::event::DocumentReplication;
-pub use self::resolver::{DefaultResolver, FnResolver};
+pub use self::resolver::DefaultResolver;
+pub(crate) use self::service::CONNECTIONS_MAX;
 pub use self::service::{
-    CONNECTIONS_MAX, ConflictReport, ListenerError, ListenerToken, MessageEndpointListener,
-    MessageEndpointListenerChange, MessageEndpointListenerConfiguration, MessageEndpointListenerConflict,
-    MessageEndpointListenerDocument, PEER_CONNECTIONS_MAX, PeerQuota, Refusals, Replicator,
-    ReplicatorActivity, ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus, StatusStream,
+    ConflictReport, ListenerError, ListenerToken, MessageEndpointListener, MessageEndpointListenerChange,
+    MessageEndpointListenerConfiguration, PeerQuota, Refusals, Replicator, ReplicatorActivity,
+    ReplicatorConfiguration, ReplicatorProgress, ReplicatorStatus, StatusStream,
 };
 #[doc(hidden)]
 pub use self::service::{ONE_SHOT_ATTEMPTS_MAX, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX};

@@ -24,15 +24,3 @@ impl ConflictResolver for DefaultResolver {
         })
     }
 }
-
-/// A resolver made of a function.
-pub struct FnResolver<F>(pub F);
-
-impl<F> ConflictResolver for FnResolver<F>
-where
-    F: Fn(&Conflict<'_>) -> Result<Resolution, String> + Send + Sync,
-{
-    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
-        (self.0)(conflict)
-    }
-}

@@ -71,26 +71,15 @@ impl fmt::Debug for SecureConfig {
 
 /// Who the peer is, and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Established {
     /// Its key.
     pub peer: PeerId,
     /// What it has proven.
-    #[doc(hidden)]
     pub via: Authentication,
     /// What it may do here.
-    #[doc(hidden)]
     pub grant: Grant,
     /// Names this session: the same on both sides, and nowhere else. Not secret.
-    #[doc(hidden)]
     pub hash: [u8; KEY_BYTES],
-}
-
-impl Established {
-    /// The name by which this database knows the peer, if it has one.
-    pub fn name(&self) -> Option<&str> {
-        self.grant.name.as_deref()
-    }
 }
 
 /// What happened; see [`SecureSession::poll_event`].

@@ -19,7 +19,7 @@ use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher
 use crate::cli::support::{condition, memory, store, words};
 use crate::database::Database;
 use crate::gateway::address::PlaceAddress;
-use crate::node::{Node, NodeBuilder, NodeError};
+use crate::node::{Node, NodeBuilder, NodeError, NodeOptions};
 use crate::replicator::{MessageEndpointListener, Refusals};
 use crate::transport::stream::Address;
 
@@ -193,10 +193,12 @@ impl ServeArgs {
         let node = Node::builder(db.clone())
             .collections(collections)
             .access(security, trust_refresher)
-            .accept_push(!self.read_only)
-            .connections_max(self.connections)
-            .peer_quota(self.quota.quota())
-            .report_documents(self.documents)
+            .options(NodeOptions {
+                accept_push: !self.read_only,
+                connections_max: self.connections,
+                peer_quota: self.quota.quota(),
+                report_documents: self.documents,
+            })
             .observe(move |event| observer.observe(event));
         self.listen.iter().try_fold(node, |node, address| match address {
             PlaceAddress::Stream(address) => Ok(node.listen(address.clone())),

@@ -14,7 +14,7 @@ use crate::cli::support::events::Events;
 use crate::cli::support::feed::{Feed, check_stdio, finish_feed};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::quota::QuotaArgs;
-use crate::cli::support::runtime::{self, CLOSING_LIMIT, Signals};
+use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::security::{self, Security, TrustRefresher};
 #[cfg(feature = "bluetooth")]
 use crate::cli::support::visits::Visits;
@@ -22,8 +22,10 @@ use crate::cli::support::{condition, memory, store, words};
 use crate::database::Database;
 use crate::gateway::address::PlaceAddress;
 #[cfg(feature = "bluetooth")]
-use crate::node::{BleNeighbours, SyncError};
-use crate::node::{Node, NodeEvent, SyncBuilder, SyncEvent, SyncHandle};
+use crate::node::SyncError;
+use crate::node::{
+    CLOSING_LIMIT, Node, NodeEvent, NodeOptions, SyncBuilder, SyncEvent, SyncHandle, SyncOptions,
+};
 use crate::replicator::ReplicatorType;
 use crate::transport::stream::Address;
 
@@ -87,12 +89,15 @@ async fn sync(
     let teller = events.clone();
     let quota = args.quota().as_ref().and_then(QuotaArgs::quota);
     let node = Node::builder(db.clone()).collections(collections).access(security, trust_refresher);
-    let node = node.peer_quota(quota).observe(move |event| match event {
-        NodeEvent::Group(news) => security::tell_group_news(&teller, news),
-        #[cfg(feature = "bluetooth")]
-        NodeEvent::Radio(status) => teller.radio(status),
-        _ => {}
-    });
+    let node =
+        node.options(NodeOptions { peer_quota: quota, ..NodeOptions::default() }).observe(move |event| {
+            match event {
+                NodeEvent::Group(news) => security::tell_group_news(&teller, news),
+                #[cfg(feature = "bluetooth")]
+                NodeEvent::Radio(status) => teller.radio(status),
+                _ => {}
+            }
+        });
     let node = node.start().await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
     let mut signals = Signals::listen()?;
     let feed = Feed::start(db, &args.feed, events)?;
@@ -155,29 +160,26 @@ impl Run<'_> {
             (false, true) => ReplicatorType::Pull,
             _ => ReplicatorType::PushAndPull,
         };
-        let mut sync = sync
-            .direction(direction)
-            .continuous(args.continuous)
-            .optional_collections(args.collections.is_empty())
-            .reset(args.reset)
-            .retry_unsynced(args.retry)
-            .within_quota(args.quota().is_some())
-            .report_documents(args.documents);
-        if let Some(peer) = &args.peer {
-            sync = sync.peer_name(peer);
-        }
-        if let Some(attempts) = args.attempts {
-            sync = sync.attempts(attempts);
-        }
-        if let Some(wait) = args.retry_wait {
-            sync = sync.retry_wait(wait);
-        }
+        let options = SyncOptions {
+            optional_collections: Some(args.collections.is_empty()),
+            reset: args.reset,
+            retry_unsynced: args.retry,
+            peer_name: args.peer.clone(),
+            attempts: args.attempts,
+            retry_wait: args.retry_wait,
+            within_quota: Some(args.quota().is_some()),
+            report_documents: args.documents,
+        };
         let (events, all) = (self.events.clone(), args.documents);
-        sync.observe(move |event| match event {
-            SyncEvent::Authenticated { address, peer, .. } => security::announce(&events, address, peer),
-            SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict, all),
-            SyncEvent::Document { document, .. } => tell_document(&events, None, document, all),
-            _ => {}
+        sync.direction(direction).continuous(args.continuous).options(options).observe(move |event| {
+            match event {
+                SyncEvent::Authenticated { address, peer, name, via, .. } => {
+                    security::announce(&events, address, peer, name.as_deref(), *via);
+                }
+                SyncEvent::Conflict { address, conflict, .. } => events.conflict(address, conflict, all),
+                SyncEvent::Document { document, .. } => tell_document(&events, None, document, all),
+                _ => {}
+            }
         })
     }
 
@@ -226,7 +228,7 @@ impl Run<'_> {
     #[cfg(feature = "bluetooth")]
     async fn follow_neighbours(&mut self, node: &Node, signals: &mut Signals) -> Result<u64, CliError> {
         let (args, events) = (self.args, self.events);
-        let neighbours = BleNeighbours::as_reached_by(args.ble.peer("any"));
+        let neighbours = args.ble.peer("any").any_neighbour();
         let (sender, mut visits) = tokio::sync::mpsc::unbounded_channel();
         let sync = self.observed(node.sync(neighbours)).observe(move |event| {
             if !matches!(

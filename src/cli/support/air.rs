@@ -12,7 +12,7 @@ use crate::cli::support::security::{self, Security, TrustRefresher};
 use crate::database::Database;
 use crate::link::{AttMtu, LinkStats};
 use crate::node::listen::Sealed;
-use crate::node::{Connect, Local, Node, Packets};
+use crate::node::{Connect, Local, Node, Packets, SyncOptions};
 use crate::replicator::{ONE_SHOT_ATTEMPTS_MAX, ReplicatorActivity, ReplicatorStatus};
 use crate::secure::{Identity, Psk};
 use crate::time::Instant;
@@ -265,9 +265,12 @@ impl Air {
         let field = field.await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
         let mut sync = field
             .sync(Arc::clone(&self.way))
-            .peer_name("gateway")
-            .optional_collections(false)
-            .attempts(ONE_SHOT_ATTEMPTS_MAX)
+            .options(SyncOptions {
+                peer_name: Some("gateway".to_owned()),
+                optional_collections: Some(false),
+                attempts: Some(ONE_SHOT_ATTEMPTS_MAX),
+                ..SyncOptions::default()
+            })
             .start();
         while sync.status().activity == ReplicatorActivity::Connecting && sync.events().next().await.is_some()
         {

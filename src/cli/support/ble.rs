@@ -12,7 +12,7 @@ use crate::node::{Ble, BleCentral, BlePeer, BlePlace};
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::SLOTS_DEFAULT;
 use crate::transport::bluez::agent::Pairing;
-use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
+use crate::transport::bluez::security::SecurityLevel;
 
 /// What to do when Bluetooth cannot be used.
 pub(crate) const DOCTOR: &str = "`gattway doctor` says what is missing on this machine";
@@ -98,18 +98,13 @@ pub(crate) struct LinkArgs {
 impl LinkArgs {
     /// How an adapter is listened on.
     pub(crate) fn place(self, adapter: &str, events: &Events) -> BlePlace {
-        let place = Ble::adapter(adapter).link_security(self.security(), self.pairing(events));
-        place.advertise_name(self.advertise_name)
-    }
-
-    fn security(self) -> LinkSecurity {
         let level = match self.link_security {
-            LinkSecurityArg::None if self.bonded_only => SecurityLevel::Encrypt,
             LinkSecurityArg::None => SecurityLevel::None,
             LinkSecurityArg::Encrypt => SecurityLevel::Encrypt,
             LinkSecurityArg::Authenticate => SecurityLevel::Authenticate,
         };
-        LinkSecurity { level, bonded_only: self.bonded_only }
+        let place = Ble::adapter(adapter).link_security(level, self.pairing(events));
+        place.advertise_name(self.advertise_name)
     }
 
     /// How devices may pair.

@@ -11,7 +11,7 @@ use crate::cli::support::output::counted;
 use crate::cli::support::paced::{State, Topic};
 use crate::cli::support::security;
 use crate::endpoint::MessagingError;
-use crate::node::{ConnectionId, NodeEvent};
+use crate::node::NodeEvent;
 use crate::replicator::error::is_conflict;
 use crate::replicator::{DocumentReplication, ReplicatorActivity, ReplicatorStatus, Unsynced};
 use crate::secure::PeerId;
@@ -31,7 +31,7 @@ pub(crate) struct Peers {
 
 #[derive(Default)]
 struct PeersState {
-    by_connection: HashMap<ConnectionId, Peer>,
+    by_connection: HashMap<u64, Peer>,
     /// Documents of connections that have ended.
     documents: u64,
     /// Peers that were not let in.
@@ -105,7 +105,9 @@ impl Peers {
                 events.say(&format!("{error}; will try again"));
                 events.emit(&Event::ListenFailed { address: address.clone(), error: &error });
             }
-            NodeEvent::Authenticated { label, peer, .. } => security::announce(events, label, peer),
+            NodeEvent::Authenticated { label, peer, name, via, .. } => {
+                security::announce(events, label, peer, name.as_deref(), *via);
+            }
             NodeEvent::Refused { label, peer, error, .. } => self.turned_away(label, *peer, error),
             NodeEvent::Connected { connection, peer, uid, .. } => self.add(*connection, peer, uid.as_deref()),
             NodeEvent::Declined { connection, error, .. } => self.refuse(*connection, &error.to_string()),
@@ -135,7 +137,7 @@ impl Peers {
         });
     }
 
-    fn add(&self, connection: ConnectionId, name: &str, uid: Option<&str>) {
+    fn add(&self, connection: u64, name: &str, uid: Option<&str>) {
         let (name, activity) = (name.to_owned(), ReplicatorActivity::Connecting);
         let is_told = self.events.may_tell(Topic::Connected, uid.unwrap_or_default());
         let peer = Peer {
@@ -154,7 +156,7 @@ impl Peers {
         }
     }
 
-    fn refuse(&self, connection: ConnectionId, error: &str) {
+    fn refuse(&self, connection: u64, error: &str) {
         let Some(peer) = self.lock().by_connection.remove(&connection).filter(|peer| peer.is_told) else {
             return;
         };
@@ -184,7 +186,7 @@ impl Peers {
         tell_document(&self.events, Some(name), document, self.documents);
     }
 
-    fn changed(&self, key: ConnectionId, status: &ReplicatorStatus) {
+    fn changed(&self, key: u64, status: &ReplicatorStatus) {
         let mut state = self.lock();
         let Some(peer) = state.by_connection.get_mut(&key) else { return };
         peer.moved(status);

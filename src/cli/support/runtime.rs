@@ -19,9 +19,6 @@ use crate::cli::support::words::{self, Level};
 /// processor from the first at each packet; blocking work has threads of its own.
 const WORKERS_MAX: usize = 2;
 
-/// How long after a signal connections may take to come to an orderly end; what is still open then is cut off.
-pub(crate) const CLOSING_LIMIT: Duration = Duration::from_millis(2500);
-
 /// How long after a signal the command may take to come to its end; the process ends then in any case. What the disk takes to
 /// close the database comes on top.
 const ENDING_LIMIT: Duration = Duration::from_millis(4800);

@@ -13,7 +13,7 @@ use crate::cli::support::trust::{group_failed, list_failed};
 use crate::node::access::{self, peer_name};
 pub(crate) use crate::node::access::{Security, TrustRefresher};
 use crate::node::{AccessError, Admission};
-use crate::secure::{Authentication, Established, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
+use crate::secure::{Authentication, Grant, Identity, PeerId, PeerPolicy, Psk, Refusal};
 use crate::trust::{GroupNews, IdentityError, TrustOpenError};
 
 /// What to do when nobody could come in.
@@ -128,20 +128,18 @@ pub(crate) fn keep_secrets_in_memory() {
 }
 
 /// Tells who came in.
-pub(crate) fn announce(events: &Events, label: &str, peer: &Established) {
-    let id = peer.peer.to_text();
+pub(crate) fn announce(events: &Events, label: &str, peer: &PeerId, name: Option<&str>, via: Authentication) {
+    let id = peer.to_text();
     if !events.may_tell(Topic::Peer, &id) {
         return;
     }
-    let (name, via) = (peer_name(&peer.peer, &peer.grant), via_name(peer.via));
-    events.say(&format!("{label}: {name}, {via}, encrypted"));
-    let via = match peer.via {
+    events.say(&format!("{label}: {}, {}, encrypted", peer_name(peer, name), via_name(via)));
+    let via = match via {
         Authentication::Group => "group",
         Authentication::FormerGroup => "former_group",
         Authentication::Paired => "paired",
         Authentication::Open => "open",
     };
-    let name = peer.grant.name.as_deref();
     events.emit(&Event::Peer { peer: label, id, name, via });
 }
 

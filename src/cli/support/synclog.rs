@@ -28,9 +28,9 @@ impl SyncLog {
     /// Tells of one event, if it is news.
     pub(crate) fn take(&mut self, events: &Events, name: &str, event: &SyncEvent) {
         match event {
-            SyncEvent::Authenticated { address, peer, .. } => {
+            SyncEvent::Authenticated { address, peer, name: known_as, via, .. } => {
                 self.secure = true;
-                security::announce(events, address, peer);
+                security::announce(events, address, peer, known_as.as_deref(), *via);
             }
             SyncEvent::Status { address, status, .. } => self.status(events, name, address, status),
             SyncEvent::Document { document, .. } => tell_document(events, Some(name), document, false),

@@ -11,7 +11,7 @@ use crate::database::Database;
 use crate::gateway::secret::Secret;
 use crate::gateway::web::{Unfit, WebClient, WebError, WebServer};
 use crate::gateway::web_files::{Certificate, client_of, place_of};
-use crate::node::WebSocketPlace;
+use crate::node::Listen;
 use crate::transport::websocket::{Credentials, WebSocketClient, WebSocketUrl};
 
 /// Of the options in `--help`. Each has it by itself: a heading of a whole group would go on over what follows.
@@ -121,7 +121,7 @@ impl WebListenArgs {
         url: &WebSocketUrl,
         db: &Database,
         events: &Events,
-    ) -> Result<WebSocketPlace, CliError> {
+    ) -> Result<impl Listen + use<>, CliError> {
         let (place, own) = place_of(&self.settings(), url, db.path()).map_err(failed)?;
         if let Some(Certificate(pem)) = own {
             events.say("clients believe this gateway by --pin-cert and a file with this certificate:");

@@ -141,7 +141,7 @@ impl Device {
             };
             match (message, entered.take()) {
                 (Some(message), peer) => {
-                    bytes = message.as_slice().to_vec();
+                    bytes = message.to_vec();
                     entered = peer;
                 }
                 (None, Some(peer)) => return Ended::Paired(peer),

@@ -278,7 +278,7 @@ impl Exchange {
     }
 
     fn parse(&mut self, message: &Message) {
-        if let Err(error) = self.framing.handle_bytes(message.as_slice()) {
+        if let Err(error) = self.framing.handle_bytes(message) {
             self.malformed.get_or_insert(error);
         }
     }

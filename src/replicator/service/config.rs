@@ -112,7 +112,7 @@ impl ReplicatorConfiguration {
 
     /// Goes on without collections that the peer lacks, and in the directions that are allowed: see
     /// [`CollectionConfig::optional`].
-    pub fn with_optional_collections(mut self) -> ReplicatorConfiguration {
+    pub(crate) fn with_optional_collections(mut self) -> ReplicatorConfiguration {
         self.collections.iter_mut().for_each(|collection| collection.optional = true);
         self
     }

@@ -10,10 +10,7 @@ use tracing::{Instrument, info_span};
 
 use super::connections::{Connections, Entry};
 use super::listener_config::MessageEndpointListenerConfiguration;
-use super::listener_event::{
-    ListenerError, MessageEndpointListenerChange, MessageEndpointListenerConflict,
-    MessageEndpointListenerDocument,
-};
+use super::listener_event::{ListenerError, MessageEndpointListenerChange};
 use super::quota::Quotas;
 use super::refusals::{Counters, Refusals};
 use super::replicator::ConflictReport;
@@ -69,12 +66,15 @@ pub struct MessageEndpointListener {
     inner: Arc<Inner>,
 }
 
+/// Something of one connection.
+type Of<T> = (Arc<dyn MessageEndpointConnection>, T);
+
 struct Inner {
     config: MessageEndpointListenerConfiguration,
     connections: Mutex<Connections>,
     changes: Listeners<MessageEndpointListenerChange>,
-    documents: Listeners<MessageEndpointListenerDocument>,
-    conflicts: Listeners<MessageEndpointListenerConflict>,
+    documents: Listeners<Of<DocumentReplication>>,
+    conflicts: Listeners<Of<ConflictReport>>,
     /// How many connections there are, to wait on.
     open: watch::Sender<usize>,
     refused: Counters,
@@ -103,7 +103,7 @@ impl MessageEndpointListener {
     }
 
     /// Takes a connection that a peer has made: opens it and answers the peer until either side ends it. A peer that the
-    /// transport knows already ([`MessageEndpointConnection::peer_uid`]) keeps the newest [`PEER_CONNECTIONS_MAX`](super::PEER_CONNECTIONS_MAX) of its own.
+    /// transport knows already ([`MessageEndpointConnection::peer_uid`]) keeps the newest four of its own.
     ///
     /// # Errors
     /// There are as many as allowed, or this object was accepted before; it was not opened.
@@ -200,9 +200,9 @@ impl MessageEndpointListener {
     /// the callback must not block.
     pub fn add_document_listener(
         &self,
-        callback: impl Fn(&MessageEndpointListenerDocument) + Send + Sync + 'static,
+        callback: impl Fn(&Arc<dyn MessageEndpointConnection>, &DocumentReplication) + Send + Sync + 'static,
     ) -> ListenerToken {
-        self.inner.documents.add(callback)
+        self.inner.documents.add(move |(connection, document)| callback(connection, document))
     }
 
     /// Calls back with each conflict: once when it is met, which leaves it open for the peer, and again when the peer has
@@ -210,9 +210,9 @@ impl MessageEndpointListener {
     /// resolves before it offers its own revision is not seen here.
     pub fn add_conflict_listener(
         &self,
-        callback: impl Fn(&MessageEndpointListenerConflict) + Send + Sync + 'static,
+        callback: impl Fn(&Arc<dyn MessageEndpointConnection>, &ConflictReport) + Send + Sync + 'static,
     ) -> ListenerToken {
-        self.inner.conflicts.add(callback)
+        self.inner.conflicts.add(move |(connection, conflict)| callback(connection, conflict))
     }
 
     /// What was refused so far.
@@ -303,7 +303,7 @@ async fn serve(
             DriverEvent::Session(SessionEvent::Conflict { collection, id, outcome }) => {
                 let connection = Arc::clone(&connection);
                 let conflict = ConflictReport { collection, id, outcome };
-                inner.conflicts.notify(&MessageEndpointListenerConflict { connection, conflict });
+                inner.conflicts.notify(&(connection, conflict));
                 false
             }
             DriverEvent::Session(SessionEvent::DocumentReplicated(document)) => {
@@ -348,8 +348,7 @@ impl Inner {
             self.refused.refused_document();
         }
         if !self.documents.is_empty() {
-            let connection = Arc::clone(connection);
-            self.documents.notify(&MessageEndpointListenerDocument { connection, document });
+            self.documents.notify(&(Arc::clone(connection), document));
         }
     }
 

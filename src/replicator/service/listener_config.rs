@@ -11,11 +11,11 @@ use crate::replicator::config::{PassiveConfig, ReplicationFilter};
 use crate::replicator::driver::ConnectionLimits;
 
 /// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.
-pub const CONNECTIONS_MAX: usize = 64;
+pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// Connections that one peer has at one time, if the transport knows who it is: a device that comes over two ways, and
 /// comes again before its old connection was found dead. Of more the oldest ends.
-pub const PEER_CONNECTIONS_MAX: usize = 4;
+pub(crate) const PEER_CONNECTIONS_MAX: usize = 4;
 
 /// Bytes that the unfinished messages of one peer may hold: the largest document and what goes beside it. A peer that
 /// pushes has no more than 2 MiB on their way beside one document.
@@ -55,7 +55,7 @@ pub struct MessageEndpointListenerConfiguration {
     pub incoming_filter: Option<ReplicationFilter>,
     /// Revisions it refuses are not offered.
     pub outgoing_filter: Option<ReplicationFilter>,
-    /// Connections at one time.
+    /// Connections at one time; 64, unless changed.
     pub connections_max: usize,
     /// What each peer may have stored in a time, if the transport knows who it is; `None`: anything.
     pub peer_quota: Option<PeerQuota>,

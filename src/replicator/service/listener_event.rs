@@ -4,10 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::listener_config::PEER_CONNECTIONS_MAX;
-use super::replicator::ConflictReport;
 use super::status::ReplicatorStatus;
 use crate::endpoint::MessageEndpointConnection;
-use crate::replicator::event::DocumentReplication;
 
 /// Why a connection was not accepted. It was not opened and belongs to the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,41 +38,5 @@ pub struct MessageEndpointListenerChange {
 impl fmt::Debug for MessageEndpointListenerChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageEndpointListenerChange").field("status", &self.status).finish_non_exhaustive()
-    }
-}
-
-/// A document of one connection that was replicated, or failed to be.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct MessageEndpointListenerDocument {
-    /// Which connection.
-    pub connection: Arc<dyn MessageEndpointConnection>,
-    /// The document.
-    pub document: DocumentReplication,
-}
-
-impl fmt::Debug for MessageEndpointListenerDocument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEndpointListenerDocument")
-            .field("document", &self.document)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A conflict with the peer of one connection.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct MessageEndpointListenerConflict {
-    /// Which connection.
-    pub connection: Arc<dyn MessageEndpointConnection>,
-    /// The conflict.
-    pub conflict: ConflictReport,
-}
-
-impl fmt::Debug for MessageEndpointListenerConflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEndpointListenerConflict")
-            .field("conflict", &self.conflict)
-            .finish_non_exhaustive()
     }
 }

@@ -16,14 +16,13 @@ mod tests;
 
 pub use self::config::ReplicatorConfiguration;
 pub use self::listener::MessageEndpointListener;
+pub(crate) use self::listener_config::CONNECTIONS_MAX;
+#[cfg(test)]
+pub(crate) use self::listener_config::PEER_CONNECTIONS_MAX;
 pub use self::listener_config::{
-    CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PEER_CONNECTIONS_MAX, REASSEMBLY_BYTES_MAX,
-    REASSEMBLY_BYTES_SHARED_MAX,
+    MessageEndpointListenerConfiguration, REASSEMBLY_BYTES_MAX, REASSEMBLY_BYTES_SHARED_MAX,
 };
-pub use self::listener_event::{
-    ListenerError, MessageEndpointListenerChange, MessageEndpointListenerConflict,
-    MessageEndpointListenerDocument,
-};
+pub use self::listener_event::{ListenerError, MessageEndpointListenerChange};
 pub use self::quota::PeerQuota;
 pub(crate) use self::quota::Quotas;
 pub use self::refusals::Refusals;

@@ -12,12 +12,9 @@ use crate::replica::store::{Conflict, Resolution};
 use crate::replicator::ConflictOutcome;
 use crate::replicator::config::*;
 use crate::replicator::event::SessionEvent;
-use crate::replicator::resolver::FnResolver;
 
-fn resolver(
-    name: &'static str,
-) -> Arc<FnResolver<impl Fn(&Conflict<'_>) -> Result<Resolution, String> + Send + Sync>> {
-    Arc::new(FnResolver(move |conflict: &Conflict<'_>| {
+fn resolver(name: &'static str) -> Arc<impl Fn(&Conflict<'_>) -> Result<Resolution, String> + Send + Sync> {
+    Arc::new(move |conflict: &Conflict<'_>| {
         Ok(match name {
             "local" => Resolution::Local,
             "remote" => Resolution::Remote,
@@ -28,7 +25,7 @@ fn resolver(
                 Resolution::Merge(merged)
             }
         })
-    }))
+    })
 }
 
 /// What a side told of conflicts.
@@ -160,7 +157,7 @@ fn documents_that_the_resolver_fails_on_are_tried_again() {
         fill(&p, "p", 10);
         a.put("p00003", r#"{"a":1}"#);
         let failing = ActiveConfig {
-            resolver: Arc::new(FnResolver(|_: &Conflict<'_>| Err("out of ideas".to_owned()))),
+            resolver: Arc::new(|_: &Conflict<'_>| Err("out of ideas".to_owned())),
             ..active(ReplicatorType::Pull, ours)
         };
         let pair = sync(1, &a, &p, failing, theirs);

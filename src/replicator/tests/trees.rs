@@ -18,7 +18,7 @@ use crate::replica::store::{
 };
 use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::extension::{FORMAT_PROPERTY, PROPERTY, VERSION, codec};
-use crate::replicator::resolver::{DefaultResolver, FnResolver};
+use crate::replicator::resolver::DefaultResolver;
 
 const DEFAULT: CollectionId = CollectionId(0);
 
@@ -65,12 +65,12 @@ fn documents(database: &Database) -> BTreeMap<String, (String, bool, String)> {
 
 fn resolver(rng: &mut fastrand::Rng) -> Arc<dyn ConflictResolver> {
     match rng.u8(0..5) {
-        0 => Arc::new(FnResolver(|_: &Conflict<'_>| Ok(Resolution::Local))),
-        1 => Arc::new(FnResolver(|_: &Conflict<'_>| Ok(Resolution::Remote))),
-        2 => Arc::new(FnResolver(|conflict: &Conflict<'_>| {
+        0 => Arc::new(|_: &Conflict<'_>| Ok(Resolution::Local)),
+        1 => Arc::new(|_: &Conflict<'_>| Ok(Resolution::Remote)),
+        2 => Arc::new(|conflict: &Conflict<'_>| {
             let bodies = conflict.remote_body.into_iter().chain(conflict.local_body);
             Ok(Resolution::Merge(bodies.flatten().map(|(k, v)| (k.clone(), v.clone())).collect()))
-        })),
+        }),
         _ => Arc::new(DefaultResolver),
     }
 }

@@ -34,11 +34,8 @@ pub enum Pairing {
     Show(Arc<dyn Fn(&Passkey) + Send + Sync>),
     /// Whatever the other side wants: no code, or the one that it shows, which somebody types here when asked for that of a
     /// peer; `None` gives up. BlueZ waits for about half a minute.
-    Type(AskPasskey),
+    Type(Arc<dyn Fn(String) -> BoxFuture<'static, Option<u32>> + Send + Sync>),
 }
-
-/// Asks a person for the code that the peer of this address shows.
-pub type AskPasskey = Arc<dyn Fn(String) -> BoxFuture<'static, Option<u32>> + Send + Sync>;
 
 /// A code of six digits that one side shows and the other one types.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,7 +195,7 @@ mod tests {
     #[test]
     fn the_claim_is_what_this_side_can_do() {
         let show: Arc<dyn Fn(&Passkey) + Send + Sync> = Arc::new(|_| {});
-        let ask: AskPasskey = Arc::new(|_| Box::pin(async { None }));
+        let ask = Arc::new(|_: String| -> BoxFuture<'static, Option<u32>> { Box::pin(async { None }) });
         let claims = [Pairing::Refused, Pairing::JustWorks, Pairing::Show(show), Pairing::Type(ask)]
             .map(|pairing| pairing.capability());
         assert_eq!(claims, ["NoInputNoOutput", "NoInputNoOutput", "DisplayOnly", "KeyboardOnly"]);

@@ -173,7 +173,7 @@ impl MessageEndpointConnection for SecureConnection {
             Stage::Open(open) => Arc::clone(&open.shared),
             _ => return Err(MessagingError::recoverable("the connection is not open")),
         };
-        let (sealed, _) = shared.act(|session| session.seal(message.as_slice()));
+        let (sealed, _) = shared.act(|session| session.seal(&message));
         sealed.map_err(|_| MessagingError::recoverable("the secure session is over"))?;
         shared.flush().await
     }
@@ -236,7 +236,7 @@ async fn deliver(
         (result, more) = tokio::select! {
         biased;
                    message = inbound.next() => match message {
-                       Some(message) => shared.act(|session| session.handle_bytes(message.as_slice())),
+                       Some(message) => shared.act(|session| session.handle_bytes(&message)),
                        None => return connection.close(Some(end_of(&shared, &inbound))),
                    },
                    () = shared.config.clock.sleep_until_some(deadline) => {

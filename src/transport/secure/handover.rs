@@ -74,7 +74,7 @@ async fn give(
         biased;
                    message = inbound.next() => match message {
                        Some(message) => {
-                           let (result, more) = shared.act(|session| session.handle_bytes(message.as_slice()));
+                           let (result, more) = shared.act(|session| session.handle_bytes(&message));
                            news.add(more);
                            result.map_err(Failure::Secure)?;
                            shared.flush().await.map_err(Failure::Carrier)?;

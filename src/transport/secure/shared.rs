@@ -152,7 +152,7 @@ impl Shared {
         let mut arrived = first;
         loop {
             let result = match arrived.take() {
-                Some(message) => self.act(|session| session.handle_bytes(message.as_slice())),
+                Some(message) => self.act(|session| session.handle_bytes(&message)),
                 None => (Ok(()), News::default()),
             };
             let (result, news) = result;

@@ -121,7 +121,7 @@ impl MessageEndpointConnection for LinkConnection {
     }
 
     async fn send(&self, message: Message) -> Result<(), MessagingError> {
-        let mut rest = message.as_slice();
+        let mut rest = &message[..];
         loop {
             // Created before the write, so that room made in between is not missed.
             let writable = self.shared.writable.notified();

@@ -16,17 +16,47 @@ pub enum Address {
     Stdio,
 }
 
-/// A text that is no address.
+/// A text that is no address, or no URL of a database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not an address: {reason}; write tcp:HOST:PORT, unix:PATH or stdio")]
+#[error("'{text}' is not {what}: {reason}; write {forms}", what = .form.what(), forms = .form.as_written())]
 pub struct AddressError {
     text: String,
+    form: Form,
     reason: &'static str,
 }
 
+/// What a text was to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::transport) enum Form {
+    Address,
+    #[cfg_attr(not(feature = "websocket"), allow(dead_code))]
+    Url,
+}
+
+impl Form {
+    fn what(self) -> &'static str {
+        match self {
+            Form::Address => "an address",
+            Form::Url => "the URL of a database",
+        }
+    }
+
+    fn as_written(self) -> &'static str {
+        match self {
+            Form::Address => "tcp:HOST:PORT, unix:PATH or stdio",
+            Form::Url => "ws://HOST:PORT/DATABASE, or wss:// for TLS",
+        }
+    }
+}
+
 impl AddressError {
+    pub(in crate::transport) fn new(text: String, form: Form, reason: &'static str) -> AddressError {
+        AddressError { text, form, reason }
+    }
+
     /// What is wrong with it.
-    pub fn reason(&self) -> &'static str {
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command has forms of its own
+    pub(crate) fn reason(&self) -> &'static str {
         self.reason
     }
 }
@@ -35,7 +65,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
-        let wrong = |reason| Err(AddressError { text: text.to_owned(), reason });
+        let wrong = |reason| Err(AddressError::new(text.to_owned(), Form::Address, reason));
         if text == "stdio" {
             return Ok(Address::Stdio);
         }

@@ -170,7 +170,7 @@ impl MessageEndpointConnection for StreamConnection {
             State::Open(open) => Arc::clone(&open.outbox),
             _ => return Err(MessagingError::recoverable("the connection is not open")),
         };
-        outbox.push(message.as_slice()).await
+        outbox.push(&message).await
     }
 
     async fn close(&self, error: Option<MessagingError>) -> Result<(), MessagingError> {

@@ -13,6 +13,7 @@ mod stdio;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::transport) use address::Form;
 pub use address::{Address, AddressError};
 pub use connection::StreamConnection;
 pub use listener::StreamListener;

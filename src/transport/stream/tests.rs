@@ -28,7 +28,7 @@ async fn pair(
 async fn collect(inbound: &mut Inbound) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(message) = inbound.next().await {
-        bytes.extend_from_slice(message.as_slice());
+        bytes.extend_from_slice(&message);
     }
     bytes
 }

@@ -141,7 +141,7 @@ impl WebSocketClient {
     }
 
     /// Where it connects to.
-    pub fn url(&self) -> &WebSocketUrl {
+    pub(crate) fn url(&self) -> &WebSocketUrl {
         &self.url
     }
 

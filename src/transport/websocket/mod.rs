@@ -23,5 +23,5 @@ pub use connection::WebSocketConnection;
 pub use handshake::SUB_PROTOCOL;
 pub use listener::{WebSocketListener, WebSocketListenerConfig};
 pub use tls::{TlsError, TlsIdentity};
-pub use trust::{Admission, NotAdmitted, PasswordCheck, ServerTrust};
-pub use url::{WebSocketUrl, WebSocketUrlError};
+pub use trust::{Admission, NotAdmitted, ServerTrust};
+pub use url::WebSocketUrl;

@@ -60,7 +60,7 @@ async fn meet(listener: &WebSocketListener, client: &WebSocketClient) -> Result<
     let collect = async |inbound: &mut Inbound| {
         let mut got = Vec::new();
         while let Some(message) = inbound.next().await {
-            got.extend_from_slice(message.as_slice());
+            got.extend_from_slice(&message);
         }
         got
     };
@@ -317,7 +317,7 @@ async fn bytes_that_come_with_the_upgrade_are_kept() {
     let mut inbound = open(&passive).await.expect("open");
     let mut got = Vec::new();
     while got.len() < 11 {
-        got.extend_from_slice(inbound.next().await.expect("bytes").as_slice());
+        got.extend_from_slice(&inbound.next().await.expect("bytes"));
     }
     assert_eq!(got, b"first frame");
 }

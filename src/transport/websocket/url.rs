@@ -6,6 +6,8 @@ use std::str::FromStr;
 use hyper::Uri;
 use hyper::http::uri::PathAndQuery;
 
+use crate::transport::stream::{AddressError, Form};
+
 /// The last part of the path at which a database is synced.
 pub(super) const SYNC_PATH: &str = "_blipsync";
 
@@ -19,21 +21,6 @@ pub struct WebSocketUrl {
     port: u16,
     /// Begins with `/`, without `/_blipsync`, maybe empty.
     path: String,
-}
-
-/// A text that is no such address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not the URL of a database: {reason}; write ws://HOST:PORT/DATABASE, or wss:// for TLS")]
-pub struct WebSocketUrlError {
-    text: String,
-    reason: &'static str,
-}
-
-impl WebSocketUrlError {
-    /// What is wrong with it.
-    pub(crate) fn reason(&self) -> &'static str {
-        self.reason
-    }
 }
 
 impl WebSocketUrl {
@@ -69,10 +56,10 @@ impl WebSocketUrl {
 }
 
 impl FromStr for WebSocketUrl {
-    type Err = WebSocketUrlError;
+    type Err = AddressError;
 
-    fn from_str(text: &str) -> Result<WebSocketUrl, WebSocketUrlError> {
-        let wrong = |reason| Err(WebSocketUrlError { text: without_secret(text), reason });
+    fn from_str(text: &str) -> Result<WebSocketUrl, AddressError> {
+        let wrong = |reason| Err(AddressError::new(without_secret(text), Form::Url, reason));
         let Ok(uri) = text.parse::<Uri>() else { return wrong("it cannot be read as a URL") };
         let is_tls = match uri.scheme_str() {
             Some("ws") => false,

@@ -28,7 +28,7 @@ async fn ask_listener(pair: &Pair, requests: Vec<OutgoingMessage>) -> (Vec<Event
     }
     let error = pair.last_error().await;
     for message in &lock(&scripted.calls).sent {
-        blip.handle_frame(message.as_slice()).expect("a correct frame");
+        blip.handle_frame(message).expect("a correct frame");
     }
     (std::iter::from_fn(|| blip.poll_event()).collect(), error)
 }

@@ -10,10 +10,9 @@ use crate::blip::frame::{FrameFlags, FrameHeader, FrameType};
 use crate::blip::stream::StreamEncoder;
 use crate::endpoint::framing::{Framing, FramingRole};
 use crate::endpoint::{MessageEndpointConnection, MessagingError, ProtocolType};
+use crate::replicator::service::PEER_CONNECTIONS_MAX;
 use crate::replicator::service::status::lock;
-use crate::replicator::{
-    ListenerError, MessageEndpointListener, MessageEndpointListenerConfiguration, PEER_CONNECTIONS_MAX,
-};
+use crate::replicator::{ListenerError, MessageEndpointListener, MessageEndpointListenerConfiguration};
 use crate::replicator::{ReplicatorActivity, ReplicatorError, ReplicatorStatus};
 
 use ProtocolType::{ByteStream, MessageStream};

@@ -80,8 +80,8 @@ async fn a_listener_hears_of_what_it_refuses_and_counts_that_alone() {
         put(&pair.hub, "both", json!({ "by": "hub" }));
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hears = Arc::clone(&heard);
-        let _token = pair.listener.add_document_listener(move |change| {
-            lock(&hears).push((change.document.id.clone(), change.document.error.is_some()));
+        let _token = pair.listener.add_document_listener(move |_, document| {
+            lock(&hears).push((document.id.clone(), document.error.is_some()));
         });
         let status = pair.sync().await;
         assert!(status.error.is_none(), "{status:?}");

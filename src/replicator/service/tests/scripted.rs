@@ -84,7 +84,7 @@ impl Scripted {
     }
 
     pub fn sent_bytes(&self) -> Vec<u8> {
-        lock(&self.calls).sent.iter().flat_map(|message| message.as_slice().to_vec()).collect()
+        lock(&self.calls).sent.iter().flat_map(|message| message.to_vec()).collect()
     }
 
     pub fn closes(&self) -> usize {

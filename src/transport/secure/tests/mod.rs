@@ -95,7 +95,7 @@ impl End {
             let Some(message) = self.inbound.next().await else {
                 panic!("{} of {count} bytes, then {:?}", bytes.len(), self.inbound.closed());
             };
-            bytes.extend_from_slice(message.as_slice());
+            bytes.extend_from_slice(&message);
         }
         bytes
     }

@@ -97,7 +97,7 @@ impl End {
         let mut bytes = Vec::new();
         while bytes.len() < count {
             let message = self.inbound.next().await.expect("more bytes");
-            bytes.extend_from_slice(message.as_slice());
+            bytes.extend_from_slice(&message);
         }
         bytes
     }
@@ -106,7 +106,7 @@ impl End {
     async fn end(&mut self) -> (Vec<u8>, Option<MessagingError>) {
         let mut bytes = Vec::new();
         while let Some(message) = self.inbound.next().await {
-            bytes.extend_from_slice(message.as_slice());
+            bytes.extend_from_slice(&message);
         }
         (bytes, self.inbound.closed().expect("closed"))
     }
