@@ -6,6 +6,7 @@ use gattway::lab::replica::revision::TREE_SOURCE;
 
 use super::content::{Both, Content, Found, Relation, is_tree, relation};
 use super::exchange::full_name;
+use super::history::Step;
 use super::plan::{ACTIVE, CollectionPlan, PASSIVE, Plan, Resolving};
 
 /// What a side has to have.
@@ -77,6 +78,9 @@ pub fn document<'f>(
     };
     let mut expected = match before {
         [None, None] => stays(Told::Nothing),
+        // What was purged does not come back as it was.
+        [Some(_), None] if is_purged(collection, id, PASSIVE) => stays(Told::Nothing),
+        [None, Some(_)] if is_purged(collection, id, ACTIVE) => stays(Told::Nothing),
         [Some(_), None] => goes(ACTIVE, ways.pushes, ways.taken),
         [None, Some(_)] => goes(PASSIVE, ways.pulls, ways.accepted),
         [Some(active), Some(passive)] => match relation(&active.vector, &passive.vector) {
@@ -90,6 +94,12 @@ pub fn document<'f>(
         expected.relation = Some(relation(&active.vector, &passive.vector));
     }
     expected
+}
+
+/// Whether the last that happened to a document was that one side purged it.
+fn is_purged(collection: &CollectionPlan, id: &str, side: usize) -> bool {
+    let mut documents = collection.documents.iter().filter(|document| document.id == id);
+    documents.any(|document| document.steps.last() == Some(&Step::Purge { at: side }))
 }
 
 fn ways(plan: &Plan, collection: &CollectionPlan, id: &str) -> Ways {

@@ -1,11 +1,12 @@
 //! Several changes as one atomic commit.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::document::to_object;
-use super::edit::{Edit, EditKind, Expects, pack_body, pack_text};
+use super::edit::{Edit, EditKind, Expects, expiration_ms, pack_body, pack_text};
 use super::name::check_document_id;
 use super::store::{CollectionKey, Store};
 use super::{Collection, DatabaseError, Document};
@@ -75,12 +76,28 @@ impl Batch {
         Ok(())
     }
 
-    /// Removes every trace of a document; peers do not hear of it.
+    /// Removes a document from this database alone, see [`Collection::purge`].
     ///
     /// # Errors
     /// If the collection is gone.
     pub fn purge(&mut self, collection: &Collection, id: &str) -> Result<(), DatabaseError> {
         self.add(collection.key()?, id, EditKind::Purge, Expects::Anything);
+        Ok(())
+    }
+
+    /// Lets a document be purged at a time, see [`Collection::set_expiration`]; also one that the batch itself stores before.
+    /// The batch fails as a whole if there is none.
+    ///
+    /// # Errors
+    /// If the collection is gone.
+    pub fn set_expiration(
+        &mut self,
+        collection: &Collection,
+        id: &str,
+        time: Option<SystemTime>,
+    ) -> Result<(), DatabaseError> {
+        let kind = EditKind::Expire(time.map(expiration_ms));
+        self.add(collection.key()?, id, kind, Expects::Anything);
         Ok(())
     }
 

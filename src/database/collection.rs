@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::document::to_object;
-use super::edit::{Edit, EditKind, Edited, Expects, pack_body, pack_text};
+use super::edit::{Edit, EditKind, Edited, Expects, expiration_ms, pack_body, pack_text};
 use super::name::check_document_id;
 use super::packed::Unpacker;
 use super::store::{CollectionKey, Store, StoredRevision};
@@ -77,7 +78,7 @@ impl Collection {
 
     /// How many documents it has, tombstones not counted; 0 if it was deleted.
     pub fn count(&self) -> u64 {
-        self.store.collection(self.key).map_or(0, |state| state.documents())
+        self.store.count_documents(self.key).unwrap_or_default()
     }
 
     /// The newest sequence of its change feed, 0 if nothing was ever saved.
@@ -176,13 +177,49 @@ impl Collection {
         self.edit(id, EditKind::Delete, Expects::At(revision.current)).map(drop)
     }
 
-    /// Removes every trace of a document, tombstone included; peers do not hear of it and may send it again. `false`
-    /// if there was none.
+    /// Removes a document or its tombstone from this database alone: peers do not hear of it. What was removed does not come
+    /// back from a peer that still has it, until it is changed there. `false` if there was none.
     ///
     /// # Errors
     /// Of the store.
     pub fn purge(&self, id: &str) -> Result<bool, DatabaseError> {
         Ok(self.edit(id, EditKind::Purge, Expects::Anything)?.is_some())
+    }
+
+    /// Lets a document, or the tombstone of one, be [purged](Collection::purge) at a time; `None`: never. From that moment on
+    /// it is not read, listed or sent any more. Peers do not hear of the time, and it stays when the document is changed or
+    /// deleted.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # use gattway::{Database, DatabaseConfig};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+    /// # let readings = db.default_collection()?;
+    /// readings.put("boiler", &serde_json::json!({ "celsius": 71.5 }))?;
+    /// readings.set_expiration("boiler", Some(SystemTime::now() + Duration::from_secs(7 * 24 * 3600)))?;
+    /// assert!(readings.expiration("boiler")?.is_some());
+    /// readings.set_expiration("boiler", Some(SystemTime::now()))?;
+    /// # std::thread::sleep(Duration::from_millis(2));
+    /// assert!(readings.get("boiler")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`DatabaseError::NotFound`] if there is no such document; of the store.
+    pub fn set_expiration(&self, id: &str, time: Option<SystemTime>) -> Result<(), DatabaseError> {
+        self.edit(id, EditKind::Expire(time.map(expiration_ms)), Expects::Anything).map(drop)
+    }
+
+    /// When a document is to be purged; `None` if it is not, or is not there.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn expiration(&self, id: &str) -> Result<Option<SystemTime>, DatabaseError> {
+        let key = self.key()?;
+        let time = if self.store.is_due(key, id)? { None } else { self.store.expiration(key, id)? };
+        Ok(time.map(|time_ms| SystemTime::UNIX_EPOCH + Duration::from_millis(time_ms)))
     }
 
     /// All documents in order of their IDs' bytes. What is saved meanwhile may or may not be seen.

@@ -1,19 +1,23 @@
-//! Local edits: what a save, a deletion or a purge does to version vector and remote ancestor.
+//! Local edits: what a save, a deletion, a purge or an expiration does to a document.
 
 use super::DatabaseError;
 use super::packed::{Unpacker, json_len, pack_json, pack_map};
-use super::store::{CollectionKey, NewRevision, Store, StoredRevision, Writer};
+use super::store::{CollectionKey, Memory, NewRevision, Store, StoredRevision, Writer};
 use crate::replica::clip;
 use crate::replica::revision::{RevId, Version, VersionVector};
 use crate::replica::validate::{check_numbers, check_size, may_be_too_large};
 
 use std::sync::PoisonError;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
 /// Bytes of a packed body from which on it may stand for more JSON text than a body may have: one byte stands for the
 /// document's ID, of which each byte may need an escape.
 const PACKED_MEASURED_MIN: usize = 32 * 1024;
+
+/// The latest expiration, the year 9999: what is beyond is taken for it.
+const EXPIRATION_MAX: u64 = 253_402_300_799_000;
 
 /// Packs a body of a local edit.
 pub(super) fn pack_body(
@@ -69,6 +73,12 @@ pub(super) fn remote_ancestor(
     }
 }
 
+/// A time as expirations are stored, milliseconds since 1970; a fraction counts as a whole one, so that nothing goes early.
+pub(super) fn expiration_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(EXPIRATION_MAX)
+}
+
 /// One local change, prepared without the writer's lock.
 #[derive(Debug)]
 pub(super) struct Edit {
@@ -85,8 +95,10 @@ pub(super) enum EditKind {
     Save(Vec<u8>),
     /// Leaves a tombstone.
     Delete,
-    /// Leaves nothing.
+    /// Leaves a mark alone.
     Purge,
+    /// Lets it go at this time, milliseconds since 1970, or never.
+    Expire(Option<u64>),
 }
 
 /// What the document has to be for the change to be made.
@@ -109,6 +121,9 @@ pub(super) struct Edited {
 
 impl Edit {
     /// Stages the change; `Ok(None)` if there was nothing to delete or purge.
+    ///
+    /// # Errors
+    /// Of the store; the document is not as expected, or not there to expire.
     pub(super) fn stage(
         self,
         store: &Store,
@@ -130,8 +145,13 @@ impl Edit {
             EditKind::Delete => (true, Vec::new()),
             EditKind::Purge => {
                 let Some(before) = before else { return Ok(None) };
-                writer.purge(self.collection, &before)?;
+                writer.purge(self.collection, &before, Memory::Mark)?;
                 return Ok(Some(Edited { vector: before.vector, sequence: 0 }));
+            }
+            EditKind::Expire(time_ms) => {
+                let Some(before) = before else { return Err(DatabaseError::NotFound { id: clip(&self.id) }) };
+                writer.set_expiration(self.collection, &self.id, time_ms);
+                return Ok(Some(Edited { vector: before.vector, sequence: before.sequence }));
             }
         };
         let remote_ancestor = remote_ancestor(writer, store, self.collection, before.as_ref());

@@ -328,21 +328,28 @@ impl Database {
     /// Of the operating system, when the files are measured.
     pub fn info(&self) -> Result<DatabaseInfo, DatabaseError> {
         let counts = self.store.counts();
-        let collection = |state: &store::CollectionState| CollectionInfo {
-            name: state.name.clone(),
-            documents: state.documents(),
-            last_sequence: state.applied(),
-        };
+        let collection =
+            |(key, state): &(store::CollectionKey, Arc<store::CollectionState>)| CollectionInfo {
+                name: state.name.clone(),
+                documents: self.store.count_documents(*key).unwrap_or_else(|_| state.documents()),
+                last_sequence: state.applied(),
+            };
         Ok(DatabaseInfo {
             room: self.room(),
             source: self.source(),
             format: store::FORMAT,
-            collections: self.store.collections().iter().map(|(_, state)| collection(state)).collect(),
+            collections: self.store.collections().iter().map(collection).collect(),
             disk_bytes: self.store.disk_bytes()?,
             commits: counts.commits,
             syncs: counts.syncs,
             versions_ahead: self.store.versions_ahead(),
         })
+    }
+
+    /// Removes some of what has expired, as a thread does by itself.
+    #[cfg(test)]
+    pub(crate) fn remove_due(&self, limit: usize) -> Result<Option<u64>, DatabaseError> {
+        self.store.remove_due(limit)
     }
 
     /// Free space. While it is short, commits are refused with [`DatabaseError::Full`] and the rest goes on.

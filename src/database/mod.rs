@@ -41,6 +41,8 @@ mod info;
 mod name;
 mod packed;
 mod replica;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+mod retained;
 mod store;
 #[cfg(test)]
 mod tests;

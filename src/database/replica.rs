@@ -92,6 +92,25 @@ impl ReplicaStore for Database {
         found.map(|revision| self.change(revision, false)).transpose()
     }
 
+    fn is_expired(&self, collection: CollectionId, id: &str) -> Result<bool, ReplicaStoreError> {
+        Ok(self.store.is_due(key_of(collection)?, id)?)
+    }
+
+    fn is_removed(
+        &self,
+        collection: CollectionId,
+        id: &str,
+        vector: &VersionVector,
+        is_whole: bool,
+    ) -> Result<bool, ReplicaStoreError> {
+        let is_removed = self.store.is_removed(key_of(collection)?, id, vector, is_whole)?;
+        if is_removed {
+            // A power cut that took the removal back could take back with it what was removed, and an older revision be there.
+            self.store.sync(self.store.newest())?;
+        }
+        Ok(is_removed)
+    }
+
     fn commit(
         &self,
         revisions: &[IncomingRevision],
@@ -395,6 +414,11 @@ impl<'s, 'r> Commit<'s, 'r> {
         let incoming = checked.incoming;
         let local = writer.revision(checked.key, &incoming.id)?;
         let known = local.as_ref().map(|local| &local.vector);
+        // Before its form is looked at: what is not needed need not be right.
+        if known.is_none() && writer.is_removed(checked.key, &incoming.id, &incoming.vector)? {
+            self.outcomes[index] = Some(CommitOutcome::AlreadyKnown { sequence: 0 });
+            return Ok(None);
+        }
         if let Some(rejection) = checked.rejection.take() {
             let (outcome, open) = match (known.map(|known| incoming.vector.compare(known)), local) {
                 (Some(Causality::Same | Causality::Older), Some(local)) => {

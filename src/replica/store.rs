@@ -57,9 +57,9 @@ pub enum CommitOutcome {
         /// Its place in the change feed.
         sequence: u64,
     },
-    /// The store has this revision or one that descends from it. On stable storage too.
+    /// The store has this revision or one that descends from it, or has removed it for good. On stable storage too.
     AlreadyKnown {
-        /// Place of the stored revision in the change feed.
+        /// Place of the stored revision in the change feed; 0 if it was removed.
         sequence: u64,
     },
     /// Refused: it conflicts with the local revision (only under [`ConflictPolicy::Refuse`]). If each contains the other's
@@ -272,6 +272,25 @@ pub trait ReplicaStore: Send + Sync {
     /// The newest revision of one document without its body.
     #[doc(hidden)]
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError>;
+
+    /// Whether a document has expired since it was read: it is not to be sent any more.
+    #[doc(hidden)]
+    fn is_expired(&self, _collection: CollectionId, _id: &str) -> Result<bool, ReplicaStoreError> {
+        Ok(false)
+    }
+
+    /// Whether a revision of a document that there is not was removed here for good (purged, expired, too old), so that it is as
+    /// good as known. `is_whole`: the vector is all of it, and not the name in a list.
+    #[doc(hidden)]
+    fn is_removed(
+        &self,
+        _collection: CollectionId,
+        _id: &str,
+        _vector: &VersionVector,
+        _is_whole: bool,
+    ) -> Result<bool, ReplicaStoreError> {
+        Ok(false)
+    }
 
     /// Stores revisions and returns when all are on stable storage (group commit with other writers); outcomes in order.
     ///

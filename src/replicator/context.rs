@@ -24,6 +24,7 @@ use super::unsynced::list::UnsyncedList;
 use crate::blip::{
     BlipConfig, Connection, ErrorReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber, OutgoingMessage,
 };
+use crate::replica::revision::VersionVector;
 use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replica::{DOCUMENT_BODY_MAX, DOCUMENT_OVERHEAD_MAX};
 use crate::time::Instant;
@@ -407,6 +408,20 @@ impl SessionContext {
         let Some(target) = self.collections.get(collection).map(|c| c.id) else { return Ok(None) };
         let newest = store.revision(target, id)?;
         Ok(newest.filter(|change| change.sequence <= store.last_sequence(target)))
+    }
+
+    /// Whether a revision of a document that is not here was removed here for good: then it is known to the peer's ears.
+    /// `is_whole`: the vector is all of it, and not the name in a list.
+    pub fn is_removed(
+        &self,
+        collection: usize,
+        id: &str,
+        vector: &VersionVector,
+        is_whole: bool,
+        store: &dyn ReplicaStore,
+    ) -> Result<bool, ReplicaStoreError> {
+        let Some(target) = self.collections.get(collection).map(|c| c.id) else { return Ok(false) };
+        store.is_removed(target, id, vector, is_whole)
     }
 
     /// The newest sequence a feed may read now: while a commit of what the peer sent is under way, what it adds to the

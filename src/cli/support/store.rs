@@ -276,7 +276,7 @@ pub(crate) fn delete(collection: &Collection, id: &str) -> Result<(), CliError> 
     if collection.delete(id).map_err(failed)? { Ok(()) } else { Err(no_document(collection, id)) }
 }
 
-/// Removes one document without a trace.
+/// Removes one document here alone.
 pub(crate) fn purge(collection: &Collection, id: &str) -> Result<(), CliError> {
     if collection.purge(id).map_err(failed)? { Ok(()) } else { Err(no_document(collection, id)) }
 }
@@ -304,7 +304,8 @@ pub(crate) fn revision(collection: &Collection, id: &str) -> Result<String, CliE
     Ok(document.as_ref().and_then(revision_of).unwrap_or_default())
 }
 
-fn no_document(collection: &Collection, id: &str) -> CliError {
+/// There is no such document.
+pub(crate) fn no_document(collection: &Collection, id: &str) -> CliError {
     CliError::new(Exit::NotFound, format!("no document {id:?} in collection {}", collection.name()))
         .help("`gattway db ls` lists what is there")
 }

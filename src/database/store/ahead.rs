@@ -61,7 +61,7 @@ impl Store {
         for (key, state) in self.collections() {
             let (mut after, until) = (0, state.applied());
             loop {
-                let records = self.changes_within(key, after, until, RECORDS_AT_ONCE, BYTES_AT_ONCE)?;
+                let records = self.stored_within(key, after, until, RECORDS_AT_ONCE, BYTES_AT_ONCE)?;
                 let Some(last) = records.last() else { break };
                 after = last.sequence;
                 let ahead: Vec<_> = records
@@ -118,7 +118,7 @@ impl Store {
         let (mut after, mut newest) = (0, 0);
         let until = self.collection(collection)?.applied();
         loop {
-            let records = self.changes_within(collection, after, until, RECORDS_AT_ONCE, BYTES_AT_ONCE)?;
+            let records = self.stored_within(collection, after, until, RECORDS_AT_ONCE, BYTES_AT_ONCE)?;
             let Some(last) = records.last() else { return Ok(newest) };
             after = last.sequence;
             let own = records.iter().filter_map(|record| record.vector.time_of(self.source)).max();

@@ -19,6 +19,7 @@ use super::simulated::SimulatedDisk;
 use super::space::{Room, Space};
 use super::state::{CollectionState, WriterState};
 use super::tables::{self, Sources};
+use super::timer::Timer;
 use super::twin::Twin;
 use crate::database::config::{DatabaseConfig, Durability};
 use crate::database::packed::Names;
@@ -45,6 +46,11 @@ pub(crate) struct Store {
     pub(super) backup: Mutex<()>,
     pub(super) changed: watch::Sender<u64>,
     pub(super) syncer: Mutex<Option<JoinHandle<()>>>,
+    /// The earliest expiration of a document, milliseconds since 1970; the highest number if there is none.
+    pub(super) next_expiration: AtomicU64,
+    pub(super) timer: Arc<Timer>,
+    /// How many removed documents are remembered one by one.
+    pub(super) marks: AtomicU64,
     /// Versions seen from a time so far ahead that the clock did not follow.
     pub(super) versions_ahead: AtomicU64,
     /// Whether there was none before it was opened.
@@ -73,7 +79,9 @@ impl Store {
         let mut store = Store::load(path, config, engine, meta.source, Some(lock))?;
         store.is_new = is_new;
         store.begin_ahead_table()?;
-        Ok(Arc::new(store))
+        let store = Arc::new(store);
+        store.expire_later();
+        Ok(store)
     }
 
     /// Opens the store in directory `path` without writing a byte.
@@ -96,6 +104,8 @@ impl Store {
         let former = engine.get(keys::FORMER)?.map(|value| meta::former_sources(&value)).unwrap_or_default();
         let names = tables::load_names(&engine)?;
         let sources = Sources::load(&engine)?;
+        let next_expiration = AtomicU64::new(tables::next_expiration(&engine)?);
+        let marks = AtomicU64::new(tables::marks(&engine)?);
         let mut writer = WriterState::load(&engine, names.len())?;
         let collections = writer.load_collections(&engine)?;
         let store = Store {
@@ -114,6 +124,9 @@ impl Store {
             backup: Mutex::default(),
             changed: watch::Sender::new(0),
             syncer: Mutex::new(None),
+            next_expiration,
+            timer: Arc::default(),
+            marks,
             versions_ahead: AtomicU64::new(0),
             is_new: false,
             _lock: lock,
@@ -139,7 +152,9 @@ impl Store {
         store.simulated = Some(disk.clone());
         store.is_new = is_new;
         store.begin_ahead_table()?;
-        Ok(Arc::new(store))
+        let store = Arc::new(store);
+        store.expire_later();
+        Ok(store)
     }
 
     /// Whether there was no database before it was opened.
@@ -251,6 +266,7 @@ impl Store {
     /// # Errors
     /// Of the storage device: it does not have what [`Durability::Relaxed`] left to be synced, or is not sealed.
     pub(crate) fn close(&self) -> Result<(), DatabaseError> {
+        self.timer.end();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine();
         // By way of the group, so that those who wait for these commits hear that stable storage has them. If it fails, the
@@ -332,6 +348,7 @@ fn none(path: &Path) -> DatabaseError {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        self.timer.end();
         self.engine().close();
         self.join_syncer();
         // It was logged; nobody is left to be told.

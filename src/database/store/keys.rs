@@ -7,6 +7,12 @@
 //! | `A` | – | there if the table `a` is complete |
 //! | `a` | time, 8 bytes, collection, sequence, 8 bytes | a version whose time was far ahead when it was stored ([`super::ahead`]) |
 //! | `p` | collection, ID | a purged document: its time of ours, which was far ahead ([`super::purged`]) |
+//! | `d` | collection, ID | when the document expires, milliseconds since 1970, 8 bytes ([`super::expiry`]) |
+//! | `e` | that time, collection, ID | – |
+//! | `g` | collection, hash of an ID, 8 bytes | a document that was removed here ([`super::removed`]) |
+//! | `q` | minute in which that was, 4 bytes, collection, hash | – |
+//! | `G` | – | how many of those there are, 8 bytes |
+//! | `H` | collection | time up to which revisions were removed by age, 8 bytes ([`super::removed`]) |
 //! | `w` | – | what showed that another device has the same source ID ([`super::twin`]) |
 //! | `f` | – | source IDs that this database had before it was repaired or restored, 16 bytes each |
 //! | `n` | name number, 2 bytes | field name |
@@ -31,6 +37,12 @@ pub(super) const FORMER: &[u8] = b"f";
 pub(super) const AHEAD_COMPLETE: &[u8] = b"A";
 pub(super) const AHEAD: u8 = b'a';
 pub(super) const PURGED: u8 = b'p';
+pub(super) const EXPIRATION: u8 = b'd';
+pub(super) const DUE: u8 = b'e';
+pub(super) const MARK: u8 = b'g';
+pub(super) const MARKED: u8 = b'q';
+pub(super) const MARKS: &[u8] = b"G";
+pub(super) const HORIZON: u8 = b'H';
 pub(super) const TWIN: &[u8] = b"w";
 pub(super) const REDO_COMPLETE: &[u8] = b"R";
 pub(super) const REDO: u8 = b'r';
@@ -63,6 +75,57 @@ pub(super) fn ahead_parts(key: &[u8]) -> Option<(u64, CollectionKey, u64)> {
     let (collection, sequence) = rest.split_first_chunk::<2>()?;
     let collection = CollectionKey(u16::from_be_bytes(*collection));
     Some((u64::from_be_bytes(*time), collection, u64::from_be_bytes(sequence.try_into().ok()?)))
+}
+
+/// Key of a document's expiration; empty ID for the first of a collection.
+pub(super) fn expiration(collection: CollectionKey, id: &str) -> Vec<u8> {
+    with_tail(EXPIRATION, collection, id.as_bytes())
+}
+
+/// Collection and ID of such a key.
+pub(super) fn expiration_parts(key: &[u8]) -> Option<(CollectionKey, &str)> {
+    let (collection, id) = key.strip_prefix(&[EXPIRATION])?.split_first_chunk::<2>()?;
+    Some((CollectionKey(u16::from_be_bytes(*collection)), std::str::from_utf8(id).ok()?))
+}
+
+/// Key of an expiration in the order of time.
+pub(super) fn due(time_ms: u64, collection: CollectionKey, id: &str) -> Vec<u8> {
+    [&[DUE][..], &time_ms.to_be_bytes(), &collection.0.to_be_bytes(), id.as_bytes()].concat()
+}
+
+/// Time, collection and ID of such a key.
+pub(super) fn due_parts(key: &[u8]) -> Option<(u64, CollectionKey, &str)> {
+    let (time, rest) = key.strip_prefix(&[DUE])?.split_first_chunk::<8>()?;
+    let (collection, id) = rest.split_first_chunk::<2>()?;
+    let collection = CollectionKey(u16::from_be_bytes(*collection));
+    Some((u64::from_be_bytes(*time), collection, std::str::from_utf8(id).ok()?))
+}
+
+/// What stands for an ID where it was removed.
+pub(super) type IdHash = [u8; 8];
+
+/// Key of the mark of a removed document; `None` for the first of a collection.
+pub(super) fn mark(collection: CollectionKey, hash: Option<IdHash>) -> Vec<u8> {
+    with_tail(MARK, collection, hash.as_ref().map_or(&[], |hash| &hash[..]))
+}
+
+/// Collection and hash of such a key.
+pub(super) fn mark_parts(key: &[u8]) -> Option<(CollectionKey, IdHash)> {
+    let (collection, hash) = key.strip_prefix(&[MARK])?.split_first_chunk::<2>()?;
+    Some((CollectionKey(u16::from_be_bytes(*collection)), hash.try_into().ok()?))
+}
+
+/// Key of a mark in the order of time.
+pub(super) fn marked(minute: u32, collection: CollectionKey, hash: IdHash) -> Vec<u8> {
+    [&[MARKED][..], &minute.to_be_bytes(), &collection.0.to_be_bytes(), &hash].concat()
+}
+
+/// Minute, collection and hash of such a key.
+pub(super) fn marked_parts(key: &[u8]) -> Option<(u32, CollectionKey, IdHash)> {
+    let (minute, rest) = key.strip_prefix(&[MARKED])?.split_first_chunk::<4>()?;
+    let (collection, hash) = rest.split_first_chunk::<2>()?;
+    let collection = CollectionKey(u16::from_be_bytes(*collection));
+    Some((u32::from_be_bytes(*minute), collection, hash.try_into().ok()?))
 }
 
 /// Key of an entry with a 2-byte number.

@@ -8,6 +8,7 @@ mod block;
 mod checkpoint;
 mod commit;
 mod engine;
+mod expiry;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod ground;
@@ -21,6 +22,7 @@ mod pieces;
 mod purged;
 mod read;
 mod redo;
+mod removed;
 #[cfg(feature = "simulation")]
 mod simulated;
 mod sled;
@@ -28,6 +30,7 @@ mod space;
 mod state;
 mod syncing;
 mod tables;
+mod timer;
 mod twin;
 mod writer;
 
@@ -56,6 +59,9 @@ pub(crate) use self::maintenance::renew::renew;
 pub use self::maintenance::repair::{DocumentName, SalvageReport};
 pub(crate) use self::maintenance::repair::{repair, salvage};
 pub(crate) use self::meta::FORMAT;
+#[cfg(test)]
+pub(crate) use self::removed::MARKS_MAX;
+pub(crate) use self::removed::has_an_age;
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
 #[cfg(feature = "cli")]
@@ -65,4 +71,4 @@ pub(crate) use self::sled::tail::REWRITTEN;
 pub use self::space::{Lack, Room};
 pub(crate) use self::state::CollectionState;
 pub use self::twin::Twin;
-pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, NewRevision, OwnVersions, Writer};
+pub(crate) use self::writer::{CHECKPOINT_BODY_MAX, Memory, NewRevision, OwnVersions, Writer};

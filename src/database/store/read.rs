@@ -6,12 +6,13 @@
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::block::{StoredRevision, read_block};
+use super::block::{Codec, StoredRevision, read_block};
 use super::ground::damaged;
 use super::handle::Store;
 use super::index::{self, IndexEntry};
 use super::keys::CollectionKey;
 use super::pieces::{Moved, find_block};
+use super::tables::Sources;
 use crate::database::DatabaseError;
 
 /// Times a reader looks again without holding off the writer.
@@ -42,8 +43,17 @@ impl Store {
         look()?.map_err(|Moved| damaged("an index entry leads to no record"))
     }
 
-    /// The newest revision of a document, tombstones included.
+    /// The newest revision of a document, tombstones included, unless it has expired.
     pub(crate) fn revision(
+        &self,
+        collection: CollectionKey,
+        id: &str,
+    ) -> Result<Option<StoredRevision>, DatabaseError> {
+        if self.is_due(collection, id)? { Ok(None) } else { self.stored_revision(collection, id) }
+    }
+
+    /// The newest revision of a document as it is stored, expired or not.
+    pub(super) fn stored_revision(
         &self,
         collection: CollectionKey,
         id: &str,
@@ -82,9 +92,15 @@ impl Store {
 
     /// The records of a block.
     pub(super) fn decode(&self, value: &[u8]) -> Result<Vec<StoredRevision>, DatabaseError> {
+        let records = self.with_sources(|sources, codec| read_block(value, sources, codec));
+        records.ok_or_else(|| damaged("a block of records"))
+    }
+
+    /// Calls with what blocks are written and read by.
+    pub(super) fn with_sources<T>(&self, call: impl FnOnce(&Sources, &mut Codec) -> T) -> T {
         let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        read_block(value, &*sources, &mut cache.codec).ok_or_else(|| damaged("a block of records"))
+        call(&sources, &mut cache.codec)
     }
 
     /// The newest revisions with sequences after `since` up to `until`, in order, at most `limit`.
@@ -108,6 +124,30 @@ impl Store {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
+        let is_due = |id: &str| self.is_due(collection, id);
+        self.records_within(collection, (since, until), limit, bytes_max, is_due)
+    }
+
+    /// As [`changes_within`](Self::changes_within), with what has expired.
+    pub(super) fn stored_within(
+        &self,
+        collection: CollectionKey,
+        since: u64,
+        until: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredRevision>, DatabaseError> {
+        self.records_within(collection, (since, until), limit, bytes_max, |_| Ok(false))
+    }
+
+    fn records_within(
+        &self,
+        collection: CollectionKey,
+        (since, until): (u64, u64),
+        limit: usize,
+        bytes_max: usize,
+        is_left_out: impl Fn(&str) -> Result<bool, DatabaseError>,
+    ) -> Result<Vec<StoredRevision>, DatabaseError> {
         let (mut found, mut after, mut bytes) = (Vec::new(), since, 0);
         while found.len() < limit && bytes < bytes_max && after < until {
             let block = self.settled(|| find_block(&self.engine(), collection, after + 1))?;
@@ -118,7 +158,7 @@ impl Store {
                     continue;
                 }
                 let entry = index::find(&self.engine(), collection, &record.id)?;
-                if entry.is_some_and(|e| e.sequence == record.sequence) {
+                if entry.is_some_and(|e| e.sequence == record.sequence) && !is_left_out(&record.id)? {
                     bytes += record.body.len();
                     found.push(record);
                 }
@@ -138,8 +178,13 @@ impl Store {
     ) -> Result<Vec<(Box<str>, IndexEntry)>, DatabaseError> {
         let mut found = Vec::new();
         let mut page = index::page_from(&self.engine(), collection, after.unwrap_or(""))?;
+        let has_due = self.has_due();
         while let Some((fence, entries)) = page {
-            found.extend(entries.into_iter().filter(|(id, _)| after.is_none_or(|after| **id > *after)));
+            for entry in entries.into_iter().filter(|(id, _)| after.is_none_or(|after| **id > *after)) {
+                if !(has_due && self.is_due(collection, &entry.0)?) {
+                    found.push(entry);
+                }
+            }
             if found.len() >= limit {
                 break;
             }
@@ -160,7 +205,7 @@ impl Store {
 
     /// Whether there is an ID, tombstones included.
     pub(crate) fn knows(&self, collection: CollectionKey, id: &str) -> Result<bool, DatabaseError> {
-        Ok(index::find(&self.engine(), collection, id)?.is_some())
+        Ok(index::find(&self.engine(), collection, id)?.is_some() && !self.is_due(collection, id)?)
     }
 
     /// The newest revisions of the documents after `after` in ID order, tombstones left out; about `limit` IDs are

@@ -33,6 +33,8 @@ pub(crate) struct CollectionState {
     pub(super) durable: AtomicU64,
     /// Documents that are not tombstones.
     pub(super) documents: AtomicU64,
+    /// Time up to which revisions were removed for their age ([`super::removed`]); 0 if none were.
+    pub(super) horizon: AtomicU64,
 }
 
 impl CollectionState {
@@ -46,6 +48,10 @@ impl CollectionState {
 
     pub(crate) fn documents(&self) -> u64 {
         self.documents.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn horizon(&self) -> u64 {
+        self.horizon.load(Ordering::Acquire)
     }
 }
 
@@ -142,6 +148,10 @@ impl WriterState {
             };
             let tail = load_tail(engine, key)?;
             self.add_collection(key, name, counters, tail);
+            let horizon = tables::number(engine, &keys::numbered(keys::HORIZON, number))?;
+            if let Some(collection) = self.collections.get(&key) {
+                collection.state.horizon.store(horizon, Ordering::Release);
+            }
         }
         Ok(self.collections.iter().map(|(&key, c)| (key, Arc::clone(&c.state))).collect())
     }
@@ -158,6 +168,7 @@ impl WriterState {
             applied: AtomicU64::new(counters.last_sequence),
             durable: AtomicU64::new(counters.last_sequence),
             documents: AtomicU64::new(counters.documents),
+            horizon: AtomicU64::new(0),
         });
         self.collections.insert(key, CollectionWriter { state, counters, tail });
         self.next_collection = self.next_collection.max(key.0.saturating_add(1));

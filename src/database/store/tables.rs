@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::block::SourceNumbers;
 use super::engine::{Engine, Writes};
+use super::ground::damaged;
 use super::keys;
 use crate::database::DatabaseError;
 use crate::database::packed::Names;
@@ -134,4 +135,23 @@ pub(super) fn lowest_ahead(engine: &Engine) -> Result<u64, DatabaseError> {
 pub(super) fn has_purged(engine: &Engine) -> Result<bool, DatabaseError> {
     let (from, to) = keys::kind_range(keys::PURGED);
     Ok(engine.first(&from, &to)?.is_some())
+}
+
+/// The earliest expiration of a document ([`super::expiry`]); the highest number if there is none.
+pub(super) fn next_expiration(engine: &Engine) -> Result<u64, DatabaseError> {
+    let (from, to) = keys::kind_range(keys::DUE);
+    let Some((key, _)) = engine.first(&from, &to)? else { return Ok(u64::MAX) };
+    let parts = keys::due_parts(&key).ok_or_else(|| damaged("an expiration"))?;
+    Ok(parts.0)
+}
+
+/// How many removed documents are remembered one by one ([`super::removed`]).
+pub(super) fn marks(engine: &Engine) -> Result<u64, DatabaseError> {
+    number(engine, keys::MARKS)
+}
+
+/// A number of 8 bytes; 0 if there is none.
+pub(super) fn number(engine: &Engine, key: &[u8]) -> Result<u64, DatabaseError> {
+    let Some(value) = engine.get(key)? else { return Ok(0) };
+    value.as_ref().try_into().map(u64::from_be_bytes).map_err(|_| damaged("a number of 8 bytes"))
 }

@@ -8,11 +8,16 @@
 mod blocks;
 mod checkpoints;
 mod collections;
+mod own;
+mod removal;
+mod retained;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
+pub(crate) use self::retained::Memory;
+use self::retained::Retained;
 use super::block::StoredRevision;
 use super::engine::{Entry, Ticket, Watermarks, Writes};
 use super::ground::damaged;
@@ -24,7 +29,6 @@ use super::purged;
 use super::space::REVISION_OVERHEAD;
 use super::state::{Counters, LiveCount, TailBlock, WriterState};
 use super::tables::write_new_names;
-use super::twin::Twin;
 use crate::database::DatabaseError;
 use crate::database::clock;
 use crate::replica::revision::{RevId, Version, VersionVector};
@@ -80,6 +84,8 @@ pub(crate) struct Writer<'s> {
     ahead: BTreeMap<Vec<u8>, bool>,
     /// Other entries that the commit makes or removes.
     others: Vec<Entry>,
+    /// What lets documents go, and stay away.
+    retained: Retained,
     wall: u64,
 }
 
@@ -95,6 +101,7 @@ impl Store {
             given_up: Vec::new(),
             ahead: BTreeMap::new(),
             others: Vec::new(),
+            retained: Retained::default(),
             wall: self.wall(),
         }
     }
@@ -131,44 +138,14 @@ impl Writer<'_> {
         Version { time: self.state.clock.next(self.wall), source: self.store.source }
     }
 
-    /// Looks at the versions of a revision from a peer. `known` is what there is of the document.
-    pub(crate) fn observe(&mut self, vector: &VersionVector, known: Option<&VersionVector>) -> OwnVersions {
-        for version in vector.versions().filter(|version| clock::is_ahead(version.time, self.wall)) {
-            self.store.note_ahead(version);
-        }
-        let own = self.store.source;
-        let claimed = vector.time_of(own).unwrap_or(0);
-        let given = known.and_then(|known| known.time_of(own));
-        if claimed <= given.unwrap_or(0) || given.is_none() && self.state.clock.has_given(claimed) {
-            return OwnVersions::Known;
-        }
-        if clock::is_ahead(claimed, self.wall) && !self.state.clock.has_given(claimed) {
-            return OwnVersions::Impossible;
-        }
-        // What this database gives a document is never taken back: it is in the document's vector, or the document is gone.
-        OwnVersions::OfATwin
-    }
-
-    /// Notes, once, that another device uses this database's source ID.
-    pub(crate) fn note_twin(&mut self, key: CollectionKey, id: &str, version: Version) {
-        if self.state.twin.is_some() {
-            return;
-        }
-        let collection = self.store.collection(key).map(|state| state.name.clone()).unwrap_or_default();
-        let twin = Twin { collection, id: id.to_owned(), version, noticed_ns: self.wall };
-        tracing::warn!(%version, id, "another device goes on with a copy of this database: edits of one can replace the \
-            other's; give one of the two a new source ID (`gattway db renew --identity`)");
-        self.others.push((keys::TWIN.to_vec(), Some(twin.to_bytes())));
-        self.state.twin = Some(twin);
-    }
-
     fn stage(&mut self, key: CollectionKey) -> Result<&mut Staged, DatabaseError> {
         let unknown = || DatabaseError::UnknownCollection { name: format!("#{}", key.0) };
         let counters = self.state.collections.get(&key).ok_or_else(unknown)?.counters;
         Ok(self.staged.entry(key).or_insert_with(|| Staged { counters, ..Staged::default() }))
     }
 
-    /// The newest revision of a document as this writer sees it, tombstones included.
+    /// The newest revision of a document as this writer sees it, tombstones included. One that has expired goes with this
+    /// commit, as if it had gone before.
     pub(crate) fn revision(
         &mut self,
         key: CollectionKey,
@@ -183,7 +160,12 @@ impl Writer<'_> {
         }
         let Some(entry) = staged.index.find(&store.engine(), key, id)? else { return Ok(None) };
         let record = store.record(key, entry.sequence)?.filter(|record| *record.id == *id);
-        record.map(Some).ok_or_else(|| damaged("an index entry leads to no record"))
+        let record = record.ok_or_else(|| damaged("an index entry leads to no record"))?;
+        if self.is_due(key, id)? {
+            self.purge(key, &record, Memory::Mark)?;
+            return Ok(None);
+        }
+        Ok(Some(record))
     }
 
     /// Whether a peer is known to have the collection's changes up to `sequence`.
@@ -232,8 +214,14 @@ impl Writer<'_> {
         }
     }
 
-    /// Stages the removal of every trace of a document; `before` is what there is of it.
-    pub(crate) fn purge(&mut self, key: CollectionKey, before: &StoredRevision) -> Result<(), DatabaseError> {
+    /// Stages the removal of a document; `before` is what there is of it. What stays is what `memory` says.
+    pub(crate) fn purge(
+        &mut self,
+        key: CollectionKey,
+        before: &StoredRevision,
+        memory: Memory,
+    ) -> Result<(), DatabaseError> {
+        self.remember(key, before, memory);
         if let Some(own) = before.vector.time_of(self.store.source)
             && !self.state.clock.forget(own, self.wall)
         {
@@ -254,9 +242,10 @@ impl Writer<'_> {
     pub(crate) fn commit(mut self) -> Result<Ticket, DatabaseError> {
         let revisions = || self.staged.values().flat_map(|staged| staged.revisions.iter().flatten());
         let bytes = |revision: &StoredRevision| REVISION_OVERHEAD + revision.id.len() + revision.body.len();
-        let only_checkpoints = self.staged.values().all(|staged| staged.newest.is_empty());
-        if !only_checkpoints || !self.checkpoints.is_empty() {
-            self.store.admit(revisions().map(bytes).sum(), only_checkpoints)?;
+        let stages_nothing = self.staged.values().all(|staged| staged.newest.is_empty());
+        if !stages_nothing || !self.checkpoints.is_empty() || !self.retained.is_empty() {
+            // What only removes makes room in the end.
+            self.store.admit(revisions().map(bytes).sum(), revisions().next().is_none())?;
         }
         let mut writes = Writes::default();
         let mut sequences = Watermarks::new();
@@ -271,9 +260,12 @@ impl Writer<'_> {
                 done.push((key, pass));
             }
         }
-        if done.is_empty() && self.checkpoints.is_empty() && self.others.is_empty() {
+        let retained = std::mem::take(&mut self.retained);
+        let is_idle = done.is_empty() && self.checkpoints.is_empty() && self.others.is_empty();
+        if is_idle && retained.is_empty() {
             return Ok(self.store.newest());
         }
+        let marks = retained.write(self.store, self.wall, &mut writes)?;
         if let Some(clock) = self.state.clock.take_unstored() {
             if clock.given_up > self.state.given_up {
                 self.state.given_up = clock.given_up;
@@ -297,6 +289,7 @@ impl Writer<'_> {
         for (key, pass) in done {
             self.accept(key, pass);
         }
+        retained.accept(self.store, marks);
         Ok(ticket)
     }
 

@@ -5,6 +5,8 @@ mod changes;
 mod clock;
 mod crash;
 mod damage;
+#[cfg(feature = "simulation")]
+mod expiry;
 mod failed_sync;
 #[cfg(feature = "simulation")]
 mod failures;

@@ -74,7 +74,8 @@ fn answer_offer(
     store: &dyn ReplicaStore,
 ) -> Result<RevAnswer, SessionError> {
     let Some(local) = context.durable_revision(collection, &entry.id, store)? else {
-        return Ok(RevAnswer::Wanted);
+        let is_removed = context.is_removed(collection, &entry.id, &entry.vector, true, store)?;
+        return Ok(if is_removed { RevAnswer::Known } else { RevAnswer::Wanted });
     };
     Ok(match (local.vector.compare(&entry.vector), on_conflict) {
         (Causality::Same, _) => RevAnswer::Stored(local.sequence),

@@ -2,7 +2,7 @@
 
 use crate::blip::OutgoingMessage;
 use crate::replica::revision::{RevId, TREE_SOURCE, VersionVector};
-use crate::replica::store::{Change, ReplicaStore};
+use crate::replica::store::{Change, ReplicaStore, ReplicaStoreError};
 use crate::replica::{DOCUMENT_ID_MAX, clip};
 use crate::replicator::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
 use crate::replicator::context::{RequestError, Response, SessionContext};
@@ -74,7 +74,12 @@ pub(crate) fn answer_proposals(
         if let Some(local) = &local {
             pushed.proposed(local, entry.known.as_ref());
         }
-        let answer = answer_proposal(entry, local.as_ref(), &mut vector_bytes);
+        let is_removed =
+            local.is_none() && context.is_removed(collection, &entry.id, &entry.vector, false, store)?;
+        let answer = match is_removed {
+            true => Proposal::Known,
+            false => answer_proposal(entry, local.as_ref(), &mut vector_bytes),
+        };
         if matches!(answer, Proposal::Conflict(_)) {
             context.conflict_refused(collection, &entry.id);
         }
@@ -136,24 +141,29 @@ pub(crate) fn answer_changes(
     }
     let mut answers = Vec::with_capacity(entries.len());
     for entry in &entries {
-        answers.push(
-            answer_change(entry, context.durable_revision(collection, &entry.id, store)?.as_ref())
-                .unwrap_or_else(|| UNWANTED.into()),
-        );
+        answers.push(answer_change(context, collection, entry, store)?.unwrap_or_else(|| UNWANTED.into()));
     }
     Ok(Response::Now(list_reply(write_answers(&answers, UNWANTED))))
 }
 
 /// The answer to one entry of `changes` if it is wanted.
-pub(crate) fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Option<String> {
+pub(crate) fn answer_change(
+    context: &SessionContext,
+    collection: usize,
+    entry: &ChangeEntry,
+    store: &dyn ReplicaStore,
+) -> Result<Option<String>, ReplicaStoreError> {
     /// Access revoked, or removed from all channels: nothing to be had.
     const NOT_FOR_US: u64 = 2 | 4;
     if entry.flags & NOT_FOR_US != 0 {
-        return None;
+        return Ok(None);
     }
-    let Some(local) = local else { return Some(wanted_answer(&[])) };
+    let Some(local) = context.durable_revision(collection, &entry.id, store)? else {
+        let is_removed = context.is_removed(collection, &entry.id, &entry.vector, false, store)?;
+        return Ok(if is_removed { None } else { Some(wanted_answer(&[])) });
+    };
     if is_known(&local.vector, &entry.vector, entry.vector.id()) {
-        return None;
+        return Ok(None);
     }
     let mut ancestors: Vec<RevId> = Vec::new();
     // Of a tree ID the peer has to know, or the revision that it sends may name another one; of the version that stands
@@ -162,7 +172,7 @@ pub(crate) fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Opti
         ancestors.push(local.vector.id());
     }
     ancestors.extend(local.remote_ancestor.filter(|ancestor| *ancestor != local.vector.id()));
-    Some(wanted_answer(&ancestors))
+    Ok(Some(wanted_answer(&ancestors)))
 }
 
 /// The reply to `changes` from its items.

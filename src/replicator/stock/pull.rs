@@ -96,8 +96,7 @@ impl ListPull {
             self.refuse(context, &entry.id, revision.to_string(), &entry.sequence, deleted, error);
             return Ok((entry.sequence, None));
         }
-        let local = context.durable_revision(self.collection, &entry.id, store)?;
-        let answer = answer_change(&entry, local.as_ref());
+        let answer = answer_change(context, self.collection, &entry, store)?;
         if answer.is_none() {
             context.progress.completed += 1;
             context.settled(Direction::Received, self.collection, &entry.id);

@@ -59,6 +59,7 @@ impl RevSender {
             self.read_ahead(collection, wanted.sequence, store)?;
         }
         match self.page.remove(&wanted.sequence) {
+            Some(_) if store.is_expired(collection, &wanted.id)? => Ok(None),
             Some(change) => Ok(Some(change)),
             None => store.document(collection, &wanted.id),
         }

@@ -21,6 +21,8 @@ mod pair;
 mod probes;
 mod progress;
 mod pushed;
+#[cfg(feature = "simulation")]
+mod removed;
 mod restored;
 mod runs;
 mod scripted;

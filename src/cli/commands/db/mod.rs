@@ -3,6 +3,7 @@
 mod backup;
 mod changes;
 mod collections;
+mod expire;
 mod export;
 mod get;
 mod import;
@@ -32,6 +33,7 @@ pub(in crate::cli) enum DbCommand {
     Get(get::GetArgs),
     Ls(ls::LsArgs),
     Rm(rm::RmArgs),
+    Expire(expire::ExpireArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Changes(changes::ChangesArgs),
@@ -74,6 +76,7 @@ pub(crate) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
     let db = open(global.db_path()?, command)?;
     match command {
         DbCommand::Rm(args) => rm::run(&db, args),
+        DbCommand::Expire(args) => expire::set(&db, args),
         DbCommand::Compact(args) => maintain::compact(&db, args),
         DbCommand::Collections(args) => collections::run(&db, args, &mut Output::new()),
         _ => Ok(()),
@@ -86,6 +89,7 @@ impl DbCommand {
         match self {
             DbCommand::Get(_) | DbCommand::Ls(_) | DbCommand::Info(_) | DbCommand::Unsynced(_) => true,
             DbCommand::Export(args) => !args.keep_going,
+            DbCommand::Expire(args) => !args.sets(),
             DbCommand::Collections(args) => !args.creates() && !args.deletes(),
             _ => false,
         }
@@ -114,6 +118,7 @@ pub(crate) fn print(db: &Database, command: &DbCommand, out: &mut Output) -> Res
         DbCommand::Ls(args) => ls::run(db, args, out),
         DbCommand::Info(args) => maintain::info(db, args, out),
         DbCommand::Unsynced(args) => unsynced::run(db, args, out),
+        DbCommand::Expire(args) if command.only_reads() => expire::print(db, args, out),
         DbCommand::Export(args) if command.only_reads() => export::run(db, args, out),
         DbCommand::Collections(args) if command.only_reads() => collections::run(db, args, out),
         _ => Err(CliError::new(Exit::Usage, "this needs the database for itself")),

@@ -14,13 +14,13 @@ use crate::database::Database;
 #[command(after_help = "\
 Examples:
   gattway --db my.db db rm valve-7 valve-8
-  gattway --db my.db db rm valve-7 --purge   # here only: peers keep it, and may bring it back")]
+  gattway --db my.db db rm valve-7 --purge   # here only: peers keep it, and bring it back once it is changed there")]
 pub(crate) struct RmArgs {
     /// IDs of the documents
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 
-    /// Remove the document from this database without telling anybody
+    /// Remove the document from this database without telling anybody; it does not come back as it was
     #[arg(long)]
     purge: bool,
 

@@ -15,6 +15,7 @@
 //! One file, because what is written and what is read back are the same frames.
 
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::PoisonError;
 
@@ -22,10 +23,12 @@ use serde::{Deserialize, Serialize};
 
 use super::super::block::{BlockBuilder, Codec, StoredRevision, read_block};
 use super::super::engine::io_error;
-use super::super::keys::CollectionKey;
+use super::super::ground::damaged;
+use super::super::keys::{self, CollectionKey};
 use super::super::state::BLOCK_BYTES_TARGET;
 use super::super::tables::Sources;
 use super::super::{Store, layout};
+use super::kept::{self, Kept};
 use super::rebuild::Rebuild;
 use crate::database::DatabaseError;
 use crate::replica::revision::SourceId;
@@ -84,6 +87,8 @@ enum Frame<'a> {
     Failed {
         message: &'a str,
     },
+    /// What lets a document go, or stay away; after its collection, whose records have been sent. Earlier releases know none.
+    Kept(Kept),
 }
 
 /// What a backup holds.
@@ -200,6 +205,7 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
         for (key, id) in writer.take_purges() {
             self.out.put(&Frame::Purged { key: key.0, id: &id })?;
         }
+        self.kept()?;
         let collections = writer.ends();
         drop(writer);
         // A power cut could take back what is only in memory, and its times would be given out again for something else.
@@ -207,6 +213,21 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
         self.out.put(&Frame::End { collections })?;
         self.out.out.flush().map_err(|e| io_error("back up", e))?;
         Ok(BackupInfo { source, created_ns, records: self.records, bytes: self.out.bytes })
+    }
+
+    /// Sends what lets documents go, and stay away.
+    fn kept(&mut self) -> Result<(), DatabaseError> {
+        let (engine, store, out) = (self.store.engine(), self.store, &mut *self.out);
+        for kind in kept::KINDS {
+            let (from, to) = keys::kind_range(kind);
+            engine.scan(&from, &to, |key, value| {
+                let kept = store.with_sources(|sources, codec| Kept::of(key, value, sources, codec));
+                let kept = kept.ok_or_else(|| damaged("what was removed, or is to expire"))?;
+                out.put(&Frame::Kept(kept))?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(())
     }
 
     fn files(&mut self) -> Result<(), DatabaseError> {
@@ -240,7 +261,9 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
             };
             let until = state.applied();
             loop {
-                let found = match self.store.changes(key, self.sent[at].1, until, RECORDS_AT_ONCE) {
+                // What has expired and is still there goes with its time, and leaves a mark there too.
+                let after = self.sent[at].1;
+                let found = match self.store.stored_within(key, after, until, RECORDS_AT_ONCE, usize::MAX) {
                     // It was deleted meanwhile; the end says so.
                     Err(DatabaseError::UnknownCollection { .. }) => break,
                     found => found?,
@@ -414,6 +437,11 @@ pub(crate) fn restore(
                 progress(backup.records, documents.max(backup.records));
             }
             Frame::Purged { key, id } => rebuild.forget(CollectionKey(key), id)?,
+            Frame::Kept(kept) => {
+                if !rebuild.keep(&kept)? {
+                    return Err(malformed("a mark of a removed document"));
+                }
+            }
             Frame::End { collections } => break collections,
         }
     };

@@ -14,6 +14,7 @@ use super::super::pieces::find_block;
 use super::super::sled::files::{Finding, Salvage, Survey};
 use super::super::sled::seal;
 use super::super::{CollectionState, Store};
+use super::kept;
 use super::salvaged::Salvaged;
 use crate::database::DatabaseError;
 use crate::database::config::DatabaseConfig;
@@ -191,6 +192,8 @@ impl Store {
             report.problem(error.to_string());
             return Ok(report);
         }
+        let kept = self.with_sources(|sources, codec| kept::problems(&engine, sources, codec));
+        kept?.into_iter().for_each(|problem| report.problem(problem));
         for (key, state) in self.collections() {
             let before = (report.documents, report.tombstones);
             let mut places = index_places(&engine, key, &mut report);

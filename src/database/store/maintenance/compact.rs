@@ -20,7 +20,7 @@ const RECORDS_AT_ONCE: usize = 512;
 const ENTRIES_AT_ONCE: usize = 64;
 
 /// The first bytes of keys that are copied as they are: all but index and blocks.
-const COPIED_KINDS: &[u8] = b"Aacfhkmnpstw";
+const COPIED_KINDS: &[u8] = b"AGHacdefghkmnpqstw";
 
 impl Store {
     /// Writes the store anew and swaps it in; see [`Database::compact`](crate::database::Database::compact).
@@ -143,7 +143,7 @@ impl Copy<'_> {
     fn blocks(&mut self, key: CollectionKey, until: u64) -> Result<(), DatabaseError> {
         let (mut builder, mut codec, mut after) = (BlockBuilder::default(), Codec::default(), 0);
         loop {
-            let records = self.store.changes(key, after, until, RECORDS_AT_ONCE)?;
+            let records = self.store.stored_within(key, after, until, RECORDS_AT_ONCE, usize::MAX)?;
             let Some(last) = records.last() else { break };
             after = last.sequence;
             for record in records {

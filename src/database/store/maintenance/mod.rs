@@ -5,6 +5,7 @@
 //! | `backup` | a backup in one stream, and a store from it |
 //! | `check` | whether all that is stored holds together |
 //! | `compact` | a new log with what is live |
+//! | `kept` | what lets documents go and stay away, from one store to another |
 //! | `rebuild` | a new store of revisions that come in order |
 //! | `renew` | a new source ID, for a copy |
 //! | `repair`, `salvaged` | what can be saved of a damaged store |
@@ -12,6 +13,7 @@
 pub(super) mod backup;
 pub(super) mod check;
 pub(super) mod compact;
+mod kept;
 mod rebuild;
 pub(super) mod renew;
 pub(super) mod repair;

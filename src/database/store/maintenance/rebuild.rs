@@ -15,6 +15,7 @@ use super::super::pieces::write_pieces;
 use super::super::state::{BLOCK_BYTES_TARGET, Counters};
 use super::super::tables::Sources;
 use super::super::{layout, meta, redo};
+use super::kept::Kept;
 use crate::database::DatabaseError;
 use crate::database::config::{CACHE_BYTES_DEFAULT, DatabaseConfig};
 use crate::replica::revision::SourceId;
@@ -24,6 +25,9 @@ const PENDING_MAX: usize = 512;
 
 /// Bytes of records gathered before they are written.
 const PENDING_BYTES_MAX: usize = 1 << 20;
+
+/// About the bytes of what lets a document go, or stay away.
+const KEPT_BYTES: usize = 128;
 
 /// What a directory that is being made is called until it is whole.
 const PARTIAL_SUFFIX: &str = ".partial";
@@ -47,6 +51,8 @@ pub(in super::super) struct Rebuild {
     codec: Codec,
     writes: Writes,
     bytes: usize,
+    /// Marks of removed documents.
+    marks: u64,
     _lock: File,
 }
 
@@ -87,6 +93,7 @@ impl Rebuild {
             codec: Codec::default(),
             writes,
             bytes: 0,
+            marks: 0,
             _lock: lock,
         })
     }
@@ -135,6 +142,22 @@ impl Rebuild {
         self.bytes += record.body.len() + record.id.len();
         part.pending.push((record.id, IndexEntry { sequence: record.sequence, deleted: record.deleted }));
         if part.pending.len() >= PENDING_MAX || self.bytes >= PENDING_BYTES_MAX {
+            self.flush()?;
+        }
+        Ok(true)
+    }
+
+    /// Takes over what lets a document go, or stay away; that of no collection is left. `false` if it is damaged.
+    pub(in super::super) fn keep(&mut self, kept: &Kept) -> Result<bool, DatabaseError> {
+        if !self.parts.contains_key(&kept.collection()) {
+            return Ok(true);
+        }
+        let Some(marks) = kept.write(&mut self.sources, &mut self.codec, &mut self.writes) else {
+            return Ok(false);
+        };
+        self.marks += marks;
+        self.bytes += KEPT_BYTES;
+        if self.bytes >= PENDING_BYTES_MAX {
             self.flush()?;
         }
         Ok(true)
@@ -220,6 +243,9 @@ impl Rebuild {
         for (key, part) in &self.parts {
             let counters = postcard::to_stdvec(&part.counters).unwrap_or_default();
             self.writes.insert(keys::numbered(keys::COUNTERS, key.0), counters);
+        }
+        if self.marks > 0 {
+            self.writes.insert(keys::MARKS, self.marks.to_be_bytes());
         }
         self.flush()?;
         let Some(engine) = self.engine.take() else { return Ok(counts) };

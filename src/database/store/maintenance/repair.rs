@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::super::block::StoredRevision;
-use super::super::keys::CollectionKey;
+use super::super::block::{Codec, StoredRevision};
+use super::super::keys::{self, CollectionKey};
 use super::super::layout;
 use super::super::sled::seal;
 use super::check::Damage;
+use super::kept::{self, Kept};
 use super::rebuild::Rebuild;
 use super::salvaged::{Salvaged, Standing};
 use crate::database::packed::Unpacker;
@@ -196,10 +198,26 @@ pub(crate) fn repair(
         })?;
         rebuild.counters(key, counters.last_sequence, counters.pushed);
     }
+    keep(&damaged.salvaged, &mut rebuild)?;
     copy_other_files(path, rebuild.directory())?;
     damaged.report.source = Some(rebuild.source);
     (damaged.report.documents, damaged.report.tombstones) = rebuild.finish()?;
     Ok(damaged.report)
+}
+
+/// Takes over what lets documents go, and stay away, as far as it can be read.
+fn keep(salvaged: &Salvaged, rebuild: &mut Rebuild) -> Result<(), DatabaseError> {
+    let mut codec = Codec::default();
+    for kind in kept::KINDS {
+        let (from, to) = keys::kind_range(kind);
+        salvaged.salvage.scan::<DatabaseError>(&from, &to, |key, value| {
+            if let Some(kept) = Kept::of(key, value, &salvaged.sources, &mut codec) {
+                rebuild.keep(&kept)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok(())
 }
 
 /// Shows the documents of a collection that are whole; see [`Database::salvage`](crate::database::Database::salvage).

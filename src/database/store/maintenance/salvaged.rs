@@ -268,6 +268,9 @@ impl Salvaged {
             (keys::META[0], "the header"),
             (keys::CLOCK[0], "the clock"),
             (keys::FORMER[0], "former source IDs"),
+            (keys::EXPIRATION, "when documents expire"),
+            (keys::MARK, "what was removed"),
+            (keys::HORIZON, "up to when documents were removed"),
         ];
         for (kind, name) in tables {
             let (from, to) = keys::kind_range(kind);

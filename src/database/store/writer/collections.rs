@@ -1,9 +1,12 @@
 //! Collections come and go, and what is kept of them beside documents.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::super::engine::{Watermarks, Writes};
+use super::super::expiry;
+use super::super::ground::damaged;
 use super::super::handle::Store;
 use super::super::keys::{self, CollectionKey};
 use super::super::pieces::read_pieces;
@@ -55,6 +58,7 @@ impl Store {
         writes.remove(keys::numbered(keys::COLLECTION, key.0));
         writes.remove(keys::numbered(keys::COUNTERS, key.0));
         self.forget_ahead(key, &mut writes)?;
+        let marks = self.forget_retained(key, &mut writes)?;
         // Documents made anew have to be newer than what peers still have.
         let purged = self.forget_purged(key, &mut writes)?;
         state.clock.forget_any(self.newest_own(key)?.max(purged));
@@ -62,12 +66,50 @@ impl Store {
             writes.insert(keys::CLOCK, clock.to_bytes());
         }
         let ticket = self.engine().apply(writes, Watermarks::new())?;
+        self.marks.store(marks, Ordering::Release);
+        self.look_for_next_expiration();
         state.collections.remove(&key);
         state.live_counts.retain(|(k, _), _| *k != key);
         self.collections.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).forget(key);
         drop(state);
         self.sync(ticket)
+    }
+
+    /// Stages to forget what is to expire and what was removed in a collection that is being deleted; gives how many marks are
+    /// left.
+    fn forget_retained(&self, key: CollectionKey, writes: &mut Writes) -> Result<u64, DatabaseError> {
+        let engine = self.engine();
+        let prefix = keys::expiration(key, "");
+        engine.scan(&prefix, &keys::kind_range(keys::EXPIRATION).1, |entry, value| {
+            let parts = keys::expiration_parts(entry).zip(expiry::time_of(value));
+            let ((of, id), time) = parts.ok_or_else(|| damaged("an expiration"))?;
+            if of != key {
+                return Ok(ControlFlow::Break(()));
+            }
+            writes.remove(keys::due(time, key, id));
+            writes.remove(entry);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let (mut gone, prefix) = (0, keys::mark(key, None));
+        engine.scan(&prefix, &keys::kind_range(keys::MARK).1, |entry, value| {
+            let minute = value.first_chunk::<4>().map(|minute| u32::from_be_bytes(*minute));
+            let parts = keys::mark_parts(entry).zip(minute);
+            let ((of, hash), minute) = parts.ok_or_else(|| damaged("the mark of a removed document"))?;
+            if of != key {
+                return Ok(ControlFlow::Break(()));
+            }
+            writes.remove(keys::marked(minute, key, hash));
+            writes.remove(entry);
+            gone += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        writes.remove(keys::numbered(keys::HORIZON, key.0));
+        let left = self.marks.load(Ordering::Acquire).saturating_sub(gone);
+        if gone > 0 {
+            writes.insert(keys::MARKS, left.to_be_bytes());
+        }
+        Ok(left)
     }
 
     /// A checkpoint's stored bytes.

@@ -1,0 +1,214 @@
+//! Documents that expire: from that moment on nobody finds them, whether they are removed yet or not.
+//!
+//! The time stands beside the document, by ID and in order of time, in the commit that sets it. It stays through edits,
+//! deletions and conflicts, and goes when the document is removed. A thread removes what is due in small commits, so that
+//! neither writers nor a sync wait for it; until it has come to a document, reading leaves the document out.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::ground::damaged;
+use super::handle::Store;
+use super::index;
+use super::keys::{self, CollectionKey};
+use super::tables;
+use super::timer::{Started, Timer};
+use crate::database::DatabaseError;
+
+/// Documents that one commit removes.
+const REMOVED_AT_ONCE: usize = 64;
+
+/// Between two such commits.
+const PACE: Duration = Duration::from_millis(50);
+
+/// The longest wait while something is to expire: the wall clock may be set meanwhile.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+/// Nanoseconds of a millisecond.
+const NS_PER_MS: u64 = 1_000_000;
+
+impl Store {
+    /// The wall clock in milliseconds since 1970.
+    fn wall_ms(&self) -> u64 {
+        self.wall() / NS_PER_MS
+    }
+
+    /// The earliest expiration there is; the highest number if there is none.
+    pub(super) fn next_expiration(&self) -> u64 {
+        self.next_expiration.load(Ordering::SeqCst)
+    }
+
+    /// Notes the earliest expiration, under the writer's lock. Where it cannot be read all documents are looked up.
+    pub(super) fn look_for_next_expiration(&self) {
+        let next = tables::next_expiration(&self.engine()).unwrap_or(0);
+        self.next_expiration.store(next, Ordering::SeqCst);
+    }
+
+    /// Whether anything has expired and is not removed yet.
+    pub(super) fn has_due(&self) -> bool {
+        let next = self.next_expiration();
+        next != u64::MAX && next <= self.wall_ms()
+    }
+
+    /// When a document expires, in milliseconds since 1970, if it does.
+    pub(crate) fn expiration(&self, key: CollectionKey, id: &str) -> Result<Option<u64>, DatabaseError> {
+        if self.next_expiration() == u64::MAX {
+            return Ok(None);
+        }
+        let Some(value) = self.engine().get(&keys::expiration(key, id))? else { return Ok(None) };
+        time_of(&value).map(Some).ok_or_else(|| damaged("the expiration of a document"))
+    }
+
+    /// Whether a document has expired.
+    pub(crate) fn is_due(&self, key: CollectionKey, id: &str) -> Result<bool, DatabaseError> {
+        if !self.has_due() {
+            return Ok(false);
+        }
+        Ok(self.expiration(key, id)?.is_some_and(|time| time <= self.wall_ms()))
+    }
+
+    /// Documents of a collection, without tombstones and what has expired.
+    pub(crate) fn count_documents(&self, key: CollectionKey) -> Result<u64, DatabaseError> {
+        let documents = self.collection(key)?.documents();
+        if !self.has_due() {
+            return Ok(documents);
+        }
+        let (engine, mut due) = (self.engine(), 0);
+        self.scan_due(|_, of, id| {
+            let is_document = of == key && index::find(&engine, key, id)?.is_some_and(|e| !e.deleted);
+            due += u64::from(is_document);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(documents.saturating_sub(due))
+    }
+
+    /// Visits what has expired, the oldest first: time, collection, ID.
+    fn scan_due(
+        &self,
+        mut visit: impl FnMut(u64, CollectionKey, &str) -> Result<ControlFlow<()>, DatabaseError>,
+    ) -> Result<(), DatabaseError> {
+        let (from, _) = keys::kind_range(keys::DUE);
+        let to = keys::due(self.wall_ms().saturating_add(1), CollectionKey(0), "");
+        self.engine().scan(&from, &to, |key, _| {
+            let (time, collection, id) = keys::due_parts(key).ok_or_else(|| damaged("an expiration"))?;
+            visit(time, collection, id)
+        })
+    }
+
+    /// Removes some of what has expired, at most `limit` documents. Gives the time of the next that is to go, which may be
+    /// over already.
+    pub(crate) fn remove_due(self: &Arc<Store>, limit: usize) -> Result<Option<u64>, DatabaseError> {
+        if self.has_due() {
+            let mut writer = self.writer();
+            let mut due = Vec::new();
+            self.scan_due(|_, collection, id| {
+                due.push((collection, id.to_owned()));
+                Ok(if due.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
+            for (key, id) in due {
+                // Whoever looks at it for a change takes it out; what is not there any more leaves its time.
+                if self.collection(key).is_ok() {
+                    writer.revision(key, &id)?;
+                }
+                writer.set_expiration(key, &id, None);
+            }
+            writer.commit()?;
+            self.sync_later();
+        }
+        Ok(Some(self.next_expiration()).filter(|next| *next != u64::MAX))
+    }
+
+    /// Sees to it that what expires is removed then.
+    pub(crate) fn expire_later(self: &Arc<Store>) {
+        let next = self.next_expiration();
+        if next == u64::MAX || self.is_read_only() {
+            return;
+        }
+        let (store, timer) = (Arc::downgrade(self), Arc::clone(&self.timer));
+        self.timer.look_at(next, || {
+            #[cfg(feature = "simulation")]
+            if self.simulated.is_some() {
+                return simulated(store, timer);
+            }
+            spawn(store, timer)
+        });
+    }
+}
+
+/// Whether a time in milliseconds is over.
+pub(super) fn is_over(time_ms: u64, wall: u64) -> bool {
+    time_ms <= wall / NS_PER_MS
+}
+
+/// The time in the value of an expiration.
+pub(super) fn time_of(value: &[u8]) -> Option<u64> {
+    value.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Starts the thread; without one what has expired stays on the medium, hidden, until the database is opened again.
+fn spawn(store: Weak<Store>, timer: Arc<Timer>) -> Started {
+    let run = move || {
+        loop {
+            let wait = match look(&store, &timer) {
+                Look::Again(wait) => Some(wait),
+                Look::Idle => None,
+                Look::Never => return,
+            };
+            if !timer.wait(wait) {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("gattway-expiry".into()).spawn(run);
+    thread.map_or(Started::Nobody, Started::Thread)
+}
+
+/// When the next look is due.
+enum Look {
+    Again(Duration),
+    /// Nothing is to expire.
+    Idle,
+    /// The store is closed, or has failed.
+    Never,
+}
+
+/// Removes some of what has expired.
+fn look(store: &Weak<Store>, timer: &Timer) -> Look {
+    let Some(store) = store.upgrade() else { return Look::Never };
+    timer.plan(0);
+    let next = match store.remove_due(REMOVED_AT_ONCE) {
+        Ok(next) => next,
+        Err(DatabaseError::Closed) => return Look::Never,
+        Err(_) if store.failure().is_some() => return Look::Never,
+        Err(error) => {
+            tracing::warn!(%error, "what has expired cannot be removed now; it is tried again");
+            return Look::Again(LOOK_MAX);
+        }
+    };
+    timer.plan(next.unwrap_or(u64::MAX));
+    // One may have been set meanwhile.
+    match store.next_expiration() {
+        u64::MAX => Look::Idle,
+        next => {
+            let wait = Duration::from_millis(next.saturating_sub(store.wall_ms()));
+            Look::Again(wait.clamp(PACE, LOOK_MAX))
+        }
+    }
+}
+
+/// What the thread does for a store on a real disk. Where there are no tasks, whoever simulates calls for it.
+#[cfg(feature = "simulation")]
+fn simulated(store: Weak<Store>, timer: Arc<Timer>) -> Started {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Started::Nobody;
+    }
+    crate::task::spawn(async move {
+        while let Look::Again(wait) = look(&store, &timer) {
+            tokio::time::sleep(wait).await;
+        }
+        timer.rest();
+    });
+    Started::Task
+}
