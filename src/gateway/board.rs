@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::status::{
-    CollectionStatus, DatabaseStatus, ListenerStatus, NeighbourStatus, UpstreamStatus, activity_word, now_s,
+    CollectionStatus, DatabaseStatus, ListenerStatus, NeighbourStatus, RetentionStatus, UpstreamStatus,
+    activity_word, now_s,
 };
 use crate::database::Database;
 use crate::node::{NodeEvent, SyncEvent};
@@ -57,6 +58,8 @@ struct State {
     /// By the proven ID, else by the name.
     neighbours: BTreeMap<String, (NeighbourStatus, Counted)>,
     connections: BTreeMap<u64, String>,
+    /// With the bytes of each collection.
+    retention: BTreeMap<String, (RetentionStatus, BTreeMap<String, u64>)>,
     /// Whom each sync with neighbours visits now.
     visits: BTreeMap<(String, Arc<str>), String>,
 }
@@ -245,6 +248,39 @@ impl Board {
         }
     }
 
+    /// Rules are looked after.
+    pub(crate) fn retention(&self, name: &str) {
+        let status = RetentionStatus { name: name.into(), ..RetentionStatus::default() };
+        self.lock().retention.insert(name.into(), (status, BTreeMap::new()));
+    }
+
+    /// They are no more.
+    pub(crate) fn forget_retention(&self, name: &str) {
+        self.lock().retention.remove(name);
+    }
+
+    /// A collection has so many bytes now.
+    pub(crate) fn retained(&self, name: &str, collection: &str, bytes: u64) {
+        if let Some((status, collections)) = self.lock().retention.get_mut(name) {
+            collections.insert(collection.to_owned(), bytes);
+            status.bytes = collections.values().sum();
+        }
+    }
+
+    /// So many documents were removed.
+    pub(crate) fn removed(&self, name: &str, documents: u64) {
+        if let Some((status, _)) = self.lock().retention.get_mut(name) {
+            status.removed += documents;
+        }
+    }
+
+    /// Why they cannot be looked after, if so.
+    pub(crate) fn retention_failed(&self, name: &str, error: Option<String>) {
+        if let Some((status, _)) = self.lock().retention.get_mut(name) {
+            status.error = error;
+        }
+    }
+
     /// What is known now.
     pub(crate) fn status(&self) -> DatabaseStatus {
         let state = self.lock();
@@ -252,6 +288,7 @@ impl Board {
         status.listeners = state.listeners.values().cloned().collect();
         status.upstreams = state.upstreams.values().map(|(upstream, _)| upstream.clone()).collect();
         status.neighbours = state.neighbours.values().map(|(neighbour, _)| neighbour.clone()).collect();
+        status.retention = state.retention.values().map(|(retention, _)| retention.clone()).collect();
         let db = state.db.clone();
         // The database is asked without the lock: it may have to read.
         drop(state);

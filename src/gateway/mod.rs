@@ -2,7 +2,8 @@
 //! supervision that starts again what has failed, and the status that it tells. Output is the command's.
 //!
 //! A [`Gateway`](daemon::Gateway) has a task for each database (`unit`), which opens it, serves it, and answers for it; each
-//! place (`place`) is opened and each sync (`upstream`) is kept going by itself, so that one that fails stops no other.
+//! place (`place`) is opened and each sync (`upstream`) is kept going by itself, so that one that fails stops no other. What is
+//! beyond the rules of a collection is removed by a task for each section of rules (`retention`).
 
 pub(crate) mod address;
 mod board;
@@ -12,6 +13,7 @@ pub(crate) mod notify;
 mod place;
 #[cfg(feature = "bluetooth")]
 mod radio;
+mod retention;
 pub(crate) mod secret;
 mod serving;
 pub(crate) mod status;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::board::Board;
 use super::config::{DatabaseConfig, NodeConfig};
 use super::place::{Kind, Place};
+use super::retention::Retaining;
 use super::upstream::{Order, Supervised, Upstream, Worker};
 use super::{GatewayEvent, Tell};
 use crate::database::Database;
@@ -34,6 +35,7 @@ pub(super) struct Serving {
     node: Node,
     places: BTreeMap<String, PlaceId>,
     syncs: BTreeMap<String, Supervised>,
+    retention: BTreeMap<String, Retaining>,
     /// Syncs that begin paused.
     paused: BTreeSet<String>,
 }
@@ -50,14 +52,15 @@ impl Serving {
         paused: BTreeSet<String>,
     ) -> Result<Serving, String> {
         let node = start_node(&context, db, &config.node).await?;
-        let (places, syncs) = (BTreeMap::new(), BTreeMap::new());
-        let mut serving = Serving { context, db: db.clone(), node, places, syncs, paused };
+        let (places, syncs, retention) = Default::default();
+        let mut serving = Serving { context, db: db.clone(), node, places, syncs, retention, paused };
         for (name, (kind, plain)) in kinds(&serving.context, config) {
             serving.listen(&name, kind, plain);
         }
         for (name, upstream) in upstreams(config) {
             serving.sync(&name, upstream);
         }
+        serving.apply_retention(config);
         serving.context.board.works();
         Ok(serving)
     }
@@ -118,6 +121,7 @@ impl Serving {
     /// Changes listeners and syncs while all others go on; gives what was done.
     pub(super) async fn apply(&mut self, config: &DatabaseConfig, before: &DatabaseConfig) -> Vec<String> {
         let mut done = self.apply_listeners(config, before);
+        done.extend(self.apply_retention(config));
         let upstreams = upstreams(config);
         for name in self.syncs.keys().cloned().collect::<Vec<_>>() {
             if self.syncs.get(&name).map(|sync| &sync.upstream) != upstreams.get(&name)
@@ -167,9 +171,35 @@ impl Serving {
         done
     }
 
+    /// Changes the rules of collections; gives what was done.
+    fn apply_retention(&mut self, config: &DatabaseConfig) -> Vec<String> {
+        let (board, mut done) = (self.context.board.clone(), Vec::new());
+        self.retention.retain(|name, retaining| {
+            let stays = config.retention.get(name) == Some(&retaining.config);
+            if !stays {
+                board.forget_retention(name);
+                if !config.retention.contains_key(name) {
+                    done.push(format!("retention {name}: ended"));
+                }
+            }
+            stays
+        });
+        for (name, config) in &config.retention {
+            if !self.retention.contains_key(name) {
+                board.retention(name);
+                let retaining = Retaining::start(name, &self.db, config.clone(), board.clone());
+                self.retention.insert(name.clone(), retaining);
+                done.push(format!("retention {name}: started as the new configuration says"));
+            }
+        }
+        done
+    }
+
     /// Ends what runs, in order.
     pub(super) async fn end(self) {
-        let Serving { context, node, syncs, places, .. } = self;
+        let Serving { context, node, syncs, places, retention, .. } = self;
+        retention.keys().for_each(|name| context.board.forget_retention(name));
+        drop(retention);
         let names: Vec<String> = syncs.keys().cloned().collect();
         let ending: Vec<_> = syncs.into_values().map(|sync| task::spawn(sync.stop())).collect();
         // Each sync has the same limit.

@@ -40,6 +40,8 @@ pub(crate) struct DatabaseStatus {
     pub(crate) listeners: Vec<ListenerStatus>,
     pub(crate) upstreams: Vec<UpstreamStatus>,
     pub(crate) neighbours: Vec<NeighbourStatus>,
+    #[serde(default)]
+    pub(crate) retention: Vec<RetentionStatus>,
 }
 
 /// One collection.
@@ -100,6 +102,18 @@ pub(crate) struct NeighbourStatus {
     pub(crate) pending: u64,
     pub(crate) documents: u64,
     pub(crate) failures: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// A section of rules, and what was removed by them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct RetentionStatus {
+    pub(crate) name: String,
+    /// Documents that were removed, since the start.
+    pub(crate) removed: u64,
+    /// Bytes of the documents that it looks after, as they are stored before they are compressed; 0 until it has looked.
+    pub(crate) bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }

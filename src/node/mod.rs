@@ -55,6 +55,8 @@ pub(crate) mod pair;
 mod places;
 #[cfg(feature = "bluetooth")]
 mod radio;
+#[cfg(feature = "cli")]
+pub(crate) mod retention;
 #[cfg(any(feature = "bluetooth", test))]
 mod scheduler;
 mod shared;

@@ -176,6 +176,13 @@ fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Resu
     for upstream in &database.upstreams {
         print_upstream(upstream, now, out)?;
     }
+    for retention in &database.retention {
+        let (removed, kept) = (counted(retention.removed, "document"), bytes_text(retention.bytes));
+        out.line(visible(&format!("  retention {}: {removed} removed, {kept} kept", retention.name)))?;
+        if let Some(error) = &retention.error {
+            failure(1, Some(error), out)?;
+        }
+    }
     for neighbour in database.neighbours.iter().take(NEIGHBOURS_SHOWN) {
         print_neighbour(neighbour, now, out)?;
     }

@@ -5,8 +5,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::keys::{BLUETOOTH, DATABASES, GATEWAY, KINDS, LISTENERS, UPSTREAMS, nearest};
+use super::keys::{BLUETOOTH, DATABASES, GATEWAY, KINDS, LISTENERS, RETENTION, UPSTREAMS, nearest};
 use super::problem::Problems;
+use super::rules;
 use super::section::Section;
 use super::source::At;
 use super::tree::Table;
@@ -83,13 +84,16 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
     for (name, section) in Section::all(&UPSTREAMS, root, problems) {
         let Some(config) = upstream(&section) else { continue };
         if let Some(database) = which_database(&section, &mut databases) {
-            for collection in &config.collections {
-                if !database.node.collections.is_empty() && !database.node.collections.contains(collection) {
-                    let right = format!("one of {}", database.node.collections.join(", "));
-                    section.wrong("collections", format!("{collection} is none of the database's"), right);
-                }
-            }
+            rules::are_known(&section, &config.collections, database);
             database.upstreams.insert(name, config);
+        }
+    }
+    for (name, section) in Section::all(&RETENTION, root, problems) {
+        let config = rules::retention(&section, collections(&section));
+        if let Some(database) = which_database(&section, &mut databases) {
+            rules::are_known(&section, &config.collections, database);
+            rules::are_free(&section, &config, database);
+            database.retention.insert(name, config);
         }
     }
     Config { socket, databases }
@@ -174,8 +178,8 @@ fn database(name: &str, section: &Section<'_>, state: &Path) -> DatabaseConfig {
         connections: section.number("connections", 1, 10_000) as usize,
         quota,
     };
-    let (listeners, bluetooth, upstreams) = Default::default();
-    DatabaseConfig { store, node, listeners, bluetooth, upstreams }
+    let (listeners, bluetooth, upstreams, retention) = Default::default();
+    DatabaseConfig { store, node, listeners, bluetooth, upstreams, retention }
 }
 
 /// Full names, each once.

@@ -248,8 +248,34 @@ pub(crate) const UPSTREAMS: Kind = Kind {
     ],
 };
 
+/// What is kept of collections.
+pub(crate) const RETENTION: Kind = Kind {
+    name: "retention",
+    example: Some("readings"),
+    doc: "What is kept of collections; what is beyond is removed here, the oldest first, and peers do not bring it back. The name is yours.",
+    keys: &[
+        WHICH_DATABASE,
+        key(
+            "collections",
+            Default("[]"),
+            "Of the database's; none named: all. Each can be in one section alone.",
+        ),
+        key("age", Else("\"90d\""), "Documents that are older are removed."),
+        key(
+            "documents",
+            Else("100000"),
+            "The number of documents in each collection; removal makes 1/32 of it free.",
+        ),
+        key(
+            "bytes",
+            Else("\"64M\""),
+            "Bytes of documents in each collection, as they are stored before they are compressed; likewise.",
+        ),
+    ],
+};
+
 /// All kinds, in the order in which they are explained.
-pub(crate) const KINDS: [&Kind; 5] = [&GATEWAY, &DATABASES, &BLUETOOTH, &LISTENERS, &UPSTREAMS];
+pub(crate) const KINDS: [&Kind; 6] = [&GATEWAY, &DATABASES, &BLUETOOTH, &LISTENERS, &UPSTREAMS, &RETENTION];
 
 /// What was meant, perhaps.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -7,6 +7,7 @@ mod build;
 mod keys;
 mod load;
 mod problem;
+mod rules;
 mod section;
 mod source;
 #[cfg(test)]
@@ -21,8 +22,8 @@ pub(crate) use self::problem::Problem;
 pub(crate) use self::section::parse_size;
 pub(crate) use self::text::{init_text, show};
 pub(crate) use self::types::{
-    BluetoothConfig, Config, DatabaseConfig, LinkLevel, ListenerConfig, NodeConfig, StoreConfig,
-    UpstreamConfig,
+    BluetoothConfig, Config, DatabaseConfig, LinkLevel, ListenerConfig, NodeConfig, RetentionConfig,
+    StoreConfig, UpstreamConfig,
 };
 
 /// Where the configuration is, unless another is named.

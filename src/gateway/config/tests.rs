@@ -150,6 +150,18 @@ fn everything_that_is_wrong_is_told_with_its_line_and_what_would_be_right() {
                 "2 databases.plant: it is a number, not a section -> write [databases.plant]",
             ],
         ),
+        (
+            &[
+                "[databases.a]\ncollections = [\"x\"]\n[retention.r]\n[retention.s]\nage = \"3\"\nbytes = \"0\"\ncollections = [\"y\"]\n",
+            ],
+            &[
+                "3 retention.r.age: this keeps everything -> age, documents or bytes",
+                "5 retention.s.age: \"3\" is no such time -> a time of a second or more",
+                "6 retention.s.bytes: 0 keeps nothing -> a number of bytes",
+                "7 retention.s.collections: _default.y is none of the database's -> one of _default.x",
+                "7 retention.s.collections: retention.r is for some of these too -> each collection in one section alone",
+            ],
+        ),
         (&["[databases.\"a/b\"]\n"], &["1 databases.a/b: this name cannot be used -> up to 64 letters"]),
         (
             &[

@@ -8,6 +8,7 @@ use crate::database::Durability;
 use crate::gateway::address::PlaceAddress;
 use crate::gateway::secret::{Secret, Stamp};
 use crate::gateway::web::{WebClient, WebServer};
+use crate::node::retention::Rule;
 use crate::replicator::{PeerQuota, ReplicatorType};
 
 /// Everything that a gateway is told to do.
@@ -27,6 +28,7 @@ pub(crate) struct DatabaseConfig {
     pub(crate) listeners: BTreeMap<String, ListenerConfig>,
     pub(crate) bluetooth: BTreeMap<String, BluetoothConfig>,
     pub(crate) upstreams: BTreeMap<String, UpstreamConfig>,
+    pub(crate) retention: BTreeMap<String, RetentionConfig>,
 }
 
 /// What holds for as long as a database is open.
@@ -99,4 +101,12 @@ pub(crate) struct UpstreamConfig {
     pub(crate) web: WebClient,
     /// Of the files that are named.
     pub(crate) stamps: Vec<Stamp>,
+}
+
+/// What is kept of collections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RetentionConfig {
+    /// None: all of the database's.
+    pub(crate) collections: Vec<String>,
+    pub(crate) rule: Rule,
 }
