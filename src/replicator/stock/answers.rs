@@ -141,29 +141,34 @@ pub(crate) fn answer_changes(
     }
     let mut answers = Vec::with_capacity(entries.len());
     for entry in &entries {
-        answers.push(answer_change(context, collection, entry, store)?.unwrap_or_else(|| UNWANTED.into()));
+        answers.push(answer_listed(context, collection, entry, store)?.unwrap_or_else(|| UNWANTED.into()));
     }
     Ok(Response::Now(list_reply(write_answers(&answers, UNWANTED))))
 }
 
-/// The answer to one entry of `changes` if it is wanted.
-pub(crate) fn answer_change(
+/// The answer to one entry of `changes` if it is wanted: not if it is here, nor if it was removed here.
+pub(crate) fn answer_listed(
     context: &SessionContext,
     collection: usize,
     entry: &ChangeEntry,
     store: &dyn ReplicaStore,
 ) -> Result<Option<String>, ReplicaStoreError> {
+    let local = context.durable_revision(collection, &entry.id, store)?;
+    let is_removed =
+        local.is_none() && context.is_removed(collection, &entry.id, &entry.vector, false, store)?;
+    Ok(if is_removed { None } else { answer_change(entry, local.as_ref()) })
+}
+
+/// The answer to one entry if it is wanted, by what there is.
+fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Option<String> {
     /// Access revoked, or removed from all channels: nothing to be had.
     const NOT_FOR_US: u64 = 2 | 4;
     if entry.flags & NOT_FOR_US != 0 {
-        return Ok(None);
+        return None;
     }
-    let Some(local) = context.durable_revision(collection, &entry.id, store)? else {
-        let is_removed = context.is_removed(collection, &entry.id, &entry.vector, false, store)?;
-        return Ok(if is_removed { None } else { Some(wanted_answer(&[])) });
-    };
+    let Some(local) = local else { return Some(wanted_answer(&[])) };
     if is_known(&local.vector, &entry.vector, entry.vector.id()) {
-        return Ok(None);
+        return None;
     }
     let mut ancestors: Vec<RevId> = Vec::new();
     // Of a tree ID the peer has to know, or the revision that it sends may name another one; of the version that stands
@@ -172,7 +177,7 @@ pub(crate) fn answer_change(
         ancestors.push(local.vector.id());
     }
     ancestors.extend(local.remote_ancestor.filter(|ancestor| *ancestor != local.vector.id()));
-    Ok(Some(wanted_answer(&ancestors)))
+    Some(wanted_answer(&ancestors))
 }
 
 /// The reply to `changes` from its items.

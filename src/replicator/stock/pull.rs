@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::answers::{answer_change, changes_reply};
+use super::answers::{answer_listed, changes_reply};
 use super::list_tracker::ListTracker;
 use crate::blip::{ErrorReply, IncomingRequest, MessageNumber, OutgoingMessage};
 use crate::replica::clip;
@@ -96,7 +96,7 @@ impl ListPull {
             self.refuse(context, &entry.id, revision.to_string(), &entry.sequence, deleted, error);
             return Ok((entry.sequence, None));
         }
-        let answer = answer_change(context, self.collection, &entry, store)?;
+        let answer = answer_listed(context, self.collection, &entry, store)?;
         if answer.is_none() {
             context.progress.completed += 1;
             context.settled(Direction::Received, self.collection, &entry.id);
