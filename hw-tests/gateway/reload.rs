@@ -159,7 +159,7 @@ fn what_is_beyond_the_rules_goes_here_and_stays_away() {
     wait_until("the new one arrives", || central.documents("central.db").len() == 41);
     wait_until("it is in sync", || field.status()["databases"][0]["upstreams"][0]["last_synced_s"].is_u64());
     assert_eq!(field.documents("field.db").len(), 32);
-    for mut process in [at_field, at_central] {
+    for process in [at_field, at_central] {
         assert_eq!(process.terminate(), Some(0));
     }
 }
