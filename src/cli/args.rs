@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::commands::control::gateway::OrderWord;
 use crate::cli::commands::{
-    bench, config, db, demo, group, id, pair, peers, run as daemon, serve, status, sync,
+    bench, config, db, demo, documents, group, id, pair, peers, run as daemon, serve, status, sync,
 };
 #[cfg(feature = "bluetooth")]
 use crate::cli::commands::{doctor, scan};
@@ -72,6 +72,8 @@ pub(super) enum Command {
     #[cfg(feature = "bluetooth")]
     Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
+    Completions(documents::CompletionsArgs),
+    Manual(documents::ManualArgs),
 }
 
 /// Says what is wrong with the arguments, or prints the help that they ask for; gives the exit code.
@@ -112,6 +114,8 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         #[cfg(feature = "bluetooth")]
         Command::Doctor(args) => doctor::run(&cli.global, args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => documents::completions(args, Cli::command()),
+        Command::Manual(args) => documents::manual(args, Cli::command()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use rustix::fs::StatVfsMountFlags;
 
 use crate::cli::commands::group::summary;
 use crate::cli::commands::peers;
@@ -17,10 +18,10 @@ use crate::trust::group::Group;
 use crate::trust::list::TrustList;
 use crate::trust::problems;
 
-/// Check this machine's Bluetooth: kernel, BlueZ, permissions, switches, adapters.
+/// Check this machine's Bluetooth: kernel, BlueZ, permissions, switches, adapters, Wi-Fi beside it, a container around it.
 ///
-/// Also the system's clock, and of the database that --db names its identity, group and trust list, its clock, and whether
-/// another device has a copy of it. Changes nothing. Each finding says what to do. Exit code 1 if something cannot work here.
+/// Also the system's clock, and of the database that --db names its identity, group and trust list, its clock, how its medium
+/// is mounted, and whether another device has a copy of it. Changes nothing. Each finding says what to do. Exit code 1 if something cannot work here.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -39,6 +40,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<(), CliError
         findings.extend(security(path));
         findings.extend(group(path));
         findings.extend(database(path));
+        findings.extend(medium(path));
     }
     let mut out = Output::new();
     for finding in &findings {
@@ -134,6 +136,33 @@ fn database(path: &Path) -> Vec<Finding> {
     found
 }
 
+/// How the file system of a database is mounted; nothing where that cannot be told.
+fn medium(path: &Path) -> Option<Finding> {
+    rustix::fs::statvfs(path).ok().map(|found| judge_mount(found.f_flag))
+}
+
+fn judge_mount(flags: StatVfsMountFlags) -> Finding {
+    if flags.contains(StatVfsMountFlags::RDONLY) {
+        let advice = "`dmesg` tells whether the kernel did it because the medium fails: then copy what is there with `gattway db backup`";
+        return finding(
+            "medium",
+            Level::Warning,
+            "mounted read-only: nothing can be received or written",
+            advice,
+        );
+    }
+    if !flags.intersects(StatVfsMountFlags::NOATIME | StatVfsMountFlags::RELATIME) {
+        let advice = "mount it with noatime (/etc/fstab): a card wears out by each write";
+        return finding(
+            "medium",
+            Level::Advice,
+            "mounted with strictatime: each reading of a file is a write",
+            advice,
+        );
+    }
+    finding("medium", Level::Ok, "writable, and reading it writes nothing", "")
+}
+
 fn line(finding: &Finding) -> String {
     let mark = match finding.level {
         Level::Ok => "ok      ",
@@ -143,4 +172,18 @@ fn line(finding: &Finding) -> String {
     };
     let advice = if finding.advice.is_empty() { String::new() } else { format!(" -> {}", finding.advice) };
     format!("{mark} {:<10} {}{advice}", finding.check, finding.found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_medium_is_mounted_is_judged() {
+        let level = |flags| judge_mount(flags).level;
+        assert_eq!(level(StatVfsMountFlags::RELATIME), Level::Ok);
+        assert_eq!(level(StatVfsMountFlags::NOATIME), Level::Ok);
+        assert_eq!(level(StatVfsMountFlags::empty()), Level::Advice);
+        assert_eq!(level(StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOATIME), Level::Warning);
+    }
 }

@@ -7,6 +7,7 @@ pub(super) mod db;
 pub(super) mod demo;
 #[cfg(feature = "bluetooth")]
 pub(super) mod doctor;
+pub(super) mod documents;
 pub(super) mod group;
 pub(super) mod id;
 pub(super) mod pair;

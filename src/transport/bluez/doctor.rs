@@ -4,6 +4,7 @@
 
 mod adapters;
 mod finding;
+mod machine;
 
 use std::fs;
 use std::path::Path;
@@ -31,6 +32,8 @@ pub async fn examine() -> Vec<Finding> {
     findings.extend(rfkill(Path::new("/sys/class/rfkill")));
     findings.extend(settings(fs::read_to_string(MAIN_CONF).unwrap_or_default().as_str()));
     findings.extend(restarts());
+    findings.extend(machine::container(Path::new("/")));
+    findings.extend(machine::wifi(Path::new("/")));
     findings.extend(adapters().await);
     findings
 }

@@ -1,4 +1,5 @@
 use super::adapters::{feature_findings, le_features};
+use super::machine::{container, wifi};
 use super::*;
 
 #[test]
@@ -49,5 +50,40 @@ fn a_blocked_switch_is_a_problem() -> std::io::Result<()> {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].level, Level::Problem);
     assert!(found[0].advice.contains("rfkill unblock"));
+    Ok(())
+}
+
+#[test]
+fn a_container_needs_the_socket_of_d_bus() -> std::io::Result<()> {
+    let root = tempfile::tempdir()?;
+    let level = || container(root.path()).map(|finding| finding.level);
+    assert_eq!(level(), None, "no container");
+    fs::write(root.path().join(".dockerenv"), "")?;
+    assert_eq!(level(), Some(Level::Problem));
+    fs::create_dir_all(root.path().join("run/dbus"))?;
+    fs::write(root.path().join("run/dbus/system_bus_socket"), "")?;
+    assert_eq!(level(), Some(Level::Ok));
+    Ok(())
+}
+
+#[test]
+fn wifi_on_the_radio_of_bluetooth_is_told() -> std::io::Result<()> {
+    let root = tempfile::tempdir()?;
+    let at = |path: &str| root.path().join(path);
+    for (name, state, is_wireless) in [("eth0", "up", false), ("wlan0", "up", true), ("wlan1", "down", true)]
+    {
+        let device = at(&format!("sys/class/net/{name}/device"));
+        fs::create_dir_all(&device)?;
+        fs::write(at(&format!("sys/class/net/{name}/operstate")), format!("{state}\n"))?;
+        std::os::unix::fs::symlink("/sys/bus/sdio/drivers/brcmfmac", device.join("driver"))?;
+        if is_wireless {
+            fs::create_dir(at(&format!("sys/class/net/{name}/phy80211")))?;
+        }
+    }
+    let levels = || wifi(root.path()).iter().map(|finding| finding.level).collect::<Vec<_>>();
+    assert_eq!(levels(), [Level::Ok], "wlan0 alone is up, and this is no Raspberry Pi");
+    fs::create_dir_all(at("proc/device-tree"))?;
+    fs::write(at("proc/device-tree/model"), "Raspberry Pi 4 Model B Rev 1.4\0")?;
+    assert_eq!(levels(), [Level::Advice]);
     Ok(())
 }
