@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::Machine;
+use crate::command::Process;
 
 #[test]
 fn a_configuration_is_written_once_and_is_right_as_it_is() {
@@ -80,5 +81,23 @@ fn what_is_in_force_is_shown_with_where_it_comes_from() {
     ] {
         let found = shown.stdout.lines().any(|shown| shown.starts_with(line) && shown.ends_with(from));
         assert!(found, "{line} from {from} in {}", shown.stdout);
+    }
+}
+
+/// Who comes to a plain listener needs no group, so nothing is said of one that is missing.
+#[test]
+fn a_group_is_missed_only_where_one_is_asked_for() {
+    for (listener, is_missed) in [("", true), ("plain = true\n", false)] {
+        let machine = Machine::new(&format!(
+            "[databases.plant]\n[listeners.lan]\naddress = \"tcp:127.0.0.1:0\"\n{listener}"
+        ));
+        let log = machine.path("log");
+        let mut command = machine.command(&["run", "--json"]);
+        command.stderr(std::fs::File::create(&log).unwrap());
+        let mut gateway = Process::of(command);
+        gateway.address();
+        assert_eq!(gateway.terminate(), Some(0));
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(said.contains("nobody may connect yet"), is_missed, "{said}");
     }
 }

@@ -230,7 +230,11 @@ async fn start_node(context: &Context, db: &Database, config: &NodeConfig) -> Re
         (observer.tell)(&GatewayEvent::Node { database, event: Box::new(event.clone()) });
     });
     let node = builder.start().await.map_err(|error| error.to_string())?;
-    if node.knows_nobody() {
+    // A connection without our sessions asks for no group.
+    let is_secure = !config.bluetooth.is_empty()
+        || config.listeners.values().any(|listener| !listener.plain)
+        || config.upstreams.values().any(|upstream| !upstream.plain);
+    if is_secure && node.knows_nobody() {
         (context.tell)(&GatewayEvent::KnowsNobody { database: Arc::clone(&context.name) });
     }
     Ok(node)
