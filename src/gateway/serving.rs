@@ -51,7 +51,7 @@ impl Serving {
         config: &DatabaseConfig,
         paused: BTreeSet<String>,
     ) -> Result<Serving, String> {
-        let node = start_node(&context, db, &config.node).await?;
+        let node = start_node(&context, db, config).await?;
         let (places, syncs, retention) = Default::default();
         let mut serving = Serving { context, db: db.clone(), node, places, syncs, retention, paused };
         for (name, (kind, plain)) in kinds(&serving.context, config) {
@@ -212,7 +212,8 @@ impl Serving {
     }
 }
 
-async fn start_node(context: &Context, db: &Database, config: &NodeConfig) -> Result<Node, String> {
+async fn start_node(context: &Context, db: &Database, database: &DatabaseConfig) -> Result<Node, String> {
+    let config = &database.node;
     let admission = if config.trust_all { Admission::Anybody } else { Admission::Known };
     let mut builder = Node::builder(db.clone()).admission(admission).options(NodeOptions {
         accept_push: !config.read_only,
@@ -231,9 +232,9 @@ async fn start_node(context: &Context, db: &Database, config: &NodeConfig) -> Re
     });
     let node = builder.start().await.map_err(|error| error.to_string())?;
     // A connection without our sessions asks for no group.
-    let is_secure = !config.bluetooth.is_empty()
-        || config.listeners.values().any(|listener| !listener.plain)
-        || config.upstreams.values().any(|upstream| !upstream.plain);
+    let is_secure = !database.bluetooth.is_empty()
+        || database.listeners.values().any(|listener| !listener.plain)
+        || database.upstreams.values().any(|upstream| !upstream.plain);
     if is_secure && node.knows_nobody() {
         (context.tell)(&GatewayEvent::KnowsNobody { database: Arc::clone(&context.name) });
     }

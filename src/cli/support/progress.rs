@@ -31,8 +31,24 @@ pub(crate) struct Progress {
 
 enum View {
     Bar(ProgressBar),
-    Lines { next: Instant },
+    Lines(Lines),
     Hidden,
+}
+
+/// When a line tells of progress, and what the last one told: a step that only waits says nothing, for days if need be.
+struct Lines {
+    next: Instant,
+    told: (u64, u64),
+}
+
+impl Lines {
+    fn is_due(&mut self, now: Instant, progress: (u64, u64)) -> bool {
+        let is_due = now >= self.next && progress != self.told;
+        if is_due {
+            (self.next, self.told) = (now + LINE_INTERVAL, progress);
+        }
+        is_due
+    }
 }
 
 impl Progress {
@@ -43,7 +59,7 @@ impl Progress {
         } else if output::stderr_is_terminal() && !words::is_json() {
             View::Bar(bar(what, total))
         } else {
-            View::Lines { next: Instant::now() + LINE_INTERVAL }
+            View::Lines(Lines { next: Instant::now() + LINE_INTERVAL, told: (0, 0) })
         };
         Progress { view, what: what.to_owned() }
     }
@@ -56,10 +72,8 @@ impl Progress {
                 bar.set_position(done);
                 bar.set_message(note.to_owned());
             }
-            View::Lines { next } => {
-                let now = Instant::now();
-                if now >= *next {
-                    *next = now + LINE_INTERVAL;
+            View::Lines(lines) => {
+                if lines.is_due(Instant::now(), (done, total)) {
                     let of =
                         if total > 0 { format!(" of {}", output::thousands(total)) } else { String::new() };
                     let comma = if note.is_empty() { "" } else { ", " };
@@ -74,7 +88,7 @@ impl Progress {
     pub(crate) fn say(&self, line: &str) {
         match &self.view {
             View::Bar(_) => BARS.suspend(|| output::note(line)),
-            View::Lines { .. } => output::note(line),
+            View::Lines(_) => output::note(line),
             View::Hidden => {}
         }
     }
@@ -86,7 +100,7 @@ impl Progress {
                 bar.finish_and_clear();
                 BARS.suspend(|| output::note(summary));
             }
-            View::Lines { .. } => output::note(summary),
+            View::Lines(_) => output::note(summary),
             View::Hidden => {}
         }
     }
@@ -170,5 +184,23 @@ impl TermLike for Terminal {
             words::draw(picture);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_waits_says_nothing() {
+        let begin = Instant::now();
+        let mut lines = Lines { next: begin + LINE_INTERVAL, told: (0, 0) };
+        let at = |intervals: u32| begin + LINE_INTERVAL * intervals;
+        assert!(!lines.is_due(at(1), (0, 0)), "nothing has begun");
+        assert!(!lines.is_due(begin, (5, 10)), "too soon");
+        assert!(lines.is_due(at(1), (5, 10)));
+        assert!(!lines.is_due(at(1), (6, 10)), "too soon after the last");
+        assert!(!lines.is_due(at(9), (5, 10)), "it stands still");
+        assert!(lines.is_due(at(9), (6, 10)));
     }
 }

@@ -173,6 +173,10 @@ impl Exchange {
             }
             self.start_commits();
             self.pack();
+            // A session that has nothing left to do ends when it is asked for frames, and nothing would wake this loop.
+            if self.setup.session.is_finished() {
+                self.drain_session(observer);
+            }
             if let Some((result, _)) = &self.finished
                 && self.out.is_empty()
                 && self.sending.is_none()

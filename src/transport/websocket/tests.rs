@@ -126,7 +126,12 @@ impl Issuer {
     }
 
     fn issue(&self, name: &str, last_year: i32) -> TlsIdentity {
+        self.issue_with(name, last_year, IsCa::ExplicitNoCa)
+    }
+
+    fn issue_with(&self, name: &str, last_year: i32, is_ca: IsCa) -> TlsIdentity {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        params.is_ca = is_ca;
         (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(last_year, 1, 1));
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
@@ -149,7 +154,10 @@ async fn a_server_is_believed_by_its_certificate_alone() {
     let others = trusting(ServerTrust::System { extra_roots: vec![Issuer::new().root()] });
     let expired = listener(Some(issuer.issue("127.0.0.1", 2020)), Admission::Everybody).await;
     let misnamed = listener(Some(issuer.issue("gateway.local", 2090)), Admission::Everybody).await;
+    let as_issuer = issuer.issue_with("127.0.0.1", 2090, IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let as_issuer = listener(Some(as_issuer), Admission::Everybody).await;
     for (listener, config, said) in [
+        (&as_issuer, &ours, "one of an issuer"),
         (&good, &others, "signed by nobody"),
         (&expired, &ours, "has expired"),
         (&misnamed, &ours, "for another name"),

@@ -1,5 +1,6 @@
 //! Certificates and keys for TLS, and what they are checked against.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -215,9 +216,9 @@ impl ServerCertVerifier for Pinned {
 }
 
 /// Why a certificate was not taken, and what to do; `None` for any other error.
-pub(super) fn certificate_advice(error: &std::io::Error) -> Option<&'static str> {
+pub(super) fn certificate_advice(error: &std::io::Error) -> Option<Cow<'static, str>> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
-    Some(match error {
+    let advice = match error {
         Error::InvalidCertificate(certificate) => match certificate {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "its certificate has expired; renew it there, and check this machine's clock"
@@ -234,11 +235,16 @@ pub(super) fn certificate_advice(error: &std::io::Error) -> Option<&'static str>
             CertificateError::ApplicationVerificationFailure => {
                 "its certificate is not the pinned one; if it was renewed there, pin the new one"
             }
-            _ => "its certificate is not valid",
+            // The name of the reason is all that is told of it here.
+            CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "its certificate is one of an issuer, as `openssl req -x509` makes it: pin it, or make it with basicConstraints=CA:FALSE"
+            }
+            other => return Some(format!("its certificate is not valid: {other}").into()),
         },
         Error::AlertReceived(_) => {
             "it has refused this side (alert of TLS); perhaps it wants a certificate of this side"
         }
         _ => return None,
-    })
+    };
+    Some(advice.into())
 }

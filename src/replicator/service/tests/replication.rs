@@ -94,6 +94,23 @@ async fn a_listener_hears_of_what_it_refuses_and_counts_that_alone() {
     }
 }
 
+/// With nothing left to do or to save it ends when it is asked for frames, and nothing comes that would wake it later.
+#[tokio::test(start_paused = true)]
+async fn a_stop_of_an_idle_run_ends_it_at_once() {
+    for protocol in [ByteStream, MessageStream] {
+        let pair = Pair::new(protocol, |_| {});
+        let replicator = pair.replicator(&[], |config| config.continuous = true);
+        replicator.start();
+        timeout(LIMIT, replicator.wait_until(|status| status.activity == Idle)).await.expect("it is in sync");
+        let began = tokio::time::Instant::now();
+        replicator.stop();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{protocol:?} {status:?}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{protocol:?} {:?}", began.elapsed());
+        assert!(pair.last_error().await.is_none());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn continuous_carries_a_change_each_way_and_stops_in_order() {
     for protocol in [ByteStream, MessageStream] {
