@@ -136,6 +136,8 @@ mod tests {
             for (key, value) in &model {
                 prop_assert_eq!(properties.get(key), Some(value.as_str()));
             }
+            let collected: Properties = pairs.iter().map(|(key, value)| (&**key, &**value)).collect();
+            prop_assert_eq!(&collected, &properties);
             prop_assert_eq!(Properties::parse(properties.as_bytes()), Some(properties));
         }
 

@@ -185,6 +185,29 @@ fn bombs_do_not_go_off() {
     assert_eq!(blip.handle_frame(&bomb), Err(BlipError::MessageTooLarge { number: 1, max: 100_000 }));
 }
 
+/// What unfolds to many times its size is read whole, as far as it may be, in one frame or in several.
+#[test]
+fn what_unfolds_far_is_read_whole() {
+    let compressed = |flags: FrameFlags| flags.with_compressed(true);
+    for size in [4_095, 4_096, 4_097, 65_535, 65_536, 65_537, 131_072, 1_000_000] {
+        for step in [1, 7, 250] {
+            let body: Vec<u8> = (0..size).map(|n| (n / 5_000 * step) as u8).collect();
+            let content = [&[0], &body[..]].concat();
+            let (mut blip, mut liar) = (connection(), Liar::new());
+            blip.handle_frame(&liar.frame(1, compressed(request()), &content)).expect("one frame");
+            let half = content.len() / 2;
+            blip.handle_frame(&liar.frame(2, compressed(open_request()), &content[..half]))
+                .expect("one of two");
+            blip.handle_frame(&liar.frame(2, compressed(request()), &content[half..])).expect("the other");
+            blip.handle_frame(&liar.frame(3, request(), &content)).expect("as it is");
+            for number in 1..=3 {
+                let Some(Event::Request(request)) = blip.poll_event() else { panic!("{number} is missing") };
+                assert!(request.body == body, "message {number} of {size} bytes, {step}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_deflate_stream_must_go_on() {
     let compressed = request().with_compressed(true);
@@ -237,9 +260,9 @@ fn acknowledgements_of_whole_messages_do_not_pile_up() {
     }
     blip.handle_frame(&liar.frame(501, open_request(), &half)).expect("within the limits");
     let acks: Vec<_> = std::iter::from_fn(|| blip.poll_frame()).collect();
-    assert!(acks.len() <= 66, "{}", acks.len());
-    let last = Frame::parse(acks.last().expect("some")).expect("ours");
-    assert_eq!(last.header.number, 501, "the one that is open is among them");
+    let numbers: Vec<u64> = acks.iter().map(|ack| Frame::parse(ack).expect("ours").header.number).collect();
+    let expected: Vec<u64> = (1..=64).chain([501]).collect();
+    assert_eq!(numbers, expected, "the first of those that are whole, and the one that is open");
 }
 
 #[test]
@@ -265,6 +288,8 @@ fn a_shared_budget_is_kept_and_given_back() {
     assert_eq!(budget.held(), 300_000 - 256 * 1024);
     drop(first);
     assert_eq!(budget.held(), 0);
+    // A budget is what its clones share, whatever its size.
+    assert!(budget == budget.clone() && budget != Budget::new(500_000));
 }
 
 #[test]
@@ -275,6 +300,19 @@ fn a_bomb_within_a_longer_message_does_not_go_off() {
     blip.handle_frame(&liar.frame(1, compressed, &[0; 60_000])).expect("within the limits");
     let bomb = liar.frame(1, compressed, &vec![0; 50 << 20]);
     assert_eq!(blip.handle_frame(&bomb), Err(BlipError::MessageTooLarge { number: 1, max: 100_000 }));
+}
+
+/// Far below the limits nobody waits for anybody.
+#[test]
+fn long_messages_are_acknowledged_beside_each_other_while_there_is_room() {
+    let (mut blip, mut liar) = (connection(), Liar::new());
+    let part = vec![0; 60_000];
+    for number in 1..=3 {
+        blip.handle_frame(&liar.frame(number, open_request(), &part)).expect("within the limits");
+    }
+    let acks: Vec<_> = std::iter::from_fn(|| blip.poll_frame()).collect();
+    let numbers: Vec<u64> = acks.iter().map(|ack| Frame::parse(ack).expect("ours").header.number).collect();
+    assert_eq!(numbers, [1, 2, 3]);
 }
 
 /// Messages that fit alone come to no limit together: of those that are long only the first goes on.

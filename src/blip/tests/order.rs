@@ -56,6 +56,35 @@ fn urgent_messages_go_ahead_and_leave_one_between() {
     assert!(next(&mut a, 1)[0].1 > FRAME_SIZE_MAX_WHILE_URGENT, "no urgent one waits any more");
 }
 
+/// Whoever asks urgently is answered so, and an answer may be urgent by itself.
+#[test]
+fn an_urgent_request_gets_an_urgent_reply() {
+    for (asked, answered) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut a, mut b) = (connection(), connection());
+        let number = a.send_request(OutgoingMessage { urgent: asked, ..message(1) }).expect("queued");
+        carry(&mut a, &mut b);
+        b.reply(number, OutgoingMessage { urgent: answered, ..message(1) }).expect("replied");
+        let frame = b.poll_frame().expect("the reply");
+        let flags = Frame::parse(&frame).expect("ours").header.flags;
+        assert_eq!(flags.urgent(), asked || answered, "{asked} {answered}");
+    }
+}
+
+/// A request is sent with its last frame, whatever else is sent meanwhile.
+#[test]
+fn a_request_is_sent_when_its_last_frame_is() {
+    let mut a = connection();
+    let long = a.send_request(message(40_000)).expect("queued");
+    let short = a.send_request(message(10)).expect("queued");
+    assert_eq!((a.last_request(), a.queued_messages()), (short, 2));
+    let mut sent = vec![(a.is_sent(long), a.is_sent(short))];
+    while a.poll_frame().is_some() {
+        sent.push((a.is_sent(long), a.is_sent(short)));
+    }
+    assert_eq!(sent, [(false, false), (false, false), (false, true), (false, true), (true, true)]);
+    assert_eq!(a.queued_messages(), 0);
+}
+
 #[test]
 fn first_frames_keep_their_order() {
     let mut a = connection();

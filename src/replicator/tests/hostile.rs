@@ -10,8 +10,8 @@ use crate::blip::{ErrorReply, Event, OutgoingMessage, Properties};
 use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{
     ActiveConfig, DOCUMENT_IDS_MAX, FEED_RANGES_MAX, HELD_LIST_BYTES_MAX, HELD_REQUESTS_BYTES_MAX,
-    LIST_ENTRIES_MAX, LISTED_ENTRIES_HIGH, PassiveConfig, REPLIES_MAX, REPLY_BYTES_HIGH, REPLY_TIMEOUT,
-    STOP_TIMEOUT,
+    LIST_ENTRIES_MAX, LISTED_ENTRIES_HIGH, PassiveConfig, REPLIES_MAX, REPLY_BYTES_HIGH, REPLY_BYTES_MAX,
+    REPLY_TIMEOUT, STOP_TIMEOUT,
 };
 use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
@@ -295,6 +295,26 @@ fn who_asks_and_never_reads_is_not_heard_any_more() {
         }
     }
     assert_eq!(asked, REPLIES_MAX);
+    scripted.settle();
+    assert!(scripted.session.accepts_input(), "it goes on when the peer reads");
+}
+
+/// The same of few answers that are long.
+#[test]
+fn who_asks_for_much_and_never_reads_is_not_heard_any_more() {
+    let mut scripted = Scripted::passive(false).with_collections();
+    let set = request("setCheckpoint").with("client", "n").with("rev", "").with_body(vec![b' '; 60_000]);
+    assert_eq!(scripted.code(set), "");
+    let mut bytes = 0;
+    while scripted.session.accepts_input() {
+        bytes += 60_000;
+        assert!(bytes < REPLY_BYTES_MAX + 120_000, "answers without end");
+        scripted.peer.send_request(request("getCheckpoint").with("client", "n")).expect("small");
+        while let Some(frame) = scripted.peer.poll_frame() {
+            scripted.session.handle_frame(scripted.now, &frame, &*scripted.store).expect("good");
+        }
+    }
+    assert!(bytes > REPLY_BYTES_MAX);
     scripted.settle();
     assert!(scripted.session.accepts_input(), "it goes on when the peer reads");
 }

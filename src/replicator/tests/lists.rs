@@ -7,6 +7,7 @@ use super::exchange::{active, fill, passive, stores};
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use super::scripted::{NEW, START, Scripted, pulling, request};
+use crate::blip::frame::{Frame, FrameType};
 use crate::blip::{Event, IncomingRequest, OutgoingMessage};
 use crate::replica::store::ReplicaStore;
 use crate::replicator::config::*;
@@ -171,4 +172,27 @@ fn lists_stop_while_many_revisions_wait() {
     scripted.store.put("late", "{}");
     scripted.session.handle_store_changed(scripted.now, &*scripted.store);
     assert!(scripted.settle().is_empty(), "it did not ask for what comes later");
+}
+
+/// Couchbase Lite takes a list that overtakes another for the newer place in the feed: none begins before the last is out.
+#[test]
+fn a_list_is_out_before_the_next_begins() {
+    let store = Arc::new(MemoryStore::new(1));
+    let mut rng = fastrand::Rng::with_seed(1);
+    for n in 0..700 {
+        let long: String = std::iter::repeat_with(|| rng.alphanumeric()).take(200).collect();
+        store.put(&format!("{n}-{long}"), "{}");
+    }
+    let mut scripted = Scripted::new(Session::passive(passive(false)), store).with_collections();
+    deliver(&mut scripted, request("subChanges").with("versioning", "version-vectors"));
+    let mut numbers = Vec::new();
+    while let Some(frame) = scripted.session.poll_frame(START, &*scripted.store) {
+        let header = Frame::parse(&frame).expect("ours").header;
+        numbers.extend((header.flags.kind() == FrameType::Request).then_some(header.number));
+    }
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    assert!(
+        numbers.len() > 4 && numbers.iter().max() > Some(&1),
+        "several lists of several frames: {numbers:?}"
+    );
 }
