@@ -231,3 +231,27 @@ impl fmt::Debug for StreamDecoder {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blip::frame::{FrameFlags, FrameHeader, FrameType};
+
+    /// What a large frame took is given back with the next small one, and what small ones take is used again.
+    #[test]
+    fn a_large_frame_leaves_no_large_buffer() {
+        let (mut encoder, mut decoder) = (StreamEncoder::new(6), StreamDecoder::new());
+        let flags = FrameFlags::new(FrameType::Request).with_compressed(true);
+        let mut capacity_after = |size: usize| {
+            let (content, mut payload) = (vec![7; size], Vec::new());
+            let checksum = Some(encoder.encode(&[&content], true, &mut payload));
+            let frame = Frame { header: FrameHeader { number: 1, flags }, payload: &payload, checksum };
+            assert_eq!(decoder.decode(&frame, 1 << 20).map(<[u8]>::len), Ok(size));
+            decoder.scratch.capacity()
+        };
+        let usual = capacity_after(10_000);
+        assert_eq!(capacity_after(100), usual, "the buffer is used again");
+        assert!(capacity_after(1_000_000) >= 1_000_000);
+        assert!(capacity_after(100) <= SCRATCH_KEEP_MAX);
+    }
+}

@@ -219,8 +219,8 @@ fn a_deflate_stream_must_go_on() {
         frame.extend_from_slice(&[0; 4]);
         frame
     };
-    // A reserved block type; a final block (stored, empty).
-    for payload in [&[0x06, 0xff, 0xff][..], &[0x01, 0x00, 0x00, 0xff, 0xff]] {
+    // A reserved block type; a final block (stored, empty), whole and with the marker as its end.
+    for payload in [&[0x06, 0xff, 0xff][..], &[0x01, 0x00, 0x00, 0xff, 0xff], &[0x01]] {
         assert_eq!(connection().handle_frame(&frame_of(payload)), Err(bad.clone()), "{payload:?}");
     }
     // A stored block that says it is longer than it is swallows the marker; the checksum cannot match.

@@ -308,3 +308,67 @@ fn read_versions(
     let count = reader.length().filter(|&count| count <= VERSIONS_MAX)?;
     (0..count).map(|_| read_version(reader, base, sources)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Some sources have a number, the others stand in full.
+    struct Numbers;
+
+    impl SourceNumbers for Numbers {
+        fn number(&self, source: SourceId) -> u32 {
+            u32::from(source.0[0] % 4)
+        }
+
+        fn source(&self, number: u32) -> Option<SourceId> {
+            (1..4).contains(&number).then_some(SourceId([number as u8; 16]))
+        }
+    }
+
+    fn version() -> impl Strategy<Value = Version> {
+        (any::<u64>(), 0u8..8).prop_map(|(time, n)| {
+            // What has a number is known by it.
+            let source = SourceId([if n % 4 == 0 { n } else { n % 4 }; 16]);
+            Version { time, source }
+        })
+    }
+
+    fn tree() -> impl Strategy<Value = TreeId> {
+        let digest = prop::collection::vec(any::<u8>(), 1..=20);
+        (1u32..1000, digest).prop_map(|(generation, digest)| TreeId::new(generation, &digest).expect("an ID"))
+    }
+
+    fn revision() -> impl Strategy<Value = (Box<str>, VersionVector, bool, Option<RevId>, Vec<u8>)> {
+        let versions = || prop::collection::vec(version(), 0..4);
+        let trees = prop::collection::vec(tree(), 0..4);
+        let vector = (version(), versions(), versions(), trees)
+            .prop_map(|(current, merged, history, trees)| VersionVector { current, merged, history, trees });
+        let ancestor =
+            prop::option::of(prop_oneof![version().prop_map(RevId::Version), tree().prop_map(RevId::Tree)]);
+        let body = prop_oneof![prop::collection::vec(any::<u8>(), 0..20), Just(vec![7; 300])];
+        ("[a-c\u{e4}]{0,6}".prop_map(String::into_boxed_str), vector, any::<bool>(), ancestor, body)
+    }
+
+    proptest! {
+        /// Whatever is in a record comes back, whatever stands before it, deflated or not.
+        #[test]
+        fn what_went_in_comes_out(revisions in prop::collection::vec((revision(), 1u64..1000), 1..20)) {
+            let (mut codec, mut builder, mut sequence) = (Codec::default(), BlockBuilder::default(), 0);
+            let mut stored = Vec::new();
+            for ((id, vector, deleted, remote_ancestor, body), step) in revisions {
+                sequence += step;
+                stored.push(StoredRevision { sequence, id, vector, deleted, remote_ancestor, body });
+            }
+            stored.iter().for_each(|revision| builder.push(revision, &Numbers));
+            prop_assert_eq!((builder.count(), builder.last_sequence()), (stored.len(), sequence));
+            let len = builder.len();
+            let value = builder.finish(&mut codec);
+            prop_assert_eq!(records_len(&value), Some(len));
+            prop_assert_eq!(read_block(&value, &Numbers, &mut codec), Some(stored));
+            // A part of it is none.
+            prop_assert_eq!(read_block(&value[..value.len() - 1], &Numbers, &mut codec), None);
+        }
+    }
+}

@@ -325,3 +325,70 @@ fn create_private_dir(path: &Path) -> std::io::Result<()> {
 fn log_path(path: &Path, number: u32) -> PathBuf {
     path.join(format!("{LOG_PREFIX}{number:0LOG_DIGITS$}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(files: &[&str], logs: &[u32]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        for file in files {
+            let text = if *file == CURRENT_FILE { "log-000002" } else { "" };
+            fs::write(directory.path().join(file), text).expect("written");
+        }
+        logs.iter().for_each(|n| fs::create_dir(log_path(directory.path(), *n)).expect("made"));
+        directory
+    }
+
+    /// A log that is named, or has others beside it, was there: in its place none is made.
+    #[test]
+    fn a_log_that_is_gone_is_missed() {
+        for (files, there, current) in [
+            (&[][..], &[][..], Some(1)),
+            (&[], &[1], Some(1)),
+            (&[], &[1, 2], Some(1)),
+            (&[CURRENT_FILE], &[1, 2], Some(2)),
+            (&[CURRENT_FILE], &[2], Some(2)),
+            (&[], &[2], None),
+            (&[CURRENT_FILE], &[], None),
+            (&[CURRENT_FILE], &[1], None),
+        ] {
+            let directory = directory(files, there);
+            let found = logs(directory.path());
+            match current {
+                Some(n) => {
+                    let found = found.expect("all is well");
+                    assert_eq!(found.current, log_path(directory.path(), n), "{files:?} {there:?}");
+                    let others = there.iter().filter(|other| **other != n).count();
+                    assert_eq!(found.leftovers.len(), others, "{files:?} {there:?}");
+                }
+                None => assert!(matches!(found, Err(DatabaseError::Damaged { .. })), "{files:?} {there:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_compaction_left_goes() {
+        let directory = directory(&[CURRENT_FILE], &[1, 2, 3]);
+        logs(directory.path()).expect("the logs").clean_up(directory.path()).expect("removed");
+        let left: Vec<bool> = (1..4).map(|n| log_path(directory.path(), n).exists()).collect();
+        assert_eq!(left, [false, true, false]);
+    }
+
+    #[test]
+    fn a_database_is_known_by_any_of_its_files() {
+        for (files, there, is_one) in [
+            (&[][..], &[][..], false),
+            (&["holiday.jpg"], &[], false),
+            (&[LOCK_FILE], &[], true),
+            (&[CURRENT_FILE], &[], true),
+            (&[], &[1], true),
+        ] {
+            let directory = directory(files, there);
+            assert_eq!(exists(directory.path()), is_one, "{files:?} {there:?}");
+            // What is left of one is not taken for somebody else's files, nor these for one.
+            let prepared = prepare(directory.path(), true);
+            assert_eq!(prepared.is_err(), files == ["holiday.jpg"] || files == [LOCK_FILE], "{files:?}");
+        }
+    }
+}

@@ -138,6 +138,9 @@ fn a_newer_format_and_foreign_files_are_told_apart() {
     std::fs::write(directory.join("holiday.jpg"), "").expect("write");
     assert!(matches!(fixture.try_open(DatabaseConfig::default()), Err(DatabaseError::NotADatabase { .. })));
     std::fs::remove_file(directory.join("holiday.jpg")).expect("remove");
+    let nothing = fixture.directory.path().join("nothing");
+    assert!(matches!(Database::check(&nothing), Err(DatabaseError::NotADatabase { .. })));
+    assert!(!nothing.exists(), "a check makes nothing");
     let missing = DatabaseConfig { create: false, ..DatabaseConfig::default() };
     assert!(matches!(fixture.try_open(missing), Err(DatabaseError::NotADatabase { .. })));
     drop(fixture.open());

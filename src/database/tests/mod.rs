@@ -16,6 +16,7 @@ mod large;
 mod model;
 mod read_only;
 mod renew;
+mod repair;
 pub(super) mod replica;
 
 use serde_json::{Map, Value, json};
@@ -71,6 +72,10 @@ fn saves_against_the_revision_read() {
         Err(DatabaseError::Conflict { .. })
     ));
     assert_eq!(contents(&readings), [("a".into(), json!({"n": 2}))]);
+    assert_eq!(readings.name(), "plant.readings");
+    assert_eq!(readings.get_as::<Value>("a").expect("readable"), Some(json!({"n": 2})));
+    let log = std::fs::metadata(fixture.directory.path().join("db/log-000001/db")).expect("there").len();
+    assert!(database.info().expect("measured").disk_bytes >= log);
     readings.delete_document(&new).expect("delete");
     assert_eq!(readings.get("a").expect("read"), None);
     assert_eq!(readings.count(), 0);
@@ -258,6 +263,34 @@ fn relaxed_writes_reach_the_feed_soon() {
     assert_eq!(ReplicaStore::last_sequence(&database, crate::replica::store::CollectionId(0)), 1);
     drop((collection, database));
     assert_eq!(fixture.open().default_collection().expect("default").count(), 1);
+}
+
+/// Without a word of the program, also after the log was replaced.
+#[test]
+fn relaxed_writes_are_synced_by_themselves() {
+    use crate::replica::store::{CollectionId, ReplicaStore};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let fixture = Fixture::new();
+    let config = DatabaseConfig { durability: Durability::Relaxed, ..DatabaseConfig::default() };
+    let database = fixture.try_open(config).expect("open");
+    let collection = database.default_collection().expect("default");
+    let mut changes = database.watch();
+    let mut is_synced = |sequence| {
+        let synced = async {
+            while database.last_sequence(CollectionId(0)) < sequence {
+                changes.changed().await.expect("it is open");
+            }
+        };
+        // A guard against a hang.
+        runtime.block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(60), synced).await.is_ok()
+        })
+    };
+    collection.put("a", &json!({})).expect("put");
+    assert!(is_synced(1));
+    database.compact().expect("compacted");
+    collection.put("b", &json!({})).expect("put");
+    assert!(is_synced(2), "after a compaction");
 }
 
 #[cfg(feature = "cli")]

@@ -554,3 +554,31 @@ fn what_is_known_is_not_refused_for_what_it_is() {
         "it cannot be decided on"
     );
 }
+
+/// A tombstone may say why.
+#[test]
+fn tombstones_keep_what_they_say() {
+    let (_fixture, database, _) = open();
+    let tombstone = |source: u8| IncomingRevision {
+        collection: DEFAULT,
+        id: "d".into(),
+        vector: VersionVector::new(Version { time: 1_000, source: SourceId([source; 16]) }),
+        deleted: true,
+        body: Bytes::from_static(b"{\"why\":\"old\"}"),
+    };
+    database.commit(&[tombstone(9)], ConflictPolicy::Refuse).expect("commit");
+    let stored = database.document(DEFAULT, "d").expect("read").expect("there");
+    assert_eq!((stored.deleted, stored.body.as_deref()), (true, Some(&b"{\"why\":\"old\"}"[..])));
+}
+
+#[test]
+fn checkpoints_are_found_by_the_beginning_of_their_names() {
+    let (_fixture, database, _) = open();
+    for client in ["own/x/b", "own/x/a", "own/y", "cp-c"] {
+        let body = Bytes::from_static(b"{}");
+        database.set_checkpoint(DEFAULT, client, None, body).expect("stored").expect("no race");
+    }
+    let of = |prefix| database.checkpoint_clients(DEFAULT, prefix).expect("read");
+    assert_eq!(of("own/x/"), ["own/x/a", "own/x/b"]);
+    assert_eq!((of("cp-"), of("none").len()), (vec!["cp-c".to_owned()], 0));
+}

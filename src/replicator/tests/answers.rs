@@ -192,7 +192,7 @@ fn names_of_collections_are_told_to_who_may_have_them() {
 
 /// What a filter of the active side leaves out is that, whatever stands here: it resolves conflicts and refuses none.
 #[test]
-fn what_a_filter_leaves_out_is_no_conflict_where_those_are_resolved() {
+fn what_a_filter_leaves_out_is_a_conflict_where_those_are_refused_alone() {
     let store = Arc::new(MemoryStore::new(1));
     ["d", "e"].iter().for_each(|id| store.put(id, r#"{"n":1}"#));
     let pull_filter: ReplicationFilter = Arc::new(|input: &FilterInput<'_>| input.id == "e");
@@ -201,6 +201,16 @@ fn what_a_filter_leaves_out_is_no_conflict_where_those_are_resolved() {
     let mut scripted =
         pulling_to(store, ActiveConfig { collections, extension: false, ..ActiveConfig::default() });
     for (id, code) in [("d", "HTTP/403"), ("new", "HTTP/403"), ("e", "")] {
+        let rev = request("rev").with("id", id).with("rev", NEW).with_body("{}");
+        assert_eq!(scripted.code(rev), code, "{id}");
+    }
+    // Where they are refused, the peer hears of the conflict: its revision is not left out, it is not the one to be.
+    let incoming_filter: ReplicationFilter = Arc::new(|_: &FilterInput<'_>| false);
+    let store = Arc::new(MemoryStore::new(1));
+    store.put("d", r#"{"n":1}"#);
+    let config = PassiveConfig { incoming_filter: Some(incoming_filter), ..PassiveConfig::default() };
+    let mut scripted = Scripted::new(Session::passive(config), store).with_collections();
+    for (id, code) in [("d", "LiteCore/8"), ("new", "HTTP/403")] {
         let rev = request("rev").with("id", id).with("rev", NEW).with_body("{}");
         assert_eq!(scripted.code(rev), code, "{id}");
     }

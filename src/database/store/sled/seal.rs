@@ -150,13 +150,10 @@ pub(in super::super) fn seal(directory: &Path) -> Result<(), DatabaseError> {
     write_atomic(&directory.join(SEAL_FILE), 0o666, &bytes).map_err(|e| io_error("seal", e))
 }
 
-/// Takes the seal away, durably: sled is about to write.
+/// Takes the seal away that is there, durably: sled is about to write.
 fn unseal(directory: &Path) -> Result<(), DatabaseError> {
-    match fs::remove_file(directory.join(SEAL_FILE)) {
-        Ok(()) => sync_directory(directory),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(io_error("unseal", error)),
-    }
+    fs::remove_file(directory.join(SEAL_FILE)).map_err(|e| io_error("unseal", e))?;
+    sync_directory(directory)
 }
 
 fn parse(bytes: &[u8]) -> Option<Seal> {
@@ -165,4 +162,106 @@ fn parse(bytes: &[u8]) -> Option<Seal> {
         return None;
     }
     postcard::from_bytes(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
+    use super::super::super::ground::SEGMENT_BYTES;
+    use super::*;
+    use crate::database::{Database, DatabaseConfig};
+
+    const PAGE: usize = 4096;
+    const DOCUMENTS: u32 = 400;
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).expect("a directory");
+        for entry in fs::read_dir(from).expect("the directory") {
+            let (entry, path) = (entry.as_ref().expect("an entry").path(), to);
+            let to = path.join(entry.file_name().expect("a name"));
+            if entry.is_dir() { copy(&entry, &to) } else { fs::copy(&entry, &to).map(drop).expect("copied") }
+        }
+    }
+
+    fn text(n: u32, round: u32) -> String {
+        let mut random = fastrand::Rng::with_seed(u64::from(n * 10 + round));
+        (0..300).map(|_| random.alphanumeric()).collect()
+    }
+
+    /// Documents that were saved again and again, so that some of the log is of no use any more.
+    fn build(path: &Path) -> PathBuf {
+        let database = Database::open(path, DatabaseConfig::default()).expect("open");
+        let collection = database.default_collection().expect("default");
+        for round in 0..3 {
+            for first in (0..DOCUMENTS).step_by(20) {
+                let saved = database.batch(|batch| {
+                    (first..first + 20).try_for_each(|n| {
+                        batch.put(&collection, &format!("d{n}"), &json!({"text": text(n, round)}))
+                    })
+                });
+                saved.expect("saved");
+            }
+        }
+        path.join("log-000001")
+    }
+
+    fn check(database: &Database, case: &str) {
+        let collection = database.default_collection().expect("default");
+        for n in 0..DOCUMENTS {
+            let document = collection.get(&format!("d{n}")).expect("readable");
+            let body = document.map(|document| document.body()["text"].clone());
+            assert_eq!(body, Some(text(n, 2).into()), "{case}: d{n}");
+        }
+    }
+
+    /// Only the end of a log may be torn. What is damaged before it is found, with the seal and without, or is of no use any more.
+    #[test]
+    fn damage_before_the_end_is_found_or_harmless() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let whole = place.path().join("whole");
+        let log = build(&whole);
+        let survey = Survey::read(&log).expect("readable");
+        let newest = survey.newest(2);
+        let bytes = fs::read(log.join("db")).expect("readable");
+        let (mut found, mut harmless) = (0, 0);
+        for is_sealed in [true, false] {
+            for offset in (0..bytes.len()).step_by(SEGMENT_BYTES) {
+                if newest.contains(&(offset as u64)) {
+                    continue;
+                }
+                for page in [0, 5, 20] {
+                    let case = format!("sealed {is_sealed}, page {page} of the segment at {offset}");
+                    let harmed = place.path().join("harmed");
+                    let _ = fs::remove_dir_all(&harmed);
+                    copy(&whole, &harmed);
+                    let log = harmed.join("log-000001");
+                    let mut damaged = bytes.clone();
+                    let end = (offset + (page + 1) * PAGE).min(bytes.len());
+                    damaged[(offset + page * PAGE).min(end)..end].fill(0);
+                    fs::write(log.join("db"), damaged).expect("written");
+                    if !is_sealed {
+                        fs::remove_file(log.join(SEAL_FILE)).expect("sealed");
+                    }
+                    // To be read alone, which changes nothing, and then as usual.
+                    for read_only in [true, false] {
+                        let config = DatabaseConfig { create: false, read_only, ..DatabaseConfig::default() };
+                        match Database::open(&harmed, config) {
+                            Err(DatabaseError::Damaged { .. }) => found += 1,
+                            Err(error) => panic!("{case}: {error}"),
+                            Ok(database) => {
+                                harmless += 1;
+                                check(&database, &case);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        // How much of the log is in use where is sled's matter, and not the same each time.
+        println!("{found} found, {harmless} harmless");
+        assert!(found + harmless > 12, "{found} found, {harmless} harmless: the log is too short");
+    }
 }

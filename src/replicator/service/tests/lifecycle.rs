@@ -267,6 +267,13 @@ async fn the_transports_close_decides_what_follows() {
         let status = reaches(&replicator, if again { Offline } else { Stopped }).await;
         assert!(status.error.is_some());
         connection.assert_closed_once();
+        if error.is_none() {
+            assert_eq!(
+                matches!(status.error, Some(ReplicatorError::Lost)),
+                protocol == ByteStream,
+                "{status:?}"
+            );
+        }
         if let Some(error) = error {
             let told = lock(&connection.calls).closed[0].clone().expect("the same error");
             assert_eq!(told.message(), error.message());
