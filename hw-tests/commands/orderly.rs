@@ -86,6 +86,7 @@ fn no_command_warns_when_all_went_well() {
     for args in [
         &["db", "get", "valve"][..],
         &["db", "ls"],
+        &["db", "expire", "valve", "--in", "1h"],
         &["db", "export"],
         &["db", "changes"],
         &["db", "collections", "--create", "plant.readings"],
@@ -105,9 +106,12 @@ fn no_command_warns_when_all_went_well() {
         &["group", "authority"],
         &["group", "rotate"],
         &["group", "leave"],
+        &["completions", "bash"],
+        &["manual", &text(place("manual"))],
     ] {
         runner.quiet(&db, args);
     }
+    assert!(place("manual").join("gattway-db-expire.1").is_file());
     let code = runner.quiet(&place("other"), &["group", "create", "--json"]);
     assert!(code.contains("fingerprint"));
     let shown: serde_json::Value =
