@@ -13,6 +13,7 @@ use super::values;
 /// Databases in a plan: the active side, the passive side, and others that have written into both.
 pub const ACTIVE: usize = 0;
 pub const PASSIVE: usize = 1;
+pub const THIRD: usize = 2;
 
 /// May do everything.
 const FULL: CollectionAccess = CollectionAccess { push: true, pull: true };
@@ -277,6 +278,15 @@ impl Plan {
     pub fn of_the_third(&self) -> Plan {
         let mut plan = self.clone();
         plan.collections.iter_mut().for_each(|collection| collection.at[ACTIVE] = true);
+        let documents = plan.collections.iter_mut().flat_map(|collection| &mut collection.documents);
+        // What the first of the two has purged, the third has not.
+        for step in documents.flat_map(|document| &mut document.steps) {
+            if let Step::Purge { at } = step
+                && *at == ACTIVE
+            {
+                *at = THIRD;
+            }
+        }
         plan
     }
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::Machine;
 use crate::command::Process;
+use crate::{Machine, wait_until};
 
 #[test]
 fn a_configuration_is_written_once_and_is_right_as_it_is() {
@@ -92,12 +92,12 @@ fn a_group_is_missed_only_where_one_is_asked_for() {
             "[databases.plant]\n[listeners.lan]\naddress = \"tcp:127.0.0.1:0\"\n{listener}"
         ));
         let log = machine.path("log");
-        let mut command = machine.command(&["run", "--json"]);
+        let mut command = machine.command(&["run"]);
         command.stderr(std::fs::File::create(&log).unwrap());
-        let mut gateway = Process::of(command);
-        gateway.address();
+        let gateway = Process::of(command);
+        let said = || std::fs::read_to_string(&log).unwrap();
+        wait_until("it listens", || said().contains("listening on"));
         assert_eq!(gateway.terminate(), Some(0));
-        let said = std::fs::read_to_string(&log).unwrap();
-        assert_eq!(said.contains("nobody may connect yet"), is_missed, "{said}");
+        assert_eq!(said().contains("nobody may connect yet"), is_missed, "{}", said());
     }
 }
