@@ -42,7 +42,7 @@ mod name;
 mod packed;
 mod replica;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
-mod retained;
+pub(crate) mod retained;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::board::Board;
 use super::config::RetentionConfig;
+use crate::database::retained::AgedDocument;
 use crate::database::{Collection, Database, DatabaseError};
-use crate::node::retention::{Aged, Extent, Keeper, Seen, Step};
+use crate::node::retention::{Aged, Extent, Keeper, Step};
 use crate::task;
 
 /// Documents that are looked at in one step.
@@ -147,16 +148,9 @@ impl Worker {
 }
 
 /// The documents after a sequence, and the sequence up to which that was looked at.
-async fn look(collection: &Collection, after: u64) -> Result<(Vec<Seen>, u64), DatabaseError> {
+async fn look(collection: &Collection, after: u64) -> Result<(Vec<AgedDocument>, u64), DatabaseError> {
     let collection = collection.clone();
-    let (aged, until) = paced(move || collection.ages_since(after, LOOKED_AT)).await?;
-    let seen = aged.into_iter().map(|aged| Seen {
-        id: aged.id,
-        sequence: aged.sequence,
-        time: aged.time,
-        bytes: aged.bytes,
-    });
-    Ok((seen.collect(), until))
+    paced(move || collection.ages_since(after, LOOKED_AT)).await
 }
 
 /// Removes some documents; gives how many.

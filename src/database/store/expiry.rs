@@ -66,7 +66,7 @@ impl Store {
         if !self.has_due() {
             return Ok(false);
         }
-        Ok(self.expiration(key, id)?.is_some_and(|time| time <= self.wall_ms()))
+        Ok(self.expiration(key, id)?.is_some_and(|time| is_over(time, self.wall())))
     }
 
     /// Documents of a collection, without tombstones and what has expired.
@@ -76,7 +76,7 @@ impl Store {
             return Ok(documents);
         }
         let (engine, mut due) = (self.engine(), 0);
-        self.scan_due(|_, of, id| {
+        self.scan_due(|of, id| {
             let is_document = of == key && index::find(&engine, key, id)?.is_some_and(|e| !e.deleted);
             due += u64::from(is_document);
             Ok(ControlFlow::Continue(()))
@@ -84,16 +84,16 @@ impl Store {
         Ok(documents.saturating_sub(due))
     }
 
-    /// Visits what has expired, the oldest first: time, collection, ID.
+    /// Visits what has expired, the oldest first.
     fn scan_due(
         &self,
-        mut visit: impl FnMut(u64, CollectionKey, &str) -> Result<ControlFlow<()>, DatabaseError>,
+        mut visit: impl FnMut(CollectionKey, &str) -> Result<ControlFlow<()>, DatabaseError>,
     ) -> Result<(), DatabaseError> {
         let (from, _) = keys::kind_range(keys::DUE);
         let to = keys::due(self.wall_ms().saturating_add(1), CollectionKey(0), "");
         self.engine().scan(&from, &to, |key, _| {
-            let (time, collection, id) = keys::due_parts(key).ok_or_else(|| damaged("an expiration"))?;
-            visit(time, collection, id)
+            let (_, collection, id) = keys::due_parts(key).ok_or_else(|| damaged("an expiration"))?;
+            visit(collection, id)
         })
     }
 
@@ -103,7 +103,7 @@ impl Store {
         if self.has_due() {
             let mut writer = self.writer();
             let mut due = Vec::new();
-            self.scan_due(|_, collection, id| {
+            self.scan_due(|collection, id| {
                 due.push((collection, id.to_owned()));
                 Ok(if due.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             })?;

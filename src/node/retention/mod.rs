@@ -13,6 +13,8 @@
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use crate::database::retained::AgedDocument;
+
 #[cfg(test)]
 mod tests;
 
@@ -38,16 +40,6 @@ pub(crate) struct Rule {
     pub(crate) documents: Option<u64>,
     /// No more bytes of documents, as they are stored, before they are compressed.
     pub(crate) bytes: Option<u64>,
-}
-
-/// A document as it is looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) id: Box<str>,
-    pub(crate) sequence: u64,
-    /// The time of its newest version, nanoseconds since 1970; `None` if no right clock gave it.
-    pub(crate) time: Option<u64>,
-    pub(crate) bytes: u64,
 }
 
 /// What there is of a collection, as far as it is known without looking at documents.
@@ -156,7 +148,7 @@ impl Keeper {
     }
 
     /// A document that has come since the last look.
-    pub(crate) fn look(&mut self, seen: &Seen) {
+    pub(crate) fn look(&mut self, seen: &AgedDocument) {
         let Some(known) = &mut self.known else { return };
         known.see(seen);
         known.looked_until = known.looked_until.max(seen.sequence);
@@ -170,8 +162,7 @@ impl Keeper {
     }
 
     /// A sweep has seen all documents; gives what is to be removed, the oldest first.
-    pub(crate) fn swept(&mut self, sweep: Sweep) -> Vec<Aged> {
-        let mut sweep = sweep;
+    pub(crate) fn swept(&mut self, mut sweep: Sweep) -> Vec<Aged> {
         let was_sought = sweep.documents > 0 || sweep.bytes > 0;
         // By what there really was: what was known before counts a document that was changed twice.
         sweep.documents = excess(self.rule.documents, sweep.found.documents);
@@ -198,7 +189,7 @@ impl Keeper {
 
 impl Known {
     /// Counts a document; gives by what time it is sorted.
-    fn see(&mut self, seen: &Seen) -> u64 {
+    fn see(&mut self, seen: &AgedDocument) -> u64 {
         self.newest = self.newest.max(seen.time.unwrap_or(0));
         self.oldest = self.oldest.min(seen.time.unwrap_or(u64::MAX));
         self.documents += 1;
@@ -228,7 +219,7 @@ pub(crate) struct Sweep {
 
 impl Sweep {
     /// Looks at the next document.
-    pub(crate) fn see(&mut self, seen: Seen) {
+    pub(crate) fn see(&mut self, seen: AgedDocument) {
         let oldest = self.found.oldest;
         let age_time = self.found.see(&seen);
         if seen.sequence > self.confirmed {

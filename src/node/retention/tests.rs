@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const NS_PER_S: u64 = 1_000_000_000;
 const HOUR: u64 = 3_600 * NS_PER_S;
 
-fn sweep_all(keeper: &mut Keeper, sweep: Sweep, all: &[Seen]) -> Vec<Aged> {
+fn sweep_all(keeper: &mut Keeper, sweep: Sweep, all: &[AgedDocument]) -> Vec<Aged> {
     let mut sweep = sweep;
     all.iter().cloned().for_each(|seen| sweep.see(seen));
     keeper.swept(sweep)
@@ -15,8 +15,8 @@ fn settle(
     keeper: &mut Keeper,
     now: u64,
     confirmed: u64,
-    all: &mut Vec<Seen>,
-    removed: &mut Vec<Seen>,
+    all: &mut Vec<AgedDocument>,
+    removed: &mut Vec<AgedDocument>,
 ) -> (Duration, u32) {
     for sweeps in 0..1_000 {
         let mut step;
@@ -62,7 +62,7 @@ proptest! {
             for (late, bytes, has_time) in new {
                 sequence += 1;
                 let time = (has_time || late > 3).then(|| now - late * HOUR + sequence);
-                all.push(Seen { id: sequence.to_string().into(), sequence, time, bytes });
+                all.push(AgedDocument { id: sequence.to_string().into(), sequence, time, bytes });
             }
             if confirms {
                 confirmed = sequence;
@@ -73,8 +73,8 @@ proptest! {
             let (wait, sweeps) = settle(&mut keeper, now, confirmed, &mut all, &mut removed);
             prop_assert!(wait >= LOOK_MIN && sweeps <= 6, "{sweeps} sweeps");
             prop_assert!(removed[before..].iter().all(|seen| seen.sequence <= confirmed));
-            let may_go = |seen: &&Seen| seen.sequence <= confirmed;
-            let sum = |all: &[Seen]| all.iter().map(|seen| seen.bytes).sum::<u64>();
+            let may_go = |seen: &&AgedDocument| seen.sequence <= confirmed;
+            let sum = |all: &[AgedDocument]| all.iter().map(|seen| seen.bytes).sum::<u64>();
             prop_assert_eq!(keeper.bytes(), Some(sum(&all)));
             let can_go = all.iter().filter(may_go).count();
             prop_assert!(can_go == 0 || documents.is_none_or(|limit| all.len() as u64 <= limit));
@@ -105,7 +105,7 @@ fn a_steady_stream_makes_a_sweep_for_a_share_of_the_limit() {
     let mut keeper = Keeper::new(Rule { documents: Some(3_200), ..Rule::default() });
     let (mut all, mut removed, mut sweeps) = (Vec::new(), Vec::new(), 0);
     for n in 1..=20_000u64 {
-        all.push(Seen { id: n.to_string().into(), sequence: n, time: Some(n * NS_PER_S), bytes: 50 });
+        all.push(AgedDocument { id: n.to_string().into(), sequence: n, time: Some(n * NS_PER_S), bytes: 50 });
         sweeps += settle(&mut keeper, n * NS_PER_S, u64::MAX, &mut all, &mut removed).1;
         assert!(all.len() <= 3_200);
         assert!(all.len() as u64 >= 3_100.min(n));
@@ -118,7 +118,7 @@ fn a_steady_stream_makes_a_sweep_for_a_share_of_the_limit() {
 fn an_age_is_looked_at_when_the_oldest_is_due() {
     let mut keeper = Keeper::new(Rule { age: Some(Duration::from_secs(32 * 3_600)), ..Rule::default() });
     let begin = 1_000 * HOUR;
-    let mut all = vec![Seen { id: "a".into(), sequence: 1, time: Some(begin), bytes: 9 }];
+    let mut all = vec![AgedDocument { id: "a".into(), sequence: 1, time: Some(begin), bytes: 9 }];
     let mut removed = Vec::new();
     let (wait, _) = settle(&mut keeper, begin, u64::MAX, &mut all, &mut removed);
     assert_eq!(wait, LOOK_MAX);
