@@ -26,6 +26,9 @@ const MAIN_CONF: &str = "/etc/bluetooth/main.conf";
 const BLUETOOTHD: [&str; 3] =
     ["/usr/libexec/bluetooth/bluetoothd", "/usr/lib/bluetooth/bluetoothd", "/usr/sbin/bluetoothd"];
 
+/// Kernels that free an L2CAP channel twice: `hci_chan_del` in `l2cap_conn_free`.
+const KERNELS_CRASH: [&str; 1] = ["6.1.192"];
+
 /// Looks at everything; never fails, a check that cannot be made is a finding.
 pub async fn examine() -> Vec<Finding> {
     let mut findings = vec![kernel(), bluez_version()];
@@ -41,10 +44,25 @@ pub async fn examine() -> Vec<Finding> {
 fn kernel() -> Finding {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     if Path::new("/sys/class/bluetooth").exists() {
-        return Finding::new("kernel", Level::Ok, format!("Linux {release} with Bluetooth"), "");
+        let version = fs::read_to_string("/proc/version").unwrap_or_default();
+        return judge_kernel(&release, &version);
     }
     let advice = "load the module (modprobe bluetooth) or use a kernel that has it";
     Finding::new("kernel", Level::Problem, format!("Linux {release} without Bluetooth"), advice)
+}
+
+/// `version` is what `/proc/version` says: a distribution's release does not tell from which version it was made.
+fn judge_kernel(release: &str, version: &str) -> Finding {
+    let is_made_of =
+        |known: &str| version.split(|c: char| !(c.is_ascii_digit() || c == '.')).any(|part| part == known);
+    match KERNELS_CRASH.iter().find(|known| is_made_of(known)) {
+        Some(known) => {
+            let found = format!("Linux {release}, made of {known}, crashes at times when a connection ends");
+            let advice = "install a newer kernel, or go back to the one before (firmware-notes/bluez.md)";
+            Finding::new("kernel", Level::Warning, found, advice)
+        }
+        None => Finding::new("kernel", Level::Ok, format!("Linux {release} with Bluetooth"), ""),
+    }
 }
 
 fn bluez_version() -> Finding {

@@ -11,6 +11,22 @@ fn versions_are_judged() {
 }
 
 #[test]
+fn a_kernel_that_crashes_is_known_by_what_it_was_made_of() {
+    let debian = |version: &str| {
+        format!(
+            "Linux version 6.1.0-49-arm64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0) #1 SMP Debian {version} (2026-11-06)"
+        )
+    };
+    let level = |version: &str| judge_kernel("6.1.0-49-arm64", version).level;
+    assert_eq!(level(&debian("6.1.192-2")), Level::Warning);
+    assert_eq!(level("Linux version 6.1.192 (root@x) #1"), Level::Warning);
+    for sound in [debian("6.1.190-1"), debian("6.1.1920-1"), "Linux version 6.18.4 #1".into(), String::new()]
+    {
+        assert_eq!(level(&sound), Level::Ok, "{sound}");
+    }
+}
+
+#[test]
 fn settings_are_read_with_their_defaults() {
     let levels = |conf: &str| settings(conf).iter().map(|f| f.level).collect::<Vec<_>>();
     let good = "[GATT]\nCache = no # fresh\nChannels=1\n[LE]\nMinAdvertisementInterval=160\n";
