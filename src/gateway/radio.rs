@@ -1,10 +1,10 @@
-//! A Bluetooth adapter as a place where peers connect.
+//! A Bluetooth adapter as a place where peers connect, and as a way to neighbours.
 
 use std::sync::Arc;
 
 use super::config::{BluetoothConfig, LinkLevel};
 use super::{GatewayEvent, Tell};
-use crate::node::{Ble, BlePlace};
+use crate::node::{Ble, BlePeer, BlePlace};
 use crate::transport::bluez::agent::Pairing;
 use crate::transport::bluez::security::SecurityLevel;
 
@@ -28,4 +28,10 @@ pub(super) fn place(database: &Arc<str>, config: &BluetoothConfig, tell: &Tell) 
         }
     };
     Ble::adapter(config.adapter.clone()).link_security(level, pairing).advertise_name(config.advertise_name)
+}
+
+/// How neighbours are reached through the adapter.
+pub(super) fn way(config: &BluetoothConfig) -> BlePeer {
+    let adapter = (!config.adapter.is_empty()).then(|| config.adapter.clone());
+    Ble::peer("any").through(adapter).slots(config.slots).spares_air(config.spares_wifi)
 }

@@ -266,8 +266,15 @@ fn upstreams(config: &DatabaseConfig) -> BTreeMap<String, Upstream> {
     let peers = config.upstreams.iter();
     let mut all: BTreeMap<String, Upstream> =
         peers.map(|(name, config)| (name.clone(), Upstream::Peer(Box::new(config.clone())))).collect();
-    for (name, config) in config.bluetooth.iter().filter(|(_, config)| config.is_central) {
-        all.insert(radio_name(name), Upstream::Neighbours(config.clone()));
+    // All adapters together visit the neighbours by one plan.
+    let (names, adapters): (Vec<&str>, Vec<_>) = config
+        .bluetooth
+        .iter()
+        .filter(|(_, config)| config.is_central)
+        .map(|(name, config)| (name.as_str(), config.clone()))
+        .unzip();
+    if !adapters.is_empty() {
+        all.insert(radio_name(&names.join("+")), Upstream::Neighbours(adapters));
     }
     all
 }

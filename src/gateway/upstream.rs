@@ -28,7 +28,7 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 pub(super) enum Upstream {
     Peer(Box<UpstreamConfig>),
     /// All neighbours that an adapter hears.
-    Neighbours(BluetoothConfig),
+    Neighbours(Vec<BluetoothConfig>),
 }
 
 /// What syncs are told.
@@ -92,8 +92,17 @@ impl Upstream {
     pub(super) fn address(&self) -> String {
         match self {
             Upstream::Peer(config) => config.address.to_string(),
-            Upstream::Neighbours(config) if config.adapter.is_empty() => "ble:any".to_owned(),
-            Upstream::Neighbours(config) => format!("ble:any through {}", config.adapter),
+            Upstream::Neighbours(adapters) if adapters.iter().all(|config| config.adapter.is_empty()) => {
+                "ble:any".to_owned()
+            }
+            Upstream::Neighbours(adapters) => {
+                let name = |config: &BluetoothConfig| match config.adapter.as_str() {
+                    "" => "the first".to_owned(),
+                    adapter => adapter.to_owned(),
+                };
+                let names: Vec<String> = adapters.iter().map(name).collect();
+                format!("ble:any through {}", names.join(" and "))
+            }
         }
     }
 
@@ -107,7 +116,8 @@ impl Upstream {
     fn direction(&self) -> ReplicatorType {
         match self {
             Upstream::Peer(config) => config.direction,
-            Upstream::Neighbours(config) => config.direction,
+            // All have the same.
+            Upstream::Neighbours(adapters) => adapters[0].direction,
         }
     }
 
@@ -131,10 +141,8 @@ impl Upstream {
                 PlaceAddress::Ble(_) => Err("this gattway was built without Bluetooth".into()),
             },
             #[cfg(feature = "bluetooth")]
-            Upstream::Neighbours(config) => {
-                let adapter = (!config.adapter.is_empty()).then(|| config.adapter.clone());
-                let peer = crate::node::Ble::peer("any").through(adapter).slots(config.slots);
-                Ok(peer.any_neighbour())
+            Upstream::Neighbours(adapters) => {
+                Ok(crate::node::Ble::any_through(adapters.iter().map(super::radio::way).collect()))
             }
             #[cfg(not(feature = "bluetooth"))]
             Upstream::Neighbours(_) => Err("this gattway was built without Bluetooth".into()),

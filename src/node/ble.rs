@@ -11,6 +11,7 @@ use super::access::machine_name;
 use super::advert::{Advert, advert_lifetime, advert_turn};
 use super::connect::Connect;
 use super::listen::{Accept, Arrival, Listen, Local, Sealed};
+use super::scheduler::RadioPlan;
 use crate::transport::bluez::Bluez;
 use crate::transport::bluez::adapter::{Adapter, SLOTS_DEFAULT};
 use crate::transport::bluez::agent::{Pairing, PairingAgent};
@@ -25,6 +26,9 @@ use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::secure::Carrier;
 use crate::transport::session::{LinkConnection, SessionConfig};
+
+/// How long nobody is listened for at a time. Whoever passes by for half a minute is heard all the same.
+const LISTENING_REST: Duration = Duration::from_secs(15);
 
 /// Limit of making a connection, the secure handshake included. Each step has a limit of its own and says what it waited for:
 /// 15 s to find the peer, then to connect and to discover.
@@ -68,6 +72,7 @@ impl Ble {
             adapter: None,
             central: BleCentral::default(),
             slots: SLOTS_DEFAULT as u16,
+            spares_air: true,
             pairing: None,
             heard: None,
         }
@@ -236,6 +241,7 @@ pub struct BlePeer {
     adapter: Option<String>,
     central: BleCentral,
     slots: u16,
+    spares_air: bool,
     pairing: Option<Pairing>,
     /// The advert by which it was chosen.
     heard: Option<Heard>,
@@ -270,9 +276,19 @@ impl BlePeer {
         self
     }
 
-    /// How many neighbours are synced with at the same time, at most.
-    pub(super) fn links(&self) -> usize {
-        self.slots.into()
+    /// Whether neighbours are listened for by turns where nothing has been new for a while: Wi-Fi may have the same antenna.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the gateway's setting"))]
+    pub(crate) fn spares_air(mut self, spares_air: bool) -> BlePeer {
+        self.spares_air = spares_air;
+        self
+    }
+
+    /// How neighbours are visited through it.
+    pub(super) fn plan(&self) -> RadioPlan {
+        RadioPlan {
+            links: self.slots.into(),
+            rest: if self.spares_air { LISTENING_REST } else { Duration::ZERO },
+        }
     }
 
     /// The same for a peer whose advert was heard.

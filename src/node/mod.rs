@@ -44,6 +44,8 @@ mod hub;
 mod intake;
 pub(crate) mod listen;
 #[cfg(feature = "bluetooth")]
+mod listening;
+#[cfg(feature = "bluetooth")]
 mod marks;
 mod modelled;
 #[cfg(feature = "bluetooth")]

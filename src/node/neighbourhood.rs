@@ -29,7 +29,8 @@ const QUIET_LIMIT: Duration = Duration::from_secs(3);
 
 /// What all visits of one sync share.
 pub(super) struct Neighbourhood {
-    pub(super) ble: BlePeer,
+    /// By which adapters; at least one.
+    pub(super) ways: Vec<BlePeer>,
     pub(super) marks: SyncMarks,
     pub(super) settings: SyncSettings,
     pub(super) shared: Arc<SyncShared>,
@@ -78,9 +79,10 @@ impl Begun {
 }
 
 impl Neighbourhood {
-    /// One sync with the first neighbour that has something new. No connection is made if all that are heard have nothing.
+    /// One sync with the first neighbour that has something new, by the first adapter. No connection is made if all that are heard have nothing.
     pub(super) async fn once(&self) -> Result<(), SyncError> {
-        let adapter = Adapter::open(&self.settings.node.local.bluez, self.ble.adapter_name())
+        let way = &self.ways[0];
+        let adapter = Adapter::open(&self.settings.node.local.bluez, way.adapter_name())
             .await
             .map_err(search_failed)?;
         let mut scan = Scan::start(&adapter).await.map_err(search_failed)?;
@@ -113,7 +115,7 @@ impl Neighbourhood {
             self.shared.hub.emit(SyncEvent::NothingNew { peers: quiet.values().map(name_of).collect() });
             return Ok(());
         };
-        let begun = self.begin(&heard, sighting, false, false);
+        let begun = self.begin(way, &heard, sighting, false, false);
         let address = begun.name.as_str().into();
         let (status, complete) = tokio::select! {
             status = begun.replicator.wait_until_stopped() => (status, true),
@@ -128,10 +130,11 @@ impl Neighbourhood {
         }
     }
 
-    /// Begins to sync with a neighbour that was heard. `stays`: until it is told to stop; `retried`: whoever is not reached gets
+    /// Begins to sync `way` with a neighbour that was heard. `stays`: until it is told to stop; `retried`: whoever is not reached gets
     /// its turn again.
     pub(super) fn begin(
         &self,
+        way: &BlePeer,
         heard: &Heard,
         sighting: Option<Sighting>,
         stays: bool,
@@ -145,7 +148,7 @@ impl Neighbourhood {
             Key::Device(device) => format!("ble:device:{device:08x}"),
             Key::Address(address) => format!("ble:{address}"),
         };
-        let way = Arc::new(self.ble.heard(heard.clone()));
+        let way = Arc::new(way.heard(heard.clone()));
         let address: Arc<str> = way.address().into();
         self.shared.hub.emit(SyncEvent::Visiting {
             address: Arc::clone(&address),

@@ -1,7 +1,7 @@
-//! A sync with all neighbours, again and again: carries out what [`super::scheduler`] plans, on one adapter.
+//! A sync with all neighbours, again and again: carries out what [`super::scheduler`] plans, on one adapter or several.
 //!
 //! One neighbour alone is kept connected, so that changes go over at once. Of several, each is visited when it or this database has
-//! something new (see [`super::marks`]), as many at a time as the adapter has room for.
+//! something new (see [`super::marks`]), as many at a time as the adapters have room for.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,23 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::warn;
 
 use super::ble::BlePeer;
 use super::error::SyncError;
+use super::listening::{Happened, Listening};
 use super::marks::{Directions, SyncMarks};
 use super::neighbourhood::{Begun, Key, Neighbourhood};
-use super::scheduler::{Action, Ending, GONE_AFTER, News, RETRY_WAIT_MAX, Scheduler, Settings};
+use super::scheduler::{Action, Ending, GONE_AFTER, News, RadioPlan, Scheduler, Settings};
 use super::sync_event::SyncEvent;
 use super::sync_shared::SyncShared;
 use super::visit::SyncSettings;
-use crate::replicator::{ReplicatorActivity, ReplicatorError, ReplicatorStatus, RetryPolicy};
+use crate::replicator::{ReplicatorActivity, ReplicatorError, ReplicatorStatus};
 use crate::transport::bluez::BluetoothError;
-use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::profile::Sighting;
-use crate::transport::bluez::scan::{Neighbour, Scan};
+use crate::transport::bluez::scan::Neighbour;
 use crate::transport::bluez::search::Heard;
 use crate::transport::clock::Clock;
 
@@ -34,13 +35,14 @@ use crate::transport::clock::Clock;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections that stay although there is nothing to move.
 const KEPT: usize = 1;
-/// Adverts kept, of which those of the gone are dropped then: twice as many as the plan keeps neighbours in mind.
+/// Adverts kept for each adapter, of which those of the gone are dropped then: twice as many as the plan keeps neighbours in mind.
 const HEARD_MAX: usize = 2_048;
-/// The adapter, by its number in the plan.
-const RADIO: usize = 0;
+
+/// Who was heard, and what its advert says.
+type Advertised = (Heard, Option<Sighting>);
 
 /// Syncs with neighbours until there is nothing more to do, or it is told to stop.
-pub(super) async fn run(ble: BlePeer, settings: SyncSettings, shared: Arc<SyncShared>) {
+pub(super) async fn run(ways: Vec<BlePeer>, settings: SyncSettings, shared: Arc<SyncShared>) {
     let direction = settings.direction;
     let directions = Directions { push: direction.pushes(), pull: direction.pulls() };
     let result = match &settings.node.local.advert {
@@ -49,7 +51,7 @@ pub(super) async fn run(ble: BlePeer, settings: SyncSettings, shared: Arc<SyncSh
                 SyncMarks::new(&advert.db, &advert.collections, Arc::clone(&advert.codec), directions);
             let all = settings.options.reset || settings.options.retry_unsynced;
             let continuous = settings.continuous;
-            let neighbourhood = Neighbourhood { ble, marks, settings, shared: Arc::clone(&shared), all };
+            let neighbourhood = Neighbourhood { ways, marks, settings, shared: Arc::clone(&shared), all };
             if continuous { Rounds::new(neighbourhood).forever().await } else { neighbourhood.once().await }
         }
         None => Ok(()),
@@ -62,7 +64,10 @@ struct Rounds {
     of: Neighbourhood,
     clock: Clock,
     plan: Scheduler<Key>,
-    heard: HashMap<Key, (Heard, Option<Sighting>)>,
+    /// By their number in the plan.
+    radios: Vec<Listening>,
+    /// What each radio has heard.
+    heard: HashMap<(Key, usize), Advertised>,
     begun: HashMap<Key, Begun>,
     ends: FuturesUnordered<BoxFuture<'static, (Key, ReplicatorStatus)>>,
     /// Those that were told to leave.
@@ -71,11 +76,18 @@ struct Rounds {
 
 impl Rounds {
     fn new(of: Neighbourhood) -> Rounds {
-        let settings = Settings { links: of.ble.links(), kept: KEPT, all: of.all, seed: fastrand::u64(..) };
+        let settings = Settings { kept: KEPT, all: of.all, seed: fastrand::u64(..) };
+        let plans: Vec<RadioPlan> = of.ways.iter().map(BlePeer::plan).collect();
+        let bluez = &of.settings.node.local.bluez;
+        let radios = of.ways.iter().map(|way| Listening::new(bluez.clone(), way.clone())).collect();
+        let clock = Clock::new();
+        let mut plan = Scheduler::new(settings, &plans);
+        (0..plans.len()).for_each(|radio| plan.set_present(clock.now(), radio, false));
         Rounds {
             of,
-            clock: Clock::new(),
-            plan: Scheduler::new(settings, 1),
+            clock,
+            plan,
+            radios,
             heard: HashMap::new(),
             begun: HashMap::new(),
             ends: FuturesUnordered::new(),
@@ -86,32 +98,9 @@ impl Rounds {
     /// Syncs with all neighbours until told to stop.
     async fn forever(mut self) -> Result<(), SyncError> {
         let shared = Arc::clone(&self.of.shared);
-        let (mut retry, mut told) = (RetryPolicy::new(None, RETRY_WAIT_MAX), String::new());
-        loop {
-            let error = tokio::select! {
-                result = self.listen_and_visit(&mut retry, &mut told) => match result {
-                    Ok(never) => match never {},
-                    Err(error) => io::Error::from(error),
-                },
-                () = shared.stopped() => break,
-            };
-            self.plan.set_present(self.clock.now(), RADIO, false);
-            if told != error.to_string() {
-                told = error.to_string();
-                shared.hub.emit(SyncEvent::Offline { error: Arc::new(error) });
-            }
-            let pause = retry.failed(fastrand::u32(..)).unwrap_or(RETRY_WAIT_MAX);
-            let mut over = std::pin::pin!(tokio::time::sleep(pause));
-            let stopped = loop {
-                tokio::select! {
-                    () = &mut over => break false,
-                    () = shared.stopped() => break true,
-                    Some((key, status)) = self.ends.next() => self.ended(key, status),
-                }
-            };
-            if stopped {
-                break;
-            }
+        tokio::select! {
+            never = self.listen_and_visit() => match never {},
+            () = shared.stopped() => {}
         }
         self.begun.values().for_each(|begun| begun.replicator.stop());
         self.left.extend(self.begun.keys());
@@ -121,91 +110,98 @@ impl Rounds {
         Ok(())
     }
 
-    /// Carries out the plan until the adapter cannot be used any more. Once it can, `retry` begins anew, and nothing counts as told.
-    async fn listen_and_visit(
-        &mut self,
-        retry: &mut RetryPolicy,
-        told: &mut String,
-    ) -> Result<Infallible, BluetoothError> {
-        let adapter = Adapter::open(&self.of.settings.node.local.bluez, self.of.ble.adapter_name()).await?;
-        self.plan.set_present(self.clock.now(), RADIO, true);
-        let mut scan: Option<Scan> = None;
+    /// Carries out the plan.
+    async fn listen_and_visit(&mut self) -> Infallible {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut own = self.of.marks.own();
         loop {
-            let now = self.clock.now();
-            while let Some(action) = self.plan.next(now) {
-                match action {
-                    Action::Visit { key, stays, .. } => {
-                        // A radio that listens connects late.
-                        if let Some(scan) = scan.take() {
-                            scan.stop().await;
-                        }
-                        self.visit(key, stays);
-                    }
-                    Action::Leave(key) => self.leave(key),
+            self.act().await;
+            let (radio, happened) = tokio::select! {
+                happens = next(&mut self.radios) => happens,
+                Some((key, status)) = self.ends.next() => {
+                    self.ended(key, status);
+                    continue;
                 }
-            }
-            match (self.plan.listens(now, RADIO), scan.is_some()) {
-                (true, false) => {
-                    scan = Some(Scan::start(&adapter).await?);
-                    retry.succeeded();
-                    told.clear();
-                }
-                (false, true) => {
-                    if let Some(scan) = scan.take() {
-                        scan.stop().await;
-                    }
-                }
-                _ => {}
-            }
-            let hearing = async {
-                match &mut scan {
-                    Some(scan) => scan.next().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                heard = hearing => self.hear(heard?),
-                Some((key, status)) = self.ends.next() => self.ended(key, status),
                 _ = tick.tick() => {
                     self.follow();
                     let before = std::mem::replace(&mut own, self.of.marks.own());
                     if own != before {
                         self.changed();
                     }
+                    continue;
+                }
+            };
+            self.happened(radio, happened);
+        }
+    }
+
+    /// What is due now.
+    async fn act(&mut self) {
+        let now = self.clock.now();
+        while let Some(action) = self.plan.next(now) {
+            match action {
+                Action::Visit { key, stays, radio } => {
+                    // A radio that listens connects late.
+                    self.radios[radio].listen(false).await;
+                    self.visit(key, radio, stays);
+                }
+                Action::Leave(key) => self.leave(key),
+            }
+        }
+        for radio in 0..self.radios.len() {
+            let wanted = self.plan.listens(now, radio);
+            if let Some(happened) = self.radios[radio].listen(wanted).await {
+                self.happened(radio, happened);
+            }
+        }
+    }
+
+    fn happened(&mut self, radio: usize, happened: Happened) {
+        let now = self.clock.now();
+        match happened {
+            Happened::Present => self.plan.set_present(now, radio, true),
+            Happened::Heard(neighbour) => self.hear(radio, neighbour),
+            Happened::Lost(error) => {
+                self.plan.set_present(now, radio, false);
+                let Some(error) = error else { return };
+                if self.plan.is_present() {
+                    warn!("{error}; the other adapters go on without it, and it is tried again");
+                } else {
+                    self.of.shared.hub.emit(SyncEvent::Offline { error: Arc::new(error) });
                 }
             }
         }
     }
 
-    fn hear(&mut self, neighbour: Neighbour) {
+    fn hear(&mut self, radio: usize, neighbour: Neighbour) {
         let Some(sighting) = self.of.marks.read(&neighbour) else { return };
         let key = Key::of(&neighbour, sighting);
-        if !self.plan.heard(self.clock.now(), RADIO, key, self.of.news(sighting)) {
+        if !self.plan.heard(self.clock.now(), radio, key, self.of.news(sighting)) {
             return; // it is one too many
         }
-        if self.heard.len() >= HEARD_MAX {
+        if self.heard.len() >= HEARD_MAX * self.radios.len() {
             let begun = &self.begun;
-            self.heard.retain(|key, (heard, _)| heard.at.elapsed() < GONE_AFTER || begun.contains_key(key));
+            self.heard
+                .retain(|(key, _), (heard, _)| heard.at.elapsed() < GONE_AFTER || begun.contains_key(key));
         }
-        self.heard.insert(key, (Heard { neighbour, at: Instant::now() }, sighting));
+        self.heard.insert((key, radio), (Heard { neighbour, at: Instant::now() }, sighting));
     }
 
     /// This database has changed.
     fn changed(&mut self) {
-        let (heard, of) = (&self.heard, &self.of);
+        let (heard, of, radios) = (&self.heard, &self.of, self.radios.len());
         self.plan.changed(self.clock.now(), |key| {
-            heard.get(&key).map_or(News::None, |(_, sighting)| of.news(*sighting))
+            newest(heard, radios, key).map_or(News::None, |(_, sighting)| of.news(*sighting))
         });
     }
 
-    fn visit(&mut self, key: Key, stays: bool) {
-        let Some((heard, sighting)) = self.heard.get(&key) else {
+    fn visit(&mut self, key: Key, radio: usize, stays: bool) {
+        let own = self.heard.get(&(key, radio));
+        let Some((heard, sighting)) = own.or_else(|| newest(&self.heard, self.radios.len(), key)) else {
             return self.plan.ended(self.clock.now(), key, Ending::Left);
         };
-        let begun = self.of.begin(heard, *sighting, stays, true);
+        let begun = self.of.begin(&self.radios[radio].way, heard, *sighting, stays, true);
         let replicator = Arc::clone(&begun.replicator);
         self.ends.push(Box::pin(async move { (key, replicator.wait_until_stopped().await) }));
         self.begun.insert(key, begun);
@@ -247,6 +243,17 @@ impl Rounds {
         };
         self.plan.ended(self.clock.now(), key, ending);
     }
+}
+
+/// The next thing that happens on any of the radios. May be dropped without loss.
+async fn next(radios: &mut [Listening]) -> (usize, Happened) {
+    let (happened, radio, _) = select_all(radios.iter_mut().map(|radio| Box::pin(radio.next()))).await;
+    (radio, happened)
+}
+
+/// The last advert of a neighbour, whichever of so many radios has heard it.
+fn newest(heard: &HashMap<(Key, usize), Advertised>, radios: usize, key: Key) -> Option<&Advertised> {
+    (0..radios).filter_map(|radio| heard.get(&(key, radio))).max_by_key(|(heard, _)| heard.at)
 }
 
 /// Whether the adapter had no room for one more connection.

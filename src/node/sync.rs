@@ -113,9 +113,9 @@ impl SyncBuilder {
                 task::spawn(follow_one(Arc::clone(&shared), replicator));
             }
             #[cfg(feature = "bluetooth")]
-            TargetKind::Neighbours(ble) => {
+            TargetKind::Neighbours(ways) => {
                 settings.node.prefer(settings.options.peer_name.as_deref());
-                task::spawn(super::neighbours::run(ble, settings, Arc::clone(&shared)));
+                task::spawn(super::neighbours::run(ways, settings, Arc::clone(&shared)));
             }
         }
         SyncHandle { shared, events }

@@ -12,7 +12,7 @@ pub struct SyncTarget(pub(super) TargetKind);
 pub(super) enum TargetKind {
     One(Arc<dyn Connect>),
     #[cfg(feature = "bluetooth")]
-    Neighbours(BlePeer),
+    Neighbours(Vec<BlePeer>),
 }
 
 impl<T: Connect> From<T> for SyncTarget {
@@ -23,6 +23,15 @@ impl<T: Connect> From<T> for SyncTarget {
 
 #[cfg(feature = "bluetooth")]
 impl Ble {
+    /// All devices nearby that may be met, reached by several adapters, at least one, each with its settings.
+    ///
+    /// # Panics
+    /// Without any.
+    pub(crate) fn any_through(adapters: Vec<BlePeer>) -> SyncTarget {
+        assert!(!adapters.is_empty(), "no adapter");
+        SyncTarget(TargetKind::Neighbours(adapters))
+    }
+
     /// Whoever is near: one neighbour after the other that has something new, or once the first such.
     pub fn any() -> SyncTarget {
         Ble::peer("any").any_neighbour()
@@ -33,6 +42,6 @@ impl Ble {
 impl BlePeer {
     /// All devices nearby that may be met, reached with these settings; the name does not matter.
     pub(crate) fn any_neighbour(self) -> SyncTarget {
-        SyncTarget(TargetKind::Neighbours(self))
+        SyncTarget(TargetKind::Neighbours(vec![self]))
     }
 }

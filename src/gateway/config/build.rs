@@ -68,6 +68,7 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
         let config = bluetooth(&section);
         once(&section, &name, "adapter", format!("ble:{}", config.adapter), "this adapter");
         if let Some(database) = which_database(&section, &mut databases) {
+            rules::agrees(&section, &config, database);
             database.bluetooth.insert(name, config);
         }
     }
@@ -233,6 +234,7 @@ fn bluetooth(section: &Section<'_>) -> BluetoothConfig {
         is_peripheral: roles.contains(&false),
         slots: section.number("slots", 1, u16::MAX.into()) as u16,
         direction: direction(section),
+        spares_wifi: section.flag("spare-wifi"),
         advertise_name: section.flag("advertise-name"),
         link_security: section.choice("link-security", &levels).unwrap_or(LinkLevel::None),
         bonded_only: section.flag("bonded-only"),

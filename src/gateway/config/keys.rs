@@ -140,6 +140,11 @@ pub(crate) const BLUETOOTH: Kind = Kind {
         key("slots", Default("5"), "Connections the adapter is trusted with, of all programs."),
         key("push", Default("true"), "As central: sends documents."),
         key("pull", Default("true"), "As central: gets documents."),
+        key(
+            "spare-wifi",
+            Default("true"),
+            "As central: where nothing has been new for a minute, listens for 5 of 20 seconds only; Wi-Fi often has the same antenna.",
+        ),
         key("advertise-name", Default("false"), "As peripheral: tells everybody the name of this machine."),
         key(
             "link-security",

@@ -1,7 +1,7 @@
-//! Rules of retention as they are read, and which collections a section may name.
+//! Rules of retention as they are read, and what several sections of a database must agree in.
 
 use super::section::Section;
-use super::types::{DatabaseConfig, RetentionConfig};
+use super::types::{BluetoothConfig, DatabaseConfig, RetentionConfig};
 use crate::node::retention::Rule;
 
 /// Notes collections that are none of the database's.
@@ -11,6 +11,16 @@ pub(super) fn are_known(section: &Section<'_>, collections: &[String], database:
     {
         let right = format!("one of {}", known.join(", "));
         section.wrong("collections", format!("{collection} is none of the database's"), right);
+    }
+}
+
+/// Notes if another adapter of the database moves documents in another direction: all of them visit the same neighbours.
+pub(super) fn agrees(section: &Section<'_>, config: &BluetoothConfig, database: &DatabaseConfig) {
+    let mut centrals = database.bluetooth.iter().filter(|(_, other)| config.is_central && other.is_central);
+    if let Some((other, _)) = centrals.find(|(_, other)| other.direction != config.direction) {
+        let key = if section.has("push") { "push" } else { "pull" };
+        let what = format!("bluetooth.{other} moves documents in another direction");
+        section.wrong(key, what, "the same push and pull for all adapters that visit neighbours");
     }
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct BluetoothConfig {
     pub(crate) slots: u16,
     /// As central.
     pub(crate) direction: ReplicatorType,
+    /// Listens by turns while nothing is new.
+    pub(crate) spares_wifi: bool,
     pub(crate) advertise_name: bool,
     pub(crate) link_security: LinkLevel,
     pub(crate) bonded_only: bool,

@@ -18,15 +18,15 @@ use std::time::Duration;
 use crate::time::Instant;
 
 mod known;
+mod radio;
 #[cfg(test)]
 mod tests;
 
 use self::known::{FRESH, Known};
 pub(super) use self::known::{GONE_AFTER, News, RETRY_WAIT_MAX};
+pub(super) use self::radio::RadioPlan;
+use self::radio::{Radio, SETTLE};
 
-/// How long is listened before somebody counts as the only neighbour, and is connected to although there is nothing new. Who has
-/// something new is visited at once.
-const SETTLE: Duration = Duration::from_secs(2);
 /// How often an idle connection is left alone to look for others. The first look comes at once: who is heard first is visited at once,
 /// so the others may be yet unheard.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
@@ -38,8 +38,6 @@ const LOOK_TIME: Duration = Duration::from_secs(3);
 const FAILURE_SHARE: u32 = 9;
 /// Pause before a neighbour is tried again that a full radio had no room for.
 const FULL_PAUSE: Duration = Duration::from_secs(2);
-/// After how long a radio that was full is trusted with one connection more.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
 /// Neighbours kept in mind.
 const KNOWN_MAX: usize = 1_024;
 
@@ -72,11 +70,9 @@ pub(super) enum Action<K> {
     Leave(K),
 }
 
-/// How many connections there may be.
+/// How it is planned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
-    /// Visits at the same time on one radio, at most.
-    pub(super) links: usize,
     /// Connections that stay although there is nothing to move, while there are no more neighbours than that.
     pub(super) kept: usize,
     /// Whether to visit also those who have nothing new.
@@ -96,22 +92,10 @@ pub(super) struct Scheduler<K> {
     newcomer_was_first: bool,
     /// Before that no neighbour that has failed is tried, if others wait.
     suspects_after: Instant,
+    /// When something was new last.
+    stirred: Instant,
     /// This database has changed so often.
     own: u64,
-}
-
-struct Radio {
-    /// Connections that it is believed to have room for.
-    slots: usize,
-    /// One more is tried then.
-    probe_at: Option<Instant>,
-    /// It has been listening since then, without a connection.
-    alone_since: Option<Instant>,
-    /// Listening beside connections ends then.
-    look_until: Option<Instant>,
-    /// When it had last listened for so long that it has heard all who are near.
-    heard_all: Option<Instant>,
-    present: bool,
 }
 
 struct Visit {
@@ -131,24 +115,17 @@ enum Stage {
 }
 
 impl<K: Copy + Ord> Scheduler<K> {
-    /// A plan for so many radios.
-    pub(super) fn new(settings: Settings, radios: usize) -> Scheduler<K> {
-        let radio = || Radio {
-            slots: settings.links.max(1),
-            probe_at: None,
-            alone_since: None,
-            look_until: None,
-            heard_all: None,
-            present: true,
-        };
+    /// A plan for these radios.
+    pub(super) fn new(settings: Settings, radios: &[RadioPlan]) -> Scheduler<K> {
         Scheduler {
             settings,
-            radios: (0..radios).map(|_| radio()).collect(),
+            radios: radios.iter().map(|plan| Radio::new(*plan)).collect(),
             known: BTreeMap::new(),
             visits: BTreeMap::new(),
             random: fastrand::Rng::with_seed(settings.seed),
             newcomer_was_first: false,
             suspects_after: Instant::ZERO,
+            stirred: Instant::ZERO,
             own: 0,
         }
     }
@@ -165,13 +142,19 @@ impl<K: Copy + Ord> Scheduler<K> {
             };
             self.known.remove(&longest);
         }
-        self.known.entry(key).or_insert_with(|| Known::new(now, radio, news)).hear(now, radio, news);
+        self.radios[radio].heard = Some(now);
+        let known = self.known.entry(key).or_insert_with(|| Known::new(now, radio, news));
+        known.hear(now, radio, news);
+        if known.first_heard == now || matches!(news, News::Pending(_)) {
+            self.stirred = now;
+        }
         true
     }
 
     /// This database has changed; `news` tells what there is to do with each neighbour now.
     pub(super) fn changed(&mut self, now: Instant, mut news: impl FnMut(K) -> News) {
         self.own += 1;
+        self.stirred = now;
         for (key, known) in &mut self.known {
             known.set_news(now, news(*key));
         }
@@ -223,8 +206,7 @@ impl<K: Copy + Ord> Scheduler<K> {
             }
             Ending::Full => {
                 known.not_before = now + FULL_PAUSE;
-                radio.slots = used.max(1);
-                radio.probe_at = Some(now + PROBE_AFTER);
+                radio.is_full(now, used);
             }
         }
     }
@@ -234,6 +216,12 @@ impl<K: Copy + Ord> Scheduler<K> {
         let radio = &mut self.radios[radio];
         radio.present = present;
         radio.alone_since = present.then_some(now);
+        self.stirred = now;
+    }
+
+    /// Whether any radio is there.
+    pub(super) fn is_present(&self) -> bool {
+        self.radios.iter().any(|radio| radio.present)
     }
 
     /// Whether this radio is to listen now.
@@ -242,12 +230,9 @@ impl<K: Copy + Ord> Scheduler<K> {
             return false;
         }
         if self.used(radio) == 0 {
-            let radio = &mut self.radios[radio];
-            if now.since(*radio.alone_since.get_or_insert(now)) >= SETTLE {
-                radio.heard_all = Some(now);
-            }
-            radio.look_until = None;
-            return true;
+            let (count, stirred) =
+                (self.radios.len() as u32, if self.settings.all { now } else { self.stirred });
+            return self.radios[radio].listens_alone(now, stirred, radio as u32, count);
         }
         self.radios[radio].alone_since = None;
         let near = self.near(now);
@@ -285,7 +270,7 @@ impl<K: Copy + Ord> Scheduler<K> {
         if !self.radios[radio].present || self.connects(radio) {
             return None;
         }
-        let (used, slots) = (self.used(radio), self.slots(now, radio));
+        let (used, slots) = (self.used(radio), self.radios[radio].slots(now));
         if used >= slots && !self.visits(radio).any(|visit| visit.stage == Stage::Idle) {
             return None;
         }
@@ -352,16 +337,6 @@ impl<K: Copy + Ord> Scheduler<K> {
             (Some((_, newcomer)), Some(_)) if !self.newcomer_was_first => Some((newcomer, true)),
             (_, other) => Some((other?.1, false)),
         }
-    }
-
-    /// The connections that a radio is trusted with now.
-    fn slots(&mut self, now: Instant, radio: usize) -> usize {
-        let radio = &mut self.radios[radio];
-        if radio.slots < self.settings.links && radio.probe_at.is_some_and(|at| now >= at) {
-            radio.slots += 1;
-            radio.probe_at = Some(now + PROBE_AFTER);
-        }
-        radio.slots
     }
 
     fn visits(&self, radio: usize) -> impl Iterator<Item = &Visit> {

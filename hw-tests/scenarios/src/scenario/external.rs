@@ -38,6 +38,10 @@ pub async fn others(c: &mut Context<'_>) -> Outcome {
     run(c, "hw-tests/rig/others", &[]).await
 }
 
+pub async fn adapters(c: &mut Context<'_>) -> Outcome {
+    run(c, "hw-tests/rig/adapters", &[]).await
+}
+
 pub async fn privacy(c: &mut Context<'_>) -> Outcome {
     run(c, "hw-tests/rig/privacy", &[]).await
 }

@@ -60,6 +60,7 @@ pub fn all() -> Vec<Scenario> {
         scenario!("foreign-stack", Default, 0, 900, external::foreign_stack, "a peer on a Bluetooth stack that is not BlueZ: handshake, echo, resume"),
         scenario!("errors", Default, 0, 900, external::errors, "no adapter, no permission, blocked, not ours, slots full: each command says so; an idle central hides nobody"),
         scenario!("others", Default, 0, 1800, external::others, "what other programs on BlueZ change: filters, settings, block, remove; in the long form a kernel stuck in a connect"),
+        scenario!("adapters", Default, 0, 1800, external::adapters, "a gateway with two adapters: both at once, either taken away and given back"),
         scenario!("privacy", Default, 0, 600, external::privacy, "addresses that change: heard, reached and synced by `ble:any` all the same"),
         scenario!("adapter-faults", Default, 0, 900, external::adapter_faults, "everything that happens to adapters and daemons, under two commands in two guests (long form only)"),
     ]

@@ -6,12 +6,18 @@ use super::*;
 
 mod world;
 
+const REST: Duration = Duration::from_secs(15);
+
 fn at(seconds: f64) -> Instant {
     Instant::ZERO + Duration::from_secs_f64(seconds)
 }
 
+fn radio(links: usize) -> RadioPlan {
+    RadioPlan { links, rest: REST }
+}
+
 fn plan(links: usize, kept: usize) -> Scheduler<u32> {
-    Scheduler::new(Settings { links, kept, all: false, seed: 1 }, 1)
+    Scheduler::new(Settings { kept, all: false, seed: 1 }, &[radio(links)])
 }
 
 /// It has heard all who are near.
@@ -113,11 +119,100 @@ fn a_full_adapter_is_learned_and_tried_again() {
 
 #[test]
 fn a_radio_that_is_gone_is_neither_heard_nor_used_and_the_other_takes_over() {
-    let mut plan = Scheduler::new(Settings { links: 1, kept: 0, all: false, seed: 1 }, 2);
+    let mut plan = Scheduler::new(Settings { kept: 0, all: false, seed: 1 }, &[radio(1), radio(1)]);
     plan.heard(at(0.0), 0, 1, News::Pending(1));
     plan.set_present(at(0.5), 0, false);
     assert!(!plan.listens(at(0.5), 0));
     assert_eq!(plan.next(at(1.0)), Some(Action::Visit { key: 1, radio: 1, stays: false }));
+}
+
+#[test]
+fn a_radio_without_news_leaves_the_air_alone_and_meets_who_comes_by() {
+    for (radios, seed) in [(1, 1), (1, 2), (2, 3)] {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let plans = vec![radio(5); radios];
+        let mut plan: Scheduler<u32> = Scheduler::new(Settings { kept: 0, all: false, seed }, &plans);
+        let (mut listened, mut quiet, mut now, mut next) = (0, 0, 0.0, 100);
+        while next < 140 {
+            // Two who have nothing new stay; now and then one comes by for a minute.
+            let comes = now + 300.0 + random.f64() * 60.0;
+            let mut met = None;
+            while now < comes + 60.0 && met.is_none() {
+                now += 0.25;
+                let mut heard = [false; 2];
+                for (radio, heard) in heard.iter_mut().enumerate().take(radios) {
+                    *heard = plan.listens(at(now), radio);
+                    if *heard && random.f64() < 0.25 {
+                        plan.heard(at(now), radio, random.u32(0..2), News::None);
+                        if now >= comes {
+                            plan.heard(at(now), radio, next, News::Pending(1));
+                        }
+                    }
+                }
+                if now >= comes - 200.0 && now < comes {
+                    quiet += 1;
+                    listened += heard.iter().filter(|heard| **heard).count();
+                }
+                if let Some(action) = plan.next(at(now)) {
+                    let Action::Visit { key, .. } = action else { panic!("nothing is kept") };
+                    assert_eq!(key, next, "the others have nothing new");
+                    met = Some(now - comes);
+                    plan.connected(key);
+                    plan.ended(at(now), key, Ending::Done);
+                }
+            }
+            let after = met.unwrap_or_else(|| panic!("{next} came by and was not met"));
+            assert!(after < REST.as_secs_f64() + 15.0, "{next} was met after {after} s");
+            next += 1;
+        }
+        let share = f64::from(listened as u32) / f64::from(quiet) / radios as f64;
+        println!("{radios} radios: each listened {share:.2} of the time while nothing was new");
+        assert!((0.2..0.3).contains(&share), "{share}");
+    }
+}
+
+#[test]
+fn a_change_of_this_database_has_it_listen_at_once() {
+    let mut plan = plan(1, 0);
+    assert!(plan.listens(at(0.0), 0));
+    let sleeps = (60..120).map(f64::from).find(|now| !plan.listens(at(*now), 0)).expect("it rests");
+    plan.changed(at(sleeps), |_| News::None);
+    assert!((0..59).all(|second| plan.listens(at(sleeps + f64::from(second)), 0)));
+}
+
+#[test]
+fn a_radio_that_hears_nobody_any_more_listens_on_for_longer_than_a_stall_takes_to_show() {
+    let mut plan = plan(1, 0);
+    let mut last = 0.0;
+    for now in (0..200).map(f64::from) {
+        if plan.listens(at(now), 0) {
+            plan.heard(at(now), 0, 1, News::None);
+            last = now;
+        }
+    }
+    let longest = |plan: &mut Scheduler<u32>, last: f64, until: u32| {
+        let listens = (1..until).map(|second| plan.listens(at(last + f64::from(second)), 0));
+        listens
+            .fold(
+                (0, 0),
+                |(longest, run), listens| {
+                    if listens { (longest.max(run + 1), run + 1) } else { (longest, 0) }
+                },
+            )
+            .0
+    };
+    assert!(longest(&mut plan, last, 61) >= 38, "{}", longest(&mut plan, last, 61));
+    // Where nobody ever was, too.
+    let mut plan = self::plan(1, 0);
+    assert!(longest(&mut plan, 60.0, 540) <= 6);
+    assert!(longest(&mut plan, 60.0, 600) >= 38);
+}
+
+#[test]
+fn radios_do_not_all_rest_at_the_same_time() {
+    let mut plan: Scheduler<u32> = Scheduler::new(Settings { kept: 0, all: false, seed: 1 }, &[radio(1); 4]);
+    let all_rest = (200..1_000).map(f64::from).filter(|now| (0..4).all(|r| !plan.listens(at(*now), r)));
+    assert_eq!(all_rest.count(), 0);
 }
 
 /// A table of loads, printed with `--nocapture`: N devices of which each makes M bytes an hour.
@@ -186,8 +281,8 @@ fn any_events_in_any_order_keep_the_limits() {
     for seed in 0..200 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (links, kept) = (random.usize(1..5), random.usize(0..3));
-        let settings = Settings { links, kept, all: random.bool(), seed };
-        let mut plan = Scheduler::new(settings, 2);
+        let settings = Settings { kept, all: random.bool(), seed };
+        let mut plan = Scheduler::new(settings, &[radio(links), radio(links)]);
         // Key to radio and whether it connects.
         let mut visits: BTreeMap<u32, (usize, bool)> = BTreeMap::new();
         let mut now = 0.0;

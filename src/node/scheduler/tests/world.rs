@@ -123,7 +123,7 @@ struct World<'a> {
 impl World<'_> {
     fn new(config: &Config) -> World<'_> {
         let mut random = fastrand::Rng::with_seed(config.seed);
-        let settings = Settings { links: config.slots, kept: 0, all: false, seed: config.seed };
+        let settings = Settings { kept: 0, all: false, seed: config.seed };
         let mut devices: Vec<Device> = (0..config.devices)
             .map(|_| Device { flaky: random.f64() < config.flaky, ..Device::default() })
             .collect();
@@ -133,7 +133,7 @@ impl World<'_> {
             let passes = Some((comes, comes + STAY));
             devices.push(Device { passes, pending: reading, ..Device::default() });
         }
-        let plan = Scheduler::new(settings, config.radios);
+        let plan = Scheduler::new(settings, &vec![super::radio(config.slots); config.radios]);
         World { config, random, plan, devices, waits: [0.0; 2], moved: 0.0, linked: Vec::new() }
     }
 
