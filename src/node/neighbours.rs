@@ -164,8 +164,14 @@ impl Rounds {
             Happened::Heard(neighbour) => self.hear(radio, neighbour),
             Happened::Lost(error) => {
                 self.plan.set_present(now, radio, false);
+                let others_go_on = self.plan.is_present();
+                if others_go_on {
+                    // Alone they would wait for it, to be resumed when it is back; now they are visited through another one.
+                    let visited: Vec<Key> = self.plan.visited_through(radio).collect();
+                    visited.into_iter().for_each(|key| self.stop(key));
+                }
                 let Some(error) = error else { return };
-                if self.plan.is_present() {
+                if others_go_on {
                     warn!("{error}; the other adapters go on without it, and it is tried again");
                 } else {
                     self.of.shared.hub.emit(SyncEvent::Offline { error: Arc::new(error) });
@@ -208,10 +214,20 @@ impl Rounds {
     }
 
     fn leave(&mut self, key: Key) {
-        let Some(begun) = self.begun.get(&key) else { return };
-        self.of.shared.hub.emit(SyncEvent::OthersNear);
-        begun.replicator.stop();
-        self.left.push(key);
+        if self.begun.contains_key(&key) {
+            self.of.shared.hub.emit(SyncEvent::OthersNear);
+            self.stop(key);
+        }
+    }
+
+    /// Ends a visit; it has not failed.
+    fn stop(&mut self, key: Key) {
+        if let Some(begun) = self.begun.get(&key)
+            && !self.left.contains(&key)
+        {
+            begun.replicator.stop();
+            self.left.push(key);
+        }
     }
 
     /// Tells the plan how far the visits are.

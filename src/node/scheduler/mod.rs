@@ -219,6 +219,11 @@ impl<K: Copy + Ord> Scheduler<K> {
         self.stirred = now;
     }
 
+    /// Who is visited through this radio.
+    pub(super) fn visited_through(&self, radio: usize) -> impl Iterator<Item = K> {
+        self.visits.iter().filter(move |(_, visit)| visit.radio == radio).map(|(key, _)| *key)
+    }
+
     /// Whether any radio is there.
     pub(super) fn is_present(&self) -> bool {
         self.radios.iter().any(|radio| radio.present)
