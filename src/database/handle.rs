@@ -184,6 +184,16 @@ impl Database {
         Ok((before, self.store.disk_bytes()?))
     }
 
+    /// Bytes of all its files.
+    pub(crate) fn disk_bytes(&self) -> Result<u64, DatabaseError> {
+        self.store.disk_bytes()
+    }
+
+    /// The wall clock, nanoseconds since 1970.
+    pub(crate) fn wall(&self) -> u64 {
+        self.store.wall()
+    }
+
     /// Checks the database in directory `path`, which nobody may have open: its files, each page in use, and whether what
     /// they say holds together. A damaged one is not opened and stays as it is; one that cannot be written to stays as it is
     /// whatever it holds. Memory: the IDs of one collection.

@@ -1,6 +1,6 @@
 //! A collection as retention rules see it: how old its documents are, and what to remove of them.
 
-use super::store::{Memory, has_an_age};
+use super::store::{Memory, StoredRevision, has_an_age};
 use super::{Collection, DatabaseError};
 
 /// About the bytes of bodies that one look reads.
@@ -19,6 +19,9 @@ pub(crate) struct AgedDocument {
     /// As it is stored, before it is compressed.
     pub(crate) bytes: u64,
 }
+
+/// ID and sequence of a document.
+pub(crate) type Place = (Box<str>, u64);
 
 impl Collection {
     /// Documents after sequence `since` in order, about `limit` at most, and the sequence up to which everything was looked at.
@@ -43,19 +46,56 @@ impl Collection {
     }
 
     /// Removes documents for their age, those that are still at these sequences; gives how many. What has a time up to theirs is not
-    /// taken any more. They are on stable storage a moment later.
+    /// taken any more; if `takes_late` is set, only not what their authors made up to then, so that what comes late and was never
+    /// here is taken. They are on stable storage a moment later.
     pub(crate) fn remove_aged<'a>(
         &self,
         documents: impl IntoIterator<Item = (&'a str, u64)>,
+        takes_late: bool,
+    ) -> Result<u64, DatabaseError> {
+        let memory = if takes_late { Memory::AuthorHorizons } else { Memory::Horizon };
+        self.remove_with(documents, false, memory)
+    }
+
+    /// Tombstones after sequence `since` in order, those of about `limit` documents, up to sequence `until`; and the sequence up
+    /// to which everything was looked at.
+    pub(crate) fn tombstones_since(
+        &self,
+        since: u64,
+        until: u64,
+        limit: usize,
+    ) -> Result<(Vec<Place>, u64), DatabaseError> {
+        let key = self.key()?;
+        let until = until.min(self.store.collection(key)?.applied());
+        let found = self.store.changes_within(key, since, until, limit, LOOK_BYTES)?;
+        let last = found.last().map_or(until, |record| record.sequence);
+        let dead = found.into_iter().filter(|record| record.deleted);
+        Ok((dead.map(|record| (record.id, record.sequence)).collect(), last))
+    }
+
+    /// Removes tombstones, those that are still at these sequences; gives how many. What was deleted stays away all the same. They
+    /// are on stable storage a moment later.
+    pub(crate) fn remove_tombstones<'a>(
+        &self,
+        tombstones: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Result<u64, DatabaseError> {
+        self.remove_with(tombstones, true, Memory::AuthorHorizons)
+    }
+
+    fn remove_with<'a>(
+        &self,
+        documents: impl IntoIterator<Item = (&'a str, u64)>,
+        are_deleted: bool,
+        memory: Memory,
     ) -> Result<u64, DatabaseError> {
         let key = self.key()?;
         let mut writer = self.store.writer();
         let mut removed = 0;
         for (id, sequence) in documents {
-            let Some(record) = writer.revision(key, id)?.filter(|record| record.sequence == sequence) else {
-                continue;
-            };
-            writer.purge(key, &record, Memory::Horizon)?;
+            let is_it =
+                |record: &StoredRevision| record.sequence == sequence && record.deleted == are_deleted;
+            let Some(record) = writer.revision(key, id)?.filter(is_it) else { continue };
+            writer.purge(key, &record, memory)?;
             removed += 1;
         }
         writer.commit()?;

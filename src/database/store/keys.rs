@@ -13,6 +13,7 @@
 //! | `q` | minute in which that was, 4 bytes, collection, hash | – |
 //! | `G` | – | how many of those there are, 8 bytes |
 //! | `H` | collection | time up to which revisions were removed by age, 8 bytes ([`super::removed`]) |
+//! | `T` | collection, source, 16 bytes | the newest time of this author in a tombstone that was removed, 8 bytes ([`super::removed`]) |
 //! | `w` | – | what showed that another device has the same source ID ([`super::twin`]) |
 //! | `f` | – | source IDs that this database had before it was repaired or restored, 16 bytes each |
 //! | `n` | name number, 2 bytes | field name |
@@ -26,6 +27,8 @@
 //! | `b` | collection, sequence, piece | block of records ([`super::block`]) |
 //!
 //! Numbers are big-endian, so that keys sort as the numbers do.
+
+use crate::replica::revision::SourceId;
 
 /// A collection's number within the database; the default collection is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +46,7 @@ pub(super) const MARK: u8 = b'g';
 pub(super) const MARKED: u8 = b'q';
 pub(super) const MARKS: &[u8] = b"G";
 pub(super) const HORIZON: u8 = b'H';
+pub(super) const AUTHOR_HORIZON: u8 = b'T';
 pub(super) const TWIN: &[u8] = b"w";
 pub(super) const REDO_COMPLETE: &[u8] = b"R";
 pub(super) const REDO: u8 = b'r';
@@ -126,6 +130,17 @@ pub(super) fn marked_parts(key: &[u8]) -> Option<(u32, CollectionKey, IdHash)> {
     let (collection, hash) = rest.split_first_chunk::<2>()?;
     let collection = CollectionKey(u16::from_be_bytes(*collection));
     Some((u32::from_be_bytes(*minute), collection, hash.try_into().ok()?))
+}
+
+/// Key of the horizon of an author; `None` for the first of a collection.
+pub(super) fn author_horizon(collection: CollectionKey, author: Option<SourceId>) -> Vec<u8> {
+    with_tail(AUTHOR_HORIZON, collection, author.as_ref().map_or(&[], |author| &author.0[..]))
+}
+
+/// Collection and author of such a key.
+pub(super) fn author_horizon_parts(key: &[u8]) -> Option<(CollectionKey, SourceId)> {
+    let (collection, author) = key.strip_prefix(&[AUTHOR_HORIZON])?.split_first_chunk::<2>()?;
+    Some((CollectionKey(u16::from_be_bytes(*collection)), SourceId(author.try_into().ok()?)))
 }
 
 /// Key of an entry with a 2-byte number.

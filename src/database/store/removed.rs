@@ -6,6 +6,10 @@
 //!
 //! A *horizon* stands for all documents of a collection that were removed for their age: whatever has a time up to it is as good
 //! as known. Times that no right clock gives are not compared with it.
+//!
+//! The *horizon of an author* stands for all tombstones of a collection that were removed, and for documents where what comes late
+//! is wanted: the newest of the author's versions that was in one. What the author wrote up to then has been here, so what is not
+//! here was removed; what it wrote later, and had no chance to hand on, is news however old it is.
 
 use std::sync::atomic::Ordering;
 
@@ -30,6 +34,9 @@ pub(super) const MARK_MINUTES: u32 = 366 * 24 * 60;
 
 /// Most versions of a mark, so that it stays one small value; of more the newest stay.
 const VERSIONS_MAX: usize = 32;
+
+/// Most authors of a collection that have a horizon. Tombstones that further ones had a hand in leave marks.
+pub(super) const AUTHORS_MAX: usize = 4_096;
 
 /// Nanoseconds of a minute.
 const NS_PER_MINUTE: u64 = 60_000_000_000;
@@ -140,9 +147,10 @@ impl Store {
         vector: &VersionVector,
         is_whole: bool,
     ) -> Result<bool, DatabaseError> {
-        let horizon = self.collection(key)?.horizon();
-        let time = vector.current.time;
-        if time <= horizon && clock::is_plausible(time) {
+        let (collection, time) = (self.collection(key)?, vector.current.time);
+        let is_behind =
+            time <= collection.horizon() || time <= collection.author_horizon(vector.current.source);
+        if is_behind && clock::is_plausible(time) {
             return Ok(true);
         }
         if let Some(mark) = self.mark(key, id)?

@@ -51,6 +51,9 @@ struct Disk {
     before_sync: Option<Arc<dyn Fn() + Send + Sync>>,
     rng: fastrand::Rng,
     counts: DiskCounts,
+    /// Bytes of all keys and values that were written, those of logs that are gone too.
+    #[cfg(test)]
+    written_bytes: u64,
     /// Hash of all that was done, for comparing two runs.
     digest: u32,
     #[cfg(test)]
@@ -133,6 +136,8 @@ impl SimulatedDisk {
             before_sync: None,
             rng: fastrand::Rng::with_seed(seed),
             counts: DiskCounts::default(),
+            #[cfg(test)]
+            written_bytes: 0,
             digest: 0,
             #[cfg(test)]
             watched: None,
@@ -234,6 +239,12 @@ impl SimulatedDisk {
     /// What was done so far.
     pub fn counts(&self) -> DiskCounts {
         self.lock().counts
+    }
+
+    /// Bytes of keys and values that were written so far.
+    #[cfg(test)]
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.lock().written_bytes
     }
 
     /// A hash of all operations so far with their bytes: the same in two runs that did the same.
@@ -457,6 +468,8 @@ impl Disk {
         }
         log.pending.push(Pending { batch: entries, state: PageState::Dirty });
         self.counts.batches += 1;
+        #[cfg(test)]
+        (self.written_bytes += grown);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use super::tables;
 use super::twin::{self, Twin};
 use crate::database::DatabaseError;
 use crate::database::clock::{ClockState, HybridClock};
+use crate::replica::revision::SourceId;
 
 /// Bytes of records (not deflated) after which a block is closed.
 pub(super) const BLOCK_BYTES_TARGET: usize = 4096;
@@ -35,6 +36,8 @@ pub(crate) struct CollectionState {
     pub(super) documents: AtomicU64,
     /// Time up to which revisions were removed for their age ([`super::removed`]); 0 if none were.
     pub(super) horizon: AtomicU64,
+    /// For each author the newest of its times in a tombstone that was removed ([`super::removed`]).
+    pub(super) author_horizons: RwLock<BTreeMap<SourceId, u64>>,
 }
 
 impl CollectionState {
@@ -52,6 +55,12 @@ impl CollectionState {
 
     pub(crate) fn horizon(&self) -> u64 {
         self.horizon.load(Ordering::Acquire)
+    }
+
+    /// The newest time of an author in a tombstone that was removed; 0 if there is none.
+    pub(super) fn author_horizon(&self, author: SourceId) -> u64 {
+        let horizons = self.author_horizons.read().unwrap_or_else(PoisonError::into_inner);
+        horizons.get(&author).copied().unwrap_or(0)
     }
 }
 
@@ -151,6 +160,8 @@ impl WriterState {
             let horizon = tables::number(engine, &keys::numbered(keys::HORIZON, number))?;
             if let Some(collection) = self.collections.get(&key) {
                 collection.state.horizon.store(horizon, Ordering::Release);
+                *collection.state.author_horizons.write().unwrap_or_else(PoisonError::into_inner) =
+                    tables::author_horizons(engine, key)?;
             }
         }
         Ok(self.collections.iter().map(|(&key, c)| (key, Arc::clone(&c.state))).collect())
@@ -169,6 +180,7 @@ impl WriterState {
             durable: AtomicU64::new(counters.last_sequence),
             documents: AtomicU64::new(counters.documents),
             horizon: AtomicU64::new(0),
+            author_horizons: RwLock::default(),
         });
         self.collections.insert(key, CollectionWriter { state, counters, tail });
         self.next_collection = self.next_collection.max(key.0.saturating_add(1));

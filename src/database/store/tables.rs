@@ -1,11 +1,11 @@
 //! Small tables that are read whole at open and kept in memory: field names and sources.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::block::SourceNumbers;
 use super::engine::{Engine, Writes};
 use super::ground::damaged;
-use super::keys;
+use super::keys::{self, CollectionKey};
 use crate::database::DatabaseError;
 use crate::database::packed::Names;
 use crate::replica::revision::SourceId;
@@ -148,6 +148,27 @@ pub(super) fn next_expiration(engine: &Engine) -> Result<u64, DatabaseError> {
 /// How many removed documents are remembered one by one ([`super::removed`]).
 pub(super) fn marks(engine: &Engine) -> Result<u64, DatabaseError> {
     number(engine, keys::MARKS)
+}
+
+/// The horizons of authors in a collection ([`super::removed`]).
+pub(super) fn author_horizons(
+    engine: &Engine,
+    key: CollectionKey,
+) -> Result<BTreeMap<SourceId, u64>, DatabaseError> {
+    let mut horizons = BTreeMap::new();
+    let (from, end) = (keys::author_horizon(key, None), keys::kind_range(keys::AUTHOR_HORIZON).1);
+    engine.scan(&from, &end, |entry, value| {
+        let time = value.try_into().ok().map(u64::from_be_bytes);
+        let ((of, author), time) = keys::author_horizon_parts(entry)
+            .zip(time)
+            .ok_or_else(|| damaged("up to when an author's documents were deleted"))?;
+        if of != key {
+            return Ok(ControlFlow::Break(()));
+        }
+        horizons.insert(author, time);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(horizons)
 }
 
 /// A number of 8 bytes; 0 if there is none.

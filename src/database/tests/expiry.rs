@@ -1,4 +1,6 @@
 //! Documents that expire or are purged: from when on, for whom, and that they stay away.
+//!
+//! One file, because all of it is one device and its oracle.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -241,6 +243,7 @@ enum Step {
     Copy { from: usize, to: usize, id: u8 },
     Purge { id: u8 },
     Expire { id: u8 },
+    Forget,
     Remove,
     Reopen,
     Compact,
@@ -255,6 +258,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(from, step, id)| Step::Copy { from, to: (from + step) % 3, id }),
         2 => id.clone().prop_map(|id| Step::Purge { id }),
         2 => id.prop_map(|id| Step::Expire { id }),
+        2 => Just(Step::Forget),
         1 => Just(Step::Remove),
         1 => Just(Step::Reopen),
         1 => Just(Step::Compact),
@@ -271,6 +275,8 @@ proptest! {
     fn what_was_removed_comes_back_only_when_it_was_changed(steps in steps()) {
         let mut devices = [1, 2, 3].map(Device::new);
         let mut removed: BTreeMap<u8, Vec<VersionVector>> = BTreeMap::new();
+        // The newest version of each author in a tombstone that was forgotten.
+        let mut forgotten: BTreeMap<SourceId, u64> = BTreeMap::new();
         for (n, step) in steps.into_iter().enumerate() {
             devices.iter().for_each(|device| device.pass(1));
             match step {
@@ -282,7 +288,9 @@ proptest! {
                     let is_there = devices[to].vector(&name).is_some();
                     let of_it = removed.get(&id).filter(|_| to == 0 && !is_there);
                     let is_old = |old: &VersionVector| matches!(vector.compare(old), Causality::Same | Causality::Older);
-                    let stays_away = of_it.is_some_and(|removed| removed.iter().any(is_old));
+                    let of_author = forgotten.get(&vector.current.source).filter(|_| to == 0 && !is_there);
+                    let is_behind = of_author.is_some_and(|time| vector.current.time <= *time);
+                    let stays_away = is_behind || of_it.is_some_and(|removed| removed.iter().any(is_old));
                     let said = devices[to].database().is_removed(DEFAULT, &name, &vector, true).expect("read");
                     prop_assert!(is_there || said == stays_away, "{name}: {vector:?}, removed {removed:?}");
                     let outcome = devices[to].take(&devices[from], &name);
@@ -301,6 +309,24 @@ proptest! {
                         _ => collection.set_expiration(&name, devices[0].at(0)).expect("set"),
                     }
                     prop_assert_eq!(devices[0].vector(&name), None);
+                }
+                Step::Forget => {
+                    let collection = devices[0].collection();
+                    let (found, _) = collection.tombstones_since(0, u64::MAX, 9).expect("look");
+                    for (id, _) in &found {
+                        let vector = devices[0].vector(id).expect("there");
+                        for version in vector.versions() {
+                            let time = forgotten.entry(version.source).or_default();
+                            *time = version.time.max(*time);
+                        }
+                        removed.entry(id.parse().expect("a number")).or_default().push(vector);
+                    }
+                    let ids = found.iter().map(|(id, sequence)| (&**id, *sequence));
+                    let count = collection.remove_tombstones(ids).expect("remove");
+                    prop_assert_eq!(count, found.len() as u64);
+                    for (id, _) in &found {
+                        prop_assert_eq!(devices[0].vector(id), None);
+                    }
                 }
                 Step::Remove => drop(devices[0].database().remove_due(2).expect("remove")),
                 Step::Reopen => devices[0].reopen(),

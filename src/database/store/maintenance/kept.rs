@@ -14,7 +14,7 @@ use crate::database::DatabaseError;
 use crate::replica::revision::SourceId;
 
 /// The kinds of entries that tell it; the others are made of them.
-pub(super) const KINDS: [u8; 3] = [keys::EXPIRATION, keys::MARK, keys::HORIZON];
+pub(super) const KINDS: [u8; 4] = [keys::EXPIRATION, keys::MARK, keys::HORIZON, keys::AUTHOR_HORIZON];
 
 /// One of its entries, apart from the numbers of a store.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub(super) enum Kept {
     Removed { key: u16, hash: IdHash, mark: Vec<u8> },
     /// All documents up to a time were.
     Horizon { key: u16, time: u64 },
+    /// All tombstones of an author up to a time were.
+    AuthorHorizon { key: u16, author: [u8; 16], time: u64 },
 }
 
 /// Versions name their authors in full.
@@ -62,12 +64,19 @@ impl Kept {
                 let number = key.get(1..)?.try_into().ok()?;
                 Kept::Horizon { key: u16::from_be_bytes(number), time: time_of(value)? }
             }
+            keys::AUTHOR_HORIZON => {
+                let (collection, author) = keys::author_horizon_parts(key)?;
+                Kept::AuthorHorizon { key: collection.0, author: author.0, time: time_of(value)? }
+            }
             _ => return None,
         })
     }
 
     pub(super) fn collection(&self) -> CollectionKey {
-        let (Kept::Expires { key, .. } | Kept::Removed { key, .. } | Kept::Horizon { key, .. }) = self;
+        let (Kept::Expires { key, .. }
+        | Kept::Removed { key, .. }
+        | Kept::Horizon { key, .. }
+        | Kept::AuthorHorizon { key, .. }) = self;
         CollectionKey(*key)
     }
 
@@ -81,6 +90,9 @@ impl Kept {
             }
             Kept::Horizon { time, .. } => {
                 writes.insert(keys::numbered(keys::HORIZON, collection.0), time.to_be_bytes());
+            }
+            Kept::AuthorHorizon { author, time, .. } => {
+                writes.insert(keys::author_horizon(collection, Some(SourceId(*author))), time.to_be_bytes());
             }
             Kept::Removed { hash, mark, .. } => {
                 let mark = Mark::from_bytes(mark, &Unnumbered, codec)?;
@@ -109,7 +121,9 @@ pub(super) fn problems(
                     problems.push(format!("an entry of table {:?} is damaged", char::from(kind)));
                     return Ok(ControlFlow::Continue(()));
                 }
-                Some(Kept::Horizon { .. }) => return Ok(ControlFlow::Continue(())),
+                Some(Kept::Horizon { .. } | Kept::AuthorHorizon { .. }) => {
+                    return Ok(ControlFlow::Continue(()));
+                }
                 Some(Kept::Expires { key, id, time_ms }) => {
                     expirations += 1;
                     keys::due(time_ms, CollectionKey(key), &id)

@@ -271,6 +271,7 @@ impl Salvaged {
             (keys::EXPIRATION, "when documents expire"),
             (keys::MARK, "what was removed"),
             (keys::HORIZON, "up to when documents were removed"),
+            (keys::AUTHOR_HORIZON, "up to when documents were deleted"),
         ];
         for (kind, name) in tables {
             let (from, to) = keys::kind_range(kind);

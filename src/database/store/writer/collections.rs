@@ -11,6 +11,7 @@ use super::super::handle::Store;
 use super::super::keys::{self, CollectionKey};
 use super::super::pieces::read_pieces;
 use super::super::state::Counters;
+use super::super::tables;
 use crate::database::DatabaseError;
 use crate::database::config::COLLECTIONS_MAX;
 
@@ -105,6 +106,9 @@ impl Store {
             Ok(ControlFlow::Continue(()))
         })?;
         writes.remove(keys::numbered(keys::HORIZON, key.0));
+        for author in tables::author_horizons(&engine, key)?.into_keys() {
+            writes.remove(keys::author_horizon(key, Some(author)));
+        }
         let left = self.marks.load(Ordering::Acquire).saturating_sub(gone);
         if gone > 0 {
             writes.insert(keys::MARKS, left.to_be_bytes());

@@ -1,5 +1,7 @@
 //! Staging that a document expires, and what stays of one that is removed.
 
+use std::sync::PoisonError;
+
 use super::super::block::StoredRevision;
 use super::super::expiry;
 use super::super::keys::CollectionKey;
@@ -7,7 +9,7 @@ use super::super::removed;
 use super::Writer;
 use super::retained::Memory;
 use crate::database::DatabaseError;
-use crate::replica::revision::VersionVector;
+use crate::replica::revision::{SourceId, Version, VersionVector};
 
 impl Writer<'_> {
     /// Stages when a document expires, in milliseconds since 1970; it must be there.
@@ -35,7 +37,31 @@ impl Writer<'_> {
             *horizon = time.max(*horizon);
             return;
         }
+        if memory == Memory::AuthorHorizons && self.raise_author_horizons(key, &before.vector) {
+            return;
+        }
         self.retained.marks.insert((key, removed::hash_of(&before.id)), before.vector.clone());
+    }
+
+    /// Stages that all versions of a document are known; `false` if a horizon cannot say that: no right clock gave one of
+    /// them, it is a tree ID, or there are too many authors.
+    fn raise_author_horizons(&mut self, key: CollectionKey, vector: &VersionVector) -> bool {
+        let wall = self.wall;
+        let Ok(collection) = self.store.collection(key) else { return false };
+        let known = collection.author_horizons.read().unwrap_or_else(PoisonError::into_inner);
+        let staged = &mut self.retained.author_horizons;
+        let is_new = |author: SourceId| !known.contains_key(&author) && !staged.contains_key(&(key, author));
+        let new = vector.all_versions().filter(|version| is_new(version.source)).count();
+        let fits = known.len() + staged.len() + new <= removed::AUTHORS_MAX;
+        let is_dated = |version: Version| removed::has_an_age(version.time, wall);
+        if !fits || !vector.trees.is_empty() || !vector.all_versions().all(is_dated) {
+            return false;
+        }
+        for version in vector.all_versions() {
+            let horizon = staged.entry((key, version.source)).or_default();
+            *horizon = version.time.max(*horizon);
+        }
+        true
     }
 
     /// Whether a revision from a peer, of a document that there is not, was removed here; then it is as good as known.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::super::engine::Writes;
@@ -11,7 +12,7 @@ use super::super::handle::Store;
 use super::super::keys::{self, CollectionKey, IdHash};
 use super::super::removed::{self, Mark};
 use crate::database::DatabaseError;
-use crate::replica::revision::VersionVector;
+use crate::replica::revision::{SourceId, VersionVector};
 
 /// Marks that a commit drops for each that it makes, while there are too many or they are too old, and some more.
 const DROPPED_FOR_EACH: usize = 2;
@@ -24,6 +25,8 @@ pub(crate) enum Memory {
     Mark,
     /// The collection's horizon, which comes to its time.
     Horizon,
+    /// The horizons of its authors.
+    AuthorHorizons,
 }
 
 /// What is staged of it.
@@ -33,11 +36,15 @@ pub(super) struct Retained {
     pub(super) expirations: BTreeMap<(CollectionKey, Box<str>), Option<u64>>,
     pub(super) marks: BTreeMap<(CollectionKey, IdHash), VersionVector>,
     pub(super) horizons: BTreeMap<CollectionKey, u64>,
+    pub(super) author_horizons: BTreeMap<(CollectionKey, SourceId), u64>,
 }
 
 impl Retained {
     pub(super) fn is_empty(&self) -> bool {
-        self.expirations.is_empty() && self.marks.is_empty() && self.horizons.is_empty()
+        self.expirations.is_empty()
+            && self.marks.is_empty()
+            && self.horizons.is_empty()
+            && self.author_horizons.is_empty()
     }
 
     /// Adds it to a commit; gives how many marks there are then.
@@ -46,6 +53,11 @@ impl Retained {
         for (key, time) in &self.horizons {
             let horizon = store.collection(*key)?.horizon().max(*time);
             writes.insert(keys::numbered(keys::HORIZON, key.0), horizon.to_be_bytes());
+        }
+        for ((key, author), time) in &self.author_horizons {
+            if *time > store.collection(*key)?.author_horizon(*author) {
+                writes.insert(keys::author_horizon(*key, Some(*author)), time.to_be_bytes());
+            }
         }
         self.write_marks(store, wall, writes)
     }
@@ -132,6 +144,12 @@ impl Retained {
             if let Ok(collection) = store.collection(key) {
                 collection.horizon.fetch_max(time, Ordering::AcqRel);
             }
+        }
+        for ((key, author), time) in self.author_horizons {
+            let Ok(collection) = store.collection(key) else { continue };
+            let mut horizons = collection.author_horizons.write().unwrap_or_else(PoisonError::into_inner);
+            let horizon = horizons.entry(author).or_default();
+            *horizon = time.max(*horizon);
         }
         if !self.expirations.is_empty() {
             store.look_for_next_expiration();
