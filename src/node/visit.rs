@@ -50,6 +50,9 @@ pub struct SyncOptions {
     /// ([`NodeOptions::peer_quota`](super::NodeOptions::peer_quota)). As a default it does if it is continuous; a sync that is
     /// done once was asked for all there is.
     pub within_quota: Option<bool>,
+    /// The name under which is noted how far the peer has confirmed what is here
+    /// ([`delivery`](crate::replicator::delivery)).
+    pub(crate) confirmed_as: Option<String>,
     /// Whether each document gives an event, and not those alone that failed. It costs something for each.
     pub report_documents: bool,
 }
@@ -93,6 +96,7 @@ impl SyncSettings {
         config.replicator_type = self.direction;
         config.retry_unsynced = self.options.retry_unsynced;
         config.continuous = visit.continuous;
+        config.confirmed_as.clone_from(&self.options.confirmed_as);
         if self.options.within_quota.unwrap_or(self.continuous) {
             config.quotas.clone_from(&node.quotas);
         }

@@ -215,6 +215,8 @@ pub struct ActiveConfig {
     pub retry_unsynced: bool,
     /// Identifies the peer; part of the checkpoint's identity.
     pub peer_uid: String,
+    /// The name under which is noted how far the peer has confirmed our feed, if anybody wants to know.
+    pub confirmed_as: Option<String>,
     /// What the peer may do with collections here; `None`: everything.
     pub access: Option<AccessRule>,
     /// Full names of collections that the peer is known to lack: they are told, and not asked for.
@@ -244,6 +246,7 @@ impl Default for ActiveConfig {
             reset: false,
             retry_unsynced: false,
             peer_uid: String::new(),
+            confirmed_as: None,
             access: None,
             absent: Vec::new(),
             blip: BlipConfig::default(),

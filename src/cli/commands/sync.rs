@@ -161,6 +161,7 @@ impl Run<'_> {
             _ => ReplicatorType::PushAndPull,
         };
         let options = SyncOptions {
+            confirmed_as: None,
             optional_collections: Some(args.collections.is_empty()),
             reset: args.reset,
             retry_unsynced: args.retry,

@@ -107,7 +107,8 @@ impl Active {
         // No two checkpoints of a session have the same marks.
         let seed = self.config.mark_seed.wrapping_add((n as u64) << 32);
         let interval = self.config.checkpoint_interval;
-        let checkpointer = Checkpointer::new(n, id, client, context.now, interval, seed);
+        let checkpointer = Checkpointer::new(n, id, client, context.now, interval, seed)
+            .confirmed_as(self.config.confirmed_as.as_deref().filter(|_| pushes));
         self.syncs.push(CollectionSync::new(checkpointer, pushes, pulls));
         Ok(())
     }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, RunNote};
 use super::super::context::SessionContext;
+use super::super::delivery::Confirmation;
 use super::super::error::SessionError;
 use super::super::in_flight::Awaiting;
 use super::super::messages::profile;
@@ -41,6 +42,7 @@ pub(crate) struct Checkpointer {
     note: RunNote,
     note_revision: Option<String>,
     marks: Marks,
+    confirmation: Option<Confirmation>,
 }
 
 impl Checkpointer {
@@ -68,6 +70,20 @@ impl Checkpointer {
             note: RunNote::default(),
             note_revision: None,
             marks: Marks::new(mark_seed),
+            confirmation: None,
+        }
+    }
+
+    /// Notes under this name how far the peer has confirmed what is here.
+    pub fn confirmed_as(mut self, name: Option<&str>) -> Checkpointer {
+        self.confirmation = name.map(Confirmation::new);
+        self
+    }
+
+    fn confirm(&mut self, store: &dyn ReplicaStore) -> Result<(), ReplicaStoreError> {
+        match &mut self.confirmation {
+            Some(confirmation) => confirmation.note(self.store_id, self.saved.local_sequence(), store),
+            None => Ok(()),
         }
     }
 
@@ -103,6 +119,7 @@ impl Checkpointer {
         self.own_revision = own.map(|own| own.revision);
         self.note_revision = note.map(|note| note.revision);
         self.saved = agreed.clone();
+        self.confirm(store)?;
         Ok(agreed)
     }
 
@@ -196,7 +213,7 @@ impl Checkpointer {
         if let Some(saved) = self.saving.take() {
             self.saved = saved;
         }
-        Ok(())
+        self.confirm(store)
     }
 
     /// The peer refused it: with 409 it holds another revision, which is asked for.

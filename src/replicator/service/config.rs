@@ -70,6 +70,8 @@ pub struct ReplicatorConfiguration {
     pub peer_quota: Option<PeerQuota>,
     /// What peers have used, if somebody else counts with it as well: goes before `peer_quota`.
     pub(crate) quotas: Option<Arc<Quotas>>,
+    /// See [`ActiveConfig::confirmed_as`].
+    pub(crate) confirmed_as: Option<String>,
     /// Time and size limits of each connection, heartbeat included.
     pub limits: ConnectionLimits,
     /// Limits and compression of messages.
@@ -95,6 +97,7 @@ impl ReplicatorConfiguration {
             max_attempt_wait: RETRY_WAIT_MAX,
             peer_quota: None,
             quotas: None,
+            confirmed_as: None,
             limits: ConnectionLimits::default(),
             blip: defaults.blip,
             extension: defaults.extension,
@@ -138,6 +141,7 @@ impl ReplicatorConfiguration {
             reset,
             retry_unsynced: self.retry_unsynced,
             peer_uid: self.endpoint.uid().to_owned(),
+            confirmed_as: self.confirmed_as.clone(),
             blip: self.blip.clone(),
             extension: self.extension,
             resolver: Arc::clone(&self.resolver),

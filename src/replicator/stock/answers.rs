@@ -74,9 +74,8 @@ pub(crate) fn answer_proposals(
         if let Some(local) = &local {
             pushed.proposed(local, entry.known.as_ref());
         }
-        let is_removed =
-            local.is_none() && context.is_removed(collection, &entry.id, &entry.vector, false, store)?;
-        let answer = match is_removed {
+        let of_it = (collection, &*entry.id, &entry.vector);
+        let answer = match is_removed_here(context, of_it, local.as_ref(), store)? {
             true => Proposal::Known,
             false => answer_proposal(entry, local.as_ref(), &mut vector_bytes),
         };
@@ -154,9 +153,19 @@ pub(crate) fn answer_listed(
     store: &dyn ReplicaStore,
 ) -> Result<Option<String>, ReplicaStoreError> {
     let local = context.durable_revision(collection, &entry.id, store)?;
-    let is_removed =
-        local.is_none() && context.is_removed(collection, &entry.id, &entry.vector, false, store)?;
+    let of_it = (collection, &*entry.id, &entry.vector);
+    let is_removed = is_removed_here(context, of_it, local.as_ref(), store)?;
     Ok(if is_removed { None } else { answer_change(entry, local.as_ref()) })
+}
+
+/// Whether a listed revision is of a document that is not here because it was removed.
+fn is_removed_here(
+    context: &SessionContext,
+    (collection, id, listed): (usize, &str, &VersionVector),
+    local: Option<&Change>,
+    store: &dyn ReplicaStore,
+) -> Result<bool, ReplicaStoreError> {
+    Ok(local.is_none() && context.is_removed(collection, id, listed, false, store)?)
 }
 
 /// The answer to one entry if it is wanted, by what there is.

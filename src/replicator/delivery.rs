@@ -1,0 +1,88 @@
+//! How far others have come in a feed of ours, as the checkpoints say that are kept of them.
+
+use crate::replica::OWN_PREFIX;
+use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
+
+use super::checkpoint::Checkpoint;
+use super::sequences::RemoteSequence;
+
+/// Before the name under which is kept how far a peer has confirmed a feed; see [`Confirmation`].
+const CONFIRMED_PREFIX: &str = "own/confirmed/";
+
+/// Our copies of the checkpoints of our own runs.
+const OWN_CHECKPOINT_PREFIX: &str = "own/cp-";
+
+/// The sequence up to which every peer has the feed of which there is a checkpoint: those that come here, and those that we go
+/// to. The highest number if there is none.
+pub(crate) fn delivered_until(
+    store: &dyn ReplicaStore,
+    collection: CollectionId,
+) -> Result<u64, ReplicaStoreError> {
+    let mut until = u64::MAX;
+    for client in store.checkpoint_clients(collection, "")? {
+        let is_own = client.starts_with(OWN_CHECKPOINT_PREFIX);
+        if !is_own && client.starts_with(OWN_PREFIX) {
+            continue;
+        }
+        let Some(stored) = store.checkpoint(collection, &client)? else { continue };
+        let checkpoint = Checkpoint::from_json(&stored.body);
+        let position = match (is_own, checkpoint.remote) {
+            (true, _) => checkpoint.local.prefix(),
+            (false, RemoteSequence::Number(remote)) => remote,
+            (false, _) => 0,
+        };
+        until = until.min(position);
+    }
+    Ok(until)
+}
+
+/// Up to which sequence the peer of this name has confirmed the feed of a collection; 0 if it has confirmed nothing.
+pub(crate) fn confirmed_until(
+    store: &dyn ReplicaStore,
+    collection: CollectionId,
+    name: &str,
+) -> Result<u64, ReplicaStoreError> {
+    let stored = store.checkpoint(collection, &record_name(name))?;
+    Ok(stored.and_then(|stored| sequence_of(&stored.body)).unwrap_or(0))
+}
+
+fn record_name(name: &str) -> String {
+    format!("{CONFIRMED_PREFIX}{name}")
+}
+
+fn sequence_of(body: &[u8]) -> Option<u64> {
+    body.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Notes for whoever asks by [`confirmed_until`] how far a peer has confirmed a feed, under a name that goes with the
+/// configuration: what the peer has proven, and the checkpoint that follows from it, may not be known without it.
+pub(super) struct Confirmation {
+    name: String,
+    noted: Option<u64>,
+}
+
+impl Confirmation {
+    pub(super) fn new(name: &str) -> Confirmation {
+        Confirmation { name: record_name(name), noted: None }
+    }
+
+    /// The peer has everything up to this sequence, and no more as far as is known.
+    pub(super) fn note(
+        &mut self,
+        collection: CollectionId,
+        sequence: u64,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), ReplicaStoreError> {
+        if self.noted == Some(sequence) {
+            return Ok(());
+        }
+        let stored = store.checkpoint(collection, &self.name)?;
+        if stored.as_ref().and_then(|stored| sequence_of(&stored.body)) != Some(sequence) {
+            let before = stored.as_ref().map(|stored| stored.revision.as_str());
+            let body = bytes::Bytes::copy_from_slice(&sequence.to_be_bytes());
+            store.set_checkpoint(collection, &self.name, before, body)?;
+        }
+        self.noted = Some(sequence);
+        Ok(())
+    }
+}
