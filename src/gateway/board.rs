@@ -274,11 +274,30 @@ impl Board {
         }
     }
 
-    /// Why they cannot be looked after, if so.
-    pub(crate) fn retention_failed(&self, name: &str, error: Option<String>) {
+    /// Why they are not met, or cannot be looked after, if so.
+    pub(crate) fn retention_told(&self, name: &str, held: Option<String>, error: Option<String>) {
         if let Some((status, _)) = self.lock().retention.get_mut(name) {
-            status.error = error;
+            (status.held, status.error) = (held, error);
         }
+    }
+
+    /// The files have so many bytes now, and may have so many.
+    pub(crate) fn files(&self, name: &str, bytes: u64, allowed: u64) {
+        if let Some((status, _)) = self.lock().retention.get_mut(name) {
+            (status.files_bytes, status.files_allowed) = (Some(bytes), Some(allowed));
+        }
+    }
+
+    /// The database was compacted.
+    pub(crate) fn compacted(&self, name: &str) {
+        if let Some((status, _)) = self.lock().retention.get_mut(name) {
+            status.compactions += 1;
+        }
+    }
+
+    /// So many tombstones were removed.
+    pub(crate) fn tombstones_removed(&self, tombstones: u64) {
+        self.lock().database.tombstones_removed += tombstones;
     }
 
     /// What is known now.

@@ -3,20 +3,23 @@
 //!
 //! A [`Gateway`](daemon::Gateway) has a task for each database (`unit`), which opens it, serves it, and answers for it; each
 //! place (`place`) is opened and each sync (`upstream`) is kept going by itself, so that one that fails stops no other. What is
-//! beyond the rules of a collection is removed by a task for each section of rules (`retention`).
+//! beyond the rules of a collection is removed by a task for each section of rules (`retention`), old tombstones by one for the
+//! database (`tombstones`).
 
 pub(crate) mod address;
-mod board;
+pub(crate) mod board;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod notify;
+mod pace;
 mod place;
 #[cfg(feature = "bluetooth")]
 mod radio;
-mod retention;
+pub(crate) mod retention;
 pub(crate) mod secret;
 mod serving;
 pub(crate) mod status;
+pub(crate) mod tombstones;
 pub(crate) mod unit;
 pub(crate) mod upstream;
 pub(crate) mod web;

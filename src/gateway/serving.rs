@@ -7,6 +7,7 @@ use super::board::Board;
 use super::config::{DatabaseConfig, NodeConfig};
 use super::place::{Kind, Place};
 use super::retention::Retaining;
+use super::tombstones::{TombstoneKeeping, TombstoneRules};
 use super::upstream::{Order, Supervised, Upstream, Worker};
 use super::{GatewayEvent, Tell};
 use crate::database::Database;
@@ -36,6 +37,7 @@ pub(super) struct Serving {
     places: BTreeMap<String, PlaceId>,
     syncs: BTreeMap<String, Supervised>,
     retention: BTreeMap<String, Retaining>,
+    tombstones: Option<TombstoneKeeping>,
     /// Syncs that begin paused.
     paused: BTreeSet<String>,
 }
@@ -52,8 +54,9 @@ impl Serving {
         paused: BTreeSet<String>,
     ) -> Result<Serving, String> {
         let node = start_node(&context, db, config).await?;
-        let (places, syncs, retention) = Default::default();
-        let mut serving = Serving { context, db: db.clone(), node, places, syncs, retention, paused };
+        let (places, syncs, retention, tombstones) = Default::default();
+        let mut serving =
+            Serving { context, db: db.clone(), node, places, syncs, retention, tombstones, paused };
         for (name, (kind, plain)) in kinds(&serving.context, config) {
             serving.listen(&name, kind, plain);
         }
@@ -174,6 +177,13 @@ impl Serving {
     /// Changes the rules of collections; gives what was done.
     fn apply_retention(&mut self, config: &DatabaseConfig) -> Vec<String> {
         let (board, mut done) = (self.context.board.clone(), Vec::new());
+        let rules = TombstoneRules::of(config);
+        if self.tombstones.as_ref().is_none_or(|tombstones| tombstones.rules != rules) {
+            if self.tombstones.is_some() {
+                done.push("tombstones: kept as the new configuration says".into());
+            }
+            self.tombstones = Some(TombstoneKeeping::start(&self.db, rules, board.clone()));
+        }
         self.retention.retain(|name, retaining| {
             let stays = config.retention.get(name) == Some(&retaining.config);
             if !stays {
@@ -197,9 +207,9 @@ impl Serving {
 
     /// Ends what runs, in order.
     pub(super) async fn end(self) {
-        let Serving { context, node, syncs, places, retention, .. } = self;
+        let Serving { context, node, syncs, places, retention, tombstones, .. } = self;
         retention.keys().for_each(|name| context.board.forget_retention(name));
-        drop(retention);
+        drop((retention, tombstones));
         let names: Vec<String> = syncs.keys().cloned().collect();
         let ending: Vec<_> = syncs.into_values().map(|sync| task::spawn(sync.stop())).collect();
         // Each sync has the same limit.

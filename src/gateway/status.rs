@@ -42,6 +42,9 @@ pub(crate) struct DatabaseStatus {
     pub(crate) neighbours: Vec<NeighbourStatus>,
     #[serde(default)]
     pub(crate) retention: Vec<RetentionStatus>,
+    /// Tombstones that were removed for their age, since the start.
+    #[serde(default)]
+    pub(crate) tombstones_removed: u64,
 }
 
 /// One collection.
@@ -114,6 +117,18 @@ pub(crate) struct RetentionStatus {
     pub(crate) removed: u64,
     /// Bytes of the documents that it looks after, as they are stored before they are compressed; 0 until it has looked.
     pub(crate) bytes: u64,
+    /// Bytes of all files of the database, where they are limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files_bytes: Option<u64>,
+    /// How many they may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files_allowed: Option<u64>,
+    /// Times that the database was compacted for it, since the start.
+    #[serde(default)]
+    pub(crate) compactions: u64,
+    /// Why the rules are not met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }

@@ -235,6 +235,7 @@ impl Worker {
                 retry_wait: Some(config.retry_wait),
                 peer_name: config.peer.clone(),
                 optional_collections: named.then_some(false),
+                confirmed_as: Some(self.name.to_string()),
                 ..SyncOptions::default()
             });
             if named {

@@ -8,11 +8,13 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::cli::commands::group::summary;
 use crate::cli::commands::peers;
+use crate::cli::commands::status::{self, SocketArgs};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::{Output, counted};
 use crate::cli::support::{condition, runtime};
 use crate::database::{Database, DatabaseConfig, DatabaseError};
+use crate::gateway::status::DatabaseStatus;
 use crate::transport::bluez::doctor::{Finding, Level, examine};
 use crate::trust::group::Group;
 use crate::trust::list::TrustList;
@@ -21,13 +23,17 @@ use crate::trust::problems;
 /// Check this machine's Bluetooth: kernel, BlueZ, permissions, switches, adapters, Wi-Fi beside it, a container around it.
 ///
 /// Also the system's clock, and of the database that --db names its identity, group and trust list, its clock, how its medium
-/// is mounted, and whether another device has a copy of it. Changes nothing. Each finding says what to do. Exit code 1 if something cannot work here.
+/// is mounted, and whether another device has a copy of it; of a gateway that runs, whether it has room and its rules of retention
+/// are met. Changes nothing. Each finding says what to do. Exit code 1 if something cannot work here.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   gattway doctor
   gattway doctor --json && systemctl start gattway")]
 pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -41,6 +47,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &DoctorArgs) -> Result<(), CliError
         findings.extend(group(path));
         findings.extend(database(path));
         findings.extend(medium(path));
+    }
+    if let Some(status) = status::of_running(&args.socket) {
+        findings.extend(status.databases.iter().flat_map(kept));
     }
     let mut out = Output::new();
     for finding in &findings {
@@ -132,6 +141,32 @@ fn database(path: &Path) -> Vec<Finding> {
             "nothing is ahead of the system's clock, and no copy was noticed",
             "",
         ));
+    }
+    found
+}
+
+/// Whether a gateway that runs has room for a database, and keeps to the rules of what is kept of it.
+fn kept(database: &DatabaseStatus) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if database.full {
+        let text = format!("database {}: nothing is stored for want of room", database.name);
+        found.push(finding(
+            "room",
+            Level::Problem,
+            text,
+            "make room; `gattway status` tells how much is free",
+        ));
+    }
+    for rules in &database.retention {
+        let name = format!("retention {} of database {}", rules.name, database.name);
+        match rules.error.as_ref().or(rules.held.as_ref()) {
+            Some(why) => {
+                let advice =
+                    "the disk fills up if it stays so; `gattway status` shows the upstream and the room";
+                found.push(finding("retention", Level::Warning, format!("{name}: {why}"), advice));
+            }
+            None => found.push(finding("retention", Level::Ok, format!("{name}: its rules are met"), "")),
+        }
     }
     found
 }

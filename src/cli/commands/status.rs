@@ -101,6 +101,14 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), CliError> {
     }
 }
 
+/// The state of the gateway that runs; `None`: none does, or it does not tell this user.
+pub(crate) fn of_running(args: &SocketArgs) -> Option<GatewayStatus> {
+    match ask(&args.socket(), &Request::Status) {
+        Ok(Reply::Status(status)) => Some(*status),
+        _ => None,
+    }
+}
+
 /// How many syncs were told.
 #[derive(Serialize)]
 struct Told {
@@ -178,10 +186,20 @@ fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Resu
     }
     for retention in &database.retention {
         let (removed, kept) = (counted(retention.removed, "document"), bytes_text(retention.bytes));
-        out.line(visible(&format!("  retention {}: {removed} removed, {kept} kept", retention.name)))?;
+        let mut line = format!("  retention {}: {removed} removed, {kept} kept", retention.name);
+        if let (Some(files), Some(allowed)) = (retention.files_bytes, retention.files_allowed) {
+            line.push_str(&format!(", files {} of {}", bytes_text(files), bytes_text(allowed)));
+        }
+        out.line(visible(&line))?;
+        if let Some(held) = &retention.held {
+            out.line(visible(&format!("    NOT MET: {held}")))?;
+        }
         if let Some(error) = &retention.error {
             failure(1, Some(error), out)?;
         }
+    }
+    if database.tombstones_removed > 0 {
+        out.line(format!("  {} removed", counted(database.tombstones_removed, "tombstone")))?;
     }
     for neighbour in database.neighbours.iter().take(NEIGHBOURS_SHOWN) {
         print_neighbour(neighbour, now, out)?;

@@ -28,6 +28,9 @@ const STATE_DIRECTORY: &str = "/var/lib/gattway";
 /// Where what goes with the process is.
 const RUNTIME_DIRECTORY: &str = "/run/gattway";
 
+/// How long tombstones are kept if the configuration does not say it, as in `keys.rs`: for readers of what is wrong with it.
+const TOMBSTONES: Duration = Duration::from_secs(366 * 24 * 3_600);
+
 /// The socket's name there.
 const SOCKET: &str = "control";
 
@@ -94,6 +97,7 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
         if let Some(database) = which_database(&section, &mut databases) {
             rules::are_known(&section, &config.collections, database);
             rules::are_free(&section, &config, database);
+            rules::can_confirm(&section, &config, database);
             database.retention.insert(name, config);
         }
     }
@@ -180,7 +184,8 @@ fn database(name: &str, section: &Section<'_>, state: &Path) -> DatabaseConfig {
         quota,
     };
     let (listeners, bluetooth, upstreams, retention) = Default::default();
-    DatabaseConfig { store, node, listeners, bluetooth, upstreams, retention }
+    let tombstones = section.duration("tombstones").unwrap_or(TOMBSTONES);
+    DatabaseConfig { store, node, listeners, bluetooth, upstreams, retention, tombstones }
 }
 
 /// Full names, each once.

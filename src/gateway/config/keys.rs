@@ -121,6 +121,12 @@ pub(crate) const DATABASES: Kind = Kind {
             "Documents that are taken of one peer in 24 hours, pushed by it or pulled from it, if it proves who it is; 0: any number.",
         ),
         key("peer-bytes", Default("\"1G\""), "The same in bytes; \"0\": any number."),
+        key(
+            "tombstones",
+            Default("\"366d\""),
+            "How long it is remembered which documents were deleted, for peers that have not heard of it; less, a day at least, once\n\
+             all that are known have. What was deleted comes back from nobody after that either.",
+        ),
     ],
 };
 
@@ -275,6 +281,27 @@ pub(crate) const RETENTION: Kind = Kind {
             "bytes",
             Else("\"64M\""),
             "Bytes of documents in each collection, as they are stored before they are compressed; likewise.",
+        ),
+        key(
+            "files",
+            Else("\"500M\""),
+            "Bytes of all files of the database; above it documents of these collections go, and the database is compacted.",
+        ),
+        key(
+            "reserve",
+            Else("\"1G\""),
+            "What stays free on the disk, likewise. More than `keep-free` of the database, and than its files: a compaction\n\
+             needs a second copy.",
+        ),
+        key(
+            "only-confirmed",
+            Else("\"central\""),
+            "Only what this upstream has confirmed is removed, whatever the other keys say; `status` tells what waits for it.",
+        ),
+        key(
+            "tombstones",
+            Else("\"90d\""),
+            "How long deletions are remembered in these collections, instead of `tombstones` of the database.",
         ),
     ],
 };

@@ -3,6 +3,10 @@
 use super::section::Section;
 use super::types::{BluetoothConfig, DatabaseConfig, RetentionConfig};
 use crate::node::retention::Rule;
+use crate::node::retention::files::{FILES_MIN, FilesRule};
+
+/// Keys of which a section needs one.
+const LIMITS: [&str; 6] = ["age", "documents", "bytes", "files", "reserve", "tombstones"];
 
 /// Notes collections that are none of the database's.
 pub(super) fn are_known(section: &Section<'_>, collections: &[String], database: &DatabaseConfig) {
@@ -36,15 +40,62 @@ pub(super) fn are_free(section: &Section<'_>, config: &RetentionConfig, database
     }
 }
 
+/// Notes if the upstream whose confirmation is wanted will not give it.
+pub(super) fn can_confirm(section: &Section<'_>, config: &RetentionConfig, database: &DatabaseConfig) {
+    let Some(name) = &config.only_confirmed else { return };
+    let names: Vec<&str> = database.upstreams.keys().map(String::as_str).collect();
+    let right = match names.is_empty() {
+        true => "an upstream of this database, in [upstreams.NAME]".to_owned(),
+        false => format!("one of {}", names.join(", ")),
+    };
+    let Some(upstream) = database.upstreams.get(name) else {
+        section.wrong("only-confirmed", format!("there is no upstream {name:?} of this database"), right);
+        return;
+    };
+    if !upstream.direction.pushes() {
+        let what = format!("upstreams.{name} is sent nothing, so it confirms nothing");
+        section.wrong("only-confirmed", what, format!("push = true in upstreams.{name}"));
+    }
+    let ours = match config.collections.is_empty() {
+        true => &database.node.collections,
+        false => &config.collections,
+    };
+    let is_sent = |one: &&String| !upstream.collections.is_empty() && !upstream.collections.contains(one);
+    if let Some(other) = ours.iter().find(is_sent) {
+        let what = format!("{other} is not synced with upstreams.{name}, so nothing of it is ever confirmed");
+        section.wrong("only-confirmed", what, format!("collections of upstreams.{name} alone"));
+    } else if ours.is_empty() && !upstream.collections.is_empty() {
+        let what = format!("upstreams.{name} gets some collections alone, and this section is for all");
+        section.wrong("only-confirmed", what, format!("collections = [..], those of upstreams.{name}"));
+    }
+}
+
+fn shown_size(bytes: u64) -> String {
+    if bytes >= 1 << 20 { format!("{}M", bytes >> 20) } else { bytes.to_string() }
+}
+
 pub(super) fn retention(section: &Section<'_>, collections: Vec<String>) -> RetentionConfig {
     let age = section.duration("age");
     let documents = section.has("documents").then(|| section.number("documents", 1, u64::MAX));
-    let bytes = section.has("bytes").then(|| section.size("bytes"));
-    if !["age", "documents", "bytes"].iter().any(|key| section.has(key)) {
-        section.wrong("age", "this keeps everything", "age, documents or bytes, or all of them");
+    // What is no size is told once.
+    let size = |key: &str, min: u64| {
+        let size = section.has(key).then(|| section.try_size(key)).flatten()?;
+        if size < min {
+            let right = format!("at least {}, as \"64M\"", shown_size(min));
+            section.wrong(key, format!("{size} is too little"), right);
+        }
+        Some(size)
+    };
+    let bytes = size("bytes", 1);
+    let files = FilesRule { files: size("files", FILES_MIN), reserve: size("reserve", 1) };
+    if !LIMITS.iter().any(|key| section.has(key)) {
+        section.wrong("age", "this keeps everything", format!("one or more of {}", LIMITS.join(", ")));
     }
-    if bytes == Some(0) {
-        section.wrong("bytes", "0 keeps nothing", "a number of bytes, as \"64M\"");
+    RetentionConfig {
+        collections,
+        rule: Rule { age, documents, bytes },
+        files,
+        only_confirmed: section.text("only-confirmed"),
+        tombstones: section.duration("tombstones"),
     }
-    RetentionConfig { collections, rule: Rule { age, documents, bytes } }
 }

@@ -151,12 +151,16 @@ impl<'a> Section<'a> {
 
     /// Bytes, as `"64M"`.
     pub(super) fn size(&self, name: &str) -> u64 {
+        self.try_size(name).unwrap_or_default()
+    }
+
+    /// As [`size`](Self::size); `None` if it is wrong, which is noted, or not there.
+    pub(super) fn try_size(&self, name: &str) -> Option<u64> {
         let expected = "a number of bytes, as 4096, \"500K\", \"64M\" or \"2G\"";
-        let size = self.read(name, expected, |value| match value {
+        self.read(name, expected, |value| match value {
             Value::Integer(number) => u64::try_from(*number).map_err(|_| format!("{number} cannot be used")),
             value => parse_size(&text_of(value)?).map_err(|_| format!("{} is no size", shown(value))),
-        });
-        size.unwrap_or_default()
+        })
     }
 
     /// A time, as `"15m"`.

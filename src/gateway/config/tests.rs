@@ -155,11 +155,31 @@ fn everything_that_is_wrong_is_told_with_its_line_and_what_would_be_right() {
                 "[databases.a]\ncollections = [\"x\"]\n[retention.r]\n[retention.s]\nage = \"3\"\nbytes = \"0\"\ncollections = [\"y\"]\n",
             ],
             &[
-                "3 retention.r.age: this keeps everything -> age, documents or bytes",
+                "3 retention.r.age: this keeps everything -> one or more of age, documents, bytes",
                 "5 retention.s.age: \"3\" is no such time -> a time of a second or more",
-                "6 retention.s.bytes: 0 keeps nothing -> a number of bytes",
+                "6 retention.s.bytes: 0 is too little -> at least 1, as",
                 "7 retention.s.collections: _default.y is none of the database's -> one of _default.x",
                 "7 retention.s.collections: retention.r is for some of these too -> each collection in one section alone",
+            ],
+        ),
+        (
+            &[
+                "[databases.a]\ntombstones = \"long\"\n[upstreams.u]\naddress = \"tcp:h:1\"\npush = false\n[upstreams.v]\naddress = \"tcp:h:2\"\n\
+                 collections = [\"x\"]\n[retention.r]\nfiles = \"1M\"\nreserve = 0\nbytes = \"much\"\nonly-confirmed = \"w\"\ncollections = [\"x\"]\n\
+                 [retention.s]\ntombstones = \"0s\"\ncollections = [\"y\"]\nonly-confirmed = \"u\"\n[retention.t]\nage = \"1d\"\n\
+                 collections = [\"z\"]\nonly-confirmed = \"v\"\n[retention.q]\ncollections = [\"q\"]\nonly-confirmed = \"v\"\n",
+            ],
+            &[
+                "2 databases.a.tombstones: \"long\" is no such time -> a time of a second or more",
+                "10 retention.r.files: 1048576 is too little -> at least 8M, as",
+                "11 retention.r.reserve: 0 is too little -> at least 1, as",
+                "12 retention.r.bytes: \"much\" is no size -> a number of bytes",
+                "13 retention.r.only-confirmed: there is no upstream \"w\" of this database -> one of u, v",
+                "16 retention.s.tombstones: \"0s\" is no such time -> a time of a second or more",
+                "18 retention.s.only-confirmed: upstreams.u is sent nothing, so it confirms nothing -> push = true",
+                "22 retention.t.only-confirmed: _default.z is not synced with upstreams.v",
+                "23 retention.q.age: this keeps everything -> one or more of age,",
+                "25 retention.q.only-confirmed: _default.q is not synced with upstreams.v",
             ],
         ),
         (&["[databases.\"a/b\"]\n"], &["1 databases.a/b: this name cannot be used -> up to 64 letters"]),

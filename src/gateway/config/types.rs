@@ -9,6 +9,7 @@ use crate::gateway::address::PlaceAddress;
 use crate::gateway::secret::{Secret, Stamp};
 use crate::gateway::web::{WebClient, WebServer};
 use crate::node::retention::Rule;
+use crate::node::retention::files::FilesRule;
 use crate::replicator::{PeerQuota, ReplicatorType};
 
 /// Everything that a gateway is told to do.
@@ -29,6 +30,8 @@ pub(crate) struct DatabaseConfig {
     pub(crate) bluetooth: BTreeMap<String, BluetoothConfig>,
     pub(crate) upstreams: BTreeMap<String, UpstreamConfig>,
     pub(crate) retention: BTreeMap<String, RetentionConfig>,
+    /// How long tombstones are kept where no section says it.
+    pub(crate) tombstones: Duration,
 }
 
 /// What holds for as long as a database is open.
@@ -111,4 +114,8 @@ pub(crate) struct RetentionConfig {
     /// None: all of the database's.
     pub(crate) collections: Vec<String>,
     pub(crate) rule: Rule,
+    pub(crate) files: FilesRule,
+    /// The upstream without whose word nothing is removed.
+    pub(crate) only_confirmed: Option<String>,
+    pub(crate) tombstones: Option<Duration>,
 }

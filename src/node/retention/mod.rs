@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use crate::database::retained::AgedDocument;
 
+pub(crate) mod files;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tombstones;
 
 /// Part of a limit that is made free when it is reached, and of an age after which it is looked again.
 const SHARE: u64 = 32;
@@ -76,6 +78,8 @@ pub(crate) struct Aged {
 #[derive(Debug)]
 pub(crate) struct Keeper {
     rule: Rule,
+    /// A limit of bytes beside that of the rule.
+    bytes_max: Option<u64>,
     /// What the last sweep and the looks since have found; `None` before the first.
     known: Option<Known>,
 }
@@ -92,11 +96,26 @@ struct Known {
     looked_until: u64,
     /// When the last sweep was, if it could remove nothing though something should go.
     held: Option<u64>,
+    /// What the last sweep could have removed.
+    confirmed: u64,
+    /// The time of the oldest that is not confirmed; the highest number if there is none.
+    waiting: u64,
+    /// Whether there was too much although all that is confirmed is gone.
+    is_stuck: bool,
 }
 
 impl Keeper {
     pub(crate) fn new(rule: Rule) -> Keeper {
-        Keeper { rule, known: None }
+        Keeper { rule, bytes_max: None, known: None }
+    }
+
+    /// Keeps no more bytes, whatever the rule allows.
+    pub(crate) fn limit_bytes(&mut self, limit: Option<u64>) {
+        self.bytes_max = limit;
+    }
+
+    fn bytes_limit(&self) -> Option<u64> {
+        self.rule.bytes.into_iter().chain(self.bytes_max).min()
     }
 
     /// What to do now; `now` is nanoseconds since 1970.
@@ -105,24 +124,35 @@ impl Keeper {
         if extent.last_sequence > known.looked_until {
             return Step::Look { after: known.looked_until };
         }
-        let due = self.due(&known);
-        let is_over = |limit: Option<u64>, there: u64| limit.is_some_and(|limit| there > limit);
-        let is_due = is_over(self.rule.documents, extent.documents)
-            || is_over(self.rule.bytes, known.bytes)
-            || due.is_some_and(|due| due <= now);
-        if !is_due {
+        let may_remove_more = extent.confirmed != known.confirmed;
+        let due = self.due(if may_remove_more { known.oldest.min(known.waiting) } else { known.oldest });
+        let is_over = self.is_over(&known, extent) && (may_remove_more || !known.is_stuck);
+        if !is_over && due.is_none_or(|due| due > now) {
             let wait = due.map_or(LOOK_MAX, |due| Duration::from_nanos(due.saturating_sub(now)));
-            return Step::Wait(wait.clamp(LOOK_MIN, LOOK_MAX));
+            let longest = if self.is_waiting(now, extent) { HELD_WAIT } else { LOOK_MAX };
+            return Step::Wait(wait.clamp(LOOK_MIN, longest));
         }
         // Also over if the clock was set back.
         let is_held = known.held.is_some_and(|at| Duration::from_nanos(now.abs_diff(at)) < HELD_WAIT);
         if is_held { Step::Wait(HELD_WAIT) } else { Step::Sweep(self.sweep(now, extent, known.bytes)) }
     }
 
-    /// When the oldest document has been too old for a while.
-    fn due(&self, known: &Known) -> Option<u64> {
+    /// When a document of that time has been too old for a while.
+    fn due(&self, oldest: u64) -> Option<u64> {
         let age = self.rule.age.map(nanoseconds)?;
-        Some(known.oldest.saturating_add(age).saturating_add(age / SHARE))
+        Some(oldest.saturating_add(age).saturating_add(age / SHARE))
+    }
+
+    fn is_over(&self, known: &Known, extent: Extent) -> bool {
+        let is_over = |limit: Option<u64>, there: u64| limit.is_some_and(|limit| there > limit);
+        is_over(self.rule.documents, extent.documents) || is_over(self.bytes_limit(), known.bytes)
+    }
+
+    /// Whether documents stay beyond the rule because they are not confirmed.
+    pub(crate) fn is_waiting(&self, now: u64, extent: Extent) -> bool {
+        let Some(known) = &self.known else { return false };
+        let is_too_old = self.due(known.waiting).is_some_and(|due| due <= now);
+        is_too_old || (known.is_stuck && self.is_over(known, extent))
     }
 
     fn sweep(&self, now: u64, extent: Extent, bytes: u64) -> Sweep {
@@ -133,12 +163,14 @@ impl Keeper {
             newest: 0,
             looked_until: extent.last_sequence,
             held: None,
+            confirmed: extent.confirmed,
+            waiting: u64::MAX,
+            is_stuck: false,
         };
         Sweep {
             cutoff: self.rule.age.map_or(0, |age| now.saturating_sub(nanoseconds(age))),
             documents: excess(self.rule.documents, extent.documents),
-            bytes: excess(self.rule.bytes, bytes),
-            confirmed: extent.confirmed,
+            bytes: excess(self.bytes_limit(), bytes),
             now,
             too_old: BinaryHeap::new(),
             too_many: BinaryHeap::new(),
@@ -150,7 +182,7 @@ impl Keeper {
     /// A document that has come since the last look.
     pub(crate) fn look(&mut self, seen: &AgedDocument) {
         let Some(known) = &mut self.known else { return };
-        known.see(seen);
+        known.see(seen, seen.sequence <= known.confirmed);
         known.looked_until = known.looked_until.max(seen.sequence);
     }
 
@@ -166,14 +198,16 @@ impl Keeper {
         let was_sought = sweep.documents > 0 || sweep.bytes > 0;
         // By what there really was: what was known before counts a document that was changed twice.
         sweep.documents = excess(self.rule.documents, sweep.found.documents);
-        sweep.bytes = excess(self.rule.bytes, sweep.found.bytes);
+        sweep.bytes = excess(self.bytes_limit(), sweep.found.bytes);
         sweep.spare();
         let is_beyond = sweep.documents > 0 || sweep.bytes > 0;
-        let should = (was_sought && is_beyond) || sweep.found.oldest <= sweep.cutoff;
+        let is_any_too_old = sweep.found.oldest.min(sweep.found.waiting) <= sweep.cutoff;
+        let should = (was_sought && is_beyond) || is_any_too_old;
         let Sweep { too_old, too_many, mut found, now, .. } = sweep;
         let goes: BTreeMap<u64, Aged> =
             too_old.into_iter().chain(too_many).map(|aged| (aged.sequence, aged)).collect();
         found.held = (should && goes.is_empty()).then_some(now);
+        found.is_stuck = was_sought && is_beyond && goes.is_empty();
         found.bytes -= goes.values().map(|aged| aged.bytes).sum::<u64>();
         self.known = Some(found);
         let mut goes: Vec<Aged> = goes.into_values().collect();
@@ -189,9 +223,10 @@ impl Keeper {
 
 impl Known {
     /// Counts a document; gives by what time it is sorted.
-    fn see(&mut self, seen: &AgedDocument) -> u64 {
+    fn see(&mut self, seen: &AgedDocument, is_confirmed: bool) -> u64 {
         self.newest = self.newest.max(seen.time.unwrap_or(0));
-        self.oldest = self.oldest.min(seen.time.unwrap_or(u64::MAX));
+        let oldest = if is_confirmed { &mut self.oldest } else { &mut self.waiting };
+        *oldest = seen.time.unwrap_or(u64::MAX).min(*oldest);
         self.documents += 1;
         self.bytes = self.bytes.saturating_add(seen.bytes);
         seen.time.unwrap_or(self.newest)
@@ -206,8 +241,6 @@ pub(crate) struct Sweep {
     /// How much goes at least.
     documents: u64,
     bytes: u64,
-    /// Only documents up to this sequence may go.
-    confirmed: u64,
     now: u64,
     /// The oldest of those that are not later than the cutoff.
     too_old: BinaryHeap<Aged>,
@@ -221,8 +254,9 @@ impl Sweep {
     /// Looks at the next document.
     pub(crate) fn see(&mut self, seen: AgedDocument) {
         let oldest = self.found.oldest;
-        let age_time = self.found.see(&seen);
-        if seen.sequence > self.confirmed {
+        let is_confirmed = seen.sequence <= self.found.confirmed;
+        let age_time = self.found.see(&seen, is_confirmed);
+        if !is_confirmed {
             return;
         }
         let aged = Aged { age_time, sequence: seen.sequence, bytes: seen.bytes, id: seen.id };
@@ -241,6 +275,12 @@ impl Sweep {
                 self.found.oldest = self.found.oldest.min(left.age_time);
             }
         }
+    }
+
+    /// Counts a document that stays whatever the rule says.
+    pub(crate) fn keep(&mut self, seen: &AgedDocument) {
+        self.found.documents += 1;
+        self.found.bytes = self.found.bytes.saturating_add(seen.bytes);
     }
 
     /// Takes out what need not go for number and bytes.
