@@ -9,6 +9,7 @@ mod configuration;
 mod manager;
 mod readme;
 mod reload;
+mod retention;
 mod syncs;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -87,6 +88,19 @@ impl Machine {
         // Between two states of the database nobody answers.
         listed.stdout.lines().map(str::to_owned).collect()
     }
+}
+
+/// A gateway that listens, started, and the machine of another that hands data on to it.
+fn central_and_field() -> (Machine, Process, Machine) {
+    let central = Machine::new(
+        "[databases.central]\ntrust-all = true\n[listeners.lan]\naddress = \"tcp:127.0.0.1:0\"\n",
+    );
+    let mut at_central = central.start();
+    let address = at_central.address();
+    let field = Machine::new(&format!(
+        "[databases.field]\ntrust-all = true\n[upstreams.central]\naddress = \"{address}\"\n"
+    ));
+    (central, at_central, field)
 }
 
 /// Puts a document into a database that nobody has open.

@@ -131,35 +131,3 @@ fn a_second_gateway_leaves_the_first_alone() {
     assert_eq!(asked.code, Some(6), "{asked:?}");
     assert!(asked.stderr.contains("gattway run"), "{asked:?}");
 }
-
-#[test]
-fn what_is_beyond_the_rules_goes_here_and_stays_away() {
-    let central = Machine::new(
-        "[databases.central]\ntrust-all = true\n[listeners.lan]\naddress = \"tcp:127.0.0.1:0\"\n",
-    );
-    let mut at_central = central.start();
-    let address = at_central.address();
-    let field = Machine::new(&format!(
-        "[databases.field]\ntrust-all = true\n[upstreams.central]\naddress = \"{address}\"\n"
-    ));
-    (0..40).for_each(|n| put(&field.path("state/field.db"), &format!("reading-{n:02}")));
-    let mut at_field = field.start();
-    wait_until("all arrive", || central.documents("central.db").len() == 40);
-    field.write("etc/conf.d/retention.toml", "[retention.readings]\ndocuments = 32\n");
-    at_field.signal("HUP");
-    let retention = || field.status()["databases"][0]["retention"][0].clone();
-    wait_until("the oldest are removed", || retention()["removed"] == 9);
-    let left: Vec<String> = (9..40).map(|n| format!("reading-{n:02}")).collect();
-    assert_eq!(field.documents("field.db"), left);
-    assert!(retention()["name"] == "readings" && retention()["error"].is_null(), "{}", retention());
-    // What is new goes on; what was removed is not sent back.
-    assert_eq!(at_field.terminate(), Some(0));
-    put(&field.path("state/field.db"), "new");
-    let at_field = field.start();
-    wait_until("the new one arrives", || central.documents("central.db").len() == 41);
-    wait_until("it is in sync", || field.status()["databases"][0]["upstreams"][0]["last_synced_s"].is_u64());
-    assert_eq!(field.documents("field.db").len(), 32);
-    for process in [at_field, at_central] {
-        assert_eq!(process.terminate(), Some(0));
-    }
-}

@@ -1,7 +1,7 @@
 //! Gateways that sync with each other: over TCP in a group, over WebSocket with TLS and users; peers that go and come back.
 
 use crate::command::{free_port, ok};
-use crate::{Machine, event, put, wait_until};
+use crate::{Machine, central_and_field, event, put, wait_until};
 
 #[test]
 fn what_comes_while_the_upstream_is_away_arrives_once_when_it_is_back() {
@@ -71,14 +71,7 @@ fn ok_now(machine: &Machine) {
 
 #[test]
 fn syncs_can_be_paused_by_name_and_go_on() {
-    let central = Machine::new(
-        "[databases.central]\ntrust-all = true\n[listeners.lan]\naddress = \"tcp:127.0.0.1:0\"\n",
-    );
-    let mut at_central = central.start();
-    let address = at_central.address();
-    let field = Machine::new(&format!(
-        "[databases.field]\ntrust-all = true\n[upstreams.central]\naddress = \"{address}\"\n"
-    ));
+    let (_central, at_central, field) = central_and_field();
     let mut at_field = field.start();
     let activity = || field.status()["databases"][0]["upstreams"][0]["activity"].clone();
     at_field.wait_for(|event| event["event"] == "status" && event["activity"] == "idle");

@@ -24,10 +24,14 @@ mod pushed;
 #[cfg(feature = "simulation")]
 mod removed;
 mod restored;
+#[cfg(all(feature = "simulation", feature = "cli"))]
+mod retention;
 mod runs;
 mod scripted;
 mod trees;
 mod unsynced;
+#[cfg(all(feature = "simulation", feature = "cli"))]
+mod year;
 
 /// Runs a test with each seed up to `count`, or with that of `GATTWAY_SEED` alone, and says which one failed.
 fn for_seeds(count: u64, one_seed: impl Fn(u64) + std::panic::RefUnwindSafe) {
