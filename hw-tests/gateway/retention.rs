@@ -59,10 +59,7 @@ fn what_the_upstream_has_not_confirmed_stays_and_status_says_so() {
     let shown = field.run(&["status"]).stdout;
     assert!(shown.contains("NOT MET: _default: documents beyond the rule stay"), "{shown}");
     let doctor = field.run(&["doctor"]).stdout;
-    assert!(
-        doctor.contains("retention readings of database field: _default: documents"),
-        "{doctor}"
-    );
+    assert!(doctor.contains("retention readings of database field: _default: documents"), "{doctor}");
     assert_eq!((retention()["removed"].as_u64(), field.documents("field.db").len()), (Some(0), 12));
     // It has all: the oldest go.
     let at_central = central.start();

@@ -30,6 +30,8 @@ pub(crate) const SWEPT_MAX: usize = 4_096;
 const LOOK_MAX: Duration = Duration::from_secs(3_600);
 /// The wait after a sweep that removed nothing although something should go.
 const HELD_WAIT: Duration = Duration::from_secs(60);
+/// The same if more was confirmed since, and the wait between two looks at what is confirmed.
+const CONFIRMED_WAIT: Duration = Duration::from_secs(15);
 /// The shortest wait.
 const LOOK_MIN: Duration = Duration::from_secs(1);
 
@@ -129,12 +131,13 @@ impl Keeper {
         let is_over = self.is_over(&known, extent) && (may_remove_more || !known.is_stuck);
         if !is_over && due.is_none_or(|due| due > now) {
             let wait = due.map_or(LOOK_MAX, |due| Duration::from_nanos(due.saturating_sub(now)));
-            let longest = if self.is_waiting(now, extent) { HELD_WAIT } else { LOOK_MAX };
+            let longest = if self.is_waiting(now, extent) { CONFIRMED_WAIT } else { LOOK_MAX };
             return Step::Wait(wait.clamp(LOOK_MIN, longest));
         }
+        let pause = if may_remove_more { CONFIRMED_WAIT } else { HELD_WAIT };
         // Also over if the clock was set back.
-        let is_held = known.held.is_some_and(|at| Duration::from_nanos(now.abs_diff(at)) < HELD_WAIT);
-        if is_held { Step::Wait(HELD_WAIT) } else { Step::Sweep(self.sweep(now, extent, known.bytes)) }
+        let is_held = known.held.is_some_and(|at| Duration::from_nanos(now.abs_diff(at)) < pause);
+        if is_held { Step::Wait(CONFIRMED_WAIT) } else { Step::Sweep(self.sweep(now, extent, known.bytes)) }
     }
 
     /// When a document of that time has been too old for a while.
