@@ -35,8 +35,8 @@ const TOMBSTONE_DAYS: u64 = 60;
 const LIMITED_FROM: u64 = 200;
 const UPSTREAM: &str = "upstream";
 
-/// When each device is away: for less than tombstones are kept, for longer, and for longer than documents are.
-const AWAY: [&[std::ops::Range<u64>]; 3] = [&[], &[20..65, 100..190], &[150..290]];
+/// When which device is away: for less than tombstones are kept, for longer, and for longer than documents are.
+const AWAY: [(usize, std::ops::Range<u64>); 3] = [(1, 20..65), (1, 100..190), (2, 150..290)];
 /// When the second is back in time.
 const BACK: u64 = 65;
 /// When the upstream is away: for so long that nothing it has is left to be removed, the second time.
@@ -112,7 +112,7 @@ impl Year {
     }
 
     fn is_away(&self, field: usize) -> bool {
-        AWAY[field].iter().any(|away| away.contains(&self.day))
+        AWAY.iter().any(|(of, away)| *of == field && away.contains(&self.day))
     }
 
     /// What the devices do: readings, and the first one deletes one of those of the last time.
