@@ -7,6 +7,7 @@ mod command;
 
 mod configuration;
 mod manager;
+mod medium;
 mod readme;
 mod reload;
 mod retention;

@@ -1,5 +1,7 @@
 //! Choices made when a database is opened, and the limits of what it holds.
 
+use std::time::Duration;
+
 /// Most collections in one database: a collection is a table of documents, not a key.
 pub const COLLECTIONS_MAX: usize = 1000;
 
@@ -52,6 +54,9 @@ pub(crate) enum Versioning {
 pub struct DatabaseConfig {
     /// When a write counts as done.
     pub durability: Durability,
+    /// How long a commit may wait for others before it is synced, so that they share one sync; whoever made it waits as long to be
+    /// told. Zero: none waits.
+    pub(crate) commit_delay: Duration,
     /// How revisions are identified; only looked at when the database is created.
     pub(crate) versioning: Versioning,
     /// Memory for cached pages, bytes. Beyond it pages are read from the file again.
@@ -71,6 +76,7 @@ impl Default for DatabaseConfig {
     fn default() -> DatabaseConfig {
         DatabaseConfig {
             durability: Durability::default(),
+            commit_delay: Duration::ZERO,
             versioning: Versioning::default(),
             cache_bytes: CACHE_BYTES_DEFAULT,
             create: true,

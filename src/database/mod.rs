@@ -47,6 +47,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unsendable;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+mod writes;
 
 pub use self::batch::Batch;
 pub use self::changes::Changes;

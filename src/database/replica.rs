@@ -362,7 +362,7 @@ impl<'s, 'r> Commit<'s, 'r> {
         self.refuse(open)?;
         // Whatever the database's durability: the peer will be told that stable storage has it, and never send it again. Also
         // for what was known already: another writer may still be waiting for stable storage.
-        self.store.sync(self.store.newest())?;
+        self.store.sync_together(self.store.newest())?;
         let missing = || DatabaseError::Damaged { detail: "a revision without an outcome".into() };
         self.outcomes.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
     }

@@ -314,6 +314,9 @@ impl Board {
         if let Some(db) = db {
             let room = db.room();
             (status.free_bytes, status.full) = (room.free_bytes, room.is_short);
+            let counts = db.counts();
+            (status.commits, status.syncs, status.log_bytes) =
+                (counts.commits, counts.syncs, counts.log_bytes);
             status.collections = db
                 .collections()
                 .into_iter()

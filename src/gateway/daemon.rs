@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::config::Config;
+use super::medium::Medium;
 use super::status::{GatewayStatus, now_s};
 use super::unit::{Request, Unit};
 use super::upstream::Order;
@@ -23,6 +24,7 @@ pub(crate) struct Gateway {
     path: PathBuf,
     since_s: u64,
     units: BTreeMap<String, Unit>,
+    medium: Medium,
     tell: Tell,
 }
 
@@ -32,8 +34,8 @@ impl Gateway {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub(crate) fn start(config: Config, path: &Path, tell: Tell) -> Gateway {
-        let mut gateway =
-            Gateway { config, path: path.to_owned(), since_s: now_s(), units: BTreeMap::new(), tell };
+        let (units, medium) = (BTreeMap::new(), Medium::open(&config.state));
+        let mut gateway = Gateway { config, path: path.to_owned(), since_s: now_s(), units, medium, tell };
         for name in gateway.config.databases.keys().cloned().collect::<Vec<_>>() {
             gateway.add(&name);
         }
@@ -77,6 +79,7 @@ impl Gateway {
         for answer in waiting {
             all &= answer.await.unwrap_or(false);
         }
+        self.medium.look();
         all
     }
 
@@ -135,15 +138,21 @@ impl Gateway {
             now_s: now_s(),
             config: self.path.display().to_string(),
             databases: self.units.values().map(|unit| unit.board.status()).collect(),
+            medium: self.medium.status(
+                self.config.databases.values().map(|database| database.store.path.as_path()),
+                self.config.medium_cycles,
+            ),
         }
     }
 
     /// Ends everything in order, all at once.
     pub(crate) async fn stop(self) {
-        let ending: Vec<_> = self.units.into_values().map(|unit| crate::task::spawn(stop(unit))).collect();
+        let Gateway { units, mut medium, .. } = self;
+        let ending: Vec<_> = units.into_values().map(|unit| crate::task::spawn(stop(unit))).collect();
         for ended in ending {
             let _ = ended.await;
         }
+        medium.keep();
     }
 }
 

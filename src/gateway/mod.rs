@@ -4,12 +4,13 @@
 //! A [`Gateway`](daemon::Gateway) has a task for each database (`unit`), which opens it, serves it, and answers for it; each
 //! place (`place`) is opened and each sync (`upstream`) is kept going by itself, so that one that fails stops no other. What is
 //! beyond the rules of a collection is removed by a task for each section of rules (`retention`), old tombstones by one for the
-//! database (`tombstones`).
+//! database (`tombstones`). What is written is counted (`medium`).
 
 pub(crate) mod address;
 pub(crate) mod board;
 pub(crate) mod config;
 pub(crate) mod daemon;
+mod medium;
 pub(crate) mod notify;
 mod pace;
 mod place;

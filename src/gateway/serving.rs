@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::board::Board;
 use super::config::{DatabaseConfig, NodeConfig};
 use super::place::{Kind, Place};
@@ -72,6 +74,11 @@ impl Serving {
     pub(super) fn failure(&self) -> Option<String> {
         let (path, reason) = (self.db.path().display(), self.db.failure()?);
         Some(format!("database {path}: {reason}; nothing that was acknowledged is lost"))
+    }
+
+    /// Is woken when something has changed, or failed.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.db.watch()
     }
 
     fn listen(&mut self, name: &str, kind: Kind, plain: bool) {

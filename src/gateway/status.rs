@@ -18,6 +18,35 @@ pub(crate) struct GatewayStatus {
     /// Where its configuration is.
     pub(crate) config: String,
     pub(crate) databases: Vec<DatabaseStatus>,
+    /// `None`: the system does not say what was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) medium: Option<MediumStatus>,
+}
+
+/// What the gateway writes, and what that means for the medium.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MediumStatus {
+    /// Bytes that the process has handed to the medium, as the kernel counts them, in all its lives that were measured.
+    pub(crate) written_bytes: u64,
+    /// How long that took.
+    pub(crate) measured_s: u64,
+    /// What that would be in a day; `None` while it is too early to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_a_day: Option<u64>,
+    /// The block device of the databases, if all are on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_bytes: Option<u64>,
+    /// Days after which so much was written as the device has room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) days_to_fill: Option<u64>,
+    /// How often it can be written over, as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cycles: Option<u64>,
+    /// Days until then, if nothing else writes, and the device no more than it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) days_to_wear: Option<u64>,
 }
 
 /// One database.
@@ -37,6 +66,15 @@ pub(crate) struct DatabaseStatus {
     pub(crate) free_bytes: Option<u64>,
     /// Whether nothing is stored for want of room.
     pub(crate) full: bool,
+    /// Commits since it was opened.
+    #[serde(default)]
+    pub(crate) commits: u64,
+    /// Syncs to the medium since then; commits share them.
+    #[serde(default)]
+    pub(crate) syncs: u64,
+    /// Bytes that the log grew by.
+    #[serde(default)]
+    pub(crate) log_bytes: u64,
     pub(crate) listeners: Vec<ListenerStatus>,
     pub(crate) upstreams: Vec<UpstreamStatus>,
     pub(crate) neighbours: Vec<NeighbourStatus>,

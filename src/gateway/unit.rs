@@ -24,9 +24,6 @@ use crate::trust::group::Group;
 /// The longest pause before a database that failed is opened again.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether the database has failed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
 /// A database that has worked for so long has not failed at once.
 const WORKS_AFTER: Duration = Duration::from_secs(60);
 
@@ -178,10 +175,11 @@ impl Runner {
     }
 
     fn open(&self) -> impl Future<Output = Result<Database, String>> + use<> {
-        let StoreConfig { path, durability, keep_free } = self.config.store.clone();
+        let StoreConfig { path, durability, commit_delay, keep_free } = self.config.store.clone();
         let group = self.config.node.group.clone();
         let opened = spawn_blocking(move || {
-            let settings = StoreSettings { durability, keep_free_bytes: keep_free, ..Default::default() };
+            let settings =
+                StoreSettings { durability, commit_delay, keep_free_bytes: keep_free, ..Default::default() };
             let db = Database::open(&path, settings)
                 .map_err(|error| format!("the database {} cannot be opened: {error}", path.display()))?;
             if let Some(secret) = &group {
@@ -205,16 +203,17 @@ impl Runner {
         (self.tell)(&GatewayEvent::Opened { database: Arc::clone(&self.name), db: db.clone() });
         let ended = loop {
             match self.start(&db).await {
-                Ok(mut serving) => match self.serve(&mut serving).await {
-                    Some(ended) => {
-                        self.wait_for(serving.end()).await;
+                Ok(mut serving) => {
+                    let ended = self.serve(&mut serving).await;
+                    // What waits to be synced with others would hold up the end.
+                    db.gather(false);
+                    self.wait_for(serving.end()).await;
+                    if let Some(ended) = ended {
                         break ended;
                     }
                     // Other settings of the node hold.
-                    None => {
-                        self.wait_for(serving.end()).await;
-                    }
-                },
+                    db.gather(true);
+                }
                 Err(error) => break Ended::Failed(error),
             }
         };
@@ -233,15 +232,15 @@ impl Runner {
 
     /// Answers until it is to end. `None`: the node is to be started again.
     async fn serve(&mut self, serving: &mut Serving) -> Option<Ended> {
-        let mut look = tokio::time::interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut changed = serving.watch();
         loop {
+            // A write that fails is told of as a change; what a read found is seen when somebody asks whether this works.
+            if let Some(error) = serving.failure() {
+                return Some(Ended::Failed(error));
+            }
             let request = tokio::select! {
                 request = self.next() => request,
-                _ = look.tick() => match serving.failure() {
-                    Some(error) => return Some(Ended::Failed(error)),
-                    None => continue,
-                },
+                Ok(()) = changed.changed() => continue,
             };
             match request {
                 None | Some(Request::Stop) => return Some(Ended::Stop),

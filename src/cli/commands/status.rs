@@ -12,7 +12,7 @@ use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, bytes_text, counted, thousands};
 use crate::cli::support::visible::visible;
 use crate::gateway::config::{self, default_socket};
-use crate::gateway::status::{DatabaseStatus, GatewayStatus, NeighbourStatus, UpstreamStatus};
+use crate::gateway::status::{DatabaseStatus, GatewayStatus, MediumStatus, NeighbourStatus, UpstreamStatus};
 
 /// How often `--watch` asks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -147,11 +147,46 @@ fn print(status: &GatewayStatus, out: &mut Output) -> Result<(), CliError> {
         "gattway {}, process {}, runs since {since}, {}",
         status.version, status.process, status.config
     ))?;
+    if let Some(medium) = &status.medium {
+        for line in medium_lines(medium) {
+            out.line(visible(&line))?;
+        }
+    }
     for database in &status.databases {
         out.line("")?;
         print_database(database, now, out)?;
     }
     Ok(())
+}
+
+/// What was written, and what that means where the size of the medium is known.
+fn medium_lines(medium: &MediumStatus) -> Vec<String> {
+    let (written, measured) = (bytes_text(medium.written_bytes), duration(medium.measured_s));
+    let mut first = format!("medium: {written} written in {measured}");
+    if let Some(bytes) = medium.bytes_a_day {
+        first.push_str(&format!(", at this rate {} a day", bytes_text(bytes)));
+    }
+    let mut lines = vec![first];
+    if let (Some(device), Some(bytes), Some(days)) =
+        (&medium.device, medium.device_bytes, medium.days_to_fill)
+    {
+        let (size, days) = (bytes_text(bytes), counted(days, "day"));
+        lines.push(format!("  {device} has {size}: as much would be written in {days}"));
+    }
+    match (medium.cycles, medium.days_to_wear) {
+        (Some(cycles), Some(days)) => lines.push(format!(
+            "  written over {} times (medium-cycles) in {}, if nothing else writes, and the device itself no more than \
+             it is given",
+            thousands(cycles),
+            counted(days, "day")
+        )),
+        (Some(cycles), None) => lines.push(format!(
+            "  medium-cycles is {}: how long that would last cannot be said yet",
+            thousands(cycles)
+        )),
+        (None, _) => {}
+    }
+    lines
 }
 
 fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Result<(), CliError> {

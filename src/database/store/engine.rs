@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(in crate::database) use super::ground::SEGMENT_BYTES;
 pub(crate) use super::ground::directory_bytes;
@@ -38,6 +38,9 @@ const LOG_AMPLIFICATION: usize = 3;
 
 /// Bytes of an entry's header in the log.
 const ENTRY_HEADER_BYTES: usize = 24;
+
+/// Commits that wait for others at one time. Each holds a thread of those that may block, which others need too.
+const GATHERED_MAX: usize = 64;
 
 /// The writes of one commit, in order: of two to one key the later holds.
 #[derive(Default)]
@@ -82,6 +85,19 @@ pub(crate) struct EngineCounts {
     pub(crate) commits: u64,
     /// Syncs to stable storage.
     pub(crate) syncs: u64,
+    /// Bytes that the log grew by.
+    pub(crate) log_bytes: u64,
+}
+
+impl EngineCounts {
+    /// With what engines before this one have done. Commits are numbered on.
+    pub(super) fn after(self, before: EngineCounts) -> EngineCounts {
+        EngineCounts {
+            syncs: self.syncs + before.syncs,
+            log_bytes: self.log_bytes + before.log_bytes,
+            ..self
+        }
+    }
 }
 
 /// An open log with group commit.
@@ -127,8 +143,26 @@ struct Group {
     leading: bool,
     /// Sequences applied and not yet given to a sync.
     dirty: Watermarks,
+    /// Those that a sync in passing made durable, and nobody was told of yet.
+    untold: Watermarks,
+    /// When the oldest commit was applied that no sync has begun to cover.
+    since: Option<Instant>,
+    /// How many wait for others to share their sync.
+    gathered: usize,
     window: Window,
     closed: bool,
+}
+
+impl Group {
+    /// How long a commit may still wait for others before it is synced; `None`: no longer.
+    fn time_left(&self, delay: Duration) -> Option<Duration> {
+        if self.closed || self.gathered >= GATHERED_MAX {
+            return None;
+        }
+        // Without a commit that waits nobody is to come.
+        let waited = self.since?.elapsed();
+        delay.checked_sub(waited).filter(|left| !left.is_zero())
+    }
 }
 
 impl Engine {
@@ -263,6 +297,7 @@ impl Engine {
         let mut group = self.lock();
         group.applied += 1;
         group.dirty.extend(sequences);
+        group.since.get_or_insert_with(Instant::now);
         let ticket = Ticket(group.applied);
         drop(group);
         self.group_changed.notify_all();
@@ -302,6 +337,7 @@ impl Engine {
             };
             if !has_room {
                 self.sync_flushed(look)?;
+                self.passed();
             }
         }
         self.guarded("write", || self.log.apply(writes.entries))?;
@@ -325,29 +361,59 @@ impl Engine {
         Ticket(self.lock().applied)
     }
 
-    /// Waits until stable storage has the commit, leading a sync if nobody does. `publish` is called with what became
-    /// durable, without a lock held, by the one who led.
-    pub(super) fn sync(&self, ticket: Ticket, publish: impl FnOnce(Watermarks)) -> Result<(), DatabaseError> {
+    /// A sync was made by the one who makes a commit: all before it are on stable storage, for one is made at a time.
+    fn passed(&self) {
+        let mut group = self.lock();
+        if group.synced >= group.applied {
+            return;
+        }
+        group.synced = group.applied;
+        group.since = None;
+        let dirty = std::mem::take(&mut group.dirty);
+        group.untold.extend(dirty);
+        drop(group);
+        self.group_changed.notify_all();
+    }
+
+    /// Waits until stable storage has the commit, leading a sync if nobody does; before that, up to `delay` after the oldest
+    /// commit that waits, for others to share it. `publish` is called with what became durable, without a lock held.
+    pub(super) fn sync(
+        &self,
+        ticket: Ticket,
+        delay: impl Fn() -> Duration,
+        publish: impl FnOnce(Watermarks),
+    ) -> Result<(), DatabaseError> {
         let mut group = self.lock();
         let (target, dirty) = loop {
             if group.synced >= ticket.0 {
+                let untold = std::mem::take(&mut group.untold);
+                drop(group);
+                if !untold.is_empty() {
+                    publish(untold);
+                }
                 return Ok(());
             }
             if let Some(end) = self.ended.get() {
                 return Err(end.error());
             }
-            if !group.leading {
+            group = if group.leading {
+                self.group_changed.wait(group).unwrap_or_else(PoisonError::into_inner)
+            } else if let Some(left) = group.time_left(delay()) {
+                self.gather(group, left)
+            } else {
                 group.leading = true;
-                break (group.applied, std::mem::take(&mut group.dirty));
-            }
-            group = self.group_changed.wait(group).unwrap_or_else(PoisonError::into_inner);
+                group.since = None;
+                let mut dirty = std::mem::take(&mut group.untold);
+                dirty.append(&mut group.dirty);
+                break (group.applied, dirty);
+            };
         };
         drop(group);
         let result = self.sync_medium();
         let mut group = self.lock();
         group.leading = false;
         if result.is_ok() {
-            group.synced = target;
+            group.synced = group.synced.max(target);
         }
         drop(group);
         self.group_changed.notify_all();
@@ -355,6 +421,29 @@ impl Engine {
             publish(dirty);
         }
         result
+    }
+
+    /// Waits for others, at most so long.
+    fn gather<'g>(&self, mut group: MutexGuard<'g, Group>, left: Duration) -> MutexGuard<'g, Group> {
+        group.gathered += 1;
+        let waited = self.group_changed.wait_timeout(group, left);
+        let (mut group, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        group.gathered -= 1;
+        group
+    }
+
+    /// Lets those who wait for others look again.
+    pub(super) fn hurry(&self) {
+        // With the lock, so that nobody has looked and does not wait yet.
+        drop(self.lock());
+        self.group_changed.notify_all();
+    }
+
+    /// A sync that is made before the rest of a commit: it covers all commits before that one, and whoever waits for them is told.
+    pub(super) fn sync_in_passing(&self) -> Result<(), DatabaseError> {
+        self.sync_medium()?;
+        self.passed();
+        Ok(())
     }
 
     /// Sees to it that the log can grow by so many bytes.
@@ -399,27 +488,36 @@ impl Engine {
         self.log.sync_data()
     }
 
-    /// Blocks until a commit waits for a sync; `None` once the engine is closed.
-    pub(super) fn wait_dirty(&self) -> Option<Ticket> {
+    /// Blocks until a commit has waited so long for a sync, or listeners are to be told of one; `None` once the engine is closed.
+    pub(super) fn wait_due(&self, delay: Duration) -> Option<Ticket> {
         let mut group = self.lock();
         loop {
             if group.closed || self.ended.get().is_some() {
                 return None;
             }
-            if group.applied > group.synced {
-                return Some(Ticket(group.applied));
+            if !group.untold.is_empty() {
+                return Some(Ticket(group.synced));
             }
-            group = self.group_changed.wait(group).unwrap_or_else(PoisonError::into_inner);
+            let left = group.since.map(|since| delay.saturating_sub(since.elapsed()));
+            group = match left {
+                Some(Duration::ZERO) => return Some(Ticket(group.applied)),
+                Some(left) => {
+                    let waited = self.group_changed.wait_timeout(group, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                // Nothing waits, or a sync is under way that covers all.
+                None => self.group_changed.wait(group).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
-    /// Sleeps for at most `time`, less if the engine is closed.
-    pub(super) fn sleep(&self, time: Duration) {
-        let group = self.lock();
-        let _ = self.group_changed.wait_timeout_while(group, time, |group| !group.closed);
+    /// How many wait for others to share their sync.
+    #[cfg(test)]
+    pub(super) fn gathered(&self) -> usize {
+        self.lock().gathered
     }
 
-    /// Ends [`Engine::wait_dirty`] and [`Engine::sleep`].
+    /// Ends [`Engine::wait_due`].
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.group_changed.notify_all();
@@ -472,8 +570,9 @@ impl Engine {
     }
 
     pub(super) fn counts(&self) -> EngineCounts {
-        let commits = self.lock().applied;
-        EngineCounts { commits, syncs: self.syncs.load(Ordering::Relaxed) }
+        let group = self.lock();
+        let (commits, log_bytes) = (group.applied, group.window.grown());
+        EngineCounts { commits, syncs: self.syncs.load(Ordering::Relaxed), log_bytes }
     }
 }
 

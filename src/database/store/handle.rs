@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use super::engine::{self, Engine, EngineCounts, Ticket};
+use super::gathering::Gathering;
 use super::keys::{self, CollectionKey};
 use super::layout;
 use super::meta;
@@ -33,6 +34,7 @@ pub(crate) struct Store {
     /// Source IDs it had before it was repaired or restored.
     pub(super) former: Vec<SourceId>,
     pub(super) durability: Durability,
+    pub(super) gathering: Gathering,
     pub(super) cache_bytes: u64,
     /// Replaced as a whole by a compaction, under the writer's lock.
     pub(super) engine: RwLock<Arc<Engine>>,
@@ -113,6 +115,7 @@ impl Store {
             source,
             former,
             durability: config.durability,
+            gathering: Gathering::new(config.commit_delay),
             cache_bytes: config.cache_bytes,
             engine: RwLock::new(Arc::new(engine)),
             names: RwLock::new(names),
@@ -206,6 +209,12 @@ impl Store {
         self.engine().failing_syncs.store(count, Ordering::Relaxed);
     }
 
+    /// How many wait for others to share their sync.
+    #[cfg(test)]
+    pub(crate) fn gathered(&self) -> usize {
+        self.engine().gathered()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -234,7 +243,7 @@ impl Store {
     }
 
     pub(crate) fn counts(&self) -> EngineCounts {
-        self.engine().counts()
+        self.engine().counts().after(self.gathering.before())
     }
 
     /// Counts a version from so far ahead that the clock did not follow; the first is told.

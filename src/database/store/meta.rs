@@ -88,6 +88,6 @@ fn create(
     writes.insert(keys::META, postcard::to_stdvec(&meta).map_err(damaged)?);
     writes.insert(keys::numbered(keys::SOURCE, 1), source.0);
     let ticket = engine.apply(writes, Default::default())?;
-    engine.sync(ticket, |_| ())?;
+    engine.sync(ticket, || std::time::Duration::ZERO, |_| ())?;
     Ok(meta)
 }

@@ -11,6 +11,7 @@ mod engine;
 mod expiry;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod gathering;
 mod ground;
 mod handle;
 mod index;
@@ -42,7 +43,7 @@ pub(crate) use self::checkpoint::{CheckpointOwner, content as checkpoint_content
 #[cfg(test)]
 pub(in crate::database) use self::engine::SEGMENT_BYTES;
 #[cfg(feature = "cli")]
-pub(crate) use self::engine::directory_bytes;
+pub(crate) use self::engine::{EngineCounts, directory_bytes};
 pub(crate) use self::handle::Store;
 #[cfg(test)]
 pub(crate) use self::handle::{has_redo_list, log_end};

@@ -29,14 +29,14 @@ pub(super) fn apply(engine: &Engine, writes: Writes) -> Result<(), DatabaseError
         pieces.map(|(piece, number)| (keys::redo(number).to_vec(), Some(piece.to_vec()))),
     )?;
     drop(list);
-    engine.sync_medium()?;
+    engine.sync_in_passing()?;
     let mut declare = Writes::default();
     declare.insert(
         keys::REDO_COMPLETE,
         postcard::to_stdvec(&complete).map_err(|_| damaged("a list of writes"))?,
     );
     engine.apply_part(declare)?;
-    engine.sync_medium()?;
+    engine.sync_in_passing()?;
     finish(engine, writes.entries)
 }
 

@@ -21,7 +21,7 @@ impl Store {
     pub(crate) fn finish(self: &Arc<Store>, ticket: Ticket) -> Result<(), DatabaseError> {
         self.expire_later();
         match self.durability {
-            Durability::Synced => self.sync(ticket),
+            Durability::Synced => self.sync_together(ticket),
             Durability::Relaxed => {
                 self.sync_later();
                 Ok(())
@@ -29,9 +29,43 @@ impl Store {
         }
     }
 
-    /// Waits until stable storage has the commit, whatever the configuration.
+    /// Waits until stable storage has the commit, whatever the configuration; the sync is made at once.
     pub(crate) fn sync(&self, ticket: Ticket) -> Result<(), DatabaseError> {
-        self.engine().sync(ticket, |durable| publish(&self.collections, &self.changed, durable))
+        self.sync_within(ticket, || Duration::ZERO)
+    }
+
+    /// Waits until stable storage has the commit, by a sync that others may come to share for as long as the configuration says.
+    pub(crate) fn sync_together(&self, ticket: Ticket) -> Result<(), DatabaseError> {
+        self.sync_within(ticket, || self.commit_delay())
+    }
+
+    fn sync_within(&self, ticket: Ticket, delay: impl Fn() -> Duration) -> Result<(), DatabaseError> {
+        let synced =
+            self.engine().sync(ticket, delay, |durable| publish(&self.collections, &self.changed, durable));
+        self.tell_failure(synced)
+    }
+
+    /// Wakes those who watch the store when something failed, so that nobody has to ask again and again.
+    pub(super) fn tell_failure<T>(&self, result: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+        if result.is_err() {
+            self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        result
+    }
+
+    fn commit_delay(&self) -> Duration {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            // Whoever waits there holds up virtual time.
+            return Duration::ZERO;
+        }
+        self.gathering.delay()
+    }
+
+    /// Whether commits wait for others as the configuration says, or are synced at once from now on.
+    pub(crate) fn gather(&self, wanted: bool) {
+        self.gathering.want(wanted);
+        self.engine().hurry();
     }
 
     /// The newest commit.
@@ -39,7 +73,7 @@ impl Store {
         self.engine().newest()
     }
 
-    /// Lets a thread of its own sync what is applied within [`RELAXED_SYNC_MS`].
+    /// Lets a thread of its own sync what is applied within [`RELAXED_SYNC_MS`], or the delay of commits if that is longer.
     pub(crate) fn sync_later(self: &Arc<Store>) {
         #[cfg(feature = "simulation")]
         if self.simulated.is_some() {
@@ -56,14 +90,14 @@ impl Store {
         let store = Arc::downgrade(self);
         let run = move || {
             while let Some(engine) = store.upgrade().map(|store| store.engine()) {
-                if engine.wait_dirty().is_none() {
+                let delay = store.upgrade().map_or(Duration::ZERO, |store| store.commit_delay());
+                if engine.wait_due(delay.max(Duration::from_millis(RELAXED_SYNC_MS / 2))).is_none() {
                     // Closed for good, failed, or replaced by a compaction.
                     match store.upgrade() {
                         Some(store) if !Arc::ptr_eq(&store.engine(), &engine) => continue,
                         _ => return,
                     }
                 }
-                engine.sleep(Duration::from_millis(RELAXED_SYNC_MS / 2));
                 let Some(store) = store.upgrade() else { return };
                 match store.sync(store.newest()) {
                     Ok(()) => {}

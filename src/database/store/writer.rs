@@ -245,7 +245,8 @@ impl Writer<'_> {
         let stages_nothing = self.staged.values().all(|staged| staged.newest.is_empty());
         if !stages_nothing || !self.checkpoints.is_empty() || !self.retained.is_empty() {
             // What only removes makes room in the end.
-            self.store.admit(revisions().map(bytes).sum(), revisions().next().is_none())?;
+            let admitted = self.store.admit(revisions().map(bytes).sum(), revisions().next().is_none());
+            self.store.tell_failure(admitted)?;
         }
         let mut writes = Writes::default();
         let mut sequences = Watermarks::new();
@@ -285,7 +286,7 @@ impl Writer<'_> {
         write_new_names(&names, &mut self.state.names_stored, &mut writes);
         drop(names);
         self.store.sources.write().unwrap_or_else(PoisonError::into_inner).write_new(&mut writes);
-        let ticket = self.store.engine().apply(writes, sequences)?;
+        let ticket = self.store.tell_failure(self.store.engine().apply(writes, sequences))?;
         for (key, pass) in done {
             self.accept(key, pass);
         }

@@ -368,7 +368,6 @@ fn cut_power(
     log: &Path,
     seed: u64,
 ) -> (Vec<(String, serde_json::Value)>, Vec<u8>) {
-    const PAGE: usize = 4096;
     let mut random = fastrand::Rng::with_seed(seed);
     let database = fixture.try_open(config).expect("open");
     let collection = database.default_collection().expect("default");
@@ -392,7 +391,13 @@ fn cut_power(
             expected = super::contents(&collection);
         }
     }
-    let (later, mut torn) = (std::fs::read(log).expect("the log"), synced.lock().expect("lock").clone());
+    let (later, held) = (std::fs::read(log).expect("the log"), synced.lock().expect("lock").clone());
+    (expected, torn(held, &later, &mut random))
+}
+
+/// What stable storage may have after a power cut: what it held, and any page of what was written later.
+pub(super) fn torn(mut torn: Vec<u8>, later: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    const PAGE: usize = 4096;
     torn.resize(random.usize(torn.len()..=later.len().max(torn.len())), 0);
     for at in (0..torn.len().min(later.len())).step_by(PAGE) {
         let end = (at + PAGE).min(torn.len()).min(later.len());
@@ -400,11 +405,11 @@ fn cut_power(
             torn[at..end].copy_from_slice(&later[at..end]);
         }
     }
-    (expected, torn)
+    torn
 }
 
 /// sled's snapshot and the seal are newer than the torn log, since the handle was closed in between.
-fn remove_what_is_newer(log: &Path) {
+pub(super) fn remove_what_is_newer(log: &Path) {
     for entry in std::fs::read_dir(log).expect("the folder") {
         let entry = entry.expect("an entry");
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -10,6 +10,7 @@ mod expiry;
 mod failed_sync;
 #[cfg(feature = "simulation")]
 mod failures;
+mod gather;
 mod group;
 mod growth;
 mod large;

@@ -22,6 +22,9 @@ use crate::gateway::web::{WebClient, WebServer};
 use crate::replicator::{PeerQuota, ReplicatorType};
 use crate::transport::stream::Address;
 
+/// Peers wait as long for the answer, and give up one day: Couchbase Lite's own after some minutes.
+const COMMIT_DELAY_MAX: Duration = Duration::from_secs(60);
+
 /// Where state is without a service manager that says it.
 const STATE_DIRECTORY: &str = "/var/lib/gattway";
 
@@ -43,6 +46,8 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
     let path = |key: &str| gateway.as_ref().and_then(|section| section.path(key));
     let state = path("state").unwrap_or_else(|| directory("STATE_DIRECTORY", STATE_DIRECTORY));
     let socket = path("socket").unwrap_or_else(default_socket);
+    let cycles = gateway.as_ref().filter(|section| section.has("medium-cycles"));
+    let medium_cycles = cycles.map(|section| section.number("medium-cycles", 1, 10_000_000));
     let sections = Section::all(&DATABASES, root, problems);
     let mut databases: BTreeMap<String, DatabaseConfig> = BTreeMap::new();
     let mut paths: Vec<(PathBuf, String)> = Vec::new();
@@ -101,7 +106,7 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
             database.retention.insert(name, config);
         }
     }
-    Config { socket, databases }
+    Config { socket, state, medium_cycles, databases }
 }
 
 /// Where the socket is if nothing else is said.
@@ -165,6 +170,7 @@ fn database(name: &str, section: &Section<'_>, state: &Path) -> DatabaseConfig {
     let store = StoreConfig {
         path,
         durability: section.choice("durability", &durability).unwrap_or_default(),
+        commit_delay: section.delay("commit-delay", COMMIT_DELAY_MAX),
         keep_free: section.size("keep-free"),
     };
     let (documents, bytes) = (section.number("peer-documents", 0, u64::MAX), section.size("peer-bytes"));

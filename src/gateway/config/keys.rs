@@ -70,6 +70,12 @@ pub(crate) const GATEWAY: Kind = Kind {
             "The socket by which `gattway status` asks; its owner alone can.\n\
              Without it `control` in $RUNTIME_DIRECTORY, which systemd sets, or in /run/gattway.",
         ),
+        key(
+            "medium-cycles",
+            Else("1000"),
+            "How often the medium can be written over as a whole, as its maker says. `gattway status` tells then how long it\n\
+             would last; without it nothing is assumed.",
+        ),
     ],
 };
 
@@ -99,6 +105,13 @@ pub(crate) const DATABASES: Kind = Kind {
             Default("\"synced\""),
             "synced: a write counts when the medium has it. relaxed: up to half a second later, with fewer writes;\n\
              what a peer sends is synced before the peer is told so in either case.",
+        ),
+        key(
+            "commit-delay",
+            Default("\"0s\""),
+            "How long a write may wait for others, so that they go to the medium together: fewer writes, a card that lasts longer.\n\
+             What was acknowledged is on the medium all the same: whoever wrote, a peer too, is answered that much later, and\n\
+             other peers see it then. At most 60s.",
         ),
         key("keep-free", Default("\"2M\""), "Nothing is stored while less than this is free on the disk."),
         key("read-only", Default("false"), "Peers that connect may only get documents."),

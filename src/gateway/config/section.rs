@@ -172,6 +172,18 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A time up to `max`, as `"500ms"`; none without the key.
+    pub(super) fn delay(&self, name: &str, max: Duration) -> Duration {
+        let expected =
+            format!("a time up to {}, as \"500ms\" or \"2s\", or \"0s\"", humantime::format_duration(max));
+        let delay = self.read(name, &expected, |value| {
+            let delay = humantime::parse_duration(&text_of(value)?);
+            let short = delay.ok().filter(|delay| *delay <= max);
+            short.ok_or_else(|| format!("{} is no such time", shown(value)))
+        });
+        delay.unwrap_or_default()
+    }
+
     /// One of some words.
     pub(super) fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
         let expected = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");

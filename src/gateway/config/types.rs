@@ -17,6 +17,10 @@ use crate::replicator::{PeerQuota, ReplicatorType};
 pub(crate) struct Config {
     /// The socket by which `gattway status` asks.
     pub(crate) socket: PathBuf,
+    /// Where databases are whose path is not absolute, and what is kept of the process.
+    pub(crate) state: PathBuf,
+    /// How often the medium can be written over, if somebody has said it.
+    pub(crate) medium_cycles: Option<u64>,
     /// By name; at least one.
     pub(crate) databases: BTreeMap<String, DatabaseConfig>,
 }
@@ -39,6 +43,7 @@ pub(crate) struct DatabaseConfig {
 pub(crate) struct StoreConfig {
     pub(crate) path: PathBuf,
     pub(crate) durability: Durability,
+    pub(crate) commit_delay: Duration,
     pub(crate) keep_free: u64,
 }
 

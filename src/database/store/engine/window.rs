@@ -47,6 +47,8 @@ pub(super) struct Window {
     applied: u64,
     /// The newest look.
     seen: Look,
+    /// Where the log ended when it was opened.
+    opened: Option<u64>,
     /// The newest look that a sync is known to have covered. Two syncs may run at once, and end in either order.
     synced: Look,
 }
@@ -63,6 +65,15 @@ impl Window {
     /// Notes a look that followed a flush.
     pub(super) fn saw(&mut self, look: Look) {
         self.seen = self.seen.max(look);
+        self.opened = self.opened.or(look.tip);
+    }
+
+    /// Bytes that the log was seen to grow by.
+    pub(super) fn grown(&self) -> u64 {
+        match (self.opened, self.seen.tip) {
+            (Some(opened), Some(seen)) => seen.saturating_sub(opened),
+            _ => 0,
+        }
     }
 
     /// Notes a sync of the medium that began after the look.

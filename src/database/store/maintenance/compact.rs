@@ -54,6 +54,7 @@ impl Store {
         }
         *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         old.close();
+        self.gathering.replaced(old.counts());
         writer.relocate(&new)?;
         let leftover = old.directory().to_owned();
         drop(old);
