@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,9 +15,6 @@ use crate::task;
 use crate::transport::secure::{Carrier, SecureConnection, SecureConnectionConfig};
 use crate::trust::list::check_name;
 use crate::trust::{GroupNews, IdentityError, Trust, TrustOpenError};
-
-/// How often what has become of the group's secret is told.
-const NEWS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which peers a node meets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,12 +144,11 @@ impl TrustRefresher {
 }
 
 async fn follow(trust: Arc<Trust>, tell: Observer<GroupNews>) {
-    let mut tick = tokio::time::interval(NEWS_INTERVAL);
     let mut looking = std::pin::pin!(Arc::clone(&trust).follow());
     loop {
         tokio::select! {
             () = &mut looking => return,
-            _ = tick.tick() => tell_news(&trust, &tell),
+            () = trust.news_came() => tell_news(&trust, &tell),
         }
     }
 }

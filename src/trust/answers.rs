@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::files::FileStamp;
 use super::group::{Group, GroupError};
@@ -75,6 +75,7 @@ struct State {
     /// The epochs whose keys peers have shown, to be noted.
     epochs: BTreeMap<PeerId, u32>,
     news: VecDeque<GroupNews>,
+    news_came: Arc<Notify>,
     /// Those with open sessions, and how many of them.
     present: BTreeMap<PeerId, (Authentication, u32)>,
 }
@@ -86,6 +87,12 @@ impl State {
         if (last == 0 || now_s().abs_diff(last) >= interval_s) && self.seen.len() < SEEN_MAX {
             self.seen.insert(*peer, via);
         }
+    }
+
+    /// Notes those who are there, unless it was some time ago.
+    fn see_present(&mut self) {
+        let present: Vec<_> = self.present.iter().map(|(id, (via, _))| (*id, *via)).collect();
+        present.iter().for_each(|(id, via)| self.see(id, *via, PRESENT_INTERVAL_S));
     }
 
     /// What was seen of a peer's epoch.
@@ -110,6 +117,7 @@ impl State {
     fn tell(&mut self, news: GroupNews) {
         if self.news.len() < NEWS_MAX {
             self.news.push_back(news);
+            self.news_came.notify_one();
         }
     }
 }
@@ -145,6 +153,7 @@ impl Trust {
             own_name: None,
             epochs: BTreeMap::new(),
             news: VecDeque::new(),
+            news_came: Arc::default(),
             present: BTreeMap::new(),
         };
         Ok(Trust {
@@ -211,18 +220,25 @@ impl Trust {
         loop {
             tick.tick().await;
             let trust = Arc::clone(&self);
-            if tokio::task::spawn_blocking(move || trust.look()).await.is_err() {
+            if trust.is_due() && tokio::task::spawn_blocking(move || trust.look()).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Whether a look would find anything. It is asked in place: two calls of `stat` take less than waking a thread for them.
+    fn is_due(&self) -> bool {
+        let mut state = self.lock();
+        state.see_present();
+        let is_noted = state.seen.is_empty() && state.told.is_empty() && state.epochs.is_empty();
+        !is_noted || state.stamps != stamps(&self.directory)
     }
 
     /// Enters who came into the list.
     fn note_seen(&self) {
         let (seen, told, epochs) = {
             let mut state = self.lock();
-            let present: Vec<_> = state.present.iter().map(|(id, (via, _))| (*id, *via)).collect();
-            present.iter().for_each(|(id, via)| state.see(id, *via, PRESENT_INTERVAL_S));
+            state.see_present();
             let (seen, told) = (std::mem::take(&mut state.seen), std::mem::take(&mut state.told));
             (seen, told, state.epochs.clone())
         };
@@ -271,6 +287,12 @@ impl Trust {
     /// Whether there are members with a former secret of the group that are to get the new one.
     pub fn is_handing_over(&self) -> bool {
         self.lock().handing_over().is_some()
+    }
+
+    /// Waits until there may be news.
+    pub async fn news_came(&self) {
+        let came = Arc::clone(&self.lock().news_came);
+        came.notified().await;
     }
 
     /// What has become of the group's secret since it was asked last.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::cli::commands::config::{self, ConfigArgs};
 use crate::cli::commands::control::Control;
@@ -33,6 +33,10 @@ use crate::task;
 
 /// How often the loop looks at everything, unless the service manager wants to hear of it more often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After something has happened, how often it is looked for so long what is to be told of it.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+const TELL_FOR: Duration = Duration::from_secs(15);
 
 /// Requests over the socket that wait for the loop.
 const REQUESTS_MAX: usize = 16;
@@ -126,8 +130,12 @@ async fn look_after(
     let mut look = tokio::time::interval(every);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut giving_back = std::pin::pin!(memory::keep_giving_back());
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut tick = tokio::time::interval(TELL_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Nobody is woken while nothing happens.
+    let mut tell_until = tokio::time::Instant::now() + TELL_FOR;
     loop {
+        let tells = tokio::time::Instant::now() < tell_until;
         tokio::select! {
             () = signals.next() => return Ok(()),
             _ = hangup.recv() => reload(gateway, args, log, manager).await,
@@ -144,15 +152,20 @@ async fn look_after(
                 if gateway.is_alive().await {
                     manager.alive();
                 }
+                tell(gateway, log, manager);
             }
-            _ = tick.tick() => {
-                log.look();
-                if manager.is_there() {
-                    manager.status(line_of(&gateway.status()));
-                }
-            }
+            () = log.happened.notified() => tell_until = tokio::time::Instant::now() + TELL_FOR,
+            _ = tick.tick(), if tells => tell(gateway, log, manager),
             never = &mut giving_back => match never {},
         }
+    }
+}
+
+/// Tells what is due, and the service manager how it stands.
+fn tell(gateway: &Gateway, log: &Log, manager: &mut ServiceManager) {
+    log.look();
+    if manager.is_there() {
+        manager.status(line_of(&gateway.status()));
     }
 }
 
@@ -240,6 +253,8 @@ fn line_of(status: &GatewayStatus) -> String {
 /// Tells what happens.
 struct Log {
     events: Events,
+    /// Something did, since somebody waited for it.
+    happened: Notify,
     state: Mutex<LogState>,
 }
 
@@ -257,7 +272,12 @@ struct LogState {
 
 impl Log {
     fn new(events: &Events, is_several: bool) -> Log {
-        Log { events: events.clone(), state: Mutex::new(LogState { is_several, ..LogState::default() }) }
+        let happened = Notify::new();
+        Log {
+            events: events.clone(),
+            happened,
+            state: Mutex::new(LogState { is_several, ..LogState::default() }),
+        }
     }
 
     /// Nothing under this lock can be left half done.
@@ -275,6 +295,7 @@ impl Log {
     }
 
     fn take(&self, event: &GatewayEvent) {
+        self.happened.notify_one();
         match event {
             GatewayEvent::Opened { database, db } => {
                 let events = self.about(database);

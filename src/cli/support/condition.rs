@@ -8,11 +8,17 @@ use crate::cli::support::events::{Event, Events};
 use crate::cli::support::output::{bytes_text, counted};
 use crate::database::{Database, Lack, Room, Twin};
 
+/// Between two looks at a database in which much happens.
+const CALM: Duration = Duration::from_millis(250);
+
 /// Completes when the database has failed, with what to say: sled's memory is ahead of the storage device then, and opening again
 /// is the only way on.
 pub(crate) async fn broken(db: &Database) -> CliError {
-    const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+    /// A failed write is told at once; what a read found is seen by the next look.
+    const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+    let mut changed = db.watch();
     loop {
+        changed.mark_unchanged();
         if let Some(reason) = db.failure() {
             let path = db.path().display();
             let message = format!("database {path}: {reason}; nothing that was acknowledged is lost");
@@ -20,7 +26,9 @@ pub(crate) async fn broken(db: &Database) -> CliError {
                 "make room or mend what is wrong, then start this again (a service manager that restarts it does)",
             );
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        // Between the two it is looked no oftener than somebody could notice.
+        tokio::time::sleep(CALM).await;
+        let _ = tokio::time::timeout(LOOK_INTERVAL, changed.changed()).await;
     }
 }
 
@@ -48,9 +56,14 @@ fn tell_room(events: &Events, room: &Room, lack: Option<Lack>) {
 
 /// Tells what is wrong with the disk or a clock, once when it begins and once when it is over; never ends.
 pub(crate) async fn tell_condition(db: &Database, events: &Events) -> Infallible {
-    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+    /// While there is no room: others make some, and do not tell.
+    const SHORT_INTERVAL: Duration = Duration::from_secs(1);
+    /// Else something happens in the database before there is anything to tell, but for the time that passes.
+    const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+    let mut changed = db.watch();
     let (mut was_short, mut shortages, mut told) = (false, 0, Told::default());
     loop {
+        changed.mark_unchanged();
         let room = db.room();
         // One that was over before anybody looked is told all the same: a peer was refused.
         if room.shortages != shortages && !room.is_short && !was_short {
@@ -62,7 +75,12 @@ pub(crate) async fn tell_condition(db: &Database, events: &Events) -> Infallible
         }
         (was_short, shortages) = (room.is_short, room.shortages);
         told.tell(db, events);
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        if was_short {
+            tokio::time::sleep(SHORT_INTERVAL).await;
+        } else {
+            let _ = tokio::time::timeout(LOOK_INTERVAL, changed.changed()).await;
+            tokio::time::sleep(CALM).await;
+        }
     }
 }
 

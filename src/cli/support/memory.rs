@@ -4,8 +4,14 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-/// How often a long-running command gives back what it does not use.
+/// How often a long-running command that works gives back what it does not use.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it looks while it does nothing.
+const IDLE_EVERY: Duration = Duration::from_secs(60);
+
+/// Who has used less of the processor since the last time has not taken and freed anything to speak of.
+const WORKED: Duration = Duration::from_millis(50);
 
 /// Large allocations are the system's from the beginning to the end, and threads share a few arenas.
 pub(crate) fn keep_little() {
@@ -15,11 +21,23 @@ pub(crate) fn keep_little() {
 
 /// Gives back what is free, now and then. Does not end.
 pub(crate) async fn keep_giving_back() -> Infallible {
-    let mut tick = tokio::time::interval(GIVE_BACK_EVERY);
+    let (mut every, mut used) = (GIVE_BACK_EVERY, Duration::ZERO);
     loop {
-        tick.tick().await;
-        drop(tokio::task::spawn_blocking(give_back));
+        let now = processor_time();
+        if now.saturating_sub(used) >= WORKED {
+            (every, used) = (GIVE_BACK_EVERY, now);
+            drop(tokio::task::spawn_blocking(give_back));
+        } else {
+            every = (every * 2).min(IDLE_EVERY);
+        }
+        tokio::time::sleep(every).await;
     }
+}
+
+/// What this process has used of the processor.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// Gives back what is free now.
