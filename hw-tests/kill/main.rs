@@ -14,6 +14,7 @@
 
 #[path = "../command/mod.rs"]
 mod command;
+mod fleet;
 mod side;
 
 use std::collections::{BTreeSet, HashMap};
