@@ -1,7 +1,13 @@
 //! Syncs over WebSocket between two processes: in secure sessions, and as stock peers with TLS and passwords.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::command::{Process, ok, run};
 use crate::database;
@@ -69,6 +75,110 @@ fn stock_peers_come_in_by_certificate_and_password() {
     assert_eq!(ok(&field, &["db", "ls"]), "here\nthere\n");
     assert_eq!(serve.terminate(), Some(0));
     assert_eq!(ok(&gateway, &["db", "ls"]), "here\nthere\n");
+}
+
+/// Stands between two ends: passes on in small pieces and late, and cuts each of the first connections after some bytes.
+struct Proxy {
+    address: SocketAddr,
+    connections: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    /// Bytes after which the first connections are cut, from less than a handshake to a good part of the sync.
+    const CUTS: [u64; 7] = [1, 200, 1_500, 4_000, 9_000, 20_000, 40_000];
+
+    fn start(to: String) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&connections);
+        thread::spawn(move || {
+            for from in listener.incoming() {
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                let left = Proxy::CUTS.get(number as usize).copied().unwrap_or(u64::MAX);
+                let (from, to) = (from.unwrap(), TcpStream::connect(&to).unwrap());
+                let left = Arc::new(AtomicU64::new(left));
+                for (from, to, seed) in [(&from, &to, number), (&to, &from, number + 1_000)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let left = Arc::clone(&left);
+                    thread::spawn(move || Proxy::pass(from, to, &left, fastrand::Rng::with_seed(seed)));
+                }
+            }
+        });
+        Proxy { address, connections }
+    }
+
+    /// Passes on until one end has ended, or both directions together have had so many bytes.
+    fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64, mut random: fastrand::Rng) {
+        let mut bytes = [0; 600];
+        to.set_nodelay(true).unwrap();
+        loop {
+            let size = random.usize(1..=bytes.len());
+            let Ok(read @ 1..) = from.read(&mut bytes[..size]) else { break };
+            if random.u8(0..16) == 0 {
+                thread::sleep(Duration::from_millis(random.u64(0..5)));
+            }
+            let (first, second) = bytes[..read].split_at(random.usize(0..=read));
+            if to.write_all(first).and_then(|()| to.write_all(second)).is_err() {
+                break;
+            }
+            let taken =
+                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(read as u64));
+            if taken.is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+}
+
+/// A network that delays, splits and cuts costs attempts and no document: all are there in the end, on both sides.
+#[test]
+fn a_sync_over_tls_gets_through_a_network_that_cuts_delays_and_splits() {
+    const DOCUMENTS: usize = 150;
+    let ((place, gateway), (_field, field)) = (database(), database());
+    for (db, side) in [(&gateway, "here"), (&field, "there")] {
+        // Text that deflate cannot shorten much, so that there is something to cut.
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut text = || (0..400).map(|_| random.alphanumeric()).collect::<String>();
+        let lines: String = (0..DOCUMENTS)
+            .map(|n| format!("{{\"_id\":\"{side}-{n:03}\",\"text\":\"{}\"}}\n", text()))
+            .collect();
+        let ended = crate::command::run_with_input(
+            db,
+            &["db", "import", "-", "--format", "ndjson"],
+            lines.as_bytes(),
+        );
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+    let args = ["serve", "--plain", "--listen", "wss://127.0.0.1:0/plant", "--json", "--tls-self-signed"];
+    let mut serve = Process::start(&gateway, &args);
+    let url = serve.address();
+    let pem = std::fs::read_to_string(gateway.join("tls.pem")).unwrap();
+    let end = "-----END CERTIFICATE-----\n";
+    let pin = place.path().join("pin");
+    write(&pin, &pem[..pem.find(end).unwrap() + end.len()], 0o644);
+    let there = url.strip_prefix("wss://").unwrap().strip_suffix("/plant").unwrap();
+    let proxy = Proxy::start(there.to_owned());
+    let through = format!("wss://{}/plant", proxy.address);
+    let sync = |attempts: &str| {
+        let pin = pin.to_str().unwrap();
+        run(
+            &field,
+            &["sync", &through, "--plain", "--pin-cert", pin, "--attempts", attempts, "--retry-wait", "0.1"],
+        )
+    };
+    // As many attempts as are allowed, and then it says why.
+    let given_up = sync("2");
+    assert_eq!(given_up.code, Some(6), "{given_up:?}");
+    assert_eq!(proxy.connections.load(Ordering::SeqCst), 2);
+    let ended = sync("20");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let connections = proxy.connections.load(Ordering::SeqCst);
+    assert!(connections >= 6, "only {} connections: hardly any was cut", connections);
+    assert_eq!(serve.terminate(), Some(0));
+    let exported = ok(&gateway, &["db", "export", "--revisions"]);
+    assert_eq!(exported.lines().count(), 2 * DOCUMENTS);
+    assert_eq!(ok(&field, &["db", "export", "--revisions"]), exported);
 }
 
 #[test]

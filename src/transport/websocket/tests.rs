@@ -312,6 +312,55 @@ async fn what_a_server_says_is_told_with_what_to_do() {
     }
 }
 
+/// What stands in the request of a client with these settings.
+async fn request_of(config: &WebSocketClientConfig) -> String {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("ws://{}/plant", socket.local_addr().expect("an address"));
+    let read = async {
+        let (mut stream, _) = socket.accept().await.expect("accept");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a request"));
+        }
+        String::from_utf8(head).expect("text")
+    };
+    let client = client(&url, config);
+    let (head, opened) = tokio::join!(read, refused(&client));
+    assert!(opened.is_recoverable(), "the server has said nothing: {opened}");
+    head
+}
+
+#[tokio::test]
+async fn sessions_and_headers_stand_in_the_request() {
+    let has = |head: &str, line: &str| head.lines().any(|known| known.eq_ignore_ascii_case(line));
+    let mut config = WebSocketClientConfig {
+        credentials: Some(Credentials::session("904ac010862f37c8dd99015a33ab5a3565fd8447")),
+        headers: vec![("X-Plant".into(), "7".into()), ("X-Plant".into(), "8".into())],
+        ..WebSocketClientConfig::default()
+    };
+    let head = request_of(&config).await;
+    for line in [
+        "GET /plant/_blipsync HTTP/1.1",
+        "Cookie: SyncGatewaySession=904ac010862f37c8dd99015a33ab5a3565fd8447",
+        "X-Plant: 7",
+        "X-Plant: 8",
+    ] {
+        assert!(has(&head, line), "{line} in {head}");
+    }
+    assert!(!head.to_lowercase().contains("authorization"), "{head}");
+    let id = Zeroizing::new("1".to_owned());
+    config.credentials = Some(Credentials::Session { cookie: Some("Plant".into()), id });
+    assert!(has(&request_of(&config).await, "Cookie: Plant=1"));
+    let head = request_of(&as_pump("häuschen:7")).await;
+    assert!(has(&head, "Authorization: Basic cHVtcDpow6R1c2NoZW46Nw=="), "{head}");
+    // What cannot stand there is refused before anything is sent.
+    for credentials in [Credentials::basic("a:b", "c"), Credentials::session("1\r\nX-Evil: 1")] {
+        let config =
+            WebSocketClientConfig { credentials: Some(credentials), ..WebSocketClientConfig::default() };
+        assert!(WebSocketClient::new("ws://a/b".parse().expect("a URL"), &config).is_err());
+    }
+}
+
 /// Frames that come in one piece with the answer are not lost.
 #[tokio::test]
 async fn bytes_that_come_with_the_upgrade_are_kept() {

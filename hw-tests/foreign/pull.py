@@ -1,0 +1,62 @@
+"""Pulls from a WebSocket listener of gattway with pythonblip, which others wrote for Sync Gateway: its WebSocket client, frames, checksums,
+checkpoints and flow of a pull are its own. Prints each document, one a line, as JSON.
+
+usage: pull.py PORT DATABASE USER PASSWORD [version-vectors]
+
+pythonblip knows revision trees alone. With `version-vectors` it asks for the sub-protocol and the versioning of version vectors instead; a
+revision's ID is a text to it.
+"""
+
+import json
+import os
+import sys
+
+import pythonblip.client
+from pythonblip.headers import BasicAuth
+from pythonblip.output import ScreenOutput
+from pythonblip.replicator import Replicator, ReplicatorConfiguration, ReplicatorType
+
+SUB_PROTOCOL = "BLIP_3+CBMobile_4"
+
+
+class Kept(ScreenOutput):
+    """Takes each document once."""
+
+    def __init__(self):
+        super().__init__()
+        self.documents = {}
+
+    def write(self, identity, document, collection=None):
+        if identity in self.documents:
+            raise ValueError(f"{identity} came twice")
+        self.documents[identity] = document
+
+
+def main():
+    port, database, user, password = sys.argv[1:5]
+    versioning = sys.argv[5] if len(sys.argv) > 5 else None
+    if versioning:
+        connect = pythonblip.client.websockets.connect
+        pythonblip.client.websockets.connect = lambda uri, **options: connect(
+            uri, **{**options, "subprotocols": [SUB_PROTOCOL]})
+    kept = Kept()
+    replicator = Replicator(ReplicatorConfiguration.create(
+        database, "127.0.0.1", ReplicatorType.PULL, BasicAuth(user, password), False, port, "_default", ["_default"], kept))
+    if versioning:
+        replicator.sub_changes_props["versioning"] = versioning
+    replicator.start()
+    replicator.replicate()
+    for identity in sorted(kept.documents):
+        print(json.dumps({"_id": identity, **kept.documents[identity]}, sort_keys=True, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+try:
+    main()
+    code = 0
+except Exception as error:  # whatever it was, it is what the caller wants to read
+    print(error, file=sys.stderr)
+    code = 1
+# Its thread waits for the end of a connection that its own stop asks for from another thread, and so for ever.
+sys.stderr.flush()
+os._exit(code)
