@@ -40,10 +40,11 @@ pub(crate) use self::block::StoredRevision;
 #[cfg(test)]
 pub(crate) use self::checkpoint::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};
 pub(crate) use self::checkpoint::{CheckpointOwner, content as checkpoint_content};
+pub(crate) use self::engine::EngineCounts;
 #[cfg(test)]
 pub(in crate::database) use self::engine::SEGMENT_BYTES;
 #[cfg(feature = "cli")]
-pub(crate) use self::engine::{EngineCounts, directory_bytes};
+pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::handle::Store;
 #[cfg(test)]
 pub(crate) use self::handle::{has_redo_list, log_end};
