@@ -154,21 +154,23 @@ async fn after(c: &mut Context<'_>, central: &Session, peripheral: &Session) -> 
         c.metric(&format!("packets sent again, {name}"), last.retransmissions as f64, "");
         c.metric(&format!("of these without need, {name}"), last.needless as f64, "");
         c.metric(&format!("arrived out of order, {name}"), last.out_of_order as f64, "");
-        let Some(twice) = sent_twice(&told, payload) else {
+        let Some((twice, resumes)) = sent_twice(&told, payload) else {
             return failed("what was under way at the cut was never acknowledged");
         };
-        c.limit(&format!("bytes sent twice, {name}"), twice as f64, "B", WINDOW_BYTES as f64)?;
+        c.limit(&format!("bytes sent twice, {name}"), twice as f64, "B", (WINDOW_BYTES * resumes) as f64)?;
     }
     Ok(())
 }
 
-/// What the first resume cost: bytes sent again until all that had been given to the radio before was acknowledged. Packets
-/// that were then sent once more, because they were overtaken or lost, are counted apart.
-fn sent_twice(told: &[Sample], payload: u64) -> Option<u64> {
+/// What the first resume cost: bytes sent again until all that had been given to the radio before was acknowledged; and how many
+/// resumes that took, for a slow machine may lose the connection once more. Packets that were then sent once more, because they
+/// were overtaken or lost, are counted apart.
+fn sent_twice(told: &[Sample], payload: u64) -> Option<(u64, u64)> {
     let before = told.iter().rfind(|sample| sample.resumes == 0)?;
     let after = told.iter().find(|sample| sample.resumes > 0 && sample.sent >= before.given)?;
     let lost = (after.retransmissions - before.retransmissions) * payload;
-    Some((after.bytes_retransmitted - before.bytes_retransmitted).saturating_sub(lost))
+    let twice = (after.bytes_retransmitted - before.bytes_retransmitted).saturating_sub(lost);
+    Some((twice, u64::from(after.resumes - before.resumes)))
 }
 
 pub async fn change_channel(c: &mut Context<'_>) -> Outcome {
