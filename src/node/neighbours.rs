@@ -203,8 +203,7 @@ impl Rounds {
     }
 
     fn visit(&mut self, key: Key, radio: usize, stays: bool) {
-        let own = self.heard.get(&(key, radio));
-        let Some((heard, sighting)) = own.or_else(|| newest(&self.heard, self.radios.len(), key)) else {
+        let Some((heard, sighting)) = self.heard.get(&(key, radio)) else {
             return self.plan.ended(self.clock.now(), key, Ending::Left);
         };
         let begun = self.of.begin(&self.radios[radio].way, heard, *sighting, stays, true);

@@ -1,5 +1,6 @@
 //! A neighbour, as the plan knows it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::replicator::RetryPolicy;
@@ -18,7 +19,7 @@ pub(in crate::node) enum News {
 
 /// A neighbour that was not heard for so long is gone.
 pub(in crate::node) const GONE_AFTER: Duration = Duration::from_secs(60);
-/// A neighbour is visited only if it was heard this recently.
+/// A neighbour is visited only by a radio that has heard it this recently.
 pub(super) const FRESH: Duration = Duration::from_secs(15);
 /// How long after it was heard first a neighbour may be one that passes by.
 const NEWCOMER: Duration = Duration::from_secs(60);
@@ -35,7 +36,9 @@ const PENDING_BONUS_MAX: Duration = Duration::from_secs(10);
 pub(in crate::node) const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Known {
-    pub(super) radio: usize,
+    /// When each radio that has heard it heard it last.
+    by: BTreeMap<usize, Instant>,
+    /// When any did.
     pub(super) heard: Instant,
     pub(super) first_heard: Instant,
     pub(super) news: News,
@@ -49,9 +52,9 @@ pub(super) struct Known {
 
 impl Known {
     /// One that is heard for the first time.
-    pub(super) fn new(now: Instant, radio: usize, news: News) -> Known {
+    pub(super) fn new(now: Instant, news: News) -> Known {
         Known {
-            radio,
+            by: BTreeMap::new(),
             heard: now,
             first_heard: now,
             news,
@@ -64,15 +67,22 @@ impl Known {
 
     /// It was heard by this radio.
     pub(super) fn hear(&mut self, now: Instant, radio: usize, news: News) {
-        // The radio that it was heard by first in this while: who hears it best hears it most often.
-        if now.since(self.heard) >= FRESH {
-            self.radio = radio;
-        }
         if now.since(self.heard) >= RETURN {
             self.first_heard = now;
         }
-        self.heard = now;
+        self.was_there(now, radio);
         self.set_news(now, news);
+    }
+
+    /// It was heard by this radio, or connected through it until now.
+    pub(super) fn was_there(&mut self, now: Instant, radio: usize) {
+        self.by.insert(radio, now);
+        self.heard = now;
+    }
+
+    /// Whether this radio may visit it: it must have heard it itself.
+    pub(super) fn is_heard_by(&self, now: Instant, radio: usize) -> bool {
+        self.by.get(&radio).is_some_and(|at| now.since(*at) < FRESH)
     }
 
     /// Since when it counts as waiting: later for each failure, earlier for much that is pending.

@@ -143,7 +143,7 @@ impl<K: Copy + Ord> Scheduler<K> {
             self.known.remove(&longest);
         }
         self.radios[radio].heard = Some(now);
-        let known = self.known.entry(key).or_insert_with(|| Known::new(now, radio, news));
+        let known = self.known.entry(key).or_insert_with(|| Known::new(now, news));
         known.hear(now, radio, news);
         if known.first_heard == now || matches!(news, News::Pending(_)) {
             self.stirred = now;
@@ -191,7 +191,7 @@ impl<K: Copy + Ord> Scheduler<K> {
         let Some(known) = self.known.get_mut(&key) else { return };
         // It was connected until now.
         if ending != Ending::Failed {
-            known.heard = now;
+            known.was_there(now, visit.radio);
         }
         match ending {
             Ending::Done | Ending::Left => {
@@ -316,9 +316,8 @@ impl<K: Copy + Ord> Scheduler<K> {
         let alone = near == 1 && settled && self.settings.kept > 0;
         let due = self.known.iter().filter(|(key, known)| {
             !self.visits.contains_key(key)
-                && (known.radio == radio || !self.radios[known.radio].present)
                 && known.not_before <= now
-                && now.since(known.heard) < FRESH
+                && known.is_heard_by(now, radio)
                 && (alone || self.settings.all || known.wants(now, self.own))
         });
         // The best of each kind, in one pass.

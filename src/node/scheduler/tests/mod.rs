@@ -123,7 +123,15 @@ fn a_radio_that_is_gone_is_neither_heard_nor_used_and_the_other_takes_over() {
     plan.heard(at(0.0), 0, 1, News::Pending(1));
     plan.set_present(at(0.5), 0, false);
     assert!(!plan.listens(at(0.5), 0));
+    assert_eq!(plan.next(at(1.0)), None, "the other has not heard it yet");
+    plan.heard(at(1.0), 1, 1, News::Pending(1));
     assert_eq!(plan.next(at(1.0)), Some(Action::Visit { key: 1, radio: 1, stays: false }));
+    // Back again, it takes its share.
+    plan.set_present(at(2.0), 0, true);
+    plan.heard(at(3.0), 1, 2, News::Pending(1));
+    assert_eq!(plan.next(at(3.0)), None, "the other is busy, and it has not heard this one");
+    plan.heard(at(4.0), 0, 2, News::Pending(1));
+    assert_eq!(plan.next(at(4.0)), Some(Action::Visit { key: 2, radio: 0, stays: false }));
 }
 
 #[test]
