@@ -178,8 +178,10 @@ async fn a_peer_that_does_not_read_stops_its_own_answers() {
     let peak = peak_of(&server, "asks without end and reads nothing", |server| {
         let mut peer = Attacker::connect(&server);
         peer.collections();
-        // An answer of one byte to each.
-        peer.ask_until_stuck(&[("Profile", "norev"), ("collection", "0"), ("id", "x")]);
+        // Short answers without end are limited by their number in a time; these are long.
+        let client = [("collection", "0"), ("client", "n")];
+        peer.request(&[&[("Profile", "setCheckpoint")][..], &client].concat(), &" ".repeat(60_000));
+        peer.ask_until_stuck(&[&[("Profile", "getCheckpoint")][..], &client].concat());
         assert_eq!(peer.end_unread(Duration::from_secs(20)), End::Gone);
     })
     .await;

@@ -74,6 +74,12 @@ pub const REPLY_BYTES_MAX: usize = 4 << 20;
 /// in memory.
 pub const REPLIES_MAX: usize = 8_192;
 
+/// Requests that are answered at once, without a revision for the store, that may come together. Beyond it input waits.
+pub const REQUESTS_AT_ONCE_MAX: u32 = 4_096;
+
+/// Time after which one of them counts no more.
+pub const REQUEST_INTERVAL: Duration = Duration::from_micros(500);
+
 /// Bytes of the peer's lists that wait for their answer, above which input is no longer accepted. A peer that keeps
 /// [`LISTS_IN_FLIGHT_SESSION_MAX`] does not come there.
 pub const HELD_REQUESTS_BYTES_MAX: usize = 8 << 20;

@@ -19,6 +19,7 @@ use super::held::HeldRequests;
 use super::in_flight::Awaiting;
 use super::inbox::Inbox;
 use super::limits::{InFlight, SessionLimits};
+use super::request_rate::RequestRate;
 use super::unsynced::Unsynced;
 use super::unsynced::list::UnsyncedList;
 use crate::blip::{
@@ -103,6 +104,8 @@ pub(super) struct SessionContext {
     pub now: Instant,
     pub limits: SessionLimits,
     pub inbox: Inbox,
+    /// What it asks for without bringing anything.
+    pub requests: RequestRate,
     /// Lists of the peer whose answer waits.
     pub held: HeldRequests,
     pub collections: Vec<SessionCollection>,
@@ -154,6 +157,7 @@ impl SessionContext {
             now: Instant::ZERO,
             limits: SessionLimits::default(),
             inbox: Inbox::default(),
+            requests: RequestRate::default(),
             held: HeldRequests::default(),
             collections: Vec::new(),
             extension,
@@ -300,6 +304,7 @@ impl SessionContext {
                 && self.held.bytes() < self.limits.held_requests_bytes_max
                 && self.blip.sendable_reply_bytes() < self.limits.reply_bytes_max
                 && self.blip.queued_reply_messages() < self.limits.replies_max
+                && self.requests.room_at(self.now, &self.limits).is_none()
                 && self.events.len() < EVENTS_MAX)
     }
 

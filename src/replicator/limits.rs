@@ -7,10 +7,13 @@
 //!   else bounds a peer that asks and never reads. Lists are held unanswered long before that, so that a peer that keeps
 //!   the limits of this file never comes there: two peers that stop reading each other would wait for ever.
 
+use std::time::Duration;
+
 use super::config::{
     COMMIT_QUEUE_BYTES_MAX, COMMIT_QUEUE_REVISIONS_MAX, HELD_REQUESTS_BYTES_MAX, LIST_BYTES,
     LISTS_IN_FLIGHT_MAX, LISTS_IN_FLIGHT_SESSION_MAX, REPLIES_MAX, REPLY_BYTES_HIGH, REPLY_BYTES_MAX,
-    REV_BYTES_IN_FLIGHT_MAX, REVS_IN_FLIGHT_MAX, REVS_IN_FLIGHT_SESSION_MAX, SEND_QUEUE_LOW,
+    REQUEST_INTERVAL, REQUESTS_AT_ONCE_MAX, REV_BYTES_IN_FLIGHT_MAX, REVS_IN_FLIGHT_MAX,
+    REVS_IN_FLIGHT_SESSION_MAX, SEND_QUEUE_LOW,
 };
 use super::extension;
 
@@ -37,6 +40,9 @@ pub(crate) struct SessionLimits {
     pub reply_bytes_max: usize,
     /// Queued replies above which input stops.
     pub replies_max: usize,
+    /// Requests that are answered at once and count together, and the time after which one of them counts no more.
+    pub requests_at_once: u32,
+    pub request_interval: Duration,
     /// Bytes of lists that wait for their answer, above which input stops.
     pub held_requests_bytes_max: usize,
     /// Bytes of revisions waiting for their commit, above which input stops.
@@ -58,6 +64,8 @@ impl Default for SessionLimits {
             reply_bytes_high: REPLY_BYTES_HIGH,
             reply_bytes_max: REPLY_BYTES_MAX,
             replies_max: REPLIES_MAX,
+            requests_at_once: REQUESTS_AT_ONCE_MAX,
+            request_interval: REQUEST_INTERVAL,
             held_requests_bytes_max: HELD_REQUESTS_BYTES_MAX,
             commit_queue_bytes_max: COMMIT_QUEUE_BYTES_MAX,
             commit_queue_revisions_max: COMMIT_QUEUE_REVISIONS_MAX,

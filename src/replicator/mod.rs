@@ -28,6 +28,7 @@ mod names;
 mod passive;
 mod protocol;
 mod pushed;
+mod request_rate;
 pub(crate) mod resolver;
 pub(crate) mod sequences;
 pub(crate) mod service;

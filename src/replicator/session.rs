@@ -65,6 +65,12 @@ impl Session {
         self.context.in_flight()
     }
 
+    /// Bytes of answers that wait, for tests.
+    #[cfg(test)]
+    pub(crate) fn queued_reply_bytes(&self) -> usize {
+        self.context.blip.queued_reply_bytes()
+    }
+
     /// The peer has proven who it is: what was synced, and what could not be, is remembered under this name. Before `start`.
     pub fn set_peer_uid(&mut self, uid: String) {
         self.side.set_peer_uid(uid);
@@ -158,6 +164,8 @@ impl Session {
             profile::GET_ATTACHMENT | profile::PROVE_ATTACHMENT => Err(refuse_blob(request).into()),
             _ => self.side.handle_request(&mut self.context, request, store),
         };
+        let is_answered = !matches!(answer, Ok(Response::Later));
+        self.context.requests.handled(self.context.now, is_answered, &self.context.limits);
         match answer {
             Ok(Response::Now(reply)) => self.context.reply(request.number, request.no_reply, reply),
             Ok(Response::Later) => {}
@@ -239,7 +247,8 @@ impl Session {
             Phase::Running => None,
         };
         let reply = self.context.reply_deadline(self.side.is_owed());
-        [stop, self.side.poll_at(), reply].into_iter().flatten().min()
+        let room = self.context.requests.room_at(self.context.now, &self.context.limits);
+        [stop, self.side.poll_at(), reply, room].into_iter().flatten().min()
     }
 
     /// Ends the session in good order: the active side finishes what is in flight and saves its checkpoints, within

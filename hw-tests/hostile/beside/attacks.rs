@@ -65,7 +65,7 @@ pub const ATTACKS: [Attack; 13] = [
     ),
     attack("hoarding member", "opens sessions and keeps up to 80 of them", 1, 20, hoard),
     attack("ping flood", "a member's pings without end, and their answers read", 2, 20_000, pings),
-    attack("message flood", "a member's requests without end, no answer read", 2, 4, messages),
+    attack("message flood", "a member's requests without end, no answer read", 2, 2, messages),
     attack("bombs", "a member's messages that unfold to 128 MiB", 2, 2, bombs),
     attack(
         "unfinished messages",

@@ -26,7 +26,7 @@ impl Session {
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
-        let (collection, ticket) = self.side.revision_target(&mut self.context, request, store)?;
+        let (collection, ticket) = self.revision_target(request, store)?;
         let sequence = sequence_of(request);
         match parse_rev(&self.context, collection, request) {
             Ok(revision) if !incoming::passes(&self.context, collection, &revision) => {
@@ -45,6 +45,19 @@ impl Session {
                 Err(error.into())
             }
         }
+    }
+
+    /// The collection of a single revision, and its ticket if it was asked for.
+    fn revision_target(
+        &mut self,
+        request: &IncomingRequest,
+        store: &dyn ReplicaStore,
+    ) -> Result<(usize, Option<Ticket>), RequestError> {
+        let target = self.side.revision_target(&mut self.context, request, store)?;
+        if target.1.is_some() {
+            self.context.requests.waive();
+        }
+        Ok(target)
     }
 
     /// A filter of this side leaves a revision out. If the document here makes it needless, that is no failure.
@@ -95,7 +108,7 @@ impl Session {
         request: &IncomingRequest,
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
-        let (collection, ticket) = self.side.revision_target(&mut self.context, request, store)?;
+        let (collection, ticket) = self.revision_target(request, store)?;
         let code = request.properties.get("error").and_then(|code| code.parse().ok()).unwrap_or(404);
         if code != 404 {
             let reason: String =

@@ -11,7 +11,7 @@ use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{
     ActiveConfig, DOCUMENT_IDS_MAX, FEED_RANGES_MAX, HELD_LIST_BYTES_MAX, HELD_REQUESTS_BYTES_MAX,
     LIST_ENTRIES_MAX, LISTED_ENTRIES_HIGH, PassiveConfig, REPLIES_MAX, REPLY_BYTES_HIGH, REPLY_BYTES_MAX,
-    REPLY_TIMEOUT, STOP_TIMEOUT,
+    REPLY_TIMEOUT, REQUEST_INTERVAL, STOP_TIMEOUT,
 };
 use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
@@ -288,7 +288,8 @@ fn who_asks_and_never_reads_is_not_heard_any_more() {
     while scripted.session.accepts_input() {
         asked += 1;
         assert!(asked <= REPLIES_MAX, "answers without end");
-        // An answer of one byte.
+        // An answer of one byte; slowly, for how often it asks is another matter.
+        scripted.now = scripted.now + REQUEST_INTERVAL;
         scripted.peer.send_request(request("norev").with("id", "x")).expect("small");
         while let Some(frame) = scripted.peer.poll_frame() {
             scripted.session.handle_frame(scripted.now, &frame, &*scripted.store).expect("good");
@@ -336,6 +337,10 @@ fn lists_of_who_never_reads_wait_before_the_input_stops() {
         }
     }
     assert!(bytes > HELD_REQUESTS_BYTES_MAX);
+    let frame = scripted.session.poll_frame(scripted.now, &*scripted.store).expect("an answer");
+    scripted.peer.handle_frame(&frame).expect("our frames are good");
+    let waiting = scripted.session.queued_reply_bytes();
+    assert!(waiting < 2 * REPLY_BYTES_HIGH, "{waiting} bytes of answers at once");
     let answers = scripted.settle().iter().filter(|event| matches!(event, Event::Reply { .. })).count();
     assert_eq!(
         (answers, scripted.session.accepts_input()),

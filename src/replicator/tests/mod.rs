@@ -3,6 +3,7 @@
 use super::memory_store;
 
 mod answers;
+mod asking;
 mod authors;
 mod clocks;
 mod conflicts;

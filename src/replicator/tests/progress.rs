@@ -53,6 +53,8 @@ fn limits(rng: &mut fastrand::Rng) -> SessionLimits {
         reply_bytes_high,
         reply_bytes_max: reply_bytes_high + (64 << 10),
         replies_max: 1_200,
+        requests_at_once: rng.u32(1..100),
+        request_interval: Duration::from_micros(rng.u64(1..5_000)),
         held_requests_bytes_max: 64 * (66 << 10),
         commit_queue_bytes_max: any(rng, 300_000),
         commit_queue_revisions_max: any(rng, 1_000),
