@@ -191,6 +191,11 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(&members(&set), &model);
+                for n in 0..70 {
+                    let range = set.range_of(n);
+                    prop_assert_eq!((set.contains(n), range.is_some()), (model.contains(&n), model.contains(&n)));
+                    prop_assert!(range.is_none_or(|range| range.contains(&n) && set.ranges().any(|r| r == range)));
+                }
                 prop_assert!(set.ranges.windows(2).all(|w| w[0].1 + 1 < w[1].0));
                 for n in 0..70 {
                     prop_assert_eq!(set.contains(n), model.contains(&n));

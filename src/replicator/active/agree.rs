@@ -379,6 +379,6 @@ fn names_told(told: Option<&str>, store: &dyn ReplicaStore) -> Vec<String> {
     full.filter(|name| store.collection(name).is_none()).take(ONLY_AT_PEER_MAX).collect()
 }
 
-fn is_unknown_profile(error: &ErrorReply) -> bool {
+pub(super) fn is_unknown_profile(error: &ErrorReply) -> bool {
     error.domain == "BLIP" && error.code == 404
 }

@@ -170,7 +170,8 @@ impl Active {
                 context.save_lists(store)?;
                 let current = work.current();
                 work.checkpointer.save(context, &current)?;
-                all_saved &= !work.checkpointer.is_saving() && !work.checkpointer.is_dirty(&current);
+                // What is being saved is not saved.
+                all_saved &= !work.checkpointer.is_dirty(&current);
             }
         }
         Ok(ending && all_saved)

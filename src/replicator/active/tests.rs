@@ -171,3 +171,63 @@ fn offers_that_are_wanted_and_do_not_come_are_bounded() {
     let (actual, max) = (max as usize + 1, max as usize);
     assert_eq!(offer(max as u64, 1), Err(SessionError::TooMany { what: "offers", max, actual }));
 }
+
+/// A push that waits is due once, also while nothing can be sent.
+#[test]
+fn a_delay_is_over_at_its_end() {
+    let due = Instant::from_micros(5_000_000);
+    let feed = Feed::new(CollectionId(0), "_default", 0, None);
+    let mut state = PushState::new(0, feed, SequenceSet::new(), true, false);
+    state.delayed_until = Some(due);
+    let mut active = refused();
+    active.syncs[0].push = Some(Push::new(state, Box::new(BatchPush::new(SourceId([1; 16]), 0, 0))));
+    let due_at = |active: &Active| active.syncs[0].push.as_ref().and_then(Push::due_at);
+    active.handle_timeout(Instant::from_micros(4_999_999));
+    assert_eq!((due_at(&active), active.poll_at()), (Some(due), Some(due)));
+    active.handle_timeout(due);
+    assert_eq!(due_at(&active), None);
+}
+
+#[test]
+fn what_is_said_of_the_peer_before_the_start_holds() {
+    use crate::endpoint::CollectionAccess;
+    let mut active = Active::new(ActiveConfig::default());
+    assert!(active.may_read("a"));
+    active.set_access(Arc::new(|name: &str| CollectionAccess { push: true, pull: name == "a" }));
+    assert!(active.may_read("a") && !active.may_read("b"));
+    active.set_peer_uid("peer".into());
+    assert_eq!(active.config.peer_uid, "peer");
+}
+
+/// What an interrupted run had begun is noted for each peer by itself, and counts as all after a reset.
+#[test]
+fn the_note_of_a_run_is_found_by_the_next() {
+    let store = crate::replicator::memory_store::MemoryStore::new(1);
+    let nothing = serde_json::json!({});
+    let load = |client: &str, reset: bool| {
+        let mut checkpointer =
+            Checkpointer::new(0, CollectionId(0), client.into(), Instant::ZERO, Duration::ZERO, 0);
+        checkpointer.load(&nothing, &store, reset).expect("readable");
+        checkpointer
+    };
+    let noted = |client: &str, reset: bool| {
+        let note = load(client, reset).note();
+        (note.sent, note.received)
+    };
+    assert_eq!(noted("one", false), (0, 0));
+    let mut one = load("one", false);
+    one.take_note(5, 7, &store).expect("kept");
+    one.take_note(4, 8, &store).expect("kept");
+    load("other", false).take_note(1, 2, &store).expect("kept");
+    assert_eq!((noted("one", false), noted("other", false)), ((5, 8), (1, 2)));
+    assert_eq!(noted("one", true), (u64::MAX, u64::MAX));
+}
+
+#[test]
+fn only_blip_says_that_it_knows_no_such_request() {
+    use super::agree::is_unknown_profile;
+    let error = |domain: &str, code| ErrorReply { domain: domain.into(), code, message: "no".into() };
+    let found = [("BLIP", 404), ("BLIP", 400), ("HTTP", 404), ("HTTP", 500)]
+        .map(|(domain, code)| is_unknown_profile(&error(domain, code)));
+    assert_eq!(found, [true, false, false, false]);
+}

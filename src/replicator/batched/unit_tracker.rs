@@ -155,7 +155,9 @@ mod tests {
     #[test]
     fn messages_in_any_order_with_a_hole() {
         let mut tracker = UnitTracker::new(10);
+        assert!(tracker.is_settled());
         tracker.begin(20, 30, 1, true).expect("new");
+        assert!(!tracker.is_settled());
         tracker.begin(10, 15, 2, false).expect("new");
         tracker.want(10, 12);
         tracker.settle(20, true);
@@ -164,7 +166,27 @@ mod tests {
         let unit = tracker.arrived(12).expect("wanted");
         tracker.settle(unit, true);
         assert_eq!((tracker.position(), tracker.is_caught_up()), (15, false));
+        assert!(tracker.is_settled(), "all that has come");
         (16..=20).for_each(|sequence| tracker.peer_has(sequence));
         assert_eq!((tracker.position(), tracker.is_caught_up()), (30, true));
+    }
+
+    /// Of one that is wanted twice in a message one comes; wanted by two messages, it comes for the later.
+    #[test]
+    fn what_is_wanted_twice_comes_once() {
+        let mut tracker = UnitTracker::new(10);
+        tracker.begin(10, 15, 2, false).expect("new");
+        tracker.want(10, 12);
+        tracker.want(10, 12);
+        assert_eq!((tracker.expected(), tracker.arrived(12)), (1, Some(10)));
+        tracker.settle(10, true);
+        assert!(tracker.is_settled());
+        tracker.begin(15, 20, 1, false).expect("new");
+        tracker.begin(20, 25, 1, false).expect("new");
+        tracker.want(15, 17);
+        tracker.want(20, 17);
+        assert_eq!(tracker.arrived(17), Some(20));
+        tracker.settle(20, true);
+        assert!(!tracker.is_settled(), "the earlier message waits");
     }
 }

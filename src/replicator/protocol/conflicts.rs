@@ -82,3 +82,29 @@ impl Conflicts {
         !self.by_document.is_empty() && self.by_document.contains_key(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table that is full takes no other document; of those in it the newest revision counts, whatever comes last.
+    #[test]
+    fn so_many_documents_are_noted_and_the_newest_of_each() {
+        let (mut conflicts, mut done) = (Conflicts::default(), SequenceSet::new());
+        for n in 0..CONFLICTS_MAX as u64 {
+            conflicts.note(&format!("d{n}"), Refused::new(10 + n, None), &mut done);
+        }
+        conflicts.note("one more", Refused::new(1_000_000, None), &mut done);
+        conflicts.note("d3", Refused::new(2_000_000, None), &mut done);
+        conflicts.note("d4", Refused::new(5, None), &mut done);
+        conflicts.note("d5", Refused::new(15, None), &mut done);
+        assert_eq!(done.ranges().collect::<Vec<_>>(), [5..=5, 13..=13]);
+        let mut sequence = |id: &str| conflicts.take(id).map(|refused| refused.sequence);
+        assert_eq!(
+            ["one more", "d3", "d4", "d5"].map(&mut sequence),
+            [None, Some(2_000_000), Some(14), Some(15)]
+        );
+        conflicts.note("one more", Refused::new(1_000_000, None), &mut done);
+        assert!(conflicts.take("one more").is_some(), "there is room again");
+    }
+}

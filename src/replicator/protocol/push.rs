@@ -126,3 +126,50 @@ impl PushState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::blip::BlipConfig;
+    use crate::replica::store::CollectionId;
+    use crate::replicator::context::SessionCollection;
+    use crate::replicator::memory_store::MemoryStore;
+
+    const MAIN: CollectionId = CollectionId(0);
+
+    fn state() -> PushState {
+        PushState::new(0, Feed::new(MAIN, "_default", 0, None), SequenceSet::new(), true, false)
+    }
+
+    #[test]
+    fn what_of_a_range_does_not_go_out_is_done() {
+        for (from, through, sent, done) in [
+            (3, 10, vec![5, 6, 9], vec![4..=4, 7..=8, 10..=10]),
+            (3, 10, vec![], vec![4..=10]),
+            (3, 10, vec![4, 5, 6, 7, 8, 9, 10], vec![]),
+            (3, 10, vec![10], vec![4..=9]),
+            (3, 10, vec![4], vec![5..=10]),
+            (0, 1, vec![], vec![1..=1]),
+            (7, 7, vec![], vec![]),
+        ] {
+            let mut state = state();
+            state.mark_gaps(from, through, sent.iter().copied());
+            assert_eq!(state.done.ranges().collect::<Vec<_>>(), done, "{from} to {through} without {sent:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_revision_that_stands_here_is_the_newest() {
+        let store = MemoryStore::new(1);
+        store.put("d", "{}");
+        let mut context = SessionContext::new(BlipConfig::default(), true, true, Duration::from_secs(60));
+        let name = "_default".to_owned();
+        context.collections = vec![SessionCollection { name, id: MAIN, index: None, incoming_filter: None }];
+        let is_newest = |id, sequence| state().is_newest(&context, id, sequence, &store).expect("readable");
+        assert_eq!([is_newest("d", 1), is_newest("d", 2), is_newest("other", 1)], [true, false, false]);
+        store.put("d", r#"{"n":2}"#);
+        assert_eq!([is_newest("d", 1), is_newest("d", 2)], [false, true]);
+    }
+}

@@ -125,6 +125,10 @@ mod tests {
         for (error, counts) in [
             (ReplicatorError::Session(SessionError::Malformed { what: "changes" }), violation),
             (blip(BlipError::MessageTooLarge { number: 1, max: 1 }), limit),
+            (blip(BlipError::FrameTooLarge { max: 1, actual: 2 }), limit),
+            (blip(BlipError::PropertiesTooLarge { number: 1, max: 1, actual: 2 }), limit),
+            (blip(BlipError::BadDeflate { number: 1 }), violation),
+            (blip(BlipError::OutOfOrder { expected: 1, actual: 2 }), violation),
             (ReplicatorError::Session(too_many), limit),
             (ReplicatorError::Session(SessionError::TimedOut { waited }), Refusals { stalled: 1, ..none }),
             (ReplicatorError::HandshakeTimeout { limit: waited }, Refusals { handshakes: 1, ..none }),

@@ -57,7 +57,9 @@ mod tests {
         let mut policy = RetryPolicy::new(None, RETRY_WAIT_MAX);
         let waits: Vec<u64> = (0..10).filter_map(|_| policy.failed(0)).map(|wait| wait.as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(policy.failures(), 10);
         policy.succeeded();
+        assert_eq!(policy.failures(), 0);
         assert_eq!(policy.failed(0), Some(Duration::from_secs(2)));
         assert_eq!(policy.failed, 1);
     }

@@ -167,3 +167,48 @@ impl<T> Removable for Mutex<(u64, Callbacks<T>)> {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_gives_each_state_and_ends_with_the_replicator() {
+        let status = ReplicatorStatus::new;
+        let (sender, receiver) = watch::channel(status(ReplicatorActivity::Connecting));
+        let mut stream = StatusStream::new(receiver);
+        let mut next = || {
+            let polled = Pin::new(&mut stream).poll_next(&mut Context::from_waker(Waker::noop()));
+            polled.map(|status| status.map(|status| status.activity))
+        };
+        assert_eq!(next(), Poll::Ready(Some(ReplicatorActivity::Connecting)));
+        assert_eq!(next(), Poll::Pending);
+        sender.send_replace(status(ReplicatorActivity::Busy));
+        assert_eq!(next(), Poll::Ready(Some(ReplicatorActivity::Busy)));
+        sender.send_replace(status(ReplicatorActivity::Stopped));
+        drop(sender);
+        assert_eq!(next(), Poll::Ready(Some(ReplicatorActivity::Stopped)));
+        assert_eq!(next(), Poll::Ready(None));
+    }
+
+    #[test]
+    fn who_is_removed_is_not_called_any_more() {
+        let (called, listeners) = (Arc::new(Mutex::new(Vec::new())), Listeners::<u8>::new());
+        assert!(listeners.is_empty());
+        let tokens = [1, 2].map(|who| {
+            let called = Arc::clone(&called);
+            listeners.add(move |value: &u8| lock(&called).push((who, *value)))
+        });
+        assert!(!listeners.is_empty());
+        listeners.notify(&7);
+        let [one, other] = tokens;
+        one.remove();
+        listeners.notify(&8);
+        other.remove();
+        assert!(listeners.is_empty());
+        listeners.notify(&9);
+        assert_eq!(*lock(&called), [(1, 7), (2, 7), (2, 8)]);
+    }
+}

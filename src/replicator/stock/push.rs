@@ -339,3 +339,38 @@ fn newest_tree(
 fn known_of(change: &Change) -> Option<RevId> {
     change.remote_ancestor.filter(|ancestor| *ancestor != change.vector.id())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_documents_are_tried_again_each_so_often() {
+        let mut push = ListPush::default();
+        assert_eq!([push.may_retry(0, 2), push.may_retry(0, 2), push.may_retry(0, 2)], [true, true, false]);
+        let others = 1..RETRIED_DOCUMENTS_MAX as u64;
+        assert!(others.clone().all(|sequence| push.may_retry(sequence, 2)));
+        assert!(!push.may_retry(others.end, 2), "no other");
+        assert_eq!([push.may_retry(1, 2), push.may_retry(1, 2)], [true, false]);
+    }
+
+    /// The result of a conflict goes out a little later, and of a sync that is done once with the next.
+    #[test]
+    fn what_a_conflict_came_to_waits() {
+        use std::time::Duration;
+
+        use crate::blip::BlipConfig;
+        use crate::replica::store::CollectionId;
+        use crate::replicator::feed::Feed;
+        use crate::replicator::sequences::SequenceSet;
+        let mut context = SessionContext::new(BlipConfig::default(), false, true, Duration::from_secs(60));
+        context.now = context.now + Duration::from_secs(7);
+        for continuous in [false, true] {
+            let feed = Feed::new(CollectionId(0), "_default", 0, None);
+            let mut state = PushState::new(0, feed, SequenceSet::new(), true, continuous);
+            ListPush::default().resolution_made(&mut state, &context, 5);
+            let due = continuous.then(|| context.now + RESOLUTION_PUSH_DELAY);
+            assert_eq!(state.delayed_until, due);
+        }
+    }
+}

@@ -209,14 +209,22 @@ fn what_the_peer_has_no_more_is_taken_off_the_list_by_a_whole_run_alone() {
 fn the_total_counts_what_is_not_read_yet() {
     for extension in [false, true] {
         let (a, p) = stores();
-        fill(&a, "a", 900);
+        fill(&a, "a", 5_000);
         let pair = sync(1, &a, &p, active(ReplicatorType::Push, extension), extension);
         let told = pair.a.events.iter().filter_map(|event| match event {
             SessionEvent::Progress(progress) if progress.total > 0 => Some(progress.total),
             _ => None,
         });
         let totals: Vec<u64> = told.collect();
-        assert!(!totals.is_empty() && totals.iter().all(|total| *total == 900), "{totals:?}");
+        assert!(!totals.is_empty() && totals.iter().all(|total| *total == 5_000), "{totals:?}");
+        // Whoever is pushed to knows of what is under way, and of all at the end.
+        let told = pair.p.events.iter().filter_map(|event| match event {
+            SessionEvent::Progress(progress) => Some((progress.completed, progress.total)),
+            _ => None,
+        });
+        let told: Vec<(u64, u64)> = told.collect();
+        assert!(told.iter().all(|(completed, total)| completed <= total), "{told:?}");
+        assert_eq!(told.last(), Some(&(5_000, 5_000)), "extension {extension}");
     }
 }
 

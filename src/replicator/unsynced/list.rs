@@ -537,4 +537,41 @@ mod tests {
         assert_eq!(again.begin_retry(Direction::Received, true).position(), Some(RemoteSequence::START));
         assert!(read(&record.body[..record.body.len() - 1]).is_none(), "a part is no list");
     }
+
+    /// What a retry leaves untried is no more, once; and a list of an earlier release is one of this release then.
+    #[test]
+    fn a_retry_ends_once_in_each_direction() {
+        let store = MemoryStore::new(1);
+        let mut list = load(&store);
+        assert!(
+            !list.end_retry(Direction::Received) && !list.is_dirty,
+            "there was none, and nothing has changed"
+        );
+        list.takes = 0;
+        list.note(failure("a", 1, ErrorReply::http(400, "")));
+        list.save(&store).expect("kept");
+        list.begin_retry(Direction::Received, true);
+        assert!(
+            !list.end_retry(Direction::Sent) && list.is_outdated() && !list.is_dirty,
+            "the other direction"
+        );
+        assert!(list.end_retry(Direction::Received) && list.is_dirty);
+        assert!(list.is_empty() && !list.is_outdated());
+        assert!(!list.end_retry(Direction::Received), "once");
+    }
+
+    /// What the peer takes is kept with a list, and alone it is not worth one.
+    #[test]
+    fn what_the_peer_takes_is_kept_with_what_it_does_not_take() {
+        let store = MemoryStore::new(1);
+        let mut list = load(&store);
+        assert!(list.peer_takes(70) && !list.is_dirty);
+        list.note(failure("a", 1, ErrorReply::http(400, "")));
+        list.save(&store).expect("kept");
+        assert!(!list.peer_takes(70) && !list.is_dirty);
+        assert!(list.peer_takes(71) && list.is_dirty);
+        list.save(&store).expect("kept");
+        let mut list = load(&store);
+        assert!(!list.peer_takes(71) && !list.is_dirty);
+    }
 }

@@ -137,3 +137,9 @@ async fn little_is_written_now_and_then_and_at_the_end() {
     drop(quotas);
     assert_eq!(generation(), 4);
 }
+
+/// What is kept of quotas has a name that no peer can write.
+#[test]
+fn the_record_is_the_databases_own() {
+    assert!(record_name().starts_with(OWN_PREFIX));
+}

@@ -274,7 +274,8 @@ async fn close_all_and_drop_close_every_connection_whatever_the_transport_does()
         sleep(Duration::from_millis(1)).await;
         if dropped {
             drop(listener);
-            sleep(Duration::from_secs(60)).await;
+            // Before any would end for having said nothing.
+            sleep(Duration::from_secs(25)).await;
         } else {
             listener.close_all();
             closed(&listener).await;

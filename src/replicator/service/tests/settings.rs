@@ -45,6 +45,10 @@ fn every_setting_of_a_replicator_reaches_its_session() {
         assert_eq!(session.peer_uid, config.endpoint.uid());
         assert_eq!(session.blip.message_size_max, 4_321);
         assert_eq!(Arc::strong_count(&resolver), 3, "it decides in the session too");
+        // By its marks a run is told from one in another past.
+        assert_ne!(config.session(is_set, is_set).mark_seed, session.mark_seed);
+        config.peer_quota = is_set.then(crate::replicator::PeerQuota::default);
+        assert_eq!(config.quotas().is_some(), is_set);
     }
 }
 
