@@ -54,6 +54,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 
+    use super::format::{NAME_LEN_MAX, NAMES_MAX};
     use super::*;
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -159,6 +160,48 @@ mod tests {
         ] {
             let result = pack_json(bad.as_bytes(), "id", &names, &mut Vec::new());
             assert!(result.is_err(), "{bad:.40} was accepted");
+        }
+    }
+
+    /// Stored bytes nest no deeper than a document may: damage cannot make the stack overflow.
+    #[test]
+    fn depth_has_a_limit_in_stored_bytes_too() {
+        use super::format::tag::{ARRAY, NULL, OBJECT};
+        use crate::replica::DOCUMENT_DEPTH_MAX;
+        let names = Names::default();
+        let unpacker = Unpacker::new(&names, "the-id");
+        // An object with the member "a": numbers of names begin at 1, 0 is followed by the name.
+        const MEMBER: [u8; 4] = [1, 0, 1, b'a'];
+        let arrays = |depth: usize| [&[OBJECT][..], &MEMBER, &[ARRAY, 1].repeat(depth - 1), &[NULL]].concat();
+        let objects = |depth: usize| [[&[OBJECT][..], &MEMBER].concat().repeat(depth), vec![NULL]].concat();
+        for (what, nested) in [("arrays", &arrays as &dyn Fn(usize) -> Vec<u8>), ("objects", &objects)] {
+            for depth in [2, DOCUMENT_DEPTH_MAX, DOCUMENT_DEPTH_MAX + 1, 3 * DOCUMENT_DEPTH_MAX] {
+                let (packed, is_taken) = (nested(depth), depth <= DOCUMENT_DEPTH_MAX);
+                assert_eq!(unpacker.map(&packed).is_some(), is_taken, "{depth} {what}");
+                assert_eq!(unpacker.json(&packed).is_some(), is_taken, "{depth} {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_have_their_limits() {
+        let mut names = Names::default();
+        assert_eq!(names.intern(&"x".repeat(NAME_LEN_MAX + 1)), 0);
+        assert_eq!(names.intern(&"x".repeat(NAME_LEN_MAX)), 1);
+        let numbers: Vec<u32> = (0..NAMES_MAX + 2).map(|n| names.intern(&n.to_string())).collect();
+        let last = NAMES_MAX as u32;
+        assert_eq!(numbers[NAMES_MAX - 3..], [last - 1, last, 0, 0, 0]);
+        assert_eq!((names.intern("0"), names.number("0"), names.name(2)), (2, Some(2), Some("0")));
+        assert_eq!((names.name(0), names.name(last + 1)), (None, None));
+        for value in [0, 127, 128, 16_383, 16_384, u64::MAX >> 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!((reader.varint(), reader.remaining()), (Some(value), 0));
+        }
+        for end in [&[2][..], &[0x81], &[0x80, 0], &[]] {
+            let bytes = [&[0xff; 9][..], end].concat();
+            assert_eq!(Reader::new(&bytes).varint(), None, "more than 64 bits, or no end: {end:?}");
         }
     }
 }

@@ -279,3 +279,112 @@ fn build(entries: &[(Box<str>, IndexEntry)]) -> PageBuilder {
     entries.iter().for_each(|(id, entry)| builder.push(id, *entry));
     builder
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::Ticket;
+    use super::*;
+
+    const COLLECTION: CollectionKey = CollectionKey(3);
+
+    fn engine() -> (tempfile::TempDir, Engine) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let engine = Engine::open(directory.path(), 1 << 20, Ticket::default()).expect("open");
+        (directory, engine)
+    }
+
+    /// All entries in order, and the bytes of each page.
+    fn all(engine: &Engine) -> (Entries, Vec<usize>) {
+        let (mut entries, mut sizes) = (Vec::new(), Vec::new());
+        let mut page = page_from(engine, COLLECTION, "").expect("readable");
+        while let Some((fence, mut found)) = page {
+            assert!(
+                found.iter().all(|(id, _)| keys::index(COLLECTION, id) <= fence),
+                "{found:?} up to {fence:?}"
+            );
+            sizes.push(build(&found).value.len());
+            entries.append(&mut found);
+            page = page_after(engine, COLLECTION, &fence).expect("readable");
+        }
+        (entries, sizes)
+    }
+
+    /// The index is a map, whatever is done to it, in commits of any size; and no page outgrows its limit or is cut to pieces.
+    #[test]
+    fn pages_are_a_map_and_have_their_size() {
+        for seed in 0..20 {
+            let (_directory, engine) = engine();
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut model = BTreeMap::new();
+            for round in 0..60 {
+                let mut edit = IndexEdit::default();
+                for _ in 0..random.usize(1..40) {
+                    let id =
+                        format!("{}{:x}", ["", "plant.", "\u{e4}"][random.usize(0..3)], random.u16(0..700));
+                    let entry = IndexEntry { sequence: random.u64(1..1 << 40), deleted: random.bool() };
+                    let entry = (random.u8(0..4) > 0).then_some(entry);
+                    assert_eq!(
+                        edit.find(&engine, COLLECTION, &id).expect("readable"),
+                        model.get(&id).copied(),
+                        "{id}"
+                    );
+                    edit.set(&engine, COLLECTION, &id, entry).expect("set");
+                    match entry {
+                        Some(entry) => drop(model.insert(id, entry)),
+                        None => drop(model.remove(&id)),
+                    }
+                }
+                let mut writes = Writes::default();
+                edit.write(COLLECTION, &mut writes);
+                engine.apply_part(writes).expect("applied");
+                let (entries, sizes) = all(&engine);
+                let expected: Entries =
+                    model.iter().map(|(id, entry)| (id.as_str().into(), *entry)).collect();
+                assert_eq!(entries, expected, "seed {seed}, round {round}");
+                let (longest, bytes) =
+                    (sizes.iter().max().copied().unwrap_or(0), sizes.iter().sum::<usize>());
+                assert!(longest < PAGE_BYTES_MAX + 40, "{longest} bytes in a page");
+                // Halves at worst, but for what removals left.
+                assert!(
+                    sizes.len() <= 4 + 5 * bytes / PAGE_BYTES_MAX,
+                    "{bytes} bytes in {} pages",
+                    sizes.len()
+                );
+            }
+            for id in ["", "plant.", "zzz", "0"] {
+                assert_eq!(find(&engine, COLLECTION, id).expect("readable"), model.get(id).copied());
+            }
+        }
+    }
+
+    /// IDs that grow leave full pages behind them, whether they come one by one or together, or are written anew.
+    #[test]
+    fn what_grows_fills_its_pages() {
+        let entry = |sequence| IndexEntry { sequence, deleted: false };
+        let ids: Vec<String> = (0..500).map(|n| format!("reading-{n:06}")).collect();
+        for at_once in [1, 3, 500] {
+            let (_directory, engine) = engine();
+            for (ids, first) in ids.chunks(at_once).zip((1..).step_by(at_once)) {
+                let mut edit = IndexEdit::default();
+                for (id, sequence) in ids.iter().zip(first..) {
+                    edit.set(&engine, COLLECTION, id, Some(entry(sequence))).expect("set");
+                }
+                let mut writes = Writes::default();
+                edit.write(COLLECTION, &mut writes);
+                engine.apply_part(writes).expect("applied");
+            }
+            let (entries, sizes) = all(&engine);
+            assert_eq!(entries.len(), ids.len());
+            let full = |size: &usize| (PAGE_BYTES_MAX..PAGE_BYTES_MAX + 40).contains(size);
+            assert!(sizes[..sizes.len() - 1].iter().all(full), "{at_once} at once: {sizes:?}");
+        }
+        let (_directory, engine) = engine();
+        let (mut writer, mut writes) = (IndexWriter::new(COLLECTION), Writes::default());
+        ids.iter().zip(1..).for_each(|(id, sequence)| writer.push(id, entry(sequence), &mut writes));
+        writer.finish(&mut writes);
+        engine.apply_part(writes).expect("applied");
+        let (entries, sizes) = all(&engine);
+        assert_eq!(entries.last(), Some(&("reading-000499".into(), entry(500))));
+        assert!(sizes[..sizes.len() - 1].iter().all(|size| *size >= PAGE_BYTES_MAX), "{sizes:?}");
+    }
+}

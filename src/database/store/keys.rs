@@ -236,6 +236,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Whose neighbours in the log are as large as it is.
+    #[test]
+    fn pieces_are_told_from_other_entries() {
+        let first = block(CollectionKey(1), 300);
+        for (key, is) in [
+            (piece(&first, 1), true),
+            (redo(0).to_vec(), true),
+            (first, false),
+            (index(CollectionKey(1), "d"), false),
+            (checkpoint(CollectionKey(1), "c"), false),
+            (META.to_vec(), false),
+            (vec![], false),
+        ] {
+            assert_eq!(is_piece(&key), is, "{key:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn block_keys_sort_as_their_numbers(a in any::<u64>(), b in any::<u64>(), shift in 0u32..64) {

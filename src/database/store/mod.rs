@@ -31,6 +31,8 @@ mod space;
 mod state;
 mod syncing;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod twin;
 mod writer;

@@ -112,3 +112,49 @@ pub(super) fn write_pieces(writes: &mut Writes, key: &[u8], value: &[u8]) -> u16
     }
     pieces
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::revision::{SourceId, Version, VersionVector};
+
+    const ONE: CollectionKey = CollectionKey(1);
+
+    fn block(sequences: std::ops::Range<u64>, body_bytes: usize) -> Arc<Vec<StoredRevision>> {
+        let record = |sequence| StoredRevision {
+            sequence,
+            id: format!("d{sequence}").into(),
+            vector: VersionVector::new(Version { time: sequence, source: SourceId([1; 16]) }),
+            deleted: false,
+            remote_ancestor: None,
+            body: vec![7; body_bytes],
+        };
+        Arc::new(sequences.map(record).collect())
+    }
+
+    #[test]
+    fn the_newest_blocks_are_kept_and_large_ones_are_not() {
+        let mut cache = BlockCache::default();
+        let last = CACHED_BLOCKS_MAX as u64 + 3;
+        for n in 0..=last {
+            cache.keep(ONE, &block(10 * n..10 * n + 5, 10));
+        }
+        for n in 0..=last {
+            let found =
+                [10 * n, 10 * n + 4].map(|sequence| cache.find(ONE, sequence).map(|record| record.sequence));
+            let is_kept = n + CACHED_BLOCKS_MAX as u64 > last;
+            assert_eq!(
+                found,
+                [10 * n, 10 * n + 4].map(|sequence| is_kept.then_some(sequence)),
+                "{n} of {last}"
+            );
+        }
+        assert_eq!((cache.find(ONE, 10 * last + 5), cache.find(CollectionKey(2), 10 * last)), (None, None));
+        cache.keep(ONE, &block(1000..1002, CACHED_BLOCK_BYTES_MAX / 2));
+        cache.keep(ONE, &block(2000..2002, CACHED_BLOCK_BYTES_MAX / 2 + 1));
+        assert_eq!([1000, 2000].map(|sequence| cache.find(ONE, sequence).is_some()), [true, false]);
+        cache.keep(CollectionKey(2), &block(1..2, 1));
+        cache.forget(ONE);
+        assert!(cache.find(ONE, 1000).is_none() && cache.find(CollectionKey(2), 1).is_some());
+    }
+}

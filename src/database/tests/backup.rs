@@ -129,6 +129,12 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
         collection.put(&format!("d{n}"), &json!({"n": n})).expect("put");
     }
     let whole = bytes_of(&database);
+    let info = Database::check_backup(&mut &whole[..]).expect("whole");
+    assert_eq!((info.source, info.records, info.bytes), (database.source(), 200, whole.len() as u64));
+    for len in (0..60).chain(whole.len() - 20..whole.len()) {
+        let cut = Database::check_backup(&mut &whole[..len]);
+        assert!(matches!(cut, Err(DatabaseError::BadBackup { .. })), "{len} bytes: {cut:?}");
+    }
     let mut random = fastrand::Rng::with_seed(1);
     for case in 0..200 {
         let mut bytes = whole.clone();
@@ -252,4 +258,43 @@ fn nothing_is_lost_when_an_older_backup_meets_peers_who_know_more() {
             assert_eq!(sources.len(), all.len());
         }
     }
+}
+
+/// What is chosen of the files beside the store is restored, and a collection that is deleted while a backup of it is written is
+/// not.
+#[test]
+fn a_restore_has_what_is_chosen_and_what_was_there_at_the_end() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    for name in ["stays", "goes"] {
+        let collection = database.create_collection(name).expect("create");
+        for n in 0..3 {
+            collection.put(&format!("d{n}"), &json!({"n": n})).expect("put");
+        }
+        collection.delete("d0").expect("delete");
+    }
+    for name in ["trust", "group"] {
+        std::fs::write(database.path().join(name), name).expect("write");
+    }
+    let mut bytes = Vec::new();
+    let taken = database.backup(&mut bytes, |sent, _| {
+        // Three documents of the one, then three of the other.
+        if sent == 6 && database.collection("goes").is_some() {
+            database.delete_collection("goes").expect("deleted");
+        }
+    });
+    assert_eq!(taken.expect("backup").records, 6);
+    let to = fixture.directory.path().join("copy");
+    let report = Database::restore(&mut &bytes[..], &to, |name| name == "group", |_, _| ()).expect("restore");
+    assert_eq!((report.documents, report.tombstones, report.files), (2, 1, vec!["group".to_owned()]));
+    assert!(to.join("group").exists() && !to.join("trust").exists());
+    assert!(Database::check(&to).expect("checked").is_sound());
+    let copy = Database::open(&to, DatabaseConfig::default()).expect("open");
+    assert_eq!(copy.collections(), ["_default", "_default.stays"]);
+    // Something else stands where it would be made.
+    std::fs::write(fixture.directory.path().join(".other.partial"), "").expect("write");
+    let other = fixture.directory.path().join("other");
+    let refused = Database::restore(&mut &bytes[..], &other, |_| true, |_, _| ());
+    assert!(matches!(refused, Err(DatabaseError::Io { action: "remove", .. })), "{refused:?}");
+    assert!(!other.exists());
 }

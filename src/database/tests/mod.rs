@@ -13,6 +13,7 @@ mod failures;
 mod gather;
 mod group;
 mod growth;
+mod handle;
 mod large;
 mod model;
 mod read_only;

@@ -582,3 +582,72 @@ fn checkpoints_are_found_by_the_beginning_of_their_names() {
     assert_eq!(of("own/x/"), ["own/x/a", "own/x/b"]);
     assert_eq!((of("cp-"), of("none").len()), (vec!["cp-c".to_owned()], 0));
 }
+
+/// A tombstone has a body if a peer gives it one that says something; a document always has one.
+#[test]
+fn what_is_empty_is_taken_for_a_tombstone_alone() {
+    let (_fixture, database, collection) = open();
+    let version =
+        |n: u64| Version { time: crate::database::clock::wall_now() - n, source: SourceId([7; 16]) };
+    for (n, (deleted, body, kept)) in [
+        (true, "", Some("{}")),
+        (true, "{}", Some("{}")),
+        (true, r#"{"by":"a"}"#, Some(r#"{"by":"a"}"#)),
+        (false, "{}", Some("{}")),
+        (false, r#"{"by":"a"}"#, Some(r#"{"by":"a"}"#)),
+        (false, "", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("d{n}");
+        let revision = IncomingRevision {
+            collection: DEFAULT,
+            id: id.clone(),
+            vector: VersionVector::new(version(n as u64)),
+            deleted,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let outcome = database.commit(&[revision], ConflictPolicy::Refuse).expect("commit").remove(0);
+        let Some(kept) = kept else {
+            assert!(matches!(outcome, CommitOutcome::Rejected(Rejection::BadBody(_))), "{outcome:?}");
+            continue;
+        };
+        let stored = database.document(DEFAULT, &id).expect("read").expect("stored");
+        assert_eq!(
+            (stored.deleted, stored.body.as_deref()),
+            (deleted, Some(kept.as_bytes())),
+            "{deleted} {body}"
+        );
+    }
+    assert_eq!(collection.count(), 2);
+}
+
+/// Of two tombstones none is a third one: what both say stays, whatever the resolver decides.
+#[test]
+fn two_deletions_settle_without_a_version_more() {
+    for resolution in [Resolution::Delete, Resolution::Local, Resolution::Remote] {
+        let [(_one, a, in_a), (_two, b, in_b)] = [open(), open()];
+        for (database, collection) in [(&a, &in_a), (&b, &in_b)] {
+            collection.put("x", &json!({"by": database.source().0[0]})).expect("put");
+            collection.delete("x").expect("delete");
+        }
+        let policy = Always(resolution.clone());
+        push(&a, &b, 0, ConflictPolicy::Resolve(&policy));
+        push(&b, &a, 0, ConflictPolicy::Resolve(&policy));
+        let [one, other] =
+            [&a, &b].map(|database| database.document(DEFAULT, "x").expect("read").expect("there"));
+        assert!(one.deleted && other.deleted);
+        assert_eq!(one.vector.current, other.vector.current, "{resolution:?}");
+        let authors = [a.source(), b.source()];
+        assert!(one.vector.all_versions().all(|version| authors.contains(&version.source)));
+        let sequences = [&a, &b].map(|database| database.last_sequence(DEFAULT));
+        push(&a, &b, 0, ConflictPolicy::Resolve(&policy));
+        push(&b, &a, 0, ConflictPolicy::Resolve(&policy));
+        assert_eq!(
+            [&a, &b].map(|database| database.last_sequence(DEFAULT)),
+            sequences,
+            "{resolution:?}: nothing more to say"
+        );
+    }
+}

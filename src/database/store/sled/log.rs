@@ -241,27 +241,8 @@ impl Log {
             #[cfg(feature = "simulation")]
             Log::Simulated(_) => return Ok(()),
         };
-        let len = file.metadata()?.len();
-        let end = len.saturating_add(bytes);
-        if getrlimit(Resource::Fsize).current.is_some_and(|limit| end > limit) {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let from = reserved.load(Ordering::Acquire).max(len);
-        if from >= end {
-            return Ok(());
-        }
-        // A little more at a time; the whole of it may be too much where the least is not.
-        let allocated = allocate(file, from, end + RESERVE_STEP_BYTES).map(|()| end + RESERVE_STEP_BYTES);
-        let allocated = allocated.or_else(|_| allocate(file, from, end).map(|()| end));
-        match allocated {
-            Ok(end) => reserved.store(end, Ordering::Release),
-            Err(error) if [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].contains(&error) => {
-                tracing::debug!(%error, "this file system gives no blocks in advance");
-                reserved.store(u64::MAX, Ordering::Release);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
+        let limit = getrlimit(Resource::Fsize).current;
+        reserve_blocks(reserved, file.metadata()?.len(), bytes, limit, |from, to| allocate(file, from, to))
     }
 
     /// Whether it is made of files that sled writes.
@@ -283,6 +264,36 @@ impl Log {
             Log::Simulated(disk) => disk.sync(),
         }
     }
+}
+
+/// Gives a file of `len` bytes blocks for so many more, unless they are `reserved`, within the limit that there is for files.
+fn reserve_blocks(
+    reserved: &AtomicU64,
+    len: u64,
+    bytes: u64,
+    limit: Option<u64>,
+    allocate: impl Fn(u64, u64) -> rustix::io::Result<()>,
+) -> io::Result<()> {
+    let end = len.saturating_add(bytes);
+    if limit.is_some_and(|limit| end > limit) {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let from = reserved.load(Ordering::Acquire).max(len);
+    if from >= end {
+        return Ok(());
+    }
+    // A little more at a time; the whole of it may be too much where the least is not.
+    let allocated = allocate(from, end + RESERVE_STEP_BYTES).map(|()| end + RESERVE_STEP_BYTES);
+    let allocated = allocated.or_else(|_| allocate(from, end).map(|()| end));
+    match allocated {
+        Ok(end) => reserved.store(end, Ordering::Release),
+        Err(error) if [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].contains(&error) => {
+            tracing::debug!(%error, "this file system gives no blocks in advance");
+            reserved.store(u64::MAX, Ordering::Release);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// Gives the file blocks beyond its end, which its length does not show.
@@ -396,3 +407,6 @@ pub(in super::super) fn translate(action: &'static str, error: sled::Error, path
         other => DatabaseError::Damaged { detail: other.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,8 @@ impl Writer<'_> {
         let tail_bytes: usize = pass.tail.iter().map(|block| block.bytes).sum();
         let new_bytes: usize = revisions.iter().map(|r| r.body.len() + r.id.len()).sum();
         let is_long = pass.tail.len() >= TAIL_BLOCKS_MAX || tail_bytes >= 2 * BLOCK_BYTES_TARGET;
-        if pass.tail.is_empty() || revisions.is_empty() || !(is_long || new_bytes >= BLOCK_BYTES_TARGET / 2) {
+        // What only removes takes no room for others: it may be all that there is room for.
+        if revisions.is_empty() || !(is_long || new_bytes >= BLOCK_BYTES_TARGET / 2) {
             return Ok(());
         }
         let (mut joined, mut first) = (Vec::new(), u64::MAX);

@@ -207,7 +207,6 @@ pub(super) fn blob(file: &[u8], kind: Kind) -> Option<&[u8]> {
 pub(super) struct Node {
     pub(super) next: Option<u64>,
     merging_child: Option<u64>,
-    merging: bool,
     prefix_len: usize,
     pub(super) lo: Vec<u8>,
     /// Empty for the last page of a level.
@@ -227,7 +226,8 @@ pub(super) fn node(body: &[u8]) -> Option<Node> {
     let page = |number: u64| (number > 0).then_some(number);
     let next = page(reader.number()?);
     let merging_child = page(reader.number()?);
-    let merging = reader.byte()? != 0;
+    // Whether it is being merged into its neighbour, of which it tells nothing more.
+    reader.byte()?;
     let prefix_len = usize::from(reader.byte()?);
     let lo = reader.text()?.to_vec();
     let hi = reader.text()?.to_vec();
@@ -243,7 +243,7 @@ pub(super) fn node(body: &[u8]) -> Option<Node> {
     } else {
         Data::Index(reader.list(len, Bytes::number)?)
     };
-    (prefix_len <= lo.len()).then_some(Node { next, merging_child, merging, prefix_len, lo, hi, keys, data })
+    (prefix_len <= lo.len()).then_some(Node { next, merging_child, prefix_len, lo, hi, keys, data })
 }
 
 impl Node {
@@ -278,7 +278,8 @@ impl Node {
                 pages.remove(at);
                 self.keys.remove(at);
             }
-            4 => self.merging = true,
+            // It is being merged into its neighbour.
+            4 => {}
             _ => return None,
         }
         Some(())
@@ -383,3 +384,6 @@ fn place(reader: &mut Bytes<'_>) -> Option<Place> {
     }
     Some(Place { lsn, offset })
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,3 +93,74 @@ impl Frozen {
         Ok(entries)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::super::log::{Log, LogResult, Stored};
+    use super::super::super::seal;
+
+    fn pair(found: LogResult<Option<Stored>>) -> Option<(Vec<u8>, Vec<u8>)> {
+        found.expect("readable").map(|(key, value)| (key.to_vec(), value.to_vec()))
+    }
+
+    /// Whatever was written over and removed: a log that is read alone has what sled has, from every side.
+    #[test]
+    fn a_log_that_is_read_alone_is_the_same_map() {
+        for seed in 0..4 {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut model = BTreeMap::new();
+            let log = Log::open(directory.path(), 1 << 20).expect("open");
+            for _ in 0..random.usize(20..200) {
+                let entry = |random: &mut fastrand::Rng| {
+                    let key = random.u16(0..2_000).to_be_bytes()[..random.usize(1..3)].to_vec();
+                    let value = (random.u8(0..3) > 0).then(|| vec![random.u8(..); random.usize(0..600)]);
+                    (key, value)
+                };
+                let entries: Vec<_> = (0..random.usize(1..40)).map(|_| entry(&mut random)).collect();
+                for (key, value) in &entries {
+                    match value {
+                        Some(value) => drop(model.insert(key.clone(), value.clone())),
+                        None => drop(model.remove(key)),
+                    }
+                }
+                log.apply(entries).expect("applied");
+            }
+            log.flush().expect("flushed");
+            log.sync_data().expect("synced");
+            let is_sealed = seed % 2 == 0;
+            if is_sealed {
+                seal::seal(directory.path()).expect("sealed");
+            }
+            let frozen = Log::open_to_read(directory.path()).expect("whole").expect("there");
+            assert!(frozen.is_frozen() && !frozen.is_on_files() && log.is_on_files() && !log.is_frozen());
+            for _ in 0..2_000 {
+                let mut key = || random.u16(0..2_100).to_be_bytes()[..random.usize(0..3)].to_vec();
+                let (from, to) = (key(), key());
+                let expected = || {
+                    let range = model.range(from.clone()..).take_while(|(key, _)| **key < to);
+                    range.map(|(key, value)| (key.clone(), value.clone()))
+                };
+                assert_eq!(
+                    frozen.get(&from).expect("readable").map(|value| value.to_vec()),
+                    model.get(&from).cloned()
+                );
+                assert_eq!(pair(frozen.first(&from, &to)), expected().next(), "{from:?} to {to:?}");
+                assert_eq!(pair(frozen.last(&from, &to)), expected().last(), "{from:?} to {to:?}");
+                if from < to {
+                    assert_eq!(pair(log.first(&from, &to)), expected().next(), "{from:?} to {to:?}");
+                    assert_eq!(pair(log.last(&from, &to)), expected().last(), "{from:?} to {to:?}");
+                }
+            }
+            let mut entries = frozen.range(&[], &[0xff]).expect("a range");
+            let mut all = BTreeMap::new();
+            while let Some((key, value)) = entries.next().expect("readable") {
+                all.insert(key.to_vec(), value.to_vec());
+            }
+            assert_eq!(all, model, "seed {seed}");
+            assert!(frozen.apply(vec![(b"k".to_vec(), None)]).is_err(), "nothing can be written");
+        }
+    }
+}
