@@ -149,31 +149,30 @@ impl Attacker {
         self.frame(self.requests, flags.with_more_coming(false), &[b"0]}"]);
     }
 
-    /// Asks the same again and again until the pipe is full.
-    pub fn ask_until_stuck(&mut self, properties: &[(&str, &str)]) {
+    /// 512 of the same requests at once; `false` if the pipe does not take them.
+    pub fn ask(&mut self, properties: &[(&str, &str)]) -> bool {
         let properties: Properties = properties.iter().copied().collect();
         let mut head = Vec::new();
         varint::put(properties.as_bytes().len() as u64, &mut head);
         head.extend_from_slice(properties.as_bytes());
-        loop {
-            let mut batch = Vec::new();
-            for _ in 0..512 {
-                self.requests += 1;
-                let mut frame = Vec::new();
-                let flags = FrameFlags::new(FrameType::Request);
-                FrameHeader { number: self.requests, flags }.emit(&mut frame);
-                let checksum = self.encoder.encode(&[&head], false, &mut frame);
-                frame.extend_from_slice(&checksum.to_be_bytes());
-                self.framing.encode_frame_into(&frame, [1, 2, 3, 4], &mut batch);
-            }
-            let mut rest = &batch[..];
-            while !rest.is_empty() {
-                match self.stream.write(rest) {
-                    Ok(count) => rest = &rest[count..],
-                    Err(_) => return,
-                }
+        let mut batch = Vec::new();
+        for _ in 0..512 {
+            self.requests += 1;
+            let mut frame = Vec::new();
+            let flags = FrameFlags::new(FrameType::Request);
+            FrameHeader { number: self.requests, flags }.emit(&mut frame);
+            let checksum = self.encoder.encode(&[&head], false, &mut frame);
+            frame.extend_from_slice(&checksum.to_be_bytes());
+            self.framing.encode_frame_into(&frame, [1, 2, 3, 4], &mut batch);
+        }
+        let mut rest = &batch[..];
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(_) => return false,
             }
         }
+        true
     }
 
     /// Reads until a BLIP frame of this type comes.

@@ -178,15 +178,14 @@ async fn a_peer_that_does_not_read_stops_its_own_answers() {
     let peak = peak_of(&server, "asks without end and reads nothing", |server| {
         let mut peer = Attacker::connect(&server);
         peer.collections();
-        // Short answers without end are limited by their number in a time; these are long.
-        let client = [("collection", "0"), ("client", "n")];
-        peer.request(&[&[("Profile", "setCheckpoint")][..], &client].concat(), &" ".repeat(60_000));
-        peer.ask_until_stuck(&[&[("Profile", "getCheckpoint")][..], &client].concat());
-        assert_eq!(peer.end_unread(Duration::from_secs(20)), End::Gone);
+        // An answer of one byte to each; of so many the most wait unheard, for they come faster than any that bring something.
+        let question = [("Profile", "norev"), ("collection", "0"), ("id", "x")];
+        assert!((0..40).all(|_| peer.ask(&question)), "the pipe takes them");
+        assert_eq!(peer.end_unread(Duration::from_secs(3)), End::Open);
     })
     .await;
     assert!(peak <= 16 * MIB, "{peak}");
-    assert_eq!(server.listener.refusals().stalled, 1);
+    assert_eq!(server.listener.refusals().stalled, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

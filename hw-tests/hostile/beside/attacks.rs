@@ -359,7 +359,7 @@ fn begun(scene: &Arc<Scene>) -> Option<Attacker> {
 fn messages(scene: &Arc<Scene>) {
     let Some(mut peer) = begun(scene) else { return };
     scene.made(1);
-    peer.ask_until_stuck(&[("Profile", "norev"), ("collection", "0"), ("id", "x")]);
+    while peer.ask(&[("Profile", "norev"), ("collection", "0"), ("id", "x")]) {}
 }
 
 fn bombs(scene: &Arc<Scene>) {

@@ -212,25 +212,3 @@ fn what_lies_over_the_log_reads_as_if_it_were_in_it() {
         }
     }
 }
-
-/// Who waits for commits hears of the newest, and that there are no more once the engine is closed; a pause ends then too.
-#[test]
-fn waiting_for_commits_ends_when_the_engine_is_closed() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let engine = Arc::new(Engine::open(directory.path(), 1 << 20, Ticket::default()).expect("open"));
-    for _ in 0..2 {
-        let ticket = engine.apply(writes(100), Watermarks::new()).expect("applied");
-        assert_eq!((engine.wait_dirty(), engine.newest()), (Some(ticket), ticket));
-        engine.sync(ticket, |_| ()).expect("synced");
-    }
-    let waiting = {
-        let engine = Arc::clone(&engine);
-        std::thread::spawn(move || engine.wait_dirty())
-    };
-    engine.close();
-    assert_eq!(waiting.join().expect("no panic"), None);
-    engine.sleep(std::time::Duration::from_secs(24 * 3600));
-    assert!(!engine.is_ended() && engine.failure().is_none());
-    engine.refuse();
-    assert!(engine.is_ended() && engine.failure().is_none(), "an orderly end is no failure");
-}

@@ -4,22 +4,23 @@
 //! stable storage has what was applied after a flush **and** an `fdatasync` of the same file through a second descriptor.
 //! In a simulation a disk in memory stands in sled's place.
 
+mod room;
+
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use self::room::{allocate, reserve_blocks};
 use super::super::ground::{Entry, LOG_FILE, Pair, SEGMENT_BYTES, io_error, sync_directory};
 #[cfg(feature = "simulation")]
 use super::super::simulated::DiskHandle;
@@ -29,9 +30,6 @@ use crate::database::DatabaseError;
 
 /// Name of sled's settings.
 const SETTINGS_FILE: &str = "conf";
-
-/// What is reserved beyond what is needed now, so that not each commit has to.
-const RESERVE_STEP_BYTES: u64 = 512 * 1024;
 
 /// How long sled's threads may take to let go of a log that was closed.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
@@ -262,46 +260,6 @@ impl Log {
             Log::Frozen(_) => Ok(()),
             #[cfg(feature = "simulation")]
             Log::Simulated(disk) => disk.sync(),
-        }
-    }
-}
-
-/// Gives a file of `len` bytes blocks for so many more, unless they are `reserved`, within the limit that there is for files.
-fn reserve_blocks(
-    reserved: &AtomicU64,
-    len: u64,
-    bytes: u64,
-    limit: Option<u64>,
-    allocate: impl Fn(u64, u64) -> rustix::io::Result<()>,
-) -> io::Result<()> {
-    let end = len.saturating_add(bytes);
-    if limit.is_some_and(|limit| end > limit) {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let from = reserved.load(Ordering::Acquire).max(len);
-    if from >= end {
-        return Ok(());
-    }
-    // A little more at a time; the whole of it may be too much where the least is not.
-    let allocated = allocate(from, end + RESERVE_STEP_BYTES).map(|()| end + RESERVE_STEP_BYTES);
-    let allocated = allocated.or_else(|_| allocate(from, end).map(|()| end));
-    match allocated {
-        Ok(end) => reserved.store(end, Ordering::Release),
-        Err(error) if [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].contains(&error) => {
-            tracing::debug!(%error, "this file system gives no blocks in advance");
-            reserved.store(u64::MAX, Ordering::Release);
-        }
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
-}
-
-/// Gives the file blocks beyond its end, which its length does not show.
-fn allocate(file: &File, from: u64, to: u64) -> rustix::io::Result<()> {
-    loop {
-        match fallocate(file, FallocateFlags::KEEP_SIZE, from, to - from) {
-            Err(Errno::INTR) => {}
-            done => return done,
         }
     }
 }

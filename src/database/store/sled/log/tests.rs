@@ -1,7 +1,10 @@
 //! What stands between the store and sled: room for the log, settings that a crash left, panics and errors.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::Errno;
+
+use super::room::RESERVE_STEP_BYTES;
 use super::*;
 
 /// Blocks are asked for up to what is needed and a step beyond, or to what is needed where that is too much; what cannot be had is
