@@ -103,6 +103,7 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
             rules::are_known(&section, &config.collections, database);
             rules::are_free(&section, &config, database);
             rules::can_confirm(&section, &config, database);
+            rules::can_be_kept(&section, &config, database);
             database.retention.insert(name, config);
         }
     }

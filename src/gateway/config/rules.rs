@@ -70,6 +70,15 @@ pub(super) fn can_confirm(section: &Section<'_>, config: &RetentionConfig, datab
     }
 }
 
+/// Notes if the reserve of the disk is never reached.
+pub(super) fn can_be_kept(section: &Section<'_>, config: &RetentionConfig, database: &DatabaseConfig) {
+    let keep_free = database.store.keep_free;
+    if config.files.reserve.is_some_and(|reserve| reserve <= keep_free) {
+        let what = format!("below keep-free of the database, {}, nothing is stored", shown_size(keep_free));
+        section.wrong("reserve", what, "more than that, as \"1G\"");
+    }
+}
+
 fn shown_size(bytes: u64) -> String {
     if bytes >= 1 << 20 { format!("{}M", bytes >> 20) } else { bytes.to_string() }
 }
@@ -87,7 +96,7 @@ pub(super) fn retention(section: &Section<'_>, collections: Vec<String>) -> Rete
         Some(size)
     };
     let bytes = size("bytes", 1);
-    let files = FilesRule { files: size("files", FILES_MIN), reserve: size("reserve", 1) };
+    let files = FilesRule { files: size("files", FILES_MIN), reserve: size("reserve", 0) };
     if !LIMITS.iter().any(|key| section.has(key)) {
         section.wrong("age", "this keeps everything", format!("one or more of {}", LIMITS.join(", ")));
     }

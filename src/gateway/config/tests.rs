@@ -172,7 +172,7 @@ fn everything_that_is_wrong_is_told_with_its_line_and_what_would_be_right() {
             &[
                 "2 databases.a.tombstones: \"long\" is no such time -> a time of a second or more",
                 "10 retention.r.files: 1048576 is too little -> at least 8M, as",
-                "11 retention.r.reserve: 0 is too little -> at least 1, as",
+                "11 retention.r.reserve: below keep-free of the database, 2M, nothing is stored -> more than that",
                 "12 retention.r.bytes: \"much\" is no size -> a number of bytes",
                 "13 retention.r.only-confirmed: there is no upstream \"w\" of this database -> one of u, v",
                 "16 retention.s.tombstones: \"0s\" is no such time -> a time of a second or more",
