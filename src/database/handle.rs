@@ -1,4 +1,6 @@
 //! An open database, and what is done with the files of one that is not.
+//!
+//! One file, because it is one type of which each method hands on to the store.
 
 use std::path::Path;
 use std::sync::Arc;

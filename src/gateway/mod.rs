@@ -9,6 +9,7 @@
 pub(crate) mod address;
 pub(crate) mod board;
 pub(crate) mod config;
+mod counted;
 pub(crate) mod daemon;
 mod medium;
 pub(crate) mod notify;
