@@ -269,13 +269,22 @@ pub(super) fn look(directory: &Path, told: &Told, accepts_older: bool) -> Seen {
 }
 
 /// Runs in a thread of its own, so that a loop that never ends is a failure with a name.
-pub(super) fn within_limits<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+/// What hangs is kept.
+pub(super) fn within_limits<T: Send + 'static>(
+    what: &str,
+    directory: &Path,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> T {
     const TIME_MAX: Duration = Duration::from_secs(60);
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || sender.send(run()));
     match receiver.recv_timeout(TIME_MAX) {
         Ok(result) => result,
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("hangs: {what}"),
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+            let kept = std::env::temp_dir().join(format!("gattway-hangs-{}", std::process::id()));
+            copy(directory, &kept);
+            panic!("hangs: {what}; the database as it is now is kept in {}", kept.display())
+        }
         Err(_) => panic!("{what}: {:?}", thread.join().map(drop)),
     }
 }
@@ -342,7 +351,7 @@ pub(super) fn harm_and_look(
         }
         let what = format!("seed {seed}: {}", done.join("; "));
         let (directory, told) = (harmed.clone(), told.clone());
-        let seen = within_limits(&what, move || look(&directory, &told, !was_closed));
+        let seen = within_limits(&what, &harmed, move || look(&directory, &told, !was_closed));
         judge(seed, &what, &seen);
     }
 }
