@@ -58,8 +58,8 @@ fn tell_room(events: &Events, room: &Room, lack: Option<Lack>) {
 pub(crate) async fn tell_condition(db: &Database, events: &Events) -> Infallible {
     /// While there is no room: others make some, and do not tell.
     const SHORT_INTERVAL: Duration = Duration::from_secs(1);
-    /// Else something happens in the database before there is anything to tell, but for the time that passes.
-    const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+    /// Else: other programs fill a disk, too, and a clock is set.
+    const LOOK_INTERVAL: Duration = Duration::from_secs(5);
     let mut changed = db.watch();
     let (mut was_short, mut shortages, mut told) = (false, 0, Told::default());
     loop {
