@@ -1,5 +1,7 @@
 //! A damaged database gives what was saved, or a typed error and a report: never anything else, never a panic or a hang.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 mod harm;
@@ -11,8 +13,27 @@ use crate::database::{Database, DatabaseConfig, DatabaseError};
 /// Of a database that was closed in order, every damage is seen: what is read is what was saved last, or an error.
 #[test]
 fn nothing_damaged_is_served() {
+    look_at_closed(1..=144);
+}
+
+#[test]
+fn nothing_damaged_is_served_to_288() {
+    look_at_closed(145..=288);
+}
+
+#[test]
+fn nothing_damaged_is_served_to_432() {
+    look_at_closed(289..=432);
+}
+
+#[test]
+fn nothing_damaged_is_served_to_600() {
+    look_at_closed(433..=600);
+}
+
+fn look_at_closed(part: RangeInclusive<u64>) {
     let (mut cases, mut failed, mut harmless) = (0, 0, 0);
-    harm_and_look(seeds(600), true, |_, what, seen| {
+    harm_and_look(seeds(part), true, |_, what, seen| {
         cases += 1;
         assert!(seen.wrong.is_empty(), "{what}: {:?}", &seen.wrong[..seen.wrong.len().min(5)]);
         assert!(
@@ -38,7 +59,7 @@ fn what_is_whole_is_saved() {
     let place = directory();
     let (whole, harmed, saved) =
         (place.path().join("whole"), place.path().join("harmed"), place.path().join("saved"));
-    for seed in seeds(40) {
+    for seed in seeds(1..=40) {
         let mut random = fastrand::Rng::with_seed(seed);
         for directory in [&whole, &harmed, &saved] {
             let _ = std::fs::remove_dir_all(directory);
@@ -122,8 +143,27 @@ fn what_is_whole_is_saved() {
 /// After a crash the end of the log may be torn; whatever else is damaged, what is read was saved once.
 #[test]
 fn nothing_made_up_is_served_after_a_crash() {
+    look_at_crashed(1..=48);
+}
+
+#[test]
+fn nothing_made_up_is_served_after_a_crash_to_96() {
+    look_at_crashed(49..=96);
+}
+
+#[test]
+fn nothing_made_up_is_served_after_a_crash_to_144() {
+    look_at_crashed(97..=144);
+}
+
+#[test]
+fn nothing_made_up_is_served_after_a_crash_to_200() {
+    look_at_crashed(145..=200);
+}
+
+fn look_at_crashed(part: RangeInclusive<u64>) {
     let mut cases = 0;
-    harm_and_look(seeds(200), false, |_, what, seen| {
+    harm_and_look(seeds(part), false, |_, what, seen| {
         cases += 1;
         assert!(seen.wrong.is_empty(), "{what}: {:?}", &seen.wrong[..seen.wrong.len().min(5)]);
     });
