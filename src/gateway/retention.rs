@@ -57,7 +57,7 @@ impl Drop for Retaining {
     }
 }
 
-/// Why the rules cannot be looked after.
+/// Why rules, or old tombstones, cannot be looked after.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RetentionError {
     #[error(transparent)]

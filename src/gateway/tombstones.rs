@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::board::Board;
 use super::config::DatabaseConfig;
 use super::pace::paced;
-use crate::database::{Collection, Database, DatabaseError};
+use super::retention::RetentionError;
+use crate::database::{Collection, Database};
 use crate::node::retention::tombstones::{Span, TombstoneKeeper};
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError, StoredCheckpoint};
 use crate::replicator::delivery;
@@ -71,15 +72,6 @@ impl Drop for TombstoneKeeping {
     }
 }
 
-/// Why tombstones cannot be looked after.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TombstoneError {
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Replica(#[from] ReplicaStoreError),
-}
-
 /// Looks after them.
 pub(crate) struct Worker {
     pub(crate) db: Database,
@@ -103,7 +95,7 @@ impl Worker {
     }
 
     /// Looks after each collection; gives when to look again.
-    pub(crate) async fn round(&self) -> Result<Duration, TombstoneError> {
+    pub(crate) async fn round(&self) -> Result<Duration, RetentionError> {
         let mut wait = Duration::MAX;
         for name in self.db.collections() {
             let limit = self.rules.limit(&name);
@@ -120,7 +112,7 @@ impl Worker {
         collection: &Collection,
         id: CollectionId,
         limit: Duration,
-    ) -> Result<(), TombstoneError> {
+    ) -> Result<(), RetentionError> {
         let stored = self.db.checkpoint(id, RECORD)?;
         let bytes = stored.as_ref().map(|stored| &stored.body[..]).unwrap_or_default();
         let mut keeper = TombstoneKeeper::from_bytes(bytes);
@@ -149,7 +141,7 @@ impl Worker {
         self.db.set_checkpoint(id, RECORD, before, keeper.to_bytes().into()).map(drop)
     }
 
-    async fn remove(&self, collection: &Collection, after: u64, until: u64) -> Result<(), TombstoneError> {
+    async fn remove(&self, collection: &Collection, after: u64, until: u64) -> Result<(), RetentionError> {
         let mut position = after;
         while position < until {
             let looked_at = collection.clone();

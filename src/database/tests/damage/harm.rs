@@ -269,8 +269,8 @@ pub(super) fn look(directory: &Path, told: &Told, accepts_older: bool) -> Seen {
     seen
 }
 
-/// Runs in a thread of its own, so that a loop that never ends is a failure with a name.
-/// What hangs is kept.
+/// Runs in a thread of its own, so that a loop that never ends is a failure with a name;
+/// what hangs is kept.
 pub(super) fn within_limits<T: Send + 'static>(
     what: &str,
     directory: &Path,
