@@ -43,7 +43,6 @@ fn look_at_closed(part: RangeInclusive<u64>) {
         );
         failed += usize::from(seen.failed);
         harmless += usize::from(!seen.reported);
-        assert!(seen.failed || !seen.reported || seen.mended || cases > 0, "{what}");
     });
     println!("{cases} cases: {failed} refused or read in part, {harmless} in places without content");
     assert!(cases < 100 || failed * 3 > cases, "only {failed} of {cases} did any harm");

@@ -164,19 +164,13 @@ pub(super) struct Seen {
     /// Readings that gave something else than what was told.
     pub(super) wrong: Vec<String>,
     pub(super) reported: bool,
-    /// All that is wrong is one the database mends itself.
-    pub(super) mended: bool,
 }
 
 /// Opens a damaged database and reads everything in every way.
 pub(super) fn look(directory: &Path, told: &Told, accepts_older: bool) -> Seen {
     let mut seen = Seen::default();
     match Database::check(directory) {
-        Ok(report) => {
-            seen.reported = !report.is_sound();
-            seen.mended =
-                report.listed.is_empty() && report.damage.iter().all(|damage| damage.file.ends_with("conf"));
-        }
+        Ok(report) => seen.reported = !report.is_sound(),
         Err(_) => seen.reported = true,
     }
     let config = DatabaseConfig { create: false, ..DatabaseConfig::default() };
@@ -299,8 +293,7 @@ pub(super) fn directory() -> tempfile::TempDir {
 
 /// Cases of a part of a property; `GATTWAY_TEST_DAMAGE_CASES` asks the first part for others, `GATTWAY_TEST_DAMAGE_SEED` for one.
 ///
-/// A part is a test, and so has a process of its own: threads of sled's that a damaged log makes panic are not replaced, and when
-/// all seven are gone whatever waits for one waits for ever.
+/// A part is a test, so that parts run side by side.
 pub(super) fn seeds(part: RangeInclusive<u64>) -> Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (first, last) = part.into_inner();
