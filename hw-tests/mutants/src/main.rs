@@ -72,6 +72,7 @@ impl Areas {
             changes: vec![],
             sources: BTreeMap::new(),
         };
+        let mut seen = HashSet::new();
         for name in names {
             let text = fs::read_to_string(work.join(format!("fast/{name}.json")))?;
             // Of an area without a change, cargo-mutants writes no list at all.
@@ -81,6 +82,10 @@ impl Areas {
                 let number = areas.changes.len() as u32 + 1;
                 let change = Change::read(number, value)
                     .ok_or("cargo-mutants lists changes in another form than 27.1 does")?;
+                // A file that two `mod` lines name is listed twice: `link` is one module with the standard library and another without.
+                if !seen.insert(change.name.clone()) {
+                    continue;
+                }
                 if !areas.sources.contains_key(&change.file) {
                     let text = fs::read_to_string(areas.source.join(&change.file))?;
                     areas.sources.insert(change.file.clone(), text);
@@ -262,3 +267,6 @@ fn write_if_new(path: &Path, text: &str) -> Fallible<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
