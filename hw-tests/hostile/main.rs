@@ -186,6 +186,20 @@ async fn a_peer_that_does_not_read_stops_its_own_answers() {
     .await;
     assert!(peak <= 16 * MIB, "{peak}");
     assert_eq!(server.listener.refusals().stalled, 0);
+
+    let peak = peak_of(&server, "asks for a checkpoint of 60,000 bytes without end", |server| {
+        let mut peer = Attacker::connect(&server);
+        peer.collections();
+        let client = [("collection", "0"), ("client", "x")];
+        peer.request(&[&[("Profile", "setCheckpoint")], &client[..]].concat(), &"x".repeat(60_000));
+        assert!(peer.hears(FrameType::Reply), "it is kept");
+        let question = [&[("Profile", "getCheckpoint")], &client[..]].concat();
+        let asked = (0..40).take_while(|_| peer.ask(&question)).count();
+        assert_eq!(peer.end_unread(Duration::from_secs(30)), End::Gone, "asked {asked} times 512");
+    })
+    .await;
+    assert!(peak <= 8 * MIB, "{peak}");
+    assert_eq!(server.listener.refusals().stalled, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,12 +72,17 @@ impl Connection {
         self.outbox.messages()
     }
 
-    /// Uncompressed bytes of replies not yet given to [`Connection::poll_frame`]'s caller: the peer causes them by asking.
+    /// What of [`Connection::queued_bytes`] is of replies.
     pub fn queued_reply_bytes(&self) -> usize {
         self.outbox.reply_bytes()
     }
 
-    /// What of [`Connection::queued_reply_bytes`] needs no acknowledgement of the peer to go out.
+    /// Uncompressed bytes of replies not yet sent whole: their memory is held until then.
+    pub fn held_reply_bytes(&self) -> usize {
+        self.outbox.held_reply_bytes()
+    }
+
+    /// What of [`Connection::held_reply_bytes`] needs no acknowledgement of the peer to go out.
     pub fn sendable_reply_bytes(&self) -> usize {
         self.outbox.sendable_reply_bytes()
     }

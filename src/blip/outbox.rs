@@ -45,8 +45,13 @@ impl Outgoing {
         Outgoing { key, flags, prefix, properties, body, offset: 0, counted: 0, acknowledged: 0 }
     }
 
+    /// Uncompressed bytes of the whole, all of which are held until the last has gone.
+    fn size(&self) -> usize {
+        self.prefix.1 + self.properties.as_bytes().len() + self.body.len()
+    }
+
     fn remaining(&self) -> usize {
-        self.prefix.1 + self.properties.as_bytes().len() + self.body.len() - self.offset
+        self.size() - self.offset
     }
 
     /// The next `len` bytes, which lie in up to three pieces.
@@ -133,7 +138,9 @@ pub(super) struct Outbox {
     /// What of `queued_bytes` belongs to replies: the peer makes them, this side only makes requests.
     reply_bytes: usize,
     reply_messages: usize,
-    /// What of `reply_bytes` waits for the peer's acknowledgement, not for the transport.
+    /// Bytes of replies that are not sent whole, with what of them has gone: memory is given back at their end.
+    held_reply_bytes: usize,
+    /// What of `held_reply_bytes` waits for the peer's acknowledgement, not for the transport.
     paused_reply_bytes: usize,
 }
 
@@ -144,6 +151,7 @@ impl Outbox {
         self.queued_bytes += message.remaining();
         if key.is_reply {
             self.reply_bytes += message.remaining();
+            self.held_reply_bytes += message.size();
             self.reply_messages += 1;
         }
         self.fresh_urgent += usize::from(flags.urgent());
@@ -175,7 +183,7 @@ impl Outbox {
         if running.paused && message.counted - message.acknowledged <= UNACKNOWLEDGED_MAX {
             running.paused = false;
             if key.is_reply {
-                self.paused_reply_bytes -= message.remaining();
+                self.paused_reply_bytes -= message.size();
             }
             let urgent = message.flags.urgent();
             self.join_ring(key, urgent);
@@ -192,9 +200,14 @@ impl Outbox {
         self.reply_bytes
     }
 
-    /// Uncompressed bytes of replies that wait for the transport alone.
+    /// Uncompressed bytes of replies that are not sent whole, those of their parts included that are.
+    pub fn held_reply_bytes(&self) -> usize {
+        self.held_reply_bytes
+    }
+
+    /// What of [`Outbox::held_reply_bytes`] waits for the transport alone.
     pub fn sendable_reply_bytes(&self) -> usize {
-        self.reply_bytes - self.paused_reply_bytes
+        self.held_reply_bytes - self.paused_reply_bytes
     }
 
     /// Replies not yet sent whole.
@@ -235,13 +248,16 @@ impl Outbox {
         self.queued_bytes -= sent;
         if key.is_reply {
             self.reply_bytes -= sent;
-            self.reply_messages -= usize::from(done);
+            if done {
+                self.reply_messages -= 1;
+                self.held_reply_bytes -= message.size();
+            }
         }
         self.last_was_urgent = urgent;
         if !done {
             let paused = message.counted - message.acknowledged > UNACKNOWLEDGED_MAX;
             if paused && key.is_reply {
-                self.paused_reply_bytes += message.remaining();
+                self.paused_reply_bytes += message.size();
             }
             self.running.insert(key, Running { message, paused });
             if !paused {

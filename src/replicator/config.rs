@@ -63,7 +63,7 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Outgoing bytes queued in BLIP below which a session adds more. Enough to keep a fast transport busy between polls.
 pub const SEND_QUEUE_LOW: usize = 128 << 10;
 
-/// Bytes of replies queued in BLIP above which further lists of the peer wait for their answer.
+/// Bytes of replies in BLIP that are not sent whole, above which further requests with long answers wait for them.
 pub const REPLY_BYTES_HIGH: usize = 1 << 20;
 
 /// Bytes of replies in BLIP, without those that wait for an acknowledgement, above which input is no longer accepted: the
@@ -80,7 +80,7 @@ pub const REQUESTS_AT_ONCE_MAX: u32 = 4_096;
 /// Time after which one of them counts no more.
 pub const REQUEST_INTERVAL: Duration = Duration::from_micros(500);
 
-/// Bytes of the peer's lists that wait for their answer, above which input is no longer accepted. A peer that keeps
+/// Bytes of the peer's requests that wait for their answer, above which input is no longer accepted. A peer that keeps
 /// [`LISTS_IN_FLIGHT_SESSION_MAX`] does not come there.
 pub const HELD_REQUESTS_BYTES_MAX: usize = 8 << 20;
 

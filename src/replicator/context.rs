@@ -291,9 +291,10 @@ impl SessionContext {
             || !self.may_send()
     }
 
-    /// Whether lists of the peer have to wait for their answer.
+    /// Whether requests with long answers have to wait for them. Replies that the peer does not acknowledge count here, and here
+    /// alone.
     pub fn replies_are_many(&self) -> bool {
-        self.blip.queued_reply_bytes() >= self.limits.reply_bytes_high
+        self.blip.held_reply_bytes() >= self.limits.reply_bytes_high
     }
 
     /// Whether the peer's input may go on: nothing that the peer causes has grown too long. Nothing here may depend on

@@ -1,6 +1,8 @@
-//! Lists of the peer that wait for their answer because the replies before them are not sent yet.
+//! Requests of the peer that wait for their answer because the replies before them are not sent yet: those whose answer may be longer than
+//! they are.
 //!
-//! Answering makes more bytes than asking, so this is where a peer that asks and does not read is slowed down first.
+//! Answering makes more bytes than asking, so this is where a peer that asks and does not read is slowed down first. All that can make a reply
+//! so long that it waits for acknowledgements is held here, for nothing else bounds what waits for those.
 //! Acknowledgements, replies and revisions still come in meanwhile; only what is held here itself can stop the input.
 
 #![deny(clippy::disallowed_methods)]
@@ -13,7 +15,7 @@ use crate::blip::IncomingRequest;
 /// Memory of a request beside its text, in bytes, roughly.
 const REQUEST_OVERHEAD: usize = 256;
 
-/// Lists of the peer in the order in which they came, each still to be answered.
+/// Requests of the peer in the order in which they came, each still to be answered.
 #[derive(Debug, Default)]
 pub(super) struct HeldRequests {
     requests: VecDeque<IncomingRequest>,
@@ -22,9 +24,12 @@ pub(super) struct HeldRequests {
 
 impl HeldRequests {
     /// Whether a request is of the kind that may wait: a list, also the empty one that ends a feed, which must not
-    /// overtake others.
+    /// overtake others; or one that is answered with checkpoints.
     pub fn may_hold(request: &IncomingRequest) -> bool {
-        matches!(request.profile(), profile::CHANGES | profile::PROPOSE_CHANGES)
+        matches!(
+            request.profile(),
+            profile::CHANGES | profile::PROPOSE_CHANGES | profile::GET_CHECKPOINT | profile::GET_COLLECTIONS
+        )
     }
 
     /// Adds one behind the others.

@@ -4,8 +4,8 @@
 //! - What this side *asks for* (lists, revisions) is limited where it is made. It never stops the peer's input: part of
 //!   it waits for acknowledgements, and those are input.
 //! - What the peer *causes* (replies, revisions for the store) stops the peer's input when it grows too long, for nothing
-//!   else bounds a peer that asks and never reads. Lists are held unanswered long before that, so that a peer that keeps
-//!   the limits of this file never comes there: two peers that stop reading each other would wait for ever.
+//!   else bounds a peer that asks and never reads. What has long answers is held unanswered long before that, so that a peer
+//!   that keeps the limits of this file never comes there: two peers that stop reading each other would wait for ever.
 
 use std::time::Duration;
 
@@ -34,16 +34,16 @@ pub(crate) struct SessionLimits {
     pub batches_in_flight: (usize, usize),
     /// Bytes of `revs` messages awaiting their answer, in all collections; one more may go below it.
     pub batch_bytes_in_flight: usize,
-    /// Bytes of queued replies above which further lists of the peer wait for their answer.
+    /// Bytes of replies that are not sent whole, above which further requests with long answers wait for them.
     pub reply_bytes_high: usize,
-    /// Bytes of replies that only wait for the transport, above which input stops.
+    /// Bytes of those of them that only wait for the transport, above which input stops.
     pub reply_bytes_max: usize,
     /// Queued replies above which input stops.
     pub replies_max: usize,
     /// Requests that are answered at once and count together, and the time after which one of them counts no more.
     pub requests_at_once: u32,
     pub request_interval: Duration,
-    /// Bytes of lists that wait for their answer, above which input stops.
+    /// Bytes of requests that wait for their answer, above which input stops.
     pub held_requests_bytes_max: usize,
     /// Bytes of revisions waiting for their commit, above which input stops.
     pub commit_queue_bytes_max: usize,

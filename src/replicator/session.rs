@@ -65,10 +65,10 @@ impl Session {
         self.context.in_flight()
     }
 
-    /// Bytes of answers that wait, for tests.
+    /// Bytes of answers that are not sent whole, for tests.
     #[cfg(test)]
-    pub(crate) fn queued_reply_bytes(&self) -> usize {
-        self.context.blip.queued_reply_bytes()
+    pub(crate) fn held_reply_bytes(&self) -> usize {
+        self.context.blip.held_reply_bytes()
     }
 
     /// The peer has proven who it is: what was synced, and what could not be, is remembered under this name. Before `start`.
@@ -142,7 +142,7 @@ impl Session {
         self.answer_request(&request, store)
     }
 
-    /// Answers lists that wait, as far as there is room for the answers.
+    /// Answers requests that wait, as far as there is room for the answers.
     fn answer_held(&mut self, store: &dyn ReplicaStore) -> Result<(), SessionError> {
         while !self.context.replies_are_many()
             && let Some(request) = self.context.held.pop()

@@ -344,3 +344,41 @@ fn long_messages_take_turns_where_together_they_would_be_too_much() {
     }
     assert_eq!((whole, from.queued_bytes()), (8, 0));
 }
+
+/// What has been sent of a reply is in memory still, until all of it is: replies by turns are all there until the last turn.
+#[test]
+fn replies_count_whole_until_they_are_sent() {
+    let mut liar = Liar::new();
+    let mut blip = connection();
+    let sizes = [60_000, 60_000, 200_000];
+    for number in 1..=3 {
+        blip.handle_frame(&liar.frame(number, request(), b"\0")).expect("within the limits");
+        let Some(Event::Request(request)) = blip.poll_event() else { panic!("{number} is missing") };
+        let reply = OutgoingMessage::default().with_body(vec![0; sizes[number as usize - 1]]);
+        blip.reply(request.number, reply).expect("queued");
+    }
+    // A byte each for the length of the properties, which are none.
+    let all: usize = sizes.iter().map(|size| size + 1).sum();
+    let counts = |blip: &Connection| (blip.held_reply_bytes(), blip.sendable_reply_bytes());
+    let mut frames = 0;
+    while blip.queued_reply_messages() == 3 {
+        assert_eq!(counts(&blip), (all, all), "{frames}");
+        assert!(blip.poll_frame().is_some());
+        frames += 1;
+    }
+    assert!(frames > 6, "all have begun");
+    assert!(blip.poll_frame().is_some(), "the second ends");
+    assert_eq!(counts(&blip), (200_001, 200_001));
+    while blip.poll_frame().is_some() {}
+    assert_eq!(counts(&blip), (200_001, 0), "it waits for an acknowledgement");
+    let mut acknowledge = |bytes: u64| {
+        let mut ack = Vec::new();
+        FrameHeader { number: 3, flags: FrameFlags::ack(FrameType::AckReply) }.emit(&mut ack);
+        super::super::varint::put(bytes, &mut ack);
+        blip.handle_frame(&ack).expect("an acknowledgement");
+        let before = counts(&blip);
+        while blip.poll_frame().is_some() {}
+        (before, counts(&blip))
+    };
+    assert_eq!(acknowledge(100_000), ((200_001, 200_001), (0, 0)));
+}
