@@ -29,7 +29,6 @@ const SEEN_INTERVAL_S: u64 = 60;
 const PRESENT_INTERVAL_S: u64 = 900;
 /// Peers that were seen and wait to be noted.
 const SEEN_MAX: usize = 256;
-
 /// For how long after an epoch was taken its former secrets lead to the new one. Who was away for longer joins by the code.
 pub const FORMER_TIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// News that wait to be told.
@@ -81,10 +80,12 @@ struct State {
 }
 
 impl State {
-    /// Notes a peer at the next look, unless it was a short time ago.
+    /// Notes a peer that is in the list, or may come into it, at the next look, unless it was a short time ago.
     fn see(&mut self, peer: &PeerId, via: Authentication, interval_s: u64) {
-        let last = self.list.get(peer).map_or(0, |entry| entry.last_seen_s);
-        if (last == 0 || now_s().abs_diff(last) >= interval_s) && self.seen.len() < SEEN_MAX {
+        let is_to_come = || (via == Authentication::Group && self.list.has_room()).then_some(0);
+        let last = self.list.get(peer).map(|entry| entry.last_seen_s).or_else(is_to_come);
+        let is_due = last.is_some_and(|last| last == 0 || now_s().abs_diff(last) >= interval_s);
+        if is_due && self.seen.len() < SEEN_MAX {
             self.seen.insert(*peer, via);
         }
     }
@@ -248,7 +249,7 @@ impl Trust {
         let now = now_s();
         let noted = TrustList::update(&self.directory, |list| {
             for (id, via) in &seen {
-                // Without the group's proof, only who is in the list can have come: and was taken off meanwhile.
+                // It was taken off the list meanwhile.
                 if *via != Authentication::Group && list.get(id).is_none() {
                     continue;
                 }

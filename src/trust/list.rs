@@ -216,6 +216,11 @@ impl TrustList {
         self.peers.get(id).and_then(|peer| peer.permissions.as_ref()).unwrap_or(&self.default)
     }
 
+    /// Whether another peer can be entered.
+    pub fn has_room(&self) -> bool {
+        self.peers.len() < PEERS_MAX || self.peers.values().any(TrustedPeer::is_replaceable)
+    }
+
     /// The peer of this ID, entered if it is not there. A full list forgets the member of the group that was seen longest ago
     /// and has no settings of its own; what the owner has said is never forgotten.
     ///

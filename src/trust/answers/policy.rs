@@ -133,10 +133,7 @@ impl PeerPolicy for Trust {
                 state.present.remove(peer);
             }
         }
-        // A stranger that was let in is in no list.
-        if via != Authentication::Open {
-            state.see(peer, via, SEEN_INTERVAL_S);
-        }
+        state.see(peer, via, SEEN_INTERVAL_S);
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

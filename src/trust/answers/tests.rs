@@ -216,6 +216,23 @@ fn who_was_noted_a_short_time_ago_is_not_noted_again() {
     );
 }
 
+/// Else the list would be read each second for as long as it stays.
+#[test]
+fn a_peer_that_comes_into_no_list_is_not_to_be_noted() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let trust = Trust::open(dir.path()).expect("open");
+    for via in [Authentication::Open, Authentication::Paired] {
+        trust.came(&A, via);
+        assert!(!trust.is_due(), "{via:?}");
+        trust.left(&A, via);
+        assert!(!trust.is_due(), "{via:?}");
+    }
+    trust.came(&A, Authentication::Group);
+    assert!(trust.is_due());
+    trust.look();
+    assert!(trust.list().get(&A).is_some() && !trust.is_due());
+}
+
 #[test]
 fn a_peer_is_present_until_the_last_of_its_sessions_ends() {
     let dir = tempfile::tempdir().expect("temporary directory");
