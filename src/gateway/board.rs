@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counted::Counted;
+use super::neighbours::Neighbours;
 use super::status::{
-    CollectionStatus, DatabaseStatus, ListenerStatus, NeighbourStatus, RetentionStatus, UpstreamStatus,
-    activity_word, now_s,
+    CollectionStatus, DatabaseStatus, ListenerStatus, RetentionStatus, UpstreamStatus, activity_word,
 };
 use crate::database::Database;
 use crate::node::{NodeEvent, SyncEvent};
 use crate::replicator::ReplicatorActivity;
-
-/// Neighbours that are kept in mind; beyond them the one that was heard longest ago is forgotten.
-const NEIGHBOURS_MAX: usize = 1_000;
 
 /// What is known of one database. Clones are the same board.
 #[derive(Clone, Default)]
@@ -25,13 +22,9 @@ struct State {
     database: DatabaseStatus,
     listeners: BTreeMap<String, ListenerStatus>,
     upstreams: BTreeMap<String, (UpstreamStatus, Counted)>,
-    /// By the proven ID, else by the name.
-    neighbours: BTreeMap<String, (NeighbourStatus, Counted)>,
-    connections: BTreeMap<u64, String>,
+    neighbours: Neighbours,
     /// With the bytes of each collection.
     retention: BTreeMap<String, (RetentionStatus, BTreeMap<String, u64>)>,
-    /// Whom each sync with neighbours visits now.
-    visits: BTreeMap<(String, Arc<str>), String>,
 }
 
 impl Board {
@@ -65,9 +58,7 @@ impl Board {
         (state.database.open, state.db) = (false, None);
         state.database.failures += u64::from(error.is_some());
         state.database.error = error;
-        state.connections.clear();
-        state.visits.clear();
-        state.neighbours.values_mut().for_each(|(neighbour, _)| neighbour.connected = false);
+        state.neighbours.leave();
     }
 
     /// Another path holds from now on.
@@ -144,33 +135,16 @@ impl Board {
                 if let Some((upstream, counted)) = state.upstreams.get_mut(name) {
                     upstream.take(status, counted);
                 }
-                let visited = state.visits.get(&visit(address)).and_then(|key| state.neighbours.get_mut(key));
-                if let Some((neighbour, counted)) = visited {
-                    neighbour.take(status, counted);
-                }
+                state.neighbours.visit_status(&visit(address), status);
             }
-            SyncEvent::Visiting { address, peer, .. } => {
-                state.visits.insert(visit(address), peer.clone());
-                state.meet(peer.clone(), peer, None);
+            SyncEvent::Visiting { address, peer, advertised, .. } => {
+                state.neighbours.visit(visit(address), peer, advertised);
             }
             SyncEvent::Authenticated { address, peer, name, .. } => {
-                // The ID outlives the address by which it was visited.
-                if let Some(visited) = state.visits.get_mut(&visit(address)) {
-                    let id = peer.to_text();
-                    let old = std::mem::replace(visited, id.clone());
-                    if old != id {
-                        state.neighbours.remove(&old);
-                    }
-                    let name = name.as_deref().unwrap_or(&old).to_owned();
-                    state.meet(id.clone(), &name, Some(id));
-                }
+                state.neighbours.prove(&visit(address), peer.to_text(), name.as_deref());
             }
             SyncEvent::Visited { address, status, .. } => {
-                if let Some((neighbour, counted)) =
-                    state.visits.remove(&visit(address)).and_then(|key| state.neighbours.get_mut(&key))
-                {
-                    neighbour.take(status, counted);
-                }
+                state.neighbours.visit_ended(&visit(address), status);
                 if let Some((upstream, counted)) = state.upstreams.get_mut(name) {
                     upstream.take(status, counted);
                 }
@@ -189,30 +163,14 @@ impl Board {
     /// What a node tells.
     pub(crate) fn observe_node(&self, event: &NodeEvent) {
         let mut state = self.lock();
+        let neighbours = &mut state.neighbours;
         match event {
             NodeEvent::Connected { connection, peer, uid } => {
-                let key = uid.clone().unwrap_or_else(|| peer.to_string());
-                state.connections.insert(*connection, key.clone());
-                state.meet(key, peer, uid.clone());
+                neighbours.connected(*connection, peer, uid.clone());
             }
-            NodeEvent::Status { connection, status, .. } => {
-                let Some(key) = state.connections.get(connection).cloned() else { return };
-                if status.activity == ReplicatorActivity::Stopped {
-                    state.connections.remove(connection);
-                }
-                let others = state.connections.values().any(|other| *other == key);
-                if let Some((neighbour, counted)) = state.neighbours.get_mut(&key) {
-                    neighbour.take(status, counted);
-                    neighbour.connected |= others;
-                }
-            }
+            NodeEvent::Status { connection, status, .. } => neighbours.status(*connection, status),
             NodeEvent::Declined { connection, error, .. } => {
-                let Some(key) = state.connections.remove(connection) else { return };
-                if let Some((neighbour, _)) = state.neighbours.get_mut(&key) {
-                    neighbour.failures += 1;
-                    neighbour.error = Some(error.to_string());
-                    neighbour.connected = false;
-                }
+                neighbours.declined(*connection, &error.to_string());
             }
             _ => {}
         }
@@ -276,7 +234,7 @@ impl Board {
         let mut status = state.database.clone();
         status.listeners = state.listeners.values().cloned().collect();
         status.upstreams = state.upstreams.values().map(|(upstream, _)| upstream.clone()).collect();
-        status.neighbours = state.neighbours.values().map(|(neighbour, _)| neighbour.clone()).collect();
+        status.neighbours = state.neighbours.all();
         status.retention = state.retention.values().map(|(retention, _)| retention.clone()).collect();
         let db = state.db.clone();
         // The database is asked without the lock: it may have to read.
@@ -297,43 +255,5 @@ impl Board {
                 .collect();
         }
         status
-    }
-}
-
-impl State {
-    /// A peer is there now.
-    fn meet(&mut self, key: String, name: &str, id: Option<String>) {
-        if !self.neighbours.contains_key(&key) && self.neighbours.len() >= NEIGHBOURS_MAX {
-            let gone = self.neighbours.iter().filter(|(_, (neighbour, _))| !neighbour.connected);
-            // Whoever proves nothing can come under any number of names; those who do are not to be forgotten for it.
-            let first = |neighbour: &NeighbourStatus| (neighbour.id.is_some(), neighbour.last_heard_s);
-            let oldest = gone.min_by_key(|(_, (neighbour, _))| first(neighbour)).map(|(key, _)| key.clone());
-            match oldest {
-                Some(oldest) => drop(self.neighbours.remove(&oldest)),
-                None => return,
-            }
-        }
-        let (neighbour, counted) = self.neighbours.entry(key).or_default();
-        name.clone_into(&mut neighbour.name);
-        neighbour.id = id.or(neighbour.id.take());
-        (neighbour.connected, neighbour.last_heard_s) = (true, now_s());
-        *counted = Counted::default();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strangers_without_end_do_not_push_out_those_who_prove_who_they_are() {
-        let mut state = State::default();
-        state.meet("id".into(), "pump", Some("id".into()));
-        for n in 0..2 * NEIGHBOURS_MAX {
-            state.meet(format!("tcp:10.0.0.1:{n}"), "stranger", None);
-            state.neighbours.values_mut().for_each(|(neighbour, _)| neighbour.connected = false);
-        }
-        assert_eq!(state.neighbours.len(), NEIGHBOURS_MAX);
-        assert!(state.neighbours.contains_key("id"));
     }
 }

@@ -53,7 +53,7 @@ impl UpstreamStatus {
 
 impl NeighbourStatus {
     pub(super) fn take(&mut self, status: &ReplicatorStatus, counted: &mut Counted) {
-        let connected = !matches!(status.activity, ReplicatorActivity::Stopped | ReplicatorActivity::Offline);
+        let connected = matches!(status.activity, ReplicatorActivity::Idle | ReplicatorActivity::Busy);
         if connected || self.connected {
             self.last_heard_s = now_s();
         }

@@ -12,6 +12,7 @@ pub(crate) mod config;
 mod counted;
 pub(crate) mod daemon;
 mod medium;
+mod neighbours;
 pub(crate) mod notify;
 mod pace;
 mod place;

@@ -154,6 +154,7 @@ impl Neighbourhood {
             address: Arc::clone(&address),
             peer: name.clone(),
             stays,
+            advertised: uid.as_str().into(),
         });
         let attempts = if stays { ONE_SHOT_ATTEMPTS } else { 1 };
         let visit = Visit {

@@ -59,6 +59,9 @@ pub enum SyncEvent {
         peer: String,
         /// Whether the connection is kept, for nobody else is near.
         stays: bool,
+        /// What its advert says it is, which outlives the address where the advert can be read.
+        #[doc(hidden)]
+        advertised: Arc<str>,
     },
     /// Others are near: the neighbour that is connected is left, and each is visited that has something new.
     OthersNear,
