@@ -269,8 +269,9 @@ impl Active {
         }
         if pulls {
             let outdated = list.is_outdated();
-            let again = list.begin_retry(Direction::Received, all || outdated);
-            self.begin_pull(context, n, &loaded.remote, again.position(), told)?;
+            let again = list.begin_retry(Direction::Received, all || outdated).position();
+            let again = if list.has_unlisted_conflict() { Some(RemoteSequence::START) } else { again };
+            self.begin_pull(context, n, &loaded.remote, again, told)?;
         }
         self.syncs[n].loaded = loaded;
         debug_assert_eq!(context.lists.len(), n);
@@ -325,6 +326,11 @@ impl Active {
             // Only the peer knows the order of such places.
             (Some(_), _) => RemoteSequence::START,
         };
+        if since == RemoteSequence::START
+            && let Some(push) = &mut work.push
+        {
+            push.everything_is_listed();
+        }
         let protocol: Box<dyn PullProtocol> = match context.extension {
             true => Box::new(BatchPull::new(since.number().unwrap_or(0), told.last.unwrap_or(0))),
             false => Box::new(ListPull::new(n, since.clone())),

@@ -20,11 +20,18 @@ pub(super) struct Push {
     refused: bool,
     /// Up to here `mark_pushed` was told.
     marked: u64,
+    /// The pull of this run begins where the peer's feed does.
+    all_listed: bool,
 }
 
 impl Push {
     pub fn new(state: PushState, protocol: Box<dyn PushProtocol>) -> Push {
-        Push { state, protocol, refused: false, marked: 0 }
+        Push { state, protocol, refused: false, marked: 0, all_listed: false }
+    }
+
+    /// The pull of this run brings all that the peer has.
+    pub fn everything_is_listed(&mut self) {
+        self.all_listed = true;
     }
 
     /// Local sequences that need not be pushed any more.
@@ -148,7 +155,9 @@ impl Push {
             let newest = store.revision(self.state.feed.id, &id)?;
             match newest.filter(|change| change.sequence == sequence) {
                 Some(change) => {
-                    let error = refuse::conflict();
+                    let list = context.lists.get(self.state.collection);
+                    let error =
+                        list.map_or_else(refuse::conflict, |list| list.conflict_of(&id, self.all_listed));
                     let failure = Failure::sent(&id, change.vector.id(), sequence, change.deleted, error);
                     context.failed(self.state.collection, Failure { is_open: true, ..failure });
                 }

@@ -76,6 +76,16 @@ pub fn conflict() -> ErrorReply {
     ErrorReply::new("LiteCore", 8, "conflicts with the revision here")
 }
 
+/// The same, and the peer has listed nothing that it could be with, in the second run now.
+pub fn unlisted_conflict() -> ErrorReply {
+    ErrorReply::new("LiteCore", 8, "conflicts with a revision there that the peer does not list any more")
+}
+
+/// The same, although everything that the peer has was listed for it.
+pub fn hidden_conflict() -> ErrorReply {
+    ErrorReply::new("LiteCore", 8, "conflicts with a revision there that the peer does not list")
+}
+
 /// A revision that the application does not want.
 pub fn filtered() -> ErrorReply {
     ErrorReply::http(403, "refused by a filter")

@@ -14,6 +14,7 @@ use crate::replica::revision::SourceId;
 use crate::replicator::config::{ActiveConfig, ReplicatorType};
 use crate::replicator::error::is_conflict;
 use crate::replicator::event::SessionEvent;
+use crate::replicator::unsynced;
 
 /// When the devices begin, seconds since 1970.
 const START: u64 = 1_795_000_000;
@@ -163,6 +164,27 @@ fn what_was_removed_stays_away_until_it_is_changed() {
         meeting.sync(&here, &stranger, false);
         assert_eq!(here.n("other5"), None);
         assert_eq!(stranger.n("peer5"), None);
+    });
+}
+
+/// The peer listed its copy before this one was removed here, and another one made: whoever connects asks for it again by itself.
+#[test]
+fn a_conflict_with_what_was_listed_long_ago_is_settled_without_a_reset() {
+    each(|meeting| {
+        let now = Arc::new(AtomicU64::new(START));
+        let (here, peer) = (Device::new(1, &now), Device::new(2, &now));
+        (0..20).for_each(|n| peer.put(&format!("d{n}"), n));
+        meeting.sync(&here, &peer, false);
+        for n in 0..3 {
+            assert!(here.collection().purge(&format!("d{n}")).expect("purge"));
+            here.put(&format!("d{n}"), 100 + n);
+        }
+        // Each is told twice: the next run may bring what it conflicts with anyway.
+        (0..3).for_each(|_| meeting.sync(&here, &peer, false));
+        let all = |of: &Device| (0..20).map(|n| of.n(&format!("d{n}"))).collect::<Vec<_>>();
+        assert_eq!(all(&here), all(&peer));
+        let told = [&here, &peer].map(|of| unsynced::stored(&*of.database).expect("read"));
+        assert!(told.iter().all(Vec::is_empty), "{told:?}");
     });
 }
 

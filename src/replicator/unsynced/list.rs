@@ -17,6 +17,8 @@ use crate::blip::ErrorReply;
 use crate::replica::revision::RevId;
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replicator::direction::Direction;
+use crate::replicator::error::is_conflict;
+use crate::replicator::messages::refuse;
 use crate::replicator::sequences::RemoteSequence;
 
 /// Before the hash of the peer's name, in the name of the record that holds its list. No peer may store one of this name.
@@ -89,9 +91,13 @@ impl Entry {
             id: self.id.clone(),
             revision: self.revision.clone(),
             deleted: self.deleted,
-            error: ErrorReply::new(self.domain.as_str(), self.code, self.message.as_str()),
+            error: self.error(),
             is_open: self.is_open,
         }
+    }
+
+    fn error(&self) -> ErrorReply {
+        ErrorReply::new(self.domain.as_str(), self.code, self.message.as_str())
     }
 
     /// Whether it is settled by what the store has by now: the revision came from elsewhere, or ours is not the newest any
@@ -241,6 +247,24 @@ impl UnsyncedList {
         self.retried.remove(&key);
         self.is_dirty = true;
         true
+    }
+
+    /// What is told of a conflict of which the peer's feed has brought nothing. `all_listed`: from its beginning. One that is met
+    /// for the first time is perhaps with what the next run brings anyway.
+    pub fn conflict_of(&self, id: &str, all_listed: bool) -> ErrorReply {
+        let before = self.entries.get(&(true, clip(id, ID_BYTES_MAX)));
+        match before.filter(|before| is_conflict(&before.error())) {
+            _ if all_listed => refuse::hidden_conflict(),
+            None => refuse::conflict(),
+            Some(before) if before.error() == refuse::hidden_conflict() => refuse::hidden_conflict(),
+            Some(_) => refuse::unlisted_conflict(),
+        }
+    }
+
+    /// Whether a document conflicts with what the peer listed long ago, and has not listed again for it.
+    pub fn has_unlisted_conflict(&self) -> bool {
+        let unlisted = refuse::unlisted_conflict();
+        self.entries.values().any(|entry| entry.sent && entry.is_open && entry.error() == unlisted)
     }
 
     /// Whether there is nothing on it.
@@ -558,6 +582,20 @@ mod tests {
         assert!(list.end_retry(Direction::Received) && list.is_dirty);
         assert!(list.is_empty() && !list.is_outdated());
         assert!(!list.end_retry(Direction::Received), "once");
+    }
+
+    /// The whole feed of a peer is listed again for a conflict that was met twice, and once.
+    #[test]
+    fn everything_is_listed_once_for_a_conflict() {
+        let mut list = load(&MemoryStore::new(1));
+        let mut meet = |all_listed| {
+            let error = list.conflict_of("a", all_listed);
+            let failure = failure("a", 7, error);
+            list.note(Failure { direction: Direction::Sent, is_open: true, ..failure });
+            list.has_unlisted_conflict()
+        };
+        let met = [meet(false), meet(false), meet(true), meet(false), meet(true)];
+        assert_eq!(met, [false, true, false, false, false]);
     }
 
     /// What the peer takes is kept with a list, and alone it is not worth one.
