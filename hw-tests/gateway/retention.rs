@@ -1,14 +1,16 @@
 //! What a gateway keeps of its collections, and why it keeps more.
 
 use std::fs;
+use std::ops::Range;
+use std::path::Path;
 
-use crate::command::{Process, free_port, ok};
+use crate::command::{Process, free_port, ok, run_with_input};
 use crate::{Machine, central_and_field, put, wait_until};
 
 #[test]
 fn what_is_beyond_the_rules_goes_here_and_stays_away() {
     let (central, at_central, field) = central_and_field();
-    (0..40).for_each(|n| put(&field.path("state/field.db"), &format!("reading-{n:02}")));
+    put_readings(&field.path("state/field.db"), 0..40);
     let mut at_field = field.start();
     wait_until("all arrive", || central.documents("central.db").len() == 40);
     field.write("etc/conf.d/retention.toml", "[retention.readings]\ndocuments = 32\n");
@@ -28,6 +30,13 @@ fn what_is_beyond_the_rules_goes_here_and_stays_away() {
     for process in [at_field, at_central] {
         assert_eq!(process.terminate(), Some(0));
     }
+}
+
+/// Puts readings into a database that nobody has open, one after the other.
+fn put_readings(db: &Path, numbers: Range<u32>) {
+    let lines: String = numbers.map(|n| format!("{{\"_id\":\"reading-{n:02}\"}}\n")).collect();
+    let ended = run_with_input(db, &["db", "import", "-", "--format", "ndjson"], lines.as_bytes());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
 /// Starts a gateway, and waits until it answers.
@@ -53,7 +62,7 @@ fn what_the_upstream_has_not_confirmed_stays_and_status_says_so() {
     let retention = || field.status()["databases"][0]["retention"][0].clone();
     let told = || retention()["held"].as_str().unwrap_or_default().to_owned();
     // Nobody is there.
-    (0..12).for_each(|n| put(&db, &format!("reading-{n:02}")));
+    put_readings(&db, 0..12);
     let at_field = start_and_wait(&field);
     wait_until("it is told", || told().contains("stay until central has confirmed them; it is 12 of 12"));
     let shown = field.run(&["status"]).stdout;
@@ -70,7 +79,7 @@ fn what_the_upstream_has_not_confirmed_stays_and_status_says_so() {
     // It is away again: of what it has, it goes on; the rest stays.
     assert_eq!(at_central.terminate(), Some(0));
     assert_eq!(at_field.terminate(), Some(0));
-    (12..30).for_each(|n| put(&db, &format!("reading-{n:02}")));
+    put_readings(&db, 12..30);
     let at_field = start_and_wait(&field);
     wait_until("what it has is removed", || retention()["removed"] == 8);
     wait_until("it is told", || told().contains("it is 18 of 30 changes behind"));

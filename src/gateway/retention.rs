@@ -276,7 +276,7 @@ impl Worker {
                 }
                 Step::Sweep(sweep) => {
                     let sweep = self.sweep(sweep, collection, name, extent).await?;
-                    for some in keeper.swept(sweep).chunks(REMOVED_AT_ONCE) {
+                    for some in keeper.swept(collection.wall(), sweep).chunks(REMOVED_AT_ONCE) {
                         let gone = remove(collection, some, self.config.only_confirmed.is_some()).await?;
                         self.board.removed(&self.name, gone);
                         removed += gone;

@@ -30,7 +30,10 @@ pub(crate) const SWEPT_MAX: usize = 4_096;
 const LOOK_MAX: Duration = Duration::from_secs(3_600);
 /// The wait after a sweep that removed nothing although something should go.
 const HELD_WAIT: Duration = Duration::from_secs(60);
-/// The same if more was confirmed since, and the wait between two looks at what is confirmed.
+/// The same if more was confirmed since: so many times as long as the sweep took, within limits.
+const CONFIRMED_PAUSE_FACTOR: u32 = 8;
+const CONFIRMED_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The wait between two looks at what is confirmed, if nothing tells that it has changed.
 const CONFIRMED_WAIT: Duration = Duration::from_secs(15);
 /// The shortest wait.
 const LOOK_MIN: Duration = Duration::from_secs(1);
@@ -96,8 +99,10 @@ struct Known {
     /// The newest time of a right clock.
     newest: u64,
     looked_until: u64,
-    /// When the last sweep was, if it could remove nothing though something should go.
+    /// When the last sweep ended, if it could remove nothing though something should go.
     held: Option<u64>,
+    /// How long it took.
+    swept_for: Duration,
     /// What the last sweep could have removed.
     confirmed: u64,
     /// The time of the oldest that is not confirmed; the highest number if there is none.
@@ -134,10 +139,13 @@ impl Keeper {
             let longest = if self.is_waiting(now, extent) { CONFIRMED_WAIT } else { LOOK_MAX };
             return Step::Wait(wait.clamp(LOOK_MIN, longest));
         }
-        let pause = if may_remove_more { CONFIRMED_WAIT } else { HELD_WAIT };
+        let pause = if may_remove_more { known.confirmed_pause() } else { HELD_WAIT };
         // Also over if the clock was set back.
-        let is_held = known.held.is_some_and(|at| Duration::from_nanos(now.abs_diff(at)) < pause);
-        if is_held { Step::Wait(CONFIRMED_WAIT) } else { Step::Sweep(self.sweep(now, extent, known.bytes)) }
+        let left = known.held.map(|at| pause.saturating_sub(Duration::from_nanos(now.abs_diff(at))));
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) => Step::Wait(left.clamp(LOOK_MIN, CONFIRMED_WAIT)),
+            None => Step::Sweep(self.sweep(now, extent, known.bytes)),
+        }
     }
 
     /// When a document of that time has been too old for a while.
@@ -166,6 +174,7 @@ impl Keeper {
             newest: 0,
             looked_until: extent.last_sequence,
             held: None,
+            swept_for: Duration::ZERO,
             confirmed: extent.confirmed,
             waiting: u64::MAX,
             is_stuck: false,
@@ -174,7 +183,7 @@ impl Keeper {
             cutoff: self.rule.age.map_or(0, |age| now.saturating_sub(nanoseconds(age))),
             documents: excess(self.rule.documents, extent.documents),
             bytes: excess(self.bytes_limit(), bytes),
-            now,
+            began: now,
             too_old: BinaryHeap::new(),
             too_many: BinaryHeap::new(),
             too_many_bytes: 0,
@@ -196,8 +205,8 @@ impl Keeper {
         }
     }
 
-    /// A sweep has seen all documents; gives what is to be removed, the oldest first.
-    pub(crate) fn swept(&mut self, mut sweep: Sweep) -> Vec<Aged> {
+    /// A sweep has seen all documents now; gives what is to be removed, the oldest first.
+    pub(crate) fn swept(&mut self, now: u64, mut sweep: Sweep) -> Vec<Aged> {
         let was_sought = sweep.documents > 0 || sweep.bytes > 0;
         // By what there really was: what was known before counts a document that was changed twice.
         sweep.documents = excess(self.rule.documents, sweep.found.documents);
@@ -206,10 +215,11 @@ impl Keeper {
         let is_beyond = sweep.documents > 0 || sweep.bytes > 0;
         let is_any_too_old = sweep.found.oldest.min(sweep.found.waiting) <= sweep.cutoff;
         let should = (was_sought && is_beyond) || is_any_too_old;
-        let Sweep { too_old, too_many, mut found, now, .. } = sweep;
+        let Sweep { too_old, too_many, mut found, began, .. } = sweep;
         let goes: BTreeMap<u64, Aged> =
             too_old.into_iter().chain(too_many).map(|aged| (aged.sequence, aged)).collect();
         found.held = (should && goes.is_empty()).then_some(now);
+        found.swept_for = Duration::from_nanos(now.saturating_sub(began));
         found.is_stuck = was_sought && is_beyond && goes.is_empty();
         found.bytes -= goes.values().map(|aged| aged.bytes).sum::<u64>();
         self.known = Some(found);
@@ -225,6 +235,12 @@ impl Keeper {
 }
 
 impl Known {
+    /// How long after a sweep that removed nothing there is another one for what was confirmed since.
+    fn confirmed_pause(&self) -> Duration {
+        let pause = self.swept_for.saturating_mul(CONFIRMED_PAUSE_FACTOR);
+        pause.clamp(LOOK_MIN, CONFIRMED_PAUSE_MAX)
+    }
+
     /// Counts a document; gives by what time it is sorted.
     fn see(&mut self, seen: &AgedDocument, is_confirmed: bool) -> u64 {
         self.newest = self.newest.max(seen.time.unwrap_or(0));
@@ -244,7 +260,7 @@ pub(crate) struct Sweep {
     /// How much goes at least.
     documents: u64,
     bytes: u64,
-    now: u64,
+    began: u64,
     /// The oldest of those that are not later than the cutoff.
     too_old: BinaryHeap<Aged>,
     /// The oldest, as many as have to go for number and bytes.

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 const NS_PER_S: u64 = 1_000_000_000;
 const HOUR: u64 = 3_600 * NS_PER_S;
 
-fn sweep_all(keeper: &mut Keeper, sweep: Sweep, all: &[AgedDocument]) -> Vec<Aged> {
+fn sweep_all(keeper: &mut Keeper, now: u64, sweep: Sweep, all: &[AgedDocument]) -> Vec<Aged> {
     let mut sweep = sweep;
     all.iter().cloned().for_each(|seen| sweep.see(seen));
-    keeper.swept(sweep)
+    keeper.swept(now, sweep)
 }
 
 /// Does what the keeper wants until it waits; gives how long, and how many sweeps there were.
@@ -30,7 +30,7 @@ fn settle(
         }
         match step {
             Step::Sweep(sweep) => {
-                for gone in sweep_all(keeper, sweep, all) {
+                for gone in sweep_all(keeper, now, sweep, all) {
                     let at = all.iter().position(|seen| seen.sequence == gone.sequence).expect("there");
                     removed.push(all.remove(at));
                 }
@@ -127,4 +127,24 @@ fn an_age_is_looked_at_when_the_oldest_is_due() {
     assert_eq!((wait, sweeps, all.len()), (Duration::from_secs(60), 0, 1));
     let (_, sweeps) = settle(&mut keeper, begin + 33 * HOUR, u64::MAX, &mut all, &mut removed);
     assert_eq!((sweeps, all.len()), (1, 0));
+}
+
+#[test]
+fn what_was_confirmed_since_goes_as_soon_as_another_sweep_is_no_burden() {
+    for (sweep_s, pause_s) in [(0, 1), (1, 8), (60, 15)] {
+        let mut keeper = Keeper::new(Rule { documents: Some(1), ..Rule::default() });
+        let document =
+            |n: u64| AgedDocument { id: n.to_string().into(), sequence: n, time: Some(n), bytes: 50 };
+        let all: Vec<AgedDocument> = (1..=3).map(document).collect();
+        let extent = |confirmed| Extent { documents: 3, last_sequence: 3, confirmed };
+        let begin = 1_000 * HOUR;
+        let Step::Sweep(sweep) = keeper.next(begin, extent(0)) else { panic!("nothing is known yet") };
+        let end = begin + sweep_s * NS_PER_S;
+        assert!(sweep_all(&mut keeper, end, sweep, &all).is_empty(), "nothing is confirmed");
+        let Step::Wait(wait) = keeper.next(end, extent(2)) else { panic!("it has just swept") };
+        assert_eq!(wait, Duration::from_secs(pause_s));
+        let then = end + pause_s * NS_PER_S;
+        let Step::Sweep(sweep) = keeper.next(then, extent(2)) else { panic!("it does not sweep") };
+        assert_eq!(sweep_all(&mut keeper, then, sweep, &all).len(), 2);
+    }
 }

@@ -224,13 +224,13 @@ impl World {
             let peer_uid = format!("{other}");
             self.history.push(format!("{other} connects {} {ours} {theirs} reset {reset}", !connects));
             // Once more, for what was resolved. Whoever still has what was removed here, where a revision beside it has come from
-            // elsewhere, lists it when everything is compared.
+            // elsewhere, is asked for it by who connects, in the third run; and lists it when it connects and compares everything.
             for round in 0..6 {
                 if round == 3 && !self.has_parted(&peer.all()) {
                     break;
                 }
                 let config = ActiveConfig {
-                    reset: (reset && round == 0) || round == 3,
+                    reset: (reset && round == 0) || (round == 3 && !connects),
                     peer_uid: peer_uid.clone(),
                     mark_seed: self.rng.u64(..),
                     confirmed_as: (connects && other == self.fields.len()).then(|| UPSTREAM.into()),
@@ -315,7 +315,7 @@ impl World {
                         seen.into_iter().for_each(|seen| sweep.see(seen));
                         after = until;
                     }
-                    let goes = self.keeper.swept(sweep);
+                    let goes = self.keeper.swept(collection.wall(), sweep);
                     for some in goes.chunks(7) {
                         let ids: BTreeSet<&str> = some.iter().map(|aged| &*aged.id).collect();
                         self.check_removal(&collection, &ids);
