@@ -233,6 +233,7 @@ impl Worker {
             let named = !config.collections.is_empty();
             sync = sync.plain(config.plain).options(SyncOptions {
                 retry_wait: Some(config.retry_wait),
+                heartbeat: config.heartbeat,
                 peer_name: config.peer.clone(),
                 optional_collections: named.then_some(false),
                 confirmed_as: Some(self.name.to_string()),

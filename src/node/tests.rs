@@ -222,3 +222,43 @@ async fn one_connection_too_many_is_declined_and_told_so() -> TestResult {
     })
     .await
 }
+
+/// A server that takes the connection, and what is sent, and says no word.
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn an_upstream_that_falls_silent_is_asked_and_then_given_up() -> TestResult {
+    use crate::endpoint::framing::{Framing, FramingEvent, FramingRole};
+    use crate::endpoint::{MessageEndpointConnection as _, ProtocolType, ReplicatorConnection};
+    use crate::replicator::ReplicatorError;
+    use crate::transport::websocket::{WebSocketClient, WebSocketClientConfig};
+    use crate::transport::websocket::{WebSocketListener, WebSocketListenerConfig};
+
+    guarded(async {
+        let pair = pair()?;
+        let server = WebSocketListener::bind("127.0.0.1:0", WebSocketListenerConfig::new("plant")).await?;
+        let client = WebSocketClient::new(server.url().parse()?, &WebSocketClientConfig::default())?;
+        let station = met_by_anybody(&pair.station).start().await?;
+        let heartbeat = Some(Duration::from_millis(50));
+        let options = SyncOptions { attempts: Some(1), heartbeat, ..SyncOptions::default() };
+        let sync = station.sync(client).plain(true).options(options).start();
+        let connection = server.accept().await?;
+        let (handle, mut inbound) = ReplicatorConnection::detached(1 << 20);
+        connection.open(handle).await?;
+        let mut framing = Framing::new(FramingRole::Passive, ProtocolType::ByteStream);
+        let mut pings = 0;
+        while let Some(message) = inbound.next().await {
+            framing.handle_bytes(&message).map_err(|error| error.to_string())?;
+            pings += std::iter::from_fn(|| framing.poll_event())
+                .filter(|event| matches!(event, FramingEvent::Ping(_)))
+                .count();
+        }
+        assert_eq!(pings, 1, "it is asked once");
+        let ended = sync.finished().await;
+        assert!(
+            matches!(&ended, Err(SyncError::Replication { source: ReplicatorError::PeerSilent { .. }, .. })),
+            "{ended:?}"
+        );
+        Ok(station.shutdown().await?)
+    })
+    .await
+}

@@ -46,6 +46,9 @@ pub struct SyncOptions {
     pub attempts: Option<u32>,
     /// The longest wait between two attempts, which doubles from two seconds; as a default 300 s.
     pub retry_wait: Option<Duration>,
+    /// How long the peer may be silent before it is asked whether it is there, and then until it counts as gone; as a default
+    /// 300 s and 150 s, the most that the second can be.
+    pub(crate) heartbeat: Option<Duration>,
     /// Whether what it gets counts for the peer's quota, and ends where that is used up
     /// ([`NodeOptions::peer_quota`](super::NodeOptions::peer_quota)). As a default it does if it is continuous; a sync that is
     /// done once was asked for all there is.
@@ -103,6 +106,10 @@ impl SyncSettings {
         config.max_attempts =
             self.options.attempts.or(visit.attempts).or((!visit.continuous).then_some(ONE_SHOT_ATTEMPTS));
         config.limits.open = open_limit.unwrap_or(config.limits.open);
+        if let Some(heartbeat) = self.options.heartbeat {
+            config.limits.heartbeat = heartbeat;
+            config.limits.heartbeat_timeout = config.limits.heartbeat_timeout.min(heartbeat);
+        }
         config.max_attempt_wait = self.options.retry_wait.unwrap_or(config.max_attempt_wait);
         let replicator = Arc::new(Replicator::new(config));
         self.listen(&replicator, &address, shared);

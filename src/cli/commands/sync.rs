@@ -162,6 +162,7 @@ impl Run<'_> {
         };
         let options = SyncOptions {
             confirmed_as: None,
+            heartbeat: None,
             optional_collections: Some(args.collections.is_empty()),
             reset: args.reset,
             retry_unsynced: args.retry,

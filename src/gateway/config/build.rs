@@ -337,6 +337,7 @@ fn upstream(section: &Section<'_>) -> Option<UpstreamConfig> {
         direction: direction(section),
         every: section.duration("every"),
         retry_wait: section.duration("retry-wait").unwrap_or(Duration::from_secs(60)),
+        heartbeat: section.duration("heartbeat"),
         peer: section.text("peer"),
         address: address(section, UNKNOWN_ADDRESS)?,
         stamps: web.stamps(),
@@ -353,6 +354,9 @@ fn upstream(section: &Section<'_>) -> Option<UpstreamConfig> {
         PlaceAddress::Stream(_) | PlaceAddress::Ble(_) if !config.web.is_empty() => {
             let what = "users, headers and certificates are for ws:// and wss://";
             section.wrong("address", what, "another address, or leave those keys out");
+        }
+        PlaceAddress::Ble(_) if config.heartbeat.is_some() => {
+            section.wrong("heartbeat", "a radio link has its own", "leave it out");
         }
         _ => {}
     }

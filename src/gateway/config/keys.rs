@@ -240,6 +240,12 @@ pub(crate) const UPSTREAMS: Kind = Kind {
             "The longest wait between two attempts, which doubles from two seconds.",
         ),
         key(
+            "heartbeat",
+            Default("\"5m\""),
+            "So long the peer may be silent before it is asked whether it is there, and as long again, 150 s at most, \
+             until the connection is given up. Not for ble:, whose link has its own.",
+        ),
+        key(
             "peer",
             Else("\"central\""),
             "A name of the peer that outlives its address: what was synced is remembered under it.",

@@ -107,6 +107,8 @@ pub(crate) struct UpstreamConfig {
     /// `None`: stays connected.
     pub(crate) every: Option<Duration>,
     pub(crate) retry_wait: Duration,
+    /// How long the peer may be silent, if not as long as usual.
+    pub(crate) heartbeat: Option<Duration>,
     pub(crate) peer: Option<String>,
     pub(crate) web: WebClient,
     /// Of the files that are named.
