@@ -38,6 +38,9 @@ const SHARED_DOCUMENTS: u64 = 4;
 /// Edits that were written to a process and are not acknowledged yet.
 const IN_FLIGHT_MAX: u64 = 8;
 
+/// Edits that a device may make at once in a new life, so that there is something to kill.
+const FIRST_EDITS: u64 = 3;
+
 /// Syncs at one time, and rounds of them until nothing is left to go over.
 const SYNCS_AT_ONCE: usize = 4;
 const ROUNDS_MAX: usize = 12;
@@ -58,8 +61,16 @@ struct Known {
     /// Edits of the present life, and how many of them were answered.
     written: Vec<(String, u64)>,
     answered: u64,
+    /// Edits that it may still make: every one goes to all others in the end, so none writes as fast as it can.
+    granted: u64,
     /// Its process says no more.
     ended: bool,
+}
+
+impl Known {
+    fn in_flight(&self) -> u64 {
+        self.written.len() as u64 - self.answered
+    }
 }
 
 /// What all have said. `acknowledged` and `sent` count over all devices.
@@ -68,6 +79,18 @@ struct Said {
     devices: Vec<Known>,
     acknowledged: u64,
     sent: u64,
+}
+
+impl Said {
+    /// Lets every device make so many edits more.
+    fn grant(&mut self, edits: u64) {
+        self.devices.iter_mut().for_each(|known| known.granted += edits);
+    }
+
+    /// Whether all that may be written was, and was answered.
+    fn is_used_up(&self) -> bool {
+        self.devices.iter().all(|known| known.granted == 0 && known.in_flight() == 0)
+    }
 }
 
 #[derive(Default)]
@@ -125,6 +148,7 @@ impl Device {
             let known = &mut said.devices[self.number];
             known.written.clear();
             (known.answered, known.ended) = (0, false);
+            known.granted = known.granted.max(FIRST_EDITS);
         });
         let mut process = Process::start(&self.db, &args);
         let mut stdin = process.stdin.take().unwrap();
@@ -143,8 +167,9 @@ impl Device {
         let writer = thread::spawn(move || {
             loop {
                 watch.wait_until("an acknowledged edit", |said| {
-                    let known = &said.devices[number];
-                    let is_free = known.written.len() as u64 - known.answered < IN_FLIGHT_MAX;
+                    let known = &mut said.devices[number];
+                    let is_free = known.granted > 0 && known.in_flight() < IN_FLIGHT_MAX;
+                    known.granted -= u64::from(is_free);
                     (known.ended || is_free).then_some(())
                 });
                 counter += 1;
@@ -297,7 +322,11 @@ fn a_fleet_killed_at_random_and_its_gateway_end_with_the_same_documents() {
     devices.iter_mut().for_each(|device| device.start(&address, &watch, rng.fork()));
 
     for kill in &plan {
-        let before = watch.change(|said| (said.acknowledged, said.sent));
+        let each = kill.after.div_ceil(count as u64);
+        let before = watch.change(|said| {
+            said.grant(each);
+            (said.acknowledged, said.sent)
+        });
         let all_live =
             |said: &Said| assert!(said.devices.iter().all(|known| !known.ended), "one ended by itself");
         watch.wait_until(&format!("{kill:?}"), |said| {
@@ -308,10 +337,24 @@ fn a_fleet_killed_at_random_and_its_gateway_end_with_the_same_documents() {
                 }
                 None => said.sent >= before.1 + kill.after,
             };
+            // Edits of one document are sent as one.
+            if !is_due && said.is_used_up() {
+                said.grant(each);
+                watch.changed.notify_all();
+            }
             is_due.then_some(())
         });
         match kill.device {
             Some(device) => {
+                // In the middle of its work.
+                let answered = watch.change(|said| {
+                    said.devices[device].granted += IN_FLIGHT_MAX;
+                    said.devices[device].answered
+                });
+                watch.wait_until("an edit of who is killed", |said| {
+                    all_live(said);
+                    (said.devices[device].answered > answered).then_some(())
+                });
                 devices[device].kill();
                 devices[device].check(&watch);
                 devices[device].start(&address, &watch, rng.fork());
