@@ -37,7 +37,7 @@ pub enum Undo {
 impl Run {
     /// Does one thing.
     pub fn act(&mut self) {
-        if self.act_adversely() {
+        if self.act_adversely() || self.act_removing() {
             return;
         }
         let faults = self.world.plan.faults.clone();
@@ -195,7 +195,7 @@ impl Run {
         }
     }
 
-    fn document(&mut self) -> String {
+    pub fn document(&mut self) -> String {
         format!("document-{}", self.rng.usize(0..self.world.plan.documents))
     }
 

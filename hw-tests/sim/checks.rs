@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::model::{EventId, NodeIndex};
 use super::node::Node;
 use super::plan::FaultKind;
+use super::removal;
 use super::secure;
 use super::store::{Claim, OWN_PREFIX};
 use super::world::World;
@@ -71,6 +72,7 @@ pub fn check_node(world: &World, node: NodeIndex, db: &Database) {
         Err(error) => return world.violation(format!("node {node} cannot be read: {error}")),
     };
     let events = events(world, node, &content);
+    removal::check_returned(world, node, &content, &events);
     let missing = world.model().missing(node, &events);
     missing.into_iter().for_each(|text| world.violation(format!("lost: {text}")));
     match db.verify() {
@@ -128,10 +130,10 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
             let Some(claim) = claim else { continue };
             let pushed = |sequence| claim.has_local(sequence);
             let pulled = |sequence| claim.remote.is_some_and(|remote| sequence <= remote);
-            let problem = untrue(world, active, passive, pushed)
+            let problem = untrue(world, active, (edge.passive, passive), pushed)
                 .map(|what| format!("node {} has {what}, which node {} lacks", edge.active, edge.passive));
             let problem = problem.or_else(|| {
-                untrue(world, passive, active, pulled)
+                untrue(world, passive, (edge.active, active), pulled)
                     .map(|what| format!("node {} has {what}, which node {} lacks", edge.passive, edge.active))
             });
             if let Some(problem) = problem {
@@ -145,20 +147,27 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
 }
 
 /// A revision of `from` that is claimed to be known to `to`, and is not.
-fn untrue(world: &World, from: &Image, to: &Image, claimed: impl Fn(u64) -> bool) -> Option<String> {
+fn untrue(
+    world: &World,
+    from: &Image,
+    (node, to): (NodeIndex, &Image),
+    claimed: impl Fn(u64) -> bool,
+) -> Option<String> {
     let model = world.model();
     from.content.iter().filter(|(_, found)| claimed(found.sequence)).find_map(|(id, found)| {
         let event = *from.events.get(id)?;
         let has = to.events.get(id).is_some_and(|has| model.covers(*has, event));
-        (!has).then(|| format!("{id} {} as change {}", model.name(event), found.sequence))
+        let is_lost = !has && !model.has_removed(node, id, event, found.version);
+        is_lost.then(|| format!("{id} {} as change {}", model.name(event), found.sequence))
     })
 }
 
 /// What differs between two nodes; `None` if they are equal.
-pub fn difference(a: (NodeIndex, &Content), b: (NodeIndex, &Content)) -> Option<String> {
+pub fn difference(world: &World, a: (NodeIndex, &Content), b: (NodeIndex, &Content)) -> Option<String> {
     let differs = |id: &&String| {
         let key = |found: Option<&Found>| found.map(|found| (found.version, found.body.clone()));
-        key(a.1.get(*id)) != key(b.1.get(*id))
+        let (a, b) = ((a.0, a.1.get(*id)), (b.0, b.1.get(*id)));
+        key(a.1) != key(b.1) && !removal::explains(world, id, a, b)
     };
     let id = a.1.keys().chain(b.1.keys()).find(differs)?;
     let show = |found: Option<&Found>| match found {

@@ -4,7 +4,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, or of `one_adverse_seed` |
+//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, `one_adverse_seed` or `one_removing_seed` |
 //! | `GATTWAY_SIM_TRACE=1` | print what happens in it |
 //! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs |
 //! | `GATTWAY_SOAK_HOURS`, `GATTWAY_SOAK_SEED`, `GATTWAY_SOAK_JOBS`, `GATTWAY_SOAK_JSON` | see `scripts/soak` |
@@ -26,6 +26,7 @@ mod model;
 mod node;
 mod plan;
 mod radio;
+mod removal;
 mod replay;
 mod report;
 mod run;
@@ -74,6 +75,7 @@ fn report(outcome: &Outcome) {
     let test = match outcome.plan.kind {
         PlanKind::Usual => "one_seed",
         PlanKind::Adverse => "one_adverse_seed",
+        PlanKind::Removing => "one_removing_seed",
     };
     eprintln!(
         "replay: GATTWAY_SIM_SEED={seed} GATTWAY_SIM_TRACE=1 \
@@ -102,6 +104,11 @@ fn one_seed() {
 #[test]
 fn one_adverse_seed() {
     run_one(Plan::adverse);
+}
+
+#[test]
+fn one_removing_seed() {
+    run_one(Plan::removing);
 }
 
 fn run_one(plan: fn(u64) -> Plan) {
@@ -147,6 +154,14 @@ parts! { adverse_seeds:
     to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, to_50 = 4, to_60 = 5, to_70 = 6, to_80 = 7,
 }
 
+/// Runs the seeds of one part whose nodes remove documents.
+fn removing_seeds(part: u64) {
+    let first = 1 + part * SEEDS_A_TEST;
+    run_seeds(first..first + SEEDS_A_TEST, Plan::removing);
+}
+
+parts! { removing_seeds: to_10 = 0, to_20 = 1, }
+
 parts! { fixed_seeds:
     to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, to_50 = 4,
     to_60 = 5, to_70 = 6, to_80 = 7, to_90 = 8, to_100 = 9,
@@ -163,6 +178,7 @@ fn fresh_seeds(_part: u64) {
     let count: u64 = variable("GATTWAY_SIM_FRESH").unwrap_or(FRESH_SEEDS);
     run_seeds(first..first + count, Plan::new);
     run_seeds(first..first + count / 2, Plan::adverse);
+    run_seeds(first..first + count / 10, Plan::removing);
 }
 
 parts! { fresh_seeds: first = 0, second = 1, third = 2, fourth = 3, }
@@ -178,6 +194,9 @@ fn a_seed_replays_bit_for_bit(part: u64) {
     for seed in FIXED_SEEDS.step_by(10).filter(|seed| seed / 10 % 4 == part) {
         replays(|| Plan::new(seed));
         replays(|| Plan::adverse(seed));
+        if seed % 50 == 1 {
+            replays(|| Plan::removing(seed));
+        }
     }
 }
 

@@ -31,6 +31,17 @@ struct Event {
     node: NodeIndex,
 }
 
+/// What a node has removed for itself.
+struct Removed {
+    event: EventId,
+    version: Version,
+    /// Older events that it has had before.
+    older: Vec<EventId>,
+    /// Whether it is known to have gone, and nobody has decided for it since: the call may have failed, and had its effect all the
+    /// same.
+    is_sure: bool,
+}
+
 /// What a node had acknowledged at some moment.
 pub struct Moment {
     acknowledged: Vec<((NodeIndex, String), Vec<EventId>)>,
@@ -52,6 +63,12 @@ pub struct Model {
     acknowledged: BTreeMap<(NodeIndex, String), Vec<EventId>>,
     /// What nodes wrote and have forgotten, because their database was put back to an older copy.
     forgotten: Vec<EventId>,
+    /// What each node has ever acknowledged, of each document.
+    held: HashMap<(NodeIndex, String), Vec<EventId>>,
+    /// What nodes have removed for themselves, of each document.
+    removed: HashMap<(NodeIndex, String), Vec<Removed>>,
+    /// The newest time of what a node has removed for its age, nanoseconds.
+    horizons: HashMap<NodeIndex, u64>,
     /// Author IDs of the nodes' databases.
     pub sources: Vec<SourceId>,
     /// Revisions acknowledged, to applications and to peers.
@@ -206,8 +223,69 @@ impl Model {
         self.open_deletions.retain(|event| self.events[event.0].node != node);
     }
 
+    /// `node` has removed what it had of a document, and need not have it any more.
+    pub fn remove(
+        &mut self,
+        node: NodeIndex,
+        document: &str,
+        event: EventId,
+        version: Version,
+        is_sure: bool,
+    ) {
+        let key = (node, document.to_owned());
+        if let Some(mut newest) = self.acknowledged.remove(&key) {
+            newest.retain(|other| !self.covers(event, *other));
+            self.acknowledged.insert(key.clone(), newest);
+        }
+        // What it makes anew counts as later than what it made before.
+        let is_own = |of: &EventId| self.events[of.0].node == node && self.covers(event, *of);
+        let own: Vec<EventId> = (0..self.events.len()).map(EventId).filter(is_own).collect();
+        self.forgotten.extend(own);
+        let held = self.held.get(&key).into_iter().flatten().copied();
+        let older = held.filter(|held| *held != event && self.covers(event, *held)).collect();
+        self.removed.entry(key).or_default().push(Removed { event, version, older, is_sure });
+    }
+
+    /// `node` takes nothing up to this time that it does not have.
+    pub fn raise_horizon(&mut self, node: NodeIndex, time: u64) {
+        let horizon = self.horizons.entry(node).or_default();
+        *horizon = time.max(*horizon);
+    }
+
+    /// Whether `node` has removed this event, or one that descends from it, or everything of its time.
+    pub fn has_removed(&self, node: NodeIndex, document: &str, event: EventId, version: Version) -> bool {
+        let removed = self.removed.get(&(node, document.to_owned()));
+        let mut removed = removed.into_iter().flatten();
+        self.horizons.get(&node).is_some_and(|horizon| version.time <= *horizon)
+            || removed.any(|removed| self.covers(removed.event, event))
+    }
+
+    /// Whether `node` has ever removed something of a document.
+    pub fn has_removed_any(&self, node: NodeIndex, document: &str) -> bool {
+        self.removed.contains_key(&(node, document.to_owned()))
+    }
+
+    /// What `node` has of a document again, although it has removed it and nobody has changed it since.
+    pub fn returned(&self, node: NodeIndex, document: &str, event: EventId, version: Version) -> bool {
+        let removed = self.removed.get(&(node, document.to_owned()));
+        let is_it = |removed: &Removed| {
+            // One that was kept against another is news under its further version.
+            let is_older = removed.older.contains(&event) && self.events[event.0].versions.len() == 1;
+            removed.is_sure && (removed.version == version || is_older)
+        };
+        removed.into_iter().flatten().any(is_it)
+    }
+
     /// A resolver decided for `winner` and against `loser`.
     pub fn decided(&mut self, winner: EventId, loser: EventId) {
+        // That may be news of the winner, also where it was removed.
+        let mut removed = std::mem::take(&mut self.removed);
+        let document = &self.events[winner.0].document;
+        let of_document = removed.iter_mut().filter(|((_, of), _)| of == document);
+        for removed in of_document.flat_map(|(_, removed)| removed) {
+            removed.is_sure &= !self.covers(removed.event, winner);
+        }
+        self.removed = removed;
         if winner != loser && !self.events[winner.0].parents.contains(&loser) {
             self.events[winner.0].parents.push(loser);
         }
@@ -217,6 +295,7 @@ impl Model {
     pub fn acknowledge(&mut self, node: NodeIndex, event: EventId) {
         self.acknowledgements += 1;
         let key = (node, self.events[event.0].document.clone());
+        self.held.entry(key.clone()).or_default().push(event);
         let mut newest = self.acknowledged.remove(&key).unwrap_or_default();
         if !newest.iter().any(|other| self.covers(*other, event)) {
             newest.retain(|other| !self.covers(event, *other));

@@ -8,7 +8,10 @@ use fastrand::Rng;
 /// What tells the runs of adverse plans from those of usual ones.
 const ADVERSE_SEED: u64 = 0xad5e_5e00;
 
-/// Share of the usual faults that an adverse plan has.
+/// The same for plans whose nodes remove documents.
+const REMOVING_SEED: u64 = 0x0e_50_7e_00;
+
+/// Share of the usual faults that such a plan, or an adverse one, has.
 const USUAL_FAULT_SHARE: f64 = 0.2;
 
 /// Wrong behaviour that is put in to see whether it is found.
@@ -136,6 +139,8 @@ pub enum PlanKind {
     Usual,
     /// Beside a few of those: disks, files and members that cannot be trusted.
     Adverse,
+    /// Beside a few of those: nodes that remove documents, each for itself.
+    Removing,
 }
 
 /// How nodes are connected.
@@ -217,6 +222,8 @@ pub struct Plan {
     pub kind: PlanKind,
     /// Nodes whose database syncs by and by.
     pub relaxed: Vec<bool>,
+    /// Nodes that purge documents, let them expire, and keep only so many.
+    pub removes: Vec<bool>,
     /// Runs with a member that lies, which is no node: its number is that after the nodes and the stranger.
     pub lied_to: Vec<Edge>,
 }
@@ -266,6 +273,19 @@ impl Plan {
         plan
     }
 
+    /// The run of a seed whose nodes remove documents.
+    pub fn removing(seed: u64) -> Plan {
+        let mut rng = Rng::with_seed(seed ^ REMOVING_SEED);
+        let nodes = rng.usize(2..=4);
+        let mut plan = Plan::drawn(seed, nodes, USUAL_FAULT_SHARE, &mut rng);
+        plan.kind = PlanKind::Removing;
+        // What has expired by a clock that is put back has not.
+        plan.faults.retain(|kind| *kind != FaultKind::ClockJump);
+        let certain = rng.usize(0..nodes);
+        plan.removes = (0..nodes).map(|node| node == certain || rng.bool()).collect();
+        plan
+    }
+
     /// The number of the liar.
     pub fn liar(&self) -> usize {
         self.nodes + 1
@@ -300,6 +320,7 @@ impl Plan {
             bug: None,
             kind: PlanKind::Usual,
             relaxed: vec![false; nodes],
+            removes: vec![false; nodes],
             lied_to: Vec::new(),
         }
     }

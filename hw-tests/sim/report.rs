@@ -20,6 +20,7 @@ pub struct Sums {
     pub convergence_max: Duration,
     pub edits: u64,
     pub deletions: u64,
+    pub removals: u64,
     pub events: u64,
     pub one_shot_runs: u64,
     pub acknowledgements: u64,
@@ -47,6 +48,7 @@ impl Sums {
         self.convergence_max = self.convergence_max.max(counts.convergence);
         self.edits += counts.edits;
         self.deletions += counts.deletions;
+        self.removals += counts.removals;
         self.events += counts.events;
         self.one_shot_runs += counts.one_shot_runs;
         self.acknowledgements += counts.acknowledgements;
@@ -86,6 +88,7 @@ impl Sums {
             ("nodes, all runs; most in one".into(), format!("{}; {}", self.nodes, self.nodes_max)),
             ("simulated hours".into(), format!("{:.1}", self.hours())),
             ("edits and deletions acknowledged".into(), (self.edits + self.deletions).to_string()),
+            ("documents removed by nodes for themselves".into(), self.removals.to_string()),
             ("revisions acknowledged, to applications and peers".into(), self.acknowledgements.to_string()),
             ("one-shot replications".into(), self.one_shot_runs.to_string()),
             ("conflicts of revisions kept against each other".into(), self.crossings.to_string()),
@@ -122,6 +125,7 @@ impl Sums {
             "simulated_hours": self.hours(),
             "edits": self.edits,
             "deletions": self.deletions,
+            "removals": self.removals,
             "acknowledgements": self.acknowledgements,
             "one_shot_runs": self.one_shot_runs,
             "crossing_conflicts": self.crossings,

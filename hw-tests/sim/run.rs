@@ -63,6 +63,8 @@ pub struct Counts {
     pub faults: BTreeMap<FaultKind, u64>,
     pub edits: u64,
     pub deletions: u64,
+    /// Documents that nodes have removed for themselves.
+    pub removals: u64,
     pub one_shot_runs: u64,
     pub acknowledgements: u64,
     pub events: u64,
@@ -363,7 +365,7 @@ impl Run {
         self.world.plan.edges.iter().find_map(|edge| {
             let (a, b) = (edge.active, edge.passive);
             let (ca, cb) = (contents.get(&a)?, contents.get(&b)?);
-            checks::difference((a, ca), (b, cb))
+            checks::difference(&self.world, (a, ca), (b, cb))
         })
     }
 

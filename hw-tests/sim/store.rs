@@ -133,6 +133,8 @@ impl Watched {
             };
             let line = format!("node {} got {} {}: {outcome:?}", self.node, revision.id, model.name(event));
             match outcome {
+                // It is known by what it has removed.
+                CommitOutcome::AlreadyKnown { .. } if self.has_none_of(revision) => {}
                 CommitOutcome::Inserted { .. }
                 | CommitOutcome::AlreadyKnown { .. }
                 | CommitOutcome::Resolved { .. } => model.acknowledge(self.node, event),
@@ -150,6 +152,12 @@ impl Watched {
                 self.look_at(revision);
             }
         }
+    }
+
+    /// Whether this node removes documents, and has none of this one.
+    fn has_none_of(&self, revision: &IncomingRevision) -> bool {
+        self.world.plan.removes[self.node]
+            && matches!(self.db.revision(revision.collection, &revision.id), Ok(None))
     }
 
     /// What a peer is shown at this moment, it counts on.

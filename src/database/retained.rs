@@ -108,3 +108,19 @@ impl Collection {
         self.store.wall()
     }
 }
+
+#[cfg(feature = "simulation")]
+impl Collection {
+    /// Removes documents as a rule of so many would, the oldest first; gives the IDs of those that went.
+    ///
+    /// # Errors
+    /// Of the store; nothing has gone then.
+    pub fn keep_newest(&self, documents: usize) -> Result<Vec<Box<str>>, DatabaseError> {
+        let (mut all, _) = self.ages_since(0, usize::MAX)?;
+        all.retain(|seen| seen.time.is_some());
+        all.sort_unstable_by_key(|seen| (seen.time, seen.sequence));
+        all.truncate(all.len().saturating_sub(documents));
+        self.remove_aged(all.iter().map(|seen| (&*seen.id, seen.sequence)), false)?;
+        Ok(all.into_iter().map(|seen| seen.id).collect())
+    }
+}
