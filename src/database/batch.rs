@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::document::to_object;
-use super::edit::{Edit, EditKind, Expects, expiration_ms, pack_body, pack_text};
+use super::edit::{Edit, EditKind, Edited, Expects, expiration_ms, pack_body, pack_text};
 use super::name::check_document_id;
 use super::store::{CollectionKey, Store};
 use super::{Collection, DatabaseError, Document};
@@ -76,6 +76,22 @@ impl Batch {
         Ok(())
     }
 
+    /// Deletes a document if it is still at the revision it was read at; else the batch fails as a whole.
+    ///
+    /// # Errors
+    /// If it was never saved, or the collection is gone.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+    pub(crate) fn delete_document(
+        &mut self,
+        collection: &Collection,
+        document: &Document,
+    ) -> Result<(), DatabaseError> {
+        let id = document.id();
+        let revision = document.revision().ok_or_else(|| DatabaseError::NotFound { id: id.to_owned() })?;
+        self.add(collection.key()?, id, EditKind::Delete, Expects::At(revision.current));
+        Ok(())
+    }
+
     /// Removes a document from this database alone, see [`Collection::purge`].
     ///
     /// # Errors
@@ -101,12 +117,15 @@ impl Batch {
         Ok(())
     }
 
-    pub(super) fn commit(self) -> Result<(), DatabaseError> {
+    /// Applies all; gives what each has made.
+    pub(super) fn commit(self) -> Result<Vec<Option<Edited>>, DatabaseError> {
         let mut writer = self.store.writer();
+        let mut edited = Vec::with_capacity(self.edits.len());
         for edit in self.edits {
-            edit.stage(&self.store, &mut writer)?;
+            edited.push(edit.stage(&self.store, &mut writer)?);
         }
         let ticket = writer.commit()?;
-        self.store.finish(ticket)
+        self.store.finish(ticket)?;
+        Ok(edited)
     }
 }

@@ -60,6 +60,9 @@ pub struct Change {
     pub deleted: bool,
 }
 
+/// A change with the body that it has made.
+pub(crate) type ChangedDocument = (Change, Map<String, Value>);
+
 impl Collection {
     pub(super) fn new(store: Arc<Store>, key: CollectionKey, name: String) -> Collection {
         Collection { store, key, name }
@@ -177,6 +180,15 @@ impl Collection {
         self.edit(id, EditKind::Delete, Expects::At(revision.current)).map(drop)
     }
 
+    /// As [`Collection::delete_document`]; gives the revision that the deletion is, and its sequence.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+    pub(crate) fn bury(&self, document: &Document) -> Result<Option<(VersionVector, u64)>, DatabaseError> {
+        let id = document.id();
+        let revision = document.revision().ok_or_else(|| DatabaseError::NotFound { id: id.to_owned() })?;
+        let edited = self.edit(id, EditKind::Delete, Expects::At(revision.current))?;
+        Ok(edited.map(|edited| (edited.vector, edited.sequence)))
+    }
+
     /// Removes a document or its tombstone from this database alone: peers do not hear of it. What was removed does not come
     /// back from a peer that still has it, until it is changed there. `false` if there was none.
     ///
@@ -222,6 +234,12 @@ impl Collection {
         Ok(time.map(|time_ms| SystemTime::UNIX_EPOCH + Duration::from_millis(time_ms)))
     }
 
+    /// Those of [`iter`](Self::iter) whose IDs come after this one.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+    pub(crate) fn iter_after(&self, id: &str) -> Documents {
+        Documents { next: Next::After(id.into()), ..self.iter() }
+    }
+
     /// All documents in order of their IDs' bytes. What is saved meanwhile may or may not be seen.
     pub fn iter(&self) -> Documents {
         Documents {
@@ -256,14 +274,29 @@ impl Collection {
     /// Of the store.
     pub fn changes_since(&self, since: u64, limit: usize) -> Result<Vec<Change>, DatabaseError> {
         let found = self.store.changes(self.key()?, since, u64::MAX, limit)?;
-        let change = |r: StoredRevision| Change {
-            sequence: r.sequence,
-            id: r.id.into_string(),
-            revision: r.vector,
-            deleted: r.deleted,
-        };
-        Ok(found.into_iter().map(change).collect())
+        Ok(found.into_iter().map(change_of).collect())
     }
+
+    /// As [`changes_since`](Self::changes_since) up to sequence `until`, each with its body; no more once about `bytes_max` of
+    /// bodies are together.
+    ///
+    /// # Errors
+    /// Of the store.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+    pub(crate) fn changes_with_bodies(
+        &self,
+        (since, until): (u64, u64),
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<ChangedDocument>, DatabaseError> {
+        let found = self.store.changes_within(self.key()?, since, until, limit, bytes_max)?;
+        let with_body = |r: StoredRevision| Ok((unpack_body(&self.store, &r)?, change_of(r)));
+        found.into_iter().map(|r| with_body(r).map(|(body, change)| (change, body))).collect()
+    }
+}
+
+fn change_of(r: StoredRevision) -> Change {
+    Change { sequence: r.sequence, id: r.id.into_string(), revision: r.vector, deleted: r.deleted }
 }
 
 /// The body of a stored revision; empty for a tombstone without one.

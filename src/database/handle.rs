@@ -13,6 +13,7 @@ use super::clock;
 use super::collection::Collection;
 use super::config::DatabaseConfig;
 use super::document::Document;
+use super::edit::Edited;
 use super::error::DatabaseError;
 use super::info::{CollectionInfo, DatabaseInfo};
 use super::name::canonical_collection_name;
@@ -22,7 +23,7 @@ use super::store::{
     self, BackupInfo, RenewReport, RestoreReport, Room, SalvageReport, Store, Twin, VerifyReport,
 };
 use crate::replica::DEFAULT_NAME;
-use crate::replica::revision::SourceId;
+use crate::replica::revision::{SourceId, VersionVector};
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.
 /// ```
@@ -158,6 +159,22 @@ impl Database {
         let value = fill(&mut batch)?;
         batch.commit()?;
         Ok(value)
+    }
+
+    /// As [`Database::batch`]; also gives the revision and the sequence that each operation has made, in their order, `None` for
+    /// one that had nothing to do.
+    ///
+    /// # Errors
+    /// As of [`Database::batch`].
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+    pub(crate) fn batch_told(
+        &self,
+        fill: impl FnOnce(&mut Batch) -> Result<(), DatabaseError>,
+    ) -> Result<Vec<Option<(VersionVector, u64)>>, DatabaseError> {
+        let mut batch = Batch::new(Arc::clone(&self.store));
+        fill(&mut batch)?;
+        let told = |edited: Edited| (edited.vector, edited.sequence);
+        Ok(batch.commit()?.into_iter().map(|edited| edited.map(told)).collect())
     }
 
     /// A counter that grows with each change, for asynchronous code to wait on. A slow receiver holds nobody up.
