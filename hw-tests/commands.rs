@@ -188,7 +188,7 @@ fn a_database_in_use_is_told_from_a_missing_one() {
     let (directory, db) = database();
     let mut server = Process::start(&db, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
     server.address();
-    let ended = run(&db, &["db", "put", "x", "{}"]);
+    let ended = run(&db, &["db", "compact"]);
     assert_eq!(ended.code, Some(5), "{ended:?}");
     assert!(ended.stderr.contains("in use"), "{ended:?}");
     assert_eq!(server.terminate(), Some(0));

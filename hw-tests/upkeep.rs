@@ -40,9 +40,9 @@ fn a_running_database_is_backed_up_and_restored() {
     ok(&db, &["db", "backup", backup, "--replace"]);
     use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(backup).unwrap().mode() & 0o777, 0o600);
-    assert_eq!(std::fs::metadata(db.join("control")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(db.join("http")).unwrap().mode() & 0o777, 0o600);
     assert_eq!(serve.terminate(), Some(0));
-    assert!(!db.join("control").exists());
+    assert!(!db.join("http").exists());
     // A process that ends in order leaves a sealed log.
     assert!(db.join("log-000001/seal").exists());
 

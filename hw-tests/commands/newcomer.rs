@@ -123,10 +123,10 @@ fn a_served_database_is_read_as_if_it_were_not() {
     }
     let inside = directory.path().join("out");
     let backup = inside.to_str().unwrap();
-    for args in [&["db", "put", "x", "{}"][..], &["db", "compact"], &["db", "repair", "--to", backup]] {
+    for args in [&["db", "compact"][..], &["db", "repair", "--to", backup]] {
         let ended = run(&db, args);
         let told =
-            ended.stderr.contains("is in use by process") && ended.stderr.contains("reading works beside");
+            ended.stderr.contains("is in use by process") && ended.stderr.contains("everything else works");
         assert!(ended.code == Some(5) && told, "{args:?}: {ended:?}");
     }
     assert_eq!(serve.terminate(), Some(0));

@@ -47,7 +47,7 @@ fn a_database_in_use_names_the_process_that_has_it() {
     let (_directory, db) = database();
     let mut serve = Process::start(&db, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
     serve.address();
-    let ended = run(&db, &["db", "put", "x", "{}"]);
+    let ended = run(&db, &["db", "compact"]);
     assert_eq!(ended.code, Some(5), "{ended:?}");
     let process = format!("process {} (", serve.child.id());
     assert!(ended.stderr.contains(&process) && ended.stderr.contains("serve --listen"), "{ended:?}");

@@ -177,7 +177,7 @@ fn a_hangup_ends_in_order_unless_it_is_ignored() {
         assert_eq!((&last["event"], &last["ok"]), (&"finished".into(), &true.into()));
         assert_eq!(told.len() > 1, ignored, "{told:?}");
         // A process that ends in order leaves a sealed log.
-        assert!(db.join("log-000001/seal").exists() && !db.join("control").exists());
+        assert!(db.join("log-000001/seal").exists() && !db.join("http").exists());
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::config::Config;
+use super::http::api::Api;
+use super::http::listener::HttpListener;
 use super::medium::Medium;
 use super::status::{GatewayStatus, now_s};
 use super::unit::{Request, Unit};
@@ -25,6 +27,9 @@ pub(crate) struct Gateway {
     since_s: u64,
     units: BTreeMap<String, Unit>,
     medium: Medium,
+    /// HTTP on TCP, and what it answers from.
+    http: Option<HttpListener>,
+    api: Option<Api>,
     tell: Tell,
 }
 
@@ -35,11 +40,33 @@ impl Gateway {
     /// Outside of a Tokio runtime.
     pub(crate) fn start(config: Config, path: &Path, tell: Tell) -> Gateway {
         let (units, medium) = (BTreeMap::new(), Medium::open(&config.state));
-        let mut gateway = Gateway { config, path: path.to_owned(), since_s: now_s(), units, medium, tell };
+        let mut gateway = Gateway {
+            config,
+            path: path.to_owned(),
+            since_s: now_s(),
+            units,
+            medium,
+            http: None,
+            api: None,
+            tell,
+        };
         for name in gateway.config.databases.keys().cloned().collect::<Vec<_>>() {
             gateway.add(&name);
         }
         gateway
+    }
+
+    /// Answers programs over HTTP on TCP, as the configuration says now and later.
+    pub(crate) fn answer_with(&mut self, api: Api) {
+        self.api = Some(api);
+        self.open_http();
+    }
+
+    fn open_http(&mut self) {
+        let wanted = self.config.http.clone().zip(self.api.clone());
+        let start =
+            |(config, api)| HttpListener::start(config, api, &self.config.state, Arc::clone(&self.tell));
+        self.http = wanted.map(start);
     }
 
     fn add(&mut self, name: &str) {
@@ -90,6 +117,13 @@ impl Gateway {
         if before.socket != self.config.socket {
             self.config.socket.clone_from(&before.socket);
             done.push(format!("gateway.socket stays {} until a restart", before.socket.display()));
+        }
+        if before.http != self.config.http {
+            if let Some(http) = self.http.take() {
+                http.stop().await;
+            }
+            self.open_http();
+            done.push(format!("http: {}", if self.http.is_some() { "opened anew" } else { "closed" }));
         }
         let gone: Vec<String> =
             self.units.keys().filter(|name| !self.config.databases.contains_key(*name)).cloned().collect();
@@ -147,7 +181,10 @@ impl Gateway {
 
     /// Ends everything in order, all at once.
     pub(crate) async fn stop(self) {
-        let Gateway { units, mut medium, .. } = self;
+        let Gateway { units, mut medium, http, .. } = self;
+        if let Some(http) = http {
+            http.stop().await;
+        }
         let ending: Vec<_> = units.into_values().map(|unit| crate::task::spawn(stop(unit))).collect();
         for ended in ending {
             let _ = ended.await;

@@ -11,6 +11,7 @@ pub(crate) mod board;
 pub(crate) mod config;
 mod counted;
 pub(crate) mod daemon;
+pub(crate) mod http;
 mod medium;
 mod neighbours;
 pub(crate) mod notify;
@@ -18,6 +19,7 @@ mod pace;
 mod place;
 #[cfg(feature = "bluetooth")]
 mod radio;
+pub(crate) mod record;
 pub(crate) mod retention;
 pub(crate) mod secret;
 mod serving;
@@ -56,6 +58,12 @@ pub(crate) enum GatewayEvent {
     UpstreamFailed { database: Arc<str>, upstream: Arc<str>, error: String, retry: Duration },
     /// A listener shows a certificate that was made here: clients that are to believe it need it.
     OwnCertificate { database: Arc<str>, listener: Arc<str>, pem: String },
+    /// Programs are answered over HTTP at this address.
+    HttpListens { address: Arc<str> },
+    /// They cannot be; it is tried again.
+    HttpFailed { error: String, retry: Duration },
+    /// HTTP shows a certificate that was made here.
+    HttpCertificate { pem: String },
     /// A device wants to pair: this code must be typed there.
     Passkey { database: Arc<str>, peer: String, code: String },
 }

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use super::secret::{Secret, SecretError};
@@ -92,6 +93,29 @@ pub(crate) fn place_of(
     }
     let host = if url.host().contains(':') { format!("[{}]", url.host()) } else { url.host().to_owned() };
     Ok((WebSocket::bind(format!("{host}:{}", url.port()), config), own))
+}
+
+/// What accepts TLS as the settings say, and the certificate if one of our own is shown; `None`: nothing is encrypted. An
+/// identity of our own is in `directory`.
+///
+/// # Errors
+/// A file cannot be read or used.
+pub(crate) fn acceptor(
+    settings: &WebServer,
+    directory: &Path,
+) -> Result<Option<(TlsAcceptor, Option<Certificate>)>, WebError> {
+    let (identity, own) = match &settings.tls_cert {
+        Some(chain) => (identity(chain, settings.tls_key.as_ref().unwrap_or(chain))?, None),
+        None if settings.tls_self_signed => {
+            let identity = self_signed(&directory.join(IDENTITY_FILE))?;
+            let own = Certificate(identity.certificate_pem().trim_end().to_owned());
+            (identity, Some(own))
+        }
+        None => return Ok(None),
+    };
+    let config = identity.server(&Admission::Everybody);
+    let config = config.map_err(|error| unusable("TLS".into(), &error))?;
+    Ok(Some((TlsAcceptor::from(config), own)))
 }
 
 /// Whether the settings fit the URL, as far as it can be known without their files.

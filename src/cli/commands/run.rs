@@ -1,5 +1,7 @@
 //! `gattway run`: the daemon.
 
+mod notes;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,9 +11,10 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
+use self::notes::{line_of, open_places};
 use crate::cli::commands::config::{self, ConfigArgs};
 use crate::cli::commands::control::Control;
-use crate::cli::commands::control::gateway::{self as control, Asked, Reply, Request};
+use crate::cli::commands::control::gateway::GatewaySocket;
 use crate::cli::commands::db::print_asked;
 use crate::cli::support::connected::Peers;
 use crate::cli::support::error::{CliError, Exit};
@@ -24,11 +27,11 @@ use crate::cli::support::runtime::{self, Signals};
 use crate::cli::support::synclog::SyncLog;
 use crate::cli::support::{condition, memory, security, store, words};
 use crate::gateway::GatewayEvent;
-use crate::gateway::address::PlaceAddress;
 use crate::gateway::config::Config;
 use crate::gateway::daemon::Gateway;
+use crate::gateway::http::api::{Api, Limits, Question};
+use crate::gateway::http::databases::Databases;
 use crate::gateway::notify::ServiceManager;
-use crate::gateway::status::GatewayStatus;
 use crate::task;
 
 /// How often the loop looks at everything, unless the service manager wants to hear of it more often.
@@ -75,6 +78,9 @@ enum OwnEvent<'a> {
     Certificate { listener: &'a str, pem: &'a str },
     Reloaded { done: &'a [String] },
     ReloadFailed { errors: Vec<String> },
+    HttpListening { address: &'a str },
+    HttpFailed { error: &'a str, retry_seconds: f64 },
+    HttpCertificate { pem: &'a str },
 }
 
 pub(crate) fn run(_: &GlobalArgs, args: &RunArgs) -> Result<(), CliError> {
@@ -82,35 +88,37 @@ pub(crate) fn run(_: &GlobalArgs, args: &RunArgs) -> Result<(), CliError> {
     security::keep_secrets_in_memory();
     words::tell_time();
     let config = config::load(&args.config.path)?;
-    let (requests, asked) = mpsc::channel(REQUESTS_MAX);
-    let _control = control::open(&config.socket, requests)?;
     let events = Events::new(args.json);
     let began = Instant::now();
     let log = Arc::new(Log::new(&events, config.databases.len() > 1));
-    open_places(&config).iter().for_each(|note| events.say(note));
-    let result = runtime::block_on(daemon(config, args, asked, &log));
+    let result = runtime::block_on(daemon(config, args, &log));
     log.end();
     let result = result.map(|()| log.documents()).and_then(|documents| events.all_taken(documents));
     events.finish(began, &result);
     result.map(|_| ())
 }
 
-async fn daemon(
-    config: Config,
-    args: &RunArgs,
-    asked: mpsc::Receiver<Asked>,
-    log: &Arc<Log>,
-) -> Result<(), CliError> {
+async fn daemon(config: Config, args: &RunArgs, log: &Arc<Log>) -> Result<(), CliError> {
+    let (questions, asked) = mpsc::channel(REQUESTS_MAX);
+    let api = Api::new(log.databases.clone(), Some(questions), log.limits.clone());
+    let socket = GatewaySocket::open(&config.socket, api.clone())?;
+    open_places(&config).iter().for_each(|note| log.events.say(note));
     let mut signals = Signals::listen_but_hangup()?;
     let mut manager = ServiceManager::default();
     let teller = Arc::clone(log);
     let mut gateway = Gateway::start(config, &args.config.path, Arc::new(move |event| teller.take(event)));
+    gateway.answer_with(api);
     manager.ready();
     let looked = look_after(&mut gateway, args, asked, log, &mut signals, &mut manager).await;
     manager.stopping();
     log.events.say("stopping");
+    let stopping = async {
+        log.databases.clear();
+        socket.stop().await;
+        gateway.stop().await;
+    };
     tokio::select! {
-        () = gateway.stop() => looked,
+        () = stopping => looked,
         () = signals.next() => Err(CliError::new(Exit::Interrupted, "interrupted before the orderly end")),
     }
 }
@@ -119,7 +127,7 @@ async fn daemon(
 async fn look_after(
     gateway: &mut Gateway,
     args: &RunArgs,
-    mut asked: mpsc::Receiver<Asked>,
+    mut asked: mpsc::Receiver<Question>,
     log: &Arc<Log>,
     signals: &mut Signals,
     manager: &mut ServiceManager,
@@ -139,15 +147,12 @@ async fn look_after(
         tokio::select! {
             () = signals.next() => return Ok(()),
             _ = hangup.recv() => reload(gateway, args, log, manager).await,
-            Some((request, answer)) = asked.recv() => {
-                let reply = match request {
-                    Request::Status => Reply::Status(Box::new(gateway.status())),
-                    Request::Sync { order, name } => {
-                        Reply::Syncs { meant: gateway.order(order.into(), name.as_deref()).await }
-                    }
-                };
-                let _ = answer.send(reply);
-            }
+            Some(question) = asked.recv() => match question {
+                Question::Status(answer) => drop(answer.send(Box::new(gateway.status()))),
+                Question::Sync(order, name, answer) => {
+                    let _ = answer.send(gateway.order(order, name.as_deref()).await);
+                }
+            },
             _ = look.tick() => {
                 if gateway.is_alive().await {
                     manager.alive();
@@ -192,69 +197,14 @@ async fn reload(gateway: &mut Gateway, args: &RunArgs, log: &Log, manager: &mut 
     manager.ready();
 }
 
-/// Where others may read along or take part, which nobody should learn by surprise.
-fn open_places(config: &Config) -> Vec<String> {
-    let mut notes = Vec::new();
-    for database in config.databases.values() {
-        for (name, listener) in database.listeners.iter().filter(|(_, listener)| listener.plain) {
-            let is_tls = is_tls(&listener.address);
-            if !is_tls {
-                notes
-                    .push(format!("listener {name}: NOT encrypted: anybody in reach may read along (plain)"));
-            }
-            if !listener.web.proves_peers() {
-                notes.push(format!(
-                    "listener {name}: nobody has to prove anything: whoever reaches it may take part"
-                ));
-            }
-        }
-        let plain =
-            database.upstreams.iter().filter(|(_, upstream)| upstream.plain && !is_tls(&upstream.address));
-        notes.extend(
-            plain.map(|(name, _)| {
-                format!("upstream {name}: NOT encrypted, and the peer proves nothing (plain)")
-            }),
-        );
-    }
-    notes
-}
-
-fn is_tls(address: &PlaceAddress) -> bool {
-    #[cfg(feature = "websocket")]
-    return matches!(address, PlaceAddress::WebSocket(url) if url.is_tls());
-    #[cfg(not(feature = "websocket"))]
-    {
-        let _ = address;
-        false
-    }
-}
-
-/// A gateway in a line.
-fn line_of(status: &GatewayStatus) -> String {
-    let databases = &status.databases;
-    let open = databases.iter().filter(|database| database.open).count();
-    let listeners = databases.iter().flat_map(|database| &database.listeners);
-    let (all, listening) = listeners
-        .fold((0, 0), |(all, listening), listener| (all + 1, listening + usize::from(listener.listening)));
-    let peers = databases.iter().flat_map(|database| &database.neighbours);
-    let connected = peers.filter(|peer| peer.connected).count();
-    let upstreams = databases.iter().flat_map(|database| &database.upstreams);
-    let bad: Vec<&str> = upstreams
-        .filter(|upstream| upstream.error.is_some())
-        .map(|upstream| upstream.name.as_str())
-        .collect();
-    let failing = if bad.is_empty() { String::new() } else { format!("; failing: {}", bad.join(", ")) };
-    let count = databases.len();
-    format!(
-        "{open} of {count} databases open, {listening} of {all} listeners, {connected} peers connected{failing}"
-    )
-}
-
 /// Tells what happens.
 struct Log {
     events: Events,
     /// Something did, since somebody waited for it.
     happened: Notify,
+    /// Those that programs reach over HTTP.
+    databases: Databases,
+    limits: Limits,
     state: Mutex<LogState>,
 }
 
@@ -276,6 +226,8 @@ impl Log {
         Log {
             events: events.clone(),
             happened,
+            databases: Databases::default(),
+            limits: Limits::default(),
             state: Mutex::new(LogState { is_several, ..LogState::default() }),
         }
     }
@@ -300,7 +252,8 @@ impl Log {
             GatewayEvent::Opened { database, db } => {
                 let events = self.about(database);
                 store::tell_if_new(db, &events);
-                let control = Control::start(db, print_asked);
+                self.databases.add(database, db);
+                let control = Control::start(db, database, &self.limits, print_asked);
                 let db = db.clone();
                 let condition =
                     task::spawn(async move { match condition::tell_condition(&db, &events).await {} });
@@ -309,6 +262,7 @@ impl Log {
                 state.conditions.insert(database.to_string(), condition);
             }
             GatewayEvent::Closed { database } => {
+                self.databases.remove(database);
                 let mut state = self.lock();
                 state.conditions.remove(&**database).iter().for_each(tokio::task::JoinHandle::abort);
                 let control = state.controls.remove(&**database);
@@ -349,6 +303,9 @@ impl Log {
                 events.say(pem);
                 events.emit_own(&OwnEvent::Certificate { listener, pem });
             }
+            GatewayEvent::HttpListens { .. }
+            | GatewayEvent::HttpFailed { .. }
+            | GatewayEvent::HttpCertificate { .. } => tell_http(&self.events, event),
             GatewayEvent::Passkey { database, peer, code } => {
                 let events = self.about(database);
                 events.say(&format!("{peer} wants to pair: type {code} there"));
@@ -388,5 +345,25 @@ impl Log {
         let peers = state.peers.values().map(|peers| peers.documents());
         let syncs = state.syncs.values().map(SyncLog::documents);
         peers.chain(syncs).sum()
+    }
+}
+
+fn tell_http(events: &Events, event: &GatewayEvent) {
+    match event {
+        GatewayEvent::HttpListens { address } => {
+            events.say(&format!("HTTP: listens on {address}"));
+            events.emit_own(&OwnEvent::HttpListening { address });
+        }
+        GatewayEvent::HttpFailed { error, retry } => {
+            let retry_seconds = retry.as_secs_f64();
+            events.say(&format!("{error}; will try again in {} s", retry.as_secs()));
+            events.emit_own(&OwnEvent::HttpFailed { error, retry_seconds });
+        }
+        GatewayEvent::HttpCertificate { pem } => {
+            events.say("HTTP: clients believe this gateway by this certificate:");
+            events.say(pem);
+            events.emit_own(&OwnEvent::HttpCertificate { pem });
+        }
+        _ => {}
     }
 }

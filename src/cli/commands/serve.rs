@@ -19,6 +19,8 @@ use crate::cli::support::security::{self, Security, SecurityArgs, TrustRefresher
 use crate::cli::support::{condition, memory, store, words};
 use crate::database::Database;
 use crate::gateway::address::PlaceAddress;
+use crate::gateway::http::api::Limits;
+use crate::gateway::http::databases::name_of;
 use crate::node::{Node, NodeBuilder, NodeError, NodeOptions};
 use crate::replicator::{MessageEndpointListener, Refusals};
 use crate::transport::stream::Address;
@@ -112,7 +114,6 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     words::tell_time();
     let path = global.db_path()?;
     let db = store::open_keeping_free(path, args.keep_free)?;
-    let _control = Control::start(&db, print_asked);
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);
@@ -132,6 +133,21 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
 
 /// Accepts until a signal comes or no address is left; gives the number of documents that went over.
 async fn serve(
+    db: &Database,
+    collections: Vec<String>,
+    args: &ServeArgs,
+    access: (Security, TrustRefresher),
+    events: &Events,
+) -> Result<u64, CliError> {
+    let control = Control::start(db, &name_of(db), &Limits::default(), print_asked);
+    let served = serve_peers(db, collections, args, access, events).await;
+    if let Some(control) = control {
+        control.stop().await;
+    }
+    served
+}
+
+async fn serve_peers(
     db: &Database,
     collections: Vec<String>,
     args: &ServeArgs,

@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::commands::config::ConfigArgs;
-use crate::cli::commands::control::gateway::{OrderWord, Reply, Request, ask};
-use crate::cli::support::error::{CliError, Exit};
+use crate::cli::commands::control::gateway::{self as control, OrderWord, SyncRequest};
+use crate::cli::support::error::CliError;
 use crate::cli::support::output::{Output, bytes_text, counted, thousands};
 use crate::cli::support::visible::visible;
 use crate::gateway::config::{self, default_socket};
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), CliError> {
     let socket = args.socket.socket();
     let mut out = Output::new();
     loop {
-        let Reply::Status(status) = ask(&socket, &Request::Status)? else { return Err(misunderstood()) };
+        let status = control::status(&socket)?;
         if args.json {
             out.json(&status)?;
         } else {
@@ -103,10 +103,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), CliError> {
 
 /// The state of the gateway that runs; `None`: none does, or it does not tell this user.
 pub(crate) fn of_running(args: &SocketArgs) -> Option<GatewayStatus> {
-    match ask(&args.socket(), &Request::Status) {
-        Ok(Reply::Status(status)) => Some(*status),
-        _ => None,
-    }
+    control::status(&args.socket()).ok()
 }
 
 /// How many syncs were told.
@@ -116,12 +113,7 @@ struct Told {
 }
 
 pub(crate) fn order(order: OrderWord, args: &OrderArgs) -> Result<(), CliError> {
-    let request = Request::Sync { order, name: args.name.clone() };
-    let Reply::Syncs { meant } = ask(&args.socket.socket(), &request)? else { return Err(misunderstood()) };
-    if let (0, Some(name)) = (meant, &args.name) {
-        return Err(CliError::new(Exit::NotFound, format!("the gateway has no sync {name:?}"))
-            .help("`gattway status` lists them"));
-    }
+    let meant = control::order(&args.socket.socket(), &SyncRequest { order, name: args.name.clone() })?;
     let mut out = Output::new();
     let done = match order {
         OrderWord::Now => "told to begin now",
@@ -133,11 +125,6 @@ pub(crate) fn order(order: OrderWord, args: &OrderArgs) -> Result<(), CliError> 
         false => out.line(format!("{} {done}", counted(meant as u64, "sync")))?,
     }
     out.flush()
-}
-
-fn misunderstood() -> CliError {
-    CliError::new(Exit::Peer, "the gateway answered something else")
-        .help("it may be of another version: restart it")
 }
 
 fn print(status: &GatewayStatus, out: &mut Output) -> Result<(), CliError> {

@@ -21,6 +21,8 @@ use crate::cli::support::visits::Visits;
 use crate::cli::support::{condition, memory, store, words};
 use crate::database::Database;
 use crate::gateway::address::PlaceAddress;
+use crate::gateway::http::api::Limits;
+use crate::gateway::http::databases::name_of;
 #[cfg(feature = "bluetooth")]
 use crate::node::SyncError;
 use crate::node::{
@@ -43,7 +45,6 @@ pub(crate) fn run(global: &GlobalArgs, args: &SyncArgs) -> Result<(), CliError> 
     }
     let path = global.db_path()?;
     let db = store::open(path)?;
-    let _control = Control::start(&db, print_asked);
     let chosen = store::choose_collections(&db, &args.collections, args.create_collections)?;
     let events = Events::new(args.json);
     store::tell_if_new(&db, &events);
@@ -76,6 +77,21 @@ async fn giving_back<T>(takes_long: bool, work: impl Future<Output = T>) -> T {
 
 /// Runs the sync to its end; gives the number of documents that went over.
 async fn sync(
+    db: &Database,
+    collections: Vec<String>,
+    args: &SyncArgs,
+    access: (Security, TrustRefresher),
+    events: &Events,
+) -> Result<u64, CliError> {
+    let control = Control::start(db, &name_of(db), &Limits::default(), print_asked);
+    let synced = sync_with_peers(db, collections, args, access, events).await;
+    if let Some(control) = control {
+        control.stop().await;
+    }
+    synced
+}
+
+async fn sync_with_peers(
     db: &Database,
     collections: Vec<String>,
     args: &SyncArgs,

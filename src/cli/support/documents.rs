@@ -1,11 +1,13 @@
 //! What a record becomes: a document to be saved or deleted. Which fields give its ID, which are meta-data.
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::records::Record;
 use crate::database::{DatabaseError, check_document_id};
+use crate::gateway::record::{Meta, id_text};
 use crate::replica::revision::SourceId;
 use crate::replica::validate::check_body;
 
@@ -65,7 +67,7 @@ pub(crate) fn signs_of(source: SourceId) -> String {
 }
 
 /// One document to be saved or deleted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// The line of the input it came from.
     pub(crate) line: u64,
@@ -92,48 +94,6 @@ impl Entry {
             None => error,
         };
         check_body(body).map_err(|invalid| of_document(at_line(invalid.into())))
-    }
-}
-
-/// What stands beside a document in a record, as `db get` and `db export` print it: those members are no part of the body.
-/// One rule for all that a person or a program gives as JSON.
-#[derive(Debug)]
-pub(crate) struct Meta {
-    /// `_id`.
-    pub(crate) id: Option<Value>,
-    /// `"_deleted": true`.
-    pub(crate) deleted: bool,
-    /// The rest. `_rev` is left out: it says what was stored when it was printed.
-    pub(crate) body: Map<String, Value>,
-}
-
-impl Meta {
-    /// Takes a record apart.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub(crate) fn take(mut fields: Map<String, Value>) -> Result<Meta, String> {
-        let id = fields.remove("_id");
-        fields.remove("_rev");
-        let deleted = match fields.remove("_deleted") {
-            None | Some(Value::Bool(false)) => false,
-            Some(Value::Bool(true)) => true,
-            Some(_) => return Err("`_deleted` is neither true nor false".to_owned()),
-        };
-        Ok(Meta { id, deleted, body: fields })
-    }
-
-    /// Checks that the record does not say it is another document.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub(crate) fn check_id(&self, id: &str) -> Result<(), String> {
-        match &self.id {
-            Some(own) if id_text(own).as_deref() != Some(id) => {
-                Err(format!("its `_id` is {own}, and it would be saved as {id:?}; take `_id` out, or use it"))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -187,15 +147,6 @@ fn composite_id(meta: &Meta, fields: &[String], line: u64) -> Result<String, Cli
         parts.push(part);
     }
     Ok(parts.join(ID_SEPARATOR))
-}
-
-/// A value as an ID: text, or a whole number.
-fn id_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 fn no_id(line: u64, field: &str) -> CliError {

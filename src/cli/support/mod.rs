@@ -3,6 +3,7 @@
 pub(super) mod air;
 #[cfg(feature = "bluetooth")]
 pub(super) mod ble;
+pub(super) mod client;
 pub(super) mod condition;
 pub(super) mod connected;
 pub(super) mod display;
@@ -22,6 +23,7 @@ pub(super) mod paced;
 pub(super) mod place;
 pub(super) mod progress;
 pub(super) mod quota;
+pub(super) mod reach;
 pub(super) mod records;
 pub(super) mod runtime;
 pub(super) mod saving;

@@ -15,10 +15,15 @@ use crate::cli::support::words;
 /// How long standard error is given to take a line before a result follows on the terminal.
 const ORDER_PATIENCE: Duration = Duration::from_millis(100);
 
+/// Takes lines that stand beside the output.
+type Notes = Box<dyn Fn(&str)>;
+
 /// Standard output, or what stands for it, buffered until [`flush`](Self::flush) or drop.
 pub(crate) struct Output {
     out: io::BufWriter<Box<dyn Write>>,
     for_people: bool,
+    /// Where notes go, if not to this process's standard error.
+    notes: Option<Notes>,
 }
 
 impl Output {
@@ -34,7 +39,20 @@ impl Output {
 
     /// Prints elsewhere; `for_people`: as on a terminal.
     pub(crate) fn to(out: Box<dyn Write>, for_people: bool) -> Output {
-        Output { out: io::BufWriter::with_capacity(64 * 1024, out), for_people }
+        Output { out: io::BufWriter::with_capacity(64 * 1024, out), for_people, notes: None }
+    }
+
+    /// Sends notes elsewhere than to standard error.
+    pub(crate) fn noting(self, notes: impl Fn(&str) + 'static) -> Output {
+        Output { notes: Some(Box::new(notes)), ..self }
+    }
+
+    /// Says a line beside the output.
+    pub(crate) fn note(&self, line: &str) {
+        match &self.notes {
+            Some(notes) => notes(line),
+            None => note(line),
+        }
     }
 
     /// Whether a person looks at it.

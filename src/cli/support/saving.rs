@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cli::support::documents::{Entry, EntryArgs, NUMBER_DIGITS, signs_of};
@@ -17,7 +18,7 @@ const IDS_AT_ONCE: usize = 1000;
 const COUNTED_DIGITS_MAX: usize = 18;
 
 /// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SavedKind {
     /// A document that was not there.
     Saved,
@@ -87,6 +88,25 @@ impl Saver {
             None => None,
         };
         Ok(Saver { db: db.clone(), collection, replace: args.replace, numbers })
+    }
+
+    /// As [`new`](Self::new), for one that goes on where another has ended.
+    ///
+    /// # Errors
+    /// A prefix that no ID may have.
+    pub(crate) fn going_on(
+        db: &Database,
+        collection: Collection,
+        args: &EntryArgs,
+        numbers: Numbers,
+    ) -> Result<Saver, CliError> {
+        args.check()?;
+        Ok(Saver { db: db.clone(), collection, replace: args.replace, numbers: Some(numbers) })
+    }
+
+    /// Where numbers go on.
+    pub(crate) fn into_numbers(self) -> Option<Numbers> {
+        self.numbers
     }
 
     /// The collection.
@@ -193,8 +213,8 @@ fn is_of_the_document(error: &DatabaseError) -> bool {
 }
 
 /// Gives numbered IDs that no document has or had.
-#[derive(Clone, Debug)]
-struct Numbers {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Numbers {
     prefix: String,
     next: u64,
 }

@@ -19,10 +19,10 @@ use crate::replica::store::{ReplicaStore, ReplicaStoreError};
 
 /// How long a command waits for another process that has the database open: a short command ends soon, a `serve`
 /// does not.
-const IN_USE_WAIT: Duration = Duration::from_secs(2);
+pub(super) const IN_USE_WAIT: Duration = Duration::from_secs(2);
 
 /// Pause between two attempts to open.
-const IN_USE_RETRY: Duration = Duration::from_millis(50);
+pub(super) const IN_USE_RETRY: Duration = Duration::from_millis(50);
 
 /// Opens the database, or makes it, waiting for a short command of another process to end.
 pub(crate) fn open(path: &Path) -> Result<Database, CliError> {
@@ -36,18 +36,6 @@ pub(crate) fn open_or_make(path: &Path) -> Result<Database, CliError> {
         note(&new_text(path));
     }
     Ok(db)
-}
-
-/// Opens the database, or makes it, for input that `check` takes: what cannot be taken makes no database, and a long input is
-/// not read for one that cannot be opened.
-pub(crate) fn open_or_make_for<T>(
-    path: &Path,
-    check: impl FnOnce() -> Result<T, CliError>,
-) -> Result<(Database, T), CliError> {
-    let existing = Database::exists(path).then(|| open(path)).transpose()?;
-    let checked = check()?;
-    let db = existing.map_or_else(|| open_or_make(path), Ok)?;
-    Ok((db, checked))
 }
 
 /// Opens the database like [`open`], for a command that keeps so many bytes of the file system free.
@@ -69,7 +57,7 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Database, CliError> {
     when_free(path, || Database::open(path, to_read(path)))
 }
 
-fn to_read(path: &Path) -> DatabaseConfig {
+pub(super) fn to_read(path: &Path) -> DatabaseConfig {
     let read_only = !Database::is_writable(path);
     if read_only {
         note(&format!("{} cannot be written to: it is read as it is", path.display()));
@@ -100,17 +88,8 @@ pub(crate) fn tell_if_new(db: &Database, events: &Events) {
     }
 }
 
-fn new_text(path: &Path) -> String {
+pub(super) fn new_text(path: &Path) -> String {
     format!("made a new, empty database in {}", path.display())
-}
-
-/// Opens the database to read it, unless another process has it.
-pub(crate) fn open_if_free(path: &Path) -> Result<Option<Database>, CliError> {
-    check_existing(path)?;
-    match Database::open(path, to_read(path)) {
-        Err(DatabaseError::InUse { .. }) => Ok(None),
-        opened => opened.map(Some).map_err(|error| open_failed(path, error)),
-    }
 }
 
 /// The directory of a database, made with an empty database if there is none yet: for commands that change what lies beside
@@ -128,7 +107,7 @@ pub(crate) fn existing_directory(path: &Path) -> Result<PathBuf, CliError> {
 }
 
 /// A failure to open or to make a database: it names the directory, which the store's own errors do not.
-fn open_failed(path: &Path, error: DatabaseError) -> CliError {
+pub(super) fn open_failed(path: &Path, error: DatabaseError) -> CliError {
     let DatabaseError::Io { action, source } = &error else { return failed(error) };
     let cannot = match *action {
         "create" => "made".to_owned(),
@@ -311,11 +290,11 @@ pub(crate) fn no_document(collection: &Collection, id: &str) -> CliError {
 }
 
 /// Names who has the database, and what can be done meanwhile.
-fn in_use(path: &Path) -> CliError {
+pub(super) fn in_use(path: &Path) -> CliError {
     let by = holder(path).unwrap_or_else(|| "another process".to_owned());
     CliError::new(Exit::Database, format!("database {} is in use by {by}", path.display())).help(
-        "reading works beside a `serve` or `sync` (`db get`, `ls`, `export`, `changes`, `collections`, `info`, `unsynced`, `backup`), as \
-         do `id`, `group` and `peers`; that process itself saves what its --import reads; for all else end it first",
+        "this needs the database for itself, or that process does not answer: end it first. Beside a `run`, `serve` or `sync` \
+         everything else works: `db get`, `put`, `rm`, `import`, `export`, `changes`, `backup`, `peers`, `group`",
     )
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::keys::{BLUETOOTH, DATABASES, GATEWAY, KINDS, LISTENERS, RETENTION, UPSTREAMS, nearest};
+use super::keys::{BLUETOOTH, DATABASES, GATEWAY, HTTP, KINDS, LISTENERS, RETENTION, UPSTREAMS, nearest};
 use super::problem::Problems;
 use super::rules;
 use super::section::Section;
@@ -48,6 +48,8 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
     let socket = path("socket").unwrap_or_else(default_socket);
     let cycles = gateway.as_ref().filter(|section| section.has("medium-cycles"));
     let medium_cycles = cycles.map(|section| section.number("medium-cycles", 1, 10_000_000));
+    let http = Section::all(&HTTP, root, problems).into_iter().next();
+    let http = http.and_then(|(_, section)| super::http::http(&section, secret(&section, "token")));
     let sections = Section::all(&DATABASES, root, problems);
     let mut databases: BTreeMap<String, DatabaseConfig> = BTreeMap::new();
     let mut paths: Vec<(PathBuf, String)> = Vec::new();
@@ -83,7 +85,7 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
     for (name, section) in Section::all(&LISTENERS, root, problems) {
         let Some(config) = listener(&section) else { continue };
         let address = config.address.to_string();
-        if !is_any_port(&config.address) {
+        if !rules::is_any_port(&config.address) {
             once(&section, &name, "address", address, "this address");
         }
         if let Some(database) = which_database(&section, &mut databases) {
@@ -107,7 +109,7 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
             database.retention.insert(name, config);
         }
     }
-    Config { socket, state, medium_cycles, databases }
+    Config { socket, state, medium_cycles, http, databases }
 }
 
 /// Where the socket is if nothing else is said.
@@ -387,14 +389,4 @@ fn web_client(section: &Section<'_>) -> WebClient {
     }
     let headers = section.pairs("headers");
     WebClient { user, session, headers, roots, pin_cert, client_cert: section.path("client-cert") }
-}
-
-/// Whether the system chooses the port.
-fn is_any_port(address: &PlaceAddress) -> bool {
-    match address {
-        PlaceAddress::Stream(Address::Tcp(address)) => address.ends_with(":0"),
-        #[cfg(feature = "websocket")]
-        PlaceAddress::WebSocket(url) => url.port() == 0,
-        _ => false,
-    }
 }

@@ -67,7 +67,7 @@ pub(crate) const GATEWAY: Kind = Kind {
         key(
             "socket",
             Else("\"/run/gattway/control\""),
-            "The socket by which `gattway status` asks; its owner alone can.\n\
+            "The socket by which `gattway status` and other programs ask, in HTTP; its owner alone can.\n\
              Without it `control` in $RUNTIME_DIRECTORY, which systemd sets, or in /run/gattway.",
         ),
         key(
@@ -75,6 +75,43 @@ pub(crate) const GATEWAY: Kind = Kind {
             Else("1000"),
             "How often the medium can be written over as a whole, as its maker says. `gattway status` tells then how long it\n\
              would last; without it nothing is assumed.",
+        ),
+    ],
+};
+
+/// HTTP beyond the sockets of the machine.
+pub(crate) const HTTP: Kind = Kind {
+    name: "http",
+    example: None,
+    doc: "HTTP on TCP, beside the Unix sockets of the gateway and of each database.",
+    keys: &[
+        key(
+            "listen",
+            Else("\"127.0.0.1:4986\""),
+            "HOST:PORT. Without it nothing listens. Beyond this machine it needs TLS, since whoever reads the token has it.",
+        ),
+        key(
+            "token-file",
+            Else("\"/etc/gattway/http.token\""),
+            "What clients have to send, `Authorization: Bearer TOKEN`: the first line, 16 characters or more; the file is\n\
+             closed to others. Whoever has it may do everything with all documents.",
+        ),
+        key("token-credential", Else("\"http\""), "The same from a systemd credential of this name."),
+        key(
+            "hosts",
+            Default("[]"),
+            "Names by which clients ask for this machine, beside its addresses, its name and localhost.",
+        ),
+        key("tls-cert", Else("\"/etc/gattway/tls.pem\""), "The certificate with its chain (PEM): https."),
+        key(
+            "tls-key",
+            Else("\"/etc/gattway/key.pem\""),
+            "Its key; without it the key is in the file of the certificate.",
+        ),
+        key(
+            "tls-self-signed",
+            Default("false"),
+            "https: makes a key and a certificate at the first use, in tls.pem of the state directory; clients pin it.",
         ),
     ],
 };
@@ -326,7 +363,8 @@ pub(crate) const RETENTION: Kind = Kind {
 };
 
 /// All kinds, in the order in which they are explained.
-pub(crate) const KINDS: [&Kind; 6] = [&GATEWAY, &DATABASES, &BLUETOOTH, &LISTENERS, &UPSTREAMS, &RETENTION];
+pub(crate) const KINDS: [&Kind; 7] =
+    [&GATEWAY, &HTTP, &DATABASES, &BLUETOOTH, &LISTENERS, &UPSTREAMS, &RETENTION];
 
 /// What was meant, perhaps.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

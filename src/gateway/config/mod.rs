@@ -4,6 +4,7 @@
 //! one after the other; `text` writes one with all defaults and shows what is in force.
 
 mod build;
+mod http;
 mod keys;
 mod load;
 mod problem;
@@ -22,8 +23,8 @@ pub(crate) use self::problem::Problem;
 pub(crate) use self::section::parse_size;
 pub(crate) use self::text::{init_text, show};
 pub(crate) use self::types::{
-    BluetoothConfig, Config, DatabaseConfig, LinkLevel, ListenerConfig, NodeConfig, RetentionConfig,
-    StoreConfig, UpstreamConfig,
+    BluetoothConfig, Config, DatabaseConfig, HttpConfig, LinkLevel, ListenerConfig, NodeConfig,
+    RetentionConfig, StoreConfig, UpstreamConfig,
 };
 
 /// Where the configuration is, unless another is named.

@@ -2,8 +2,10 @@
 
 use super::section::Section;
 use super::types::{BluetoothConfig, DatabaseConfig, RetentionConfig};
+use crate::gateway::address::PlaceAddress;
 use crate::node::retention::Rule;
 use crate::node::retention::files::{FILES_MIN, FilesRule};
+use crate::transport::stream::Address;
 
 /// Keys of which a section needs one.
 const LIMITS: [&str; 6] = ["age", "documents", "bytes", "files", "reserve", "tombstones"];
@@ -106,5 +108,15 @@ pub(super) fn retention(section: &Section<'_>, collections: Vec<String>) -> Rete
         files,
         only_confirmed: section.text("only-confirmed"),
         tombstones: section.duration("tombstones"),
+    }
+}
+
+/// Whether the system chooses the port.
+pub(super) fn is_any_port(address: &PlaceAddress) -> bool {
+    match address {
+        PlaceAddress::Stream(Address::Tcp(address)) => address.ends_with(":0"),
+        #[cfg(feature = "websocket")]
+        PlaceAddress::WebSocket(url) => url.port() == 0,
+        _ => false,
     }
 }

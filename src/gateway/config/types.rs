@@ -21,8 +21,24 @@ pub(crate) struct Config {
     pub(crate) state: PathBuf,
     /// How often the medium can be written over, if somebody has said it.
     pub(crate) medium_cycles: Option<u64>,
+    /// HTTP on TCP, if it is wanted.
+    pub(crate) http: Option<HttpConfig>,
     /// By name; at least one.
     pub(crate) databases: BTreeMap<String, DatabaseConfig>,
+}
+
+/// HTTP on TCP.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HttpConfig {
+    /// `HOST:PORT`.
+    pub(crate) listen: String,
+    pub(crate) token: Secret,
+    /// Names of this machine, beside its own.
+    pub(crate) hosts: Vec<String>,
+    /// The certificate and its key, if it is encrypted.
+    pub(crate) web: WebServer,
+    /// Of the files that are named.
+    pub(crate) stamps: Vec<Stamp>,
 }
 
 /// A database with all that belongs to it.

@@ -79,7 +79,7 @@ impl TlsIdentity {
         pem::encode_config(&leaf, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
     }
 
-    pub(super) fn server(&self, admission: &Admission) -> Result<Arc<ServerConfig>, TlsError> {
+    pub(crate) fn server(&self, admission: &Admission) -> Result<Arc<ServerConfig>, TlsError> {
         let builder =
             ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let builder = match admission {

@@ -9,9 +9,11 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::commands::control;
+use crate::cli::support::client::Failed;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, bytes_text, counted, note};
 use crate::cli::support::progress::Progress;
+use crate::cli::support::reach::{self, Reached};
 use crate::cli::support::store;
 use crate::cli::support::trust::file_failed;
 use crate::database::unsendable::UnsendableDocument;
@@ -127,16 +129,14 @@ fn make(path: &Path, partial: &Path, hidden: bool) -> Result<BackupInfo, CliErro
 
 /// Writes a backup: of a database that is free, or by way of the process that has it.
 fn write(path: &Path, out: &mut dyn Write, hidden: bool) -> Result<BackupInfo, CliError> {
-    if let Some(db) = store::open_if_free(path)? {
-        let mut progress = Progress::start("backup", 0, hidden);
-        return db.backup(out, |done, total| progress.update(done, total, "")).map_err(store::failed);
-    }
-    let mut stream = control::request_backup(path).map_err(|error| {
-        let message =
-            format!("database {} is in use by a process that gives no backup: {error}", path.display());
-        CliError::new(Exit::Database, message)
-            .help("`serve` and `sync --continuous` give one while they run; end any other, and try again")
-    })?;
+    let client = match reach::for_reading(path)? {
+        Reached::Own(db) => {
+            let mut progress = Progress::start("backup", 0, hidden);
+            return db.backup(out, |done, total| progress.update(done, total, "")).map_err(store::failed);
+        }
+        Reached::Held(client) => client,
+    };
+    let mut stream = control::request_backup(&client).map_err(Failed::told)?;
     let mut tee = Tee { out, checked: Ok(()) };
     let mut progress = Progress::start("backup", 0, hidden);
     let mut bytes = 0;

@@ -8,14 +8,19 @@ use clap::Args;
 
 use super::CollectionArg;
 use crate::cli::commands::control::changes::{Request, Row, Rows};
-use crate::cli::support::error::CliError;
+use crate::cli::support::client::Client;
+use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::Output;
+use crate::cli::support::reach::{self, Reached};
 use crate::cli::support::store;
-use crate::database::{Collection, Database};
+use crate::database::Collection;
 
 /// How often `--follow` looks at the database's files.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Times that somebody else is asked who is gone then.
+const ATTEMPTS: usize = 5;
 
 /// Changes that are read at once.
 const PAGE: usize = 1000;
@@ -76,6 +81,13 @@ fn newest_file(path: &Path) -> Option<SystemTime> {
     times.max()
 }
 
+/// Who has read the changes that were printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Printed {
+    Here,
+    ByHolder,
+}
+
 struct Feed<'a> {
     args: &'a ChangesArgs,
     since: u64,
@@ -86,33 +98,44 @@ struct Feed<'a> {
 impl Feed<'_> {
     /// Prints what there is, also of a database that another process has open for longer.
     fn print_once(&mut self, path: &Path) -> Result<(), CliError> {
-        if Database::exists(path) && self.ask(path)? {
-            return Ok(());
+        for _ in 0..ATTEMPTS {
+            let reached = reach::for_reading(path)?;
+            if self.print_of(reached)?.is_some() {
+                return Ok(());
+            }
         }
-        // A short command ends soon, and what answers nothing is told.
-        let db = store::open_to_read(path)?;
-        self.print(&store::collection(&db, &self.args.collection.collection)?)
+        let message = format!("whoever has the database {} open gives no answer", path.display());
+        Err(CliError::new(Exit::Database, message).help("try again"))
     }
 
     /// Prints what is new, and with a `serve` or `sync` what comes while it runs; true if the database was opened for it.
     fn try_print(&mut self, path: &Path) -> Result<bool, CliError> {
-        if self.ask(path)? {
-            // What was written while that process ended is looked for next.
-            return Ok(false);
+        match reach::for_reading_now(path)? {
+            Some(reached) => Ok(self.print_of(reached)? == Some(Printed::Here)),
+            None => Ok(false),
         }
-        let Some(db) = store::open_if_free(path)? else { return Ok(false) };
-        self.print(&store::collection(&db, &self.args.collection.collection)?)?;
-        Ok(true)
     }
 
-    /// Lets the process that has the database tell; false if none does.
-    fn ask(&mut self, path: &Path) -> Result<bool, CliError> {
+    /// `None`: whoever had it is gone.
+    fn print_of(&mut self, reached: Reached) -> Result<Option<Printed>, CliError> {
+        match reached {
+            Reached::Own(db) => {
+                self.print(&store::collection(&db, &self.args.collection.collection)?)?;
+                Ok(Some(Printed::Here))
+            }
+            // What was written while that process ended is looked for next.
+            Reached::Held(client) => Ok(self.ask(&client)?.then_some(Printed::ByHolder)),
+        }
+    }
+
+    /// Lets the process that has the database tell; false if it is gone.
+    fn ask(&mut self, client: &Client) -> Result<bool, CliError> {
         let request = Request {
             collection: self.args.collection.collection.clone(),
             since: self.since,
             follow: self.args.follow,
         };
-        let Some(mut rows) = Rows::ask(path, &request)? else { return Ok(false) };
+        let Some(mut rows) = Rows::ask(client, &request)? else { return Ok(false) };
         while self.left > 0 {
             if !rows.has_more() {
                 self.out.flush()?;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::CollectionArg;
 use crate::cli::support::error::{CliError, Exit};
-use crate::cli::support::output::{Output, note};
+use crate::cli::support::output::Output;
 use crate::cli::support::store;
 use crate::database::{Collection, Database, DatabaseError};
 
@@ -55,20 +55,19 @@ impl ExpireArgs {
 }
 
 /// Sets when the documents go.
-pub(super) fn set(db: &Database, args: &ExpireArgs) -> Result<(), CliError> {
+pub(super) fn set(db: &Database, args: &ExpireArgs, out: &mut Output) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
     let too_far = || CliError::new(Exit::Usage, "that time is too far away");
     let time = match args.after {
         Some(after) => Some(SystemTime::now().checked_add(after).ok_or_else(too_far)?),
         None => args.at,
     };
-    let mut out = Output::new();
-    let result = each(args, |id| match collection.set_expiration(id, time) {
+    let result = each(args, out, |out, id| match collection.set_expiration(id, time) {
         Err(DatabaseError::NotFound { .. }) => Err(store::no_document(&collection, id)),
         result => {
             result.map_err(store::failed)?;
             // As it is stored; one that is over already is gone.
-            tell(args, &mut out, id, collection.expiration(id).map_err(store::failed)?.or(time))
+            tell(args, out, id, collection.expiration(id).map_err(store::failed)?.or(time))
         }
     });
     out.flush()?;
@@ -78,7 +77,7 @@ pub(super) fn set(db: &Database, args: &ExpireArgs) -> Result<(), CliError> {
 /// Prints when the documents go.
 pub(super) fn print(db: &Database, args: &ExpireArgs, out: &mut Output) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
-    let result = each(args, |id| {
+    let result = each(args, out, |out, id| {
         check_known(&collection, id)?;
         tell(args, out, id, collection.expiration(id).map_err(store::failed)?)
     });
@@ -92,16 +91,20 @@ fn check_known(collection: &Collection, id: &str) -> Result<(), CliError> {
 }
 
 /// Does it for each document; one that is not there keeps none of the others.
-fn each(args: &ExpireArgs, mut call: impl FnMut(&str) -> Result<(), CliError>) -> Result<(), CliError> {
+fn each(
+    args: &ExpireArgs,
+    out: &mut Output,
+    mut call: impl FnMut(&mut Output, &str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
     let mut missing = Vec::new();
     for id in &args.ids {
-        match call(id) {
+        match call(out, id) {
             Err(error) if error.exit() == Exit::NotFound => missing.push(error),
             result => result?,
         }
     }
     let Some(last) = missing.pop() else { return Ok(()) };
-    missing.iter().for_each(|error| note(&error.to_string()));
+    missing.iter().for_each(|error| out.note(&error.to_string()));
     Err(last)
 }
 

@@ -10,13 +10,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cli::commands::control::save::RemoteSaver;
 use crate::cli::support::documents::{Entry, entry_of};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, counted, thousands};
 use crate::cli::support::progress::Progress;
+use crate::cli::support::reach::{self, Reached};
 use crate::cli::support::records;
 use crate::cli::support::runtime::Signals;
-use crate::cli::support::saving::{Refused, SavedKind, Saver};
+use crate::cli::support::saving::{Done, Refused, SavedKind, Saver};
 use crate::cli::support::store;
 pub(crate) use args::ImportArgs;
 use check::{Checked, check};
@@ -51,15 +53,9 @@ pub(super) fn run(path: &Path, args: &ImportArgs) -> Result<(), CliError> {
     args.entries.check()?;
     // Until then nothing was changed, and a signal may end it as it is.
     let ready = || check(args).and_then(|checked| Ok((checked, Signals::listen()?)));
-    let (db, (Checked { inputs, total, lines }, signals)) = store::open_or_make_for(path, ready)?;
-    let db = &db;
-    let collection = if args.create_collection {
-        store::create_collection(db, &args.collection.collection)?
-    } else {
-        store::collection(db, &args.collection.collection)?
-    };
+    let (reached, (Checked { inputs, total, lines }, signals)) = reach::or_make_for(path, ready)?;
     let mut import = Import {
-        saver: Saver::new(db, collection, &args.entries)?,
+        saver: Saving::start(reached, args)?,
         batch: Vec::new(),
         batch_bytes: 0,
         summary: Summary::default(),
@@ -85,9 +81,38 @@ pub(super) fn run(path: &Path, args: &ImportArgs) -> Result<(), CliError> {
     import.finish(args.json)
 }
 
+/// Who saves: this process, or the one that has the database open.
+enum Saving {
+    Here(Saver),
+    There(RemoteSaver),
+}
+
+impl Saving {
+    fn start(reached: Reached, args: &ImportArgs) -> Result<Saving, CliError> {
+        let (name, create) = (&args.collection.collection, args.create_collection);
+        let db = match reached {
+            Reached::Own(db) => db,
+            Reached::Held(client) => {
+                return RemoteSaver::new(client, name, create, &args.entries).map(Saving::There);
+            }
+        };
+        let collection =
+            if create { store::create_collection(&db, name)? } else { store::collection(&db, name)? };
+        Saver::new(&db, collection, &args.entries).map(Saving::Here)
+    }
+
+    /// Makes records durable, those that can be saved together or none.
+    fn save(&mut self, entries: Vec<Entry>) -> Result<Vec<Done>, CliError> {
+        match self {
+            Saving::Here(saver) => saver.save(&entries),
+            Saving::There(saver) => saver.save(entries),
+        }
+    }
+}
+
 /// An import that is writing.
 struct Import {
-    saver: Saver,
+    saver: Saving,
     batch: Vec<Entry>,
     batch_bytes: usize,
     summary: Summary,
@@ -116,8 +141,9 @@ impl Import {
     /// Makes the batch durable.
     fn write(&mut self) -> Result<(), CliError> {
         let batch = std::mem::take(&mut self.batch);
+        let count = batch.len() as u64;
         self.batch_bytes = 0;
-        for done in self.saver.save(&batch)? {
+        for done in self.saver.save(batch)? {
             match done.result {
                 Ok(SavedKind::Saved) => self.summary.saved += 1,
                 Ok(SavedKind::Replaced) => self.summary.replaced += 1,
@@ -132,7 +158,7 @@ impl Import {
                 Err(Refused::Invalid(error)) => return Err(error),
             }
         }
-        self.summary.records += batch.len() as u64;
+        self.summary.records += count;
         self.progress.update(self.summary.records, self.total.max(self.summary.records), "");
         Ok(())
     }

@@ -15,14 +15,13 @@ mod repair;
 mod rm;
 mod unsynced;
 
-use std::path::Path;
-
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::commands::control;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::Output;
+use crate::cli::support::reach::{self, Reached};
 use crate::cli::support::store;
 use crate::database::Database;
 
@@ -59,7 +58,6 @@ pub(crate) struct CollectionArg {
 /// Runs one subcommand on the database.
 pub(crate) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliError> {
     match command {
-        DbCommand::Put(args) => return put::run(global.db_path()?, args),
         DbCommand::Import(args) => return import::run(global.db_path()?, args),
         DbCommand::Changes(args) => return changes::run(global, args),
         DbCommand::Verify(args) => return maintain::verify(global.db_path()?, args),
@@ -68,18 +66,28 @@ pub(crate) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         DbCommand::Backup(args) => return backup::backup(global.db_path()?, args),
         DbCommand::Restore(args) => return backup::restore(global.db_path().ok(), args),
         DbCommand::Export(args) if args.keep_going => return export::keep_going(global.db_path()?, args),
+        DbCommand::Compact(args) => {
+            return maintain::compact(&store::open_existing(global.db_path()?)?, args);
+        }
+        // Whoever serves a collection counts on it.
+        DbCommand::Collections(args) if args.deletes() => {
+            let path = global.db_path()?;
+            let db = if args.creates() { store::open_or_make(path)? } else { store::open_existing(path)? };
+            return collections::run(&db, args, &mut Output::new());
+        }
         _ => {}
     }
-    if command.only_reads() {
-        return read(global.db_path()?, command);
-    }
-    let db = open(global.db_path()?, command)?;
-    match command {
-        DbCommand::Rm(args) => rm::run(&db, args),
-        DbCommand::Expire(args) => expire::set(&db, args),
-        DbCommand::Compact(args) => maintain::compact(&db, args),
-        DbCommand::Collections(args) => collections::run(&db, args, &mut Output::new()),
-        _ => Ok(()),
+    let path = global.db_path()?;
+    let (reached, input) = match command {
+        DbCommand::Put(args) => reach::or_make_for(path, || args.read_input())?,
+        DbCommand::Collections(args) if args.creates() => (reach::or_make(path)?, None),
+        command if command.only_reads() => (reach::for_reading(path)?, None),
+        _ => (reach::existing(path)?, None),
+    };
+    let mut out = Output::new();
+    match reached {
+        Reached::Own(db) => perform(&db, command, input, &mut out),
+        Reached::Held(client) => control::command::ask(&client, input.as_deref(), &mut out),
     }
 }
 
@@ -96,36 +104,32 @@ impl DbCommand {
     }
 }
 
-/// Prints what the database holds; a process that has it open is asked.
-fn read(path: &Path, command: &DbCommand) -> Result<(), CliError> {
-    if let Some(db) = store::open_if_free(path)? {
-        return print(&db, command, &mut Output::new());
-    }
-    if let Some(answered) = control::read::ask(path, &mut Output::new()) {
-        return answered;
-    }
-    // A short command ends soon, and what answers nothing is told.
-    print(&store::open_to_read(path)?, command, &mut Output::new())
-}
-
-/// Prints what the database holds.
+/// Prints what the database holds, or changes it; `input` is what the command has read on standard input.
 ///
 /// # Errors
-/// There is no such thing; a command that does not [only read](DbCommand::only_reads).
-pub(crate) fn print(db: &Database, command: &DbCommand, out: &mut Output) -> Result<(), CliError> {
+/// There is no such thing, it cannot be saved; a command that needs the database for itself.
+fn perform(
+    db: &Database,
+    command: &DbCommand,
+    input: Option<Vec<u8>>,
+    out: &mut Output,
+) -> Result<(), CliError> {
     match command {
         DbCommand::Get(args) => get::run(db, args, out),
         DbCommand::Ls(args) => ls::run(db, args, out),
         DbCommand::Info(args) => maintain::info(db, args, out),
         DbCommand::Unsynced(args) => unsynced::run(db, args, out),
-        DbCommand::Expire(args) if command.only_reads() => expire::print(db, args, out),
-        DbCommand::Export(args) if command.only_reads() => export::run(db, args, out),
-        DbCommand::Collections(args) if command.only_reads() => collections::run(db, args, out),
+        DbCommand::Export(args) if !args.keep_going => export::run(db, args, out),
+        DbCommand::Expire(args) if args.sets() => expire::set(db, args, out),
+        DbCommand::Expire(args) => expire::print(db, args, out),
+        DbCommand::Collections(args) if !args.deletes() => collections::run(db, args, out),
+        DbCommand::Put(args) => put::run(db, args, input, out),
+        DbCommand::Rm(args) => rm::run(db, args, out),
         _ => Err(CliError::new(Exit::Usage, "this needs the database for itself")),
     }
 }
 
-/// A command line of which the control socket was told.
+/// A command line of which the socket was told.
 #[derive(Parser)]
 #[command(name = "gattway")]
 struct Asked {
@@ -141,22 +145,19 @@ enum AskedCommand {
     Db(DbCommand),
 }
 
-/// Prints what the command of another process reads of the database that this one has open.
+/// Does what the command of another process is to do with the database that this one has open.
 ///
 /// # Errors
-/// As of [`print`]; it is no such command.
-pub(crate) fn print_asked(db: &Database, args: Vec<String>, out: &mut Output) -> Result<(), CliError> {
+/// As of [`perform`]; it is no such command.
+pub(crate) fn print_asked(
+    db: &Database,
+    args: Vec<String>,
+    input: Option<Vec<u8>>,
+    out: &mut Output,
+) -> Result<(), CliError> {
     let asked = Asked::try_parse_from(std::iter::once("gattway".to_owned()).chain(args));
     let unknown =
         |_| CliError::new(Exit::Usage, "the process that has the database does not know this command");
     let AskedCommand::Db(command) = asked.map_err(unknown)?.command;
-    print(db, &command, out)
-}
-
-/// Opens the database for a command that changes it: only what saves something makes one.
-fn open(path: &Path, command: &DbCommand) -> Result<Database, CliError> {
-    match command {
-        DbCommand::Collections(args) if args.creates() => store::open_or_make(path),
-        _ => store::open_existing(path),
-    }
+    perform(db, &command, input, out)
 }

@@ -1,17 +1,16 @@
 //! `gattway db put`: saves one document.
 
 use std::io::{self, IsTerminal, Read};
-use std::path::Path;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::CollectionArg;
-use crate::cli::support::documents::Meta;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, note};
 use crate::cli::support::store;
-use crate::database::check_document_id;
+use crate::database::{Database, check_document_id};
+use crate::gateway::record::Meta;
 use crate::replica::validate::parse_json;
 
 /// Save a document.
@@ -48,19 +47,33 @@ pub(crate) struct PutArgs {
     json: bool,
 }
 
-pub(super) fn run(path: &Path, args: &PutArgs) -> Result<(), CliError> {
-    let (db, body) = store::open_or_make_for(path, || {
-        check_document_id(&args.id).map_err(store::failed)?;
-        read_body(&args.id, &args.body)
-    })?;
-    let db = &db;
+impl PutArgs {
+    /// What is read on standard input, if it is wanted. A document that could not be saved is refused here already.
+    pub(super) fn read_input(&self) -> Result<Option<Vec<u8>>, CliError> {
+        check_document_id(&self.id).map_err(store::failed)?;
+        let input = if self.body == "-" { Some(read_standard_input()?) } else { None };
+        self.document(input.as_deref())?;
+        Ok(input)
+    }
+
+    fn document(&self, input: Option<&[u8]>) -> Result<Map<String, Value>, CliError> {
+        parse_body(&self.id, input.unwrap_or(self.body.as_bytes()))
+    }
+}
+
+pub(super) fn run(
+    db: &Database,
+    args: &PutArgs,
+    input: Option<Vec<u8>>,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    let body = args.document(input.as_deref())?;
     let collection = if args.create_collection {
         store::create_collection(db, &args.collection.collection)?
     } else {
         store::collection(db, &args.collection.collection)?
     };
     let (revision, sequence) = store::put(&collection, &args.id, body, args.if_revision.as_deref())?;
-    let mut out = Output::new();
     if args.json {
         out.json(&json!({"_id": args.id, "_rev": revision, "sequence": sequence}))?;
     } else {
@@ -69,20 +82,19 @@ pub(super) fn run(path: &Path, args: &PutArgs) -> Result<(), CliError> {
     out.flush()
 }
 
-fn read_body(id: &str, text: &str) -> Result<Map<String, Value>, CliError> {
+fn read_standard_input() -> Result<Vec<u8>, CliError> {
+    if io::stdin().is_terminal() {
+        note("the document is read here: type its JSON, and end it with Ctrl-D");
+    }
     let mut input = Vec::new();
-    let bytes = if text == "-" {
-        if io::stdin().is_terminal() {
-            note("the document is read here: type its JSON, and end it with Ctrl-D");
-        }
-        io::stdin()
-            .lock()
-            .read_to_end(&mut input)
-            .map_err(|error| CliError::new(Exit::Input, format!("standard input cannot be read: {error}")))?;
-        input.as_slice()
-    } else {
-        text.as_bytes()
-    };
+    io::stdin()
+        .lock()
+        .read_to_end(&mut input)
+        .map_err(|error| CliError::new(Exit::Input, format!("standard input cannot be read: {error}")))?;
+    Ok(input)
+}
+
+fn parse_body(id: &str, bytes: &[u8]) -> Result<Map<String, Value>, CliError> {
     let not_saved = |reason: &dyn std::fmt::Display| {
         CliError::new(Exit::Input, format!("document {id:?} was not saved: {reason}"))
     };

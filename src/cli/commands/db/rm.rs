@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::CollectionArg;
 use crate::cli::support::error::{CliError, Exit};
-use crate::cli::support::output::{Output, note};
+use crate::cli::support::output::Output;
 use crate::cli::support::store;
 use crate::database::Database;
 
@@ -32,9 +32,8 @@ pub(crate) struct RmArgs {
     json: bool,
 }
 
-pub(super) fn run(db: &Database, args: &RmArgs) -> Result<(), CliError> {
+pub(super) fn run(db: &Database, args: &RmArgs, out: &mut Output) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
-    let mut out = Output::new();
     let mut missing = Vec::new();
     for id in &args.ids {
         let removed = if args.purge { store::purge(&collection, id) } else { store::delete(&collection, id) };
@@ -54,6 +53,6 @@ pub(super) fn run(db: &Database, args: &RmArgs) -> Result<(), CliError> {
     out.flush()?;
     // One that is not there keeps none of the others.
     let Some(last) = missing.pop() else { return Ok(()) };
-    missing.iter().for_each(|error| note(&error.to_string()));
+    missing.iter().for_each(|error| out.note(&error.to_string()));
     Err(last)
 }

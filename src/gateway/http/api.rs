@@ -1,0 +1,248 @@
+//! What all requests share: the databases, who answers for the gateway, and the limits of memory and of work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path, Query};
+use hyper::http::request::Parts;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::databases::{Databases, OpenDatabase};
+use super::error::ApiError;
+use crate::database::{Collection, canonical_collection_name};
+use crate::gateway::status::{CollectionStatus, DatabaseStatus, GatewayStatus, now_s};
+use crate::gateway::upstream::Order;
+use crate::task;
+
+/// Requests that read or write a database at one time; others wait. Each may take a thread.
+const WORK_MAX: usize = 32;
+
+/// KiB of bodies of requests that are held at one time; a request beyond it is sent away.
+const BODY_KIB_MAX: usize = 48 << 10;
+
+/// How long the loop that looks after a gateway may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// The name by which each database is known on the socket in its directory.
+const OWN_NAME: &str = "_db";
+
+/// What a gateway is asked.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Status(oneshot::Sender<Box<GatewayStatus>>),
+    /// Syncs of this name, or all; the answer is how many are meant.
+    Sync(Order, Option<String>, oneshot::Sender<usize>),
+}
+
+/// Limits of a process, for all its servers together.
+#[derive(Clone)]
+pub(crate) struct Limits {
+    work: Arc<Semaphore>,
+    body_kib: Arc<Semaphore>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { work: Arc::new(Semaphore::new(WORK_MAX)), body_kib: Arc::new(Semaphore::new(BODY_KIB_MAX)) }
+    }
+}
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub(crate) struct Api {
+    databases: Databases,
+    gateway: Option<mpsc::Sender<Question>>,
+    limits: Limits,
+    since_s: u64,
+}
+
+impl Api {
+    /// `gateway`: who answers for it, if the process is one.
+    pub(crate) fn new(databases: Databases, gateway: Option<mpsc::Sender<Question>>, limits: Limits) -> Api {
+        Api { databases, gateway, limits, since_s: now_s() }
+    }
+
+    pub(super) fn databases(&self) -> &Databases {
+        &self.databases
+    }
+
+    /// The database of a name.
+    ///
+    /// # Errors
+    /// There is none, or it is not open now.
+    pub(super) fn database(&self, name: &str) -> Result<OpenDatabase, ApiError> {
+        let all = || self.databases.all();
+        let found = match name {
+            // Where there are several, none is meant.
+            OWN_NAME => all().pop().filter(|_| all().len() == 1),
+            name => self.databases.get(name),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<String> = all().into_iter().map(|open| open.name).collect();
+            let open = if names.is_empty() {
+                "none is".to_owned()
+            } else {
+                format!("open are {}", names.join(", "))
+            };
+            ApiError::not_found(format!("no database {:?} is open here", crate::replica::clip(name)))
+                .advice(format!("{open}; `GET /_all_dbs` lists them"))
+        })
+    }
+
+    /// The database and the collection that `DATABASE`, `DATABASE.COLLECTION` or `DATABASE.SCOPE.COLLECTION` names.
+    ///
+    /// # Errors
+    /// There is no such thing.
+    pub(super) fn keyspace(&self, keyspace: &str) -> Result<Keyspace, ApiError> {
+        let (open, name) = self.named(keyspace)?;
+        let Some(collection) = open.db.collection(&name) else {
+            let known = open.db.collections().join(", ");
+            return Err(ApiError::not_found(format!("no collection {name:?} in database {}", open.name))
+                .advice(format!("it has {known}; `PUT /{}.{name}` makes one", open.name)));
+        };
+        Ok(Keyspace { open, collection })
+    }
+
+    /// As [`keyspace`](Self::keyspace), also of a collection that there is not.
+    ///
+    /// # Errors
+    /// There is no such database; the name is none of a collection.
+    pub(super) fn named(&self, keyspace: &str) -> Result<(OpenDatabase, String), ApiError> {
+        let (database, collection) = keyspace.split_once('.').unwrap_or((keyspace, "_default"));
+        let open = self.database(database)?;
+        // What the default collection is called in full.
+        let collection = if collection == "_default._default" { "_default" } else { collection };
+        Ok((open, canonical_collection_name(collection)?))
+    }
+
+    /// Does something with a database on a thread that may block.
+    ///
+    /// # Errors
+    /// What `work` returns.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _turn = self.limits.work.acquire().await;
+        task::blocking(work).await.unwrap_or_else(|| Err(ApiError::internal("the work was given up")))
+    }
+
+    /// Takes room for so many bytes of a body.
+    ///
+    /// # Errors
+    /// There is none now.
+    pub(super) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        Arc::clone(&self.limits.body_kib)
+            .try_acquire_many_owned(kib)
+            .map_err(|_| ApiError::too_many("too many large requests at one time"))
+    }
+
+    /// The state of the gateway, or of the databases where the process is none.
+    ///
+    /// # Errors
+    /// The gateway does not answer.
+    pub(super) async fn status(&self) -> Result<GatewayStatus, ApiError> {
+        let Some(gateway) = &self.gateway else { return self.own_status().await };
+        let (answer, answered) = oneshot::channel();
+        asked(gateway, Question::Status(answer), answered).await.map(|status| *status)
+    }
+
+    /// Tells syncs something; gives how many are meant.
+    ///
+    /// # Errors
+    /// The process is no gateway, or does not answer.
+    pub(super) async fn order(&self, order: Order, name: Option<String>) -> Result<usize, ApiError> {
+        let Some(gateway) = &self.gateway else {
+            return Err(ApiError::not_found(
+                "this process is no gateway, and has no syncs that could be told something",
+            )
+            .advice("`gattway run` has"));
+        };
+        let (answer, answered) = oneshot::channel();
+        asked(gateway, Question::Sync(order, name, answer), answered).await
+    }
+
+    async fn own_status(&self) -> Result<GatewayStatus, ApiError> {
+        let databases = self.databases.all();
+        let read = move || {
+            let of = |open: OpenDatabase| {
+                let documents = |name: String| {
+                    let documents = open.db.collection(&name).map_or(0, |collection| collection.count());
+                    CollectionStatus { name, documents }
+                };
+                DatabaseStatus {
+                    path: open.db.path().display().to_string(),
+                    open: true,
+                    error: open.db.failure(),
+                    collections: open.db.collections().into_iter().map(documents).collect(),
+                    name: open.name,
+                    ..DatabaseStatus::default()
+                }
+            };
+            Ok(databases.into_iter().map(of).collect())
+        };
+        Ok(GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            since_s: self.since_s,
+            now_s: now_s(),
+            config: String::new(),
+            databases: self.work(read).await?,
+            medium: None,
+        })
+    }
+}
+
+async fn asked<T>(
+    gateway: &mpsc::Sender<Question>,
+    question: Question,
+    answered: oneshot::Receiver<T>,
+) -> Result<T, ApiError> {
+    let ask = async {
+        gateway.send(question).await.ok()?;
+        answered.await.ok()
+    };
+    let answer = tokio::time::timeout(ANSWER_LIMIT, ask).await.ok().flatten();
+    answer.ok_or_else(|| {
+        ApiError::unavailable("the gateway does not answer: it is ending, or does not work any more")
+    })
+}
+
+/// What a request is for.
+#[derive(Clone)]
+pub(super) struct Keyspace {
+    pub(super) open: OpenDatabase,
+    pub(super) collection: Collection,
+}
+
+/// The arguments after the question mark; what is not known is refused, since an answer without it would be another one.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Params(params)),
+            Err(rejection) => Err(ApiError::bad_request(rejection.body_text())
+                .advice("`GET /_openapi.json` describes what can be given")),
+        }
+    }
+}
+
+/// What stands in the path.
+pub(super) struct InPath<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(path)) => Ok(InPath(path)),
+            Err(rejection) => Err(ApiError::bad_request(rejection.body_text())
+                .advice("an ID stands in the path in UTF-8, percent-encoded")),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The state of everything in Prometheus' text form. Labels are names of the configuration alone, so there are never more of
+//! them than sections: of neighbours there are counts.
+//!
+//! Source: the text-based exposition format 0.0.4 of Prometheus.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::response::Response;
+use hyper::StatusCode;
+
+use super::api::Api;
+use super::body;
+use super::error::{ApiError, ErrorBody};
+use crate::gateway::status::{DatabaseStatus, GatewayStatus};
+
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The state of everything in Prometheus' text form.
+#[utoipa::path(
+    get, path = "/metrics", tag = "gateway",
+    responses(
+        (status = 200, description = "Metrics", body = String, content_type = "text/plain"),
+        (status = 503, description = "The gateway does not answer", body = ErrorBody),
+    )
+)]
+pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, ApiError> {
+    let text = text_of(&api.status().await?);
+    Ok(body::answer(StatusCode::OK, CONTENT_TYPE, text.into()))
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Metrics as they are written.
+struct Text(String);
+
+impl Text {
+    /// One metric with its samples: labels and a value each.
+    fn metric<'l>(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        help: &str,
+        samples: impl IntoIterator<Item = (Vec<(&'static str, &'l str)>, u64)>,
+    ) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(self.0, "# HELP gattway_{name} {help}\n# TYPE gattway_{name} {kind}\n");
+        for (labels, value) in samples {
+            let labels: Vec<String> =
+                labels.into_iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let _ = writeln!(self.0, "gattway_{name}{labels} {value}");
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn text_of(status: &GatewayStatus) -> String {
+    use Kind::{Counter, Gauge};
+    let mut text = Text(String::new());
+    let one = |value: u64| [(Vec::new(), value)];
+    text.metric("info", Gauge, "Version of the program.", [(vec![("version", &*status.version)], 1)]);
+    text.metric(
+        "start_time_seconds",
+        Gauge,
+        "When the process began, in seconds since 1970.",
+        one(status.since_s),
+    );
+    if let Some(medium) = &status.medium {
+        let help = "Bytes that were handed to the medium, in all lives of the process.";
+        text.metric("medium_written_bytes_total", Counter, help, one(medium.written_bytes));
+    }
+    let databases = &status.databases;
+    let mut each = |name: &str, kind, help: &str, value: &dyn Fn(&DatabaseStatus) -> Option<u64>| {
+        let sample = |database| Some((labels(database), value(database)?));
+        text.metric(name, kind, help, databases.iter().filter_map(sample));
+    };
+    let neighbours = |database: &DatabaseStatus,
+                      is_one: fn(&crate::gateway::status::NeighbourStatus) -> bool| {
+        database.neighbours.iter().filter(|neighbour| is_one(neighbour)).count() as u64
+    };
+    each("database_open", Gauge, "Whether it is open.", &|database| Some(u64::from(database.open)));
+    each("database_failures_total", Counter, "Times that it could not be opened or failed.", &|database| {
+        Some(database.failures)
+    });
+    each("database_free_bytes", Gauge, "What is free on its disk.", &|database| database.free_bytes);
+    each("database_full", Gauge, "Whether nothing is stored for want of room.", &|database| {
+        Some(u64::from(database.full))
+    });
+    each("database_commits_total", Counter, "Commits since it was opened.", &|database| {
+        Some(database.commits)
+    });
+    each("database_syncs_total", Counter, "Syncs to the medium since it was opened.", &|database| {
+        Some(database.syncs)
+    });
+    each(
+        "database_log_bytes_total",
+        Counter,
+        "Bytes that its log grew by since it was opened.",
+        &|database| Some(database.log_bytes),
+    );
+    each("tombstones_removed_total", Counter, "Tombstones removed for their age.", &|database| {
+        Some(database.tombstones_removed)
+    });
+    each("neighbours", Gauge, "Peers that came or were visited.", &|database| {
+        Some(neighbours(database, |_| true))
+    });
+    each("neighbours_connected", Gauge, "Those that are connected.", &|database| {
+        Some(neighbours(database, |neighbour| neighbour.connected))
+    });
+    each("neighbours_failing", Gauge, "Those whose last sync has failed.", &|database| {
+        Some(neighbours(database, |neighbour| neighbour.error.is_some()))
+    });
+    let documents = databases.iter().flat_map(|database| {
+        database.collections.iter().map(|one| (with(database, "collection", &one.name), one.documents))
+    });
+    text.metric("documents", Gauge, "Documents of a collection, without deleted ones.", documents);
+    let listening = databases.iter().flat_map(|database| {
+        database.listeners.iter().map(|one| (with(database, "listener", &one.name), u64::from(one.listening)))
+    });
+    text.metric("listener_listening", Gauge, "Whether peers can connect there.", listening);
+    let mut upstream =
+        |name: &str, kind, help: &str, value: fn(&crate::gateway::status::UpstreamStatus) -> Option<u64>| {
+            let samples = databases.iter().flat_map(|database| {
+                database
+                    .upstreams
+                    .iter()
+                    .filter_map(|one| Some((with(database, "upstream", &one.name), value(one)?)))
+            });
+            text.metric(name, kind, help, samples);
+        };
+    upstream("upstream_documents_total", Counter, "Documents that went over.", |one| Some(one.documents));
+    upstream(
+        "upstream_pending",
+        Gauge,
+        "Revisions that are still to go over, as far as they are known.",
+        |one| Some(one.pending),
+    );
+    upstream("upstream_failures_total", Counter, "Times that it failed.", |one| Some(one.failures));
+    upstream("upstream_failing", Gauge, "Whether it failed last.", |one| {
+        Some(u64::from(one.error.is_some()))
+    });
+    upstream(
+        "upstream_last_synced_seconds",
+        Gauge,
+        "When all was synced last, in seconds since 1970.",
+        |one| one.last_synced_s,
+    );
+    let removed = databases.iter().flat_map(|database| {
+        database.retention.iter().map(|one| (with(database, "rules", &one.name), one.removed))
+    });
+    text.metric("retention_removed_total", Counter, "Documents that rules have removed.", removed);
+    text.0
+}
+
+fn labels(database: &DatabaseStatus) -> Vec<(&'static str, &str)> {
+    vec![("database", &database.name)]
+}
+
+fn with<'d>(
+    database: &'d DatabaseStatus,
+    label: &'static str,
+    value: &'d str,
+) -> Vec<(&'static str, &'d str)> {
+    vec![("database", &database.name), (label, value)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::status::{NeighbourStatus, UpstreamStatus};
+
+    #[test]
+    fn metrics_have_labels_of_the_configuration_alone() {
+        let neighbour =
+            |name: &str| NeighbourStatus { name: name.into(), connected: true, ..Default::default() };
+        let upstream = UpstreamStatus { name: "a\"b\\".into(), pending: 7, ..Default::default() };
+        let database = DatabaseStatus {
+            name: "plant".into(),
+            open: true,
+            neighbours: (0..100).map(|n| neighbour(&format!("stranger {n}"))).collect(),
+            upstreams: vec![upstream],
+            ..Default::default()
+        };
+        let status = GatewayStatus {
+            version: "1".into(),
+            process: 1,
+            since_s: 2,
+            now_s: 3,
+            config: String::new(),
+            databases: vec![database],
+            medium: None,
+        };
+        let text = text_of(&status);
+        for line in [
+            "gattway_database_open{database=\"plant\"} 1",
+            "gattway_neighbours_connected{database=\"plant\"} 100",
+            "gattway_upstream_pending{database=\"plant\",upstream=\"a\\\"b\\\\\"} 7",
+            "# TYPE gattway_upstream_documents_total counter",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}: {text}");
+        }
+        assert!(!text.contains("stranger") && !text.contains("database_free_bytes{"), "{text}");
+    }
+}
