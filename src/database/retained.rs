@@ -115,6 +115,7 @@ impl Collection {
     ///
     /// # Errors
     /// Of the store; nothing has gone then.
+    #[doc(hidden)]
     pub fn keep_newest(&self, documents: usize) -> Result<Vec<Box<str>>, DatabaseError> {
         let (mut all, _) = self.ages_since(0, usize::MAX)?;
         all.retain(|seen| seen.time.is_some());
