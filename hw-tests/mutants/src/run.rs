@@ -12,7 +12,8 @@ use crate::weave::Change;
 
 /// Memory that a changed program may ask for, in KiB.
 const MEMORY_KIB: u64 = 6 << 20;
-/// A program that goes round for ever is ended after this, and twenty times what the test takes.
+/// A program that goes round for ever is ended after this, and twenty times what the test takes; what it waits for a processor that others
+/// have counts for nothing.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How a run ended.
@@ -54,6 +55,16 @@ pub struct Program {
     pub jobs: usize,
 }
 
+/// How long the thread of a process that has waited most was ready to run and did not, as Linux counts it; nothing where it does not.
+fn waited_for_processor(process: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let waited = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    });
+    Duration::from_nanos(waited.max().unwrap_or(0))
+}
+
 impl Program {
     fn run(&self, test: &str, (name, value): (&str, &str), patience: Duration) -> io::Result<Ended> {
         let mut child = Command::new("sh")
@@ -75,7 +86,7 @@ impl Program {
             if let Some(status) = child.try_wait()? {
                 return Ok(if status.success() { Ended::Passed } else { Ended::Failed });
             }
-            if begin.elapsed() > patience {
+            if begin.elapsed() > patience && begin.elapsed() > patience + waited_for_processor(child.id()) {
                 child.kill()?;
                 child.wait()?;
                 return Ok(Ended::Hung);
