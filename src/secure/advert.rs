@@ -154,11 +154,12 @@ mod tests {
 
     #[test]
     fn a_key_is_the_same_by_all_its_bytes() {
-        let key = AdvertKey::from_bytes([1; 32]);
-        assert_eq!((key.as_bytes(), &key), (&[1; 32], &key.clone()));
+        let bytes: [u8; 32] = std::array::from_fn(|n| n as u8);
+        let key = AdvertKey::from_bytes(bytes);
+        assert_eq!((key.as_bytes(), &key), (&bytes, &key.clone()));
         for byte in 0..32 {
-            let mut other = [1; 32];
-            other[byte] = 2;
+            let mut other = bytes;
+            other[byte] += 1;
             assert_ne!(key, AdvertKey::from_bytes(other));
         }
     }

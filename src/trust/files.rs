@@ -280,12 +280,16 @@ pub struct FileLock {
 /// # Errors
 /// [`PrivateFileError::InUse`] after ten seconds, or of the operating system.
 pub fn lock(directory: &Path, name: &str) -> Result<FileLock, PrivateFileError> {
+    lock_within(directory, name, LOCK_WAIT)
+}
+
+fn lock_within(directory: &Path, name: &str, wait: Duration) -> Result<FileLock, PrivateFileError> {
     let path = directory.join(name);
     let failed = |source| PrivateFileError::Io { path: path.clone(), what: "locked", source };
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(OWNER_ONLY).custom_flags(no_follow());
     let file = options.open(&path).map_err(failed)?;
-    let until = Instant::now() + LOCK_WAIT;
+    let until = Instant::now() + wait;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(FileLock { _file: file }),

@@ -160,6 +160,25 @@ mod tests {
     }
 
     #[test]
+    fn its_directory_is_made_for_the_owner_alone() {
+        let dir = tempfile::tempdir().expect("dir");
+        let inner = dir.path().join("not/yet");
+        Identity::load_or_create(&inner, [7; KEY_BYTES]).expect("make");
+        for made in ["not", "not/yet"] {
+            let mode = fs::metadata(dir.path().join(made)).expect("metadata").permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{made}");
+        }
+    }
+
+    /// One says `chmod`, the other `chown`.
+    #[test]
+    fn who_else_can_read_it_is_told_from_whose_it_is() {
+        let of = |mode| unusable(PrivateFileError::NotPrivate { path: "identity".into(), mode, owner: 7 });
+        assert!(matches!(of(0o640), IdentityError::Mode { mode: 0o640, .. }));
+        assert!(matches!(of(0o600), IdentityError::Owner { owner: 7, .. }));
+    }
+
+    #[test]
     fn open_or_damaged_files_are_refused() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join(IDENTITY_FILE);

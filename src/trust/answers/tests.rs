@@ -91,6 +91,8 @@ fn what_cannot_be_read_lets_nobody_in() {
     trust.look();
     assert!(watch.has_changed().expect("open"));
     assert_eq!(trust.admit(&A, Authentication::Paired), Err(Refusal::NotNow));
+    let why = PeerPolicy::failure(&trust).expect("it is told");
+    assert!(why.contains("trust") && why.contains("damaged"), "{why}");
     assert!(matches!(Trust::open(dir.path()), Err(TrustOpenError::List(TrustError::File(_)))));
 }
 
@@ -365,4 +367,48 @@ fn a_list_that_its_file_cannot_hold_is_not_written() {
     assert!(matches!(written, Err(TrustError::Full)), "{:?}", written.err());
     let kept = TrustList::load(dir.path()).expect("the old one stays");
     assert!(kept.get(&A).is_some() && kept.get(&B).is_none());
+}
+
+/// Who follows sees each change that another process makes, and does not end at the first.
+#[tokio::test(start_paused = true)]
+async fn who_follows_sees_each_change() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    change(dir.path(), |list| list.enter(A, Origin::Paired).map(|_| ()).expect("room"));
+    let trust = Arc::new(Trust::open(dir.path()).expect("open"));
+    let mut watch = trust.watch();
+    let mut following = std::pin::pin!(Arc::clone(&trust).follow());
+    for denied in [true, false, true] {
+        change(dir.path(), |list| list.get_mut(&A).expect("entry").denied = denied);
+        tokio::select! {
+            () = &mut following => panic!("it ends"),
+            changed = watch.changed() => changed.expect("open"),
+        }
+        assert_eq!(trust.admit(&A, Authentication::Paired).is_err(), denied);
+    }
+}
+
+/// A look costs reading and often writing: it is due when there is something to note or to see, and at no other time.
+#[test]
+fn a_look_is_due_where_there_is_something_to_see_or_to_note() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let group = Group::new(None, GroupSecret::from_bytes([8; 16])).expect("group");
+    let key = AuthorityKey::from_bytes([5; 32]);
+    group.with_key(key).store(dir.path()).expect("store");
+    change(dir.path(), |list| list.enter(A, Origin::Paired).map(|_| ()).expect("room"));
+    let trust = Trust::open(dir.path()).expect("open");
+    let acts: [&dyn Fn(); 4] = [
+        &|| drop(trust.admit(&A, Authentication::Paired)),
+        &|| trust.told_name(&A, "well"),
+        &|| trust.has_key(&A, &group.key().psk()),
+        &|| change(dir.path(), |list| list.rename(&A, "pump").expect("a name")),
+    ];
+    for (n, act) in acts.into_iter().enumerate() {
+        assert!(!trust.is_due(), "{n}");
+        act();
+        assert!(trust.is_due(), "{n}");
+        trust.look();
+        // What it wrote itself is looked at once more.
+        trust.look();
+    }
+    assert!(!trust.is_due());
 }

@@ -130,6 +130,29 @@ fn a_lock_keeps_others_out_until_it_is_dropped() {
     let other = std::thread::spawn(move || lock(&path, "lock").map(|_| ()));
     std::thread::sleep(LOCK_RETRY * 3);
     assert!(!other.is_finished());
+    let in_use = lock_within(dir.path(), "lock", LOCK_RETRY * 2).expect_err("nobody waits for ever");
+    assert!(matches!(in_use, PrivateFileError::InUse { .. }), "{in_use}");
     drop(held);
     other.join().expect("thread").expect("lock");
+}
+
+/// For each file another way out; none of them may be that of another.
+#[test]
+fn a_loss_names_the_way_out_of_it() {
+    for (name, command) in [
+        ("identity", "`gattway db renew --identity`"),
+        ("group", "`group join`"),
+        ("trust", "`gattway peers reset`"),
+    ] {
+        let path = PathBuf::from("/db").join(name);
+        for error in [
+            PrivateFileError::Missing { path: path.clone() },
+            PrivateFileError::Damaged { path: path.clone(), detail: "too short" },
+        ] {
+            let advice = error.advice();
+            assert!(advice.contains(command) && advice.contains("backup"), "{name}: {advice}");
+        }
+        let open = PrivateFileError::NotPrivate { path, mode: 0o640, owner: 7 }.advice();
+        assert!(open.contains(&format!("chmod 600 /db/{name}")), "{open}");
+    }
 }
