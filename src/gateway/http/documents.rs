@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
@@ -39,7 +39,15 @@ impl Saved {
 #[into_params(parameter_in = Query)]
 pub(super) struct RevisionQuery {
     /// The revision that the client knows.
+    #[serde(default, deserialize_with = "with_plus")]
     rev: Option<String>,
+}
+
+/// Takes a revision as it stands in an answer: many have a `+`, which an URL's query turns into a space, and none has a
+/// space.
+fn with_plus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let rev = Option::<String>::deserialize(deserializer)?;
+    Ok(rev.map(|rev| rev.replace(' ', "+")))
 }
 
 /// Reads a document, with its `_id` and `_rev`.
@@ -333,6 +341,23 @@ fn tag(response: &mut Response, revision: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::extract::FromRequestParts;
+    use hyper::Request;
+
+    #[tokio::test]
+    async fn a_revision_with_a_plus_is_taken_as_it_was_given() {
+        for (query, expected) in [
+            ("", None),
+            ("?rev=18a5c1@C+8/v5OHTAmSl0vqqQDkPQ", Some("18a5c1@C+8/v5OHTAmSl0vqqQDkPQ")),
+            ("?rev=18a5c1@C%2B8%2Fv5OHTAmSl0vqqQDkPQ", Some("18a5c1@C+8/v5OHTAmSl0vqqQDkPQ")),
+        ] {
+            let request = Request::get(format!("/plant/valve-7{query}")).body(()).expect("a request");
+            let (mut parts, ()) = request.into_parts();
+            let Params(taken) =
+                Params::<RevisionQuery>::from_request_parts(&mut parts, &()).await.expect("a query");
+            assert_eq!(taken.rev.as_deref(), expected, "{query}");
+        }
+    }
 
     #[test]
     fn new_ids_are_in_the_order_of_time() {
