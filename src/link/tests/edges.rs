@@ -235,8 +235,11 @@ fn a_connection_that_waits_for_credit_is_not_silent_at_once() {
     let (mut links, mut now) = established();
     assert_eq!(links[0].write(&[1; 2048]), 2048);
     run(&mut links, &mut now, |links| links[0].is_flushed());
+    assert!(!links[0].wants_poll(), "there is nothing to do");
     links[0].write(&[2; 500]);
+    assert!(links[0].wants_poll(), "a wait is to begin, and nothing else wakes the driver for it");
     assert!(says(&mut links[0], now).is_empty(), "the peer has no room");
+    assert!(!links[0].wants_poll(), "the wait has begun");
     let asks = links[0].poll_at().expect("it asks");
     links[0].handle_timeout(asks);
     assert_eq!(links[0].state(), LinkState::Established);
