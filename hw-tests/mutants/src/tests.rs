@@ -47,3 +47,30 @@ fn what_is_listed_twice_stands_once() {
     assert_eq!(woven(&twice), woven(&once));
     assert!(syn::parse_file(&woven(&once)).is_ok());
 }
+
+/// A sign is taken away from a value that is worked out once; a field that is named like its value gets its name back.
+#[test]
+fn signs_and_fields_have_a_switch() {
+    let source = "fn next(of: P, x: i32) -> P {\n    P { x, y: -x, ..of }\n}\n";
+    let change = |(number, genre, column): (u32, &str, usize)| {
+        let listed = json!({
+            "file": "src/link/next.rs",
+            "name": format!("src/link/next.rs:2:{column}: a change"),
+            "genre": genre,
+            "replacement": "",
+            "span": { "start": { "line": 2, "column": column } },
+            "function": { "function_name": "next", "return_type": "-> P" },
+        });
+        Change::read(number, &listed).expect("a change")
+    };
+    let changes = [(1, "StructField", 9), (2, "StructField", 12), (3, "UnaryOperator", 15)].map(change);
+    let woven = weave::weave(source, &changes.iter().collect::<Vec<_>>()).expect("woven");
+    assert!(woven.skipped.is_empty());
+    let negated = "({ let v__ = x; if crate::mutant(3) { v__ } else { -v__ } })";
+    let expected = format!(
+        "P {{ x: (if crate::mutant(1) {{ (of).x }} else {{ x }}), \
+         y: (if crate::mutant(2) {{ (of).y }} else {{ {negated} }}), ..of }}"
+    );
+    assert_eq!(woven.text.lines().nth(1).map(str::trim), Some(&*expected));
+    assert!(syn::parse_file(&woven.text).is_ok());
+}

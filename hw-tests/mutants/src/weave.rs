@@ -66,14 +66,15 @@ struct Places {
     bodies: HashMap<usize, usize>,
     /// Operator: left, operator, right.
     binaries: HashMap<usize, (Piece, Piece, Piece)>,
-    /// Operator: the whole.
-    unaries: HashMap<usize, Piece>,
+    /// Operator: the whole, the operator.
+    unaries: HashMap<usize, (Piece, Piece)>,
     /// Arm: the end of its pattern, its guard.
     arms: HashMap<usize, (usize, Option<Piece>)>,
     /// Arms of matches that name every case.
     complete: HashSet<usize>,
     guards: HashMap<usize, Piece>,
-    /// Field: its value, with the type, the name and where the other fields come from.
+    /// Field: its value, with the type, the name and where the other fields come from. Of a field without a value of its own the
+    /// name is the value.
     fields: HashMap<usize, (Piece, Piece, Piece, Piece)>,
 }
 
@@ -132,8 +133,8 @@ impl<'ast> Visit<'ast> for Places {
     }
 
     fn visit_expr_unary(&mut self, expr: &'ast syn::ExprUnary) {
-        if matches!(expr.op, syn::UnOp::Not(_)) {
-            self.unaries.insert(range(&expr.op).start, range(expr));
+        if matches!(expr.op, syn::UnOp::Not(_) | syn::UnOp::Neg(_)) {
+            self.unaries.insert(range(&expr.op).start, (range(expr), range(&expr.op)));
         }
         visit::visit_expr_unary(self, expr);
     }
@@ -163,7 +164,7 @@ impl<'ast> Visit<'ast> for Places {
 
     fn visit_expr_struct(&mut self, expr: &'ast syn::ExprStruct) {
         if let Some(rest) = &expr.rest {
-            for field in expr.fields.iter().filter(|f| f.colon_token.is_some()) {
+            for field in &expr.fields {
                 let places = (range(&field.expr), range(&expr.path), range(&field.member), range(rest));
                 self.fields.insert(range(field).start, places);
             }
@@ -236,7 +237,14 @@ impl Edits {
                     _ => return None,
                 }
             }
-            "UnaryOperator" => self.wrap(places.unaries.get(&at)?, format!("({on} ^ ("), "))"),
+            "UnaryOperator" => match places.unaries.get(&at)? {
+                (whole, operator) if &source[operator.clone()] == "-" => {
+                    self.wrap(whole, "({ let v__ = ", format!("; if {on} {{ v__ }} else {{ -v__ }} }})"));
+                    // Behind what is put in front of the whole, which begins there too.
+                    self.put(operator.clone(), isize::MAX, "");
+                }
+                (whole, _) => self.wrap(whole, format!("({on} ^ ("), "))"),
+            },
             "MatchArm" => match places.arms.get(&at)? {
                 (_, Some(guard)) => self.wrap(guard, format!("(!{on} && ("), "))"),
                 (end, None) => self.put(*end..*end, 0, format!(" if !{on}")),
@@ -251,8 +259,10 @@ impl Edits {
                     "Default::default()" => format!("<{}>::default()", &source[path.clone()]),
                     other => format!("({other})"),
                 };
-                let begin = format!("(if {on} {{ {from}.{} }} else {{ ", &source[member.clone()]);
-                self.wrap(value, begin, " })");
+                let name = &source[member.clone()];
+                let is_short = member == value;
+                let begin = if is_short { format!("{name}: ") } else { String::new() };
+                self.wrap(value, format!("{begin}(if {on} {{ {from}.{name} }} else {{ "), " })");
             }
             _ => return None,
         }
