@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::client::{Client, read};
-use super::command::PATIENCE;
+use super::command::{PATIENCE, run_with_input};
 use super::{Served, end};
 
 /// More than a server has places for.
@@ -157,6 +157,43 @@ fn who_never_reads_costs_no_memory() {
 /// Something that compresses to no less.
 fn fastrand(n: usize) -> u64 {
     (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// What is for our own commands has no room of its own: two bodies that do not end take it, and the rest is let go of with them.
+#[test]
+fn bodies_of_all_requests_share_one_room() {
+    let served = Served::start();
+    let http = served.client();
+    let begun = |path: &str, sent: usize| {
+        let mut stream = http.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 23 << 20);
+        let written = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b' '; sent]));
+        (stream, written)
+    };
+    // Those before may still have the room for a moment.
+    let held = || loop {
+        if let (stream, Ok(())) = begun("/_save", 22 << 20) {
+            return stream;
+        }
+    };
+    for path in ["/_command", "/_save"] {
+        let held = [held(), held()];
+        let (mut refused, _) = begun(path, 22 << 20);
+        assert_eq!(read_head(&mut *refused), 429, "{path}");
+        drop(held);
+    }
+    // Whoever was sent away is asked to come again, and our own commands do.
+    let held = [held(), held()];
+    let document = format!("{{\"filler\":\"{}\"}}", "x".repeat(12 << 20));
+    std::thread::scope(|scope| {
+        let put =
+            scope.spawn(|| run_with_input(&served.db, &["db", "put", "large", "-"], document.as_bytes()));
+        assert_eq!(http.put("/plant/small", "{}").status, 201);
+        drop(held);
+        assert_eq!(put.join().unwrap().code, Some(0));
+    });
+    assert_eq!(http.get("/plant/large").status, 200);
+    end(served);
 }
 
 #[test]

@@ -118,6 +118,13 @@ fn the_gateway_answers_who_has_the_token() {
     }
 
     // The gateway itself.
+    let told = own.get("/_status").json()["http"].clone();
+    let expected =
+        json!({"name": "http", "address": format!("http://{address}"), "listening": true, "failures": 0});
+    assert_eq!(told, expected);
+    let told = machine.command(&["status"]).output().unwrap();
+    let line = format!("\nhttp: listens on http://{address}\n");
+    assert!(String::from_utf8_lossy(&told.stdout).contains(&line), "{told:?}");
     assert_eq!(own.get("/_status").json()["databases"][1]["name"], "plant");
     assert_eq!(own.get("/_peers").json(), json!([]));
     assert_eq!(
@@ -140,11 +147,20 @@ fn the_gateway_answers_who_has_the_token() {
     process.signal("HUP");
     process.wait_for(|event| event["event"] == "reloaded");
     assert!(std::net::TcpStream::connect(&address).is_err(), "it is closed");
+    assert_eq!(own.get("/_status").json()["http"], json!(null));
     machine.write("short", "12345\n");
     machine.configure("listen = \"127.0.0.1:0\"\ntoken-file = \"short\"");
     process.signal("HUP");
     let failed = process.wait_for(|event| event["event"] == "http_failed");
     assert!(failed["error"].as_str().unwrap().contains("too short"), "{failed}");
+    let told = own.get("/_status").json()["http"].clone();
+    assert!(told["listening"] == false && told["error"] == failed["error"], "{told}");
+    let told = machine.command(&["status"]).output().unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(
+        told.contains("\nhttp: does not listen on 127.0.0.1:0\n") && told.contains("too short"),
+        "{told}"
+    );
     assert_eq!(process.terminate(), Some(0));
     assert!(!machine.directory.path().join("run/control").exists());
 }

@@ -68,9 +68,7 @@ impl Board {
 
     /// A listener was configured, or does not listen yet.
     pub(crate) fn listener(&self, name: &str, address: &str) {
-        let status =
-            ListenerStatus { name: name.into(), address: address.into(), ..ListenerStatus::default() };
-        self.lock().listeners.insert(name.into(), status);
+        self.lock().listeners.insert(name.into(), ListenerStatus::new(name, address));
     }
 
     /// It is no more.
@@ -82,14 +80,7 @@ impl Board {
     pub(crate) fn listens(&self, name: &str, result: Result<String, String>) {
         let mut state = self.lock();
         let Some(listener) = state.listeners.get_mut(name) else { return };
-        listener.listening = result.is_ok();
-        match result {
-            Ok(address) => (listener.address, listener.error) = (address, None),
-            Err(error) => {
-                listener.failures += 1;
-                listener.error = Some(error);
-            }
-        }
+        listener.take(result);
     }
 
     /// An upstream was configured.

@@ -172,6 +172,7 @@ impl Gateway {
             now_s: now_s(),
             config: self.path.display().to_string(),
             databases: self.units.values().map(|unit| unit.board.status()).collect(),
+            http: self.http.as_ref().map(HttpListener::status),
             medium: self.medium.status(
                 self.config.databases.values().map(|database| database.store.path.as_path()),
                 self.config.medium_cycles,

@@ -18,6 +18,9 @@ pub(crate) struct GatewayStatus {
     /// Where its configuration is.
     pub(crate) config: String,
     pub(crate) databases: Vec<DatabaseStatus>,
+    /// HTTP on TCP, if it is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<ListenerStatus>,
     /// `None`: the system does not say what was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) medium: Option<MediumStatus>,
@@ -93,7 +96,7 @@ pub(crate) struct CollectionStatus {
     pub(crate) documents: u64,
 }
 
-/// A place where peers connect.
+/// A place where peers connect, or programs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ListenerStatus {
     pub(crate) name: String,
@@ -103,6 +106,25 @@ pub(crate) struct ListenerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
     pub(crate) failures: u64,
+}
+
+impl ListenerStatus {
+    /// Of one that was configured, and does not listen yet.
+    pub(crate) fn new(name: &str, address: &str) -> ListenerStatus {
+        ListenerStatus { name: name.into(), address: address.into(), ..ListenerStatus::default() }
+    }
+
+    /// How an attempt to listen has ended, or listening itself.
+    pub(crate) fn take(&mut self, result: Result<String, String>) {
+        self.listening = result.is_ok();
+        match result {
+            Ok(address) => (self.address, self.error) = (address, None),
+            Err(error) => {
+                self.failures += 1;
+                self.error = Some(error);
+            }
+        }
+    }
 }
 
 /// A peer that is connected to, or an adapter that looks for neighbours.

@@ -88,7 +88,10 @@ impl Control {
 fn routes(holder: Holder) -> Router<Api> {
     let (commands, saves, backups) = (holder.clone(), holder.clone(), holder);
     Router::new()
-        .route("/_command", post(move |body: Body| command::answer(commands, body)))
+        .route(
+            "/_command",
+            post(move |State(api): State<Api>, body: Body| command::answer(commands, api, body)),
+        )
         .route("/_save", post(move |State(api): State<Api>, body: Body| save::answer(saves.db, api, body)))
         .route("/_backup", get(move || async move { backup(backups) }))
 }

@@ -12,7 +12,9 @@ use crate::cli::support::error::CliError;
 use crate::cli::support::output::{Output, bytes_text, counted, thousands};
 use crate::cli::support::visible::visible;
 use crate::gateway::config::{self, default_socket};
-use crate::gateway::status::{DatabaseStatus, GatewayStatus, MediumStatus, NeighbourStatus, UpstreamStatus};
+use crate::gateway::status::{
+    DatabaseStatus, GatewayStatus, ListenerStatus, MediumStatus, NeighbourStatus, UpstreamStatus,
+};
 
 /// How often `--watch` asks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -139,6 +141,9 @@ fn print(status: &GatewayStatus, out: &mut Output) -> Result<(), CliError> {
             out.line(visible(&line))?;
         }
     }
+    if let Some(http) = &status.http {
+        print_listener("http", http, out)?;
+    }
     for database in &status.databases {
         out.line("")?;
         print_database(database, now, out)?;
@@ -197,11 +202,7 @@ fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Resu
     out.line(visible(&line))?;
     failure(database.failures, database.error.as_deref(), out)?;
     for listener in &database.listeners {
-        let state = if listener.listening { "listens on" } else { "does not listen on" };
-        out.line(visible(&format!("  listener {}: {state} {}", listener.name, listener.address)))?;
-        if !listener.listening {
-            failure(listener.failures, listener.error.as_deref(), out)?;
-        }
+        print_listener(&format!("  listener {}", listener.name), listener, out)?;
     }
     for upstream in &database.upstreams {
         print_upstream(upstream, now, out)?;
@@ -230,6 +231,15 @@ fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Resu
         out.line(format!("  and {} more neighbours", thousands(more as u64)))?;
     }
     Ok(())
+}
+
+fn print_listener(what: &str, listener: &ListenerStatus, out: &mut Output) -> Result<(), CliError> {
+    let state = if listener.listening { "listens on" } else { "does not listen on" };
+    out.line(visible(&format!("{what}: {state} {}", listener.address)))?;
+    if listener.listening {
+        return Ok(());
+    }
+    failure(listener.failures, listener.error.as_deref(), out)
 }
 
 fn print_upstream(upstream: &UpstreamStatus, now: u64, out: &mut Output) -> Result<(), CliError> {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,8 +23,14 @@ use crate::gateway::http::socket;
 /// Longest word about a failure, in bytes.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
+/// A process that has too much to do (429) is asked again after this, so often: it has done nothing of what it was asked.
+const BUSY_WAIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
+const BUSY_TRIES: u32 = 30;
+
 /// A connection to the process that has a database open, or to a gateway.
 pub(crate) struct Client {
+    directory: PathBuf,
+    name: String,
     /// What drives the connection while something is waited for.
     runtime: Rc<Runtime>,
     sender: RefCell<SendRequest<Full<Bytes>>>,
@@ -45,20 +51,18 @@ impl Client {
     /// # Errors
     /// Nobody answers there, or not to this user.
     pub(crate) fn connect(directory: &Path, name: &str) -> io::Result<Client> {
-        let stream = socket::connect(directory, name)?;
-        stream.set_nonblocking(true)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let sender = runtime.block_on(async {
-            let stream = TokioIo::new(tokio::net::UnixStream::from_std(stream)?);
-            let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
-            // How it ends shows in the answer.
-            crate::task::spawn(async move { drop(connection.await) });
-            Ok::<_, io::Error>(sender)
-        })?;
-        Ok(Client { runtime: Rc::new(runtime), sender: RefCell::new(sender) })
+        let sender = RefCell::new(open(&runtime, directory, name)?);
+        Ok(Client {
+            directory: directory.to_owned(),
+            name: name.to_owned(),
+            runtime: Rc::new(runtime),
+            sender,
+        })
     }
 
-    /// Sends a request and waits for its answer, whose first piece and each other come within `wait`.
+    /// Sends a request and waits for its answer, whose first piece and each other come within `wait`. A process that has too much
+    /// to do is asked again for half a minute.
     ///
     /// # Errors
     /// The process is gone, or refuses it.
@@ -69,12 +73,33 @@ impl Client {
         body: Vec<u8>,
         wait: Option<Duration>,
     ) -> Result<Answer, Failed> {
+        let body = Bytes::from(body);
+        let mut tries = 0;
+        loop {
+            match self.ask_once(method.clone(), path, body.clone(), wait) {
+                Err(Failed::Refused(StatusCode::TOO_MANY_REQUESTS, _)) if tries < BUSY_TRIES => tries += 1,
+                answered => return answered,
+            }
+            std::thread::sleep(BUSY_WAIT);
+            // The one before may end, since not all was read that it has brought.
+            *self.sender.borrow_mut() =
+                open(&self.runtime, &self.directory, &self.name).map_err(Failed::Io)?;
+        }
+    }
+
+    fn ask_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        wait: Option<Duration>,
+    ) -> Result<Answer, Failed> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, "localhost")
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
+            .body(Full::new(body))
             .map_err(|error| Failed::Io(io::Error::other(error)))?;
         let mut sender = self.sender.borrow_mut();
         let sent = self.runtime.block_on(async {
@@ -99,6 +124,19 @@ impl Client {
         let body = serde_json::from_slice(&text).map_err(|error| Failed::Io(error.into()))?;
         Err(Failed::Refused(status, body))
     }
+}
+
+/// Connects to a socket.
+fn open(runtime: &Runtime, directory: &Path, name: &str) -> io::Result<SendRequest<Full<Bytes>>> {
+    let stream = socket::connect(directory, name)?;
+    stream.set_nonblocking(true)?;
+    runtime.block_on(async {
+        let stream = TokioIo::new(tokio::net::UnixStream::from_std(stream)?);
+        let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        // How it ends shows in the answer.
+        crate::task::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    })
 }
 
 async fn within<T>(wait: Option<Duration>, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -174,5 +212,55 @@ impl Failed {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// Answers so many requests, each on a connection of its own, that there is too much to do, then so many that it is well.
+    fn busy(listener: UnixListener, refused: u32, taken: u32) -> std::thread::JoinHandle<Vec<String>> {
+        std::thread::spawn(move || {
+            let mut heard = Vec::new();
+            for n in 0..refused + taken {
+                let (mut stream, _) = listener.accept().expect("a client");
+                let mut lines = BufReader::new(stream.try_clone().expect("the same")).lines();
+                heard.push(lines.next().expect("a request").expect("read"));
+                let answer = match n < refused {
+                    true => {
+                        "429 Too Many Requests\r\ncontent-length: 31\r\n\r\n{\"error\":\"many\",\"reason\":\"now\"}"
+                    }
+                    false => "200 OK\r\ncontent-length: 2\r\n\r\n{}",
+                };
+                stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).expect("written");
+            }
+            heard
+        })
+    }
+
+    #[test]
+    fn who_has_too_much_to_do_is_asked_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(directory.path().join("http")).expect("bound");
+        let answering = busy(listener, 3, 1);
+        let client = Client::connect(directory.path(), "http").expect("connected");
+        let mut answer = client.ask(Method::POST, "/_save", b"[1]".to_vec(), None).expect("answered");
+        assert_eq!(answer.all(2).expect("whole"), b"{}");
+        assert_eq!(answering.join().expect("ended"), vec!["POST /_save HTTP/1.1"; 4]);
+    }
+
+    #[test]
+    fn who_always_has_too_much_to_do_is_told_of() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(directory.path().join("http")).expect("bound");
+        let answering = busy(listener, BUSY_TRIES + 1, 0);
+        let client = Client::connect(directory.path(), "http").expect("connected");
+        let refused = client.ask(Method::GET, "/_backup", Vec::new(), None).err();
+        assert!(matches!(refused, Some(Failed::Refused(StatusCode::TOO_MANY_REQUESTS, _))), "{refused:?}");
+        assert_eq!(answering.join().expect("ended").len(), 31);
     }
 }

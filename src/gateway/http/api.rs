@@ -190,6 +190,7 @@ impl Api {
             now_s: now_s(),
             config: String::new(),
             databases: self.work(read).await?,
+            http: None,
             medium: None,
         })
     }

@@ -31,16 +31,16 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(120);
 const PIECES_AHEAD: usize = 1;
 
 /// A body of a request, and the room that it takes until it is dealt with.
-pub(super) struct Held<T> {
-    pub(super) value: T,
-    pub(super) room: Vec<OwnedSemaphorePermit>,
+pub(crate) struct Held<T> {
+    pub(crate) value: T,
+    pub(crate) room: Vec<OwnedSemaphorePermit>,
 }
 
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
 /// It is longer, comes too slowly, breaks off, or there is no memory for it now.
-pub(super) async fn read(api: &Api, body: Body, limit: usize) -> Result<Held<Vec<u8>>, ApiError> {
+pub(crate) async fn read(api: &Api, body: Body, limit: usize) -> Result<Held<Vec<u8>>, ApiError> {
     let reading = read_all(api, body, limit);
     timeout(BODY_TIME_MAX, reading).await.unwrap_or_else(|_| Err(too_slow()))
 }

@@ -2,7 +2,7 @@
 //! hold then.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,6 +14,7 @@ use super::api::Api;
 use super::guard::Guard;
 use super::serve::{Listener, Server};
 use crate::gateway::config::HttpConfig;
+use crate::gateway::status::ListenerStatus;
 use crate::gateway::{GatewayEvent, Tell};
 use crate::replicator::RetryPolicy;
 use crate::task;
@@ -24,10 +25,14 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Characters that a token has at least: a shorter one is guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 
+/// What the status calls it: the section of the configuration.
+const NAME: &str = "http";
+
 /// A listener that is kept open, until it is dropped or stopped.
 pub(crate) struct HttpListener {
     ended: watch::Sender<bool>,
     task: JoinHandle<()>,
+    status: Arc<Mutex<ListenerStatus>>,
 }
 
 impl HttpListener {
@@ -37,8 +42,14 @@ impl HttpListener {
     /// Outside of a Tokio runtime.
     pub(crate) fn start(config: HttpConfig, api: Api, state: &Path, tell: Tell) -> HttpListener {
         let (ended, told) = watch::channel(false);
-        let keeper = Keeper { config, api, state: state.to_owned(), tell };
-        HttpListener { ended, task: task::spawn(keeper.run(told)) }
+        let status = Arc::new(Mutex::new(ListenerStatus::new(NAME, &config.listen)));
+        let keeper = Keeper { config, api, state: state.to_owned(), tell, status: Arc::clone(&status) };
+        HttpListener { ended, task: task::spawn(keeper.run(told)), status }
+    }
+
+    /// Where it listens, or why it does not.
+    pub(crate) fn status(&self) -> ListenerStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends in order.
@@ -53,6 +64,7 @@ struct Keeper {
     api: Api,
     state: PathBuf,
     tell: Tell,
+    status: Arc<Mutex<ListenerStatus>>,
 }
 
 impl Keeper {
@@ -63,6 +75,7 @@ impl Keeper {
                 Ok(server) => break server,
                 Err(error) => {
                     let wait = retry.failed(fastrand::u32(..)).unwrap_or(RETRY_WAIT_MAX);
+                    self.note(Err(error.clone()));
                     (self.tell)(&GatewayEvent::HttpFailed { error, retry: wait });
                     wait
                 }
@@ -74,6 +87,10 @@ impl Keeper {
         };
         let _ = ended.wait_for(|ended| *ended).await;
         server.stop().await;
+    }
+
+    fn note(&self, result: Result<String, String>) {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).take(result);
     }
 
     async fn open(&self) -> Result<Server, String> {
@@ -93,6 +110,7 @@ impl Keeper {
         let (listener, scheme) = self.listener(tcp)?;
         let server = Server::start(listener, self.api.clone(), Router::new(), guard);
         let address = format!("{scheme}://{address}");
+        self.note(Ok(address.clone()));
         (self.tell)(&GatewayEvent::HttpListens { address: Arc::from(address) });
         Ok(server)
     }

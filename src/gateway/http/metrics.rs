@@ -81,6 +81,14 @@ fn text_of(status: &GatewayStatus) -> String {
         let help = "Bytes that were handed to the medium, in all lives of the process.";
         text.metric("medium_written_bytes_total", Counter, help, one(medium.written_bytes));
     }
+    if let Some(http) = &status.http {
+        text.metric(
+            "http_listening",
+            Gauge,
+            "Whether programs can connect over TCP.",
+            one(u64::from(http.listening)),
+        );
+    }
     let databases = &status.databases;
     let mut each = |name: &str, kind, help: &str, value: &dyn Fn(&DatabaseStatus) -> Option<u64>| {
         let sample = |database| Some((labels(database), value(database)?));
@@ -179,7 +187,7 @@ fn with<'d>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::status::{NeighbourStatus, UpstreamStatus};
+    use crate::gateway::status::{ListenerStatus, NeighbourStatus, UpstreamStatus};
 
     #[test]
     fn metrics_have_labels_of_the_configuration_alone() {
@@ -200,6 +208,7 @@ mod tests {
             now_s: 3,
             config: String::new(),
             databases: vec![database],
+            http: Some(ListenerStatus::new("http", "127.0.0.1:0")),
             medium: None,
         };
         let text = text_of(&status);
@@ -208,6 +217,7 @@ mod tests {
             "gattway_neighbours_connected{database=\"plant\"} 100",
             "gattway_upstream_pending{database=\"plant\",upstream=\"a\\\"b\\\\\"} 7",
             "# TYPE gattway_upstream_documents_total counter",
+            "gattway_http_listening 0",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
         }

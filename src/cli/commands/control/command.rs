@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +17,8 @@ use super::holder::{Holder, PIECE_BYTES};
 use crate::cli::support::client::Client;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::{Output, note};
-use crate::gateway::http::body::Sink;
+use crate::gateway::http::api::Api;
+use crate::gateway::http::body::{self, Held, Sink};
 use crate::gateway::http::error::ApiError;
 
 /// How long the command waits for a piece of the answer: what is read may be long, and a person may read it page by page.
@@ -26,9 +26,6 @@ const PIECE_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// Longest request: a document, with the arguments of its command.
 const REQUEST_BYTES_MAX: usize = 24 << 20;
-
-/// Time for a request to come.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Longest piece that is taken.
 const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -60,17 +57,19 @@ struct End {
 }
 
 /// Answers a client.
-pub(super) async fn answer(holder: Holder, body: Body) -> Result<Response, ApiError> {
-    let read = tokio::time::timeout(REQUEST_TIME_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect());
-    let unreadable = |reason: String| ApiError::bad_request(format!("the request cannot be read: {reason}"));
-    let read = read.await.map_err(|_| unreadable("it came too slowly".into()))?;
-    let bytes = read.map_err(|error| unreadable(error.to_string()))?.to_bytes();
+pub(super) async fn answer(holder: Holder, api: Api, body: Body) -> Result<Response, ApiError> {
+    let Held { value: mut bytes, room } = body::read(&api, body, REQUEST_BYTES_MAX).await?;
     let line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-    let request: Request =
-        serde_json::from_slice(&bytes[..line]).map_err(|error| unreadable(error.to_string()))?;
-    let input = request.input.then(|| bytes[bytes.len().min(line + 1)..].to_vec());
-    drop(bytes);
-    holder.piped(move |holder, sink| run(holder, request, input, sink))
+    let request: Request = serde_json::from_slice(&bytes[..line])
+        .map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))?;
+    let input = request.input.then(|| {
+        bytes.drain(..bytes.len().min(line + 1));
+        bytes
+    });
+    holder.piped(move |holder, sink| {
+        let _until_it_is_done = room;
+        run(holder, request, input, sink)
+    })
 }
 
 fn run(holder: &Holder, request: Request, input: Option<Vec<u8>>, sink: &Sink) -> io::Result<()> {

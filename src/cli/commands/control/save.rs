@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http_body_util::{BodyExt as _, Limited};
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +16,12 @@ use crate::cli::support::saving::{Done, Numbers, Refused, SavedKind, Saver};
 use crate::cli::support::store;
 use crate::database::Database;
 use crate::gateway::http::api::Api;
+use crate::gateway::http::body::{self, Held};
 use crate::gateway::http::error::ApiError;
 
-/// Longest request: the records of one commit, of which one alone may be as large as a document can be.
-const REQUEST_BYTES_MAX: usize = 64 << 20;
-
-/// Time for a request to come.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+/// Longest request: the records of one commit, of which one alone may be as large as a document can be. Less than all requests
+/// may have together.
+const REQUEST_BYTES_MAX: usize = 40 << 20;
 
 /// How long an answer may take: other writers, and a medium that is slow.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(600);
@@ -114,14 +112,13 @@ impl From<DoneRow> for Done {
 
 /// Answers a client.
 pub(super) async fn answer(db: Database, api: Api, body: Body) -> Result<Response, ApiError> {
-    let read = tokio::time::timeout(REQUEST_TIME_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect());
-    let unreadable = |reason: String| ApiError::bad_request(format!("the request cannot be read: {reason}"));
-    let read = read.await.map_err(|_| unreadable("it came too slowly".into()))?;
-    let bytes = read.map_err(|error| unreadable(error.to_string()))?.to_bytes();
-    let request: Request = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    let Held { value: bytes, room } = body::read(&api, body, REQUEST_BYTES_MAX).await?;
+    let request: Request = serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))?;
     drop(bytes);
     let reply = api.work(move || {
         let reply = save(&db, request);
+        drop(room);
         serde_json::to_vec(&reply).map_err(|error| ApiError::bad_request(error.to_string()))
     });
     Ok(Response::new(Body::from(reply.await?)))

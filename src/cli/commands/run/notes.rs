@@ -45,7 +45,7 @@ fn is_tls(address: &PlaceAddress) -> bool {
 pub(super) fn line_of(status: &GatewayStatus) -> String {
     let databases = &status.databases;
     let open = databases.iter().filter(|database| database.open).count();
-    let listeners = databases.iter().flat_map(|database| &database.listeners);
+    let listeners = databases.iter().flat_map(|database| &database.listeners).chain(&status.http);
     let (all, listening) = listeners
         .fold((0, 0), |(all, listening), listener| (all + 1, listening + usize::from(listener.listening)));
     let peers = databases.iter().flat_map(|database| &database.neighbours);
@@ -54,6 +54,13 @@ pub(super) fn line_of(status: &GatewayStatus) -> String {
     let bad: Vec<&str> = upstreams
         .filter(|upstream| upstream.error.is_some())
         .map(|upstream| upstream.name.as_str())
+        .chain(
+            status
+                .http
+                .iter()
+                .filter(|http| !http.listening && http.error.is_some())
+                .map(|http| http.name.as_str()),
+        )
         .collect();
     let failing = if bad.is_empty() { String::new() } else { format!("; failing: {}", bad.join(", ")) };
     let count = databases.len();
