@@ -86,3 +86,53 @@ impl Confirmation {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replicator::memory_store::MemoryStore;
+
+    const MAIN: CollectionId = CollectionId(0);
+
+    /// Whoever is furthest behind says how far all have come; what is kept for other things says nothing.
+    #[test]
+    fn all_have_what_the_one_furthest_behind_has() {
+        for (kept, until) in [
+            (&[][..], u64::MAX),
+            (&[("cp-a", r#"{"remote":7,"local":2}"#)], 7),
+            (&[("own/cp-b", r#"{"remote":7,"local":2}"#)], 2),
+            (&[("cp-a", r#"{"remote":7}"#), ("own/cp-b", r#"{"local":9}"#), ("cp-c", r#"{"remote":8}"#)], 7),
+            (&[("cp-a", r#"{"remote":7}"#), ("own/note/cp-a", r#"{"sent":1}"#), ("own/other", "{}")], 7),
+            (&[("cp-a", r#"{"remote":7}"#), ("cp-d", r#"{"remote":"17:4"}"#)], 0),
+            (&[("cp-a", r#"{"remote":7}"#), ("cp-e", "garbage")], 0),
+        ] {
+            let store = MemoryStore::new(1);
+            for (client, body) in kept {
+                let body = bytes::Bytes::from_static(body.as_bytes());
+                assert!(store.set_checkpoint(MAIN, client, None, body).expect("kept").is_some());
+            }
+            assert_eq!(delivered_until(&store, MAIN).expect("read"), until, "{kept:?}");
+        }
+    }
+
+    /// What is noted is what was said last, under its name alone, and is written when it changes.
+    #[test]
+    fn what_was_confirmed_last_is_known_by_its_name() {
+        let store = MemoryStore::new(1);
+        let until = |name| confirmed_until(&store, MAIN, name).expect("read");
+        let revision = || store.checkpoint(MAIN, &record_name("up")).expect("read").map(|it| it.revision);
+        assert_eq!((until("up"), revision()), (0, None));
+        let mut confirmation = Confirmation::new("up");
+        for (sequence, written) in [(5, "1-cc"), (5, "1-cc"), (3, "2-cc"), (9, "3-cc")] {
+            confirmation.note(MAIN, sequence, &store).expect("noted");
+            assert_eq!((until("up"), until("other")), (sequence, 0));
+            assert_eq!(revision().as_deref(), Some(written), "{sequence}");
+        }
+        // A run later.
+        let mut confirmation = Confirmation::new("up");
+        confirmation.note(MAIN, 9, &store).expect("noted");
+        assert_eq!(revision().as_deref(), Some("3-cc"));
+        confirmation.note(MAIN, 10, &store).expect("noted");
+        assert_eq!(until("up"), 10);
+    }
+}

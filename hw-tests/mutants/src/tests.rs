@@ -73,4 +73,8 @@ fn signs_and_fields_have_a_switch() {
     );
     assert_eq!(woven.text.lines().nth(1).map(str::trim), Some(&*expected));
     assert!(syn::parse_file(&woven.text).is_ok());
+    // What is made of a value takes it away: it cannot be made twice.
+    let source = source.replace("..of", "..P::of(x)");
+    let woven = weave::weave(&source, &changes.iter().collect::<Vec<_>>()).expect("woven");
+    assert_eq!(woven.skipped, [1]);
 }

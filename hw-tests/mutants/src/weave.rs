@@ -92,6 +92,17 @@ fn binds(expr: &syn::Expr) -> bool {
     }
 }
 
+/// Whether an expression can stand twice: it takes nothing away that the second would need.
+fn can_be_twice(expr: &syn::Expr) -> bool {
+    match expr {
+        syn::Expr::Path(_) => true,
+        syn::Expr::Field(f) => can_be_twice(&f.base),
+        syn::Expr::Call(c) => c.args.is_empty(),
+        syn::Expr::MethodCall(c) => c.args.is_empty() && can_be_twice(&c.receiver),
+        _ => false,
+    }
+}
+
 impl Places {
     fn body(&mut self, signature: &syn::Signature, block: &syn::Block) {
         if let (None, Some(first)) = (signature.constness, block.stmts.first()) {
@@ -164,7 +175,8 @@ impl<'ast> Visit<'ast> for Places {
 
     fn visit_expr_struct(&mut self, expr: &'ast syn::ExprStruct) {
         if let Some(rest) = &expr.rest {
-            for field in &expr.fields {
+            for field in expr.fields.iter().filter(|field| field.colon_token.is_some() || can_be_twice(rest))
+            {
                 let places = (range(&field.expr), range(&expr.path), range(&field.member), range(rest));
                 self.fields.insert(range(field).start, places);
             }

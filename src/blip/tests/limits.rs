@@ -382,3 +382,24 @@ fn replies_count_whole_until_they_are_sent() {
     };
     assert_eq!(acknowledge(100_000), ((200_001, 200_001), (0, 0)));
 }
+
+/// What is queued is told apart: the peer makes the replies, this side the requests.
+#[test]
+fn what_is_queued_of_replies_is_told_apart() {
+    let (mut liar, mut blip) = (Liar::new(), connection());
+    blip.handle_frame(&liar.frame(1, request(), b"\0")).expect("within the limits");
+    let Some(Event::Request(request)) = blip.poll_event() else { panic!("it is missing") };
+    let message = |len| OutgoingMessage::default().with_body(vec![0; len]);
+    blip.send_request(message(500)).expect("queued");
+    blip.reply(request.number, message(40_000)).expect("queued");
+    // A byte each for the length of the properties, which are none.
+    let (mut queued, mut of_replies) = (40_502, 40_001);
+    assert_eq!((blip.queued_bytes(), blip.queued_reply_bytes()), (queued, of_replies));
+    while blip.poll_frame().is_some() {
+        let (now, now_of_replies) = (blip.queued_bytes(), blip.queued_reply_bytes());
+        let is_request = queued - now == 501 && now_of_replies == of_replies;
+        assert!(is_request || queued - now == of_replies - now_of_replies, "a frame is of one message");
+        (queued, of_replies) = (now, now_of_replies);
+    }
+    assert_eq!((queued, of_replies), (0, 0));
+}

@@ -10,10 +10,11 @@ use super::keys::{self, CollectionKey};
 use super::pieces::{Moved, find_block};
 use super::state::{BLOCK_BYTES_TARGET, TAIL_BLOCKS_MAX};
 use super::tables::{self, Sources};
-use super::{FORMAT, NewRevision, Store};
+use super::{FORMAT, NewRevision, PEER_CHECKPOINTS_MAX, Store};
 use crate::database::tests::{Fixture, contents};
 use crate::database::{Collection, Database, DatabaseConfig, DatabaseError, RestoreReport};
 use crate::replica::revision::{SourceId, VersionVector};
+use crate::replica::store::{CollectionId, ReplicaStore};
 
 const DEFAULT: CollectionKey = CollectionKey(0);
 
@@ -320,4 +321,24 @@ fn a_collection_that_is_deleted_leaves_nothing() {
     assert_eq!(entries(&database.store), expected);
     assert_eq!((one.count(), two.count()), (0, 51));
     assert!(one.get("large").is_err() && two.get("large").expect("read").is_some());
+}
+
+/// A checkpoint that gives way goes whole, and is one however long it is.
+#[test]
+fn a_checkpoint_that_gives_way_takes_its_pieces_along() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let of_default = || entries(&database.store).get(&DEFAULT.0).copied().unwrap_or_default();
+    let set = |client: usize| {
+        let body = bytes::Bytes::from(vec![b'x'; 20_000]);
+        let set = database.set_peer_checkpoint(CollectionId(0), "peer", &format!("cp-{client}"), None, body);
+        assert!(set.expect("set").is_some());
+        of_default()
+    };
+    let counts: Vec<usize> = (0..PEER_CHECKPOINTS_MAX + 3).map(set).collect();
+    let each = counts[1] - counts[0];
+    assert!(each > 2, "in pieces");
+    let full = counts[PEER_CHECKPOINTS_MAX - 1];
+    assert_eq!(full - counts[0], each * (PEER_CHECKPOINTS_MAX - 1), "all have room");
+    assert_eq!(counts[PEER_CHECKPOINTS_MAX..], [full; 3], "one goes for one that comes");
 }

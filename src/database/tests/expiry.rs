@@ -144,6 +144,7 @@ fn what_has_expired_is_gone_for_everybody_at_that_moment() {
             assert_eq!(device.vector(id), None);
             assert!(device.database().is_expired(DEFAULT, id).expect("read"));
             assert!(!device.collection().knows(id).expect("read"));
+            assert!(!device.database().is_expired(DEFAULT, "c").expect("read"), "it stays");
             assert_eq!(device.collection().expiration(id).expect("read"), None);
         }
         let gone = device.collection().set_expiration("a", device.at(60));
@@ -158,6 +159,74 @@ fn what_has_expired_is_gone_for_everybody_at_that_moment() {
     assert_eq!(device.shown(), ["c", "d"]);
     let after = device.database().verify().expect("verify");
     assert_eq!((after.documents, after.tombstones, after.problems), (2, 0, 0), "{after:?}");
+}
+
+/// What goes later stays until then, also while something else is due and is not removed yet.
+#[test]
+fn each_document_goes_at_its_own_time() {
+    let mut device = Device::new(1);
+    for (id, seconds) in [("a", 60), ("b", 120)] {
+        device.put(id, 1);
+        device.collection().set_expiration(id, device.at(seconds)).expect("set");
+    }
+    device.pass(60);
+    for _ in 0..2 {
+        assert_eq!(device.shown(), ["b"]);
+        assert!(!device.database().is_expired(DEFAULT, "b").expect("read"));
+        device.put("b", 2);
+        assert_eq!(device.collection().expiration("b").expect("read"), device.at(60));
+        device.reopen();
+    }
+    let next = device.database().remove_due(64).expect("remove");
+    assert_eq!(next, Some((START + 120) * 1_000));
+    device.pass(60);
+    assert!(device.shown().is_empty());
+    device.check();
+}
+
+/// What rules of age see and take away: documents as they were looked at, each once, and not what was changed meanwhile. What was
+/// removed stays away, also after a restart; whether what comes late and was never here is taken, the rule says.
+#[test]
+fn what_is_removed_for_its_age_is_what_was_looked_at() {
+    for takes_late in [false, true] {
+        let (mut device, peer) = (Device::new(1), Device::new(2));
+        peer.put("late", 1);
+        device.pass(10);
+        (0..5).for_each(|n| device.put(&format!("d{n}"), n));
+        let collection = device.collection();
+        assert!(collection.delete("d3").expect("delete"));
+        (0..5).for_each(|n| drop(peer.take(&device, &format!("d{n}"))));
+        assert_eq!(collection.wall(), (START + 10) * 1_000_000_000);
+        let (aged, last) = collection.ages_since(0, 50).expect("look");
+        let seen: Vec<(&str, u64)> = aged.iter().map(|it| (&*it.id, it.sequence)).collect();
+        assert_eq!((&seen[..], last), (&[("d0", 1), ("d1", 2), ("d2", 3), ("d4", 5)][..], 6));
+        assert!(aged.iter().all(|it| it.time.is_some_and(|time| time >= collection.wall()) && it.bytes > 2));
+        let dead = |until| collection.tombstones_since(0, until, 50).expect("look");
+        assert_eq!(dead(u64::MAX), (vec![("d3".into(), 6)], 6));
+        assert_eq!(dead(5), (vec![], 5));
+        device.put("d1", 9);
+        let remove = seen.iter().copied().chain([("d3", 6)]);
+        assert_eq!(collection.remove_aged(remove, takes_late).expect("remove"), 3);
+        assert_eq!(device.shown(), ["d1"], "changed since it was looked at");
+        let tombstones = |place| collection.remove_tombstones([place]).expect("remove");
+        assert_eq!([("d1", 7), ("d3", 5), ("d3", 6)].map(tombstones), [0, 0, 1]);
+        drop(collection);
+        for _ in 0..2 {
+            for id in ["d0", "d2", "d3", "d4"] {
+                let outcome = device.take(&peer, id);
+                assert!(matches!(outcome, CommitOutcome::AlreadyKnown { .. }), "{id}: {outcome:?}");
+            }
+            device.check();
+            device.reopen();
+        }
+        let is_taken = matches!(device.take(&peer, "late"), CommitOutcome::Inserted { .. });
+        assert_eq!(is_taken, takes_late);
+        device.pass(1);
+        device.put("newest", 1);
+        let gone = device.collection().keep_newest(1).expect("remove");
+        assert_eq!(gone.last().map(|id| &**id), Some("d1"));
+        assert_eq!(device.shown(), ["newest"]);
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What a directory says before it is opened, and what a handle says of its database.
 
+use bytes::Bytes;
 use serde_json::json;
 
-use super::{Fixture, replica::take_from_a_peer};
+use super::Fixture;
+use super::replica::{by_a_peer, take_from_a_peer};
 use crate::database::clock::{AHEAD_MAX, wall_now};
 use crate::database::{Database, DatabaseConfig, DatabaseError};
-use crate::replica::store::ReplicaStore;
+use crate::replica::store::{CollectionId, ConflictPolicy, IncomingRevision, ReplicaStore};
 
 fn files(fixture: &Fixture) -> Vec<String> {
     let entries = std::fs::read_dir(fixture.directory.path().join("db")).into_iter().flatten();
@@ -127,6 +129,44 @@ fn what_is_far_ahead_is_counted() {
         assert_eq!(database.count_ahead().expect("counted"), 3);
     }
     assert_eq!(database.info().expect("info").versions_ahead, 3);
+    // And with its own, what was in it.
+    let collection = database.create_collection("three").expect("create");
+    let key = ReplicaStore::collection(&database, "three").expect("there");
+    let revision = IncomingRevision { collection: key, ..by_a_peer("far", wall_now() + 300 * AHEAD_MAX) };
+    database.commit(&[revision], ConflictPolicy::Refuse).expect("commit");
+    assert_eq!(database.count_ahead().expect("counted"), 4);
+    database.delete_collection(collection.name()).expect("deleted");
+    assert_eq!(database.count_ahead().expect("counted"), 3);
+}
+
+/// What a batch and a deletion made is told with its sequence, and read with its body.
+#[test]
+fn what_was_made_is_told() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    let before = database.counts();
+    let told = database.batch_told(|batch| {
+        batch.put(&collection, "a", &json!({"n": 1}))?;
+        batch.delete(&collection, "nothing")?;
+        batch.put(&collection, "b", &json!({"n": 2}))
+    });
+    let vector = |id: &str| database.revision(CollectionId(0), id).expect("read").expect("there").vector;
+    let expected = vec![Some((vector("a"), 1)), None, Some((vector("b"), 2))];
+    assert_eq!(told.expect("batch"), expected);
+    let counts = database.counts();
+    assert_eq!(counts.commits, before.commits + 1);
+    assert!(counts.syncs > before.syncs && counts.log_bytes > before.log_bytes);
+    let seen = collection.get("a").expect("read").expect("there");
+    let buried = collection.bury(&seen).expect("deleted");
+    assert_eq!(buried, Some((vector("a"), 3)));
+    assert!(matches!(collection.bury(&seen), Err(DatabaseError::Conflict { .. })));
+    let changes = collection.changes_with_bodies((1, 3), 9, usize::MAX).expect("read");
+    let changes: Vec<_> =
+        changes.iter().map(|(of, body)| (&*of.id, of.sequence, of.deleted, body.get("n"))).collect();
+    assert_eq!(changes, [("b", 2, false, Some(&json!(2))), ("a", 3, true, None)]);
+    assert_eq!(database.disk_bytes().expect("measured"), database.info().expect("measured").disk_bytes);
+    assert!(database.wall().abs_diff(wall_now()) < AHEAD_MAX);
 }
 
 /// An import asks which IDs there are, or were.
@@ -194,6 +234,8 @@ fn where_no_room_must_be_left_commits_are_refused_and_the_handle_goes_on() {
     let collection = database.default_collection().expect("default");
     let refused = collection.put("a", &json!({}));
     assert!(matches!(refused, Err(DatabaseError::Full { .. })), "{refused:?}");
+    let checkpoint = database.set_checkpoint(CollectionId(0), "client", None, Bytes::from_static(b"{}"));
+    assert!(checkpoint.is_err_and(|error| error.recoverable), "it takes room as well");
     assert!(database.failure().is_none() && collection.get("a").expect("read").is_none());
     drop((collection, database));
     fixture.open().default_collection().expect("default").put("a", &json!({})).expect("room");

@@ -149,3 +149,22 @@ fn what_stands_beside_a_damaged_database_is_saved_with_it() {
         assert!(!report.is_complete(), "{report:?}");
     }
 }
+
+/// What was saved knows its own versions again, however often it was saved: those of each source ID that it had.
+#[test]
+fn what_is_saved_again_and_again_knows_who_it_was() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let path = |n: usize| place.path().join(n.to_string());
+    let mut sources = vec![];
+    for n in 0..4 {
+        let database = Database::open(path(n), DatabaseConfig::default()).expect("open");
+        assert_eq!(database.store.former(), sources, "{n}");
+        sources.push(database.store.source());
+        let collection = database.default_collection().expect("default");
+        collection.put(&format!("d{n}"), &json!({})).expect("put");
+        drop((collection, database));
+        let report = Database::repair(path(n), path(n + 1), |_| ()).expect("it is whole");
+        assert_eq!((report.former_source, report.documents), (sources.last().copied(), n as u64 + 1));
+    }
+    assert!((0..3).all(|n| sources[n] != sources[n + 1]), "each is another");
+}

@@ -208,14 +208,18 @@ fn bad_revisions_are_rejected_alone() {
 
 /// Stores a document as a peer wrote it at `time`.
 pub(in crate::database) fn take_from_a_peer(database: &Database, id: &str, time: u64) {
-    let revision = IncomingRevision {
+    database.commit(&[by_a_peer(id, time)], ConflictPolicy::Refuse).expect("commit");
+}
+
+/// A document as a peer wrote it at `time`.
+pub(in crate::database) fn by_a_peer(id: &str, time: u64) -> IncomingRevision {
+    IncomingRevision {
         collection: DEFAULT,
         id: id.into(),
         vector: VersionVector::new(Version { time, source: SourceId([9; 16]) }),
         deleted: false,
         body: Bytes::from_static(b"{\"by\":\"a peer\"}"),
-    };
-    database.commit(&[revision], ConflictPolicy::Refuse).expect("commit");
+    }
 }
 
 /// A peer in the year 2262: what it wrote travels and can be edited by others, and nobody else's clock follows it.
@@ -623,6 +627,35 @@ fn what_is_empty_is_taken_for_a_tombstone_alone() {
     assert_eq!(collection.count(), 2);
 }
 
+/// The newest version of document `x`.
+fn current(database: &Database) -> Version {
+    database.revision(DEFAULT, "x").expect("read").expect("there").vector.current
+}
+
+/// What both sides say already stays as it is; any other decision is carried out, by a version of its own.
+#[test]
+fn what_a_resolver_decides_is_done() {
+    let says = |by: &str| object(json!({ "by": by }));
+    for (local, remote, resolution, expected) in [
+        (None, Some("a"), Resolution::Delete, None),
+        (Some("a"), Some("a"), Resolution::Delete, None),
+        (Some("b"), Some("a"), Resolution::Merge(says("b")), Some("b")),
+        (Some("a"), Some("a"), Resolution::Merge(says("c")), Some("c")),
+    ] {
+        let [(_one, a, in_a), (_two, b, in_b)] = [open(), open()];
+        // The remote one is the later.
+        for (collection, by) in [(&in_b, local), (&in_a, remote)] {
+            collection.put("x", &json!({ "by": by })).expect("put");
+            assert!(by.is_some() || collection.delete("x").expect("delete"));
+        }
+        let made = [&a, &b].map(current);
+        push(&a, &b, 0, ConflictPolicy::Resolve(&Always(resolution.clone())));
+        let found = in_b.get_as::<Value>("x").expect("readable");
+        assert_eq!(found, expected.map(|by| json!({ "by": by })), "{local:?} {remote:?} {resolution:?}");
+        assert!(!made.contains(&current(&b)), "{local:?} {remote:?} {resolution:?}");
+    }
+}
+
 /// Of two tombstones none is a third one: what both say stays, whatever the resolver decides.
 #[test]
 fn two_deletions_settle_without_a_version_more() {
@@ -633,12 +666,14 @@ fn two_deletions_settle_without_a_version_more() {
             collection.delete("x").expect("delete");
         }
         let policy = Always(resolution.clone());
+        let made = [&a, &b].map(current);
         push(&a, &b, 0, ConflictPolicy::Resolve(&policy));
         push(&b, &a, 0, ConflictPolicy::Resolve(&policy));
         let [one, other] =
             [&a, &b].map(|database| database.document(DEFAULT, "x").expect("read").expect("there"));
         assert!(one.deleted && other.deleted);
         assert_eq!(one.vector.current, other.vector.current, "{resolution:?}");
+        assert!(made.contains(&one.vector.current), "{resolution:?}");
         let authors = [a.source(), b.source()];
         assert!(one.vector.all_versions().all(|version| authors.contains(&version.source)));
         let sequences = [&a, &b].map(|database| database.last_sequence(DEFAULT));

@@ -226,5 +226,33 @@ mod tests {
     fn the_usual_answer_takes_a_few_bytes() {
         let answers: Vec<RevAnswer> = (8_000..8_400).map(RevAnswer::Stored).collect();
         assert!(encode(&answers, RevsFormat::Versions).len() <= 6);
+        for same in [RevAnswer::Known, RevAnswer::Wanted] {
+            assert!(encode(&vec![same; 400], RevsFormat::Versions).len() <= 3);
+        }
+    }
+
+    /// A run is of one answer at least and of no more than were asked for: the peer's number alone makes no list.
+    #[test]
+    fn runs_are_of_what_was_asked_for() {
+        let body = |run: u64, kind: u8| {
+            let mut body = Vec::new();
+            put(&mut body, run);
+            body.push(kind);
+            body
+        };
+        for kind in 0..=5 {
+            for run in [0, 4, 1 << 40, u64::MAX] {
+                let tail = [0; 4];
+                let body = [&body(run, kind)[..], &tail].concat();
+                assert!(decode(&body, 3).is_err(), "{run} of {kind}");
+            }
+        }
+        // A conflict and a failure are each of one revision.
+        let conflict = encode(
+            &[RevAnswer::Conflict(VersionVector::new(Version { time: 9, source: SourceId([3; 16]) }))],
+            RevsFormat::Versions,
+        );
+        let twice = [&[2], &conflict[1..]].concat();
+        assert!(decode(&conflict, 1).is_ok() && decode(&twice, 2).is_err());
     }
 }

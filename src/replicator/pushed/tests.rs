@@ -68,3 +68,25 @@ fn what_waits_for_a_checkpoint_is_bounded() {
     }
     assert_eq!(note.fresh, [Run { remote: 1, local: 1, count: 3 * FRESH_RUNS_MAX as u64 }]);
 }
+
+/// Of two sessions of one peer that note something, the later one cannot tell which knows better: what either would leave out is
+/// listed.
+#[test]
+fn what_two_sessions_note_is_listed() {
+    let store = crate::replicator::memory_store::MemoryStore::new(1);
+    let session = |local| {
+        let runs = vec![Run { remote: local, local, count: 3 }];
+        PushedNote { client: Some("cp-x".into()), name: "own/x".into(), is_dirty: true, ..noted(runs) }
+    };
+    for (first, second, from) in [(5, 9, 4), (9, 5, 4)] {
+        let (mut one, mut other) = (session(first), session(second));
+        one.stored = store.checkpoint(MAIN, "own/x").expect("read").map(|stored| stored.revision);
+        one.save(&store);
+        other.save(&store);
+        assert_eq!((other.list_from, other.runs.len()), (Some(from), 0));
+        let stored = store.checkpoint(MAIN, "own/x").expect("read").expect("kept");
+        let record = record::read(&stored.body).expect("readable");
+        assert_eq!((record.list_from, record.runs.len()), (Some(from), 0));
+        assert_eq!(other.stored, Some(stored.revision), "the next one takes its place");
+    }
+}

@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use crate::endpoint::{AccessRule, CollectionAccess};
+use crate::replica::store::CollectionId;
 use crate::replicator::config::*;
+use crate::replicator::delivery;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::{Direction, DocumentReplication, SessionEvent};
 
@@ -42,6 +44,14 @@ pub(super) fn sync(
 ) -> Pair {
     let mut pair = Pair::new(seed, config, passive(extension), a, p);
     pair.run().expect("a clean end");
+    for side in [&pair.a, &pair.p] {
+        let activity = |event: &SessionEvent| match event {
+            SessionEvent::Activity(activity) => Some(*activity),
+            _ => None,
+        };
+        let told: Vec<_> = side.events.iter().filter_map(activity).collect();
+        assert!(told.windows(2).all(|two| two[0] != two[1]), "told once: {told:?}");
+    }
     pair
 }
 
@@ -432,5 +442,24 @@ fn long_lists_are_pulled_whole() {
         assert_eq!((a.count(), documents(&pair, Direction::Received)), (count, count));
         let again = sync(1, &a, &p, active(ReplicatorType::Pull, false), false);
         assert!(again.p.bytes_out < 1_000, "{} documents: {} bytes again", count, again.p.bytes_out);
+    }
+}
+
+/// What a peer has confirmed is noted by the name it was given, and by who was told to: also that it has less than before.
+#[test]
+fn what_the_peer_has_confirmed_is_noted() {
+    for (ours, theirs) in COMBINATIONS {
+        let (a, p) = stores();
+        let plain = || active(ReplicatorType::PushAndPull, ours);
+        let noting = || ActiveConfig { confirmed_as: Some("up".into()), ..plain() };
+        let confirmed = || delivery::confirmed_until(&*a, CollectionId(0), "up").expect("read");
+        fill(&a, "a", 5);
+        sync(1, &a, &p, plain(), theirs);
+        assert_eq!(confirmed(), 0, "nobody asked for it");
+        sync(2, &a, &p, noting(), theirs);
+        assert_eq!(confirmed(), 5, "nothing was left to send");
+        fill(&a, "b", 2);
+        sync(3, &a, &p, noting(), theirs);
+        assert_eq!(confirmed(), 7);
     }
 }

@@ -598,6 +598,21 @@ mod tests {
         assert_eq!(met, [false, true, false, false, false]);
     }
 
+    /// Only a conflict that this side met while it sent, and that is open, is worth that everything is listed again.
+    #[test]
+    fn only_an_open_conflict_of_what_was_sent_is_unlisted() {
+        for (direction, is_open, error, expected) in [
+            (Direction::Sent, true, refuse::unlisted_conflict(), true),
+            (Direction::Sent, false, refuse::unlisted_conflict(), false),
+            (Direction::Sent, true, refuse::conflict(), false),
+            (Direction::Received, true, refuse::unlisted_conflict(), false),
+        ] {
+            let mut list = load(&MemoryStore::new(1));
+            list.note(Failure { direction, is_open, ..failure("a", 7, error.clone()) });
+            assert_eq!(list.has_unlisted_conflict(), expected, "{direction:?} {is_open} {error:?}");
+        }
+    }
+
     /// What the peer takes is kept with a list, and alone it is not worth one.
     #[test]
     fn what_the_peer_takes_is_kept_with_what_it_does_not_take() {

@@ -212,3 +212,42 @@ fn what_lies_over_the_log_reads_as_if_it_were_in_it() {
         }
     }
 }
+
+/// A commit by way of a list: all of the list is on stable storage before it counts, and that it counts before anything of it is made.
+#[test]
+fn a_list_is_synced_before_it_is_declared_and_declared_before_it_is_made() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let engine = Arc::new(Engine::open(directory.path(), 1 << 20, Ticket::default()).expect("open"));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (of, synced) = (Arc::downgrade(&engine), Arc::clone(&seen));
+    let note = move || {
+        let Some(engine) = of.upgrade() else { return };
+        let is_there = |key: &[u8]| engine.get(key).expect("readable").is_some();
+        let (from, to) = keys::kind_range(keys::REDO);
+        let mut pieces = 0;
+        let counted = engine.scan(&from, &to, |_, _| {
+            pieces += 1;
+            Ok(ControlFlow::Continue(()))
+        });
+        counted.expect("readable");
+        synced.lock().expect("lock").push((pieces, is_there(keys::REDO_COMPLETE), is_there(b"new")));
+    };
+    *engine.synced.lock().expect("lock") = Some(Box::new(note));
+    let mut writes = Writes::default();
+    writes.insert(b"new", b"1");
+    for n in 0..BATCH_BYTES_MAX / VALUE_BYTES_MAX {
+        writes.insert(format!("n{n:05}"), vec![7; VALUE_BYTES_MAX / 2]);
+    }
+    assert!(writes.log_bytes() > BATCH_BYTES_MAX);
+    engine.apply(writes, Watermarks::new()).expect("applied");
+    let seen = std::mem::take(&mut *seen.lock().expect("lock"));
+    let all = seen.iter().map(|(pieces, ..)| *pieces).max().expect("synced");
+    let first = |state: (usize, bool, bool)| seen.iter().position(|seen| *seen == state);
+    let [listed, declared] = [(all, false, false), (all, true, false)].map(first);
+    assert!(listed.is_some() && listed < declared, "{seen:?}");
+    assert!(
+        seen.iter().all(|(pieces, is_declared, is_made)| !is_made || !is_declared || *pieces == all),
+        "{seen:?}"
+    );
+    assert!(engine.get(b"new").expect("readable").is_some());
+}

@@ -298,3 +298,17 @@ fn index_places(engine: &Engine, key: CollectionKey, report: &mut VerifyReport) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_so_many_problems_and_counts_all() {
+        let mut report = VerifyReport::default();
+        (0..PROBLEMS_LISTED_MAX + 3).for_each(|n| report.problem(n.to_string()));
+        assert_eq!((report.problems, report.is_sound()), (PROBLEMS_LISTED_MAX as u64 + 3, false));
+        let named: Vec<String> = (0..PROBLEMS_LISTED_MAX).map(|n| n.to_string()).collect();
+        assert_eq!(report.listed, named);
+    }
+}

@@ -217,6 +217,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_finding_names_its_log_its_file_and_its_place() {
+        let finding = |offset| Finding { file: "db".to_owned(), offset, what: "unreadable".to_owned() };
+        let said = [None, Some(7)].map(|offset| describe(Path::new("/db/log-000001"), &finding(offset)));
+        assert_eq!(said, ["log-000001/db: unreadable", "log-000001/db, byte 7: unreadable"]);
+    }
+
+    /// A log is what its seal says or it is damaged, whoever looks; and whether its end is known, the seal alone tells.
+    #[test]
+    fn a_log_is_what_its_seal_says() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let database = Database::open(place.path().join("db"), DatabaseConfig::default()).expect("open");
+        let collection = database.default_collection().expect("default");
+        (0..20).for_each(|n| collection.put(&format!("d{n}"), &json!({ "text": text(n, 0) })).expect("put"));
+        drop((collection, database));
+        let log = place.path().join("db/log-000001");
+        let whole = fs::read(log.join(SEAL_FILE)).expect("sealed");
+        let changed = |change: fn(&mut Seal)| {
+            let mut seal = parse(&whole).expect("a seal");
+            change(&mut seal);
+            let mut bytes = postcard::to_stdvec(&seal).expect("written");
+            bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+            Some(bytes)
+        };
+        let cut = Some(whole[..whole.len() - 1].to_vec());
+        for (seal, is_sound, is_torn) in [
+            (Some(whole.clone()), true, false),
+            (changed(|seal| seal.len -= 1), true, false),
+            (changed(|seal| seal.len += 1), false, false),
+            (changed(|seal| seal.digest ^= 1), false, true),
+            (changed(|seal| seal.end += 1), false, true),
+            (cut, false, true),
+            (None, true, true),
+        ] {
+            match &seal {
+                Some(seal) => fs::write(log.join(SEAL_FILE), seal).expect("written"),
+                None => fs::remove_file(log.join(SEAL_FILE)).expect("removed"),
+            }
+            let mut survey = examine(&log).expect("readable").expect("a log");
+            assert_eq!(survey.findings().1 == 0, is_sound, "{seal:?}");
+            let read = admit_to_read(&log);
+            assert_eq!(read.is_ok_and(|read| read.is_some()), is_sound, "{seal:?}");
+            gather(&log, &mut survey).expect("readable");
+            assert_eq!(survey.is_torn, is_torn, "{seal:?}");
+        }
+    }
+
     /// Only the end of a log may be torn. What is damaged before it is found, with the seal and without, or is of no use any more.
     #[test]
     fn damage_before_the_end_is_found_or_harmless() {

@@ -371,3 +371,21 @@ async fn a_delegate_that_panics_stops_the_replicator() {
     replicator.start();
     assert!(matches!(stopped(&replicator).await.error, Some(ReplicatorError::Panicked { .. })));
 }
+
+/// A runtime that is shut down takes the task with it: whoever asks hears that it has ended, and not in order.
+#[test]
+fn a_replicator_ends_with_its_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let delegate = Delegate::new(Script { open: Does::Never, ..Script::default() });
+    let replicator = runtime.block_on(async {
+        let replicator = delegate.replicator(ByteStream, |config| config.continuous = true);
+        replicator.start();
+        tokio::task::yield_now().await;
+        replicator
+    });
+    assert_ne!(replicator.status().activity, Stopped);
+    drop(runtime);
+    let status = replicator.status();
+    assert_eq!(status.activity, Stopped);
+    assert!(matches!(status.error, Some(ReplicatorError::Panicked { .. })), "{status:?}");
+}

@@ -29,11 +29,13 @@ fn every_setting_of_a_replicator_reaches_its_session() {
         config.replicator_type = direction;
         (config.continuous, config.retry_unsynced, config.extension) = (is_set, is_set, is_set);
         config.blip = blip();
+        config.confirmed_as = is_set.then(|| "up".to_owned());
         let resolver = Arc::new(DefaultResolver);
         config.resolver = resolver.clone();
         let session = config.session(is_set, is_set);
         assert_eq!(session.collections[0].name, "c.d");
         assert_eq!(session.direction, direction);
+        assert_eq!(session.confirmed_as, config.confirmed_as);
         let set = [
             session.continuous,
             session.retry_unsynced,

@@ -358,15 +358,7 @@ impl Survey {
         buffer: &mut Vec<u8>,
     ) -> io::Result<()> {
         buffer.resize(SEGMENT_BYTES, 0);
-        let mut len = 0;
-        while len < SEGMENT_BYTES {
-            match self.file.read_at(&mut buffer[len..], offset + len as u64) {
-                Ok(0) => break,
-                Ok(read) => len += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let len = read_up_to(&self.file, buffer, offset)?;
         buffer.truncate(len);
         Ok(())
     }
@@ -511,5 +503,26 @@ pub(in crate::database::store) fn read_if_there(path: &Path) -> io::Result<Optio
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end of the file is no error, and what cannot be read is one.
+    #[test]
+    fn what_is_read_ends_with_the_file_or_with_the_error() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("db");
+        fs::write(&path, b"0123456789").expect("written");
+        let file = File::open(&path).expect("open");
+        let mut buffer = [0; 8];
+        assert_eq!([0, 6, 10].map(|at| read_up_to(&file, &mut buffer, at).expect("read")), [8, 4, 0]);
+        let unreadable = File::open(directory.path()).expect("open");
+        assert!(read_up_to(&unreadable, &mut buffer, 0).is_err());
+        assert!(read_if_there(directory.path()).is_err());
+        assert_eq!(read_if_there(&path).expect("read").as_deref(), Some(&b"0123456789"[..]));
+        assert_eq!(read_if_there(&directory.path().join("none")).expect("none"), None);
     }
 }

@@ -102,6 +102,11 @@ fn settings_without_a_log_or_of_zeros_go() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     std::fs::create_dir(directory.path().join(SETTINGS_FILE)).expect("a directory");
     assert!(remove_unfinished_settings(directory.path()).is_err(), "what cannot be read is no missing file");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let [settings, log] = [SETTINGS_FILE, LOG_FILE].map(|name| directory.path().join(name));
+    std::fs::write(&settings, b"settings").expect("write");
+    std::os::unix::fs::symlink(&log, &log).expect("made");
+    assert!(remove_unfinished_settings(directory.path()).is_err() && settings.exists(), "nor an empty log");
 }
 
 #[test]
