@@ -230,7 +230,9 @@ mod tests {
         let place = tempfile::tempdir().expect("a temporary directory");
         let database = Database::open(place.path().join("db"), DatabaseConfig::default()).expect("open");
         let collection = database.default_collection().expect("default");
-        (0..20).for_each(|n| collection.put(&format!("d{n}"), &json!({ "text": text(n, 0) })).expect("put"));
+        for n in 0..20 {
+            collection.put(&format!("d{n}"), &json!({ "text": text(n, 0) })).expect("put");
+        }
         drop((collection, database));
         let log = place.path().join("db/log-000001");
         let whole = fs::read(log.join(SEAL_FILE)).expect("sealed");
