@@ -285,3 +285,17 @@ pub fn restart_bluetooth() -> bool {
     assert!(std::process::Command::new("sh").args(["-c", &command]).status().unwrap().success());
     true
 }
+
+/// Prints what bluetoothd knows, where there is one.
+pub fn tell_bluetooth() {
+    if std::env::var_os("GATTWAY_RESTART_BLUETOOTH").is_some() {
+        let objects = "org.freedesktop.DBus.ObjectManager.GetManagedObjects";
+        let asked = std::process::Command::new("dbus-send")
+            .args(["--system", "--print-reply", "--dest=org.bluez", "/", objects])
+            .output();
+        println!(
+            "bluetoothd knows: {}",
+            asked.map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&o.stdout).into_owned())
+        );
+    }
+}
