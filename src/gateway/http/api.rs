@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query};
 use hyper::http::request::Parts;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use utoipa::IntoParams;
 
 use super::databases::{Databases, OpenDatabase};
 use super::error::ApiError;
@@ -231,6 +233,27 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
                 .advice("`GET /_openapi.json` describes what can be given")),
         }
     }
+}
+
+/// Where documents are.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct InKeyspace {
+    /// DATABASE, DATABASE.COLLECTION (of the default scope) or DATABASE.SCOPE.COLLECTION
+    #[param(example = "plant")]
+    pub(super) keyspace: String,
+}
+
+/// Which document is meant.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfDocument {
+    /// DATABASE, DATABASE.COLLECTION (of the default scope) or DATABASE.SCOPE.COLLECTION
+    #[param(example = "plant")]
+    pub(super) keyspace: String,
+    /// The document's ID, percent-encoded; at most 240 bytes of UTF-8
+    #[param(example = "valve-7", pattern = r"^[^_\x00-\x1f][^\x00-\x1f]{0,239}$")]
+    pub(super) id: String,
 }
 
 /// What stands in the path.

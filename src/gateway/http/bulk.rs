@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::api::{Api, InPath, Keyspace};
+use super::api::{Api, InKeyspace, InPath, Keyspace};
 use super::body::{self, DOCUMENT_BYTES_MAX, Held};
 use super::condition::Condition;
 use super::documents::{Saved, id_of, missing, revision_of};
-use super::error::{ApiError, ErrorBody};
+use super::error::{ApiError, ErrorBody, OfBody, OfChange};
 use crate::database::{Collection, Database, DatabaseError, Document, check_document_id};
 use crate::gateway::record::Meta;
 use crate::replica::validate::check_body;
@@ -53,23 +53,21 @@ pub(super) enum BulkResult {
 /// none. They are on stable storage when this is answered.
 #[utoipa::path(
     post, path = "/{keyspace}/_bulk_docs", tag = "documents",
-    params(("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION")),
+    params(InKeyspace),
     request_body = BulkRequest,
     responses(
         (status = 201, description = "What became of each", body = [BulkResult]),
         (status = 400, description = "The request has another form; with `atomic`, or one cannot be a document", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such collection or database", body = ErrorBody),
-        (status = 408, description = "The body came too slowly", body = ErrorBody),
         (status = 409, description = "With `atomic`: one is not at its revision; nothing was saved", body = ErrorBody),
         (status = 413, description = "Too many or too large documents at one time", body = ErrorBody),
-        (status = 429, description = "Too many large requests at one time", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfBody,
+        OfChange,
     )
 )]
 pub(super) async fn bulk_docs(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let Keyspace { open, collection } = api.keyspace(&keyspace)?;
@@ -214,22 +212,20 @@ pub(super) struct PurgeResult {
 /// revision has to be the stored one; `*`: any, also of a deleted document.
 #[utoipa::path(
     post, path = "/{keyspace}/_purge", tag = "documents",
-    params(("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION")),
+    params(InKeyspace),
     request_body(content = BTreeMap<String, Vec<String>>, description = "IDs with revisions, or with [\"*\"]"),
     responses(
         (status = 200, description = "What was removed", body = PurgeResult),
         (status = 400, description = "The request has another form", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such collection or database", body = ErrorBody),
-        (status = 408, description = "The body came too slowly", body = ErrorBody),
         (status = 413, description = "Too many at one time", body = ErrorBody),
-        (status = 429, description = "Too many large requests at one time", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfBody,
+        OfChange,
     )
 )]
 pub(super) async fn purge(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let Keyspace { open, collection } = api.keyspace(&keyspace)?;

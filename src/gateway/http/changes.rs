@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{Api, InPath, Keyspace, Params};
+use super::api::{Api, InKeyspace, InPath, Keyspace, Params};
 use super::body::{self, Gone, Sink};
 use super::error::{ApiError, ErrorBody};
 use super::list::write;
@@ -125,7 +125,7 @@ impl ChangeRow {
 #[utoipa::path(
     get, path = "/{keyspace}/_changes", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
+        InKeyspace,
         ("Last-Event-ID" = Option<String>, Header, description = "With `eventsource`: the sequence that was seen last"),
         ChangesQuery,
     ),
@@ -139,7 +139,7 @@ impl ChangeRow {
 )]
 pub(super) async fn changes(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
     Params(query): Params<ChangesQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{Api, InPath, Keyspace, Params};
+use super::api::{Api, InKeyspace, InPath, Keyspace, OfDocument, Params};
 use super::body::{self, DOCUMENT_BYTES_MAX, Held};
 use super::condition::{Condition, tags};
-use super::error::{ApiError, ErrorBody};
+use super::error::{ApiError, ErrorBody, OfBody, OfChange};
 use crate::database::{Collection, DatabaseError, Document, VersionVector, check_document_id};
 use crate::gateway::record::{Meta, id_text};
 use crate::replica::clip;
@@ -54,8 +54,7 @@ fn with_plus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
 #[utoipa::path(
     get, path = "/{keyspace}/{id}", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
-        ("id" = String, Path, description = "The document's ID, percent-encoded"),
+        OfDocument,
         ("If-None-Match" = Option<String>, Header, description = "An ETag that the client has"),
         RevisionQuery,
     ),
@@ -68,7 +67,7 @@ fn with_plus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
 )]
 pub(super) async fn get(
     State(api): State<Api>,
-    InPath((keyspace, id)): InPath<(String, String)>,
+    InPath(OfDocument { keyspace, id }): InPath<OfDocument>,
     Params(query): Params<RevisionQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -98,8 +97,7 @@ pub(super) async fn get(
 #[utoipa::path(
     put, path = "/{keyspace}/{id}", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
-        ("id" = String, Path, description = "The document's ID, percent-encoded"),
+        OfDocument,
         ("If-Match" = Option<String>, Header, description = "The ETag that the document must have; `*`: any"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: there must be no such document"),
         RevisionQuery,
@@ -109,19 +107,17 @@ pub(super) async fn get(
         (status = 200, description = "Deleted", body = Saved),
         (status = 201, description = "Saved", body = Saved),
         (status = 400, description = "It cannot be a document", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such collection or database, or no document to delete", body = ErrorBody),
-        (status = 408, description = "The body came too slowly", body = ErrorBody),
         (status = 409, description = "It is not at the revision in `_rev` or `rev`, or none was given and it exists", body = ErrorBody),
         (status = 412, description = "`If-Match` or `If-None-Match` does not hold", body = ErrorBody),
         (status = 413, description = "It is too large to be synced", body = ErrorBody),
-        (status = 429, description = "Too many large requests at one time", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfBody,
+        OfChange,
     )
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    InPath((keyspace, id)): InPath<(String, String)>,
+    InPath(OfDocument { keyspace, id }): InPath<OfDocument>,
     Params(query): Params<RevisionQuery>,
     headers: HeaderMap,
     body: Body,
@@ -143,23 +139,21 @@ pub(super) async fn put(
 /// Saves a document under a new ID, or the one in its `_id`, where there must be none yet.
 #[utoipa::path(
     post, path = "/{keyspace}", tag = "documents",
-    params(("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION")),
+    params(InKeyspace),
     request_body(content = Object, description = "The document, a JSON object"),
     responses(
         (status = 201, description = "Saved", body = Saved),
         (status = 400, description = "It cannot be a document", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such collection or database", body = ErrorBody),
-        (status = 408, description = "The body came too slowly", body = ErrorBody),
         (status = 409, description = "There is such a document, and not at the revision in `_rev`", body = ErrorBody),
         (status = 413, description = "It is too large to be synced", body = ErrorBody),
-        (status = 429, description = "Too many large requests at one time", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfBody,
+        OfChange,
     )
 )]
 pub(super) async fn post(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let Keyspace { collection, .. } = api.keyspace(&keyspace)?;
@@ -178,24 +172,22 @@ pub(super) async fn post(
 #[utoipa::path(
     delete, path = "/{keyspace}/{id}", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
-        ("id" = String, Path, description = "The document's ID, percent-encoded"),
+        OfDocument,
         ("If-Match" = Option<String>, Header, description = "The ETag that the document must have; `*`: any"),
         RevisionQuery,
     ),
     responses(
         (status = 200, description = "Deleted", body = Saved),
         (status = 400, description = "No such ID can be", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such document, collection or database", body = ErrorBody),
         (status = 409, description = "It is not at the revision in `rev`, or none was given", body = ErrorBody),
         (status = 412, description = "`If-Match` does not hold", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfChange,
     )
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    InPath((keyspace, id)): InPath<(String, String)>,
+    InPath(OfDocument { keyspace, id }): InPath<OfDocument>,
     Params(query): Params<RevisionQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -308,14 +300,10 @@ pub(super) fn id_of(id: Option<&Value>) -> Result<String, ApiError> {
 
 /// Version 7 of RFC 9562.
 fn new_id() -> Result<String, ApiError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    bytes[..6].copy_from_slice(&(now.as_millis() as u64).to_be_bytes()[2..]);
-    bytes[6] = 0x70 | bytes[6] & 0x0f;
-    bytes[8] = 0x80 | bytes[8] & 0x3f;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+    Ok(uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &random).into_uuid().to_string())
 }
 
 /// What names a revision: it stands in `_rev`, `rev` and ETag.

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::database::DatabaseError;
 
@@ -153,4 +153,27 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+/// What any change may be answered.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description alone")]
+pub(super) enum OfChange {
+    /// The database can only be read, or the request came from another site
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
+    /// The disk is full
+    #[response(status = 507)]
+    Full(ErrorBody),
+}
+
+/// What any request with a large body may be answered.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description alone")]
+pub(super) enum OfBody {
+    /// The body came too slowly
+    #[response(status = 408)]
+    Slow(ErrorBody),
+    /// Too many large requests at one time
+    #[response(status = 429)]
+    Busy(ErrorBody),
 }

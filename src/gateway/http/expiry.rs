@@ -9,14 +9,17 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::api::{Api, InPath, Keyspace};
+use super::api::{Api, InPath, Keyspace, OfDocument};
 use super::body::{self, Held};
 use super::documents::{check_id, missing};
-use super::error::{ApiError, ErrorBody};
+use super::error::{ApiError, ErrorBody, OfBody, OfChange};
 use crate::database::{Collection, DatabaseError};
 
 /// Longest body of such a request, in bytes.
 const BODY_BYTES_MAX: usize = 4 << 10;
+
+/// What can be given.
+const ADVICE: &str = "give {\"at\": \"2030-01-31T12:00:00Z\"} or {\"in\": \"30d\"}";
 
 /// When a document goes.
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,33 +29,28 @@ pub(super) struct Expiration {
     expires: Option<String>,
 }
 
-/// When it is to go: one of the two.
+/// When it is to go.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ExpirationRequest {
+#[serde(rename_all = "lowercase")]
+pub(super) enum ExpirationRequest {
     /// A moment, as `2030-01-31T12:00:00Z`.
-    at: Option<String>,
+    At(String),
     /// A time from now on, as `90s`, `12h` or `30d`.
-    #[serde(rename = "in")]
-    after: Option<String>,
+    In(String),
 }
 
 impl ExpirationRequest {
     fn time(&self) -> Result<SystemTime, ApiError> {
-        let wrong = |reason: String| {
-            ApiError::bad_request(reason)
-                .advice("give {\"at\": \"2030-01-31T12:00:00Z\"} or {\"in\": \"30d\"}")
-        };
-        match (&self.at, &self.after) {
-            (Some(at), None) => {
+        let wrong = |reason: String| ApiError::bad_request(reason).advice(ADVICE);
+        match self {
+            ExpirationRequest::At(at) => {
                 humantime::parse_rfc3339_weak(at).map_err(|error| wrong(format!("`at`: {error}")))
             }
-            (None, Some(after)) => {
+            ExpirationRequest::In(after) => {
                 let after =
                     humantime::parse_duration(after).map_err(|error| wrong(format!("`in`: {error}")))?;
                 SystemTime::now().checked_add(after).ok_or_else(|| wrong("`in` is too far away".into()))
             }
-            _ => Err(wrong("one of `at` and `in` is needed".into())),
         }
     }
 }
@@ -61,8 +59,7 @@ impl ExpirationRequest {
 #[utoipa::path(
     get, path = "/{keyspace}/{id}/_expiration", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
-        ("id" = String, Path, description = "The document's ID, percent-encoded"),
+        OfDocument,
     ),
     responses(
         (status = 200, description = "When it goes", body = Expiration),
@@ -72,7 +69,7 @@ impl ExpirationRequest {
 )]
 pub(super) async fn get(
     State(api): State<Api>,
-    InPath((keyspace, id)): InPath<(String, String)>,
+    InPath(OfDocument { keyspace, id }): InPath<OfDocument>,
 ) -> Result<Response, ApiError> {
     check_id(&id)?;
     let Keyspace { collection, .. } = api.keyspace(&keyspace)?;
@@ -90,24 +87,21 @@ pub(super) async fn get(
 #[utoipa::path(
     put, path = "/{keyspace}/{id}/_expiration", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
-        ("id" = String, Path, description = "The document's ID, percent-encoded"),
+        OfDocument,
     ),
     request_body = ExpirationRequest,
     responses(
         (status = 200, description = "When it goes", body = Expiration),
         (status = 400, description = "No such ID or time can be", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such document, collection or database", body = ErrorBody),
-        (status = 408, description = "The body came too slowly", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 429, description = "Too many large requests at one time", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfBody,
+        OfChange,
     )
 )]
 pub(super) async fn put(
     State(api): State<Api>,
-    InPath((keyspace, id)): InPath<(String, String)>,
+    InPath(OfDocument { keyspace, id }): InPath<OfDocument>,
     body: Body,
 ) -> Result<Response, ApiError> {
     check_id(&id)?;
@@ -123,20 +117,18 @@ pub(super) async fn put(
 #[utoipa::path(
     delete, path = "/{keyspace}/{id}/_expiration", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
-        ("id" = String, Path, description = "The document's ID, percent-encoded"),
+        OfDocument,
     ),
     responses(
         (status = 200, description = "It stays", body = Expiration),
         (status = 400, description = "No such ID can be", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such document, collection or database", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfChange,
     )
 )]
 pub(super) async fn delete(
     State(api): State<Api>,
-    InPath((keyspace, id)): InPath<(String, String)>,
+    InPath(OfDocument { keyspace, id }): InPath<OfDocument>,
 ) -> Result<Response, ApiError> {
     check_id(&id)?;
     let Keyspace { collection, .. } = api.keyspace(&keyspace)?;

@@ -6,13 +6,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::api::{Api, InPath, Keyspace, Params};
+use super::api::{Api, InKeyspace, InPath, Keyspace, Params};
 use super::body::{self, DOCUMENT_BYTES_MAX, Held};
 use super::documents::{revision_of, with_meta};
-use super::error::{ApiError, ErrorBody};
+use super::error::{ApiError, ErrorBody, OfBody};
 use crate::database::{Collection, Document};
 
 /// Bytes that one piece of the answer aims at, and rows that it has at most.
@@ -93,11 +93,36 @@ impl ListedRow {
     }
 }
 
+/// The answer to a list of IDs, in its order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SomeDocs {
+    /// Documents of the collection.
+    total_rows: u64,
+    rows: Vec<AskedRow>,
+}
+
+/// A document that was asked for, or why there is none.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum AskedRow {
+    Found(ListedRow),
+    Missing(MissingRow),
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct MissingRow {
+    key: String,
+    /// `not_found`.
+    error: &'static str,
+    /// `missing` or `deleted`.
+    reason: &'static str,
+}
+
 /// Lists documents in the order of the bytes of their IDs.
 #[utoipa::path(
     get, path = "/{keyspace}/_all_docs", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
+        InKeyspace,
         AllDocsQuery,
     ),
     responses(
@@ -108,7 +133,7 @@ impl ListedRow {
 )]
 pub(super) async fn all_docs(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
     Params(query): Params<AllDocsQuery>,
 ) -> Result<Response, ApiError> {
     let Keyspace { collection, .. } = api.keyspace(&keyspace)?;
@@ -141,23 +166,22 @@ pub(super) async fn all_docs(
 #[utoipa::path(
     post, path = "/{keyspace}/_all_docs", tag = "documents",
     params(
-        ("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION"),
+        InKeyspace,
         KeysQuery,
     ),
     request_body = KeysRequest,
     responses(
-        (status = 200, description = "The rows; one without a document has `error` instead of a value", body = AllDocs),
+        (status = 200, description = "The rows; one without a document has `error` instead of a value", body = SomeDocs),
         (status = 400, description = "The request has another form", body = ErrorBody),
         (status = 403, description = "The request came from another site", body = ErrorBody),
         (status = 404, description = "No such collection or database", body = ErrorBody),
-        (status = 408, description = "The body came too slowly", body = ErrorBody),
         (status = 413, description = "Too many IDs at one time", body = ErrorBody),
-        (status = 429, description = "Too many large requests at one time", body = ErrorBody),
+        OfBody,
     )
 )]
 pub(super) async fn some_docs(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
     Params(query): Params<KeysQuery>,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -203,13 +227,14 @@ fn rows_of(
     while bytes.len() < PIECE_BYTES {
         let Some(key) = keys.pop_front() else { break };
         bytes.extend_from_slice(if std::mem::take(is_first) { b"\n" } else { b",\n" });
-        match collection.get(&key)? {
-            Some(document) => write(&mut bytes, &ListedRow::of(document, include_docs)),
-            None if collection.knows(&key)? => {
-                write(&mut bytes, &json!({"key": key, "error": "not_found", "reason": "deleted"}));
+        let row = match collection.get(&key)? {
+            Some(document) => AskedRow::Found(ListedRow::of(document, include_docs)),
+            None => {
+                let reason = if collection.knows(&key)? { "deleted" } else { "missing" };
+                AskedRow::Missing(MissingRow { key, error: "not_found", reason })
             }
-            None => write(&mut bytes, &json!({"key": key, "error": "not_found", "reason": "missing"})),
-        }
+        };
+        write(&mut bytes, &row);
     }
     Ok(bytes)
 }

@@ -9,9 +9,9 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::api::{Api, InPath};
+use super::api::{Api, InKeyspace, InPath};
 use super::body::{self, Held};
-use super::error::{ApiError, ErrorBody};
+use super::error::{ApiError, ErrorBody, OfBody, OfChange};
 use crate::gateway::status::NeighbourStatus;
 use crate::gateway::upstream::Order;
 
@@ -77,7 +77,7 @@ struct CollectionInfo {
 /// What a database or a collection holds.
 #[utoipa::path(
     get, path = "/{keyspace}", tag = "databases",
-    params(("keyspace" = String, Path, description = "DATABASE, DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION")),
+    params(InKeyspace),
     responses(
         (status = 200, description = "What it holds", body = KeyspaceInfo),
         (status = 400, description = "No collection can have this name", body = ErrorBody),
@@ -86,7 +86,7 @@ struct CollectionInfo {
 )]
 pub(super) async fn keyspace(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
 ) -> Result<Response, ApiError> {
     let is_database = !keyspace.contains('.');
     let (open, collections) = match is_database {
@@ -122,19 +122,18 @@ pub(super) struct Done {
 /// Makes a collection.
 #[utoipa::path(
     put, path = "/{keyspace}", tag = "databases",
-    params(("keyspace" = String, Path, description = "DATABASE.COLLECTION or DATABASE.SCOPE.COLLECTION")),
+    params(InKeyspace),
     responses(
         (status = 201, description = "Made", body = Done),
         (status = 400, description = "No collection can have this name, or there are too many", body = ErrorBody),
-        (status = 403, description = "The database can only be read, or the request came from another site", body = ErrorBody),
         (status = 404, description = "No such database", body = ErrorBody),
         (status = 412, description = "It exists", body = ErrorBody),
-        (status = 507, description = "The disk is full", body = ErrorBody),
+        OfChange,
     )
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    InPath(keyspace): InPath<String>,
+    InPath(InKeyspace { keyspace }): InPath<InKeyspace>,
 ) -> Result<Response, ApiError> {
     let (open, name) = api.named(&keyspace)?;
     if open.db.collection(&name).is_some() {
@@ -228,9 +227,8 @@ pub(crate) struct SyncsTold {
         (status = 400, description = "The request has another form", body = ErrorBody),
         (status = 403, description = "The request came from another site", body = ErrorBody),
         (status = 404, description = "There is no such sync, or this process is no gateway", body = ErrorBody),
-        (status = 408, description = "The body came too slowly", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 429, description = "Too many large requests at one time", body = ErrorBody),
+        OfBody,
         (status = 503, description = "The gateway does not answer", body = ErrorBody),
     )
 )]
