@@ -195,12 +195,9 @@ impl BatchSender {
     }
 }
 
-/// The body to send: never empty.
+/// The body to send, which was asked for.
 fn body_of(change: &Change) -> Bytes {
-    match &change.body {
-        Some(body) if !body.is_empty() => body.clone(),
-        _ => Bytes::from_static(b"{}"),
-    }
+    change.body.clone().unwrap_or(Bytes::from_static(b"{}"))
 }
 
 fn sent_revision(change: Change, content: &Content) -> SentRevision {

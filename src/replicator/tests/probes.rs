@@ -148,6 +148,34 @@ fn an_older_passive_peer_is_asked_without_collections() {
     assert_eq!(scripted.result, Ok(()));
 }
 
+/// That an older peer has no checkpoint is one answer; any other error is no word of how far it has come.
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_not_taken_for_none() {
+    for (code, is_refused) in [(404, false), (500, true), (403, true)] {
+        let mut scripted =
+            Scripted::new(Session::active(ActiveConfig::default()), Arc::new(MemoryStore::new(1)));
+        let mut asked_on = false;
+        for _ in 0..4 {
+            for event in scripted.settle() {
+                let Event::Request(request) = event else { continue };
+                let error = match request.profile() {
+                    "getCollections" => ErrorReply::no_handler(),
+                    "getCheckpoint" => ErrorReply::http(code, "no"),
+                    _ => {
+                        asked_on = true;
+                        continue;
+                    }
+                };
+                scripted.peer.reply_error(request.number, &error).expect("open");
+            }
+        }
+        assert_eq!((scripted.session.is_finished(), asked_on), (is_refused, !is_refused), "{code}");
+        if is_refused {
+            assert!(matches!(scripted.result, Err(SessionError::Refused { .. })), "{:?}", scripted.result);
+        }
+    }
+}
+
 /// Without collections there is one, the default collection: nothing else can be asked of an older peer.
 #[test]
 fn an_older_passive_peer_is_asked_for_the_default_collection_alone() {
