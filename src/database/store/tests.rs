@@ -293,7 +293,7 @@ fn a_record_of_this_database_is_short() {
 /// Entries of each collection, as the log has them.
 fn entries(store: &Store) -> BTreeMap<u16, usize> {
     let mut counts = BTreeMap::new();
-    for kind in *b"ibctk" {
+    for kind in *b"ibctkdg" {
         let (from, to) = keys::kind_range(kind);
         let counted = store.engine().scan(&from, &to, |key, _| {
             let number = key.get(1..3).and_then(|number| number.try_into().ok()).map(u16::from_be_bytes);
@@ -314,11 +314,27 @@ fn a_collection_that_is_deleted_leaves_nothing() {
     for collection in [&one, &two] {
         put_all(&database, collection, 0..50, 40);
         collection.put("large", &text(1, 40_000)).expect("put");
+        let end = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
+        collection.set_expiration("large", Some(end)).expect("set");
+        collection.put("gone", &json!({})).expect("put");
+        assert!(collection.purge("gone").expect("purge"));
     }
+    let due = || {
+        let (from, to) = keys::kind_range(keys::DUE);
+        let mut count = 0;
+        let counted = database.store.engine().scan(&from, &to, |_, _| {
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        });
+        counted.expect("readable");
+        count
+    };
+    assert_eq!(due(), 2);
     let mut expected = entries(&database.store);
     database.delete_collection("one").expect("deleted");
     assert!(expected.remove(&1).is_some_and(|count| count > 20));
     assert_eq!(entries(&database.store), expected);
+    assert_eq!(due(), 1);
     assert_eq!((one.count(), two.count()), (0, 51));
     assert!(one.get("large").is_err() && two.get("large").expect("read").is_some());
 }

@@ -161,12 +161,24 @@ fn what_was_made_is_told() {
     let buried = collection.bury(&seen).expect("deleted");
     assert_eq!(buried, Some((vector("a"), 3)));
     assert!(matches!(collection.bury(&seen), Err(DatabaseError::Conflict { .. })));
+    let deleted = database.batch(|batch| batch.delete_document(&collection, &seen));
+    assert!(matches!(deleted, Err(DatabaseError::Conflict { .. })), "{deleted:?}");
     let changes = collection.changes_with_bodies((1, 3), 9, usize::MAX).expect("read");
     let changes: Vec<_> =
         changes.iter().map(|(of, body)| (&*of.id, of.sequence, of.deleted, body.get("n"))).collect();
     assert_eq!(changes, [("b", 2, false, Some(&json!(2))), ("a", 3, true, None)]);
     assert_eq!(database.disk_bytes().expect("measured"), database.info().expect("measured").disk_bytes);
     assert!(database.wall().abs_diff(wall_now()) < AHEAD_MAX);
+    let seen = collection.get("b").expect("read").expect("there");
+    database.batch(|batch| batch.delete_document(&collection, &seen)).expect("deleted");
+    assert_eq!(collection.count(), 0);
+    // What the log before a compaction has done counts on.
+    let before = database.counts();
+    database.compact().expect("compact");
+    let after = database.counts();
+    assert!(
+        after.syncs >= before.syncs && after.log_bytes >= before.log_bytes && after.commits >= before.commits
+    );
 }
 
 /// An import asks which IDs there are, or were.

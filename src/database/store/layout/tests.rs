@@ -105,6 +105,10 @@ fn what_is_no_directory_is_told() {
     assert!(matches!(prepare(&below, false), Err(DatabaseError::NotADatabase { .. })));
     prepare(&below, true).expect("made");
     assert!(below.is_dir());
+    // As one that another process makes at this moment: it was not there, and cannot be made.
+    let made_meanwhile = directory.path().join("link");
+    std::os::unix::fs::symlink(directory.path().join("none"), &made_meanwhile).expect("made");
+    prepare(&made_meanwhile, true).expect("somebody was quicker");
 }
 
 /// Others of the machine lose what they may do; what belongs to another user stays as that one made it.
