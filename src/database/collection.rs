@@ -1,6 +1,7 @@
 //! A collection of documents: reading, saving, the change feed.
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -331,12 +332,12 @@ enum Next {
 impl Documents {
     fn fill(&mut self) -> Result<(), DatabaseError> {
         while self.page.is_empty() {
-            let after = match &self.next {
-                Next::First => None,
-                Next::After(id) => Some(&**id),
+            let from = match &self.next {
+                Next::First => Bound::Unbounded,
+                Next::After(id) => Bound::Excluded(&**id),
                 Next::End => return Ok(()),
             };
-            let (page, last) = self.collection.store.page(self.collection.key()?, after, self.page_len)?;
+            let (page, last) = self.collection.store.page(self.collection.key()?, from, self.page_len)?;
             let bytes: usize = page.iter().map(|revision| revision.body.len()).sum();
             self.page_len = (page.len() * PAGE_BYTES_AIM).checked_div(bytes).unwrap_or(PAGE_LEN_MAX);
             self.page_len = self.page_len.clamp(1, PAGE_LEN_MAX);

@@ -136,6 +136,18 @@ pub enum DatabaseError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Not a query, or more than one may have.
+    #[error("query: {reason}")]
+    BadQuery {
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// The query would take more memory than one may.
+    #[error("query: {reason}")]
+    QueryTooLarge {
+        /// What takes it, and what to do.
+        reason: String,
+    },
     /// A choice of the format that this release knows but does not implement.
     #[error("{feature} is not supported by this release")]
     Unsupported {

@@ -40,6 +40,7 @@ mod handle;
 mod info;
 mod name;
 mod packed;
+mod query;
 mod replica;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
 pub(crate) mod retained;
@@ -67,6 +68,9 @@ pub use self::info::{CollectionInfo, DatabaseInfo};
 #[doc(hidden)]
 pub use self::name::canonical_collection_name;
 pub(crate) use self::name::check_document_id;
+#[cfg_attr(not(feature = "cli"), allow(unused_imports))] // for the gateway
+pub(crate) use self::query::Step as QueryStep;
+pub use self::query::{Aggregate, Filter, Query, Rows, Test};
 #[cfg(feature = "cli")]
 pub(crate) use self::store::contains_panics;
 #[cfg(feature = "cli")]

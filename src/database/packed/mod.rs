@@ -3,10 +3,12 @@
 //! The bytes are what postcard gives for `Shape`; packing and unpacking walk them directly, without building a tree,
 //! because they are on the path of every replicated document. Names live in the database's [`Names`] table.
 
+mod find;
 mod format;
 mod pack;
 mod unpack;
 
+pub(crate) use find::Step;
 pub(crate) use format::{Names, Reader, put_text, put_varint, put_zigzag};
 pub(crate) use pack::{pack_json, pack_map};
 pub(crate) use unpack::{Unpacker, json_len};

@@ -14,7 +14,7 @@ const RESERVE_MAX: usize = 256;
 
 /// Turns packed bodies of one document back.
 pub(crate) struct Unpacker<'a> {
-    names: &'a Names,
+    pub(super) names: &'a Names,
     id: &'a str,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    fn value(&self, reader: &mut Reader<'_>, depth: usize) -> Option<Value> {
+    pub(super) fn value(&self, reader: &mut Reader<'_>, depth: usize) -> Option<Value> {
         Some(match reader.byte()? {
             tag::NULL => Value::Null,
             tag::FALSE => Value::Bool(false),

@@ -3,6 +3,7 @@
 //! Readers take no lock of the writer. A record is found in two steps (ID to sequence, sequence to block), and a writer
 //! may move it in between; a reader that finds nothing looks again, and at last with the writer held off.
 
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ use crate::database::DatabaseError;
 
 /// Times a reader looks again without holding off the writer.
 const RETRIES_MAX: usize = 8;
+
+/// Bytes of packed bodies that a page of several documents has at most.
+const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// How long it then waits for the writer, and between two tries.
 const WRITER_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -168,19 +172,23 @@ impl Store {
         Ok(found)
     }
 
-    /// IDs after `after` in order (all if `None`), at least `limit` unless there are fewer, with what the index says of
-    /// them.
+    /// IDs from `from` on in order, at least `limit` unless there are fewer, with what the index says of them.
     fn ids(
         &self,
         collection: CollectionKey,
-        after: Option<&str>,
+        from: Bound<&str>,
         limit: usize,
     ) -> Result<Vec<(Box<str>, IndexEntry)>, DatabaseError> {
         let mut found = Vec::new();
-        let mut page = index::page_from(&self.engine(), collection, after.unwrap_or(""))?;
+        let (first, is_wanted): (&str, fn(&str, &str) -> bool) = match from {
+            Bound::Included(first) => (first, |id, first| id >= first),
+            Bound::Excluded(first) => (first, |id, first| id > first),
+            Bound::Unbounded => ("", |_, _| true),
+        };
+        let mut page = index::page_from(&self.engine(), collection, first)?;
         let has_due = self.has_due();
         while let Some((fence, entries)) = page {
-            for entry in entries.into_iter().filter(|(id, _)| after.is_none_or(|after| **id > *after)) {
+            for entry in entries.into_iter().filter(|(id, _)| is_wanted(id, first)) {
                 if !(has_due && self.is_due(collection, &entry.0)?) {
                     found.push(entry);
                 }
@@ -200,7 +208,7 @@ impl Store {
         after: &str,
         limit: usize,
     ) -> Result<Vec<Box<str>>, DatabaseError> {
-        Ok(self.ids(collection, Some(after), limit)?.into_iter().map(|(id, _)| id).collect())
+        Ok(self.ids(collection, Bound::Excluded(after), limit)?.into_iter().map(|(id, _)| id).collect())
     }
 
     /// Whether there is an ID, tombstones included.
@@ -208,27 +216,48 @@ impl Store {
         Ok(index::find(&self.engine(), collection, id)?.is_some() && !self.is_due(collection, id)?)
     }
 
-    /// The newest revisions of the documents after `after` in ID order, tombstones left out; about `limit` IDs are
+    /// The newest revisions of the documents from `from` on in ID order, tombstones left out; about `limit` IDs are
     /// looked at. With them the last ID that was, `None` at the end.
     pub(crate) fn page(
         &self,
         collection: CollectionKey,
-        after: Option<&str>,
+        from: Bound<&str>,
         limit: usize,
     ) -> Result<(Vec<StoredRevision>, Option<Box<str>>), DatabaseError> {
-        let ids = self.ids(collection, after, limit)?;
-        let last = if ids.len() < limit { None } else { ids.last().map(|(id, _)| id.clone()) };
+        let mut ids = self.ids(collection, from, limit)?;
+        let mut last = if ids.len() < limit { None } else { ids.last().map(|(id, _)| id.clone()) };
+        let mut found = self.records_of(collection, &ids)?;
+        while found.is_none() {
+            // Those of the second half are for the next page.
+            ids.truncate(ids.len() / 2);
+            last = ids.last().map(|(id, _)| id.clone());
+            found = self.records_of(collection, &ids)?;
+        }
+        Ok((found.unwrap_or_default(), last))
+    }
+
+    /// The newest revisions of documents, tombstones left out; `None` if several have bodies of more than [`PAGE_BYTES_MAX`].
+    fn records_of(
+        &self,
+        collection: CollectionKey,
+        ids: &[(Box<str>, IndexEntry)],
+    ) -> Result<Option<Vec<StoredRevision>>, DatabaseError> {
         // Each block is decoded once if they are visited in order of sequence.
         let mut order: Vec<usize> = (0..ids.len()).filter(|&i| !ids[i].1.deleted).collect();
         order.sort_by_key(|&i| ids[i].1.sequence);
-        let mut found = Vec::with_capacity(order.len());
+        let (mut found, mut bytes) = (Vec::with_capacity(order.len()), 0);
         for index in order {
             let (id, entry) = &ids[index];
             let record = self.record(collection, entry.sequence)?.filter(|r| r.id == *id);
             let record = record.map_or_else(|| self.revision(collection, id), |r| Ok(Some(r)))?;
-            found.extend(record.filter(|r| !r.deleted).map(|r| (index, r)));
+            let Some(record) = record.filter(|r| !r.deleted) else { continue };
+            bytes += record.body.len();
+            if bytes > PAGE_BYTES_MAX && ids.len() > 1 {
+                return Ok(None);
+            }
+            found.push((index, record));
         }
         found.sort_by_key(|(index, _)| *index);
-        Ok((found.into_iter().map(|(_, record)| record).collect(), last))
+        Ok(Some(found.into_iter().map(|(_, record)| record).collect()))
     }
 }

@@ -1,0 +1,27 @@
+//! Queries: which documents, in which order, what of them, and what groups of them come to.
+//!
+//! A [`Query`] is put together in Rust or read from JSON, and checked when it is run (`plan`). Values are compared by encodings
+//! whose bytes sort as the values do (`value`); `rows` reads the documents. Everything that a query may have, and that it may
+//! take in memory, has a limit.
+//!
+//! Source: `firmware-notes/query.md`.
+
+mod bookmark;
+mod filter;
+mod groups;
+mod json;
+mod moment;
+mod path;
+mod plan;
+mod record;
+mod rows;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use self::filter::{Filter, Test};
+pub use self::rows::Rows;
+#[cfg_attr(not(feature = "cli"), allow(unused_imports))] // for the gateway
+pub(crate) use self::rows::Step;
+pub use self::spec::{Aggregate, Query};
