@@ -286,7 +286,7 @@ impl Run {
         }
     }
 
-    fn delete(&mut self, at: usize) {
+    pub fn delete(&mut self, at: usize) {
         let id = self.document();
         self.delete_document(at, &id);
     }

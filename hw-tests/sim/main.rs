@@ -239,6 +239,21 @@ fn finds_conflicts_that_stay_open() {
     finds(Bug::OpenConflicts, "not equal after");
 }
 
+#[test]
+fn finds_what_was_removed_and_comes_back() {
+    finds(Bug::ForgetsRemovals, "back: ");
+}
+
+#[test]
+fn finds_a_wanted_document_that_is_taken_for_removed() {
+    finds(Bug::TakesForRemoved, "not equal after");
+}
+
+#[test]
+fn finds_a_rule_that_does_not_wait_for_the_confirmation() {
+    finds(Bug::RemovesUnconfirmed, "unconfirmed: ");
+}
+
 /// For hours; `scripts/soak` runs it.
 #[test]
 #[ignore = "runs until its time is over"]

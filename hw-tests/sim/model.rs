@@ -37,6 +37,8 @@ struct Removed {
     version: Version,
     /// Older events that it has had before.
     older: Vec<EventId>,
+    /// Whether it was a tombstone: nothing that it descends from comes back, also what was never here.
+    is_tombstone: bool,
     /// Whether it is known to have gone, and nobody has decided for it since: the call may have failed, and had its effect all the
     /// same.
     is_sure: bool,
@@ -69,6 +71,8 @@ pub struct Model {
     removed: HashMap<(NodeIndex, String), Vec<Removed>>,
     /// The newest time of what a node has removed for its age, nanoseconds.
     horizons: HashMap<NodeIndex, u64>,
+    /// The same for each author, where only what was there itself is not taken again.
+    author_horizons: HashMap<(NodeIndex, SourceId), u64>,
     /// Author IDs of the nodes' databases.
     pub sources: Vec<SourceId>,
     /// Revisions acknowledged, to applications and to peers.
@@ -243,7 +247,23 @@ impl Model {
         self.forgotten.extend(own);
         let held = self.held.get(&key).into_iter().flatten().copied();
         let older = held.filter(|held| *held != event && self.covers(event, *held)).collect();
-        self.removed.entry(key).or_default().push(Removed { event, version, older, is_sure });
+        let is_tombstone = self.events[event.0].body.is_none();
+        let removed = Removed { event, version, older, is_tombstone, is_sure };
+        self.removed.entry(key).or_default().push(removed);
+    }
+
+    /// `node` takes nothing that these authors made up to then and it does not have.
+    pub fn raise_author_horizons(&mut self, node: NodeIndex, versions: impl Iterator<Item = Version>) {
+        for version in versions {
+            let horizon = self.author_horizons.entry((node, version.source)).or_default();
+            *horizon = version.time.max(*horizon);
+        }
+    }
+
+    /// Whether `node` has ever had this event, which others have, or one that descends from it.
+    pub fn has_had(&self, node: NodeIndex, document: &str, event: EventId) -> bool {
+        let held = self.held.get(&(node, document.to_owned())).into_iter().flatten();
+        self.events[event.0].node == node || held.copied().any(|held| self.covers(held, event))
     }
 
     /// `node` takes nothing up to this time that it does not have.
@@ -256,7 +276,8 @@ impl Model {
     pub fn has_removed(&self, node: NodeIndex, document: &str, event: EventId, version: Version) -> bool {
         let removed = self.removed.get(&(node, document.to_owned()));
         let mut removed = removed.into_iter().flatten();
-        self.horizons.get(&node).is_some_and(|horizon| version.time <= *horizon)
+        let horizons = [self.horizons.get(&node), self.author_horizons.get(&(node, version.source))];
+        horizons.into_iter().flatten().any(|horizon| version.time <= *horizon)
             || removed.any(|removed| self.covers(removed.event, event))
     }
 
@@ -270,7 +291,9 @@ impl Model {
         let removed = self.removed.get(&(node, document.to_owned()));
         let is_it = |removed: &Removed| {
             // One that was kept against another is news under its further version.
-            let is_older = removed.older.contains(&event) && self.events[event.0].versions.len() == 1;
+            let is_older = removed.older.contains(&event)
+                || (removed.is_tombstone && event != removed.event && self.covers(removed.event, event));
+            let is_older = is_older && self.events[event.0].versions.len() == 1;
             removed.is_sure && (removed.version == version || is_older)
         };
         removed.into_iter().flatten().any(is_it)

@@ -27,12 +27,13 @@ use super::files::Files;
 use super::model::NodeIndex;
 use super::plan::{Bug, Edge};
 use super::radio::{Channels, TappedConnector, tap};
+use super::removal::{Rules, UPSTREAM};
 use super::secure;
 use super::store::Watched;
 use super::world::{Recorder, World, lock};
 
 /// The wall clock when a run begins, nanoseconds since 1970.
-const WALL_START_NS: i64 = 1_790_000_000_000_000_000;
+pub const WALL_START_NS: i64 = 1_790_000_000_000_000_000;
 
 /// Longest wait of a replicator between two attempts. Short, so that a run need not be long to see many.
 const ATTEMPT_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -253,6 +254,10 @@ impl Node {
         config.continuous = edge.continuous;
         config.extension = edge.extension;
         config.max_attempt_wait = ATTEMPT_WAIT_MAX;
+        if Rules::confirming(&world.plan.edges, self.index).is_some_and(|first| first.passive == edge.passive)
+        {
+            config.note_confirmed_as(UPSTREAM);
+        }
         config.resolver = Arc::new(Recorder { world: Arc::clone(world), node: self.index });
         let replicator = Replicator::new(config);
         if edge.passive == world.plan.liar() {

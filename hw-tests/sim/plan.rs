@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::removal::Rules;
+
 /// What tells the runs of adverse plans from those of usual ones.
 const ADVERSE_SEED: u64 = 0xad5e_5e00;
 
 /// The same for plans whose nodes remove documents.
 const REMOVING_SEED: u64 = 0x0e_50_7e_00;
+
+/// Documents more than in other plans, so that some are left alone after they were deleted.
+const REMOVING_DOCUMENTS: usize = 15;
 
 /// Share of the usual faults that such a plan, or an adverse one, has.
 const USUAL_FAULT_SHARE: f64 = 0.2;
@@ -25,6 +30,12 @@ pub enum Bug {
     CheckpointAhead,
     /// Conflicts are refused by the active side too, so that nobody resolves them.
     OpenConflicts,
+    /// Nodes that remove documents remember nothing of them.
+    ForgetsRemovals,
+    /// They take some of what they never had for removed.
+    TakesForRemoved,
+    /// Their rules do not wait for the confirmation that they should wait for.
+    RemovesUnconfirmed,
 }
 
 /// A kind of fault that a run may have.
@@ -224,6 +235,8 @@ pub struct Plan {
     pub relaxed: Vec<bool>,
     /// Nodes that purge documents, let them expire, and keep only so many.
     pub removes: Vec<bool>,
+    /// The rules by which they do that.
+    pub rules: Vec<Rules>,
     /// Runs with a member that lies, which is no node: its number is that after the nodes and the stranger.
     pub lied_to: Vec<Edge>,
 }
@@ -282,7 +295,9 @@ impl Plan {
         // What has expired by a clock that is put back has not.
         plan.faults.retain(|kind| *kind != FaultKind::ClockJump);
         let certain = rng.usize(0..nodes);
+        plan.documents += REMOVING_DOCUMENTS;
         plan.removes = (0..nodes).map(|node| node == certain || rng.bool()).collect();
+        plan.rules = (0..nodes).map(|node| Rules::drawn(node, &plan.edges, &mut rng)).collect();
         plan
     }
 
@@ -321,16 +336,22 @@ impl Plan {
             kind: PlanKind::Usual,
             relaxed: vec![false; nodes],
             removes: vec![false; nodes],
+            rules: vec![Rules::default(); nodes],
             lied_to: Vec::new(),
         }
     }
 
     /// The same run with something wrong in it, and with what it takes to see that.
     pub fn with_bug(seed: u64, bug: Bug) -> Plan {
-        let mut plan = Plan { bug: Some(bug), ..Plan::new(seed) };
+        let of_removal = [Bug::ForgetsRemovals, Bug::TakesForRemoved, Bug::RemovesUnconfirmed].contains(&bug);
+        let plan = if of_removal { Plan::removing(seed) } else { Plan::new(seed) };
+        let mut plan = Plan { bug: Some(bug), ..plan };
+        if bug == Bug::ForgetsRemovals {
+            plan.removes.fill(true);
+        }
         let needed: &[FaultKind] = match bug {
             Bug::SyncLies => &[FaultKind::PowerCut, FaultKind::PowerCutInWrite],
-            Bug::ForgetsRevisions | Bug::CheckpointAhead | Bug::OpenConflicts => &[],
+            _ => &[],
         };
         for kind in needed {
             if !plan.faults.contains(kind) {

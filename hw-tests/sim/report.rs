@@ -21,6 +21,8 @@ pub struct Sums {
     pub edits: u64,
     pub deletions: u64,
     pub removals: u64,
+    pub removals_by_rule: u64,
+    pub tombstones_removed: u64,
     pub events: u64,
     pub one_shot_runs: u64,
     pub acknowledgements: u64,
@@ -49,6 +51,8 @@ impl Sums {
         self.edits += counts.edits;
         self.deletions += counts.deletions;
         self.removals += counts.removals;
+        self.removals_by_rule += counts.removals_by_rule;
+        self.tombstones_removed += counts.tombstones_removed;
         self.events += counts.events;
         self.one_shot_runs += counts.one_shot_runs;
         self.acknowledgements += counts.acknowledgements;
@@ -89,6 +93,8 @@ impl Sums {
             ("simulated hours".into(), format!("{:.1}", self.hours())),
             ("edits and deletions acknowledged".into(), (self.edits + self.deletions).to_string()),
             ("documents removed by nodes for themselves".into(), self.removals.to_string()),
+            ("of those by rules of age and bytes".into(), self.removals_by_rule.to_string()),
+            ("of those tombstones".into(), self.tombstones_removed.to_string()),
             ("revisions acknowledged, to applications and peers".into(), self.acknowledgements.to_string()),
             ("one-shot replications".into(), self.one_shot_runs.to_string()),
             ("conflicts of revisions kept against each other".into(), self.crossings.to_string()),
@@ -126,6 +132,8 @@ impl Sums {
             "edits": self.edits,
             "deletions": self.deletions,
             "removals": self.removals,
+            "removals_by_rule": self.removals_by_rule,
+            "tombstones_removed": self.tombstones_removed,
             "acknowledgements": self.acknowledgements,
             "one_shot_runs": self.one_shot_runs,
             "crossing_conflicts": self.crossings,

@@ -17,6 +17,7 @@ use super::memory;
 use super::model::EventId;
 use super::node::Node;
 use super::plan::{ADVERSE_KINDS, FAULT_KINDS, FaultKind, Plan, PlanKind};
+use super::removal::Kept;
 use super::world::{World, lock};
 
 /// Time in which connected nodes have to become equal once the faults have ended.
@@ -65,6 +66,9 @@ pub struct Counts {
     pub deletions: u64,
     /// Documents that nodes have removed for themselves.
     pub removals: u64,
+    /// Of those, what went by rules, and tombstones.
+    pub removals_by_rule: u64,
+    pub tombstones_removed: u64,
     pub one_shot_runs: u64,
     pub acknowledgements: u64,
     pub events: u64,
@@ -93,6 +97,8 @@ pub struct Run {
     pub undo: Vec<(Instant, Undo)>,
     /// A batch of each node that failed half way: it has to be there wholly or not at all.
     pub in_doubt: Vec<Vec<(String, EventId)>>,
+    /// What nodes keep by their rules.
+    pub kept: Vec<Kept>,
     pub counts: Counts,
     powered: Vec<bool>,
     paths: BTreeMap<(usize, usize), Path>,
@@ -151,6 +157,7 @@ impl Run {
             rng,
             undo: Vec::new(),
             in_doubt: vec![Vec::new(); plan.nodes],
+            kept: plan.rules.iter().map(|rules| Kept::new(*rules, plan.bug)).collect(),
             counts: Counts::default(),
             powered: vec![true; plan.nodes],
             paths: BTreeMap::new(),

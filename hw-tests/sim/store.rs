@@ -230,14 +230,23 @@ impl ReplicaStore for Watched {
             Some(Bug::OpenConflicts) => ConflictPolicy::Refuse,
             _ => policy,
         };
-        let outcomes = if self.world.plan.bug == Some(Bug::ForgetsRevisions) {
+        let is_careless = match self.world.plan.bug {
+            Some(Bug::ForgetsRevisions) => true,
+            Some(Bug::TakesForRemoved) => self.world.plan.removes[self.node],
+            _ => false,
+        };
+        let outcomes = if is_careless {
             let kept: Vec<IncomingRevision> = self.forget(revisions).into_iter().cloned().collect();
             let mut stored = self.db.commit(&kept, policy)?.into_iter();
             let mut kept = kept.iter().peekable();
             let outcome = |revision: &IncomingRevision| {
                 let is_kept = kept.next_if(|kept| *kept == revision).is_some();
                 let sequence = self.db.last_sequence(revision.collection);
-                is_kept.then(|| stored.next()).flatten().unwrap_or(CommitOutcome::Inserted { sequence })
+                let without = match self.world.plan.bug {
+                    Some(Bug::TakesForRemoved) => CommitOutcome::AlreadyKnown { sequence: 0 },
+                    _ => CommitOutcome::Inserted { sequence },
+                };
+                is_kept.then(|| stored.next()).flatten().unwrap_or(without)
             };
             revisions.iter().map(outcome).collect()
         } else {

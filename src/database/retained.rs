@@ -111,6 +111,20 @@ impl Collection {
 
 #[cfg(feature = "simulation")]
 impl Collection {
+    /// Removes a document, or a tombstone, and remembers nothing of it: what no release does. It is durable with the next sync.
+    ///
+    /// # Errors
+    /// Of the store; nothing has gone then.
+    #[doc(hidden)]
+    pub fn remove_and_forget(&self, id: &str) -> Result<(), DatabaseError> {
+        let key = self.key()?;
+        let mut writer = self.store.writer();
+        if let Some(record) = writer.revision(key, id)? {
+            writer.purge(key, &record, Memory::Nothing)?;
+        }
+        writer.commit().map(drop)
+    }
+
     /// Removes documents as a rule of so many would, the oldest first; gives the IDs of those that went.
     ///
     /// # Errors

@@ -89,6 +89,9 @@ pub use self::modelled::{ModelledDevice, ModelledRadio};
 pub use self::packets::{PacketListener, Packets};
 pub use self::pair::{PairBuilder, PairError, PairEvent, Paired};
 pub(crate) use self::places::PlaceId;
+#[cfg(all(feature = "simulation", feature = "cli"))]
+#[doc(hidden)]
+pub use self::retention::simulated::{SimulatedKeeper, SimulatedTombstones};
 pub use self::sockets::{Tcp, Unix};
 pub(crate) use self::sync::Syncs;
 pub use self::sync::{SyncBuilder, SyncHandle};

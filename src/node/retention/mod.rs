@@ -16,6 +16,8 @@ use std::time::Duration;
 use crate::database::retained::AgedDocument;
 
 pub(crate) mod files;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tombstones;

@@ -104,6 +104,13 @@ impl ReplicatorConfiguration {
         }
     }
 
+    /// Notes under this name how far the peer has confirmed what is here.
+    #[cfg(feature = "simulation")]
+    #[doc(hidden)]
+    pub fn note_confirmed_as(&mut self, name: &str) {
+        self.confirmed_as = Some(name.to_owned());
+    }
+
     /// Replaces the list of collections, by full names (`scope.name`, or `_default`).
     pub fn with_collections<T: Into<String>>(
         mut self,

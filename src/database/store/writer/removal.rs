@@ -31,6 +31,10 @@ impl Writer<'_> {
     /// Stages what stays of a document that is removed.
     pub(super) fn remember(&mut self, key: CollectionKey, before: &StoredRevision, memory: Memory) {
         self.set_expiration(key, &before.id, None);
+        #[cfg(feature = "simulation")]
+        if memory == Memory::Nothing {
+            return;
+        }
         let time = before.vector.current.time;
         if memory == Memory::Horizon && removed::has_an_age(time, self.wall) {
             let horizon = self.retained.horizons.entry(key).or_default();

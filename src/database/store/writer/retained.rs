@@ -27,6 +27,9 @@ pub(crate) enum Memory {
     Horizon,
     /// The horizons of its authors.
     AuthorHorizons,
+    /// None: to see whether that is noticed.
+    #[cfg(feature = "simulation")]
+    Nothing,
 }
 
 /// What is staged of it.
