@@ -44,20 +44,25 @@ fn a_document_made_anew_after_a_purge_is_newer() {
     assert!(time() > before);
 }
 
-/// Also with its whole collection.
+/// Also with its whole collection, and if it was purged before, however far ahead of today it was.
 #[test]
 fn a_document_of_a_collection_made_anew_is_newer() {
-    let fixture = Fixture::new();
-    let database = fixture.open();
-    let collection = || database.default_collection().expect("default");
-    let time =
-        || collection().get("x").expect("read").expect("there").revision().expect("saved").current.time;
-    super::replica::take_from_a_peer(&database, "x", wall_now() + 3_600_000_000_000);
-    collection().put("x", &json!({})).expect("put");
-    let before = time();
-    database.delete_collection("_default").expect("delete");
-    collection().put("x", &json!({})).expect("put");
-    assert!(time() > before);
+    const HOUR: u64 = 3_600_000_000_000;
+    for (ahead, is_purged) in [(HOUR, false), (HOUR, true), (300 * 24 * HOUR, false), (300 * 24 * HOUR, true)]
+    {
+        let fixture = Fixture::new();
+        let database = fixture.open();
+        let collection = || database.default_collection().expect("default");
+        let time =
+            || collection().get("x").expect("read").expect("there").revision().expect("saved").current.time;
+        super::replica::take_from_a_peer(&database, "x", wall_now() + ahead);
+        collection().put("x", &json!({})).expect("put");
+        let before = time();
+        assert!(!is_purged || collection().purge("x").expect("purge"));
+        database.delete_collection("_default").expect("delete");
+        collection().put("x", &json!({})).expect("put");
+        assert!(time() > before, "{ahead} {is_purged}");
+    }
 }
 
 #[cfg(feature = "simulation")]

@@ -92,7 +92,7 @@ fn what_damage_takes_is_named_and_the_rest_is_saved() {
     let bytes = std::fs::read(whole.join("log-000001/db")).expect("readable");
     let check = |path: &Path| -> VerifyReport { Database::check(path).expect("checked") };
     assert!(check(&whole).is_sound());
-    let (mut all, mut reported) = ((0, 0), 0);
+    let (mut all, mut reported, mut named) = ((0, 0), 0, 0);
     for offset in (0..bytes.len()).step_by(SEGMENT) {
         // What a single page holds differs from run to run; of all segments, one at a time, some are needed in each run.
         for (page, pages) in [(0, 1), (7, 1), (16, 1), (0, SEGMENT / PAGE)] {
@@ -116,12 +116,15 @@ fn what_damage_takes_is_named_and_the_rest_is_saved() {
             assert_eq!(salvaged.expect("most is there").documents, report.documents, "{case}");
             assert_eq!(shown, report.documents, "{case}");
             // The last, for it may open what is sound.
-            let is_sound = check(&harmed).is_sound();
+            let checked = check(&harmed);
+            let is_sound = checked.is_sound();
+            named += u32::from(checked.listed.iter().any(|what| what.starts_with("lost: ")));
             assert!(!is_sound || lost == 0, "{case}: {lost} are lost, and all is said to be well");
             reported += u32::from(!is_sound);
         }
     }
     println!("{all:?} documents saved and lost, {reported} cases reported");
+    assert!(named > 0, "a check names what is lost");
     assert!(reported > 0 && all.1 > 0 && all.1 * 3 < all.0, "{all:?}, {reported}");
 }
 
