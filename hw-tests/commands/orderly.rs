@@ -86,6 +86,7 @@ fn no_command_warns_when_all_went_well() {
     for args in [
         &["db", "get", "valve"][..],
         &["db", "ls"],
+        &["query", "--limit", "0"],
         &["db", "expire", "valve", "--in", "1h"],
         &["db", "export"],
         &["db", "changes"],

@@ -9,7 +9,7 @@ use super::command::{Ended, ok, run, run_with_input};
 
 /// What the commands of a person print, one after the other; revisions and sequences are another time's.
 fn talk(db: &Path, file: &Path) -> Vec<String> {
-    let steps: [(&[&str], &str); 19] = [
+    let steps: [(&[&str], &str); 26] = [
         (&["db", "collections", "--create", "plant.readings", "--json"], ""),
         (&["db", "put", "valve-7", "{\"open\": true}", "--json"], ""),
         (&["db", "put", "from-stdin", "-"], "{\"n\": 1}"),
@@ -33,6 +33,13 @@ fn talk(db: &Path, file: &Path) -> Vec<String> {
         (&["db", "import", "-", "--format", "ndjson", "--id-prefix", "p-", "--short-ids", "--json"], "{}\n"),
         (&["db", "rm", "from-stdin", "none", "--json"], ""),
         (&["db", "rm", "x", "--purge", "-c", "plant.made"], ""),
+        (&["query", "-c", "plant.readings", "--where", "n>=1498", "--sort", "n:desc", "--json"], ""),
+        (&["query", "-c", "plant.readings", "--where", "n<3", "--fields", "_id,n", "--limit", "2"], ""),
+        (&["query", "-c", "plant.readings", "--tell", "last=last:_id:n", "--tell", "n=count", "--json"], ""),
+        (&["query", "-c", "plant.readings", "--explain", "--json"], ""),
+        (&["query", "-c", "plant.none"], ""),
+        (&["query", "{\"select\": 1}"], ""),
+        (&["query", "--where", "n"], ""),
         (&["db", "ls"], ""),
         (&["db", "collections"], ""),
     ];

@@ -49,6 +49,7 @@ pub(super) enum Command {
     Demo(demo::DemoArgs),
     #[command(subcommand)]
     Db(db::DbCommand),
+    Query(db::query::QueryArgs),
     Id(id::IdArgs),
     Serve(serve::ServeArgs),
     Sync(sync::SyncArgs),
@@ -97,6 +98,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Db(command) => db::run(&cli.global, command),
+        Command::Query(args) => db::query(&cli.global, args.clone()),
         Command::Id(args) => id::run(&cli.global, args),
         Command::Serve(args) => serve::run(&cli.global, args),
         Command::Sync(args) => sync::run(&cli.global, args),

@@ -311,7 +311,9 @@ pub(crate) fn failed(error: DatabaseError) -> CliError {
         | DatabaseError::InvalidCollectionName { .. }
         | DatabaseError::BadBody { .. }
         | DatabaseError::BadBackup { .. }
-        | DatabaseError::TooLarge { .. } => Exit::Input,
+        | DatabaseError::TooLarge { .. }
+        | DatabaseError::BadQuery { .. }
+        | DatabaseError::QueryTooLarge { .. } => Exit::Input,
         DatabaseError::NotFound { .. } | DatabaseError::UnknownCollection { .. } => Exit::NotFound,
         _ => Exit::Database,
     };

@@ -127,7 +127,12 @@ impl From<DatabaseError> for ApiError {
             | DatabaseError::InvalidCollectionName { .. }
             | DatabaseError::BadBody { .. }
             | DatabaseError::TooManyCollections { .. } => ApiError::bad_request(reason),
-            DatabaseError::TooLarge { .. } => ApiError::too_large(reason),
+            DatabaseError::BadQuery { .. } => {
+                ApiError::bad_request(reason).advice("`firmware-notes/query.md` tells what a query is")
+            }
+            DatabaseError::TooLarge { .. } | DatabaseError::QueryTooLarge { .. } => {
+                ApiError::too_large(reason)
+            }
             DatabaseError::ReadOnly { .. } => ApiError::forbidden(reason),
             DatabaseError::Full { .. } => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "full", reason)
                 .advice("free some space; what was acknowledged is there, and reading works meanwhile"),

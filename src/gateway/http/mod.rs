@@ -20,6 +20,7 @@ mod list;
 pub(crate) mod listener;
 mod metrics;
 mod places;
+mod query;
 mod routes;
 pub(crate) mod serve;
 pub(crate) mod server;

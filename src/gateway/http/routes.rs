@@ -10,7 +10,7 @@ use utoipa::OpenApi;
 use super::api::Api;
 use super::body;
 use super::error::ApiError;
-use super::{bulk, changes, documents, expiry, list, metrics, server};
+use super::{bulk, changes, documents, expiry, list, metrics, query, server};
 use crate::replica::clip;
 
 /// The description of the interface.
@@ -27,7 +27,7 @@ use crate::replica::clip;
         server::keyspace, server::create, documents::post,
         documents::get, documents::put, documents::delete,
         list::all_docs, list::some_docs, bulk::bulk_docs, bulk::purge, changes::changes,
-        expiry::get, expiry::put, expiry::delete,
+        expiry::get, expiry::put, expiry::delete, query::query, query::explain,
     ),
     tags(
         (name = "documents", description = "Documents of a collection"),
@@ -65,7 +65,9 @@ fn table() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/{keyspace}/_all_docs", get(list::all_docs).post(list::some_docs)),
         ("/{keyspace}/_bulk_docs", post(bulk::bulk_docs)),
         ("/{keyspace}/_changes", get(changes::changes)),
+        ("/{keyspace}/_explain", post(query::explain)),
         ("/{keyspace}/_purge", post(bulk::purge)),
+        ("/{keyspace}/_query", post(query::query)),
         ("/{keyspace}/{id}", get(documents::get).put(documents::put).delete(documents::delete)),
         ("/{keyspace}/{id}/_expiration", get(expiry::get).put(expiry::put).delete(expiry::delete)),
     ]

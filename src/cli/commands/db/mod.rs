@@ -10,6 +10,7 @@ mod import;
 mod ls;
 mod maintain;
 mod put;
+pub(in crate::cli) mod query;
 mod renew;
 mod repair;
 mod rm;
@@ -45,14 +46,22 @@ pub(in crate::cli) enum DbCommand {
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
     Unsynced(unsynced::UnsyncedArgs),
+    /// `gattway query`.
+    #[command(skip)]
+    Query(query::QueryArgs),
 }
 
 /// Which collection a command works on.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct CollectionArg {
     /// The collection: `name`, or `scope.name`
     #[arg(short, long, default_value = "_default", value_name = "NAME")]
     pub(crate) collection: String,
+}
+
+/// Runs `gattway query`.
+pub(crate) fn query(global: &GlobalArgs, args: query::QueryArgs) -> Result<(), CliError> {
+    run(global, &DbCommand::Query(args))
 }
 
 /// Runs one subcommand on the database.
@@ -96,6 +105,7 @@ impl DbCommand {
     fn only_reads(&self) -> bool {
         match self {
             DbCommand::Get(_) | DbCommand::Ls(_) | DbCommand::Info(_) | DbCommand::Unsynced(_) => true,
+            DbCommand::Query(_) => true,
             DbCommand::Export(args) => !args.keep_going,
             DbCommand::Expire(args) => !args.sets(),
             DbCommand::Collections(args) => !args.creates() && !args.deletes(),
@@ -125,6 +135,7 @@ fn perform(
         DbCommand::Collections(args) if !args.deletes() => collections::run(db, args, out),
         DbCommand::Put(args) => put::run(db, args, input, out),
         DbCommand::Rm(args) => rm::run(db, args, out),
+        DbCommand::Query(args) => query::run(db, args, out),
         _ => Err(CliError::new(Exit::Usage, "this needs the database for itself")),
     }
 }
@@ -143,6 +154,7 @@ struct Asked {
 enum AskedCommand {
     #[command(subcommand)]
     Db(DbCommand),
+    Query(query::QueryArgs),
 }
 
 /// Does what the command of another process is to do with the database that this one has open.
@@ -158,6 +170,9 @@ pub(crate) fn print_asked(
     let asked = Asked::try_parse_from(std::iter::once("gattway".to_owned()).chain(args));
     let unknown =
         |_| CliError::new(Exit::Usage, "the process that has the database does not know this command");
-    let AskedCommand::Db(command) = asked.map_err(unknown)?.command;
+    let command = match asked.map_err(unknown)?.command {
+        AskedCommand::Db(command) => command,
+        AskedCommand::Query(args) => DbCommand::Query(args),
+    };
     perform(db, &command, input, out)
 }
