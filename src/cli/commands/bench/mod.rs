@@ -4,6 +4,7 @@
 mod figure;
 mod link;
 mod process;
+mod query;
 mod replication;
 mod secure;
 mod store;
@@ -17,12 +18,16 @@ use figure::Figure;
 /// Messages of each workload of `bench blip`.
 const BLIP_MESSAGES: usize = 20_000;
 
+/// Documents of `bench query` unless said.
+const QUERY_DOCUMENTS: usize = 100_000;
+
 /// Measure, as ratios against targets where there are any.
 ///
 /// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
 /// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `store`: bytes
 /// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
-/// it. `blip`: message codec beside plain deflate. `secure`: what encryption costs on the modelled radio, beside the same
+/// it. `query`: time of queries over readings of 50 sensors, beside SQLite likewise. `blip`: message codec beside plain
+/// deflate. `secure`: what encryption costs on the modelled radio, beside the same
 /// transfer without it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -30,11 +35,16 @@ Examples:
   gattway bench all
   gattway bench link --json | jq '.figures[] | select(.met == false)'
   gattway bench store --check          # exit code 1 if a target is missed
+  gattway bench query --documents 1000000
   cargo run --release --features bench-sqlite -- bench store")]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
     what: Vec<What>,
+
+    /// Documents of `query`
+    #[arg(long, value_name = "N", default_value_t = QUERY_DOCUMENTS)]
+    documents: usize,
 
     /// Exit with code 1 if a target is missed
     #[arg(long)]
@@ -51,6 +61,7 @@ enum What {
     Link,
     Replication,
     Store,
+    Query,
     Blip,
     Secure,
     All,
@@ -73,6 +84,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         if wanted(what) {
             figures.extend(measure()?);
         }
+    }
+    if wanted(What::Query) {
+        figures.extend(query::measure(args.documents.max(1))?);
     }
     let mut out = Output::new();
     if args.json {

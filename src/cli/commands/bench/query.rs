@@ -1,0 +1,159 @@
+//! Queries over readings of many sensors, and SQLite with the same documents, queries and no index beside it; and with one.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::figure::Figure;
+use super::{CliError, Exit};
+use crate::cli::support::place::TemporaryDirectory;
+use crate::cli::support::store as db_store;
+use crate::database::bench::{BATCH_LEN, BenchDocument};
+use crate::database::{Aggregate, Collection, Query, Test};
+
+/// Sensors that take turns, and seconds that all readings cover.
+const SENSORS: usize = 50;
+const MONTH_S: usize = 30 * 24 * 3_600;
+
+/// The sensor that is asked for.
+const SENSOR: &str = "s07";
+
+/// Reading number `n` of so many, from 2026-11-01 on.
+fn reading(n: usize, count: usize) -> BenchDocument {
+    let second = n * MONTH_S / count;
+    let time = format!(
+        "2026-11-{:02}T{:02}:{:02}:{:02}Z",
+        1 + second / 86_400,
+        second / 3_600 % 24,
+        second / 60 % 60,
+        second % 60
+    );
+    let celsius = (n * 7_919 % 400) as f64 / 10.0 - 10.0;
+    let body = json!({"sensor": format!("s{:02}", n % SENSORS), "time": time, "celsius": celsius, "humidity": n * 31 % 100, "ok": true});
+    BenchDocument { id: format!("r-{n:07}"), json: body.to_string().into_bytes() }
+}
+
+/// The queries: name, and what it is here.
+fn queries() -> [(&'static str, Query); 3] {
+    let of_one = || Query::new().filter(("sensor", Test::Equal(SENSOR.into())));
+    [
+        ("last 20 of one sensor", of_one().sort("time", true).limit(20)),
+        (
+            "one day of one sensor",
+            of_one()
+                .filter(("time", Test::AtLeast("2026-11-10".into())))
+                .filter(("time", Test::Below("2026-11-11".into()))),
+        ),
+        (
+            "hourly means of a month, one sensor",
+            of_one().group_by_time("time", "1h").aggregate("mean", Aggregate::Avg("celsius".into())),
+        ),
+    ]
+}
+
+pub(super) fn measure(count: usize) -> Result<Vec<Figure>, CliError> {
+    let place = TemporaryDirectory::new("bench-query")?;
+    let db = db_store::open(&place.path().join("ours"))?;
+    let collection = db.default_collection().map_err(db_store::failed)?;
+    for from in (0..count).step_by(BATCH_LEN) {
+        let saved = db.batch(|batch| {
+            (from..count.min(from + BATCH_LEN)).try_for_each(|n| {
+                let BenchDocument { id, json } = reading(n, count);
+                batch.put_json(&collection, &id, &json)
+            })
+        });
+        saved.map_err(db_store::failed)?;
+    }
+    let beside = sqlite(&place, count)?;
+    let mut figures = Vec::new();
+    for (at, (name, query)) in queries().iter().enumerate() {
+        let (rows, ms) = run(&collection, query)?;
+        let name = format!("{name}, {} readings", super::output::thousands(count as u64));
+        figures.push(Figure::new("query", name.clone(), ms, "ms"));
+        for (what, of_queries) in ["no index", "an index"].iter().zip(&beside) {
+            let (others, others_ms) = of_queries[at];
+            if others != rows {
+                let message = format!("{name}: {rows} rows here, {others} of SQLite");
+                return Err(CliError::new(Exit::Failure, message));
+            }
+            figures.push(Figure::new("sqlite", format!("  with {what}"), others_ms, "ms"));
+        }
+    }
+    Ok(figures)
+}
+
+/// How many rows there are, and the milliseconds that it took.
+fn run(collection: &Collection, query: &Query) -> Result<(usize, f64), CliError> {
+    let began = Instant::now();
+    let mut rows = collection.query(query).map_err(db_store::failed)?;
+    let count = rows.try_fold(0, |count, row| row.map(|_| count + 1)).map_err(db_store::failed)?;
+    Ok((count, began.elapsed().as_secs_f64() * 1e3))
+}
+
+/// Rows and milliseconds of each query, without an index and with one.
+type Beside = Vec<Vec<(usize, f64)>>;
+
+#[cfg(feature = "bench-sqlite")]
+fn sqlite(place: &TemporaryDirectory, count: usize) -> Result<Beside, CliError> {
+    sqlite_runs(&place.path().join("readings.sqlite"), count)
+        .map_err(|error| CliError::new(Exit::Failure, format!("SQLite: {error}")))
+}
+
+#[cfg(feature = "bench-sqlite")]
+fn sqlite_runs(path: &std::path::Path, count: usize) -> rusqlite::Result<Beside> {
+    const SENSOR_OF: &str = "json_extract(body, '$.sensor')";
+    const TIME_OF: &str = "json_extract(body, '$.time')";
+    let mut connection = rusqlite::Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection
+        .execute_batch("CREATE TABLE readings (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;")?;
+    for from in (0..count).step_by(BATCH_LEN) {
+        let transaction = connection.transaction()?;
+        let mut insert = transaction.prepare_cached("INSERT INTO readings VALUES (?1, ?2)")?;
+        for n in from..count.min(from + BATCH_LEN) {
+            let BenchDocument { id, json } = reading(n, count);
+            insert.execute(rusqlite::params![id, String::from_utf8_lossy(&json)])?;
+        }
+        drop(insert);
+        transaction.commit()?;
+    }
+    let of_one = format!("FROM readings WHERE {SENSOR_OF} = '{SENSOR}'");
+    let texts = [
+        format!("SELECT id, body {of_one} ORDER BY {TIME_OF} DESC LIMIT 20"),
+        format!("SELECT id, body {of_one} AND {TIME_OF} >= '2026-11-10' AND {TIME_OF} < '2026-11-11'"),
+        format!(
+            "SELECT substr({TIME_OF}, 1, 13) AS hour, avg(json_extract(body, '$.celsius')) {of_one} GROUP BY hour"
+        ),
+    ];
+    let mut beside = Vec::new();
+    for is_indexed in [false, true] {
+        if is_indexed {
+            connection
+                .execute_batch(&format!("CREATE INDEX by_time ON readings ({SENSOR_OF}, {TIME_OF});"))?;
+        }
+        let mut of_queries = Vec::new();
+        for text in &texts {
+            let began = Instant::now();
+            let mut statement = connection.prepare(text)?;
+            let mut rows = statement.query([])?;
+            let mut count = 0;
+            while let Some(row) = rows.next()? {
+                // As we do, to the last value of each row.
+                std::hint::black_box(row.get_ref(1)?);
+                count += 1;
+            }
+            of_queries.push((count, began.elapsed().as_secs_f64() * 1e3));
+        }
+        beside.push(of_queries);
+    }
+    Ok(beside)
+}
+
+#[cfg(not(feature = "bench-sqlite"))]
+fn sqlite(_: &TemporaryDirectory, _: usize) -> Result<Beside, CliError> {
+    super::output::note(
+        "gattway: SQLite is not measured beside it: cargo run --release --features bench-sqlite",
+    );
+    Ok(Vec::new())
+}
