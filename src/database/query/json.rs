@@ -37,10 +37,11 @@ fn read(query: &Value) -> Read<Query> {
                 read.limit = Some(value.as_u64().ok_or_else(|| wrong("`limit` is a whole number from 0"))?);
             }
             "bookmark" => {
-                read.bookmark = value.as_str().map(str::to_owned).map(Some).unwrap_or(match value {
+                read.bookmark = match value {
                     Value::Null => None,
+                    Value::String(text) => Some(text.clone()),
                     _ => return Err(wrong("`bookmark` is a text")),
-                })
+                };
             }
             "fields" => {
                 read.fields =

@@ -152,6 +152,8 @@ fn json_and_builder_are_the_same_query() {
         "fields": ["a[0]"],
     });
     assert_eq!(Query::from_json(&read).unwrap(), built);
+    let read = Query::from_json(&json!({"bookmark": "AZ"})).unwrap();
+    assert_eq!(read, Query::new().bookmark("AZ"));
     let grouped = json!({"group": ["sensor", {"time": "1h"}],
         "aggregate": {"a": "count", "b": {"count": "c"}, "c": {"last": "celsius", "by": "time"}}});
     let built = Query::new().group_by("sensor").group_by_time("time", "1h").aggregate("a", Aggregate::Count);
