@@ -4,6 +4,8 @@
 //! revision is recognised by what it says and not by the revision ID the database gave it; a tombstone, which says
 //! nothing, is recognised by its version. An event descends from what its author saw when it was made, and from what a
 //! conflict resolver decided against it. Nothing here asks the code under test which revision descends from which.
+//!
+//! One file, because what has happened and what is asked of it belong together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -284,6 +286,12 @@ impl Model {
     /// Whether `node` has ever removed something of a document.
     pub fn has_removed_any(&self, node: NodeIndex, document: &str) -> bool {
         self.removed.contains_key(&(node, document.to_owned()))
+    }
+
+    /// Whether `node` has removed something beside this event: the two were a conflict there.
+    pub fn has_removed_beside(&self, node: NodeIndex, document: &str, event: EventId) -> bool {
+        let mut removed = self.removed.get(&(node, document.to_owned())).into_iter().flatten();
+        removed.any(|removed| !self.is_ordered(removed.event, event))
     }
 
     /// What `node` has of a document again, although it has removed it and nobody has changed it since.

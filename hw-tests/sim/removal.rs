@@ -285,8 +285,12 @@ pub fn explains(
     };
     match (identify(a.1), identify(b.1)) {
         (None, None) => false,
-        (Some((event, version)), None) => model.has_removed(b.0, id, event, version),
-        (None, Some((event, version))) => model.has_removed(a.0, id, event, version),
+        (Some((event, version)), None) => {
+            model.has_removed(b.0, id, event, version) || model.has_removed_beside(b.0, id, event)
+        }
+        (None, Some((event, version))) => {
+            model.has_removed(a.0, id, event, version) || model.has_removed_beside(a.0, id, event)
+        }
         (Some((one, _)), Some((other, _))) => {
             let is_removed_anywhere = (0..world.plan.nodes).any(|node| model.has_removed_any(node, id));
             is_removed_anywhere && !model.is_ordered(one, other)
