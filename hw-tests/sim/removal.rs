@@ -267,7 +267,8 @@ pub fn check_returned(world: &World, node: NodeIndex, content: &Content, events:
 }
 
 /// Whether two nodes may differ in a document for what one of them has removed: one lacks it, or made or got another one beside what
-/// the other still has. The two are a conflict then, of which neither may hear before the document is changed or they meet anew.
+/// the other still has, or has removed what the other has. The two are a conflict then, of which neither may hear before the document is changed
+/// or they meet anew.
 pub fn explains(
     world: &World,
     id: &str,
@@ -291,7 +292,10 @@ pub fn explains(
         (None, Some((event, version))) => {
             model.has_removed(a.0, id, event, version) || model.has_removed_beside(a.0, id, event)
         }
-        (Some((one, _)), Some((other, _))) => {
+        (Some((one, its)), Some((other, others))) => {
+            if model.has_removed(b.0, id, one, its) || model.has_removed(a.0, id, other, others) {
+                return true;
+            }
             let is_removed_anywhere = (0..world.plan.nodes).any(|node| model.has_removed_any(node, id));
             is_removed_anywhere && !model.is_ordered(one, other)
         }
