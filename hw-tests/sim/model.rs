@@ -30,6 +30,8 @@ struct Event {
     parents: Vec<EventId>,
     /// More than one if it was kept against a revision that had been kept against it.
     versions: Vec<Version>,
+    /// A resolver has decided for it.
+    is_winner: bool,
     node: NodeIndex,
 }
 
@@ -106,6 +108,7 @@ impl Model {
             body,
             parents,
             versions: Vec::new(),
+            is_winner: false,
             node,
         });
         id
@@ -250,6 +253,8 @@ impl Model {
         let held = self.held.get(&key).into_iter().flatten().copied();
         let older = held.filter(|held| *held != event && self.covers(event, *held)).collect();
         let is_tombstone = self.events[event.0].body.is_none();
+        // Perhaps without what a resolver has decided for it elsewhere, which is news then.
+        let is_sure = is_sure && !self.events[event.0].is_winner;
         let removed = Removed { event, version, older, is_tombstone, is_sure };
         self.removed.entry(key).or_default().push(removed);
     }
@@ -309,6 +314,7 @@ impl Model {
 
     /// A resolver decided for `winner` and against `loser`.
     pub fn decided(&mut self, winner: EventId, loser: EventId) {
+        self.events[winner.0].is_winner = true;
         // That may be news of the winner, also where it was removed.
         let mut removed = std::mem::take(&mut self.removed);
         let document = &self.events[winner.0].document;
