@@ -179,7 +179,7 @@ fn fresh_seeds(_part: u64) {
     let count = asked.unwrap_or(FRESH_SEEDS);
     run_seeds(first..first + count, Plan::new);
     run_seeds(first..first + count / 2, Plan::adverse);
-    // Some are known to fail (firmware-notes/simulation.md): only who asks for fresh seeds gets them.
+    // Their oracle is young (firmware-notes/simulation.md): only who asks for fresh seeds gets these.
     if asked.is_some() {
         run_seeds(first..first + count / 10, Plan::removing);
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::liar::Presence;
 use super::model::{EVENT_FIELD, EventId, Model, NodeIndex};
-use super::plan::{FaultKind, Plan, Resolving};
+use super::plan::{FaultKind, Plan, PlanKind, Resolving};
 use super::replay::Script;
 use super::store::{Claim, OWN_PREFIX};
 use super::trace::Trace;
@@ -259,10 +259,12 @@ impl ConflictResolver for Recorder {
             Resolution::Remote => Some(remote),
             _ => None,
         };
-        // Of whoever was put back, what descends by its vector from an edit that was forgotten may be a conflict with a later one.
-        let put_back = self.world.plan.faults.contains(&FaultKind::OlderCopy);
+        // Of whoever was put back, or has removed it, what descends by its vector from an edit that was forgotten may be a conflict with
+        // a later one.
+        let plan = &self.world.plan;
+        let forgets = plan.faults.contains(&FaultKind::OlderCopy) || plan.kind == PlanKind::Removing;
         let is_crossing = conflict.local.mutually_contains(conflict.remote)
-            || put_back
+            || forgets
                 && match &resolution {
                     Resolution::Local => conflict.remote.contains(conflict.local.current),
                     _ => conflict.local.contains(conflict.remote.current),
