@@ -1,6 +1,5 @@
 //! A collection of documents: reading, saving, the change feed.
 
-use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -12,16 +11,10 @@ use super::document::to_object;
 use super::edit::{Edit, EditKind, Edited, Expects, expiration_ms, pack_body, pack_text};
 use super::name::check_document_id;
 use super::packed::Unpacker;
+use super::pages::{Ahead, Pages};
 use super::store::{CollectionKey, Store, StoredRevision};
 use super::{DatabaseError, Document};
 use crate::replica::revision::VersionVector;
-
-/// Documents that [`Collection::iter`] reads ahead: first, and at most.
-const PAGE_LEN_FIRST: usize = 64;
-const PAGE_LEN_MAX: usize = 1024;
-
-/// Bytes of packed bodies that it aims to read ahead.
-const PAGE_BYTES_AIM: usize = 256 * 1024;
 
 /// One collection of an open database. Clones are handles to the same one.
 /// ```
@@ -238,17 +231,16 @@ impl Collection {
     /// Those of [`iter`](Self::iter) whose IDs come after this one.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
     pub(crate) fn iter_after(&self, id: &str) -> Documents {
-        Documents { next: Next::After(id.into()), ..self.iter() }
+        self.documents(Bound::Excluded(id.into()))
     }
 
     /// All documents in order of their IDs' bytes. What is saved meanwhile may or may not be seen.
     pub fn iter(&self) -> Documents {
-        Documents {
-            collection: self.clone(),
-            page: VecDeque::new(),
-            page_len: PAGE_LEN_FIRST,
-            next: Next::First,
-        }
+        self.documents(Bound::Unbounded)
+    }
+
+    fn documents(&self, from: Bound<Box<str>>) -> Documents {
+        Documents { collection: self.clone(), pages: Pages::new(from, Ahead::GIVEN) }
     }
 
     /// Whether a document of this ID is there, or was: a deleted one leaves its tombstone.
@@ -316,47 +308,15 @@ pub(super) fn unpack_body(
 /// Documents of a collection in ID order, see [`Collection::iter`].
 pub struct Documents {
     collection: Collection,
-    page: VecDeque<StoredRevision>,
-    /// Documents to read ahead, by the size of those read last.
-    page_len: usize,
-    next: Next,
-}
-
-/// Where the next page of [`Documents`] begins.
-enum Next {
-    First,
-    After(Box<str>),
-    End,
-}
-
-impl Documents {
-    fn fill(&mut self) -> Result<(), DatabaseError> {
-        while self.page.is_empty() {
-            let from = match &self.next {
-                Next::First => Bound::Unbounded,
-                Next::After(id) => Bound::Excluded(&**id),
-                Next::End => return Ok(()),
-            };
-            let (page, last) = self.collection.store.page(self.collection.key()?, from, self.page_len)?;
-            let bytes: usize = page.iter().map(|revision| revision.body.len()).sum();
-            self.page_len = (page.len() * PAGE_BYTES_AIM).checked_div(bytes).unwrap_or(PAGE_LEN_MAX);
-            self.page_len = self.page_len.clamp(1, PAGE_LEN_MAX);
-            self.page = page.into();
-            self.next = last.map_or(Next::End, Next::After);
-        }
-        Ok(())
-    }
+    pages: Pages,
 }
 
 impl Iterator for Documents {
     type Item = Result<Document, DatabaseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Err(error) = self.fill() {
-            self.next = Next::End;
-            return Some(Err(error));
-        }
-        let revision = self.page.pop_front()?;
-        Some(self.collection.document(revision))
+        let Documents { collection, pages } = self;
+        let next = pages.next(&collection.store, || collection.key(), |_| false).transpose()?;
+        Some(next.and_then(|revision| collection.document(revision)))
     }
 }

@@ -40,6 +40,7 @@ mod handle;
 mod info;
 mod name;
 mod packed;
+mod pages;
 mod query;
 mod replica;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway

@@ -15,19 +15,12 @@ use super::plan::{Plan, Reads};
 use super::record::Record;
 use super::spec::Query;
 use super::value::encode;
+use crate::database::pages::{Ahead, Pages};
 use crate::database::store::{CollectionKey, Store, StoredRevision};
 use crate::database::{Collection, DatabaseError};
 
-/// Documents that are read ahead: first, and at most.
-const PAGE_LEN_FIRST: usize = 64;
-const PAGE_LEN_MAX: usize = 1_024;
-
-/// Bytes of packed bodies that it aims to read ahead.
-const PAGE_BYTES_AIM: usize = 256 << 10;
-
-/// The same where rows do not come as they are read: neighbours by ID may lie far apart, and a block is read once a page.
-const GATHER_LEN_MAX: usize = 16_384;
-const GATHER_BYTES_AIM: usize = 2 << 20;
+/// How much is read ahead where rows do not come as they are read: neighbours by ID may lie far apart, and a block is read once a page.
+const GATHERED: Ahead = Ahead { len_max: 16_384, bytes_aim: 2 << 20 };
 
 /// Bytes that rows may take while they are sorted, and what one takes beside its values.
 const SORT_BYTES_MAX: usize = 16 << 20;
@@ -302,7 +295,8 @@ impl Sorter {
 /// The documents to look at.
 enum Source {
     Points(VecDeque<String>),
-    Ids(Ids),
+    /// Those in order of their IDs, up to this encoding of one.
+    Ids(Pages, Option<Vec<u8>>),
 }
 
 impl Source {
@@ -314,16 +308,11 @@ impl Source {
             ),
             Reads::Ids(from, to) => {
                 let from = match after {
-                    Some(after) if after >= from => Bound::Excluded(after.clone()),
-                    _ => Bound::Included(from.clone()),
+                    Some(after) if after >= from => Bound::Excluded(after.as_str().into()),
+                    _ => Bound::Included(from.as_str().into()),
                 };
-                let (len_max, bytes_aim) = match plan.is_in_order() {
-                    true => (PAGE_LEN_MAX, PAGE_BYTES_AIM),
-                    false => (GATHER_LEN_MAX, GATHER_BYTES_AIM),
-                };
-                let page = VecDeque::new();
-                let (from, to) = (Some(from), to.clone());
-                Source::Ids(Ids { page, page_len: PAGE_LEN_FIRST, len_max, bytes_aim, from, to })
+                let ahead = if plan.is_in_order() { Ahead::GIVEN } else { GATHERED };
+                Source::Ids(Pages::new(from, ahead), to.clone())
             }
         }
     }
@@ -338,43 +327,11 @@ impl Source {
                 }
                 Ok(None)
             }
-            Source::Ids(ids) => ids.next(store, key),
+            Source::Ids(pages, to) => {
+                let key = || store.collection(key).map(|_| key);
+                pages.next(store, key, |id| reaches(to.as_deref(), id))
+            }
         }
-    }
-}
-
-/// Documents in order of their IDs.
-struct Ids {
-    page: VecDeque<StoredRevision>,
-    /// Documents to read ahead, by the size of those read last; at most so many, of about so many bytes.
-    page_len: usize,
-    len_max: usize,
-    bytes_aim: usize,
-    /// Where the next page begins; `None`: there is none.
-    from: Option<Bound<String>>,
-    to: Option<Vec<u8>>,
-}
-
-impl Ids {
-    fn next(&mut self, store: &Store, key: CollectionKey) -> Result<Option<StoredRevision>, DatabaseError> {
-        let to = self.to.as_deref();
-        while self.page.is_empty() {
-            let Some(from) = self.from.take() else { return Ok(None) };
-            store.collection(key)?;
-            let (found, last) = store.page(key, from.as_ref().map(String::as_str), self.page_len)?;
-            let bytes: usize = found.iter().map(|revision| revision.body.len()).sum();
-            let page_len = (found.len() * self.bytes_aim).checked_div(bytes).unwrap_or(self.len_max);
-            self.page_len = page_len.clamp(1, self.len_max);
-            self.page = found.into();
-            self.from = last.filter(|last| !reaches(to, last)).map(|id| Bound::Excluded(id.into()));
-        }
-        let next = self.page.pop_front();
-        if next.as_ref().is_some_and(|revision| reaches(to, &revision.id)) {
-            self.page.clear();
-            self.from = None;
-            return Ok(None);
-        }
-        Ok(next)
     }
 }
 
