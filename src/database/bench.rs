@@ -126,7 +126,19 @@ pub fn measure_open(directory: &Path, id: &str) -> Result<Duration, DatabaseErro
     document.map(|_| elapsed).ok_or_else(|| DatabaseError::NotFound { id: id.to_owned() })
 }
 
-/// SQLite with the same documents: WAL, `synchronous=FULL`, one table of ID, body text and sequence.
+/// A new SQLite database that keeps what it has acknowledged, as ours does: WAL, `synchronous=FULL`.
+///
+/// # Errors
+/// Of SQLite.
+#[cfg(feature = "bench-sqlite")]
+pub fn open_sqlite(path: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    let connection = rusqlite::Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+/// SQLite with the same documents, in one table of ID, body text and sequence.
 ///
 /// # Errors
 /// Of SQLite.
@@ -138,9 +150,7 @@ pub fn measure_sqlite(
 ) -> rusqlite::Result<StoreFigures> {
     let io = |e: std::io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
     std::fs::create_dir_all(directory).map_err(io)?;
-    let mut connection = rusqlite::Connection::open(directory.join("documents.sqlite"))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    let mut connection = open_sqlite(&directory.join("documents.sqlite"))?;
     connection.execute_batch(
         "CREATE TABLE documents (id TEXT PRIMARY KEY, body TEXT NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
          CREATE UNIQUE INDEX by_seq ON documents (seq);",

@@ -27,6 +27,9 @@ pub(super) const DOCUMENT_BYTES_MAX: usize = 24 << 20;
 const PIECE_TIME_MAX: Duration = Duration::from_secs(15);
 const BODY_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// Bytes that one piece of a long answer aims at.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+
 /// Pieces of an answer that are made ahead of the client.
 const PIECES_AHEAD: usize = 1;
 

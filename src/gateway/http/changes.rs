@@ -13,16 +13,13 @@ use tokio::time::{Instant, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 
 use super::api::{Api, InKeyspace, InPath, Keyspace, Params};
-use super::body::{self, Gone, Sink};
+use super::body::{self, Gone, PIECE_BYTES, Sink};
 use super::error::{ApiError, ErrorBody};
 use super::list::write;
 use crate::database::{Change, Collection};
 
 /// Changes of one piece of the answer at most.
 const PIECE_ROWS: usize = 500;
-
-/// Bytes of bodies that one piece aims at.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// How long a feed that waits goes on without a change, unless a heartbeat is wanted.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -10,13 +10,12 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::api::{Api, InKeyspace, InPath, Keyspace, Params};
-use super::body::{self, DOCUMENT_BYTES_MAX, Held};
+use super::body::{self, DOCUMENT_BYTES_MAX, Held, PIECE_BYTES};
 use super::documents::{revision_of, with_meta};
 use super::error::{ApiError, ErrorBody, OfBody};
 use crate::database::{Collection, Document};
 
-/// Bytes that one piece of the answer aims at, and rows that it has at most.
-const PIECE_BYTES: usize = 64 << 10;
+/// Rows that one piece of the answer has at most.
 const PIECE_ROWS: usize = 1_000;
 
 /// IDs in one request.

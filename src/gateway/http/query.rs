@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use serde_json::Value;
 
 use super::api::{Api, InKeyspace, InPath, Keyspace};
-use super::body::{self, Held};
+use super::body::{self, Held, PIECE_BYTES};
 use super::error::{ApiError, ErrorBody, OfBody};
 use super::list::write;
 use crate::database::{Query, QueryStep, Rows};
@@ -15,9 +15,8 @@ use crate::database::{Query, QueryStep, Rows};
 /// Longest query, bytes.
 const QUERY_BYTES_MAX: usize = 2 << 20;
 
-/// Bytes that one piece of the answer aims at, and documents that are looked at for it: so often it is seen whether the client
-/// is still there, and others have their turn.
-const PIECE_BYTES: usize = 64 << 10;
+/// Documents that are looked at for one piece of the answer: so often it is seen whether the client is still there, and others
+/// have their turn.
 const PIECE_DOCUMENTS: usize = 4_096;
 
 /// The answer to a query, row by row.

@@ -103,9 +103,7 @@ fn sqlite(place: &TemporaryDirectory, count: usize) -> Result<Beside, CliError> 
 fn sqlite_runs(path: &std::path::Path, count: usize) -> rusqlite::Result<Beside> {
     const SENSOR_OF: &str = "json_extract(body, '$.sensor')";
     const TIME_OF: &str = "json_extract(body, '$.time')";
-    let mut connection = rusqlite::Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    let mut connection = crate::database::bench::open_sqlite(path)?;
     connection
         .execute_batch("CREATE TABLE readings (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;")?;
     for from in (0..count).step_by(BATCH_LEN) {
