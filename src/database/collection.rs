@@ -12,7 +12,7 @@ use super::edit::{Edit, EditKind, Edited, Expects, expiration_ms, pack_body, pac
 use super::name::check_document_id;
 use super::packed::Unpacker;
 use super::pages::{Ahead, Pages};
-use super::store::{CollectionKey, Store, StoredRevision};
+use super::store::{CollectionKey, IndexInfo, Store, StoredRevision, Work};
 use super::{DatabaseError, Document};
 use crate::replica::revision::VersionVector;
 
@@ -226,6 +226,60 @@ impl Collection {
         let key = self.key()?;
         let time = if self.store.is_due(key, id)? { None } else { self.store.expiration(key, id)? };
         Ok(time.map(|time_ms| SystemTime::UNIX_EPOCH + Duration::from_millis(time_ms)))
+    }
+
+    /// Declares an index: queries that ask for these paths, or sort by them, read it instead of all documents. It is built in the
+    /// background; commits keep it from then on, so each costs them a little. The same one may be there already.
+    ///
+    /// ```
+    /// use gattway::database::{Query, Test};
+    ///
+    /// # use gattway::{Database, DatabaseConfig};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+    /// # let readings = db.default_collection()?;
+    /// readings.create_index("by-time", ["sensor", "time"])?;
+    /// let newest = Query::new().filter(("sensor", Test::Equal("boiler".into()))).sort("time", true).limit(20);
+    /// # while !readings.indexes()?[0].is_ready { std::thread::sleep(std::time::Duration::from_millis(5)); }
+    /// assert_eq!(readings.explain(&newest)?["index"], "by-time");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`DatabaseError::BadIndex`]; [`DatabaseError::IndexExists`] if there is another one of this name; of the store.
+    pub fn create_index<P: Into<String>>(
+        &self,
+        name: &str,
+        paths: impl IntoIterator<Item = P>,
+    ) -> Result<(), DatabaseError> {
+        let paths: Vec<String> = paths.into_iter().map(Into::into).collect();
+        self.store.create_index(self.key()?, name, &paths)
+    }
+
+    /// Builds what is to be built of indexes here and now, and removes what is to go of them but for what is still read.
+    ///
+    /// # Errors
+    /// Of the store.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the command
+    pub(crate) fn build_indexes(&self) -> Result<(), DatabaseError> {
+        while self.store.work_on_indexes()? == Work::More {}
+        self.store.sync(self.store.newest())
+    }
+
+    /// Drops an index; `false` if there is none of this name. A query that reads it goes on.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn drop_index(&self, name: &str) -> Result<bool, DatabaseError> {
+        self.store.drop_index(self.key()?, name)
+    }
+
+    /// The indexes by their names, and how far they are built. All their pages are read.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn indexes(&self) -> Result<Vec<IndexInfo>, DatabaseError> {
+        self.store.indexes(self.key()?)
     }
 
     /// Those of [`iter`](Self::iter) whose IDs come after this one.

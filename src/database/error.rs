@@ -104,6 +104,18 @@ pub enum DatabaseError {
         /// What was given, shortened.
         name: String,
     },
+    /// No index can be declared so.
+    #[error("no index can be made so: {reason}")]
+    BadIndex {
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is an index of this name on other paths. Drop it first, or choose another name.
+    #[error("there is an index {name:?} on other paths already: drop it first, or choose another name")]
+    IndexExists {
+        /// Its name.
+        name: String,
+    },
     /// No such collection.
     #[error("no collection {name:?}")]
     UnknownCollection {

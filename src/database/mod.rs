@@ -41,6 +41,7 @@ mod info;
 mod name;
 mod packed;
 mod pages;
+mod path;
 mod query;
 mod replica;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
@@ -49,6 +50,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unsendable;
+mod value;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
 mod writes;
 
@@ -78,7 +80,8 @@ pub(crate) use self::store::contains_panics;
 pub(crate) use self::store::lock_file;
 pub(crate) use self::store::{AHEAD_COUNTED_MAX, Twin};
 pub use self::store::{
-    BackupInfo, Damage, DocumentName, Lack, RenewReport, RestoreReport, Room, SalvageReport, VerifyReport,
+    BackupInfo, Damage, DocumentName, IndexInfo, Lack, RenewReport, RestoreReport, Room, SalvageReport,
+    VerifyReport,
 };
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

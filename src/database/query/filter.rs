@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::path::Path;
-use super::value::{behind, encode, encode_start_of_text, encoded, kind, tag};
 use crate::database::DatabaseError;
+use crate::database::path::Path;
+use crate::database::value::{behind, encode, encode_start_of_text, encoded, kind, tag};
 
 /// Filters within filters at most, tests in one query, and values of one [`Test::In`].
 const DEPTH_MAX: usize = 32;
@@ -131,6 +131,25 @@ impl Left {
 }
 
 impl Filter {
+    /// What has to hold all together where this does.
+    pub(super) fn conjuncts(&self) -> Vec<&Filter> {
+        match self {
+            Filter::All(filters) => filters.iter().flat_map(Filter::conjuncts).collect(),
+            other => vec![other],
+        }
+    }
+
+    /// As a selector.
+    pub(super) fn to_json(&self) -> Value {
+        let all = |filters: &[Filter]| filters.iter().map(Filter::to_json).collect::<Vec<_>>();
+        match self {
+            Filter::At(path, test) => json!({path: test.to_json()}),
+            Filter::All(filters) => json!({"$and": all(filters)}),
+            Filter::Any(filters) => json!({"$or": all(filters)}),
+            Filter::Not(filter) => json!({"$not": filter.to_json()}),
+        }
+    }
+
     /// # Errors
     /// [`DatabaseError::BadQuery`]: a path that is none, or more than a query may have.
     pub(super) fn check(&self, left: &mut Left, depth: usize) -> Result<Checked, DatabaseError> {
@@ -151,6 +170,22 @@ impl Filter {
 }
 
 impl Test {
+    /// As an operator of a selector.
+    pub(super) fn to_json(&self) -> Value {
+        match self {
+            Test::Equal(value) => json!({"$eq": value}),
+            Test::NotEqual(value) => json!({"$ne": value}),
+            Test::Below(value) => json!({"$lt": value}),
+            Test::AtMost(value) => json!({"$lte": value}),
+            Test::Above(value) => json!({"$gt": value}),
+            Test::AtLeast(value) => json!({"$gte": value}),
+            Test::In(values) => json!({"$in": values}),
+            Test::NotIn(values) => json!({"$nin": values}),
+            Test::Exists(exists) => json!({"$exists": exists}),
+            Test::BeginsWith(start) => json!({"$beginsWith": start}),
+        }
+    }
+
     fn check(&self, left: &mut Left) -> Result<CheckedTest, DatabaseError> {
         let one =
             |left: &mut Left, value: &Value| left.take_value(value).map(|bytes| BTreeSet::from([bytes]));

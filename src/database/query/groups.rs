@@ -7,8 +7,8 @@ use serde_json::{Map, Number, Value};
 use super::filter::Values;
 use super::moment::moment;
 use super::plan::{CheckedAggregate, Plan};
-use super::value::{encode, encoded};
 use crate::database::DatabaseError;
+use crate::database::value::{encode, encoded};
 
 /// Bytes that groups may take in memory, about.
 const GROUP_BYTES_MAX: usize = 16 << 20;
@@ -25,7 +25,9 @@ pub(super) struct Groups {
 }
 
 struct Group {
+    /// As the document with the first ID has them: 1 and 1.0 are one group.
     by: Vec<Value>,
+    first: Box<str>,
     cells: Vec<Cell>,
     bytes: usize,
 }
@@ -203,14 +205,20 @@ impl Groups {
         let fresh = || {
             let cells: Vec<Cell> =
                 plan.aggregates.iter().map(|(_, aggregate)| Cell::new(aggregate)).collect();
-            Group { by, cells, bytes: 0 }
+            Group { by: by.clone(), first: id.into(), cells, bytes: 0 }
         };
         let key_bytes = key.len();
         let group = self.groups.entry(key).or_insert_with(fresh);
+        if *id < *group.first {
+            (group.by, group.first) = (by, id.into());
+        }
         for (cell, (_, aggregate)) in group.cells.iter_mut().zip(&plan.aggregates) {
             cell.add(aggregate, id, document)?;
         }
-        let bytes = GROUP_OVERHEAD + 2 * key_bytes + group.cells.iter().map(Cell::bytes).sum::<usize>();
+        let bytes = GROUP_OVERHEAD
+            + 2 * key_bytes
+            + group.first.len()
+            + group.cells.iter().map(Cell::bytes).sum::<usize>();
         self.bytes = self.bytes - group.bytes + bytes;
         group.bytes = bytes;
         // Groups behind as many as are wanted never come before them again.
@@ -235,7 +243,7 @@ impl Groups {
     pub(super) fn rows(mut self, plan: &Plan) -> Vec<(Vec<u8>, Map<String, Value>)> {
         if plan.groups.is_empty() && self.groups.is_empty() && plan.position.is_none() && plan.limit > 0 {
             let cells = plan.aggregates.iter().map(|(_, aggregate)| Cell::new(aggregate)).collect();
-            self.groups.insert(Vec::new(), Group { by: Vec::new(), cells, bytes: 0 });
+            self.groups.insert(Vec::new(), Group { by: Vec::new(), first: "".into(), cells, bytes: 0 });
         }
         let row = |(key, group): (Vec<u8>, Group)| {
             let by =

@@ -6,19 +6,19 @@
 //!
 //! Source: `firmware-notes/query.md`.
 
+mod access;
 mod bookmark;
 mod filter;
 mod groups;
+mod indexed;
 mod json;
 mod moment;
-mod path;
 mod plan;
 mod record;
 mod rows;
 mod spec;
 #[cfg(test)]
 mod tests;
-mod value;
 
 pub use self::filter::{Filter, Test};
 pub use self::rows::Rows;

@@ -9,10 +9,10 @@ use siphasher::sip::SipHasher13;
 use super::bookmark::{self, Position};
 use super::filter::{Checked, CheckedTest, Filter, Left, Values};
 use super::moment::Every;
-use super::path::Path;
 use super::spec::{Aggregate, Query};
-use super::value::{encode, tag};
 use crate::database::DatabaseError;
+use crate::database::path::Path;
+use crate::database::value::{encode, tag};
 use crate::replica::clip;
 
 /// Most of each that a query may have.
@@ -37,6 +37,8 @@ pub(super) struct Plan {
     /// What bookmarks are made for.
     pub(super) fingerprint: u64,
     pub(super) reads: Reads,
+    /// What has to hold all together, as it was given.
+    pub(super) conditions: Vec<Filter>,
 }
 
 /// Which documents are looked at.
@@ -99,6 +101,7 @@ impl Plan {
             groups: groups.collect::<Result<_, DatabaseError>>()?,
             aggregates: aggregates.collect::<Result<_, DatabaseError>>()?,
             fingerprint: 0,
+            conditions: query.filters.iter().flat_map(Filter::conjuncts).cloned().collect(),
         };
         plan.check_names()?;
         plan.fingerprint = plan.fingerprint();
@@ -117,7 +120,7 @@ impl Plan {
         let mut names = BTreeSet::new();
         let groups = self.groups.iter().map(|(path, _)| path.text());
         for name in groups.chain(self.aggregates.iter().map(|(name, _)| name.as_str())) {
-            if name.is_empty() || name.len() > NAME_BYTES_MAX.max(super::path::PATH_BYTES_MAX) {
+            if name.is_empty() || name.len() > NAME_BYTES_MAX.max(crate::database::path::PATH_BYTES_MAX) {
                 return Err(wrong(format!("{:?} cannot be the name of an aggregate", clip(name))));
             }
             if !names.insert(name) {
@@ -182,7 +185,14 @@ impl Plan {
         key
     }
 
-    /// How it is run, for people.
+    /// Whether a row comes behind where another answer has ended.
+    pub(super) fn is_behind_position(&self, place: &[u8], id: &str) -> bool {
+        self.position
+            .as_ref()
+            .is_none_or(|position| self.order_key(place, id) > self.order_key(&position.place, &position.id))
+    }
+
+    /// How it is run without an index, for people.
     pub(super) fn explain(&self) -> Value {
         let reads = match &self.reads {
             Reads::Points(ids) => json!({"ids": ids.len()}),
@@ -202,6 +212,11 @@ impl Plan {
         told.insert("order".into(), order.into());
         Value::Object(told)
     }
+}
+
+/// Bytes of the other direction.
+pub(super) fn turned(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().map(|byte| !byte).collect()
 }
 
 fn turn(bytes: &mut [u8]) {

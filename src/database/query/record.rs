@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 use serde_json::{Map, Value};
 
 use super::filter::Values;
-use super::path::{Path, Place};
 use crate::database::DatabaseError;
 use crate::database::collection::unpack_body;
 use crate::database::packed::Unpacker;
+use crate::database::path::{Path, Place};
 use crate::database::store::{Store, StoredRevision};
 
 pub(super) struct Record<'a> {

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::access::{Access, Order};
 use super::bookmark::{self, Position};
 use super::groups::Groups;
+use super::indexed::{Indexed, Mark, TooMany};
 use super::plan::{Plan, Reads};
 use super::record::Record;
 use super::spec::Query;
-use super::value::encode;
 use crate::database::pages::{Ahead, Pages};
 use crate::database::store::{CollectionKey, Store, StoredRevision};
+use crate::database::value::encode;
 use crate::database::{Collection, DatabaseError};
 
 /// How much is read ahead where rows do not come as they are read: neighbours by ID may lie far apart, and a block is read once a page.
@@ -40,11 +42,16 @@ impl Collection {
     pub fn query(&self, query: &Query) -> Result<Rows, DatabaseError> {
         let plan = Plan::of(query)?;
         let key = self.key()?;
-        let source = Source::of(&plan);
+        let access = Access::choose(&plan, self.store.usable_indexes(key)?);
+        let has_runs =
+            access.as_ref().is_some_and(|access| matches!(access.order, Order::AsRead | Order::Runs(_)));
+        let source = Source::of(&plan, access);
         let state = if plan.limit == 0 {
             State::End
         } else if plan.is_grouped() {
             State::Group(source, Groups::default())
+        } else if has_runs {
+            State::Runs(source, Sorter::default(), VecDeque::new())
         } else if plan.is_in_order() {
             State::Stream(source)
         } else {
@@ -58,8 +65,9 @@ impl Collection {
     /// # Errors
     /// [`DatabaseError::BadQuery`]; [`DatabaseError::UnknownCollection`].
     pub fn explain(&self, query: &Query) -> Result<Value, DatabaseError> {
-        self.key()?;
-        Ok(Plan::of(query)?.explain())
+        let plan = Plan::of(query)?;
+        let access = Access::choose(&plan, self.store.usable_indexes(self.key()?)?);
+        Ok(access.map_or_else(|| plan.explain(), |access| access.explain(&plan)))
     }
 }
 
@@ -76,6 +84,8 @@ pub struct Rows {
 enum State {
     Stream(Source),
     Sort(Source, Sorter),
+    /// Of an index that gives some of the order: rows of the run that is read, and those before it, which are complete.
+    Runs(Source, Sorter, VecDeque<(Position, Gathered)>),
     Group(Source, Groups),
     /// What was gathered, each row with where it stands.
     Give(VecDeque<(Position, Gathered)>),
@@ -134,14 +144,27 @@ impl Rows {
                     };
                     return Ok(self.give(position, row));
                 }
-                State::Stream(source) | State::Sort(source, _) | State::Group(source, _) => {
-                    (source, &*self.store, &self.plan)
+                State::Runs(_, _, complete) if !complete.is_empty() => {
+                    let Some((position, Gathered::Document(revision))) = complete.pop_front() else {
+                        continue;
+                    };
+                    let row = row_of(&self.store, &self.plan, &revision)?;
+                    return Ok(self.give(position, row));
                 }
+                State::Stream(source)
+                | State::Sort(source, _)
+                | State::Group(source, _)
+                | State::Runs(source, ..) => (source, &*self.store, &self.plan),
             };
-            let Some(revision) = source.next(store, self.key)? else {
+            let Some((revision, mark)) = source.next(store, self.key, plan)? else {
                 self.gathered();
                 continue;
             };
+            if let State::Runs(_, sorter, complete) = &mut self.state
+                && mark != Mark::GoesOn
+            {
+                complete.extend(std::mem::take(sorter).rows());
+            }
             let record = Record { store, revision: &revision };
             if !plan.filter.holds(&record)? {
                 continue;
@@ -151,6 +174,17 @@ impl Rows {
                 State::Sort(_, sorter) => {
                     let place = plan.place(&record)?;
                     sorter.add(plan, place, revision)?;
+                }
+                State::Runs(_, sorter, complete) => {
+                    let place = plan.place(&record)?;
+                    let is_next = mark == Mark::Alone && complete.is_empty();
+                    if is_next && plan.is_behind_position(&place, &revision.id) {
+                        let row = row_of(store, plan, &revision)?;
+                        return Ok(self.give(Position { place, id: revision.id.into_string() }, row));
+                    }
+                    if !is_next {
+                        sorter.add(plan, place, revision)?;
+                    }
                 }
                 _ => {
                     let row = row_of(store, plan, &revision)?;
@@ -179,7 +213,7 @@ impl Rows {
                 let at = |place| Position { place, id: String::new() };
                 State::Give(rows.map(|(place, row)| (at(place), Gathered::Group(row))).collect())
             }
-            State::Sort(_, sorter) => State::Give(sorter.rows()),
+            State::Sort(_, sorter) | State::Runs(_, sorter, _) => State::Give(sorter.rows()),
             _ => State::End,
         };
     }
@@ -257,11 +291,10 @@ impl Ord for Sorted {
 
 impl Sorter {
     fn add(&mut self, plan: &Plan, place: Vec<u8>, revision: StoredRevision) -> Result<(), DatabaseError> {
-        let order = plan.order_key(&place, &revision.id);
-        let is_before = |position: &Position| order <= plan.order_key(&position.place, &position.id);
-        if plan.position.as_ref().is_some_and(is_before) {
+        if !plan.is_behind_position(&place, &revision.id) {
             return Ok(());
         }
+        let order = plan.order_key(&place, &revision.id);
         let is_full = self.rows.len() as u64 >= plan.limit;
         if is_full && self.rows.peek().is_some_and(|last| last.order <= order) {
             return Ok(());
@@ -297,10 +330,14 @@ enum Source {
     Points(VecDeque<String>),
     /// Those in order of their IDs, up to this encoding of one.
     Ids(Pages, Option<Vec<u8>>),
+    Index(Box<Indexed>),
 }
 
 impl Source {
-    fn of(plan: &Plan) -> Source {
+    fn of(plan: &Plan, access: Option<Access>) -> Source {
+        if let Some(access) = access {
+            return Source::Index(Box::new(Indexed::new(access, plan.limit)));
+        }
         let after = plan.position.as_ref().filter(|_| plan.is_in_order()).map(|position| &position.id);
         match &plan.reads {
             Reads::Points(ids) => Source::Points(
@@ -317,21 +354,34 @@ impl Source {
         }
     }
 
-    fn next(&mut self, store: &Store, key: CollectionKey) -> Result<Option<StoredRevision>, DatabaseError> {
-        match self {
+    /// The next document, and where it stands among the others.
+    fn next(
+        &mut self,
+        store: &Store,
+        key: CollectionKey,
+        plan: &Plan,
+    ) -> Result<Option<(StoredRevision, Mark)>, DatabaseError> {
+        if let Source::Index(indexed) = self
+            && let Err(TooMany) = indexed.gather_ids(store, plan.position.as_ref())?
+        {
+            *self = Source::of(plan, None);
+        }
+        let next = match self {
+            Source::Index(indexed) => return indexed.next(store, key),
             Source::Points(ids) => {
                 while let Some(id) = ids.pop_front() {
                     if let Some(revision) = store.revision(key, &id)?.filter(|revision| !revision.deleted) {
-                        return Ok(Some(revision));
+                        return Ok(Some((revision, Mark::GoesOn)));
                     }
                 }
-                Ok(None)
+                None
             }
             Source::Ids(pages, to) => {
                 let key = || store.collection(key).map(|_| key);
-                pages.next(store, key, |id| reaches(to.as_deref(), id))
+                pages.next(store, key, |id| reaches(to.as_deref(), id))?
             }
-        }
+        };
+        Ok(next.map(|revision| (revision, Mark::GoesOn)))
     }
 }
 

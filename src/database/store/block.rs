@@ -213,6 +213,16 @@ pub(super) fn read_block(
     sources: &impl SourceNumbers,
     codec: &mut Codec,
 ) -> Option<Vec<StoredRevision>> {
+    read_some(value, sources, codec, None)
+}
+
+/// The records of a block with these sequences, which are in order; all if none are named. `None` means damage.
+pub(super) fn read_some(
+    value: &[u8],
+    sources: &impl SourceNumbers,
+    codec: &mut Codec,
+    wanted: Option<&[u64]>,
+) -> Option<Vec<StoredRevision>> {
     let mut reader = Reader::new(value);
     let kind = reader.byte()?;
     let len = reader.length().filter(|&len| len <= RECORDS_BYTES_MAX)?;
@@ -232,22 +242,25 @@ pub(super) fn read_block(
     if records.len() != len {
         return None;
     }
-    read_records(records, sources)
+    read_records(records, sources, wanted)
 }
 
-fn read_records(records: &[u8], sources: &impl SourceNumbers) -> Option<Vec<StoredRevision>> {
+fn read_records(
+    records: &[u8],
+    sources: &impl SourceNumbers,
+    wanted: Option<&[u64]>,
+) -> Option<Vec<StoredRevision>> {
     let mut reader = Reader::new(records);
     let mut revisions: Vec<StoredRevision> = Vec::new();
-    let (mut sequence, mut time) = (0u64, 0u64);
+    let (mut sequence, mut time, mut id) = (0u64, 0u64, String::with_capacity(64));
     while reader.remaining() > 0 {
         let flags = reader.byte()?;
         sequence = sequence.checked_add(reader.varint()?)?;
         let shared = reader.length()?;
-        let before = revisions.last().map_or("", |r| &r.id);
         let rest_len = reader.length()?;
         let rest = std::str::from_utf8(reader.take(rest_len)?).ok()?;
-        let mut id = String::with_capacity(shared.min(before.len()) + rest.len());
-        id.push_str(before.get(..shared)?);
+        id.get(..shared)?;
+        id.truncate(shared);
         id.push_str(rest);
         let current = read_version(&mut reader, time, sources)?;
         time = current.time;
@@ -261,13 +274,22 @@ fn read_records(records: &[u8], sources: &impl SourceNumbers) -> Option<Vec<Stor
         };
         let trees = read_trees(&mut reader, flags & TREES != 0)?;
         let body_len = reader.length()?;
+        let body = reader.take(body_len)?;
+        if let Some(wanted) = wanted {
+            if wanted.last().is_none_or(|last| *last < sequence) {
+                break;
+            }
+            if wanted.binary_search(&sequence).is_err() {
+                continue;
+            }
+        }
         revisions.push(StoredRevision {
             sequence,
-            id: id.into_boxed_str(),
+            id: id.as_str().into(),
             vector: VersionVector { current, merged, history, trees },
             deleted: flags & TOMBSTONE != 0,
             remote_ancestor,
-            body: reader.take(body_len)?.to_vec(),
+            body: body.to_vec(),
         });
     }
     Some(revisions)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -51,6 +51,9 @@ pub(crate) struct Store {
     /// The earliest expiration of a document, milliseconds since 1970; the highest number if there is none.
     pub(super) next_expiration: AtomicU64,
     pub(super) timer: Arc<Timer>,
+    /// Who builds indexes, and whether there is something to build or to remove.
+    pub(super) indexer: Arc<Timer>,
+    pub(super) index_work: AtomicBool,
     /// How many removed documents are remembered one by one.
     pub(super) marks: AtomicU64,
     /// Versions seen from a time so far ahead that the clock did not follow.
@@ -83,6 +86,7 @@ impl Store {
         store.begin_ahead_table()?;
         let store = Arc::new(store);
         store.expire_later();
+        store.index_later();
         Ok(store)
     }
 
@@ -129,6 +133,8 @@ impl Store {
             syncer: Mutex::new(None),
             next_expiration,
             timer: Arc::default(),
+            indexer: Arc::default(),
+            index_work: AtomicBool::new(false),
             marks,
             versions_ahead: AtomicU64::new(0),
             is_new: false,
@@ -139,6 +145,7 @@ impl Store {
         if !store.is_read_only() {
             store.create_default_collection()?;
         }
+        store.look_for_index_work();
         Ok(store)
     }
 
@@ -157,6 +164,7 @@ impl Store {
         store.begin_ahead_table()?;
         let store = Arc::new(store);
         store.expire_later();
+        store.index_later();
         Ok(store)
     }
 
@@ -276,6 +284,7 @@ impl Store {
     /// Of the storage device: it does not have what [`Durability::Relaxed`] left to be synced, or is not sealed.
     pub(crate) fn close(&self) -> Result<(), DatabaseError> {
         self.timer.end();
+        self.indexer.end();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine();
         // By way of the group, so that those who wait for these commits hear that stable storage has them. If it fails, the
@@ -358,6 +367,7 @@ fn none(path: &Path) -> DatabaseError {
 impl Drop for Store {
     fn drop(&mut self) {
         self.timer.end();
+        self.indexer.end();
         self.engine().close();
         self.join_syncer();
         // It was logged; nobody is left to be told.

@@ -24,6 +24,9 @@
 //! | `r` | number of a piece, 4 bytes | piece of a redo list |
 //! | `k` | collection, client ID | checkpoint |
 //! | `i` | collection, fence | page of document IDs ([`super::index`]) |
+//! | `x` | collection, index, 2 bytes | definition of an index on paths ([`super::indexes`]) |
+//! | `X` | collection | what it was when its indexes were last kept |
+//! | `y` | collection, index, fence | page of entries of an index on paths |
 //! | `b` | collection, sequence, piece | block of records ([`super::block`]) |
 //!
 //! Numbers are big-endian, so that keys sort as the numbers do.
@@ -33,6 +36,16 @@ use crate::replica::revision::SourceId;
 /// A collection's number within the database; the default collection is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CollectionKey(pub(crate) u16);
+
+/// An index of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct IndexKey {
+    pub(super) collection: CollectionKey,
+    pub(super) number: u16,
+}
+
+/// Fence of the last page of an index on paths: no encoding of a value begins so.
+pub(super) const LAST_FENCE: &[u8] = &[0xff];
 
 pub(super) const META: &[u8] = b"m";
 pub(super) const CLOCK: &[u8] = b"h";
@@ -54,9 +67,56 @@ pub(super) const NAME: u8 = b'n';
 pub(super) const SOURCE: u8 = b's';
 pub(super) const COLLECTION: u8 = b'c';
 pub(super) const COUNTERS: u8 = b't';
+pub(super) const DEFINITION: u8 = b'x';
+pub(super) const STAMP: u8 = b'X';
+const ENTRIES: u8 = b'y';
 const CHECKPOINT: u8 = b'k';
 const INDEX: u8 = b'i';
 const BLOCK: u8 = b'b';
+
+/// Key of an index's definition.
+pub(super) fn definition(index: IndexKey) -> Vec<u8> {
+    with_tail(DEFINITION, index.collection, &index.number.to_be_bytes())
+}
+
+/// The range of all definitions of a collection: from, to (excluded).
+pub(super) fn definitions(collection: CollectionKey) -> (Vec<u8>, Vec<u8>) {
+    (with_tail(DEFINITION, collection, &[]), with_tail(DEFINITION, collection, &[0xff; 3]))
+}
+
+/// The index of such a key.
+pub(super) fn definition_index(key: &[u8]) -> Option<IndexKey> {
+    let (collection, number) = key.strip_prefix(&[DEFINITION])?.split_first_chunk::<2>()?;
+    let collection = CollectionKey(u16::from_be_bytes(*collection));
+    Some(IndexKey { collection, number: u16::from_be_bytes(number.try_into().ok()?) })
+}
+
+/// Bytes before the fence in a key of a page of entries.
+const ENTRIES_HEAD: usize = 5;
+
+/// Key of the page of entries with this fence; empty for the first of an index.
+pub(super) fn entries(index: IndexKey, fence: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(ENTRIES_HEAD + fence.len());
+    key.extend_from_slice(&numbered(ENTRIES, index.collection.0));
+    key.extend_from_slice(&index.number.to_be_bytes());
+    key.extend_from_slice(fence);
+    key
+}
+
+/// The key after all pages of an index.
+pub(super) fn entries_end(index: IndexKey) -> Vec<u8> {
+    entries(index, &[0xff, 0])
+}
+
+/// The range of all entries of all indexes of a collection: from, to (excluded).
+pub(super) fn entries_of(collection: CollectionKey) -> (Vec<u8>, Vec<u8>) {
+    (with_tail(ENTRIES, collection, &[]), with_tail(ENTRIES, collection, &[0xff; 5]))
+}
+
+/// The fence in such a key.
+pub(super) fn entries_fence(key: &[u8]) -> &[u8] {
+    key.get(ENTRIES_HEAD..).unwrap_or_default()
+}
 
 /// Key of a purged document; empty for the first of a collection.
 pub(super) fn purged(collection: CollectionKey, id: &str) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The store under the database: records in blocks, two indexes, small tables, group commit.
+//! The store under the database: records in blocks, indexes, small tables, group commit.
 //!
 //! The folder `sled` is the only place that names sled, [`engine`] has the durability rule. What is above knows
 //! [`StoredRevision`]s by collection, ID and sequence.
@@ -15,6 +15,8 @@ mod gathering;
 mod ground;
 mod handle;
 mod index;
+mod indexes;
+mod indexing;
 mod keys;
 mod layout;
 mod maintenance;
@@ -50,6 +52,9 @@ pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::handle::Store;
 #[cfg(test)]
 pub(crate) use self::handle::{has_redo_list, log_end};
+pub(crate) use self::indexes::{Entry, IndexUse, VALUES_BYTES_MAX};
+pub use self::indexing::IndexInfo;
+pub(crate) use self::indexing::{Cursor, Ranges, Work};
 pub(crate) use self::keys::CollectionKey;
 #[cfg(feature = "cli")]
 pub(crate) use self::layout::lock_file;

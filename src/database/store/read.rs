@@ -7,10 +7,11 @@ use std::ops::Bound;
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::block::{Codec, StoredRevision, read_block};
+use super::block::{Codec, StoredRevision, read_block, read_some};
 use super::ground::damaged;
 use super::handle::Store;
 use super::index::{self, IndexEntry};
+use super::indexes::Entry;
 use super::keys::CollectionKey;
 use super::pieces::{Moved, find_block};
 use super::tables::Sources;
@@ -259,5 +260,54 @@ impl Store {
         }
         found.sort_by_key(|(index, _)| *index);
         Ok(Some(found.into_iter().map(|(_, record)| record).collect()))
+    }
+
+    /// The revisions of which entries of an index were made; `None` where the document was changed or removed since, or has
+    /// expired. Nothing if several have bodies of more than [`PAGE_BYTES_MAX`].
+    pub(super) fn revisions_at(
+        &self,
+        collection: CollectionKey,
+        entries: &[Entry],
+    ) -> Result<Option<Vec<Option<StoredRevision>>>, DatabaseError> {
+        // Each block is decoded once if they are visited in order of sequence.
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_unstable_by_key(|&at| entries[at].sequence);
+        let sequences: Vec<u64> = order.iter().map(|&at| entries[at].sequence).collect();
+        let mut found: Vec<Option<StoredRevision>> = Vec::new();
+        found.resize_with(entries.len(), || None);
+        let (mut at, mut bytes) = (0, 0);
+        while let Some(&first) = sequences.get(at) {
+            let block = self.settled(|| find_block(&self.engine(), collection, first))?;
+            let end = block.as_ref().map_or(first, |block| block.sequence);
+            let to = sequences.partition_point(|sequence| *sequence <= end);
+            if let Some(block) = block {
+                let wanted = &sequences[at..to];
+                let records =
+                    self.with_sources(|sources, codec| read_some(&block.value, sources, codec, Some(wanted)));
+                for record in records.ok_or_else(|| damaged("a block of records"))? {
+                    bytes += record.body.len();
+                    let place = order[at..to].iter().find(|&&at| entries[at].sequence == record.sequence);
+                    if let Some(&place) = place.filter(|&&place| *record.id == *entries[place].id()) {
+                        found[place] = Some(record);
+                    }
+                }
+            }
+            if bytes > PAGE_BYTES_MAX && entries.len() > 1 {
+                return Ok(None);
+            }
+            at = to;
+        }
+        let has_due = self.has_due();
+        for (entry, revision) in entries.iter().zip(&mut found) {
+            if revision.is_none() {
+                let newest = index::find(&self.engine(), collection, entry.id())?;
+                if newest.is_some_and(|newest| newest.sequence == entry.sequence) {
+                    return Err(damaged("an index entry leads to no record"));
+                }
+            } else if has_due && self.is_due(collection, entry.id())? {
+                *revision = None;
+            }
+        }
+        Ok(Some(found))
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::block::{Codec, records_len};
 use super::engine::Engine;
 use super::ground::damaged;
+use super::indexes::{self, Indexes, Stamp};
 use super::keys::{self, CollectionKey};
 use super::pieces::read_pieces;
 use super::tables;
@@ -38,6 +39,8 @@ pub(crate) struct CollectionState {
     pub(super) horizon: AtomicU64,
     /// For each author the newest of its times in a tombstone that was removed ([`super::removed`]).
     pub(super) author_horizons: RwLock<BTreeMap<SourceId, u64>>,
+    /// Those that are declared on paths.
+    pub(super) indexes: Indexes,
 }
 
 impl CollectionState {
@@ -156,7 +159,9 @@ impl WriterState {
                 }
             };
             let tail = load_tail(engine, key)?;
-            self.add_collection(key, name, counters, tail);
+            let (last_sequence, documents) = (counters.last_sequence, counters.documents);
+            let indexes = indexes::load(engine, key, &Stamp { collection: &name, last_sequence, documents })?;
+            self.add_collection(key, name, counters, tail, indexes);
             let horizon = tables::number(engine, &keys::numbered(keys::HORIZON, number))?;
             if let Some(collection) = self.collections.get(&key) {
                 collection.state.horizon.store(horizon, Ordering::Release);
@@ -173,6 +178,7 @@ impl WriterState {
         name: String,
         counters: Counters,
         tail: Vec<TailBlock>,
+        indexes: Indexes,
     ) {
         let state = Arc::new(CollectionState {
             name,
@@ -181,6 +187,7 @@ impl WriterState {
             documents: AtomicU64::new(counters.documents),
             horizon: AtomicU64::new(0),
             author_horizons: RwLock::default(),
+            indexes,
         });
         self.collections.insert(key, CollectionWriter { state, counters, tail });
         self.next_collection = self.next_collection.max(key.0.saturating_add(1));
@@ -226,6 +233,11 @@ impl WriterState {
             (key.0, collection.counters.last_sequence, collection.counters.pushed)
         };
         self.collections.iter().map(end).collect()
+    }
+
+    /// The counters of a collection.
+    pub(super) fn counters(&self, key: CollectionKey) -> Option<Counters> {
+        self.collections.get(&key).map(|collection| collection.counters)
     }
 
     /// Documents and tombstones that a collection counts.

@@ -20,6 +20,7 @@ impl Store {
     /// Waits until stable storage has the commit, if this database is so configured; tells listeners.
     pub(crate) fn finish(self: &Arc<Store>, ticket: Ticket) -> Result<(), DatabaseError> {
         self.expire_later();
+        self.index_later();
         match self.durability {
             Durability::Synced => self.sync_together(ticket),
             Durability::Relaxed => {

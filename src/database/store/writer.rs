@@ -8,6 +8,7 @@
 mod blocks;
 mod checkpoints;
 mod collections;
+mod indexed;
 mod own;
 mod removal;
 mod retained;
@@ -19,10 +20,11 @@ use std::sync::{MutexGuard, PoisonError};
 pub(crate) use self::retained::Memory;
 use self::retained::Retained;
 use super::block::StoredRevision;
-use super::engine::{Entry, Ticket, Watermarks, Writes};
+use super::engine::{self, Ticket, Watermarks, Writes};
 use super::ground::damaged;
 use super::handle::Store;
 use super::index::{IndexEdit, IndexEntry};
+use super::indexes::Entry;
 use super::keys::{self, CollectionKey};
 use super::pieces::write_pieces;
 use super::purged;
@@ -69,6 +71,8 @@ struct Staged {
     /// Sequences of stored records that this commit replaces.
     dead: Vec<u64>,
     index: IndexEdit,
+    /// What indexes on paths have of stored documents that are changed: of each by ID, in their order.
+    replaced: HashMap<Box<str>, Vec<Entry>>,
     counters: Counters,
 }
 
@@ -83,7 +87,7 @@ pub(crate) struct Writer<'s> {
     /// Keys of versions far ahead: whether they come or go.
     ahead: BTreeMap<Vec<u8>, bool>,
     /// Other entries that the commit makes or removes.
-    others: Vec<Entry>,
+    others: Vec<engine::Entry>,
     /// What lets documents go, and stay away.
     retained: Retained,
     wall: u64,
@@ -181,6 +185,8 @@ impl Writer<'_> {
         before: Option<&StoredRevision>,
     ) -> Result<u64, DatabaseError> {
         self.replace_ahead(key, before);
+        self.stage(key)?;
+        self.note_entries(key, before);
         let staged = self.stage(key)?;
         staged.forget(&new.id, before);
         staged.counters.last_sequence += 1;
@@ -229,6 +235,8 @@ impl Writer<'_> {
             self.others.push(purged::entry(key, &before.id, own));
         }
         self.replace_ahead(key, Some(before));
+        self.stage(key)?;
+        self.note_entries(key, Some(before));
         let staged = self.stage(key)?;
         staged.forget(&before.id, Some(before));
         staged.newest.insert(before.id.clone(), None);
@@ -325,6 +333,7 @@ impl Writer<'_> {
         if staged.newest.is_empty() {
             return Ok(None);
         }
+        self.edit_indexes(key, &staged, writes)?;
         staged.dead.sort_unstable();
         let place = |r: &Option<StoredRevision>| {
             let (sequence, deleted) = r.as_ref().map_or((0, false), |r| (r.sequence, r.deleted));

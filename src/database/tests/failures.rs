@@ -29,6 +29,11 @@ enum Step {
     Sync,
     Compact,
     Look,
+    /// An index is declared, or dropped.
+    Index(u8),
+    DropIndex(u8),
+    /// A piece of what is done for indexes in the background.
+    Work,
     SyncFails {
         first: u64,
         count: u64,
@@ -52,6 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Sync),
         2 => Just(Step::Compact),
         3 => Just(Step::Look),
+        3 => (0u8..3).prop_map(Step::Index),
+        1 => (0u8..3).prop_map(Step::DropIndex),
+        5 => Just(Step::Work),
         3 => (1u64..6, 1u64..4).prop_map(|(first, count)| Step::SyncFails { first, count }),
         2 => (1u64..12).prop_map(Step::PowerFails),
         2 => Just(Step::Crash),
@@ -135,8 +143,10 @@ impl Device {
             let found = found.body()["number"].as_u64().expect("a number");
             assert!(found >= *number, "{id}: somebody counts on {number}, found {found}");
         }
+        // Indexes among it: each has what the documents are, and none is to be built anew for it.
         let report = database.verify().expect("verify");
         assert!(report.is_sound(), "{report:?}");
+        assert_eq!(database.store.failed_indexes(), 0);
     }
 
     /// After a failure of the storage device a service manager starts the process again.
@@ -218,6 +228,29 @@ impl Device {
                 _ => {}
             },
             Step::Look => show(&database, &self.numbers),
+            Step::Index(n) => {
+                let paths = [&["number"][..], &["text", "number"], &["nothing"]][usize::from(*n)];
+                let collection = database.default_collection().expect("default");
+                if collection.create_index(&format!("i{n}"), paths.iter().copied()).is_err() {
+                    drop(collection);
+                    drop(database);
+                    self.failed();
+                }
+            }
+            Step::DropIndex(n) => {
+                let collection = database.default_collection().expect("default");
+                if collection.drop_index(&format!("i{n}")).is_err() {
+                    drop(collection);
+                    drop(database);
+                    self.failed();
+                }
+            }
+            Step::Work => {
+                if database.store.work_on_indexes().is_err() {
+                    drop(database);
+                    self.failed();
+                }
+            }
             Step::SyncFails { first, count } => self.disk.fail_syncs(*first, *count),
             Step::PowerFails(operations) => self.disk.fail_power_after(*operations, || ()),
             Step::Crash => {

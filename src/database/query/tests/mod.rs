@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
+mod indexes;
 mod naive;
 mod random;
 

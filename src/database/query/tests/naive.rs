@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::super::filter::{Filter, Test};
 use super::super::moment::{Every, moment};
-use super::super::path::{Path, Place, look_up};
 use super::super::spec::{Aggregate, Query};
+use crate::database::path::{Path, Place, look_up};
 
 /// A document: ID and body.
 pub(super) type Stored = (String, Map<String, Value>);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::super::filter::{Filter, Test};
 use super::super::spec::{Aggregate, Query};
 
-const PATHS: [&str; 9] = [
+pub(super) const PATHS: [&str; 9] = [
     "sensor",
     "time",
     "celsius",

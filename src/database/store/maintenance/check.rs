@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use super::super::block::StoredRevision;
 use super::super::engine::{Engine, io_error};
 use super::super::index;
+use super::super::indexes::{self, Secondary};
 use super::super::keys::{self, CollectionKey};
 use super::super::layout;
 use super::super::pieces::find_block;
@@ -18,7 +19,7 @@ use super::kept;
 use super::salvaged::Salvaged;
 use crate::database::DatabaseError;
 use crate::database::config::DatabaseConfig;
-use crate::database::packed::Unpacker;
+use crate::database::packed::{Names, Unpacker};
 
 /// Problems listed in a report; further ones are only counted.
 const PROBLEMS_LISTED_MAX: usize = 100;
@@ -197,7 +198,9 @@ impl Store {
         for (key, state) in self.collections() {
             let before = (report.documents, report.tombstones);
             let mut places = index_places(&engine, key, &mut report);
-            self.check_blocks(&engine, key, &state, &mut places, &mut report);
+            let mut entries = Entries::of(&state);
+            self.check_blocks(&engine, key, &state, &mut places, &mut entries, &mut report);
+            entries.check_counts(&engine, &state, &mut report);
             for id in places.into_values() {
                 report.problem(format!("{}: {id:?} is in the index, its record is missing", state.name));
             }
@@ -219,6 +222,7 @@ impl Store {
         key: CollectionKey,
         state: &CollectionState,
         places: &mut BTreeMap<u64, Box<str>>,
+        entries: &mut Entries,
         report: &mut VerifyReport,
     ) {
         let mut after = 0;
@@ -241,7 +245,7 @@ impl Store {
                 if record.sequence <= after || record.sequence > block.sequence {
                     report.problem(format!("{}: record {} is out of order", state.name, record.sequence));
                 }
-                self.check_record(state, record, places, report);
+                self.check_record((engine, state), record, places, entries, report);
             }
             after = block.sequence;
         }
@@ -249,9 +253,10 @@ impl Store {
 
     fn check_record(
         &self,
-        state: &CollectionState,
+        (engine, state): (&Engine, &CollectionState),
         record: &StoredRevision,
         places: &mut BTreeMap<u64, Box<str>>,
+        entries: &mut Entries,
         report: &mut VerifyReport,
     ) {
         if places.get(&record.sequence).is_none_or(|id| *id != record.id) {
@@ -261,12 +266,61 @@ impl Store {
         places.remove(&record.sequence);
         *if record.deleted { &mut report.tombstones } else { &mut report.documents } += 1;
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        if !record.deleted {
+            entries.check_record(engine, &names, state, record, report);
+        }
         let is_readable = Unpacker::new(&names, &record.id).map(&record.body).is_some();
         if !(is_readable || record.deleted && record.body.is_empty()) {
             report.problem(format!("{}: the body of {:?} is damaged", state.name, record.id));
         }
         if record.sequence > state.applied() {
             report.problem(format!("{}: {:?} has a sequence from the future", state.name, record.id));
+        }
+    }
+}
+
+/// Indexes on paths while documents are read, and how many of those were to be in each.
+struct Entries(Vec<(Arc<Secondary>, u64)>);
+
+impl Entries {
+    fn of(state: &CollectionState) -> Entries {
+        let all = state.indexes.all();
+        Entries(all.iter().filter(|index| index.is_kept()).map(|index| (Arc::clone(index), 0)).collect())
+    }
+
+    /// Looks for the entries of a document.
+    fn check_record(
+        &mut self,
+        engine: &Engine,
+        names: &Names,
+        state: &CollectionState,
+        record: &StoredRevision,
+        report: &mut VerifyReport,
+    ) {
+        for (index, expected) in self.0.iter_mut().filter(|(index, _)| record.sequence <= index.built()) {
+            *expected += 1;
+            let entry = index.entry(names, &record.id, &record.body, record.sequence);
+            // A page that cannot be read is told once, when all are counted.
+            let Ok(found) = indexes::find(engine, index.key, entry.values(), &record.id) else { continue };
+            if found != Some(record.sequence) {
+                let name = index.name();
+                report.problem(format!("{}: {:?} is not in index {name:?} as it is", state.name, record.id));
+            }
+        }
+    }
+
+    /// Whether the indexes have what documents there are, and nothing else.
+    fn check_counts(self, engine: &Engine, state: &CollectionState, report: &mut VerifyReport) {
+        for (index, expected) in self.0 {
+            let name = index.name();
+            match indexes::count(engine, index.key) {
+                Ok((found, _)) if found == expected => {}
+                Ok((found, _)) => {
+                    let text = format!("{}: index {name:?} has {found} entries of {expected}", state.name);
+                    report.problem(text);
+                }
+                Err(error) => report.problem(format!("{}: index {name:?}: {error}", state.name)),
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::super::block::{BlockBuilder, Codec, StoredRevision};
 use super::super::engine::{Engine, Ticket, Writes};
 use super::super::index::{self, IndexWriter};
+use super::super::indexes;
 use super::super::keys::{self, CollectionKey};
 use super::super::pieces::write_pieces;
 use super::super::state::BLOCK_BYTES_TARGET;
@@ -19,8 +20,8 @@ const RECORDS_AT_ONCE: usize = 512;
 /// Entries gathered before they are written into the new log.
 const ENTRIES_AT_ONCE: usize = 64;
 
-/// The first bytes of keys that are copied as they are: all but index and blocks.
-const COPIED_KINDS: &[u8] = b"AGHTacdefghkmnpqstw";
+/// The first bytes of keys that are copied as they are: all but indexes and blocks.
+const COPIED_KINDS: &[u8] = b"AGHTXacdefghkmnpqstwx";
 
 impl Store {
     /// Writes the store anew and swaps it in; see [`Database::compact`](crate::database::Database::compact).
@@ -128,8 +129,30 @@ impl Copy<'_> {
         for (key, state) in self.store.collections() {
             self.blocks(key, state.applied())?;
             self.index(key)?;
+            for index in state.indexes.all().iter().filter(|index| index.is_kept()) {
+                self.entries(index)?;
+            }
         }
         Ok(())
+    }
+
+    /// Copies an index on paths; of one that is damaged nothing, and it is built anew.
+    fn entries(&mut self, index: &indexes::Secondary) -> Result<(), DatabaseError> {
+        let old = self.old;
+        let copied = indexes::copy(old, index.key, |key, value| {
+            self.writes.insert(key, value);
+            self.wrote()
+        });
+        match copied {
+            Err(error @ DatabaseError::Damaged { .. }) => {
+                tracing::warn!(index = index.name(), %error, "an index is damaged: it is built anew");
+                index.set_life(indexes::Life::Failed);
+                self.store.note_index_work();
+                self.writes.remove(keys::numbered(keys::STAMP, index.key.collection.0));
+                self.wrote()
+            }
+            copied => copied,
+        }
     }
 
     /// Applies the entries added when they are many. Nothing has to be atomic: nobody knows of the new log yet.

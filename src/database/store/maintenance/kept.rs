@@ -1,4 +1,5 @@
-//! What lets documents go, and stay away, taken from one store to another by backup, restore and repair; and checked.
+//! What lets documents go, and stay away, and which indexes were declared: taken from one store to another by backup, restore
+//! and repair; and checked.
 
 use std::ops::ControlFlow;
 
@@ -7,14 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::super::block::{Codec, SourceNumbers};
 use super::super::engine::{Engine, Writes};
 use super::super::expiry::time_of;
-use super::super::keys::{self, CollectionKey, IdHash};
+use super::super::indexes::Definition;
+use super::super::keys::{self, CollectionKey, IdHash, IndexKey};
 use super::super::removed::Mark;
 use super::super::tables::{self, Sources};
 use crate::database::DatabaseError;
 use crate::replica::revision::SourceId;
 
 /// The kinds of entries that tell it; the others are made of them.
-pub(super) const KINDS: [u8; 4] = [keys::EXPIRATION, keys::MARK, keys::HORIZON, keys::AUTHOR_HORIZON];
+pub(super) const KINDS: [u8; 5] =
+    [keys::EXPIRATION, keys::MARK, keys::HORIZON, keys::AUTHOR_HORIZON, keys::DEFINITION];
 
 /// One of its entries, apart from the numbers of a store.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +30,8 @@ pub(super) enum Kept {
     Horizon { key: u16, time: u64 },
     /// All tombstones of an author up to a time were.
     AuthorHorizon { key: u16, author: [u8; 16], time: u64 },
+    /// An index was declared on paths. Its entries are made anew.
+    Index { key: u16, number: u16, name: String, paths: Vec<String>, is_dropped: bool },
 }
 
 /// Versions name their authors in full.
@@ -68,6 +73,11 @@ impl Kept {
                 let (collection, author) = keys::author_horizon_parts(key)?;
                 Kept::AuthorHorizon { key: collection.0, author: author.0, time: time_of(value)? }
             }
+            keys::DEFINITION => {
+                let index = keys::definition_index(key)?;
+                let Definition { name, paths, is_dropped, .. } = Definition::from_bytes(value)?;
+                Kept::Index { key: index.collection.0, number: index.number, name, paths, is_dropped }
+            }
             _ => return None,
         })
     }
@@ -76,7 +86,8 @@ impl Kept {
         let (Kept::Expires { key, .. }
         | Kept::Removed { key, .. }
         | Kept::Horizon { key, .. }
-        | Kept::AuthorHorizon { key, .. }) = self;
+        | Kept::AuthorHorizon { key, .. }
+        | Kept::Index { key, .. }) = self;
         CollectionKey(*key)
     }
 
@@ -93,6 +104,14 @@ impl Kept {
             }
             Kept::AuthorHorizon { author, time, .. } => {
                 writes.insert(keys::author_horizon(collection, Some(SourceId(*author))), time.to_be_bytes());
+            }
+            Kept::Index { is_dropped: true, .. } => {}
+            Kept::Index { number, name, paths, .. } => {
+                // Without a stamp it is built when the store is opened.
+                let (name, paths) = (name.clone(), paths.clone());
+                let definition = Definition { name, paths, built: Some(0), is_dropped: false };
+                let index = IndexKey { collection, number: *number };
+                writes.insert(keys::definition(index), definition.to_bytes());
             }
             Kept::Removed { hash, mark, .. } => {
                 let mark = Mark::from_bytes(mark, &Unnumbered, codec)?;
@@ -121,7 +140,7 @@ pub(super) fn problems(
                     problems.push(format!("an entry of table {:?} is damaged", char::from(kind)));
                     return Ok(ControlFlow::Continue(()));
                 }
-                Some(Kept::Horizon { .. } | Kept::AuthorHorizon { .. }) => {
+                Some(Kept::Horizon { .. } | Kept::AuthorHorizon { .. } | Kept::Index { .. }) => {
                     return Ok(ControlFlow::Continue(()));
                 }
                 Some(Kept::Expires { key, id, time_ms }) => {

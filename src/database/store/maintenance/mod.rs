@@ -5,7 +5,7 @@
 //! | `backup` | a backup in one stream, and a store from it |
 //! | `check` | whether all that is stored holds together |
 //! | `compact` | a new log with what is live |
-//! | `kept` | what lets documents go and stay away, from one store to another |
+//! | `kept` | what lets documents go and stay away, and declared indexes, from one store to another |
 //! | `rebuild` | a new store of revisions that come in order |
 //! | `renew` | a new source ID, for a copy |
 //! | `repair`, `salvaged` | what can be saved of a damaged store |

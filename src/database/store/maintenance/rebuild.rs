@@ -190,6 +190,8 @@ impl Rebuild {
         let engine = self.engine()?;
         engine.scan(&keys::index(key, ""), &keys::index_end(key), &mut note)?;
         engine.scan(&keys::block(key, 0)[..3], &keys::block_end(key), &mut note)?;
+        let (from, to) = keys::definitions(key);
+        engine.scan(&from, &to, &mut note)?;
         gone.push((keys::numbered(keys::COLLECTION, key.0).to_vec(), None));
         redo::apply_in_steps(engine, gone.into_iter())
     }

@@ -8,6 +8,7 @@ use super::super::engine::{Watermarks, Writes};
 use super::super::expiry;
 use super::super::ground::damaged;
 use super::super::handle::Store;
+use super::super::indexes::Indexes;
 use super::super::keys::{self, CollectionKey};
 use super::super::pieces::read_pieces;
 use super::super::state::Counters;
@@ -32,7 +33,7 @@ impl Store {
         let mut writes = Writes::default();
         writes.insert(keys::numbered(keys::COLLECTION, number), name.as_bytes());
         let ticket = self.engine().apply(writes, Watermarks::new())?;
-        state.add_collection(key, name.to_owned(), Counters::default(), Vec::new());
+        state.add_collection(key, name.to_owned(), Counters::default(), Vec::new(), Indexes::default());
         if let Some(added) = state.collections.get(&key) {
             let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
             collections.insert(key, Arc::clone(&added.state));
@@ -56,6 +57,11 @@ impl Store {
         remove(&keys::index(key, ""), &keys::index_end(key), &mut writes)?;
         remove(&keys::block(key, 0)[..3], &keys::block_end(key), &mut writes)?;
         remove(&keys::checkpoint(key, ""), &keys::checkpoint_end(key), &mut writes)?;
+        let (from, to) = keys::definitions(key);
+        remove(&from, &to, &mut writes)?;
+        let (from, to) = keys::entries_of(key);
+        remove(&from, &to, &mut writes)?;
+        writes.remove(keys::numbered(keys::STAMP, key.0));
         writes.remove(keys::numbered(keys::COLLECTION, key.0));
         writes.remove(keys::numbered(keys::COUNTERS, key.0));
         self.forget_ahead(key, &mut writes)?;

@@ -10,15 +10,15 @@ use serde_json::{Number, Value};
 
 /// What an encoding begins with.
 pub(super) mod tag {
-    pub(in crate::database::query) const END: u8 = 0;
-    pub(in crate::database::query) const ABSENT: u8 = 1;
-    pub(in crate::database::query) const NULL: u8 = 2;
-    pub(in crate::database::query) const FALSE: u8 = 3;
-    pub(in crate::database::query) const TRUE: u8 = 4;
-    pub(in crate::database::query) const NUMBER: u8 = 5;
-    pub(in crate::database::query) const TEXT: u8 = 6;
-    pub(in crate::database::query) const ARRAY: u8 = 7;
-    pub(in crate::database::query) const OBJECT: u8 = 8;
+    pub(in crate::database) const END: u8 = 0;
+    pub(in crate::database) const ABSENT: u8 = 1;
+    pub(in crate::database) const NULL: u8 = 2;
+    pub(in crate::database) const FALSE: u8 = 3;
+    pub(in crate::database) const TRUE: u8 = 4;
+    pub(in crate::database) const NUMBER: u8 = 5;
+    pub(in crate::database) const TEXT: u8 = 6;
+    pub(in crate::database) const ARRAY: u8 = 7;
+    pub(in crate::database) const OBJECT: u8 = 8;
 }
 
 /// From here on not every whole number is a double: what the double leaves of it follows.
@@ -86,6 +86,39 @@ fn encode_number(number: &Number, out: &mut Vec<u8>) {
     if double.abs() >= WHOLE_DOUBLES_END {
         let rest = whole.map_or(0, |whole| whole - double as i128);
         out.extend_from_slice(&((REST_ZERO + rest) as u16).to_be_bytes());
+    }
+}
+
+/// Most encodings within one: what is stored is 100 deep, a bookmark may be forged.
+const DEPTH_MAX: usize = 256;
+
+/// How long the encoding is with which these bytes begin; `None` if they begin with none.
+pub(super) fn encoding_len(bytes: &[u8]) -> Option<usize> {
+    len_within(bytes, 0)
+}
+
+fn len_within(bytes: &[u8], depth: usize) -> Option<usize> {
+    let text_len = |bytes: &[u8]| bytes.iter().position(|byte| *byte == tag::END).map(|at| at + 1);
+    match *bytes.first()? {
+        tag::ABSENT | tag::NULL | tag::FALSE | tag::TRUE => Some(1),
+        tag::NUMBER => {
+            let ordered = u64::from_be_bytes(*bytes.get(1..)?.first_chunk::<8>()?);
+            let bits = if ordered >> 63 == 1 { ordered & !(1 << 63) } else { !ordered };
+            let has_rest = f64::from_bits(bits).abs() >= WHOLE_DOUBLES_END;
+            Some(if has_rest { 11 } else { 9 }).filter(|len| *len <= bytes.len())
+        }
+        tag::TEXT => text_len(bytes),
+        kind @ (tag::ARRAY | tag::OBJECT) if depth < DEPTH_MAX => {
+            let mut at = 1;
+            while *bytes.get(at)? != tag::END {
+                if kind == tag::OBJECT {
+                    at += text_len(&bytes[at..])?;
+                }
+                at += len_within(bytes.get(at..)?, depth + 1)?;
+            }
+            Some(at + 1)
+        }
+        _ => None,
     }
 }
 
@@ -177,6 +210,9 @@ mod tests {
             for value in row {
                 let bytes = encoded(value);
                 assert!(absent < bytes);
+                let followed = [&bytes[..], &[9, 0, 1]].concat();
+                assert_eq!(encoding_len(&followed), Some(bytes.len()), "{value}");
+                assert_eq!(encoding_len(&bytes[..bytes.len() - 1]), None, "{value}");
                 for (other_at, other_row) in rows.iter().enumerate() {
                     for other in other_row {
                         let others = encoded(other);
