@@ -52,7 +52,7 @@ struct Runner {
 
 impl Runner {
     fn note(&mut self, args: &[&str]) {
-        let names = if ["db", "peers", "group", "config"].contains(&args[0]) { 2 } else { 1 };
+        let names = if ["db", "index", "peers", "group", "config"].contains(&args[0]) { 2 } else { 1 };
         self.run.insert(args[..names].join(" "));
     }
 
@@ -87,6 +87,9 @@ fn no_command_warns_when_all_went_well() {
         &["db", "get", "valve"][..],
         &["db", "ls"],
         &["query", "--limit", "0"],
+        &["index", "create", "_default", "--on", "species", "--name", "by-species"],
+        &["index", "list"],
+        &["index", "drop", "_default", "by-species"],
         &["db", "expire", "valve", "--in", "1h"],
         &["db", "export"],
         &["db", "changes"],

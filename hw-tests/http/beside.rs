@@ -9,7 +9,7 @@ use super::command::{Ended, ok, run, run_with_input};
 
 /// What the commands of a person print, one after the other; revisions and sequences are another time's.
 fn talk(db: &Path, file: &Path) -> Vec<String> {
-    let steps: [(&[&str], &str); 26] = [
+    let steps: [(&[&str], &str); 30] = [
         (&["db", "collections", "--create", "plant.readings", "--json"], ""),
         (&["db", "put", "valve-7", "{\"open\": true}", "--json"], ""),
         (&["db", "put", "from-stdin", "-"], "{\"n\": 1}"),
@@ -37,6 +37,10 @@ fn talk(db: &Path, file: &Path) -> Vec<String> {
         (&["query", "-c", "plant.readings", "--where", "n<3", "--fields", "_id,n", "--limit", "2"], ""),
         (&["query", "-c", "plant.readings", "--tell", "last=last:_id:n", "--tell", "n=count", "--json"], ""),
         (&["query", "-c", "plant.readings", "--explain", "--json"], ""),
+        (&["index", "create", "plant.none", "--on", "n"], ""),
+        (&["index", "create", "plant.readings", "--on", "_id"], ""),
+        (&["index", "drop", "plant.readings", "n"], ""),
+        (&["index", "list", "--json"], ""),
         (&["query", "-c", "plant.none"], ""),
         (&["query", "{\"select\": 1}"], ""),
         (&["query", "--where", "n"], ""),

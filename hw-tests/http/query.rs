@@ -55,6 +55,38 @@ fn documents_are_found_by_what_is_in_them() {
     assert_eq!((told.status, &told.json()["order"]), (200, &json!("sorted in memory")));
 
     let command = |args: &[&str]| ok(&served.db, &[&["query", "-c", "hall.readings"], args].concat());
+    // With an index the answers are the same.
+    for wrong in [
+        json!({}),
+        json!({"on": []}),
+        json!({"on": ["_id"]}),
+        json!({"on": ["a"], "name": "/"}),
+        json!({"on": ["a"], "x": 1}),
+    ] {
+        assert_eq!(http.post("/plant.hall.readings/_index", &wrong.to_string()).status, 400, "{wrong}");
+    }
+    let index = json!({"on": ["sensor", "time"]}).to_string();
+    for _ in 0..2 {
+        let made = http.post("/plant.hall.readings/_index", &index);
+        assert_eq!((made.status, &made.json()["name"]), (200, &json!("sensor,time")));
+    }
+    let other = json!({"on": ["sensor"], "name": "sensor,time"}).to_string();
+    assert_eq!(http.post("/plant.hall.readings/_index", &other).status, 409);
+    let listed = || http.get("/plant.hall.readings/_index").json()["indexes"][0].clone();
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while listed()["state"] != "ready" {
+        assert!(Instant::now() < give_up, "{}", listed());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!((&listed()["entries"], &listed()["documents"]), (&json!(3_000), &json!(3_000)));
+    let told = http.post("/plant.hall.readings/_explain", &newest.to_string()).json();
+    assert_eq!((&told["index"], &told["order"]), (&json!("sensor,time"), &json!("as read")));
+    assert_eq!(told["reads"], json!({"sensor": [{"$eq": "s1"}]}));
+    assert_eq!(ask(&http, newest.clone())["rows"], first["rows"]);
+    assert!(
+        ok(&served.db, &["index", "list"])
+            .starts_with("hall.readings  sensor,time on sensor, time  ready, 3,000 entries")
+    );
     let wanted = ["--where", "sensor=s1", "--sort", "time:desc", "--limit", "2", "--fields", "_id"];
     assert_eq!(command(&wanted), "_id=r-002998\n_id=r-002995\n");
     let lines = command(&[&wanted[..], &["--json"]].concat());
@@ -62,6 +94,9 @@ fn documents_are_found_by_what_is_in_them() {
         lines.starts_with("{\"_id\":\"r-002998\"}\n{\"_id\":\"r-002995\"}\n{\"_bookmark\":\""),
         "{lines}"
     );
+    assert_eq!(http.with("DELETE", "/plant.hall.readings/_index/sensor,time", &[], b"").status, 200);
+    assert_eq!(http.with("DELETE", "/plant.hall.readings/_index/sensor,time", &[], b"").status, 404);
+    assert_eq!(ask(&http, newest)["rows"], first["rows"]);
     end(served);
 }
 

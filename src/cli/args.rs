@@ -50,6 +50,8 @@ pub(super) enum Command {
     #[command(subcommand)]
     Db(db::DbCommand),
     Query(db::query::QueryArgs),
+    #[command(subcommand)]
+    Index(db::index::IndexCommand),
     Id(id::IdArgs),
     Serve(serve::ServeArgs),
     Sync(sync::SyncArgs),
@@ -99,6 +101,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Demo(args) => demo::run(args),
         Command::Db(command) => db::run(&cli.global, command),
         Command::Query(args) => db::query(&cli.global, args.clone()),
+        Command::Index(command) => db::index(&cli.global, command.clone()),
         Command::Id(args) => id::run(&cli.global, args),
         Command::Serve(args) => serve::run(&cli.global, args),
         Command::Sync(args) => sync::run(&cli.global, args),

@@ -313,6 +313,8 @@ pub(crate) fn failed(error: DatabaseError) -> CliError {
         | DatabaseError::BadBackup { .. }
         | DatabaseError::TooLarge { .. }
         | DatabaseError::BadQuery { .. }
+        | DatabaseError::BadIndex { .. }
+        | DatabaseError::IndexExists { .. }
         | DatabaseError::QueryTooLarge { .. } => Exit::Input,
         DatabaseError::NotFound { .. } | DatabaseError::UnknownCollection { .. } => Exit::NotFound,
         _ => Exit::Database,

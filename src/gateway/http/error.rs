@@ -130,6 +130,9 @@ impl From<DatabaseError> for ApiError {
             DatabaseError::BadQuery { .. } => {
                 ApiError::bad_request(reason).advice("`firmware-notes/query.md` tells what a query is")
             }
+            DatabaseError::BadIndex { .. } => ApiError::bad_request(reason)
+                .advice("give {\"name\": \"by-time\", \"on\": [\"sensor\", \"time\"]}"),
+            DatabaseError::IndexExists { .. } => ApiError::new(StatusCode::CONFLICT, "conflict", reason),
             DatabaseError::TooLarge { .. } | DatabaseError::QueryTooLarge { .. } => {
                 ApiError::too_large(reason)
             }

@@ -16,6 +16,7 @@ mod documents;
 pub(crate) mod error;
 mod expiry;
 pub(crate) mod guard;
+mod index;
 mod list;
 pub(crate) mod listener;
 mod metrics;

@@ -3,14 +3,14 @@
 use axum::Router;
 use axum::http::Uri;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use hyper::{Method, StatusCode};
 use utoipa::OpenApi;
 
 use super::api::Api;
 use super::body;
 use super::error::ApiError;
-use super::{bulk, changes, documents, expiry, list, metrics, query, server};
+use super::{bulk, changes, documents, expiry, index, list, metrics, query, server};
 use crate::replica::clip;
 
 /// The description of the interface.
@@ -28,6 +28,7 @@ use crate::replica::clip;
         documents::get, documents::put, documents::delete,
         list::all_docs, list::some_docs, bulk::bulk_docs, bulk::purge, changes::changes,
         expiry::get, expiry::put, expiry::delete, query::query, query::explain,
+        index::list, index::create, index::drop,
     ),
     tags(
         (name = "documents", description = "Documents of a collection"),
@@ -66,6 +67,8 @@ fn table() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/{keyspace}/_bulk_docs", post(bulk::bulk_docs)),
         ("/{keyspace}/_changes", get(changes::changes)),
         ("/{keyspace}/_explain", post(query::explain)),
+        ("/{keyspace}/_index", get(index::list).post(index::create)),
+        ("/{keyspace}/_index/{name}", delete(index::drop)),
         ("/{keyspace}/_purge", post(bulk::purge)),
         ("/{keyspace}/_query", post(query::query)),
         ("/{keyspace}/{id}", get(documents::get).put(documents::put).delete(documents::delete)),

@@ -7,6 +7,7 @@ mod expire;
 mod export;
 mod get;
 mod import;
+pub(in crate::cli) mod index;
 mod ls;
 mod maintain;
 mod put;
@@ -49,6 +50,9 @@ pub(in crate::cli) enum DbCommand {
     /// `gattway query`.
     #[command(skip)]
     Query(query::QueryArgs),
+    /// `gattway index`.
+    #[command(skip)]
+    Index(index::IndexCommand),
 }
 
 /// Which collection a command works on.
@@ -62,6 +66,11 @@ pub(crate) struct CollectionArg {
 /// Runs `gattway query`.
 pub(crate) fn query(global: &GlobalArgs, args: query::QueryArgs) -> Result<(), CliError> {
     run(global, &DbCommand::Query(args))
+}
+
+/// Runs `gattway index`.
+pub(crate) fn index(global: &GlobalArgs, command: index::IndexCommand) -> Result<(), CliError> {
+    run(global, &DbCommand::Index(command))
 }
 
 /// Runs one subcommand on the database.
@@ -94,9 +103,10 @@ pub(crate) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
         _ => (reach::existing(path)?, None),
     };
     let mut out = Output::new();
-    match reached {
-        Reached::Own(db) => perform(&db, command, input, &mut out),
-        Reached::Held(client) => control::command::ask(&client, input.as_deref(), &mut out),
+    match (reached, command) {
+        (Reached::Own(db), DbCommand::Index(command)) => index::run(&db, command, true, &mut out),
+        (Reached::Own(db), _) => perform(&db, command, input, &mut out),
+        (Reached::Held(client), _) => control::command::ask(&client, input.as_deref(), &mut out),
     }
 }
 
@@ -106,6 +116,7 @@ impl DbCommand {
         match self {
             DbCommand::Get(_) | DbCommand::Ls(_) | DbCommand::Info(_) | DbCommand::Unsynced(_) => true,
             DbCommand::Query(_) => true,
+            DbCommand::Index(command) => command.only_reads(),
             DbCommand::Export(args) => !args.keep_going,
             DbCommand::Expire(args) => !args.sets(),
             DbCommand::Collections(args) => !args.creates() && !args.deletes(),
@@ -136,6 +147,7 @@ fn perform(
         DbCommand::Put(args) => put::run(db, args, input, out),
         DbCommand::Rm(args) => rm::run(db, args, out),
         DbCommand::Query(args) => query::run(db, args, out),
+        DbCommand::Index(command) => index::run(db, command, false, out),
         _ => Err(CliError::new(Exit::Usage, "this needs the database for itself")),
     }
 }
@@ -155,6 +167,8 @@ enum AskedCommand {
     #[command(subcommand)]
     Db(DbCommand),
     Query(query::QueryArgs),
+    #[command(subcommand)]
+    Index(index::IndexCommand),
 }
 
 /// Does what the command of another process is to do with the database that this one has open.
@@ -173,6 +187,7 @@ pub(crate) fn print_asked(
     let command = match asked.map_err(unknown)?.command {
         AskedCommand::Db(command) => command,
         AskedCommand::Query(args) => DbCommand::Query(args),
+        AskedCommand::Index(command) => DbCommand::Index(command),
     };
     perform(db, &command, input, out)
 }
