@@ -386,4 +386,4 @@ fn place(reader: &mut Bytes<'_>) -> Option<Place> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,3 +17,6 @@ pub(in crate::database::store) use self::frozen::Frozen;
 pub(in crate::database::store) use self::salvage::{Lost, Salvage};
 pub(in crate::database::store) use self::survey::{Finding, Survey, read_if_there};
 pub(in crate::database::store) use self::tip::Tip;
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::super::super::ground::Pair;
-use super::format::{Bytes, Kind, Node, Page, SEGMENT, next_message, node};
+use super::format::{Bytes, Kind, Node, Page, next_message, node};
 use super::survey::Survey;
 
 /// Name that sled gives to the tree that a database has without asking.
@@ -26,6 +26,10 @@ impl Lost {
     /// Whether it touches the keys from `from` up to `to`.
     pub(in crate::database::store) fn touches(&self, from: &[u8], to: &[u8]) -> bool {
         *self.from < *to && (self.to.is_empty() || *self.to > *from)
+    }
+
+    fn holds(&self, key: &[u8]) -> bool {
+        *self.from <= *key && (self.to.is_empty() || *self.to > *key)
     }
 }
 
@@ -164,9 +168,7 @@ impl Salvage {
         let mut lost = if survey.pages.is_empty() { Vec::new() } else { gaps(&leaves) };
         if !lost.is_empty() {
             // A page whose neighbours are all damaged is linked to by none that can be read.
-            leaves.extend(loose.into_iter().filter(|leaf| {
-                lost.iter().any(|lost| *lost.from <= *leaf.lo && lost.touches(&leaf.lo, &leaf.lo_next()))
-            }));
+            leaves.extend(loose.into_iter().filter(|leaf| lost.iter().any(|lost| lost.holds(&leaf.lo))));
             leaves.sort_by(|a, b| a.lo.cmp(&b.lo));
             lost = gaps(&leaves);
         }
@@ -210,9 +212,8 @@ impl Salvage {
     ) -> Result<(), E> {
         let mut next = from.to_vec();
         // The first page that can hold `from`: pages may overlap while sled merges two.
-        let start =
-            self.leaves.partition_point(|leaf| !leaf.hi.is_empty() && *leaf.hi <= *from && *leaf.lo <= *from);
-        for leaf in &self.leaves[start.min(self.leaves.len())..] {
+        let start = self.leaves.partition_point(|leaf| !leaf.hi.is_empty() && *leaf.hi <= *from);
+        for leaf in &self.leaves[start..] {
             if *leaf.lo >= *to {
                 break;
             }
@@ -245,7 +246,7 @@ impl Salvage {
             self.survey.read_segment(offset, &mut buffer)?;
             let mut at = 0;
             while let Some((place, found)) = next_message(&buffer, at) {
-                if found.kind == Kind::Node && !found.is_blob && found.segment < u64::MAX / SEGMENT {
+                if found.kind == Kind::Node && !found.is_blob {
                     let entries = node(found.body).map(Node::into_entries).unwrap_or_default();
                     entries.iter().for_each(|(key, value)| visit(key, value));
                 }
@@ -253,15 +254,6 @@ impl Salvage {
             }
         }
         Ok(())
-    }
-}
-
-impl Leaf {
-    /// The key right after `lo`.
-    fn lo_next(&self) -> Vec<u8> {
-        let mut key = self.lo.to_vec();
-        key.push(0);
-        key
     }
 }
 

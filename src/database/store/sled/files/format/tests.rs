@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn number(value: u64) -> Vec<u8> {
+pub(in super::super) fn number(value: u64) -> Vec<u8> {
     match value {
         0..=240 => vec![value as u8],
         241..=2287 => vec![241 + ((value - 240) / 256) as u8, ((value - 240) % 256) as u8],
@@ -14,16 +14,40 @@ fn number(value: u64) -> Vec<u8> {
     }
 }
 
-fn text(text: &[u8]) -> Vec<u8> {
+pub(in super::super) fn text(text: &[u8]) -> Vec<u8> {
     [number(text.len() as u64), text.to_vec()].concat()
 }
 
-fn a_message(kind: u8, segment: u64, page: u64, body: &[u8]) -> Vec<u8> {
+pub(in super::super) fn a_message(kind: u8, segment: u64, page: u64, body: &[u8]) -> Vec<u8> {
     let header = [vec![kind], number(body.len() as u64), number(segment), number(page)].concat();
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(body);
     hasher.update(&header);
     [&(hasher.finalize() ^ u32::MAX).to_le_bytes()[..], &header, body].concat()
+}
+
+pub(in super::super) fn header(lsn: u64, stable: i64) -> Vec<u8> {
+    let numbers = [lsn ^ HEADER_MASK, stable as u64 ^ HEADER_MASK].map(u64::to_le_bytes).concat();
+    [&(crc32fast::hash(&numbers) ^ u32::MAX).to_le_bytes()[..], &numbers].concat()
+}
+
+/// A table of pages as sled writes it, of which everything before `stable` is in `pages`.
+pub(in super::super) fn a_snapshot(stable: u64, pages: &[Page]) -> Vec<u8> {
+    let place =
+        |place: &Place| [(place.lsn as i64).to_le_bytes().to_vec(), vec![0], number(place.offset)].concat();
+    let mut bytes = [(stable as i64 + 1).to_le_bytes().to_vec(), number(9)].concat();
+    for page in pages {
+        match page {
+            Page::Unknown => panic!("sled knows each page"),
+            Page::Free(free) => bytes.extend([vec![0], place(free)].concat()),
+            Page::Present(places) => {
+                bytes.push(places.len() as u8);
+                places.iter().for_each(|at| bytes.extend([place(at), number(50)].concat()));
+            }
+        }
+    }
+    let end = [(bytes.len() as i64).to_le_bytes().to_vec(), crc32fast::hash(&bytes).to_le_bytes().to_vec()];
+    [bytes, end.concat()].concat()
 }
 
 #[test]
@@ -221,10 +245,6 @@ fn a_table_of_pages_is_taken_whole_or_not_at_all() {
 
 #[test]
 fn a_segment_is_known_by_its_header() {
-    let header = |lsn: u64, stable: i64| {
-        let numbers = [lsn ^ HEADER_MASK, stable as u64 ^ HEADER_MASK].map(u64::to_le_bytes).concat();
-        [&(crc32fast::hash(&numbers) ^ u32::MAX).to_le_bytes()[..], &numbers].concat()
-    };
     let bytes = header(3 * SEGMENT, 2 * SEGMENT as i64 + 5);
     let found = segment_header(&[bytes.clone(), vec![1; 9]].concat()).expect("a header");
     assert_eq!((found.lsn, found.stable), (3 * SEGMENT, 2 * SEGMENT as i64 + 5));

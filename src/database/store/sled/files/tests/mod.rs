@@ -1,0 +1,4 @@
+//! Logs that are written by hand, byte by byte: what a survey tells of them, and what is saved.
+
+mod salvage;
+mod survey;
