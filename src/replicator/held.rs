@@ -64,3 +64,27 @@ impl HeldRequests {
 fn size(request: &IncomingRequest) -> usize {
     REQUEST_OVERHEAD + request.properties.as_bytes().len() + request.body.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blip::{MessageNumber, Properties};
+
+    /// What a peer has to be able to send so that this side gets on, and what it may not put before a list, waits for no answer.
+    #[test]
+    fn only_lists_and_questions_after_checkpoints_wait() {
+        let of = |profile: &str| IncomingRequest {
+            number: MessageNumber(1),
+            properties: Properties::of_profile(profile),
+            body: bytes::Bytes::new(),
+            urgent: false,
+            no_reply: false,
+            compressed: false,
+        };
+        let waiting = profile::ALL.iter().copied().filter(|profile| HeldRequests::may_hold(&of(profile)));
+        assert_eq!(
+            waiting.collect::<Vec<_>>(),
+            ["getCollections", "getCheckpoint", "changes", "proposeChanges"]
+        );
+    }
+}

@@ -159,7 +159,7 @@ impl Push {
                     let error =
                         list.map_or_else(refuse::conflict, |list| list.conflict_of(&id, self.all_listed));
                     let failure = Failure::sent(&id, change.vector.id(), sequence, change.deleted, error);
-                    context.failed(self.state.collection, Failure { is_open: true, ..failure });
+                    context.failed(self.state.collection, failure);
                 }
                 None => self.conflict_settled(&id),
             }

@@ -12,6 +12,7 @@ use super::super::protocol::conflicts::{Conflicts, Refused};
 use super::super::protocol::pull::PullProtocol;
 use super::super::protocol::push::PushState;
 use super::super::sequences::{RemoteSequence, SequenceSet};
+use super::super::stock::pull::ListPull;
 use super::*;
 use crate::blip::{BlipConfig, MessageNumber};
 use crate::replica::revision::{SourceId, Version, VersionVector};
@@ -170,6 +171,29 @@ fn offers_that_are_wanted_and_do_not_come_are_bounded() {
     assert_eq!((offer(0, max / 2), offer(max / 2, max / 2)), (Ok(()), Ok(())));
     let (actual, max) = (max as usize + 1, max as usize);
     assert_eq!(offer(max as u64, 1), Err(SessionError::TooMany { what: "offers", max, actual }));
+}
+
+/// Only a feed that was read to its end has caught up: not one that was given up. And what was not agreed is no part of it.
+#[test]
+fn a_feed_that_is_given_up_has_not_caught_up() {
+    let received = RevsReceived {
+        request: MessageNumber(1),
+        no_reply: false,
+        collection: 0,
+        asked: false,
+        from: 0,
+        through: 0,
+        answers: vec![],
+    };
+    let mut pull = Pull::new(0, Box::new(BatchPull::new(0, 0)));
+    assert!(!pull.has_caught_up() && !pull.is_complete());
+    pull.protocol.begin_revs(&received, 0, true).expect("an empty message");
+    pull.protocol.settle_revs(&received, &[]);
+    assert!(pull.has_caught_up() && pull.is_complete());
+    pull.end();
+    assert!(!pull.has_caught_up() && pull.is_complete());
+    let mut pull = ListPull::new(0, RemoteSequence::START);
+    assert!(matches!(pull.begin_revs(&received, 0, true), Err(SessionError::Malformed { .. })));
 }
 
 /// A push that waits is due once, also while nothing can be sent.

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use super::feed::BatchFeed;
 use super::push::BatchPush;
-use crate::blip::{BlipConfig, ErrorReply, IncomingReply, Properties};
+use super::receiver::{OnConflict, sort};
+use crate::blip::{BlipConfig, ErrorReply, IncomingReply, MessageNumber, Properties};
 use crate::replica::revision::{RevId, SourceId, Version, VersionVector};
-use crate::replica::store::CollectionId;
+use crate::replica::store::{CollectionId, ConflictOutcome, ConflictPolicy, IncomingRevision, ReplicaStore};
 use crate::replicator::context::{SessionCollection, SessionContext};
 use crate::replicator::direction::Direction;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::extension::RevsFormat;
 use crate::replicator::extension::answer::{RevAnswer, encode};
+use crate::replicator::extension::codec::{Content, RevEntry};
 use crate::replicator::feed::Feed;
-use crate::replicator::in_flight::{Awaiting, Sent, SentRevision};
+use crate::replicator::in_flight::{Awaiting, RevsReceived, Sent, SentRevision};
 use crate::replicator::memory_store::MemoryStore;
 use crate::replicator::protocol::feed::{FeedProtocol, FeedState};
 use crate::replicator::protocol::push::{PushProtocol, PushState};
@@ -201,5 +203,54 @@ fn of_a_conflict_that_the_peer_lists_again_nothing_is_told_yet() {
             .handle_reply(&mut state, &mut scene.context, awaiting, Ok(scene.reply.clone()), &scene.store)
             .expect("an answer");
         assert_eq!(state.conflicts.tell(false).len(), told, "{theirs:?}");
+    }
+}
+
+/// What was kept against each other here and there is wanted, so that the peer hears of it; any other conflict is left to the
+/// peer, and told. Who resolves conflicts wants both.
+#[test]
+fn an_offer_that_conflicts_is_left_to_the_peer_unless_both_contain_each_other() {
+    let [ours, theirs] = [1, 9].map(|n| Version { time: 5, source: SourceId([n; 16]) });
+    let above = |current, below| VersionVector { history: vec![below], ..VersionVector::new(current) };
+    for (ours, theirs, on_conflict, is_wanted) in [
+        (VersionVector::new(ours), VersionVector::new(theirs), OnConflict::Refuse, false),
+        (above(ours, theirs), above(theirs, ours), OnConflict::Refuse, true),
+        (VersionVector::new(ours), VersionVector::new(theirs), OnConflict::Resolve, true),
+    ] {
+        let mut scene = Scene::new(Sent::Offer, &RevAnswer::Known);
+        let revision = IncomingRevision {
+            collection: MAIN,
+            id: "here".into(),
+            vector: ours.clone(),
+            deleted: false,
+            body: bytes::Bytes::from_static(b"{}"),
+        };
+        scene.store.commit(&[revision], ConflictPolicy::Refuse).expect("in memory");
+        let entry = RevEntry {
+            sequence: 1,
+            id: "here".into(),
+            vector: theirs,
+            deleted: false,
+            content: Content::Offer,
+            refused: None,
+        };
+        let received = RevsReceived {
+            request: MessageNumber(1),
+            no_reply: false,
+            collection: 0,
+            asked: false,
+            from: 0,
+            through: 1,
+            answers: vec![],
+        };
+        let sorted = sort(&mut scene.context, received, vec![entry], on_conflict, &scene.store);
+        let (received, revisions) = sorted.expect("in memory");
+        let expected = if is_wanted { RevAnswer::Wanted } else { RevAnswer::Conflict(ours) };
+        assert_eq!((received.answers, revisions.len()), (vec![(1, Some(expected))], 0));
+        let events = std::iter::from_fn(|| scene.context.poll_event());
+        let open = events
+            .filter(|event| matches!(event, SessionEvent::Conflict { outcome: ConflictOutcome::Open, .. }))
+            .count();
+        assert_eq!(open, usize::from(!is_wanted));
     }
 }

@@ -172,7 +172,7 @@ impl SessionContext {
                 self.notify(write_norev(index, id, &revision.to_string(), change.sequence, &error))?;
             }
             let failure = Failure::sent(id, revision, change.sequence, change.deleted, error);
-            self.failed(collection, Failure { is_open: false, ..failure });
+            self.failed(collection, failure);
         }
         Ok(())
     }

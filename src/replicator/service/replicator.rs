@@ -458,3 +458,28 @@ impl ReplicatorProgress {
         ReplicatorProgress { completed, total, documents, under_way }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::scripted::{Delegate, Script};
+    use super::*;
+    use crate::endpoint::ProtocolType;
+    use crate::replicator::event::Progress;
+
+    /// Attempts are counted from the last connection that worked: one that came to rest, or on which something was done.
+    #[test]
+    fn a_connection_works_that_came_to_rest_or_got_something_done() {
+        let replicator = Delegate::new(Script::default()).replicator(ProtocolType::ByteStream, |_| {});
+        let progress = |completed| SessionEvent::Progress(Progress { completed, ..Progress::default() });
+        for (event, works) in [
+            (DriverEvent::Opened, false),
+            (DriverEvent::Session(SessionEvent::Activity(Activity::Busy)), false),
+            (DriverEvent::Session(SessionEvent::Activity(Activity::Idle)), true),
+            (DriverEvent::Session(progress(0)), false),
+            (DriverEvent::Session(progress(1)), true),
+            (DriverEvent::Session(SessionEvent::Finished(Ok(()))), false),
+        ] {
+            assert_eq!(replicator.inner.observe(event), works);
+        }
+    }
+}

@@ -11,7 +11,7 @@ use super::pair::{Pair, Side};
 use crate::blip::{BlipConfig, MessageNumber, OutgoingMessage};
 use crate::replica::revision::{RevId, SourceId, Version, VersionVector};
 use crate::replica::store::{Change, CollectionId, ConflictPolicy, IncomingRevision, ReplicaStore};
-use crate::replicator::config::{CollectionConfig, ReplicatorType};
+use crate::replicator::config::{CollectionConfig, REPLY_TIMEOUT_FACTOR, ReplicatorType};
 use crate::replicator::context::SessionContext;
 use crate::replicator::feed::Feed;
 use crate::replicator::in_flight::{Awaiting, Sent, SentRev, SentRevision};
@@ -117,6 +117,66 @@ fn the_time_for_a_reply_begins_with_the_first_request() {
     context.now = at(120);
     context.request(OutgoingMessage::request("x"), list()).expect("open");
     assert_eq!(context.reply_deadline(false), Some(at(170)), "it owes two replies");
+}
+
+/// A long message has its time from its last frame on, however many minutes it needs.
+#[test]
+fn a_request_that_goes_out_slowly_is_not_given_up() {
+    let mut context = context();
+    context.now = Instant::ZERO + Duration::from_secs(100);
+    let begin = context.now;
+    context.request(OutgoingMessage::request("x").with_body(vec![0; 120_000]), list()).expect("open");
+    while context.poll_frame().is_some() {
+        context.now = context.now + Duration::from_secs(59);
+        assert!(context.reply_deadline(false) > Some(context.now), "{:?}", context.now);
+    }
+    assert!(context.now > begin + TIMEOUT * REPLY_TIMEOUT_FACTOR, "it took longer than an answer may");
+}
+
+/// What waits for this side's store is not the peer's delay, and after the end nothing is.
+#[test]
+fn no_time_runs_while_it_is_this_sides_turn() {
+    use crate::replicator::inbox::{Batch, Origin};
+    use crate::replicator::sequences::RemoteSequence;
+    let mut context = context();
+    context.request(OutgoingMessage::request("x"), list()).expect("open");
+    assert!(context.reply_deadline(false).is_some());
+    let (request, sequence) = (MessageNumber(1), RemoteSequence::START);
+    let origin = Origin::Rev { request, no_reply: false, collection: 0, ticket: None, sequence };
+    context.inbox.push(Batch { origin, revisions: vec![] });
+    assert_eq!(context.reply_deadline(true), None);
+    context.inbox.clear();
+    assert!(context.reply_deadline(true).is_some());
+    context.finish(Ok(()));
+    assert_eq!(context.reply_deadline(true), None);
+}
+
+/// Work and rest are told when they change, and at rest what could not be synced until then; after the end nothing is.
+#[test]
+fn work_and_rest_are_told_once() {
+    use crate::replicator::event::{Activity, SessionEvent};
+    let mut context = context();
+    let told = |context: &mut SessionContext, activity| {
+        context.set_activity(activity);
+        let events = std::iter::from_fn(|| context.poll_event()).filter_map(|event| match event {
+            SessionEvent::Unsynced(_) => Some("unsynced"),
+            SessionEvent::Activity(Activity::Busy) => Some("busy"),
+            SessionEvent::Activity(_) => Some("idle"),
+            SessionEvent::Finished(_) => Some("finished"),
+            _ => None,
+        });
+        events.collect::<Vec<_>>()
+    };
+    context.only_at_peer(vec!["a".into()]);
+    assert!(told(&mut context, Activity::Busy).is_empty(), "it is at work");
+    assert_eq!(told(&mut context, Activity::Idle), ["unsynced", "idle"]);
+    assert!(told(&mut context, Activity::Idle).is_empty());
+    context.only_at_peer(vec!["b".into()]);
+    assert_eq!(told(&mut context, Activity::Busy), ["busy"]);
+    context.finish(Ok(()));
+    context.only_at_peer(vec!["c".into()]);
+    assert_eq!(told(&mut context, Activity::Idle), ["unsynced", "finished"], "of before the end");
+    assert!(told(&mut context, Activity::Busy).is_empty());
 }
 
 /// A peer that does not read, or does not go on with what it has begun, has as long.

@@ -22,6 +22,7 @@ mod pair;
 mod probes;
 mod progress;
 mod pushed;
+mod refused;
 #[cfg(feature = "simulation")]
 mod removed;
 mod restored;

@@ -8,7 +8,8 @@ use super::exchange::{active, fill, passive, stores};
 use super::for_seeds;
 use super::memory_store::{Backup, MemoryStore};
 use super::pair::Pair;
-use crate::blip::BlipConfig;
+use super::scripted::{Scripted, request};
+use crate::blip::{BlipConfig, Event, OutgoingMessage};
 
 use crate::database::{Database, DatabaseConfig};
 use crate::replica::revision::VersionVector;
@@ -16,6 +17,7 @@ use crate::replica::store::{CollectionId, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, CollectionConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::pushed::{PREFIX, PushedNote};
 use crate::replicator::sequences::{RemoteSequence, SequenceSet};
+use crate::replicator::session::Session;
 
 /// Seeds of one test run; a failing one is printed.
 const SEEDS: u64 = 300;
@@ -205,6 +207,54 @@ fn each_sign_that_a_peer_was_put_back_counts() {
         }
         let mut note = PushedNote::load(&store, CollectionId(0), "peer", "cp").expect("in memory");
         assert_eq!(note.subscribe(&store, 10).expect("in memory").since, 10, "{what}: it is listed once");
+    }
+}
+
+/// That a peer was put back is kept until it has answered all that is then listed to it, also by a peer that had been told the end
+/// of the feed before.
+#[test]
+fn a_peer_that_was_put_back_is_owed_the_list_until_it_has_answered() {
+    for answers in [false, true] {
+        let (store, mut note) = noted();
+        note.save(&store);
+        let store = Arc::new(store);
+        let config = PassiveConfig { peer_uid: "peer".into(), ..passive(false) };
+        let mut scripted = Scripted::new(Session::passive(config), Arc::clone(&store));
+        let body = r#"{"checkpoint_ids":["cp"],"collections":["_default"]}"#;
+        let ask = OutgoingMessage::request("getCollections").with_body(body);
+        assert!(scripted.ask(ask).0.expect("answered").is_ok());
+        let listed = |scripted: &mut Scripted, events: Vec<Event>, answers: bool| {
+            let mut listed = 0;
+            for event in events {
+                let Event::Request(request) = event else { continue };
+                if request.no_reply {
+                    continue;
+                }
+                let rows: Vec<serde_json::Value> = serde_json::from_slice(&request.body).expect("a list");
+                listed += rows.len();
+                if answers {
+                    let reply = OutgoingMessage::default().with_body(format!("{:?}", vec![0; rows.len()]));
+                    scripted.peer.reply(request.number, reply).expect("open");
+                }
+            }
+            listed
+        };
+        let subscribe =
+            request("subChanges").with("versioning", "version-vectors").with("continuous", "true");
+        scripted.peer.send_request(subscribe).expect("small");
+        let events = scripted.settle();
+        assert_eq!(listed(&mut scripted, events, true), 2, "the newest and the last");
+        scripted.settle();
+        let revision = store.checkpoint(CollectionId(0), "cp").expect("in memory").expect("there").revision;
+        let lower = request("setCheckpoint").with("client", "cp").with("rev", &revision);
+        scripted.peer.send_request(lower.with_body(r#"{"local":9}"#)).expect("small");
+        let events = scripted.settle();
+        assert_eq!(listed(&mut scripted, events, answers), 10, "all of it");
+        scripted.settle();
+        scripted.session.close(&*store);
+        let mut note = PushedNote::load(&*store, CollectionId(0), "peer", "cp").expect("in memory");
+        let since = note.subscribe(&*store, 10).expect("in memory").since;
+        assert_eq!(since, if answers { 10 } else { 0 }, "answered: {answers}");
     }
 }
 

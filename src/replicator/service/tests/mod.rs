@@ -6,6 +6,6 @@ mod listening;
 mod pair;
 mod pipe;
 mod replication;
-mod scripted;
+pub mod scripted;
 mod settings;
 mod stream;

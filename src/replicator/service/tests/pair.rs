@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::pipe::{RequestError, ToListener};
 use crate::database::{Database, DatabaseConfig};
-use crate::endpoint::{MessageEndpoint, ProtocolType};
+use crate::endpoint::{AccessRule, MessageEndpoint, ProtocolType};
 use crate::replicator::service::status::lock;
 use crate::replicator::{
     MessageEndpointListener, MessageEndpointListenerChange, MessageEndpointListenerConfiguration,
@@ -29,6 +29,8 @@ pub struct Pair {
     pub listener: Arc<MessageEndpointListener>,
     pub changes: Arc<Mutex<Vec<MessageEndpointListenerChange>>>,
     pub protocol: ProtocolType,
+    /// What the field may do at the hub.
+    pub access: Option<AccessRule>,
 }
 
 impl Pair {
@@ -56,7 +58,7 @@ impl Pair {
         let changes = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&changes);
         let _ = listener.add_change_listener(move |change| lock(&log).push(change.clone()));
-        Pair { _directory: directory, field, hub, listener, changes, protocol }
+        Pair { _directory: directory, field, hub, listener, changes, protocol, access: None }
     }
 
     pub fn replicator(
@@ -64,7 +66,7 @@ impl Pair {
         faults: &[RequestError],
         change: impl FnOnce(&mut ReplicatorConfiguration),
     ) -> Replicator {
-        let delegate = ToListener::new(&self.listener, faults);
+        let delegate = ToListener::new(&self.listener, faults, self.access.clone());
         let endpoint = MessageEndpoint::new("hub", Arc::new(()), self.protocol, delegate);
         let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(self.field.clone()));
         change(&mut config);

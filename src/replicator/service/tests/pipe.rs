@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::endpoint::{
-    Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessagingError,
+    AccessRule, Message, MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, MessagingError,
     ProtocolType, ReplicatorConnection,
 };
 use crate::replicator::MessageEndpointListener;
@@ -101,12 +101,17 @@ impl MessageEndpointConnection for End {
 pub struct ToListener {
     pub listener: Arc<MessageEndpointListener>,
     faults: Mutex<Vec<RequestError>>,
+    access: Option<AccessRule>,
 }
 
 impl ToListener {
-    pub fn new(listener: &Arc<MessageEndpointListener>, faults: &[RequestError]) -> Arc<ToListener> {
+    pub fn new(
+        listener: &Arc<MessageEndpointListener>,
+        faults: &[RequestError],
+        access: Option<AccessRule>,
+    ) -> Arc<ToListener> {
         let faults = Mutex::new(faults.iter().rev().copied().collect());
-        Arc::new(ToListener { listener: Arc::clone(listener), faults })
+        Arc::new(ToListener { listener: Arc::clone(listener), faults, access })
     }
 }
 
@@ -114,7 +119,7 @@ impl MessageEndpointDelegate for ToListener {
     fn create_connection(&self, endpoint: &MessageEndpoint) -> Arc<dyn MessageEndpointConnection> {
         let fault = lock(&self.faults).pop().unwrap_or(RequestError::None);
         let [active, passive] = pipe(endpoint.protocol_type(), fault);
-        self.listener.accept(passive).expect("room for another");
+        self.listener.accept_limited(passive, self.access.clone()).expect("room for another");
         active
     }
 }

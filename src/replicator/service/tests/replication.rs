@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use super::pair::{LIMIT, Pair, arrives, contents, fill, put};
 use super::pipe::{RequestError, ToListener};
 use super::scripted::EmptyStore;
-use crate::database::{DatabaseConfig, Durability};
-use crate::endpoint::{MessageEndpoint, ProtocolType};
+use crate::database::{Database, DatabaseConfig, Durability};
+use crate::endpoint::{CollectionAccess, MessageEndpoint, ProtocolType};
 use crate::replicator::error::SessionError;
 use crate::replicator::service::status::lock;
 use crate::replicator::{
@@ -141,6 +141,35 @@ async fn continuous_carries_a_change_each_way_and_stops_in_order() {
     }
 }
 
+/// What a connection may do is what was said when it was accepted.
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_do_what_was_said_of_it() {
+    for [push, pull] in [[true, false], [false, true], [false, false]] {
+        let mut pair = Pair::new(ByteStream, |_| {});
+        pair.access = Some(Arc::new(move |_: &str| CollectionAccess { push, pull }));
+        put(&pair.field, "from-field", json!({}));
+        put(&pair.hub, "from-hub", json!({}));
+        pair.sync().await;
+        let there = |db: &Database| contents(db).len() == 2;
+        assert_eq!([there(&pair.hub), there(&pair.field)], [push, pull]);
+    }
+}
+
+/// That a connection has come to rest is told to those who listen to the listener too.
+#[tokio::test(start_paused = true)]
+async fn the_listener_tells_of_work_and_rest() {
+    let pair = Pair::new(ByteStream, |_| {});
+    put(&pair.field, "from-field", json!({}));
+    let replicator = pair.replicator(&[], |config| config.continuous = true);
+    replicator.start();
+    let rests = async {
+        while lock(&pair.changes).last().is_none_or(|change| change.status.activity != Idle) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LIMIT, rests).await.expect("it is told");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_passive_side_may_end_it_first() {
     for (protocol, continuous) in [(ByteStream, true), (ByteStream, false), (MessageStream, true)] {
@@ -254,7 +283,7 @@ async fn an_unknown_collection_stops_the_active_side() {
     let pair = Pair::new(ByteStream, |_| {});
     pair.field.create_collection("plant.readings").expect("made");
     let endpoint = |pair: &Pair| {
-        MessageEndpoint::new("hub", Arc::new(()), pair.protocol, ToListener::new(&pair.listener, &[]))
+        MessageEndpoint::new("hub", Arc::new(()), pair.protocol, ToListener::new(&pair.listener, &[], None))
     };
     for (name, local) in [("plant.readings", false), ("plant.nothing", true)] {
         let config = ReplicatorConfiguration::new(endpoint(&pair), Arc::new(pair.field.clone()));
@@ -276,7 +305,7 @@ async fn collections_that_the_peer_lacks_cost_a_connection_and_stop_nothing() {
         let pair = Pair::new(ByteStream, |config| config.extension = extension);
         put(&pair.hub, "document", json!({}));
         pair.field.create_collection("plant.readings").expect("made");
-        let connections = ToListener::new(&pair.listener, &[]);
+        let connections = ToListener::new(&pair.listener, &[], None);
         let endpoint = MessageEndpoint::new("hub", Arc::new(()), pair.protocol, connections);
         let config = ReplicatorConfiguration::new(endpoint, Arc::new(pair.field.clone()));
         let mut config = config.with_collections(["plant.readings", "_default"]).with_optional_collections();
