@@ -231,4 +231,13 @@ mod tests {
             assert_eq!(is_covered(&vector, &second.vector, true), covered, "{vector:?}");
         }
     }
+
+    /// What a clock gave that was not set, or is far ahead, says nothing of when it was.
+    #[test]
+    fn only_what_a_right_clock_gave_has_an_age() {
+        const DAY: u64 = 24 * 3_600 * 1_000_000_000;
+        let wall = clock::wall_now();
+        let found = [0, wall, wall + 300 * DAY].map(|time| has_an_age(time, wall));
+        assert_eq!(found, [false, true, false]);
+    }
 }

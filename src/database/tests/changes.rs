@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use futures_core::Stream;
 use serde_json::json;
 
 use super::Fixture;
@@ -35,6 +36,11 @@ fn a_stream_of_changes_gives_what_is_there_and_then_what_comes() {
     let ids = ready(&mut all);
     assert_eq!((ids.len(), ids.iter().collect::<BTreeSet<_>>().len()), (250, 250));
     assert!(ids.is_sorted(), "in the order in which they were made");
+
+    // Also by the trait.
+    let mut stream = readings.changes(249);
+    let polled = Stream::poll_next(std::pin::Pin::new(&mut stream), &mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Some(Ok(change))) if change.id == "249"));
 
     // Another collection wakes it for nothing.
     database.create_collection("plant.notes").expect("create").put("x", &json!({})).expect("put");

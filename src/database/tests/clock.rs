@@ -44,6 +44,12 @@ fn a_document_made_anew_after_a_purge_is_newer() {
     assert!(time() > before);
 }
 
+/// The clock of the machine that runs this is set.
+#[test]
+fn a_clock_that_is_set_can_be_right() {
+    assert!(crate::database::Database::is_clock_plausible());
+}
+
 /// Also with its whole collection, and if it was purged before, however far ahead of today it was.
 #[test]
 fn a_document_of_a_collection_made_anew_is_newer() {

@@ -12,6 +12,21 @@ fn directory(files: &[&str], logs: &[u32]) -> tempfile::TempDir {
     directory
 }
 
+/// What cannot be read is no damage, and what is no text is.
+#[test]
+fn a_name_that_cannot_be_read_is_told_from_one_that_is_none() {
+    let directory = directory(&[], &[1, 2]);
+    let current = directory.path().join(CURRENT_FILE);
+    fs::write(&current, [0xff; 4]).expect("written");
+    assert!(matches!(logs(directory.path()), Err(DatabaseError::Damaged { .. })));
+    assert_eq!(oldest_log(directory.path()).expect("there"), log_path(directory.path(), 1));
+    fs::remove_file(&current).expect("removed");
+    fs::create_dir(&current).expect("made");
+    assert!(matches!(logs(directory.path()), Err(error) if !matches!(error, DatabaseError::Damaged { .. })));
+    let nothing = tempfile::tempdir().expect("a temporary directory");
+    assert!(matches!(oldest_log(nothing.path()), Err(DatabaseError::Damaged { .. })));
+}
+
 /// A log that is named, or has others beside it, was there: in its place none is made.
 #[test]
 fn a_log_that_is_gone_is_missed() {

@@ -18,3 +18,6 @@ mod rebuild;
 pub(super) mod renew;
 pub(super) mod repair;
 mod salvaged;
+
+#[cfg(test)]
+mod tests;

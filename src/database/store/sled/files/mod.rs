@@ -19,4 +19,4 @@ pub(in crate::database::store) use self::survey::{Finding, Survey, read_if_there
 pub(in crate::database::store) use self::tip::Tip;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::database::store) mod tests;

@@ -1,4 +1,4 @@
 //! Logs that are written by hand, byte by byte: what a survey tells of them, and what is saved.
 
-mod salvage;
+pub(in crate::database::store) mod salvage;
 mod survey;

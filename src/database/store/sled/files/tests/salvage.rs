@@ -47,6 +47,28 @@ fn survey(messages: &[(u8, u64, Vec<u8>)]) -> (tempfile::TempDir, Survey) {
     (directory, survey)
 }
 
+/// A page with entries: from which key on, up to which one, and what is in it.
+pub(in crate::database::store) type Leaf = (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
+
+/// A log with these pages of entries, and `old` copies of them in front; the directory that it is read from comes with it.
+pub(in crate::database::store) fn a_log(old: &[Leaf], leaves: &[Leaf]) -> (tempfile::TempDir, Survey) {
+    let page = |number: u64, (lo, hi, entries): &Leaf| {
+        let keys = entries.iter().flat_map(|(key, _)| text(key));
+        let values = entries.iter().flat_map(|(_, value)| text(value));
+        let head = [vec![0; 4], text(lo), text(hi), vec![0], number_of(entries.len())].concat();
+        (NODE, number, head.into_iter().chain(keys).chain(values).collect::<Vec<u8>>())
+    };
+    let numbers: Vec<u64> = (2..2 + leaves.len() as u64).collect();
+    let mut messages = vec![meta(), root(&numbers)];
+    messages.extend((2..).zip(old).map(|(number, leaf)| page(number, leaf)));
+    messages.extend((2..).zip(leaves).map(|(number, leaf)| page(number, leaf)));
+    survey(&messages)
+}
+
+fn number_of(len: usize) -> Vec<u8> {
+    number(len as u64)
+}
+
 fn pair(key: &[u8], value: &[u8]) -> String {
     format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value))
 }
@@ -133,6 +155,27 @@ fn old_copies_are_whole_pages() {
     salvage.scan_old(|key, value| found.push(pair(key, value))).expect("readable");
     assert_eq!(found, ["a=1", "b=2"]);
     assert_eq!(scan(&salvage, "", "z"), ["b=2"]);
+}
+
+/// A page that was too long for the log is read from its file, and lost with it.
+#[test]
+fn a_page_may_stand_in_a_file_of_its_own() {
+    let (_, _, page) = leaf(2, "", "", &[("a", "1")]);
+    let content = [&[NODE_FILE][..], &page].concat();
+    let file = [&crc32fast::hash(&content).to_le_bytes()[..], &content].concat();
+    for is_there in [true, false] {
+        let (directory, survey) = survey(&[meta(), root(&[2]), (NODE_FILE, 2, 77i64.to_le_bytes().to_vec())]);
+        if is_there {
+            std::fs::create_dir(directory.path().join("blobs")).expect("made");
+            std::fs::write(directory.path().join("blobs/77"), &file).expect("written");
+        }
+        let salvage = Salvage::read(survey).expect("readable");
+        let (found, gaps) = if is_there { (vec!["a=1"], vec![]) } else { (vec![], lost(&[("", "")])) };
+        assert_eq!(
+            (scan(&salvage, "", "z"), salvage.lost()),
+            (found.iter().map(|&f| f.to_owned()).collect(), &gaps[..])
+        );
+    }
 }
 
 /// sled takes for granted that the tree hangs together.

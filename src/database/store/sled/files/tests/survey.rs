@@ -289,7 +289,7 @@ fn a_table_of_impossible_places_is_not_believed() {
         (at - 1, at - 1, false),
     ] {
         let page = Page::Present(vec![Place { lsn, offset }]);
-        std::fs::write(directory.path().join("snap.1"), a_snapshot(at + 2, &[page.clone()]))
+        std::fs::write(directory.path().join("snap.1"), a_snapshot(at + 2, std::slice::from_ref(&page)))
             .expect("written");
         let survey = Survey::read(directory.path()).expect("readable");
         let is_named = survey.findings().0.iter().any(|finding| finding.file == "snap.1");
@@ -297,6 +297,31 @@ fn a_table_of_impossible_places_is_not_believed() {
         let seen = if is_possible { page } else { Page::Present(vec![true_place]) };
         assert_eq!(survey.pages, [seen], "{lsn} {offset}");
     }
+}
+
+/// What the table of pages says is not made worse by what stands before its end in the log, and pages beyond the end of the file are missed.
+#[test]
+fn a_table_of_pages_holds_for_what_is_before_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let messages = [(NODE, 0), (LINK, 0), (NODE, 1)].map(|(kind, page)| a_message(kind, 0, page, &[0; 8]));
+    let mut log = [header(0, 0), messages.concat()].concat();
+    let at = |n: usize| (SEGMENT_HEADER_BYTES + n * MESSAGE) as u64;
+    let place = |n: usize| Place { lsn: at(n), offset: at(n) };
+    let pages = [Page::Present(vec![place(0), place(1)]), Page::Present(vec![place(2)])];
+    log[at(1) as usize] ^= 1;
+    std::fs::write(directory.path().join("db"), &log).expect("written");
+    std::fs::write(directory.path().join("snap.1"), a_snapshot(at(3), &pages)).expect("written");
+    let mut survey = Survey::read(directory.path()).expect("readable");
+    assert!(survey.findings().1 > 0);
+    assert_eq!(survey.pages, pages);
+    survey.replay_all().expect("readable");
+    assert_eq!(survey.pages, pages);
+
+    let beyond = Page::Present(vec![Place { lsn: at(0), offset: at(0) + SEGMENT }]);
+    std::fs::write(directory.path().join("snap.1"), a_snapshot(at(3), &[beyond])).expect("written");
+    let survey = Survey::read(directory.path()).expect("readable");
+    let is_cut = survey.findings().0.iter().any(|finding| finding.what.starts_with("the log is cut off"));
+    assert!(is_cut, "{:?}", survey.findings());
 }
 
 /// Settings that cannot be read are named, and told apart from damage to what is ours.
