@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Fixture, replica::take_from_a_peer};
 use crate::database::clock::{AHEAD_MAX, wall_now};
-use crate::database::{Database, DatabaseConfig};
+use crate::database::{Database, DatabaseConfig, DatabaseError};
 use crate::replica::revision::{Causality, Version};
 use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
@@ -313,4 +313,13 @@ fn a_wall_clock_in_2039_is_forgotten() {
     let outcome = database.commit(&[revision], ConflictPolicy::Refuse).expect("commit").remove(0);
     assert!(matches!(outcome, CommitOutcome::AlreadyKnown { .. }), "{outcome:?}");
     assert_eq!(database.twin(), None);
+}
+
+/// There has to be one: none is made.
+#[test]
+fn nothing_is_made_by_a_renewal() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let nothing = place.path().join("nothing");
+    assert!(matches!(Database::renew(&nothing, false, |_| ()), Err(DatabaseError::NotADatabase { .. })));
+    assert!(!nothing.exists());
 }

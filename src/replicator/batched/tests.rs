@@ -5,17 +5,19 @@ use std::time::Duration;
 use super::feed::BatchFeed;
 use super::push::BatchPush;
 use super::receiver::{OnConflict, sort};
+use super::sender::BatchSender;
 use crate::blip::{BlipConfig, ErrorReply, IncomingReply, MessageNumber, Properties};
 use crate::replica::revision::{RevId, SourceId, Version, VersionVector};
 use crate::replica::store::{CollectionId, ConflictOutcome, ConflictPolicy, IncomingRevision, ReplicaStore};
 use crate::replicator::context::{SessionCollection, SessionContext};
 use crate::replicator::direction::Direction;
 use crate::replicator::event::SessionEvent;
-use crate::replicator::extension::RevsFormat;
 use crate::replicator::extension::answer::{RevAnswer, encode};
 use crate::replicator::extension::codec::{Content, RevEntry};
+use crate::replicator::extension::{REVS_BYTES, REVS_ENTRIES, RevsFormat};
 use crate::replicator::feed::Feed;
-use crate::replicator::in_flight::{Awaiting, RevsReceived, Sent, SentRevision};
+use crate::replicator::in_flight::{Awaiting, RevsReceived, Sent, SentRevision, Wanted};
+use crate::replicator::limits::SessionLimits;
 use crate::replicator::memory_store::MemoryStore;
 use crate::replicator::protocol::feed::{FeedProtocol, FeedState};
 use crate::replicator::protocol::push::{PushProtocol, PushState};
@@ -252,5 +254,34 @@ fn an_offer_that_conflicts_is_left_to_the_peer_unless_both_contain_each_other() 
             .filter(|event| matches!(event, SessionEvent::Conflict { outcome: ConflictOutcome::Open, .. }))
             .count();
         assert_eq!(open, usize::from(!is_wanted));
+    }
+}
+
+/// What was wanted of many offers goes in messages of about [`REVS_BYTES`], and of no more than [`REVS_ENTRIES`] revisions, so that
+/// none holds up the others for long.
+#[test]
+fn what_is_wanted_goes_in_messages_of_a_bounded_size() {
+    for (count, bytes, least) in [(200, 2_000, 200 * 2_000 / (REVS_BYTES + 3_000)), (REVS_ENTRIES + 1, 1, 2)]
+    {
+        let mut scene = Scene::new(Sent::Offer, &RevAnswer::Known);
+        scene.context.limits = SessionLimits {
+            send_queue_low: 1 << 30,
+            batches_in_flight: (1_000, 1_000),
+            batch_bytes_in_flight: 1 << 30,
+            ..SessionLimits::default()
+        };
+        let mut sender = BatchSender::new(SourceId([1; 16]), 0, 0);
+        for n in 0..count {
+            let (id, text) = (n.to_string(), "x".repeat(bytes));
+            scene.store.put(&id, &format!("{{\"t\":\"{text}\"}}"));
+            let newest = scene.store.revision(MAIN, &id).expect("in memory").expect("there");
+            sender.want(Wanted { id, sequence: newest.sequence, revision: newest.vector.id(), known: None });
+        }
+        sender.pump_wanted(&mut scene.context, 0, &scene.store).expect("readable");
+        let sent = scene.context.awaiting_count();
+        assert!(
+            (least..=least * 3).contains(&sent),
+            "{sent} messages of {count} revisions, {least} at least"
+        );
     }
 }

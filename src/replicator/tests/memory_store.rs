@@ -42,6 +42,8 @@ pub struct MemoryStore {
     pub received: AtomicU64,
     /// Documents whose IDs begin so are refused.
     refused: Mutex<Option<String>>,
+    /// A document that has expired and is still there.
+    expired: Mutex<Option<String>>,
 }
 
 impl MemoryStore {
@@ -59,6 +61,7 @@ impl MemoryStore {
             needless: AtomicU64::new(0),
             received: AtomicU64::new(0),
             refused: Mutex::new(None),
+            expired: Mutex::new(None),
         }
     }
 
@@ -88,6 +91,10 @@ impl MemoryStore {
     /// Refuses documents whose IDs begin so.
     pub fn refuse(&self, prefix: &str) {
         *self.refused.lock().unwrap() = Some(prefix.to_owned());
+    }
+
+    pub fn expire(&self, id: &str) {
+        *self.expired.lock().unwrap() = Some(id.to_owned());
     }
 
     pub fn refuse_nothing(&self) {
@@ -336,6 +343,10 @@ impl ReplicaStore for MemoryStore {
 
     fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
         Ok(self.collections.lock().unwrap()[collection.0 as usize].docs.get(id).map(|doc| doc.change.clone()))
+    }
+
+    fn is_expired(&self, _: CollectionId, id: &str) -> Result<bool, ReplicaStoreError> {
+        Ok(self.expired.lock().unwrap().as_deref() == Some(id))
     }
 
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {

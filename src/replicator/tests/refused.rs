@@ -1,4 +1,4 @@
-//! Single revisions that this side does not take: what is said of them, to the peer and here.
+//! Single revisions that this side does not take, or does not give: what is said of them, to the peer and here.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use crate::blip::{Event, OutgoingMessage};
 use crate::replica::store::{CommitOutcome, Rejection};
 use crate::replicator::config::PassiveConfig;
 use crate::replicator::event::SessionEvent;
+use crate::replicator::limits::SessionLimits;
 use crate::replicator::memory_store::MemoryStore;
 use crate::replicator::session::Session;
 use crate::replicator::unsynced::Unsynced;
@@ -100,4 +101,35 @@ fn what_a_filter_leaves_out_is_no_failure_if_it_is_here() {
         assert_eq!(scripted.code(rev(id, revision)), "HTTP/403", "{id} {revision}");
     }
     assert_eq!(scripted.code(rev("d", NEW)), "LiteCore/8", "who asks is to resolve it");
+}
+
+/// What has been read ahead is not sent if it has expired before its turn.
+#[test]
+fn what_expires_before_its_turn_is_not_sent() {
+    let store = Arc::new(MemoryStore::new(1));
+    (0..10).for_each(|n| store.put(&format!("d{n}"), r#"{"n":1}"#));
+    let limits = SessionLimits { revs_in_flight: (1, 1), ..SessionLimits::default() };
+    let session = Session::passive(PassiveConfig::default()).with_limits(limits);
+    let mut scripted = Scripted::new(session, Arc::clone(&store)).with_collections();
+    let subscribe = request("subChanges").with("versioning", "version-vectors");
+    scripted.peer.send_request(subscribe).expect("small");
+    let mut sent = vec![];
+    for _ in 0..40 {
+        for event in scripted.settle() {
+            let Event::Request(asked) = event else { continue };
+            let body = match asked.profile() {
+                "changes" => "[[],[],[],[],[],[],[],[],[],[]]",
+                "rev" => {
+                    sent.push(asked.properties.get("id").expect("an ID").to_owned());
+                    store.expire("d7");
+                    ""
+                }
+                _ => "",
+            };
+            if !asked.no_reply {
+                scripted.peer.reply(asked.number, OutgoingMessage::default().with_body(body)).expect("open");
+            }
+        }
+    }
+    assert_eq!(sent, ["d0", "d1", "d2", "d3", "d4", "d5", "d6", "d8", "d9"]);
 }

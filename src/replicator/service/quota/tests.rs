@@ -77,6 +77,26 @@ async fn what_was_not_stored_is_not_used_and_the_table_is_bounded() {
     assert!(again.state().peers.len() > PEERS_MAX / 2, "{} found room", again.state().peers.len());
 }
 
+/// What another handle has counted comes in for those who are known here, and for others as far as there is room.
+#[tokio::test(start_paused = true)]
+async fn what_another_handle_counts_takes_no_more_room() {
+    let (_directory, store) = database();
+    let quota = PeerQuota { revisions: 100, ..PeerQuota::default() };
+    let (ours, theirs) = (Quotas::new(quota, &store, []), Quotas::new(quota, &store, []));
+    for n in 0..PEERS_MAX {
+        ours.used(&format!("p{n}"), &[revision(1)], &[STORED]);
+    }
+    theirs.used("another", &[revision(1)], &[STORED]);
+    theirs.used("p1", &vec![revision(1); 100], &vec![STORED; 100]);
+    drop(theirs);
+    assert!(ours.check("p1").is_ok());
+    tokio::time::advance(WRITE_INTERVAL).await;
+    ours.used("p0", &[revision(1)], &[STORED]);
+    assert!(ours.check("p1").is_err(), "it is known here");
+    let state = ours.state();
+    assert!(state.peers.len() <= PEERS_MAX && !state.peers.contains_key("another"));
+}
+
 static WALL_NS: AtomicU64 = AtomicU64::new(1_800_000_000_000_000_000);
 
 const SECOND: u64 = 1_000_000_000;
