@@ -9,6 +9,8 @@
 mod background;
 mod build;
 mod cursor;
+#[cfg(test)]
+mod tests;
 
 pub use self::build::IndexInfo;
 pub(crate) use self::build::Work;
