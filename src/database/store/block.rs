@@ -179,7 +179,8 @@ impl Codec {
 
 fn shared_prefix(a: &str, b: &str) -> usize {
     let mut shared = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
-    while !a.is_char_boundary(shared) || !b.is_char_boundary(shared) {
+    // In the other it is one as well: what they share ends with a whole character in both or in neither.
+    while !a.is_char_boundary(shared) {
         shared -= 1;
     }
     shared

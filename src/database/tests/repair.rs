@@ -128,6 +128,25 @@ fn what_damage_takes_is_named_and_the_rest_is_saved() {
     assert!(reported > 0 && all.1 > 0 && all.1 * 3 < all.0, "{all:?}, {reported}");
 }
 
+/// Of a log that nothing seals any more nobody knows whether it told of more: that is said. What is there is counted, and saved.
+#[test]
+fn of_a_log_without_its_seal_all_is_saved_and_doubted() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let (harmed, saved) = (place.path().join("harmed"), place.path().join("saved"));
+    let told = build(&harmed);
+    std::fs::write(harmed.join("log-000001/seal"), "broken").expect("written");
+    let documents = told.values().flatten().count() as u64;
+    let tombstones = told.len() as u64 - documents;
+    let checked = Database::check(&harmed).expect("checked");
+    assert!(!checked.is_sound());
+    assert_eq!((checked.documents, checked.tombstones), (documents, tombstones), "{checked:?}");
+    assert!(!checked.listed.iter().any(|what| what.starts_with("lost: ")), "{checked:?}");
+    let report = Database::repair(&harmed, &saved, |_| ()).expect("all is there");
+    assert_eq!((report.documents, report.tombstones), (documents, tombstones), "{report:?}");
+    assert!(report.ranges.iter().any(|what| what.contains("may be older than it was")), "{report:?}");
+    assert!((report.lost_count, report.unconfirmed_count) == (0, 0) && !report.is_complete(), "{report:?}");
+}
+
 /// Identity, group and trust list go with what is saved, as they are; and whether all was saved is said.
 #[test]
 fn what_stands_beside_a_damaged_database_is_saved_with_it() {

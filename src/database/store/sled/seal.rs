@@ -224,6 +224,22 @@ mod tests {
         assert_eq!(said, ["log-000001/db: unreadable", "log-000001/db, byte 7: unreadable"]);
     }
 
+    /// Nothing may be lost of a log that is read alone: no page that is there, and no range of keys. Whoever asks hears of the first
+    /// thing, and how many more there are.
+    #[test]
+    fn a_log_that_is_read_alone_is_whole() {
+        use super::super::files::tests::salvage::{a_log, a_log_with_garbage};
+        let read = |(directory, _survey): (tempfile::TempDir, Survey)| {
+            admit_to_read(directory.path()).map(|read| drop(read.expect("a log"))).map_err(|e| e.to_string())
+        };
+        assert_eq!(read(a_log_with_garbage(0)), Ok(()));
+        assert!(read(a_log_with_garbage(1)).is_err_and(|error| error.ends_with(": page 3")));
+        assert!(read(a_log_with_garbage(3)).is_err_and(|error| error.ends_with(": page 3, and 2 more")));
+        let leaf = |lo: &[u8], hi: &[u8]| (lo.to_vec(), hi.to_vec(), vec![]);
+        assert_eq!(read(a_log(&[], &[leaf(b"", b"k"), leaf(b"k", b"")])), Ok(()));
+        assert!(read(a_log(&[], &[leaf(b"", b"k"), leaf(b"m", b"")])).is_err(), "from k to m");
+    }
+
     /// A log is what its seal says or it is damaged, whoever looks; and whether its end is known, the seal alone tells.
     #[test]
     fn a_log_is_what_its_seal_says() {

@@ -65,6 +65,14 @@ pub(in crate::database::store) fn a_log(old: &[Leaf], leaves: &[Leaf]) -> (tempf
     survey(&messages)
 }
 
+/// A whole log, and in it pages that are named by nothing and cannot be read.
+pub(in crate::database::store) fn a_log_with_garbage(pages: u64) -> (tempfile::TempDir, Survey) {
+    let garbage = (0..pages).map(|n| (NODE, 3 + n, vec![0xff; 9]));
+    survey(
+        &[meta(), root(&[2]), leaf(2, "", "", &[("a", "1")])].into_iter().chain(garbage).collect::<Vec<_>>(),
+    )
+}
+
 fn number_of(len: usize) -> Vec<u8> {
     number(len as u64)
 }
