@@ -233,7 +233,7 @@ pub(super) fn read_some(
     }
     let unpacked;
     let records = match kind {
-        PLAIN if rest.len() == len => rest,
+        PLAIN => rest,
         DEFLATED => {
             unpacked = codec.inflate(rest, len)?;
             &unpacked
