@@ -6,7 +6,6 @@ use super::super::engine::{Watermarks, Writes};
 use super::super::handle::Store;
 use super::super::indexes::Life;
 use super::super::keys::{self, CollectionKey};
-use super::*;
 use crate::database::tests::Fixture;
 use crate::database::{Collection, Database, DatabaseError, Query, Test};
 
