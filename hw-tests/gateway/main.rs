@@ -8,6 +8,7 @@ mod command;
 mod configuration;
 mod manager;
 mod medium;
+mod mqtt;
 mod readme;
 mod reload;
 mod retention;

@@ -176,6 +176,15 @@ impl DatabaseError {
             DatabaseError::Full { .. } | DatabaseError::Conflict { .. } | DatabaseError::InUse { .. }
         )
     }
+
+    /// Whether the document is to blame, not stable storage.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for imports and the gateway
+    pub(crate) fn is_of_a_document(&self) -> bool {
+        matches!(
+            self,
+            DatabaseError::InvalidId { .. } | DatabaseError::BadBody { .. } | DatabaseError::TooLarge { .. }
+        )
+    }
 }
 
 impl From<Invalid> for DatabaseError {

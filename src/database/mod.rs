@@ -71,9 +71,15 @@ pub use self::info::{CollectionInfo, DatabaseInfo};
 #[doc(hidden)]
 pub use self::name::canonical_collection_name;
 pub(crate) use self::name::check_document_id;
+#[cfg(feature = "mqtt")]
+pub(crate) use self::packed::Step as PathStep;
+#[cfg(feature = "mqtt")]
+pub(crate) use self::path::{Path as DocumentPath, Place as PathPlace, look_up};
 #[cfg_attr(not(feature = "cli"), allow(unused_imports))] // for the gateway
 pub(crate) use self::query::Step as QueryStep;
 pub use self::query::{Aggregate, Filter, Query, Rows, Test};
+#[cfg(feature = "mqtt")]
+pub(crate) use self::query::{moment, moment_text};
 #[cfg(feature = "cli")]
 pub(crate) use self::store::contains_panics;
 #[cfg(feature = "cli")]

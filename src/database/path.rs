@@ -112,8 +112,8 @@ fn steps(text: &str) -> Result<Vec<Step>, &'static str> {
 }
 
 /// The value in a body that was unpacked.
-#[cfg(test)]
-pub(super) fn look_up<'v>(
+#[cfg_attr(not(any(test, feature = "mqtt")), allow(dead_code))]
+pub(crate) fn look_up<'v>(
     body: &'v serde_json::Map<String, serde_json::Value>,
     steps: &[Step],
 ) -> Option<&'v serde_json::Value> {

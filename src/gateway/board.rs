@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::counted::Counted;
 use super::neighbours::Neighbours;
 use super::status::{
-    CollectionStatus, DatabaseStatus, ListenerStatus, RetentionStatus, UpstreamStatus, activity_word,
+    CollectionStatus, DatabaseStatus, ListenerStatus, MqttStatus, RetentionStatus, UpstreamStatus,
+    activity_word,
 };
 use crate::database::Database;
 use crate::node::{NodeEvent, SyncEvent};
@@ -25,6 +26,7 @@ struct State {
     neighbours: Neighbours,
     /// With the bytes of each collection.
     retention: BTreeMap<String, (RetentionStatus, BTreeMap<String, u64>)>,
+    mqtt: BTreeMap<String, MqttStatus>,
 }
 
 impl Board {
@@ -167,6 +169,27 @@ impl Board {
         }
     }
 
+    /// A broker is kept in touch with.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn mqtt(&self, name: &str, broker: &str) {
+        let status = MqttStatus { name: name.into(), broker: broker.into(), ..MqttStatus::default() };
+        self.lock().mqtt.insert(name.into(), status);
+    }
+
+    /// It is no more.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn forget_mqtt(&self, name: &str) {
+        self.lock().mqtt.remove(name);
+    }
+
+    /// Changes what is known of a broker.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn mqtt_told(&self, name: &str, change: impl FnOnce(&mut MqttStatus)) {
+        if let Some(status) = self.lock().mqtt.get_mut(name) {
+            change(status);
+        }
+    }
+
     /// Rules are looked after.
     pub(crate) fn retention(&self, name: &str) {
         let status = RetentionStatus { name: name.into(), ..RetentionStatus::default() };
@@ -226,6 +249,7 @@ impl Board {
         status.listeners = state.listeners.values().cloned().collect();
         status.upstreams = state.upstreams.values().map(|(upstream, _)| upstream.clone()).collect();
         status.neighbours = state.neighbours.all();
+        status.mqtt = state.mqtt.values().cloned().collect();
         status.retention = state.retention.values().map(|(retention, _)| retention.clone()).collect();
         let db = state.db.clone();
         // The database is asked without the lock: it may have to read.

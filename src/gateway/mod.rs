@@ -4,7 +4,8 @@
 //! A [`Gateway`](daemon::Gateway) has a task for each database (`unit`), which opens it, serves it, and answers for it; each
 //! place (`place`) is opened and each sync (`upstream`) is kept going by itself, so that one that fails stops no other. What is
 //! beyond the rules of a collection is removed by a task for each section of rules (`retention`), old tombstones by one for the
-//! database (`tombstones`). What is written is counted (`medium`).
+//! database (`tombstones`). A task for each broker publishes documents and takes messages (`mqtt`). What is written is counted
+//! (`medium`).
 
 pub(crate) mod address;
 pub(crate) mod board;
@@ -13,6 +14,8 @@ mod counted;
 pub(crate) mod daemon;
 pub(crate) mod http;
 mod medium;
+#[cfg(feature = "mqtt")]
+pub(crate) mod mqtt;
 mod neighbours;
 pub(crate) mod notify;
 mod pace;
@@ -25,6 +28,8 @@ pub(crate) mod secret;
 mod serving;
 pub(crate) mod status;
 pub(crate) mod tombstones;
+#[cfg(feature = "mqtt")]
+pub(crate) mod topics;
 pub(crate) mod unit;
 pub(crate) mod upstream;
 pub(crate) mod web;
@@ -56,6 +61,9 @@ pub(crate) enum GatewayEvent {
     Sync { database: Arc<str>, upstream: Arc<str>, event: Box<SyncEvent> },
     /// A sync has ended by a failure; it is begun again.
     UpstreamFailed { database: Arc<str>, upstream: Arc<str>, error: String, retry: Duration },
+    /// A broker cannot be used; it is tried again.
+    #[cfg_attr(not(feature = "mqtt"), allow(dead_code))]
+    MqttFailed { database: Arc<str>, name: Arc<str>, error: String, retry: Duration },
     /// A listener shows a certificate that was made here: clients that are to believe it need it.
     OwnCertificate { database: Arc<str>, listener: Arc<str>, pem: String },
     /// Programs are answered over HTTP at this address.

@@ -40,6 +40,8 @@ pub(super) struct Serving {
     syncs: BTreeMap<String, Supervised>,
     retention: BTreeMap<String, Retaining>,
     tombstones: Option<TombstoneKeeping>,
+    #[cfg(feature = "mqtt")]
+    brokers: BTreeMap<String, super::mqtt::Publishing>,
     /// Syncs that begin paused.
     paused: BTreeSet<String>,
 }
@@ -57,8 +59,18 @@ impl Serving {
     ) -> Result<Serving, String> {
         let node = start_node(&context, db, config).await?;
         let (places, syncs, retention, tombstones) = Default::default();
-        let mut serving =
-            Serving { context, db: db.clone(), node, places, syncs, retention, tombstones, paused };
+        let mut serving = Serving {
+            context,
+            db: db.clone(),
+            node,
+            places,
+            syncs,
+            retention,
+            tombstones,
+            #[cfg(feature = "mqtt")]
+            brokers: BTreeMap::new(),
+            paused,
+        };
         for (name, (kind, plain)) in kinds(&serving.context, config) {
             serving.listen(&name, kind, plain);
         }
@@ -66,6 +78,8 @@ impl Serving {
             serving.sync(&name, upstream);
         }
         serving.apply_retention(config);
+        #[cfg(feature = "mqtt")]
+        serving.apply_mqtt(config).await;
         serving.context.board.works();
         Ok(serving)
     }
@@ -132,6 +146,8 @@ impl Serving {
     pub(super) async fn apply(&mut self, config: &DatabaseConfig, before: &DatabaseConfig) -> Vec<String> {
         let mut done = self.apply_listeners(config, before);
         done.extend(self.apply_retention(config));
+        #[cfg(feature = "mqtt")]
+        done.extend(self.apply_mqtt(config).await);
         let upstreams = upstreams(config);
         for name in self.syncs.keys().cloned().collect::<Vec<_>>() {
             if self.syncs.get(&name).map(|sync| &sync.upstream) != upstreams.get(&name)
@@ -181,6 +197,38 @@ impl Serving {
         done
     }
 
+    /// Changes what is published where; gives what was done.
+    #[cfg(feature = "mqtt")]
+    async fn apply_mqtt(&mut self, config: &DatabaseConfig) -> Vec<String> {
+        let mut done = Vec::new();
+        for name in self.brokers.keys().cloned().collect::<Vec<_>>() {
+            if self.brokers.get(&name).map(|broker| &broker.config) == config.mqtt.get(&name) {
+                continue;
+            }
+            if let Some(broker) = self.brokers.remove(&name) {
+                broker.stop().await;
+            }
+            self.context.board.forget_mqtt(&name);
+            if !config.mqtt.contains_key(&name) {
+                done.push(format!("mqtt {name}: ended"));
+            }
+        }
+        for (name, config) in &config.mqtt {
+            if !self.brokers.contains_key(name) {
+                let broker = super::mqtt::Publishing::start(
+                    name,
+                    &self.context.name,
+                    &self.db,
+                    config.clone(),
+                    (self.context.board.clone(), Arc::clone(&self.context.tell)),
+                );
+                self.brokers.insert(name.clone(), broker);
+                done.push(format!("mqtt {name}: started as the new configuration says"));
+            }
+        }
+        done
+    }
+
     /// Changes the rules of collections; gives what was done.
     fn apply_retention(&mut self, config: &DatabaseConfig) -> Vec<String> {
         let (board, mut done) = (self.context.board.clone(), Vec::new());
@@ -212,8 +260,21 @@ impl Serving {
         done
     }
 
+    #[cfg(feature = "mqtt")]
+    async fn end_mqtt(&mut self) {
+        let brokers = std::mem::take(&mut self.brokers);
+        let names: Vec<String> = brokers.keys().cloned().collect();
+        let ending: Vec<_> = brokers.into_values().map(|broker| task::spawn(broker.stop())).collect();
+        for ended in ending {
+            let _ = ended.await;
+        }
+        names.iter().for_each(|name| self.context.board.forget_mqtt(name));
+    }
+
     /// Ends what runs, in order.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(#[cfg_attr(not(feature = "mqtt"), allow(unused_mut))] mut self) {
+        #[cfg(feature = "mqtt")]
+        self.end_mqtt().await;
         let Serving { context, node, syncs, places, retention, tombstones, .. } = self;
         retention.keys().for_each(|name| context.board.forget_retention(name));
         drop((retention, tombstones));

@@ -83,6 +83,8 @@ pub(crate) struct DatabaseStatus {
     pub(crate) neighbours: Vec<NeighbourStatus>,
     #[serde(default)]
     pub(crate) retention: Vec<RetentionStatus>,
+    #[serde(default)]
+    pub(crate) mqtt: Vec<MqttStatus>,
     /// Tombstones that were removed for their age, since the start.
     #[serde(default)]
     pub(crate) tombstones_removed: u64,
@@ -189,6 +191,34 @@ pub(crate) struct RetentionStatus {
     /// Why the rules are not met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) held: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// A broker of MQTT. Numbers are since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MqttStatus {
+    pub(crate) name: String,
+    pub(crate) broker: String,
+    pub(crate) connected: bool,
+    /// Messages that were handed to it; after an outage some are handed over again.
+    pub(crate) published: u64,
+    /// Changes that it has not confirmed, at most.
+    pub(crate) pending: u64,
+    /// Documents that cannot be published.
+    pub(crate) skipped: u64,
+    /// The last of them, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_skipped: Option<String>,
+    /// Documents that were made of messages.
+    pub(crate) received: u64,
+    /// Messages that no document can be made of.
+    pub(crate) refused: u64,
+    /// The last of them, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_refused: Option<String>,
+    pub(crate) failures: u64,
+    /// Why it failed last, until it is connected to again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }

@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 use super::secret::{Secret, SecretError};
 use super::web::{Unfit, WebClient, WebError, WebServer};
 use crate::node::{Listen, WebSocket};
+#[cfg(feature = "mqtt")]
+use crate::transport::websocket::client_config;
 use crate::transport::websocket::{
     Admission, Credentials, ServerTrust, TlsError, TlsIdentity, WebSocketClient, WebSocketClientConfig,
     WebSocketListenerConfig, WebSocketUrl,
@@ -49,21 +51,42 @@ pub(crate) fn client_of(
     let mut config = WebSocketClientConfig::default();
     config.headers.clone_from(&settings.headers);
     config.credentials = credentials;
+    (config.trust, config.identity) = (trust(settings)?, own_identity(settings)?);
+    WebSocketClient::new(url.clone(), &config)
+        .map_err(|error| unusable(about(settings, &url.to_string()), &error))
+}
+
+/// The TLS of a client of `server`, which is no server of HTTP.
+///
+/// # Errors
+/// A file cannot be read or used.
+#[cfg(feature = "mqtt")]
+pub(crate) fn client_tls(
+    settings: &WebClient,
+    server: &str,
+) -> Result<std::sync::Arc<rustls::ClientConfig>, WebError> {
+    let config = client_config(&trust(settings)?, own_identity(settings)?.as_ref());
+    config.map(std::sync::Arc::new).map_err(|error| unusable(about(settings, server), &error))
+}
+
+/// Whom a client believes.
+fn trust(settings: &WebClient) -> Result<ServerTrust, WebError> {
     if let Some(file) = &settings.pin_cert {
-        config.trust = ServerTrust::Pinned(read(file)?);
-    } else {
-        let extra_roots = settings.roots.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
-        config.trust = ServerTrust::System { extra_roots };
+        return Ok(ServerTrust::Pinned(read(file)?));
     }
-    if let Some(file) = &settings.client_cert {
-        config.identity = Some(identity(file, file)?);
-    }
-    WebSocketClient::new(url.clone(), &config).map_err(|error| {
-        let given = settings.pin_cert.iter().chain(&settings.roots).map(|file| file.display().to_string());
-        let given: Vec<String> = given.collect();
-        let about = if given.is_empty() { url.to_string() } else { given.join(", ") };
-        unusable(about, &error)
-    })
+    let extra_roots = settings.roots.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
+    Ok(ServerTrust::System { extra_roots })
+}
+
+fn own_identity(settings: &WebClient) -> Result<Option<TlsIdentity>, WebError> {
+    settings.client_cert.as_ref().map(|file| identity(file, file)).transpose()
+}
+
+/// The files that say whom to believe, or the server if none does.
+fn about(settings: &WebClient, server: &str) -> String {
+    let given = settings.pin_cert.iter().chain(&settings.roots).map(|file| file.display().to_string());
+    let given: Vec<String> = given.collect();
+    if given.is_empty() { server.to_owned() } else { given.join(", ") }
 }
 
 /// The place where the database in `directory` is served, and the certificate if one of our own is shown.

@@ -75,6 +75,7 @@ pub(crate) struct RunArgs {
 enum OwnEvent<'a> {
     DatabaseFailed { error: &'a str, retry_seconds: f64 },
     UpstreamFailed { upstream: &'a str, error: &'a str, retry_seconds: f64 },
+    MqttFailed { mqtt: &'a str, error: &'a str, retry_seconds: f64 },
     Certificate { listener: &'a str, pem: &'a str },
     Reloaded { done: &'a [String] },
     ReloadFailed { errors: Vec<String> },
@@ -293,6 +294,13 @@ impl Log {
                 if events.may_tell(Topic::Sync, &format!("{database} {upstream}")) {
                     events.say(&format!("{upstream}: {error}; will try again in {} s", retry.as_secs()));
                     events.emit_own(&OwnEvent::UpstreamFailed { upstream, error, retry_seconds });
+                }
+            }
+            GatewayEvent::MqttFailed { database, name, error, retry } => {
+                let (events, retry_seconds) = (self.about(database), retry.as_secs_f64());
+                if events.may_tell(Topic::Sync, &format!("{database} mqtt {name}")) {
+                    events.say(&format!("mqtt {name}: {error}; will try again in {} s", retry.as_secs()));
+                    events.emit_own(&OwnEvent::MqttFailed { mqtt: name, error, retry_seconds });
                 }
             }
             GatewayEvent::OwnCertificate { database, listener, pem } => {

@@ -13,7 +13,7 @@ use crate::cli::support::output::{Output, bytes_text, counted, thousands};
 use crate::cli::support::visible::visible;
 use crate::gateway::config::{self, default_socket};
 use crate::gateway::status::{
-    DatabaseStatus, GatewayStatus, ListenerStatus, MediumStatus, NeighbourStatus, UpstreamStatus,
+    DatabaseStatus, GatewayStatus, ListenerStatus, MediumStatus, MqttStatus, NeighbourStatus, UpstreamStatus,
 };
 
 /// How often `--watch` asks.
@@ -207,6 +207,9 @@ fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Resu
     for upstream in &database.upstreams {
         print_upstream(upstream, now, out)?;
     }
+    for mqtt in &database.mqtt {
+        print_mqtt(mqtt, out)?;
+    }
     for retention in &database.retention {
         let (removed, kept) = (counted(retention.removed, "document"), bytes_text(retention.bytes));
         let mut line = format!("  retention {}: {removed} removed, {kept} kept", retention.name);
@@ -231,6 +234,27 @@ fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Resu
         out.line(format!("  and {} more neighbours", thousands(more as u64)))?;
     }
     Ok(())
+}
+
+fn print_mqtt(mqtt: &MqttStatus, out: &mut Output) -> Result<(), CliError> {
+    let state = if mqtt.connected { "connected" } else { "not connected" };
+    let mut line = format!("  mqtt {}: {}, {state}", mqtt.name, mqtt.broker);
+    line.push_str(&format!(", {} published", counted(mqtt.published, "message")));
+    if mqtt.pending > 0 {
+        line.push_str(&format!(", {} waiting", thousands(mqtt.pending)));
+    }
+    if mqtt.received > 0 {
+        line.push_str(&format!(", {} made of messages", counted(mqtt.received, "document")));
+    }
+    out.line(visible(&line))?;
+    for (count, what, last) in
+        [(mqtt.skipped, "NOT PUBLISHED", &mqtt.last_skipped), (mqtt.refused, "REFUSED", &mqtt.last_refused)]
+    {
+        if let Some(last) = last {
+            out.line(visible(&format!("    {what}: {}, the last: {last}", thousands(count))))?;
+        }
+    }
+    failure(mqtt.failures, mqtt.error.as_deref(), out)
 }
 
 fn print_listener(what: &str, listener: &ListenerStatus, out: &mut Output) -> Result<(), CliError> {

@@ -151,7 +151,7 @@ impl Saver {
             (None, None) => return Err(DatabaseError::NotFound { id: String::new() }),
         };
         let result = match self.stage_as(batch, pending, &id, entry) {
-            Err(error) if is_of_the_document(&error) => {
+            Err(error) if error.is_of_a_document() => {
                 Err(Refused::Invalid(failed(error).context(&format!("line {}: ", entry.line), "")))
             }
             staged => staged?,
@@ -202,14 +202,6 @@ fn kept(id: &str, line: u64) -> Refused {
         "line {line}: document {id:?} is there with other content, which was kept; --replace overwrites it"
     );
     Refused::Kept(CliError::new(Exit::Input, message))
-}
-
-/// Whether the document is to blame, not stable storage.
-fn is_of_the_document(error: &DatabaseError) -> bool {
-    matches!(
-        error,
-        DatabaseError::InvalidId { .. } | DatabaseError::BadBody { .. } | DatabaseError::TooLarge { .. }
-    )
 }
 
 /// Gives numbered IDs that no document has or had.

@@ -21,6 +21,8 @@ mod spec;
 mod tests;
 
 pub use self::filter::{Filter, Test};
+#[cfg(feature = "mqtt")]
+pub(crate) use self::moment::{moment, moment_text};
 pub use self::rows::Rows;
 #[cfg_attr(not(feature = "cli"), allow(unused_imports))] // for the gateway
 pub(crate) use self::rows::Step;

@@ -24,7 +24,7 @@ const MONDAY_MS: i64 = -3 * DAY_MS;
 static PARSER: DateTimeParser = DateTimeParser::new();
 
 /// The time that a value says, milliseconds since 1970; `None` if it says none.
-pub(super) fn moment(value: &Value) -> Option<i64> {
+pub(crate) fn moment(value: &Value) -> Option<i64> {
     let ms = match value {
         Value::String(text) => moment_of_text(text)?,
         Value::Number(number) => {
@@ -111,6 +111,12 @@ impl Every {
         // The bucket of the first days may begin before the first year that has four digits.
         utc(begin_ms.max(FIRST_MS)).map(|civil| format!("{civil}Z"))
     }
+}
+
+/// A time as ISO 8601 in UTC, with milliseconds where it has some.
+#[cfg_attr(not(feature = "mqtt"), allow(dead_code))]
+pub(crate) fn moment_text(ms: i64) -> Option<String> {
+    utc(ms).map(|civil| format!("{civil}Z"))
 }
 
 fn utc(ms: i64) -> Option<DateTime> {

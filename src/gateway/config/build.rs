@@ -6,19 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keys::{BLUETOOTH, DATABASES, GATEWAY, HTTP, KINDS, LISTENERS, RETENTION, UPSTREAMS, nearest};
+#[cfg(not(feature = "mqtt"))]
+use super::keys::{MQTT, SENSORS, TOPICS};
 use super::problem::Problems;
 use super::rules;
 use super::section::Section;
+use super::shared::{collections, secret, web_client, which_database};
 use super::source::At;
 use super::tree::Table;
 use super::types::{
     BluetoothConfig, Config, DatabaseConfig, LinkLevel, ListenerConfig, NodeConfig, StoreConfig,
     UpstreamConfig,
 };
-use crate::database::{Durability, canonical_collection_name};
+use crate::database::Durability;
 use crate::gateway::address::PlaceAddress;
-use crate::gateway::secret::Secret;
-use crate::gateway::web::{WebClient, WebServer};
+use crate::gateway::web::WebServer;
 use crate::replicator::{PeerQuota, ReplicatorType};
 use crate::transport::stream::Address;
 
@@ -109,6 +111,15 @@ pub(super) fn config(root: &Table, problems: &Problems<'_>, whole: bool) -> Conf
             database.retention.insert(name, config);
         }
     }
+    #[cfg(feature = "mqtt")]
+    super::mqtt::read(root, problems, &mut databases);
+    #[cfg(not(feature = "mqtt"))]
+    for kind in [&MQTT, &TOPICS, &SENSORS] {
+        for (_, section) in Section::all(kind, root, problems) {
+            let right = "build it with the feature `mqtt`, or leave the section out";
+            section.wrong(kind.keys[0].name, "this gattway was built without MQTT", right);
+        }
+    }
     Config { socket, state, medium_cycles, http, databases }
 }
 
@@ -147,26 +158,6 @@ fn unknown_sections(root: &Table, problems: &Problems<'_>) {
     }
 }
 
-/// The database that a section belongs to.
-fn which_database<'a>(
-    section: &Section<'_>,
-    databases: &'a mut BTreeMap<String, DatabaseConfig>,
-) -> Option<&'a mut DatabaseConfig> {
-    let names = databases.keys().cloned().collect::<Vec<_>>().join(", ");
-    let Some(name) = section.text("database") else {
-        if databases.len() > 1 && !section.has("database") {
-            let right = format!("write database = \"NAME\", with one of {names}");
-            section.wrong("database", "which database is meant is not said, and there are several", right);
-        }
-        // Without any database that is what is wrong.
-        return databases.values_mut().next();
-    };
-    if !databases.contains_key(&name) {
-        section.wrong("database", format!("there is no database {name:?}"), format!("one of {names}"));
-    }
-    databases.get_mut(&name)
-}
-
 fn database(name: &str, section: &Section<'_>, state: &Path) -> DatabaseConfig {
     let path = state.join(section.text("path").unwrap_or_else(|| format!("{name}.db")));
     let durability = [("synced", Durability::Synced), ("relaxed", Durability::Relaxed)];
@@ -194,41 +185,17 @@ fn database(name: &str, section: &Section<'_>, state: &Path) -> DatabaseConfig {
     };
     let (listeners, bluetooth, upstreams, retention) = Default::default();
     let tombstones = section.duration("tombstones").unwrap_or(TOMBSTONES);
-    DatabaseConfig { store, node, listeners, bluetooth, upstreams, retention, tombstones }
-}
-
-/// Full names, each once.
-fn collections(section: &Section<'_>) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for name in section.texts("collections") {
-        match canonical_collection_name(&name) {
-            Ok(full) if names.contains(&full) => {}
-            Ok(full) => names.push(full),
-            Err(error) => section.wrong("collections", error.to_string(), "SCOPE.NAME, or _default"),
-        }
+    DatabaseConfig {
+        store,
+        node,
+        listeners,
+        bluetooth,
+        upstreams,
+        retention,
+        #[cfg(feature = "mqtt")]
+        mqtt: BTreeMap::new(),
+        tombstones,
     }
-    names
-}
-
-/// A secret that is in a file or in a credential.
-fn secret(section: &Section<'_>, stem: &str) -> Option<Secret> {
-    let (file_key, credential_key) = (format!("{stem}-file"), format!("{stem}-credential"));
-    let file = section.path(&file_key).map(Secret::File);
-    let credential = section.text(&credential_key).and_then(|name| {
-        let is_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
-        if !is_name {
-            section.wrong(
-                &credential_key,
-                "this is no name of a credential",
-                "its name, without a directory",
-            );
-        }
-        is_name.then_some(Secret::Credential(name))
-    });
-    if file.is_some() && credential.is_some() {
-        section.wrong(&credential_key, format!("{file_key} is there too"), "one of the two");
-    }
-    file.or(credential)
 }
 
 fn bluetooth(section: &Section<'_>) -> BluetoothConfig {
@@ -363,30 +330,4 @@ fn upstream(section: &Section<'_>) -> Option<UpstreamConfig> {
         _ => {}
     }
     Some(config)
-}
-
-fn web_client(section: &Section<'_>) -> WebClient {
-    let (user, password) = (section.text("user"), secret(section, "password"));
-    let session = secret(section, "session");
-    let user = match (user, password) {
-        (Some(user), Some(password)) => Some((user, password)),
-        (Some(_), None) => {
-            section.wrong("user", "there is no password for it", "password-file or password-credential");
-            None
-        }
-        (None, Some(_)) => {
-            section.wrong("user", "there is a password, and no user", "user = \"NAME\"");
-            None
-        }
-        (None, None) => None,
-    };
-    if user.is_some() && session.is_some() {
-        section.wrong("user", "there is a session too", "a user or a session");
-    }
-    let (roots, pin_cert) = (section.paths("root-certs"), section.path("pin-cert"));
-    if pin_cert.is_some() && !roots.is_empty() {
-        section.wrong("pin-cert", "there are root-certs too", "one of the two");
-    }
-    let headers = section.pairs("headers");
-    WebClient { user, session, headers, roots, pin_cert, client_cert: section.path("client-cert") }
 }

@@ -1,5 +1,7 @@
 //! Every key that a configuration knows, with its default and what it means: what is read, what `config init` writes, and
 //! what an unknown key may have been meant for all come from here.
+//!
+//! One file, because it is the one place that has all keys.
 
 /// A key of a section.
 #[derive(Debug)]
@@ -362,9 +364,135 @@ pub(crate) const RETENTION: Kind = Kind {
     ],
 };
 
+/// A broker of MQTT.
+pub(crate) const MQTT: Kind = Kind {
+    name: "mqtt",
+    example: Some("home"),
+    doc: "A broker of MQTT to which documents are published, also those that an outage has held up. The name is yours.",
+    keys: &[
+        key(
+            "broker",
+            Required("\"mqtt://broker.example:1883\""),
+            "mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS.",
+        ),
+        WHICH_DATABASE,
+        key("user", Else("\"gateway-7\""), "The user that the broker knows this gateway by."),
+        key(
+            "password-file",
+            Else("\"/etc/gattway/broker.password\""),
+            "The user's password is the first line; the file is closed to others.",
+        ),
+        key("password-credential", Else("\"broker\""), "The same from a systemd credential of this name."),
+        key(
+            "root-certs",
+            Default("[]"),
+            "mqtts: files with certificates of further issuers to believe (PEM).",
+        ),
+        key("pin-cert", Else("\"/etc/gattway/broker.pem\""), "mqtts: the one certificate to believe (PEM)."),
+        key(
+            "client-cert",
+            Else("\"/etc/gattway/gateway.pem\""),
+            "mqtts: the certificate of this gateway, with its key (PEM).",
+        ),
+        key(
+            "client-id",
+            Else("\"gateway-7\""),
+            "What the broker calls this connection; without it one that follows from the database and this name.",
+        ),
+        key("collections", Default("[]"), "Those that are published; none named: all."),
+        key(
+            "topic",
+            Default("\"gattway/{_database}/{_collection}\""),
+            "Where a document goes. In braces stand paths of its body, as {sensor} or {position.room}, or {_id}, {_collection} or\n\
+             {_database}; a value is one level: / + and # in it become _. What lacks a value is counted and not published.\n\
+             Empty: nothing is published.",
+        ),
+        key(
+            "time",
+            Else("\"time\""),
+            "The path of the time of a reading (ISO 8601, or seconds or milliseconds since 1970), which messages have as `_time`;\n\
+             where there is none, when the document was written.",
+        ),
+        key(
+            "fields",
+            Default("[]"),
+            "Paths of what messages have beside `_id` and `_time`; none named: all.",
+        ),
+        key(
+            "retain",
+            Default("false"),
+            "The broker keeps the last message of a topic for those who come later. Where a topic has no path of the body, a\n\
+             document that was deleted takes it away.",
+        ),
+        key("largest", Default("\"1M\""), "Messages that are larger are counted and not published."),
+        key(
+            "availability",
+            Else("\"gattway/plant/home/availability\""),
+            "The topic that says online, and offline when the gateway is not there. Without it gattway/DATABASE/NAME/availability;\n\
+             empty: none.",
+        ),
+        key(
+            "discovery",
+            Default("\"homeassistant\""),
+            "The prefix of the topics by which Home Assistant is told of [sensors.NAME].",
+        ),
+    ],
+};
+
+const WHICH_MQTT: Key =
+    key("mqtt", Else("\"home\""), "The name of the section [mqtt.NAME]; needed where there are several.");
+
+/// A topic whose messages become documents.
+pub(crate) const TOPICS: Kind = Kind {
+    name: "topics",
+    example: Some("commands"),
+    doc: "A topic of MQTT whose messages become documents. The name is yours.",
+    keys: &[
+        key(
+            "topic",
+            Required("\"plant/+/set\""),
+            "A filter: + is any one level, # at the end all that follow. What this gateway publishes may not pass it.",
+        ),
+        WHICH_MQTT,
+        key("collection", Required("\"commands\""), "Where the documents go; made if there is none."),
+        key(
+            "id",
+            Default("\"{_topic}\""),
+            "The document's ID. In braces stand paths of the message, {_topic}, or {_1}, {_2} and so on for its levels. A message that\n\
+             makes the ID of another overwrites its document.\n\
+             An object in JSON becomes the document; another value, or a text, becomes {\"topic\": .., \"value\": ..}.",
+        ),
+    ],
+};
+
+/// A sensor as Home Assistant sees it.
+pub(crate) const SENSORS: Kind = Kind {
+    name: "sensors",
+    example: Some("temperature"),
+    doc: "A value of documents that Home Assistant shows as a sensor, found by itself (MQTT discovery). The name is yours.",
+    keys: &[
+        key("field", Required("\"celsius\""), "The path of the value."),
+        WHICH_MQTT,
+        key(
+            "device",
+            Required("\"{sensor}\""),
+            "What the sensor belongs to, with places as in `topic`: each text that comes out is a device there. All documents of a\n\
+             device must have one topic.",
+        ),
+        key("name", Else("\"Temperature\""), "What people see; without it the name of this section."),
+        key("unit", Else("\"°C\""), "The unit of measurement."),
+        key("device-class", Else("\"temperature\""), "Home Assistant's word for the kind of value."),
+        key(
+            "state-class",
+            Else("\"measurement\""),
+            "measurement, total or total_increasing: Home Assistant keeps statistics.",
+        ),
+    ],
+};
+
 /// All kinds, in the order in which they are explained.
-pub(crate) const KINDS: [&Kind; 7] =
-    [&GATEWAY, &HTTP, &DATABASES, &BLUETOOTH, &LISTENERS, &UPSTREAMS, &RETENTION];
+pub(crate) const KINDS: [&Kind; 10] =
+    [&GATEWAY, &HTTP, &DATABASES, &BLUETOOTH, &LISTENERS, &UPSTREAMS, &RETENTION, &MQTT, &TOPICS, &SENSORS];
 
 /// What was meant, perhaps.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

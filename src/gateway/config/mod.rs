@@ -7,9 +7,12 @@ mod build;
 mod http;
 mod keys;
 mod load;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod problem;
 mod rules;
 mod section;
+mod shared;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,19 @@ pub(crate) use self::types::{
     BluetoothConfig, Config, DatabaseConfig, HttpConfig, LinkLevel, ListenerConfig, NodeConfig,
     RetentionConfig, StoreConfig, UpstreamConfig,
 };
+#[cfg(feature = "mqtt")]
+pub(crate) use self::types::{MqttConfig, SensorConfig, TopicConfig};
+
+/// The one broker of a configuration in TOML, for tests.
+#[cfg(all(test, feature = "mqtt"))]
+pub(crate) fn mqtt_of(text: &str) -> MqttConfig {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("gattway.toml");
+    std::fs::write(&file, format!("[databases.plant]\n{text}")).expect("written");
+    let config = load(&file).expect("a right configuration");
+    let mut brokers = config.databases["plant"].mqtt.values();
+    brokers.next().expect("a broker").clone()
+}
 
 /// Where the configuration is, unless another is named.
 pub(crate) const PATH: &str = "/etc/gattway/gattway.toml";

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "mqtt")]
+use crate::database::DocumentPath;
 use crate::database::Durability;
 use crate::gateway::address::PlaceAddress;
 use crate::gateway::secret::{Secret, Stamp};
+#[cfg(feature = "mqtt")]
+use crate::gateway::topics::{BrokerAddress, Pattern, TopicFilter};
 use crate::gateway::web::{WebClient, WebServer};
 use crate::node::retention::Rule;
 use crate::node::retention::files::FilesRule;
@@ -50,6 +54,8 @@ pub(crate) struct DatabaseConfig {
     pub(crate) bluetooth: BTreeMap<String, BluetoothConfig>,
     pub(crate) upstreams: BTreeMap<String, UpstreamConfig>,
     pub(crate) retention: BTreeMap<String, RetentionConfig>,
+    #[cfg(feature = "mqtt")]
+    pub(crate) mqtt: BTreeMap<String, MqttConfig>,
     /// How long tombstones are kept where no section says it.
     pub(crate) tombstones: Duration,
 }
@@ -141,4 +147,52 @@ pub(crate) struct RetentionConfig {
     /// The upstream without whose word nothing is removed.
     pub(crate) only_confirmed: Option<String>,
     pub(crate) tombstones: Option<Duration>,
+}
+
+/// A broker, what is published there, and what is taken from there.
+#[cfg(feature = "mqtt")]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MqttConfig {
+    pub(crate) broker: BrokerAddress,
+    pub(crate) web: WebClient,
+    pub(crate) client_id: Option<String>,
+    /// Whether anything is published.
+    pub(crate) publishes: bool,
+    /// None: all of the database's.
+    pub(crate) collections: Vec<String>,
+    pub(crate) topic: Pattern,
+    pub(crate) time: Option<DocumentPath>,
+    /// None: the body.
+    pub(crate) fields: Vec<DocumentPath>,
+    pub(crate) retain: bool,
+    /// In bytes.
+    pub(crate) largest: u64,
+    /// Empty: none.
+    pub(crate) availability: String,
+    pub(crate) discovery: String,
+    pub(crate) topics: BTreeMap<String, TopicConfig>,
+    pub(crate) sensors: BTreeMap<String, SensorConfig>,
+    /// Of the files that are named.
+    pub(crate) stamps: Vec<Stamp>,
+}
+
+/// Messages that become documents.
+#[cfg(feature = "mqtt")]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TopicConfig {
+    pub(crate) filter: TopicFilter,
+    pub(crate) collection: String,
+    pub(crate) id: Pattern,
+}
+
+/// A value that Home Assistant shows.
+#[cfg(feature = "mqtt")]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SensorConfig {
+    pub(crate) field: DocumentPath,
+    pub(crate) device: Pattern,
+    pub(crate) name: Option<String>,
+    pub(crate) unit: Option<String>,
+    pub(crate) device_class: Option<String>,
+    pub(crate) state_class: Option<String>,
 }

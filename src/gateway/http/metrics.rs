@@ -12,7 +12,7 @@ use hyper::StatusCode;
 use super::api::Api;
 use super::body;
 use super::error::{ApiError, ErrorBody};
-use crate::gateway::status::{DatabaseStatus, GatewayStatus};
+use crate::gateway::status::{DatabaseStatus, GatewayStatus, MqttStatus};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -165,6 +165,19 @@ fn text_of(status: &GatewayStatus) -> String {
         "When all was synced last, in seconds since 1970.",
         |one| one.last_synced_s,
     );
+    let mut mqtt = |name: &str, kind, help: &str, value: fn(&MqttStatus) -> u64| {
+        let samples = databases.iter().flat_map(|database| {
+            database.mqtt.iter().map(|one| (with(database, "mqtt", &one.name), value(one)))
+        });
+        text.metric(name, kind, help, samples);
+    };
+    mqtt("mqtt_connected", Gauge, "Whether the broker is connected to.", |one| u64::from(one.connected));
+    mqtt("mqtt_published_total", Counter, "Messages that were handed to the broker.", |one| one.published);
+    mqtt("mqtt_pending", Gauge, "Changes that the broker has not confirmed, at most.", |one| one.pending);
+    mqtt("mqtt_skipped_total", Counter, "Documents that cannot be published.", |one| one.skipped);
+    mqtt("mqtt_received_total", Counter, "Documents that were made of messages.", |one| one.received);
+    mqtt("mqtt_refused_total", Counter, "Messages that no document can be made of.", |one| one.refused);
+    mqtt("mqtt_failures_total", Counter, "Times that it failed.", |one| one.failures);
     let removed = databases.iter().flat_map(|database| {
         database.retention.iter().map(|one| (with(database, "rules", &one.name), one.removed))
     });

@@ -22,6 +22,8 @@ pub use client::{Credentials, WebSocketClient, WebSocketClientConfig};
 pub use connection::WebSocketConnection;
 pub use handshake::SUB_PROTOCOL;
 pub use listener::{WebSocketListener, WebSocketListenerConfig};
+#[cfg_attr(not(feature = "mqtt"), allow(unused_imports))] // for the gateway
+pub(crate) use tls::client_config;
 pub use tls::{TlsError, TlsIdentity};
 pub use trust::{Admission, NotAdmitted, ServerTrust};
 pub use url::WebSocketUrl;

@@ -107,11 +107,24 @@ impl std::fmt::Debug for TlsIdentity {
     }
 }
 
-/// What an active side checks a server with, and shows of itself.
+/// As [`client_config`], for HTTP.
 pub(super) fn client(
     trust: &ServerTrust,
     identity: Option<&TlsIdentity>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = client_config(trust, identity)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// What an active side checks a server with, and shows of itself.
+///
+/// # Errors
+/// A certificate or key cannot be used.
+pub(crate) fn client_config(
+    trust: &ServerTrust,
+    identity: Option<&TlsIdentity>,
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match trust {
         ServerTrust::Pinned(pem) => {
@@ -132,12 +145,10 @@ pub(super) fn client(
             builder.with_root_certificates(roots)
         }
     };
-    let mut config = match identity {
+    Ok(match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?,
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    })
 }
 
 fn provider() -> Arc<CryptoProvider> {
