@@ -10,6 +10,7 @@ mod client;
 mod documents;
 mod hostile;
 mod network;
+mod python;
 mod query;
 
 use std::path::{Path, PathBuf};
