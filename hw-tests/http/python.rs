@@ -7,6 +7,10 @@ use std::process::{Command, Stdio};
 use crate::{Served, end};
 
 fn python(served: &Served) -> Command {
+    if Command::new("python3").arg("--version").output().is_err() {
+        let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("hw-tests/rig/install-packages");
+        assert!(Command::new(install).arg("python3").status().unwrap().success());
+    }
     let mut command = Command::new("python3");
     let folder = served.db.parent().unwrap();
     command.current_dir(folder).env("PYTHONPATH", examples()).env("PYTHONDONTWRITEBYTECODE", "1");

@@ -50,3 +50,16 @@ pub(super) fn io_error(action: &'static str, source: std::io::Error) -> Database
 pub(super) fn damaged(what: &str) -> DatabaseError {
     DatabaseError::Damaged { detail: what.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(sync_directory(directory.path()).is_ok());
+        let missing = sync_directory(&directory.path().join("missing"));
+        assert!(matches!(missing, Err(DatabaseError::Io { action: "sync", .. })), "{missing:?}");
+    }
+}

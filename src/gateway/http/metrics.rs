@@ -199,8 +199,10 @@ fn with<'d>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::gateway::status::{ListenerStatus, NeighbourStatus, UpstreamStatus};
+    use crate::gateway::status::{ListenerStatus, MediumStatus, NeighbourStatus, UpstreamStatus};
 
     #[test]
     fn metrics_have_labels_of_the_configuration_alone() {
@@ -222,7 +224,7 @@ mod tests {
             config: String::new(),
             databases: vec![database],
             http: Some(ListenerStatus::new("http", "127.0.0.1:0")),
-            medium: None,
+            medium: Some(MediumStatus::default()),
         };
         let text = text_of(&status);
         for line in [
@@ -234,6 +236,15 @@ mod tests {
         ] {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
         }
+        // What the example of a dashboard asks for is there, and nothing that this has is missing in it but what never changes.
+        let dashboard = include_str!("../../../examples/grafana.json");
+        let name_of =
+            |text: &str| text.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().map(str::to_owned);
+        let asked: BTreeSet<String> = dashboard.split("gattway_").skip(1).filter_map(name_of).collect();
+        let told: BTreeSet<String> = text.split("# TYPE gattway_").skip(1).filter_map(name_of).collect();
+        let never: BTreeSet<String> =
+            ["info", "http_listening", "listener_listening", "mqtt_connected"].map(str::to_owned).into();
+        assert_eq!(asked, &told - &never);
         assert!(!text.contains("stranger") && !text.contains("database_free_bytes{"), "{text}");
     }
 }
