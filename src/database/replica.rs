@@ -334,10 +334,18 @@ impl<'s, 'r> Commit<'s, 'r> {
         store: &'s std::sync::Arc<Store>,
         revisions: &'r [IncomingRevision],
     ) -> Result<Commit<'s, 'r>, DatabaseError> {
-        let mut commit = Commit { store, checked: Vec::new(), outcomes: Vec::new(), resolves: false };
+        let mut commit = Commit {
+            store,
+            checked: Vec::with_capacity(revisions.len()),
+            outcomes: Vec::with_capacity(revisions.len()),
+            resolves: false,
+        };
+        let mut known = None;
         for incoming in revisions {
             let key = key_of(incoming.collection)?;
-            store.collection(key)?;
+            if known.replace(key) != Some(key) {
+                store.collection(key)?;
+            }
             let (body, rejection) = match check(store, incoming) {
                 Ok(body) => (body, None),
                 Err(rejection) => (Vec::new(), Some(rejection)),

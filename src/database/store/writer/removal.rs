@@ -75,7 +75,9 @@ impl Writer<'_> {
         id: &str,
         vector: &VersionVector,
     ) -> Result<bool, DatabaseError> {
-        let staged = self.retained.marks.get(&(key, removed::hash_of(id)));
+        // A hash costs more than all the rest, and hardly ever is anything removed in a commit of a peer.
+        let marks = Some(&self.retained.marks).filter(|marks| !marks.is_empty());
+        let staged = marks.and_then(|marks| marks.get(&(key, removed::hash_of(id))));
         if staged.is_some_and(|staged| removed::is_covered(vector, staged, true)) {
             return Ok(true);
         }
