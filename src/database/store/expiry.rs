@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::background::{Look, Worker};
 use super::ground::damaged;
 use super::handle::Store;
 use super::index;
 use super::keys::{self, CollectionKey};
 use super::tables;
-use super::timer::{Started, Timer};
+use super::timer::Timer;
 use crate::database::DatabaseError;
 
 /// Documents that one commit removes.
@@ -126,14 +127,8 @@ impl Store {
         if next == u64::MAX || self.is_read_only() {
             return;
         }
-        let (store, timer) = (Arc::downgrade(self), Arc::clone(&self.timer));
-        self.timer.look_at(next, || {
-            #[cfg(feature = "simulation")]
-            if self.simulated.is_some() {
-                return simulated(store, timer);
-            }
-            spawn(store, timer)
-        });
+        // Without a thread what has expired stays on the medium, hidden, until the database is opened again.
+        self.timer.look_at(next, || Worker { name: "gattway-expiry", timer: &self.timer, look }.start(self));
     }
 }
 
@@ -145,33 +140,6 @@ pub(super) fn is_over(time_ms: u64, wall: u64) -> bool {
 /// The time in the value of an expiration.
 pub(super) fn time_of(value: &[u8]) -> Option<u64> {
     value.try_into().ok().map(u64::from_be_bytes)
-}
-
-/// Starts the thread; without one what has expired stays on the medium, hidden, until the database is opened again.
-fn spawn(store: Weak<Store>, timer: Arc<Timer>) -> Started {
-    let run = move || {
-        loop {
-            let wait = match look(&store, &timer) {
-                Look::Again(wait) => Some(wait),
-                Look::Idle => None,
-                Look::Never => return,
-            };
-            if !timer.wait(wait) {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("gattway-expiry".into()).spawn(run);
-    thread.map_or(Started::Nobody, Started::Thread)
-}
-
-/// When the next look is due.
-enum Look {
-    Again(Duration),
-    /// Nothing is to expire.
-    Idle,
-    /// The store is closed, or has failed.
-    Never,
 }
 
 /// Removes some of what has expired.
@@ -196,19 +164,4 @@ fn look(store: &Weak<Store>, timer: &Timer) -> Look {
             Look::Again(wait.clamp(PACE, LOOK_MAX))
         }
     }
-}
-
-/// What the thread does for a store on a real disk. Where there are no tasks, whoever simulates calls for it.
-#[cfg(feature = "simulation")]
-fn simulated(store: Weak<Store>, timer: Arc<Timer>) -> Started {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Started::Nobody;
-    }
-    crate::task::spawn(async move {
-        while let Look::Again(wait) = look(&store, &timer) {
-            tokio::time::sleep(wait).await;
-        }
-        timer.rest();
-    });
-    Started::Task
 }

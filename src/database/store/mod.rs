@@ -4,6 +4,7 @@
 //! [`StoredRevision`]s by collection, ID and sequence.
 
 mod ahead;
+mod background;
 mod block;
 mod checkpoint;
 mod commit;

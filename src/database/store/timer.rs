@@ -1,4 +1,4 @@
-//! When the thread that removes what has expired looks again, and how it ends.
+//! A thread that works for a store in the background: when it looks again, and how it ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::super::background::{Look, Worker};
 use super::super::handle::Store;
-use super::super::timer::{Started, Timer};
+use super::super::timer::Timer;
 use super::build::Work;
 use crate::database::DatabaseError;
 
@@ -22,41 +23,9 @@ impl Store {
         if !self.index_work.load(Ordering::SeqCst) || self.is_read_only() {
             return;
         }
-        let (store, timer) = (Arc::downgrade(self), Arc::clone(&self.indexer));
-        self.indexer.look_at(1, || {
-            #[cfg(feature = "simulation")]
-            if self.simulated.is_some() {
-                return simulated(store, timer);
-            }
-            spawn(store, timer)
-        });
+        // Without a thread indexes are built when the database is opened again.
+        self.indexer.look_at(1, || Worker { name: "gattway-index", timer: &self.indexer, look }.start(self));
     }
-}
-
-/// When the next look is due.
-enum Look {
-    Again(Duration),
-    Idle,
-    /// The store is closed, or has failed.
-    Never,
-}
-
-/// Starts the thread; without one indexes are built when the database is opened again.
-fn spawn(store: Weak<Store>, timer: Arc<Timer>) -> Started {
-    let run = move || {
-        loop {
-            let wait = match look(&store, &timer) {
-                Look::Again(wait) => Some(wait),
-                Look::Idle => None,
-                Look::Never => return,
-            };
-            if !timer.wait(wait) {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("gattway-index".into()).spawn(run);
-    thread.map_or(Started::Nobody, Started::Thread)
 }
 
 fn look(store: &Weak<Store>, timer: &Timer) -> Look {
@@ -80,19 +49,4 @@ fn look(store: &Weak<Store>, timer: &Timer) -> Look {
     timer.plan(u64::MAX);
     // One may have been declared meanwhile.
     if store.index_work.load(Ordering::SeqCst) { Look::Again(PACE_MIN) } else { Look::Idle }
-}
-
-/// What the thread does for a store on a real disk. Where there are no tasks, whoever simulates calls for it.
-#[cfg(feature = "simulation")]
-fn simulated(store: Weak<Store>, timer: Arc<Timer>) -> Started {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Started::Nobody;
-    }
-    crate::task::spawn(async move {
-        while let Look::Again(wait) = look(&store, &timer) {
-            tokio::time::sleep(wait).await;
-        }
-        timer.rest();
-    });
-    Started::Task
 }
