@@ -17,17 +17,20 @@ const LARGEST_MAX: u64 = 256 << 20;
 
 /// Reads all of them into their databases.
 pub(super) fn read(root: &Table, problems: &Problems<'_>, databases: &mut BTreeMap<String, DatabaseConfig>) {
+    let mut unnamed = Vec::new();
     for (name, section) in Section::all(&MQTT, root, problems) {
         let config = broker(&section);
-        let names: Vec<String> = databases.keys().cloned().collect();
-        let Some(database) = which_database(&section, databases) else { continue };
-        let Some(mut config) = config else { continue };
+        let (Some(database), Some(config)) = (which_database(&section, databases), config) else { continue };
         rules::are_known(&section, &config.collections, database);
         if !section.has("availability") {
-            let database = section.text("database").or_else(|| names.first().cloned()).unwrap_or_default();
-            config.availability = format!("gattway/{database}/{name}/availability");
+            unnamed.push(name.clone());
         }
         database.mqtt.insert(name, config);
+    }
+    for (database, config) in databases.iter_mut() {
+        for (name, mqtt) in config.mqtt.iter_mut().filter(|(name, _)| unnamed.contains(name)) {
+            mqtt.availability = format!("gattway/{database}/{name}/availability");
+        }
     }
     for (name, section) in Section::all(&TOPICS, root, problems) {
         let topic = topic(&section);
@@ -91,16 +94,19 @@ fn broker(section: &Section<'_>) -> Option<MqttConfig> {
     if largest == 0 || largest > LARGEST_MAX {
         section.wrong("largest", format!("{largest} bytes cannot be used"), "at most \"256M\"");
     }
-    let text = section.text("topic").unwrap_or_default();
-    let topic = pattern(section, "topic", Of::Document)?;
-    if topic.beginning().starts_with('$') || has_wildcard(&text) {
-        section.wrong("topic", "this is no topic to publish to", "no + or #, and no $ at the beginning");
-    }
-    for key in ["availability", "discovery"] {
-        if section.text(key).is_some_and(|text| has_wildcard(&text) || text.starts_with('$')) {
+    let expected = "a text with names in braces, as \"plant/{sensor}\"";
+    let (topic, text) = section
+        .parsed("topic", expected, |text| Ok((Pattern::parse(text, Of::Document)?, text.to_owned())))?;
+    let to_publish = |key: &str, text: &str| {
+        if text.starts_with('$') || text.contains(['+', '#', '\0']) {
             section.wrong(key, "this is no topic to publish to", "no + or #, and no $ at the beginning");
         }
-    }
+    };
+    let availability = section.text("availability").unwrap_or_default();
+    let discovery = section.text("discovery").unwrap_or_default();
+    to_publish("topic", &text);
+    to_publish("availability", &availability);
+    to_publish("discovery", &discovery);
     let broker: BrokerAddress = section.parsed("broker", right, |text| text.parse())?;
     let has_certificates = !web.roots.is_empty() || web.pin_cert.is_some() || web.client_cert.is_some();
     if !broker.is_tls && has_certificates {
@@ -131,8 +137,8 @@ fn broker(section: &Section<'_>) -> Option<MqttConfig> {
         fields,
         retain: section.flag("retain"),
         largest,
-        availability: section.text("availability").unwrap_or_default(),
-        discovery: section.text("discovery").unwrap_or_default(),
+        availability,
+        discovery,
         topics: BTreeMap::new(),
         sensors: BTreeMap::new(),
         stamps,
@@ -168,6 +174,44 @@ fn pattern(section: &Section<'_>, key: &str, of: Of) -> Option<Pattern> {
     section.parsed(key, "a text with names in braces, as \"plant/{sensor}\"", |text| Pattern::parse(text, of))
 }
 
-fn has_wildcard(topic: &str) -> bool {
-    topic.contains(['+', '#', '\0'])
+#[cfg(test)]
+mod tests {
+    use crate::gateway::config::load;
+
+    /// What is wrong with a configuration, a line each.
+    fn problems(text: &str) -> usize {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("gattway.toml");
+        std::fs::write(&file, format!("[databases.plant]\n[mqtt.home]\nbroker = 'mqtt://b'\n{text}"))
+            .expect("written");
+        load(&file).map_or_else(|problems| problems.len(), |_| 0)
+    }
+
+    #[test]
+    fn a_key_that_is_wrong_is_told_once() {
+        for text in [
+            "",
+            "topic = ''",
+            "availability = ''",
+            "topic = 'plant/{_id}'\n[topics.x]\ntopic = 'x/#'\ncollection = 'c'",
+        ] {
+            assert_eq!(problems(text), 0, "{text}");
+        }
+        for text in [
+            "topic = 5",
+            "topic = 'a/{'",
+            "topic = 'a/+'",
+            "topic = '$SYS/x'",
+            "availability = 5",
+            "availability = '#'",
+            "discovery = 5",
+            "database = 5",
+            "largest = 0",
+            "root-certs = ['x.pem']",
+            "topic = 'plant/x'\n[topics.x]\ntopic = 'plant/#'\ncollection = 'c'",
+            "topic = '{_id}'\n[sensors.x]\nfield = 'a'\ndevice = 'b'",
+        ] {
+            assert_eq!(problems(text), 1, "{text}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::payload;
 use crate::database::{DocumentPath as Path, PathPlace as Place, PathStep as Step};
 use crate::gateway::config::{MqttConfig, SensorConfig};
-use crate::gateway::topics::{one_level, value_at};
+use crate::gateway::topics::value_at;
 
 /// Devices that are told of in one connection.
 const DEVICES_MAX: usize = 4_096;
@@ -129,7 +129,7 @@ fn template(config: &MqttConfig, path: &Path) -> String {
 fn identifier(scope: &str, name: &str) -> String {
     let whole = if scope.is_empty() { name.to_owned() } else { format!("gattway_{scope}_{name}") };
     let fits = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
-    let fitting: String = one_level(whole.clone()).chars().map(fits).take(64).collect();
+    let fitting: String = whole.chars().map(fits).take(64).collect();
     if fitting == whole { fitting } else { format!("{fitting}_{:08x}", crc32fast::hash(whole.as_bytes())) }
 }
 

@@ -125,14 +125,6 @@ impl Pattern {
         }
         levels
     }
-
-    /// The text of a pattern that begins with a text.
-    pub(crate) fn beginning(&self) -> &str {
-        match self.parts.first() {
-            Some(Part::Text(text)) => text,
-            _ => "",
-        }
-    }
 }
 
 impl Name {
