@@ -118,11 +118,16 @@ impl Damaged {
     ) -> Result<(), DatabaseError> {
         let salvaged = &self.salvaged;
         let Some(collection) = salvaged.collections.get(&key) else { return Ok(()) };
-        // Of documents that the index says nothing of, the newest record that is left.
+        // Of documents that the index says nothing of, the newest record that is left, if it is newer than what the index names.
         let mut unconfirmed: HashMap<Box<str>, u64> = HashMap::new();
         let note = |record: StoredRevision| {
-            if salvaged.is_readable(&record) && salvaged.standing(key, &record)? == Standing::Unconfirmed {
-                unconfirmed.insert(record.id, record.sequence);
+            if !salvaged.is_readable(&record) {
+                return Ok(());
+            }
+            match salvaged.standing(key, &record)? {
+                Standing::Unconfirmed => drop(unconfirmed.insert(record.id, record.sequence)),
+                Standing::Newest => drop(unconfirmed.remove(&record.id)),
+                Standing::Replaced => {}
             }
             Ok(())
         };
@@ -135,7 +140,7 @@ impl Damaged {
                 return Ok(());
             }
             let is_wanted = match salvaged.standing(key, &record)? {
-                Standing::Newest => unconfirmed.get(&record.id).is_none_or(|&other| other < record.sequence),
+                Standing::Newest => !unconfirmed.contains_key(&record.id),
                 Standing::Replaced => false,
                 Standing::Unconfirmed => unconfirmed.get(&record.id) == Some(&record.sequence),
             };
@@ -256,4 +261,76 @@ fn copy_other_files(from: &Path, to: &Path) -> Result<(), DatabaseError> {
         fs::File::open(&target)?.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::block::BlockBuilder;
+    use super::super::super::engine::Writes;
+    use super::super::super::pieces::write_pieces;
+    use super::super::super::tables::Sources;
+    use super::super::tests::salvaged::{KEY, entries, index, page, record, salvaged};
+    use super::*;
+
+    const NOTHING: [u8; 2] = [14, 0];
+    const UNREADABLE: [u8; 1] = [0xff];
+
+    /// Blocks, each with the records that one commit saved.
+    fn blocks(commits: &[&[(&str, u64, &[u8])]]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let (mut writes, mut codec, mut sources) = (Writes::default(), Codec::default(), Sources::default());
+        sources.intern(SourceId([1; 16]));
+        for commit in commits {
+            let mut builder = BlockBuilder::default();
+            for (id, sequence, body) in *commit {
+                builder.push(&StoredRevision { body: body.to_vec(), ..record(id, *sequence) }, &sources);
+            }
+            let key = keys::block(KEY, builder.last_sequence());
+            write_pieces(&mut writes, &key, &builder.finish(&mut codec));
+        }
+        entries(writes)
+    }
+
+    /// Each document is shown once, in the newest of its revisions that can be read; what of it is certain, and what is lost, is
+    /// named.
+    #[test]
+    fn of_each_document_the_newest_that_is_left_is_shown() {
+        let tables = [
+            (keys::numbered(keys::COLLECTION, KEY.0).to_vec(), b"a.b".to_vec()),
+            (keys::numbered(keys::SOURCE, 1).to_vec(), vec![1; 16]),
+        ];
+        let pages = [
+            (index("c"), page("c", 9)),
+            (index("m"), page("d", 5)),
+            (index("o"), page("o", 4)),
+            (keys::index_last(KEY), page("t", 8)),
+        ];
+        let records = blocks(&[
+            &[("d", 2, &NOTHING)],
+            &[("e", 3, &NOTHING), ("o", 4, &UNREADABLE)],
+            &[("d", 5, &NOTHING), ("t", 6, &NOTHING)],
+            &[("t", 7, &NOTHING), ("t", 8, &NOTHING)],
+            &[("t", 10, &NOTHING), ("t", 11, &UNREADABLE)],
+        ]);
+        let mut all = [&tables[..], &pages, &records].concat();
+        all.sort();
+        // What the index said of IDs from `cc` to `f` is lost: `d` may have been there, too.
+        let (low, high): (Vec<_>, Vec<_>) = all.into_iter().partition(|(key, _)| *key < index("cc"));
+        let leaves = [(vec![], index("cc"), low), (index("f"), vec![], high)];
+        let salvaged = salvaged(&[], &leaves, false);
+        let mut damaged = Damaged { salvaged, report: SalvageReport::default(), _lock: None };
+        let mut shown = vec![];
+        damaged
+            .rescue(KEY, |_, record| {
+                shown.push((record.id.into_string(), record.sequence));
+                Ok(())
+            })
+            .expect("readable");
+        let expected = [("e", 3), ("d", 5), ("t", 10)].map(|(id, sequence)| (id.to_owned(), sequence));
+        assert_eq!(shown, expected);
+        let report = damaged.report;
+        let names = |named: &[DocumentName]| named.iter().map(|name| name.id.clone()).collect::<Vec<_>>();
+        assert_eq!((names(&report.lost), report.lost_count), (vec!["c".to_owned(), "o".to_owned()], 2));
+        assert_eq!(names(&report.unconfirmed), ["e", "t"]);
+        assert_eq!((report.documents, report.tombstones, report.unconfirmed_count), (3, 0, 2));
+    }
 }

@@ -10,9 +10,9 @@ use super::super::super::state::Counters;
 use super::super::salvaged::{Salvaged, Standing};
 use crate::replica::revision::{SourceId, Version, VersionVector};
 
-const KEY: CollectionKey = CollectionKey(1);
+pub(in super::super) const KEY: CollectionKey = CollectionKey(1);
 
-fn record(id: &str, sequence: u64) -> StoredRevision {
+pub(in super::super) fn record(id: &str, sequence: u64) -> StoredRevision {
     StoredRevision {
         sequence,
         id: id.into(),
@@ -23,18 +23,22 @@ fn record(id: &str, sequence: u64) -> StoredRevision {
     }
 }
 
-fn page(id: &str, sequence: u64) -> Vec<u8> {
+pub(in super::super) fn page(id: &str, sequence: u64) -> Vec<u8> {
     let (mut writer, mut writes) = (IndexWriter::new(KEY), Writes::default());
     writer.push(id, IndexEntry { sequence, deleted: false }, &mut writes);
     writer.finish(&mut writes);
     writes.entries.pop().and_then(|(_, value)| value).expect("a page")
 }
 
-fn index(id: &str) -> Vec<u8> {
+pub(in super::super) fn entries(writes: Writes) -> Vec<(Vec<u8>, Vec<u8>)> {
+    writes.entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+pub(in super::super) fn index(id: &str) -> Vec<u8> {
     keys::index(KEY, id)
 }
 
-fn salvaged(old: &[Leaf], leaves: &[Leaf], is_torn: bool) -> Salvaged {
+pub(in super::super) fn salvaged(old: &[Leaf], leaves: &[Leaf], is_torn: bool) -> Salvaged {
     let (_directory, mut survey) = a_log(old, leaves);
     survey.is_torn = is_torn;
     Salvaged::read(survey).expect("readable")
