@@ -559,11 +559,6 @@ impl Engine {
         }
     }
 
-    /// Whether it accepts nothing more, for whatever reason.
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended.get().is_some()
-    }
-
     /// Directory of the log.
     pub(super) fn directory(&self) -> &Path {
         &self.directory

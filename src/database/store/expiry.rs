@@ -124,9 +124,6 @@ impl Store {
     /// Sees to it that what expires is removed then.
     pub(crate) fn expire_later(self: &Arc<Store>) {
         let next = self.next_expiration();
-        if next == u64::MAX || self.is_read_only() {
-            return;
-        }
         // Without a thread what has expired stays on the medium, hidden, until the database is opened again.
         self.timer.look_at(next, || Worker { name: "gattway-expiry", timer: &self.timer, look }.start(self));
     }
@@ -162,6 +159,47 @@ fn look(store: &Weak<Store>, timer: &Timer) -> Look {
         next => {
             let wait = Duration::from_millis(next.saturating_sub(store.wall_ms()));
             Look::Again(wait.clamp(PACE, LOOK_MAX))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::engine::{Watermarks, Writes};
+    use super::*;
+    use crate::database::tests::Fixture;
+
+    /// A store that has failed is left alone: it takes nothing more. What cannot be read may be readable the next time.
+    #[test]
+    fn removing_is_tried_again_unless_the_store_has_failed() {
+        for has_failed in [false, true] {
+            let fixture = Fixture::new();
+            let database = fixture.open();
+            let collection = database.default_collection().expect("default");
+            collection.put("x", &serde_json::json!({})).expect("put");
+            let (store, timer) = (&database.store, Timer::default());
+            // Nobody else is to remove it.
+            store.timer.end();
+            let soon = SystemTime::now() + Duration::from_millis(1);
+            collection.set_expiration("x", Some(soon)).expect("set");
+            while !store.has_due() {
+                std::thread::yield_now();
+            }
+            if has_failed {
+                store.fail_syncs(1);
+                assert!(collection.put("y", &serde_json::json!({})).is_err());
+            } else {
+                let mut writes = Writes::default();
+                writes.insert([keys::DUE, 0], []);
+                store.engine().apply(writes, Watermarks::new()).expect("applied");
+            }
+            match look(&Arc::downgrade(store), &timer) {
+                Look::Again(wait) => assert!(!has_failed && wait == LOOK_MAX, "{wait:?}"),
+                Look::Never => assert!(has_failed),
+                Look::Idle => unreachable!("it is still there"),
+            }
         }
     }
 }

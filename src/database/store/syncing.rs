@@ -85,7 +85,7 @@ impl Store {
             };
         }
         let mut syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner);
-        if syncer.is_some() || self.engine().is_ended() {
+        if syncer.is_some() {
             return;
         }
         let store = Arc::downgrade(self);

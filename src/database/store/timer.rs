@@ -112,3 +112,72 @@ impl Timer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// One thread at most, which is woken for what comes sooner than it would look; where none could be started the next who
+    /// wants a look tries it again.
+    #[test]
+    fn somebody_looks_and_nobody_twice() {
+        let timer = Arc::new(Timer::default());
+        let nobody = || Started::Nobody;
+        timer.look_at(5, nobody);
+        let (looked, looks) = channel();
+        let of_thread = Arc::clone(&timer);
+        timer.look_at(5, move || {
+            Started::Thread(std::thread::spawn(move || {
+                while of_thread.wait(None) {
+                    let _ = looked.send(());
+                }
+            }))
+        });
+        for _ in 0..3 {
+            timer.look_at(4, || unreachable!("there is a thread"));
+            looks.recv().expect("it was woken");
+        }
+        timer.plan(3);
+        timer.look_at(3, || unreachable!("it looks then"));
+        timer.end();
+        timer.look_at(1, || unreachable!("it has ended"));
+        assert!(looks.recv().is_err(), "its thread is gone");
+    }
+
+    /// Who ends it finds nobody at work afterwards; the thread itself may do so, where it drops the last handle of a store.
+    #[test]
+    fn an_end_waits_for_the_thread_and_the_thread_not_for_itself() {
+        for _ in 0..100 {
+            let timer = Arc::new(Timer::default());
+            let (of_thread, is_gone) = (Arc::clone(&timer), Arc::new(AtomicBool::new(false)));
+            let gone = Arc::clone(&is_gone);
+            timer.look_at(1, move || {
+                Started::Thread(std::thread::spawn(move || {
+                    while of_thread.wait(None) {}
+                    std::thread::yield_now();
+                    gone.store(true, Ordering::SeqCst);
+                }))
+            });
+            timer.end();
+            assert!(is_gone.load(Ordering::SeqCst));
+        }
+        let timer = Arc::new(Timer::default());
+        let (ended, ends) = channel();
+        let of_thread = Arc::clone(&timer);
+        timer.look_at(1, move || {
+            Started::Thread(std::thread::spawn(move || {
+                while of_thread.wait(None) {}
+                of_thread.end();
+                let _ = ended.send(());
+            }))
+        });
+        // The thread is noted by now. It is poked to end itself, and nobody takes it from it.
+        timer.lock().has_ended = true;
+        timer.changed.notify_all();
+        ends.recv().expect("it came to its end");
+    }
+}

@@ -314,8 +314,7 @@ impl Writer<'_> {
             pass.live_counts.into_iter().map(|(sequence, live_counts)| ((key, sequence), live_counts)),
         );
         if let Some(collection) = self.state.collections.get_mut(&key) {
-            let pushed = collection.counters.pushed.max(pass.counters.pushed);
-            collection.counters = Counters { pushed, ..pass.counters };
+            collection.counters = pass.counters;
             collection.tail = pass.tail;
             collection.state.applied.store(collection.counters.last_sequence, Ordering::Release);
             collection.state.documents.store(collection.counters.documents, Ordering::Release);

@@ -20,7 +20,7 @@ const LATER: Duration = Duration::from_secs(2);
 impl Store {
     /// Sees to it that indexes are built, and that those which are dropped go.
     pub(crate) fn index_later(self: &Arc<Store>) {
-        if !self.index_work.load(Ordering::SeqCst) || self.is_read_only() {
+        if !self.index_work.load(Ordering::SeqCst) {
             return;
         }
         // Without a thread indexes are built when the database is opened again.

@@ -48,7 +48,7 @@ impl Writer<'_> {
     }
 
     /// Stages that all versions of a document are known; `false` if a horizon cannot say that: no right clock gave one of
-    /// them, it is a tree ID, or there are too many authors.
+    /// them, as that of a tree ID never is, or there are too many authors.
     fn raise_author_horizons(&mut self, key: CollectionKey, vector: &VersionVector) -> bool {
         let wall = self.wall;
         let Ok(collection) = self.store.collection(key) else { return false };
@@ -58,7 +58,7 @@ impl Writer<'_> {
         let new = vector.all_versions().filter(|version| is_new(version.source)).count();
         let fits = known.len() + staged.len() + new <= removed::AUTHORS_MAX;
         let is_dated = |version: Version| removed::has_an_age(version.time, wall);
-        if !fits || !vector.trees.is_empty() || !vector.all_versions().all(is_dated) {
+        if !fits || !vector.all_versions().all(is_dated) {
             return false;
         }
         for version in vector.all_versions() {
