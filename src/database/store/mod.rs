@@ -69,9 +69,9 @@ pub(crate) use self::maintenance::renew::renew;
 pub use self::maintenance::repair::{DocumentName, SalvageReport};
 pub(crate) use self::maintenance::repair::{repair, salvage};
 pub(crate) use self::meta::FORMAT;
-#[cfg(test)]
-pub(crate) use self::removed::MARKS_MAX;
 pub(crate) use self::removed::has_an_age;
+#[cfg(test)]
+pub(crate) use self::removed::{AUTHORS_MAX, MARKS_MAX};
 #[cfg(feature = "simulation")]
 pub use self::simulated::{DiskCounts, SimulatedDisk};
 #[cfg(feature = "cli")]

@@ -36,7 +36,11 @@ pub(super) const MARK_MINUTES: u32 = 366 * 24 * 60;
 const VERSIONS_MAX: usize = 32;
 
 /// Most authors of a collection that have a horizon. Tombstones that further ones had a hand in leave marks.
+#[cfg(not(test))]
 pub(super) const AUTHORS_MAX: usize = 4_096;
+/// Few enough for a test to reach them.
+#[cfg(test)]
+pub(crate) const AUTHORS_MAX: usize = 60;
 
 /// Nanoseconds of a minute.
 const NS_PER_MINUTE: u64 = 60_000_000_000;

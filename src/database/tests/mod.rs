@@ -14,6 +14,7 @@ mod gather;
 mod group;
 mod growth;
 mod handle;
+mod horizons;
 mod large;
 mod model;
 mod read_only;
@@ -293,6 +294,22 @@ fn relaxed_writes_are_synced_by_themselves() {
     database.compact().expect("compacted");
     collection.put("b", &json!({})).expect("put");
     assert!(is_synced(2), "after a compaction");
+}
+
+/// One thread syncs what is relaxed, however much is saved; who has closed a database has none of its threads behind it.
+#[test]
+fn one_thread_syncs_and_is_gone_when_it_is_closed() {
+    let config = DatabaseConfig { durability: Durability::Relaxed, ..DatabaseConfig::default() };
+    for _ in 0..20 {
+        let fixture = Fixture::new();
+        let database = fixture.try_open(config.clone()).expect("open");
+        let collection = database.default_collection().expect("default");
+        (0..3).for_each(|n| assert_eq!(collection.put("a", &json!({ "n": n })).expect("put"), n + 1));
+        // Each of its threads holds one.
+        assert_eq!(std::sync::Arc::weak_count(&database.store), 1);
+        database.close().expect("closed");
+        assert_eq!(std::sync::Arc::weak_count(&database.store), 0);
+    }
 }
 
 #[cfg(feature = "cli")]

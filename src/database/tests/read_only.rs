@@ -87,6 +87,11 @@ fn reads_what_opening_would_find() {
             assert!(frozen.verify().expect("verify").is_sound(), "seed {seed}");
             let refused = frozen.default_collection().expect("default").put("x", &json!({}));
             assert!(matches!(refused, Err(DatabaseError::ReadOnly { .. })), "{refused:?}");
+            let collection = frozen.default_collection().expect("default");
+            let id = found.0.first().map_or("none", |(id, _)| id);
+            let refused = collection.set_expiration(id, Some(std::time::SystemTime::now()));
+            assert!(matches!(refused, Err(DatabaseError::ReadOnly { .. })), "{refused:?}");
+            drop(collection);
             assert!(matches!(frozen.compact(), Err(DatabaseError::ReadOnly { .. })));
             assert!(frozen.create_collection("new").is_err() && frozen.is_read_only());
             // Another one may read, nobody may write.
@@ -101,4 +106,24 @@ fn reads_what_opening_would_find() {
         }
     }
     assert!(redo_lists > 0, "no image was taken in the middle of a large commit");
+}
+
+/// A check of a database that may be written to closes it in order; an examination leaves each byte as it is.
+#[test]
+fn a_check_leaves_a_sound_database_closed() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    database.default_collection().expect("default").put("x", &json!({})).expect("put");
+    let (path, copy) = (database.path().to_owned(), fixture.directory.path().join("copy"));
+    for (file, bytes) in files(&path) {
+        let file = copy.join(file.strip_prefix(&path).expect("below"));
+        std::fs::create_dir_all(file.parent().expect("a parent")).expect("the directory");
+        std::fs::write(file, bytes).expect("write");
+    }
+    let (before, seal) = (files(&copy), copy.join("log-000001/seal"));
+    assert!(!seal.exists(), "it was open");
+    assert!(Database::examine(&copy).expect("examined").is_sound());
+    assert_eq!(files(&copy), before);
+    assert!(Database::check(&copy).expect("checked").is_sound());
+    assert!(seal.exists());
 }

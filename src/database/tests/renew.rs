@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Fixture, replica::take_from_a_peer};
 use crate::database::clock::{AHEAD_MAX, wall_now};
 use crate::database::{Database, DatabaseConfig, DatabaseError};
-use crate::replica::revision::{Causality, Version};
+use crate::replica::revision::{Causality, SourceId, Version, VersionVector};
 use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictPolicy, ConflictResolver, IncomingRevision,
     ReplicaStore, Resolution,
@@ -213,6 +213,34 @@ fn a_new_source_id_makes_another_one_of_a_copy() {
     assert!(first.verify().expect("verify").is_sound());
 }
 
+/// An edit that is taken over descends from what peers wrote, and from nothing that the copy may have replaced.
+#[test]
+fn what_is_taken_over_keeps_what_others_wrote() {
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let (now, former) = (wall_now(), database.source());
+    let version = |author: u8| Version { time: now - u64::from(author), source: SourceId([author; 16]) };
+    let theirs = VersionVector::new(version(1)).edited(version(2)).edited(version(3));
+    let body = Bytes::from_static(b"{}");
+    let id = "x".to_owned();
+    let revision = IncomingRevision { collection: DEFAULT, id, vector: theirs.clone(), deleted: false, body };
+    database.commit(&[revision], ConflictPolicy::Refuse).expect("commit");
+    put(&database, "x", json!({"ours": 1}));
+    assert!(get(&database, "x").vector.time_of(former).is_some());
+    let path = database.path().to_owned();
+    drop(database);
+    let report = Database::renew(&path, true, |_| ()).expect("renew");
+    assert_eq!(report.taken_over, 1);
+    let found = get(&open(&path), "x").vector;
+    let mut authors: Vec<_> = found.versions().map(|version| version.source).collect();
+    authors.sort_unstable();
+    let mut expected: Vec<_> = theirs.versions().map(|version| version.source).collect();
+    expected.push(report.source);
+    expected.sort_unstable();
+    assert_eq!(authors, expected, "{found}");
+    assert_eq!(found.compare(&theirs), Causality::Newer);
+}
+
 #[test]
 fn documents_from_2039_are_brought_back() {
     let fixture = Fixture::new();
@@ -272,7 +300,6 @@ fn a_wall_clock_in_2039_is_forgotten() {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use crate::database::SimulatedDisk;
-    use crate::replica::revision::SourceId;
 
     let today = 1_795_000_000_000_000_000;
     let in_2039 = today + 13 * 365 * AHEAD_MAX;

@@ -120,6 +120,11 @@ fn what_damage_takes_is_named_and_the_rest_is_saved() {
             let is_sound = checked.is_sound();
             named += u32::from(checked.listed.iter().any(|what| what.starts_with("lost: ")));
             assert!(!is_sound || lost == 0, "{case}: {lost} are lost, and all is said to be well");
+            let (counted, saved) =
+                [(&checked.documents, &checked.tombstones), (&report.documents, &report.tombstones)]
+                    .map(|(documents, tombstones)| documents + tombstones)
+                    .into();
+            assert!(counted + report.unconfirmed_count >= saved, "{case}: {checked:?}, {report:?}");
             reported += u32::from(!is_sound);
         }
     }
