@@ -21,6 +21,7 @@ mod lists;
 mod pair;
 mod probes;
 mod progress;
+mod proposed;
 mod pushed;
 mod refused;
 #[cfg(feature = "simulation")]

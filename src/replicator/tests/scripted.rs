@@ -22,12 +22,15 @@ pub struct Scripted {
     pub result: Result<(), SessionError>,
     /// How the session has ended.
     pub finished: Option<Result<(), SessionError>>,
+    /// What else it has told.
+    pub told: Vec<SessionEvent>,
 }
 
 impl Scripted {
     pub fn new(session: Session, store: Arc<MemoryStore>) -> Scripted {
         let peer = Connection::new(BlipConfig::default());
-        let mut scripted = Scripted { session, store, peer, now: START, result: Ok(()), finished: None };
+        let mut scripted =
+            Scripted { session, store, peer, now: START, result: Ok(()), finished: None, told: Vec::new() };
         scripted.session.start(START, &*scripted.store);
         scripted
     }
@@ -63,8 +66,9 @@ impl Scripted {
                 heard.push(event);
             }
             while let Some(event) = self.session.poll_event() {
-                if let SessionEvent::Finished(result) = event {
-                    self.finished = Some(result);
+                match event {
+                    SessionEvent::Finished(result) => self.finished = Some(result),
+                    other => self.told.push(other),
                 }
             }
             if !moved {
