@@ -10,6 +10,7 @@ mod client;
 mod documents;
 mod hostile;
 mod network;
+mod people;
 mod python;
 mod query;
 

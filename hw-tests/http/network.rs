@@ -8,14 +8,14 @@ use serde_json::json;
 use super::client::Client;
 use super::command::{self, Process};
 
-const TOKEN: &str = "0123456789abcdef0123";
+pub(super) const TOKEN: &str = "0123456789abcdef0123";
 
-struct Machine {
-    directory: tempfile::TempDir,
+pub(super) struct Machine {
+    pub(super) directory: tempfile::TempDir,
 }
 
 impl Machine {
-    fn new(http: &str) -> Machine {
+    pub(super) fn new(http: &str) -> Machine {
         let machine = Machine { directory: tempfile::tempdir().unwrap() };
         machine.write("token", &format!("{TOKEN}\n"));
         machine.configure(http);
@@ -28,7 +28,7 @@ impl Machine {
         self.write("gattway.toml", &format!("[http]\n{http}\n{databases}{upstream}"));
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -48,23 +48,23 @@ impl Machine {
         command
     }
 
-    fn start(&self) -> Process {
+    pub(super) fn start(&self) -> Process {
         Process::of(self.command(&["run", "--json"]))
     }
 
-    fn own(&self) -> Client {
+    pub(super) fn own(&self) -> Client {
         Client::unix(&self.directory.path().join("run/control"))
     }
 }
 
 /// Waits until both databases are answered for.
-fn wait_for_databases(http: &Client) {
+pub(super) fn wait_for_databases(http: &Client) {
     while http.get("/_all_dbs").json() != json!(["other", "plant"]) {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 
-fn listening(process: &mut Process) -> String {
+pub(super) fn listening(process: &mut Process) -> String {
     let event = process.wait_for(|event| event["event"] == "http_listening");
     event["address"].as_str().unwrap().split_once("://").unwrap().1.to_owned()
 }

@@ -19,6 +19,8 @@ pub(crate) mod mqtt;
 mod neighbours;
 pub(crate) mod notify;
 mod pace;
+pub(crate) mod pairing;
+pub(crate) mod peer_row;
 mod place;
 #[cfg(feature = "bluetooth")]
 mod radio;

@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 use super::databases::{Databases, OpenDatabase};
 use super::error::ApiError;
 use crate::database::{Collection, canonical_collection_name};
+use crate::gateway::pairing::Pairings;
 use crate::gateway::status::{CollectionStatus, DatabaseStatus, GatewayStatus, now_s};
 use crate::gateway::upstream::Order;
 use crate::task;
@@ -42,11 +43,17 @@ pub(crate) enum Question {
 pub(crate) struct Limits {
     work: Arc<Semaphore>,
     body_kib: Arc<Semaphore>,
+    /// Two devices are paired at a time, whichever socket it was asked for by.
+    pairings: Pairings,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { work: Arc::new(Semaphore::new(WORK_MAX)), body_kib: Arc::new(Semaphore::new(BODY_KIB_MAX)) }
+        Limits {
+            work: Arc::new(Semaphore::new(WORK_MAX)),
+            body_kib: Arc::new(Semaphore::new(BODY_KIB_MAX)),
+            pairings: Pairings::default(),
+        }
     }
 }
 
@@ -90,6 +97,30 @@ impl Api {
             ApiError::not_found(format!("no database {:?} is open here", crate::replica::clip(name)))
                 .advice(format!("{open}; `GET /_all_dbs` lists them"))
         })
+    }
+
+    /// The database of a name; without one, the one that alone is open.
+    ///
+    /// # Errors
+    /// There is none, or several are meant.
+    pub(super) fn database_or_only(&self, name: Option<&str>) -> Result<OpenDatabase, ApiError> {
+        if let Some(name) = name {
+            return self.database(name);
+        }
+        let mut all = self.databases.all();
+        match (all.pop(), all.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (None, _) => Err(ApiError::not_found("no database is open")),
+            (Some(_), false) => {
+                Err(ApiError::bad_request("several databases are open, and `database` names none")
+                    .advice("`GET /_all_dbs` lists them"))
+            }
+        }
+    }
+
+    /// The pairing of this process.
+    pub(super) fn pairings(&self) -> &Pairings {
+        &self.limits.pairings
     }
 
     /// The database and the collection that `DATABASE`, `DATABASE.COLLECTION` or `DATABASE.SCOPE.COLLECTION` names.

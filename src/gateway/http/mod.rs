@@ -20,6 +20,7 @@ mod index;
 mod list;
 pub(crate) mod listener;
 mod metrics;
+mod pair;
 mod places;
 mod query;
 mod routes;
@@ -28,3 +29,4 @@ pub(crate) mod server;
 pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
+mod trust;

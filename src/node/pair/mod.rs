@@ -38,7 +38,7 @@ use crate::trust::Guesses;
 use crate::trust::list::check_name;
 
 /// Time for all of it: a person walks from one device to the other and types six digits.
-const PAIRING_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const PAIRING_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A pairing of a database with that of another device, to be begun by [`listen`](Self::listen) on one of them and by
 /// [`connect`](Self::connect) on the other. Afterwards each has the other in its trust list, and they may sync. Made by

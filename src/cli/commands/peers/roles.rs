@@ -3,11 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use crate::database::canonical_collection_name;
+use crate::gateway::peer_row::EVERYBODY;
 use crate::secure::{Access, PeerId, Permissions};
 use crate::trust::list::{PEER_COLLECTIONS_MAX, TrustError, TrustList};
-
-/// What stands for all peers that nothing else is said about.
-pub(super) const EVERYBODY: &str = "default";
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,15 +28,6 @@ impl From<Role> for Access {
             Role::Both => Access::ReadWrite,
             Role::None => Access::None,
         }
-    }
-}
-
-pub(super) fn role_name(access: Access) -> &'static str {
-    match access {
-        Access::None => "none",
-        Access::Read => "read",
-        Access::Write => "write",
-        Access::ReadWrite => "both",
     }
 }
 

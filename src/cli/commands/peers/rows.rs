@@ -4,17 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
-
-use super::roles::{EVERYBODY, role_name};
 use crate::cli::support::error::CliError;
 use crate::cli::support::output::{Output, counted, note};
 use crate::cli::support::trust::list_failed;
 use crate::cli::support::visible::visible;
+use crate::gateway::peer_row::{EVERYBODY, PeerRow as Row, role_name};
+use crate::secure::PeerId;
 use crate::secure::epoch::SignedEpoch;
-use crate::secure::{PeerId, Permissions};
 use crate::trust::group::Group;
-use crate::trust::list::{Origin, TrustList, TrustedPeer};
+use crate::trust::list::TrustList;
 
 /// All peers that nothing else is said about, in words.
 pub(super) const OTHERS: &str = "all others that may come in";
@@ -22,72 +20,12 @@ pub(super) const OTHERS: &str = "all others that may come in";
 /// The role of a peer that is kept out.
 pub(super) const DENIED: &str = "DENIED";
 
-/// A peer as scripts read it.
-#[derive(Serialize)]
-pub(super) struct Row<'a> {
-    /// The whole ID; `default` for all that nothing else is said about.
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<&'a str>,
-    /// What it calls itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    calls_itself: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    origin: Option<&'static str>,
-    pub(super) allowed: bool,
-    role: &'static str,
-    collections: std::collections::BTreeMap<&'a str, &'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_seen_s: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seen_s: Option<u64>,
-    /// The epoch of the group's secret that it was last seen to have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<u32>,
-    /// Whether it is to get this device's, and was not seen to have it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    behind: Option<bool>,
-}
-
-impl<'a> Row<'a> {
-    /// One peer.
-    pub(super) fn of(list: &'a TrustList, id: &PeerId) -> Row<'a> {
-        let row = Row::new(id.to_text(), list.get(id), list.permissions(id));
-        Row { calls_itself: list.told_name(id), epoch: list.epoch(id), ..row }
-    }
-
-    /// Its name here, or what it calls itself, in quotes: that is its own word.
-    fn name_text(&self) -> String {
-        match (self.name, self.calls_itself) {
-            (Some(name), _) => visible(name).into_owned(),
-            (None, Some(told)) => format!("{told:?}"),
-            (None, None) => "-".into(),
-        }
-    }
-
-    pub(super) fn new(id: String, peer: Option<&'a TrustedPeer>, permissions: &'a Permissions) -> Row<'a> {
-        let seen = |seconds: u64| (seconds > 0).then_some(seconds);
-        Row {
-            id,
-            name: peer.and_then(|peer| peer.name.as_deref()),
-            calls_itself: None,
-            origin: peer.map(|peer| match peer.origin {
-                Origin::Paired => "paired",
-                Origin::Group => "group",
-                Origin::Manual => "manual",
-            }),
-            allowed: peer.is_none_or(|peer| !peer.denied),
-            role: role_name(permissions.others),
-            collections: permissions
-                .collections
-                .iter()
-                .map(|(name, access)| (name.as_str(), role_name(*access)))
-                .collect(),
-            first_seen_s: peer.and_then(|peer| seen(peer.first_seen_s)),
-            last_seen_s: peer.and_then(|peer| seen(peer.last_seen_s)),
-            epoch: None,
-            behind: None,
-        }
+/// Its name here, or what it calls itself, in quotes: that is its own word.
+fn name_text(row: &Row<'_>) -> String {
+    match (row.name, row.calls_itself) {
+        (Some(name), _) => visible(name).into_owned(),
+        (None, Some(told)) => format!("{told:?}"),
+        (None, None) => "-".into(),
     }
 }
 
@@ -118,7 +56,7 @@ pub(super) fn ls(directory: &Path, json: bool) -> Result<(), CliError> {
         let seen = row.last_seen_s.map_or("never".to_owned(), |at| ago(now.saturating_sub(at)));
         let epoch = row.epoch.map_or_else(|| "-".into(), |epoch| epoch.to_string());
         let epoch = if behind.contains(id) { format!("{epoch}, behind") } else { epoch };
-        let cells = [row.name_text(), id.short(), row.origin.unwrap_or("-").into(), role, seen];
+        let cells = [name_text(&row), id.short(), row.origin.unwrap_or("-").into(), role, seen];
         table.add_row(cells.into_iter().chain(signed.map(|_| epoch)));
     }
     if list.peers().next().is_none() {
@@ -156,12 +94,12 @@ pub(crate) fn epoch_text(epoch: u32, behind: u64) -> String {
 
 /// What a peer of the list is called, by its owner or by itself.
 pub(crate) fn name_of(list: &TrustList, id: &PeerId) -> String {
-    Row::of(list, id).name_text()
+    name_text(&Row::of(list, id))
 }
 
 pub(super) fn roles_text(row: &Row<'_>) -> String {
-    let collections = row.collections.iter().map(|(name, role)| format!(", {name}={role}"));
-    std::iter::once(row.role.to_owned()).chain(collections).collect()
+    let collections = row.collections.iter().map(|(name, role)| format!(", {name}={}", role_name(*role)));
+    std::iter::once(role_name(row.role).to_owned()).chain(collections).collect()
 }
 
 /// A time span, to the precision that the list keeps.
