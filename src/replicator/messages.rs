@@ -466,5 +466,5 @@ pub fn write_norev(
         properties.set(key, value);
     }
     properties.set("sequence", &sequence.to_string());
-    OutgoingMessage { properties, no_reply: true, ..OutgoingMessage::default() }
+    OutgoingMessage { properties, ..OutgoingMessage::default() }
 }
