@@ -185,6 +185,24 @@ mod tests {
         }
     }
 
+    /// A body is one object to its last byte; anything else is damage.
+    #[test]
+    fn a_body_is_one_object_and_nothing_behind_it() {
+        use super::format::tag::{ARRAY, NULL, OBJECT};
+        let names = Names::default();
+        let unpacker = Unpacker::new(&names, "the-id");
+        for (packed, is_body) in [
+            (&[OBJECT, 0][..], true),
+            (&[OBJECT, 0, NULL], false),
+            (&[OBJECT, 1], false),
+            (&[ARRAY, 0], false),
+            (&[], false),
+        ] {
+            let found = (unpacker.map(packed).is_some(), unpacker.json(packed).is_some());
+            assert_eq!(found, (is_body, is_body), "{packed:?}");
+        }
+    }
+
     #[test]
     fn names_and_numbers_have_their_limits() {
         let mut names = Names::default();

@@ -84,7 +84,7 @@ impl Access {
         let bounds = Bounds::of(plan, index.paths());
         let (order, is_backwards) = order_of(plan, index.paths(), &bounds.single);
         let (equal, has_range) = (bounds.equal, bounds.range.is_some());
-        let gives_order = matches!(order, Order::AsRead | Order::Runs(_)) && !plan.is_grouped();
+        let gives_order = matches!(order, Order::AsRead | Order::Runs(_));
         if equal == 0 && !has_range && !gives_order {
             return None;
         }

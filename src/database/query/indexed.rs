@@ -13,7 +13,11 @@ const AHEAD_FIRST: usize = 64;
 const AHEAD_MAX: usize = 4_096;
 
 /// Bytes that entries may take while their IDs are sorted.
+#[cfg(not(test))]
 const IDS_BYTES_MAX: usize = 16 << 20;
+/// Few enough for a test to reach them.
+#[cfg(test)]
+const IDS_BYTES_MAX: usize = 64 << 10;
 
 /// Where a document stands among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,5 +164,111 @@ impl Indexed {
             (self.run, self.begins) = (Some(together.into()), true);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::plan::Plan;
+    use super::super::{Query, Test};
+    use super::*;
+    use crate::database::tests::Fixture;
+    use crate::database::{Collection, Database};
+
+    const KEY: CollectionKey = CollectionKey(0);
+
+    /// Documents `d000` and so on, in an index on `a`.
+    fn saved(fixture: &Fixture, bodies: impl IntoIterator<Item = Value>) -> (Database, Collection) {
+        let database = fixture.open();
+        let collection = database.default_collection().expect("default");
+        let bodies: Vec<Value> = bodies.into_iter().collect();
+        let saved = database.batch(|batch| {
+            (0..).zip(&bodies).try_for_each(|(n, body)| batch.put(&collection, &format!("d{n:03}"), body))
+        });
+        saved.expect("saved");
+        collection.create_index("by-a", ["a"]).expect("created");
+        collection.build_indexes().expect("built");
+        (database, collection)
+    }
+
+    fn indexed(database: &Database, query: &Query) -> Indexed {
+        let plan = Plan::of(query).expect("a query");
+        let indexes = database.store.usable_indexes(KEY).expect("there");
+        Indexed::new(Access::choose(&plan, indexes).expect("of use"), plan.limit)
+    }
+
+    fn rest(indexed: &mut Indexed, store: &Store) -> Vec<(String, Mark)> {
+        std::iter::from_fn(|| indexed.next(store, KEY).expect("readable"))
+            .map(|(revision, mark)| (revision.id.into_string(), mark))
+            .collect()
+    }
+
+    /// Rows are held together, and sorted, only as far as the index does not order them: where its entries have the same values
+    /// and more is asked for, or the beginnings of long values alone.
+    #[test]
+    fn only_what_the_index_leaves_open_is_held_together() {
+        use Mark::{Alone, Begins, GoesOn};
+        let long = |n: usize| format!("{}{n}", "x".repeat(250));
+        let short: Vec<Value> = (0..4).map(|n| json!({"a": n / 2, "b": n})).collect();
+        let texts: Vec<Value> = ["v".into(), long(2), long(1), "y".into()].map(|a| json!({ "a": a })).into();
+        let by_a = Query::new().sort("a", false);
+        for (bodies, query, expected) in [
+            (&short, by_a.clone(), [Alone; 4]),
+            (&short, by_a.clone().sort("b", true), [Begins, GoesOn, Begins, GoesOn]),
+            (&short, Query::new().filter(("a", Test::AtLeast(0.into()))), [Begins, GoesOn, GoesOn, GoesOn]),
+            (&texts, by_a, [Alone, Begins, GoesOn, Alone]),
+        ] {
+            let fixture = Fixture::new();
+            let (database, _) = saved(&fixture, bodies.clone());
+            let marks: Vec<Mark> = rest(&mut indexed(&database, &query), &database.store)
+                .into_iter()
+                .map(|(_, mark)| mark)
+                .collect();
+            assert_eq!(marks, expected, "{query:?}");
+        }
+    }
+
+    /// IDs are sorted in memory as long as there are not too many.
+    #[test]
+    fn so_many_ids_are_sorted() {
+        let fixture = Fixture::new();
+        let (database, _) = saved(&fixture, (0..1_000).map(|n| json!({ "a": n })));
+        for (from, fits) in [(0, false), (500, true)] {
+            let mut indexed = indexed(&database, &Query::new().filter(("a", Test::AtLeast(from.into()))));
+            let gathered = indexed.gather_ids(&database.store, None).expect("readable");
+            assert_eq!(gathered.is_ok(), fits, "{from}");
+        }
+    }
+
+    /// Who wants few rows reads few documents.
+    #[test]
+    fn no_more_is_read_ahead_than_is_wanted() {
+        let fixture = Fixture::new();
+        let (database, _) = saved(&fixture, (0..300).map(|n| json!({ "a": n })));
+        let mut indexed = indexed(&database, &Query::new().sort("a", false).limit(5));
+        assert!(indexed.next(&database.store, KEY).expect("readable").is_some());
+        assert_eq!((indexed.documents.len(), indexed.entries.len()), (4, 0));
+        assert_eq!(rest(&mut indexed, &database.store).len(), 299);
+    }
+
+    /// A document that is changed after its entry was read keeps its place by its ID, and has none any more by what it had.
+    #[test]
+    fn what_is_changed_while_it_is_read_stands_where_it_stands_now() {
+        let fixture = Fixture::new();
+        let (database, collection) = saved(&fixture, (0..3).map(|n| json!({ "a": n })));
+        let ids = |rows: Vec<(String, Mark)>| rows.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        let mut by_id = indexed(&database, &Query::new().filter(("a", Test::AtLeast(0.into()))));
+        assert!(by_id.gather_ids(&database.store, None).expect("readable").is_ok());
+        collection.put("d001", &json!({"a": 7})).expect("put");
+        assert_eq!(ids(rest(&mut by_id, &database.store)), ["d000", "d001", "d002"]);
+        let mut by_value = indexed(&database, &Query::new().sort("a", false).limit(1));
+        let first = by_value.cursor.next(&database.store).expect("readable").expect("an entry");
+        assert_eq!(first.id(), "d000");
+        by_value.entries.push_back(first);
+        collection.put("d000", &json!({"a": 9})).expect("put");
+        let left = ids(rest(&mut by_value, &database.store));
+        assert_eq!(left.first().map(String::as_str), Some("d002"), "{left:?}");
     }
 }

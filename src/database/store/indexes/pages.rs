@@ -171,7 +171,8 @@ pub(in super::super) fn count(engine: &Engine, index: IndexKey) -> Result<(u64, 
     engine.scan(&keys::entries(index, &[]), &keys::entries_end(index), |key, value| {
         bytes += (key.len() + value.len()) as u64;
         for entry in read_page(value)? {
-            if *entry.key <= *last && entries > 0 || *entry.key > *keys::entries_fence(key) {
+            // No key is empty.
+            if *entry.key <= *last || *entry.key > *keys::entries_fence(key) {
                 return Err(damaged("entries of an index on paths are out of order"));
             }
             entries += 1;

@@ -147,7 +147,7 @@ impl Secondary {
         let unpacker = Unpacker::new(names, id);
         for path in &self.paths {
             let found = match path.place() {
-                Place::Body(steps) if !body.is_empty() => unpacker.find(body, steps).flatten(),
+                Place::Body(steps) => unpacker.find(body, steps).flatten(),
                 _ => None,
             };
             encode(found.as_ref(), &mut values);
@@ -276,4 +276,43 @@ pub(in super::super) fn load(
         }
     }
     Ok(Indexes::new(indexes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(number: u16, built: Option<u64>, life: Life) -> Arc<Secondary> {
+        let key = IndexKey { collection: CollectionKey(0), number };
+        let definition =
+            Definition { name: format!("i{number}"), paths: vec!["a".into()], built, is_dropped: false };
+        Arc::new(Secondary::new(key, &definition, life).expect("a path"))
+    }
+
+    /// A query sees an index that has all documents, and keeps it while it reads.
+    #[test]
+    fn an_index_is_used_when_it_is_whole_and_goes_when_nobody_reads_it() {
+        let lives = [Life::Kept, Life::Dropped, Life::Failed, Life::Leaving];
+        let built =
+            lives.iter().map(|life| (None, *life)).chain([(Some(7), Life::Kept), (Some(0), Life::Kept)]);
+        let indexes =
+            Indexes::new((0..).zip(built).map(|(n, (built, life))| index(n, built, life)).collect());
+        for (index, life) in indexes.all().iter().zip(lives) {
+            assert_eq!(index.life(), life);
+            assert_eq!(index.is_kept(), matches!(life, Life::Kept | Life::Dropped));
+        }
+        let names = |uses: &[IndexUse]| uses.iter().map(|it| it.name().to_owned()).collect::<Vec<_>>();
+        let uses = [indexes.usable(), indexes.usable()];
+        assert_eq!(names(&uses[0]), ["i0"]);
+        let used = Arc::clone(&indexes.all()[0]);
+        used.set_life(Life::Dropped);
+        for (read_by, uses) in [(1, Some(uses)), (0, None)] {
+            indexes.let_go();
+            let expected = if read_by > 0 { Life::Dropped } else { Life::Leaving };
+            assert_eq!((used.life(), used.has_users()), (expected, read_by > 0));
+            assert!(indexes.usable().iter().all(|other| other.name() != "i0"));
+            drop(uses);
+        }
+        assert_eq!(indexes.all()[1].life(), Life::Leaving, "nobody has read it");
+    }
 }

@@ -50,3 +50,41 @@ fn look(store: &Weak<Store>, timer: &Timer) -> Look {
     // One may have been declared meanwhile.
     if store.index_work.load(Ordering::SeqCst) { Look::Again(PACE_MIN) } else { Look::Idle }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::store::indexes::Life;
+    use crate::database::store::keys::CollectionKey;
+    use crate::database::tests::Fixture;
+
+    /// A store that has failed is left alone; what cannot be done now is tried again.
+    #[test]
+    fn building_is_tried_again_unless_the_store_has_failed() {
+        for has_failed in [false, true] {
+            let fixture = Fixture::new();
+            let database = fixture.open();
+            let collection = database.default_collection().expect("default");
+            let (store, timer) = (&database.store, Timer::default());
+            // Nobody else is to build it.
+            store.indexer.end();
+            collection.create_index("n", ["n"]).expect("created");
+            if has_failed {
+                store.fail_syncs(1);
+                assert!(collection.put("x", &serde_json::json!({})).is_err());
+            } else {
+                // A record that is not there.
+                let state = store.collection(CollectionKey(0)).expect("default");
+                collection.put("x", &serde_json::json!({})).expect("put");
+                let index = state.indexes.named("n").expect("the index");
+                assert_eq!(index.life(), Life::Kept);
+                super::super::tests::lose_records(&database);
+            }
+            match look(&Arc::downgrade(store), &timer) {
+                Look::Again(wait) => assert!(!has_failed && wait == LATER, "{wait:?}"),
+                Look::Never => assert!(has_failed),
+                Look::Idle => unreachable!("it is not built"),
+            }
+        }
+    }
+}

@@ -1,5 +1,8 @@
 //! What becomes of indexes beside commits: other programs, damage, backup and repair.
 
+#[cfg(feature = "simulation")]
+mod work;
+
 use serde_json::json;
 
 use super::super::engine::{Watermarks, Writes};
@@ -89,9 +92,26 @@ fn what_another_program_has_written_is_noticed_when_it_is_opened() {
     }
 }
 
-fn damage(database: &Database) {
+/// Makes what blocks hold unreadable.
+pub(super) fn lose_records(database: &Database) {
     let store = &database.store;
-    let index = store.collection(DEFAULT).expect("default").indexes.named("by-n").expect("the index");
+    let mut writes = Writes::default();
+    let noted = store.engine().scan(&keys::block(DEFAULT, 0)[..3], &keys::block_end(DEFAULT), |key, _| {
+        writes.insert(key, [0xff, 0xff, 1]);
+        Ok(std::ops::ControlFlow::Continue(()))
+    });
+    noted.expect("readable");
+    assert!(!writes.entries.is_empty());
+    apply(store, writes);
+}
+
+fn damage(database: &Database) {
+    damage_of(database, "by-n");
+}
+
+fn damage_of(database: &Database, name: &str) {
+    let store = &database.store;
+    let index = store.collection(DEFAULT).expect("default").indexes.named(name).expect("the index");
     let mut writes = Writes::default();
     let (from, to) = (keys::entries(index.key, &[]), keys::entries_end(index.key));
     let noted = store.engine().scan(&from, &to, |key, _| {
@@ -178,4 +198,37 @@ fn what_is_no_index_is_refused_and_the_same_one_is_none_twice() {
     drop((collection, database));
     let database = fixture.open();
     assert!(database.create_collection("other").expect("created").indexes().expect("listed").is_empty());
+}
+
+/// The thread that does it, on a real disk: also what was begun before a restart.
+#[test]
+fn indexes_are_built_and_removed_without_anybody_asking() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let fixture = Fixture::new();
+    let database = fixture.open();
+    let collection = database.default_collection().expect("default");
+    put(&collection, 0, 40);
+    let wait_for = |database: &Database, is_so: &dyn Fn() -> bool| {
+        let mut changed = database.watch();
+        let waited = async {
+            while !is_so() {
+                // A commit is told of when it is synced, which may be a moment before it is known here.
+                let tick = std::time::Duration::from_millis(20);
+                if let Ok(told) = tokio::time::timeout(tick, changed.changed()).await {
+                    told.expect("it is open");
+                }
+            }
+        };
+        let guarded = async { tokio::time::timeout(std::time::Duration::from_secs(60), waited).await };
+        runtime.block_on(guarded).expect("it is done");
+    };
+    collection.create_index("n", ["n"]).expect("created");
+    wait_for(&database, &|| collection.indexes().expect("listed")[0].is_ready);
+    // Nobody works while this one is dropped, nor until the next has opened the database.
+    database.store.indexer.end();
+    assert!(collection.drop_index("n").expect("dropped"));
+    drop((collection, database));
+    let database = fixture.open();
+    let state = database.store.collection(DEFAULT).expect("default");
+    wait_for(&database, &|| state.indexes.is_empty());
 }

@@ -101,3 +101,46 @@ fn what_grows_in_several_places_fills_its_pages() {
     let filled = sizes.iter().sum::<usize>() * 100 / (sizes.len() * PAGE_BYTES_MAX);
     assert!(filled > 75, "{filled} percent of {} pages", sizes.len());
 }
+
+/// What comes in no order leaves its pages about half full.
+#[test]
+fn what_comes_in_no_order_fills_its_pages() {
+    let (_directory, engine) = engine();
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut numbers: Vec<u64> = (0..3_000).collect();
+    random.shuffle(&mut numbers);
+    for n in numbers {
+        let mut edit = Edit::default();
+        let values = format!("\u{6}2026-11-{n:06}\0");
+        edit.add(&engine, INDEX, Entry::new(values.as_bytes(), &format!("r-{n:06}"), n + 1)).expect("added");
+        apply(&engine, edit);
+    }
+    let (entries, sizes) = all(&engine);
+    assert_eq!(entries.len(), 3_000);
+    let filled = sizes.iter().sum::<usize>() * 100 / (sizes.len() * PAGE_BYTES_MAX);
+    assert!(filled > 45, "{filled} percent of {} pages", sizes.len());
+}
+
+/// A check counts entries in order, each in the page that is responsible for it, and nothing else.
+#[test]
+fn what_is_out_of_order_is_damage() {
+    let entry = |id: &str| Entry::new(b"v", id, 1);
+    let key = |id: &str| keys::entries(INDEX, entry(id).key());
+    let last = || keys::entries(INDEX, keys::LAST_FENCE);
+    for (pages, found) in [
+        (vec![(key("m"), vec!["a", "m"]), (last(), vec!["n"])], Some(3)),
+        (vec![(key("m"), vec!["a", "n"])], None),
+        (vec![(key("m"), vec!["c"]), (last(), vec!["b"])], None),
+        (vec![(key("m"), vec!["c"]), (last(), vec!["c"])], None),
+        (vec![(last(), vec!["b", "a"])], None),
+    ] {
+        let (_directory, engine) = engine();
+        let mut writes = Writes::default();
+        for (key, ids) in &pages {
+            let entries: Vec<Entry> = ids.iter().map(|id| entry(id)).collect();
+            writes.insert(key.as_slice(), page_of(&entries));
+        }
+        engine.apply_part(writes).expect("applied");
+        assert_eq!(count(&engine, INDEX).ok().map(|(entries, _)| entries), found, "{pages:?}");
+    }
+}
