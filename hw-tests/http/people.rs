@@ -96,6 +96,64 @@ fn who_may_come_in_is_changed_by_who_has_the_token() {
     assert_eq!(process.terminate(), Some(0));
 }
 
+/// In a browser it is tried by `hw-tests/foreign/page`.
+#[test]
+fn the_page_needs_no_token_and_what_it_shows_does() {
+    let machine = machine();
+    let mut process = machine.start();
+    let address = listening(&mut process);
+    let own = machine.own();
+    wait_for_databases(&own);
+    let without = Client::Tcp(address.clone(), vec![]);
+    let page = without.with("GET", "/", &["accept: text/html,*/*;q=0.8"], b"");
+    let policy = page.header("content-security-policy").unwrap();
+    assert_eq!(page.header("content-type").as_deref(), Some("text/html; charset=utf-8"));
+    assert!(
+        policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
+    let (text, nonce) = (String::from_utf8(page.body).unwrap(), policy.split('\'').nth(3).unwrap());
+    assert!(text.matches(&format!("{nonce}\"").replace("nonce-", "nonce=\"")).count() == 2, "{nonce}");
+    assert!(text.contains("data-token=\"needed\""));
+    let again = without.with("GET", "/", &["accept: text/html"], b"").header("content-security-policy");
+    assert_ne!(again.unwrap(), policy, "each time another one");
+    let own_page = own.with("GET", "/", &["accept: text/html"], b"");
+    assert!(String::from_utf8(own_page.body).unwrap().contains("data-token=\"none\""));
+    assert_eq!(own.get("/").json()["gattway"], "Welcome");
+    let refused = |path: &str| without.with("GET", path, &["accept: text/html"], b"").status;
+    assert_eq!((refused("/_events"), refused("/_status")), (401, 401));
+
+    // All of it at first, then what has changed.
+    let http = Client::Tcp(address, vec![format!("authorization: Bearer {TOKEN}")]);
+    let mut events = http.follow("/_events");
+    for event in ["trust", "pairing", "history", "status"] {
+        assert!(events.next_with(&format!("event: {event}")).is_some(), "{event}");
+    }
+    let told = |line: Option<String>| -> Value {
+        serde_json::from_str(line.unwrap().strip_prefix("data: ").unwrap()).unwrap()
+    };
+    assert_eq!(told(events.next_with("data: "))["databases"][1]["name"], "plant");
+    assert_eq!(own.put("/plant/a", "{}").status, 201);
+    assert!(events.next_with("event: status").is_some());
+    let status = told(events.next_with("data: "));
+    let expected = json!([{"name": "_default", "documents": 1, "update_seq": 1}]);
+    assert_eq!(status["databases"][1]["collections"], expected);
+    let body = json!({"database": "other", "peer": STRANGER, "allowed": false}).to_string();
+    assert_eq!(own.post("/_trust", &body).status, 200);
+    assert!(events.next_with("event: trust").is_some());
+    assert_eq!(told(events.next_with("data: "))[0]["peers"][0]["allowed"], false);
+    let history = own.get("/_history").json();
+    let day = &history["databases"][1]["day"];
+    assert_eq!((&day["documents"][287], &day["exchanged"][287]), (&json!(1), &json!(0)), "{day}");
+    // So many may look.
+    let others: Vec<_> = (1..16).map(|_| http.follow("/_events")).collect();
+    assert_eq!(own.get("/_events").status, 429);
+    drop(others);
+    // The end of the process is the end of the stream.
+    process.signal("TERM");
+    while events.next_with("data: ").is_some() {}
+}
+
 #[test]
 fn devices_are_paired_over_http_whichever_shows_the_code() {
     let machine = machine();

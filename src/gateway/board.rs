@@ -3,15 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "bluetooth")]
+use tokio::sync::watch;
+
 use super::counted::Counted;
+use super::happened::Happened;
+use super::history::{DatabaseHistory, History};
 use super::neighbours::Neighbours;
+#[cfg(feature = "bluetooth")]
+use super::status::LinkStatus;
 use super::status::{
-    CollectionStatus, DatabaseStatus, ListenerStatus, MqttStatus, RetentionStatus, UpstreamStatus,
-    activity_word,
+    AdapterStatus, CollectionStatus, DatabaseStatus, ListenerStatus, MqttStatus, RetentionStatus,
+    UpstreamStatus, activity_word, now_s,
 };
 use crate::database::Database;
+#[cfg(feature = "bluetooth")]
+use crate::node::RadioStatus;
 use crate::node::{NodeEvent, SyncEvent};
-use crate::replicator::ReplicatorActivity;
+use crate::replicator::{ReplicatorActivity, ReplicatorStatus};
 
 /// What is known of one database. Clones are the same board.
 #[derive(Clone, Default)]
@@ -27,6 +36,13 @@ struct State {
     /// With the bytes of each collection.
     retention: BTreeMap<String, (RetentionStatus, BTreeMap<String, u64>)>,
     mqtt: BTreeMap<String, MqttStatus>,
+    adapters: Vec<AdapterStatus>,
+    #[cfg(feature = "bluetooth")]
+    radio: Option<watch::Receiver<Vec<RadioStatus>>>,
+    happened: Happened,
+    history: History,
+    /// Documents that went over since the history was noted.
+    exchanged: u64,
 }
 
 impl Board {
@@ -125,9 +141,7 @@ impl Board {
         let visit = |address: &Arc<str>| (name.to_owned(), Arc::clone(address));
         match event {
             SyncEvent::Status { address, status } => {
-                if let Some((upstream, counted)) = state.upstreams.get_mut(name) {
-                    upstream.take(status, counted);
-                }
+                state.take_upstream(name, status);
                 state.neighbours.visit_status(&visit(address), status);
             }
             SyncEvent::Visiting { address, peer, advertised, .. } => {
@@ -138,9 +152,15 @@ impl Board {
             }
             SyncEvent::Visited { address, status, .. } => {
                 state.neighbours.visit_ended(&visit(address), status);
-                if let Some((upstream, counted)) = state.upstreams.get_mut(name) {
-                    upstream.take(status, counted);
-                }
+                state.take_upstream(name, status);
+            }
+            SyncEvent::Conflict { address, conflict } => {
+                let peer = state.neighbours.visited_name(&visit(address)).unwrap_or_else(|| name.to_owned());
+                state.happened.conflict(&peer, conflict);
+            }
+            SyncEvent::Document { address, document } => {
+                let peer = state.neighbours.visited_name(&visit(address)).unwrap_or_else(|| name.to_owned());
+                state.happened.document(&peer, document);
             }
             SyncEvent::Offline { error } => {
                 if let Some((upstream, _)) = state.upstreams.get_mut(name) {
@@ -156,12 +176,18 @@ impl Board {
     /// What a node tells.
     pub(crate) fn observe_node(&self, event: &NodeEvent) {
         let mut state = self.lock();
+        let state = &mut *state;
         let neighbours = &mut state.neighbours;
         match event {
             NodeEvent::Connected { connection, peer, uid } => {
                 neighbours.connected(*connection, peer, uid.clone());
             }
-            NodeEvent::Status { connection, status, .. } => neighbours.status(*connection, status),
+            NodeEvent::Status { connection, status, .. } => {
+                let grown = neighbours.status(*connection, status);
+                state.exchanged += grown;
+            }
+            NodeEvent::Conflict { peer, conflict } => state.happened.conflict(peer, conflict),
+            NodeEvent::Document { peer, document } => state.happened.document(peer, document),
             NodeEvent::Declined { connection, error, .. } => {
                 neighbours.declined(*connection, &error.to_string());
             }
@@ -242,6 +268,37 @@ impl Board {
         self.lock().database.tombstones_removed += tombstones;
     }
 
+    /// The adapters of the configuration.
+    pub(crate) fn adapters(&self, adapters: Vec<AdapterStatus>) {
+        self.lock().adapters = adapters;
+    }
+
+    /// Where the node tells its radio connections.
+    #[cfg(feature = "bluetooth")]
+    pub(crate) fn radio(&self, radio: Option<watch::Receiver<Vec<RadioStatus>>>) {
+        self.lock().radio = radio;
+    }
+
+    /// Notes how it stands in the history.
+    pub(crate) fn note(&self) {
+        let db = self.lock().db.clone();
+        // The database is asked without the lock: it may have to read.
+        let documents = db.map(|db| {
+            let of = |name: &String| db.collection(name).map_or(0, |collection| collection.count());
+            db.collections().iter().map(of).sum()
+        });
+        let mut state = self.lock();
+        let exchanged = std::mem::take(&mut state.exchanged);
+        state.history.note(now_s(), exchanged, documents);
+    }
+
+    /// How it did over the last hour and day.
+    pub(crate) fn history(&self) -> DatabaseHistory {
+        self.note();
+        let state = self.lock();
+        state.history.told(&state.database.name)
+    }
+
     /// What is known now.
     pub(crate) fn status(&self) -> DatabaseStatus {
         let state = self.lock();
@@ -249,6 +306,16 @@ impl Board {
         status.listeners = state.listeners.values().cloned().collect();
         status.upstreams = state.upstreams.values().map(|(upstream, _)| upstream.clone()).collect();
         status.neighbours = state.neighbours.all();
+        status.adapters.clone_from(&state.adapters);
+        #[cfg(feature = "bluetooth")]
+        if let Some(radio) = &state.radio {
+            state.neighbours.hear(&radio.borrow(), &mut status.neighbours);
+            share_links(&radio.borrow(), &mut status.adapters);
+        }
+        status.conflicts = state.happened.conflicts.iter().cloned().collect();
+        status.left_out = state.happened.left_out.iter().cloned().collect();
+        (status.conflicts_total, status.left_out_total) =
+            (state.happened.conflicts_total, state.happened.left_out_total);
         status.mqtt = state.mqtt.values().cloned().collect();
         status.retention = state.retention.values().map(|(retention, _)| retention.clone()).collect();
         let db = state.db.clone();
@@ -260,15 +327,36 @@ impl Board {
             let counts = db.counts();
             (status.commits, status.syncs, status.log_bytes) =
                 (counts.commits, counts.syncs, counts.log_bytes);
-            status.collections = db
-                .collections()
-                .into_iter()
-                .filter_map(|name| {
-                    let documents = db.collection(&name)?.count();
-                    Some(CollectionStatus { name, documents })
-                })
-                .collect();
+            let of = |name| CollectionStatus::of(&db, name);
+            status.collections = db.collections().into_iter().map(of).collect();
         }
         status
+    }
+}
+
+impl State {
+    fn take_upstream(&mut self, name: &str, status: &ReplicatorStatus) {
+        if let Some((upstream, counted)) = self.upstreams.get_mut(name) {
+            let before = upstream.documents;
+            upstream.take(status, counted);
+            self.exchanged += upstream.documents.saturating_sub(before);
+        }
+    }
+}
+
+/// Gives each adapter the connections through it; one that is named by its address, or not at all, those that no other has.
+#[cfg(feature = "bluetooth")]
+fn share_links(radio: &[RadioStatus], adapters: &mut [AdapterStatus]) {
+    for connection in radio {
+        let named = adapters.iter().position(|one| one.adapter == connection.adapter);
+        let other = || adapters.iter().position(|one| !one.adapter.starts_with("hci"));
+        let Some(at) = named.or_else(other) else { continue };
+        adapters[at].links.push(LinkStatus {
+            peer: connection.peer.clone(),
+            via: connection.via.to_owned(),
+            rssi_dbm: connection.rssi_dbm,
+            phy: connection.phy.map(|phy| phy.map(str::to_owned)),
+            interval_ms: connection.interval_ms,
+        });
     }
 }

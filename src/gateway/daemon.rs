@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::config::Config;
+use super::history::DatabaseHistory;
 use super::http::api::Api;
 use super::http::listener::HttpListener;
 use super::medium::Medium;
@@ -107,6 +108,7 @@ impl Gateway {
             all &= answer.await.unwrap_or(false);
         }
         self.medium.look();
+        self.units.values().for_each(|unit| unit.board.note());
         all
     }
 
@@ -178,6 +180,11 @@ impl Gateway {
                 self.config.medium_cycles,
             ),
         }
+    }
+
+    /// How the databases did over the last hour and day.
+    pub(crate) fn history(&self) -> Vec<DatabaseHistory> {
+        self.units.values().map(|unit| unit.board.history()).collect()
     }
 
     /// Ends everything in order, all at once.

@@ -12,6 +12,8 @@ pub(crate) mod board;
 pub(crate) mod config;
 mod counted;
 pub(crate) mod daemon;
+pub(crate) mod happened;
+pub(crate) mod history;
 pub(crate) mod http;
 mod medium;
 #[cfg(feature = "mqtt")]

@@ -89,17 +89,18 @@ impl Neighbours {
         }
     }
 
-    /// How it stands with a connection that came.
-    pub(super) fn status(&mut self, connection: u64, status: &ReplicatorStatus) {
-        let Some(key) = self.connections.get(&connection).cloned() else { return };
+    /// How it stands with a connection that came; gives how many documents went over since the last time.
+    pub(super) fn status(&mut self, connection: u64, status: &ReplicatorStatus) -> u64 {
+        let Some(key) = self.connections.get(&connection).cloned() else { return 0 };
         if status.activity == ReplicatorActivity::Stopped {
             self.connections.remove(&connection);
         }
         let others = self.connections.values().any(|other| *other == key);
-        if let Some(row) = self.rows.get_mut(&key) {
-            row.take(status);
-            row.status.connected |= others;
-        }
+        let Some(row) = self.rows.get_mut(&key) else { return 0 };
+        let before = row.status.documents;
+        row.take(status);
+        row.status.connected |= others;
+        row.status.documents.saturating_sub(before)
     }
 
     /// A peer that has connected was not let in.
@@ -149,6 +150,23 @@ impl Neighbours {
         let key = self.visits.get(visit).map(|visited| &visited.key);
         if let Some(row) = key.and_then(|key| self.rows.get_mut(key)) {
             row.take(status);
+        }
+    }
+
+    /// What people call who is visited.
+    pub(super) fn visited_name(&self, visit: &VisitKey) -> Option<String> {
+        self.visits.get(visit).map(|visited| visited.name.clone())
+    }
+
+    /// Adds the signal strength of those that are visited to what is shown of them.
+    #[cfg(feature = "bluetooth")]
+    pub(super) fn hear(&self, radio: &[crate::node::RadioStatus], shown: &mut [NeighbourStatus]) {
+        for ((_, address), visited) in &self.visits {
+            let connection = radio.iter().find(|connection| address.ends_with(connection.peer.as_str()));
+            let at = self.rows.keys().position(|key| *key == visited.key);
+            if let (Some(connection), Some(row)) = (connection, at.and_then(|at| shown.get_mut(at))) {
+                row.rssi_dbm = connection.rssi_dbm;
+            }
         }
     }
 

@@ -117,7 +117,7 @@ impl Pairings {
         self.lock().status.clone()
     }
 
-    /// Begins one, unless another goes on: `Err` says how far that is. `closing` turns true when the database is closed.
+    /// Begins one; `None`: another goes on. `closing` turns true when the database is closed.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
@@ -127,10 +127,10 @@ impl Pairings {
         mut closing: watch::Receiver<bool>,
         way: PairWay,
         role: Option<Access>,
-    ) -> Result<PairStatus, PairStatus> {
+    ) -> Option<PairStatus> {
         let mut held = self.lock();
         if held.status.state.is_under_way() {
-            return Err(held.status.clone());
+            return None;
         }
         held.number += 1;
         let number = held.number;
@@ -162,7 +162,7 @@ impl Pairings {
             };
             ender.change(number, |status| status.end(ended));
         }));
-        Ok(begun)
+        Some(begun)
     }
 
     /// Gives up what goes on, and forgets what has ended.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::board::Board;
-use super::config::{DatabaseConfig, NodeConfig};
+use super::config::{BluetoothConfig, DatabaseConfig, NodeConfig};
 use super::place::{Kind, Place};
 use super::retention::Retaining;
+use super::status::AdapterStatus;
 use super::tombstones::{TombstoneKeeping, TombstoneRules};
 use super::upstream::{Order, Supervised, Upstream, Worker};
 use super::{GatewayEvent, Tell};
@@ -71,6 +72,9 @@ impl Serving {
             brokers: BTreeMap::new(),
             paused,
         };
+        #[cfg(feature = "bluetooth")]
+        serving.context.board.radio(serving.node.radio());
+        serving.context.board.adapters(adapters(config));
         for (name, (kind, plain)) in kinds(&serving.context, config) {
             serving.listen(&name, kind, plain);
         }
@@ -144,6 +148,7 @@ impl Serving {
 
     /// Changes listeners and syncs while all others go on; gives what was done.
     pub(super) async fn apply(&mut self, config: &DatabaseConfig, before: &DatabaseConfig) -> Vec<String> {
+        self.context.board.adapters(adapters(config));
         let mut done = self.apply_listeners(config, before);
         done.extend(self.apply_retention(config));
         #[cfg(feature = "mqtt")]
@@ -317,6 +322,19 @@ async fn start_node(context: &Context, db: &Database, database: &DatabaseConfig)
         (context.tell)(&GatewayEvent::KnowsNobody { database: Arc::clone(&context.name) });
     }
     Ok(node)
+}
+
+/// The adapters of the configuration, for the status.
+fn adapters(config: &DatabaseConfig) -> Vec<AdapterStatus> {
+    let of = |(name, config): (&String, &BluetoothConfig)| AdapterStatus {
+        name: name.clone(),
+        adapter: config.adapter.clone(),
+        central: config.is_central,
+        peripheral: config.is_peripheral,
+        slots: config.slots,
+        links: Vec::new(),
+    };
+    config.bluetooth.iter().map(of).collect()
 }
 
 /// Everything that is listened on, by name, and whether it is plain.

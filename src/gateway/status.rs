@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::{Collection, Database};
 use crate::replicator::ReplicatorActivity;
 
 /// Everything at one moment. The field names are a promise to scripts; times are seconds since 1970.
@@ -82,6 +83,20 @@ pub(crate) struct DatabaseStatus {
     pub(crate) upstreams: Vec<UpstreamStatus>,
     pub(crate) neighbours: Vec<NeighbourStatus>,
     #[serde(default)]
+    pub(crate) adapters: Vec<AdapterStatus>,
+    /// The newest, the newest first.
+    #[serde(default)]
+    pub(crate) conflicts: Vec<ConflictStatus>,
+    /// All since the start.
+    #[serde(default)]
+    pub(crate) conflicts_total: u64,
+    /// Documents that were not synced: the newest, the newest first.
+    #[serde(default)]
+    pub(crate) left_out: Vec<LeftOutStatus>,
+    /// All since the start.
+    #[serde(default)]
+    pub(crate) left_out_total: u64,
+    #[serde(default)]
     pub(crate) retention: Vec<RetentionStatus>,
     #[serde(default)]
     pub(crate) mqtt: Vec<MqttStatus>,
@@ -96,6 +111,74 @@ pub(crate) struct CollectionStatus {
     pub(crate) name: String,
     /// Documents, without tombstones.
     pub(crate) documents: u64,
+    /// The newest sequence of its change feed.
+    #[serde(default)]
+    pub(crate) update_seq: u64,
+}
+
+impl CollectionStatus {
+    /// How it stands with a collection.
+    pub(crate) fn of(db: &Database, name: String) -> CollectionStatus {
+        let collection = db.collection(&name);
+        let of = |read: fn(&Collection) -> u64| collection.as_ref().map_or(0, read);
+        CollectionStatus { documents: of(Collection::count), update_seq: of(Collection::last_sequence), name }
+    }
+}
+
+/// Both sides had changed a document.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ConflictStatus {
+    pub(crate) at_s: u64,
+    /// With whom.
+    pub(crate) peer: String,
+    pub(crate) collection: String,
+    pub(crate) id: String,
+    /// `open` (the peer is to resolve it), `local`, `remote`, `merged` or `deleted`.
+    pub(crate) outcome: String,
+}
+
+/// A document that was not synced.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LeftOutStatus {
+    pub(crate) at_s: u64,
+    /// With whom.
+    pub(crate) peer: String,
+    pub(crate) collection: String,
+    pub(crate) id: String,
+    /// `sent` or `received`.
+    pub(crate) direction: String,
+    pub(crate) error: String,
+}
+
+/// An adapter, as it is configured, and the radio connections through it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AdapterStatus {
+    pub(crate) name: String,
+    /// Its name or address; empty: the first.
+    pub(crate) adapter: String,
+    /// Whether it visits neighbours.
+    pub(crate) central: bool,
+    /// Whether it is found and connected to.
+    pub(crate) peripheral: bool,
+    /// Connections that it is trusted with.
+    pub(crate) slots: u16,
+    pub(crate) links: Vec<LinkStatus>,
+}
+
+/// A radio connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LinkStatus {
+    /// Address of the other device.
+    pub(crate) peer: String,
+    /// `gatt` or `l2cap`.
+    pub(crate) via: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rssi_dbm: Option<i8>,
+    /// Sent and received: `1M`, `2M`, `coded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) phy: Option<[String; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interval_ms: Option<f64>,
 }
 
 /// A place where peers connect, or programs.
@@ -169,6 +252,9 @@ pub(crate) struct NeighbourStatus {
     pub(crate) failures: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// Signal strength of its radio connection, if it is visited and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rssi_dbm: Option<i8>,
 }
 
 /// A section of rules, and what was removed by them.

@@ -87,6 +87,12 @@ impl Node {
         }
     }
 
+    /// The radio connections, as they were looked at last; `None`: it was started without Bluetooth.
+    #[cfg(feature = "bluetooth")]
+    pub(crate) fn radio(&self) -> Option<tokio::sync::watch::Receiver<Vec<super::RadioStatus>>> {
+        self.shared.local.reporter.as_ref().map(|reporter| reporter.watch())
+    }
+
     /// The passive side of replication: open connections, and counters of what was refused.
     pub(crate) fn listener(&self) -> &Arc<MessageEndpointListener> {
         &self.listener

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::event::NodeEvent;
@@ -22,16 +23,26 @@ pub(super) struct Reporter {
     events: Weak<Hub<NodeEvent>>,
     bluez: Bluez,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// The connections, as they were looked at last.
+    now: Arc<watch::Sender<Vec<RadioStatus>>>,
 }
 
 impl Reporter {
     pub(super) fn new(events: &Arc<Hub<NodeEvent>>, bluez: Bluez) -> Reporter {
-        Reporter { events: Arc::downgrade(events), bluez, task: Mutex::default() }
+        let now = Arc::new(watch::Sender::new(Vec::new()));
+        Reporter { events: Arc::downgrade(events), bluez, task: Mutex::default(), now }
+    }
+
+    /// The connections, as they were looked at last.
+    pub(super) fn watch(&self) -> watch::Receiver<Vec<RadioStatus>> {
+        self.now.subscribe()
     }
 
     pub(super) fn start(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.get_or_insert_with(|| task::spawn(report_radio(self.events.clone(), self.bluez.clone())));
+        task.get_or_insert_with(|| {
+            task::spawn(report_radio(self.events.clone(), self.bluez.clone(), Arc::clone(&self.now)))
+        });
     }
 }
 
@@ -43,7 +54,11 @@ impl Drop for Reporter {
     }
 }
 
-async fn report_radio(events: Weak<Hub<NodeEvent>>, bluez: Bluez) {
+async fn report_radio(
+    events: Weak<Hub<NodeEvent>>,
+    bluez: Bluez,
+    shown: Arc<watch::Sender<Vec<RadioStatus>>>,
+) {
     bluez.watch_radio();
     let mut tick = tokio::time::interval(RADIO_INTERVAL);
     let mut before: Vec<RadioStatus> = Vec::new();
@@ -56,6 +71,11 @@ async fn report_radio(events: Weak<Hub<NodeEvent>>, bluez: Bluez) {
             tracing::info!("radio: {connection}");
             events.emit(NodeEvent::Radio(connection.clone()));
         }
+        shown.send_if_modified(|shown| {
+            let is_other = *shown != now;
+            shown.clone_from(&now);
+            is_other
+        });
         before = now;
     }
 }

@@ -150,6 +150,7 @@ async fn look_after(
             _ = hangup.recv() => reload(gateway, args, log, manager).await,
             Some(question) = asked.recv() => match question {
                 Question::Status(answer) => drop(answer.send(Box::new(gateway.status()))),
+                Question::History(answer) => drop(answer.send(gateway.history())),
                 Question::Sync(order, name, answer) => {
                     let _ = answer.send(gateway.order(order, name.as_deref()).await);
                 }

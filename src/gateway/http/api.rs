@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 use super::databases::{Databases, OpenDatabase};
 use super::error::ApiError;
 use crate::database::{Collection, canonical_collection_name};
+use crate::gateway::history::DatabaseHistory;
 use crate::gateway::pairing::Pairings;
 use crate::gateway::status::{CollectionStatus, DatabaseStatus, GatewayStatus, now_s};
 use crate::gateway::upstream::Order;
@@ -24,6 +25,9 @@ const WORK_MAX: usize = 32;
 /// KiB of bodies of requests that are held at one time; a request beyond it is sent away.
 const BODY_KIB_MAX: usize = 48 << 10;
 
+/// Who looks at what changes at one time.
+const WATCHING_MAX: usize = 16;
+
 /// How long the loop that looks after a gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
@@ -34,6 +38,7 @@ const OWN_NAME: &str = "_db";
 #[derive(Debug)]
 pub(crate) enum Question {
     Status(oneshot::Sender<Box<GatewayStatus>>),
+    History(oneshot::Sender<Vec<DatabaseHistory>>),
     /// Syncs of this name, or all; the answer is how many are meant.
     Sync(Order, Option<String>, oneshot::Sender<usize>),
 }
@@ -43,6 +48,7 @@ pub(crate) enum Question {
 pub(crate) struct Limits {
     work: Arc<Semaphore>,
     body_kib: Arc<Semaphore>,
+    watching: Arc<Semaphore>,
     /// Two devices are paired at a time, whichever socket it was asked for by.
     pairings: Pairings,
 }
@@ -52,6 +58,7 @@ impl Default for Limits {
         Limits {
             work: Arc::new(Semaphore::new(WORK_MAX)),
             body_kib: Arc::new(Semaphore::new(BODY_KIB_MAX)),
+            watching: Arc::new(Semaphore::new(WATCHING_MAX)),
             pairings: Pairings::default(),
         }
     }
@@ -64,12 +71,23 @@ pub(crate) struct Api {
     gateway: Option<mpsc::Sender<Question>>,
     limits: Limits,
     since_s: u64,
+    asks_token: bool,
 }
 
 impl Api {
     /// `gateway`: who answers for it, if the process is one.
     pub(crate) fn new(databases: Databases, gateway: Option<mpsc::Sender<Question>>, limits: Limits) -> Api {
-        Api { databases, gateway, limits, since_s: now_s() }
+        Api { databases, gateway, limits, since_s: now_s(), asks_token: false }
+    }
+
+    /// The same behind a token.
+    pub(super) fn asking_token(self) -> Api {
+        Api { asks_token: true, ..self }
+    }
+
+    /// Whether who asks needs a token.
+    pub(super) fn asks_token(&self) -> bool {
+        self.asks_token
     }
 
     pub(super) fn databases(&self) -> &Databases {
@@ -115,6 +133,25 @@ impl Api {
                 Err(ApiError::bad_request("several databases are open, and `database` names none")
                     .advice("`GET /_all_dbs` lists them"))
             }
+        }
+    }
+
+    /// A place for one more who looks at what changes, until it is dropped.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub(super) fn watching(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.limits.watching)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::too_many("too many look at the state at one time"))
+    }
+
+    /// Waits until nobody answers for the gateway, or for the databases where the process is none.
+    pub(super) async fn ended(&self) {
+        match &self.gateway {
+            Some(gateway) => gateway.closed().await,
+            None if self.databases.all().is_empty() => {}
+            None => std::future::pending().await,
         }
     }
 
@@ -182,6 +219,16 @@ impl Api {
         asked(gateway, Question::Status(answer), answered).await.map(|status| *status)
     }
 
+    /// How the databases did over the last hour and day; of a process that is no gateway nothing is measured.
+    ///
+    /// # Errors
+    /// The gateway does not answer.
+    pub(super) async fn history(&self) -> Result<Vec<DatabaseHistory>, ApiError> {
+        let Some(gateway) = &self.gateway else { return Ok(Vec::new()) };
+        let (answer, answered) = oneshot::channel();
+        asked(gateway, Question::History(answer), answered).await
+    }
+
     /// Tells syncs something; gives how many are meant.
     ///
     /// # Errors
@@ -201,15 +248,12 @@ impl Api {
         let databases = self.databases.all();
         let read = move || {
             let of = |open: OpenDatabase| {
-                let documents = |name: String| {
-                    let documents = open.db.collection(&name).map_or(0, |collection| collection.count());
-                    CollectionStatus { name, documents }
-                };
+                let collection = |name: String| CollectionStatus::of(&open.db, name);
                 DatabaseStatus {
                     path: open.db.path().display().to_string(),
                     open: true,
                     error: open.db.failure(),
-                    collections: open.db.collections().into_iter().map(documents).collect(),
+                    collections: open.db.collections().into_iter().map(collection).collect(),
                     name: open.name,
                     ..DatabaseStatus::default()
                 }

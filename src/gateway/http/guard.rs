@@ -10,12 +10,16 @@ use hyper::http::uri::Authority;
 use subtle::ConstantTimeEq as _;
 
 use super::error::ApiError;
+use super::page;
 
 /// Wait before a refusal for a wrong token, so that guessing is slow.
 const GUESS_PAUSE: Duration = Duration::from_secs(1);
 
-/// The one path that needs no token.
+/// The one path that needs no token, beside that of the page.
 const OPEN_PATH: &str = "/healthz";
+
+/// Where the page is: it has nothing of the gateway in it, and asks for the token.
+const PAGE_PATH: &str = "/";
 
 /// Who may ask.
 #[derive(Clone)]
@@ -43,10 +47,11 @@ impl Guard {
     /// Refuses whom it does not let in.
     pub(super) async fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         let host = single(headers, HOST.as_str())?;
-        same_site(headers, host)?;
+        let is_page = path == PAGE_PATH && page::is_wanted(headers);
+        same_site(headers, host, is_page)?;
         let Some(checks) = &self.0 else { return Ok(()) };
         checks.check_host(host)?;
-        if path == OPEN_PATH || checks.has_token(headers) {
+        if path == OPEN_PATH || is_page || checks.has_token(headers) {
             return Ok(());
         }
         tokio::time::sleep(GUESS_PAUSE).await;
@@ -69,10 +74,13 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Api
     }
 }
 
-/// Refuses what a browser sends for a page of another site.
-fn same_site(headers: &HeaderMap, host: Option<&str>) -> Result<(), ApiError> {
+/// Refuses what a browser sends for a page of another site; `is_page`: a link there may lead to this one.
+fn same_site(headers: &HeaderMap, host: Option<&str>, is_page: bool) -> Result<(), ApiError> {
     let site = single(headers, "sec-fetch-site")?;
-    let is_other_site = site.is_some_and(|site| site != "same-origin" && site != "none");
+    let is_link = is_page
+        && single(headers, "sec-fetch-mode")? == Some("navigate")
+        && single(headers, "sec-fetch-dest")? == Some("document");
+    let is_other_site = !is_link && site.is_some_and(|site| site != "same-origin" && site != "none");
     let is_other_origin = single(headers, ORIGIN.as_str())?.is_some_and(|origin| {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         !authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
@@ -125,6 +133,7 @@ mod tests {
         let (right, wrong) =
             (("authorization", "Bearer the right token!"), ("authorization", "Bearer the right token"));
         let host = ("host", "127.0.0.1:4986");
+        let (html, other) = (("accept", "text/html,*/*;q=0.8"), ("sec-fetch-site", "cross-site"));
         for (path, headers, expected) in [
             ("/_status", &[host, right][..], None),
             ("/_status", &[("host", "LOCALHOST"), ("authorization", "bearer  the right token! ")], None),
@@ -147,6 +156,22 @@ mod tests {
             ("/_status", &[host, right, ("sec-fetch-site", "cross-site")], Some(403)),
             ("/_status", &[host, right, ("sec-fetch-site", "same-site")], Some(403)),
             ("/_status", &[host, right, ("sec-fetch-site", "same-origin")], None),
+            ("/", &[host], Some(401)),
+            ("/", &[host, html], None),
+            ("/_status", &[host, html], Some(401)),
+            ("/", &[("host", "evil.example"), html], Some(403)),
+            ("/", &[host, html, other, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")], None),
+            (
+                "/",
+                &[host, html, other, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+                Some(403),
+            ),
+            ("/", &[host, html, other, ("sec-fetch-mode", "no-cors")], Some(403)),
+            (
+                "/_status",
+                &[host, right, html, other, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")],
+                Some(403),
+            ),
         ] {
             assert_eq!(status(&guard, path, headers).await, expected, "{path} {headers:?}");
         }

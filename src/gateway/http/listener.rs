@@ -108,7 +108,7 @@ impl Keeper {
         let tcp = TcpListener::bind(listen.as_str()).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
         let (listener, scheme) = self.listener(tcp)?;
-        let server = Server::start(listener, self.api.clone(), Router::new(), guard);
+        let server = Server::start(listener, self.api.clone().asking_token(), Router::new(), guard);
         let address = format!("{scheme}://{address}");
         self.note(Ok(address.clone()));
         (self.tell)(&GatewayEvent::HttpListens { address: Arc::from(address) });

@@ -80,8 +80,8 @@ pub(super) async fn begin(State(api): State<Api>, body: Body) -> Result<Response
     let open = api.database_or_only(value.database.as_deref())?;
     let role = value.role.map(Into::into);
     match api.pairings().begin((&open.name, &open.db), open.ended, way, role) {
-        Ok(status) => Ok(body::json(StatusCode::ACCEPTED, &status)),
-        Err(_) => Err(ApiError::new(StatusCode::CONFLICT, "conflict", "another pairing goes on")
+        Some(status) => Ok(body::json(StatusCode::ACCEPTED, &status)),
+        None => Err(ApiError::new(StatusCode::CONFLICT, "conflict", "another pairing goes on")
             .advice("wait for its end, or give it up by `DELETE /_pair`")),
     }
 }

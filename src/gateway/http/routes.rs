@@ -10,7 +10,7 @@ use utoipa::OpenApi;
 use super::api::Api;
 use super::body;
 use super::error::ApiError;
-use super::{bulk, changes, documents, expiry, index, list, metrics, pair, query, server, trust};
+use super::{bulk, changes, documents, events, expiry, index, list, metrics, pair, query, server, trust};
 use crate::replica::clip;
 
 /// The description of the interface.
@@ -24,7 +24,7 @@ use crate::replica::clip;
     ),
     paths(
         server::welcome, server::health, server::all_dbs, server::status, server::peers, server::sync,
-        trust::list, trust::change, pair::status, pair::begin, pair::cancel, metrics::metrics, description,
+        events::events, events::history, trust::list, trust::change, pair::status, pair::begin, pair::cancel, metrics::metrics, description,
         server::keyspace, server::create, documents::post,
         documents::get, documents::put, documents::delete,
         list::all_docs, list::some_docs, bulk::bulk_docs, bulk::purge, changes::changes,
@@ -63,6 +63,8 @@ fn table() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/_status", get(server::status)),
         ("/_peers", get(server::peers)),
         ("/_sync", post(server::sync)),
+        ("/_events", get(events::events)),
+        ("/_history", get(events::history)),
         ("/_trust", get(trust::list).post(trust::change)),
         ("/_pair", get(pair::status).post(pair::begin).delete(pair::cancel)),
         ("/{keyspace}", get(server::keyspace).put(server::create).post(documents::post)),

@@ -6,12 +6,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use hyper::StatusCode;
+use hyper::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::api::{Api, InKeyspace, InPath};
 use super::body::{self, Held};
 use super::error::{ApiError, ErrorBody, OfBody, OfChange};
+use super::page;
 use crate::gateway::status::NeighbourStatus;
 use crate::gateway::upstream::Order;
 
@@ -25,10 +27,18 @@ pub(super) struct Welcome {
     version: &'static str,
 }
 
-/// Says who answers.
-#[utoipa::path(get, path = "/", tag = "gateway", responses((status = 200, description = "Who answers", body = Welcome)))]
-pub(super) async fn welcome() -> Response {
-    body::json(StatusCode::OK, &Welcome { gattway: "Welcome", version: env!("CARGO_PKG_VERSION") })
+/// Says who answers; to a browser, by the status page, which needs no token itself.
+#[utoipa::path(
+    get, path = "/", tag = "gateway",
+    responses((status = 200, description = "Who answers; the page where `Accept` has `text/html`", content(
+        (Welcome = "application/json"), (String = "text/html")
+    )))
+)]
+pub(super) async fn welcome(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
+    if page::is_wanted(&headers) {
+        return page::answer(api.asks_token());
+    }
+    Ok(body::json(StatusCode::OK, &Welcome { gattway: "Welcome", version: env!("CARGO_PKG_VERSION") }))
 }
 
 #[derive(Debug, Serialize, ToSchema)]
