@@ -220,6 +220,9 @@ fn refuses_to_fill_the_medium_and_goes_on() {
         assert!(matches!(refused, Err(DatabaseError::Full { .. })), "{refused:?}");
         assert!(refused.is_err_and(|error| error.is_recoverable()));
         assert!(matches!(collection.delete("old"), Err(DatabaseError::Full { .. })));
+        let expires = collection.set_expiration("old", Some(std::time::SystemTime::UNIX_EPOCH));
+        assert!(matches!(expires, Err(DatabaseError::Full { .. })), "{expires:?}");
+        database.batch(|_| Ok(())).expect("nothing takes no room");
     }
     assert!(database.failure().is_none() && database.room().is_short);
     assert_eq!(collection.get("old").expect("read").map(|d| d.body()["n"].clone()), Some(json!(1)));

@@ -50,3 +50,23 @@ fn updates_do_not_make_it_grow() {
     assert!(database.verify().expect("verify").is_sound());
     assert_eq!(database.default_collection().expect("default").count(), DOCUMENTS);
 }
+
+/// A block is written anew when half of it is dead, and not before; also after a restart, when nobody knows how much was.
+#[test]
+fn half_of_a_block_may_be_dead() {
+    for (changed, dead) in [(1, 1), (19, 19), (20, 0), (30, 0), (40, 0)] {
+        let fixture = Fixture::new();
+        let put = |count: u32, n: u32| {
+            let database = fixture.open();
+            let collection = database.default_collection().expect("default");
+            let save = |batch: &mut crate::database::Batch| {
+                (0..count).try_for_each(|id| batch.put(&collection, &format!("d{id}"), &json!({ "n": n })))
+            };
+            database.batch(save).expect("room");
+            database.verify().expect("verify")
+        };
+        assert_eq!(put(40, 1).blocks, 1);
+        let report = put(changed, 2);
+        assert_eq!((report.documents, report.dead_records), (40, dead), "{changed} of 40: {report:?}");
+    }
+}

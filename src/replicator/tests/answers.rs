@@ -83,7 +83,9 @@ fn checkpoint_after(status: u32) -> Option<String> {
 #[test]
 fn a_checkpoint_passes_what_the_peer_will_not_take_and_nothing_else() {
     let passed = Some(r#"{"local":1}"#.to_owned());
-    for (status, saved) in [(304, &passed), (403, &passed), (413, &passed), (503, &None), (500, &None)] {
+    for (status, saved) in
+        [(304, &passed), (403, &passed), (409, &passed), (413, &passed), (503, &None), (500, &None)]
+    {
         assert_eq!(&checkpoint_after(status), saved, "{status}");
     }
 }

@@ -126,7 +126,7 @@ pub(crate) fn check(path: &Path, config: &DatabaseConfig) -> Result<VerifyReport
 }
 
 /// Checks the files of a log.
-fn check_log(log: &Path) -> Result<VerifyReport, DatabaseError> {
+pub(super) fn check_log(log: &Path) -> Result<VerifyReport, DatabaseError> {
     let mut report = VerifyReport::default();
     let survey = match seal::examine(log) {
         Err(DatabaseError::Damaged { detail }) => {

@@ -265,39 +265,15 @@ fn copy_other_files(from: &Path, to: &Path) -> Result<(), DatabaseError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::block::BlockBuilder;
-    use super::super::super::engine::Writes;
-    use super::super::super::pieces::write_pieces;
-    use super::super::super::tables::Sources;
-    use super::super::tests::salvaged::{KEY, entries, index, page, record, salvaged};
+    use super::super::tests::salvaged::{KEY, NOTHING, blocks, index, page, salvaged, tables};
     use super::*;
 
-    const NOTHING: [u8; 2] = [14, 0];
     const UNREADABLE: [u8; 1] = [0xff];
-
-    /// Blocks, each with the records that one commit saved.
-    fn blocks(commits: &[&[(&str, u64, &[u8])]]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let (mut writes, mut codec, mut sources) = (Writes::default(), Codec::default(), Sources::default());
-        sources.intern(SourceId([1; 16]));
-        for commit in commits {
-            let mut builder = BlockBuilder::default();
-            for (id, sequence, body) in *commit {
-                builder.push(&StoredRevision { body: body.to_vec(), ..record(id, *sequence) }, &sources);
-            }
-            let key = keys::block(KEY, builder.last_sequence());
-            write_pieces(&mut writes, &key, &builder.finish(&mut codec));
-        }
-        entries(writes)
-    }
 
     /// Each document is shown once, in the newest of its revisions that can be read; what of it is certain, and what is lost, is
     /// named.
     #[test]
     fn of_each_document_the_newest_that_is_left_is_shown() {
-        let tables = [
-            (keys::numbered(keys::COLLECTION, KEY.0).to_vec(), b"a.b".to_vec()),
-            (keys::numbered(keys::SOURCE, 1).to_vec(), vec![1; 16]),
-        ];
         let pages = [
             (index("c"), page("c", 9)),
             (index("m"), page("d", 5)),
@@ -311,7 +287,7 @@ mod tests {
             &[("t", 7, &NOTHING), ("t", 8, &NOTHING)],
             &[("t", 10, &NOTHING), ("t", 11, &UNREADABLE)],
         ]);
-        let mut all = [&tables[..], &pages, &records].concat();
+        let mut all = [&tables()[..], &pages, &records].concat();
         all.sort();
         // What the index said of IDs from `cc` to `f` is lost: `d` may have been there, too.
         let (low, high): (Vec<_>, Vec<_>) = all.into_iter().partition(|(key, _)| *key < index("cc"));

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::super::{Cursor, Ranges, Work};
-use super::{DEFAULT, damage_of, put};
+use super::{DEFAULT, apply, damage_of, put};
+use crate::database::store::engine::Writes;
 use crate::database::store::keys;
 use crate::database::value::encoded;
 use crate::database::{Collection, Database, DatabaseConfig, SimulatedDisk};
@@ -156,5 +157,32 @@ fn a_cursor_gives_what_is_in_its_ranges_and_nothing_twice() {
             assert_eq!(found, expected, "{bounds:?}, backwards {is_backwards}");
             expected.reverse();
         }
+    }
+}
+
+/// Of an index no more is read than the ranges say: damage elsewhere is not met.
+#[test]
+fn a_cursor_reads_no_page_beyond_its_ranges() {
+    let key = |n: u32| encoded(&n.into());
+    for (is_backwards, from, to) in [(false, key(0), Some(key(50))), (true, key(350), None)] {
+        let (database, collection) = open(&disk());
+        collection.create_index("n", ["n"]).expect("created");
+        put(&collection, 0, 400);
+        pieces(&database);
+        let index = database.store.usable_indexes(DEFAULT).expect("there").remove(0);
+        let (first, last) = (keys::entries(index.key, &[]), keys::entries_end(index.key));
+        let mut pages = vec![];
+        let noted = database.store.engine().scan(&first, &last, |key, _| {
+            pages.push(key.to_vec());
+            Ok(std::ops::ControlFlow::Continue(()))
+        });
+        noted.expect("readable");
+        let mut writes = Writes::default();
+        writes.insert(if is_backwards { pages.remove(0) } else { pages.pop().expect("a page") }, [0xff; 3]);
+        assert!(pages.len() > 3);
+        apply(&database.store, writes);
+        let mut cursor = Cursor::new(index, Ranges::from([(from, to)]), is_backwards);
+        let found = std::iter::from_fn(|| cursor.next(&database.store).expect("readable"));
+        assert_eq!(found.count(), 50, "backwards {is_backwards}");
     }
 }

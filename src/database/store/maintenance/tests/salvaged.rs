@@ -1,16 +1,21 @@
 //! What tables and the index of a damaged log say.
 
-use super::super::super::block::StoredRevision;
+use super::super::super::block::{BlockBuilder, Codec, StoredRevision};
 use super::super::super::engine::Writes;
 use super::super::super::index::{IndexEntry, IndexWriter};
 use super::super::super::keys::{self, CollectionKey};
 use super::super::super::meta::{FORMAT, Meta};
+use super::super::super::pieces::write_pieces;
 use super::super::super::sled::files::tests::salvage::{Leaf, a_log};
 use super::super::super::state::Counters;
+use super::super::super::tables::Sources;
 use super::super::salvaged::{Salvaged, Standing};
 use crate::replica::revision::{SourceId, Version, VersionVector};
 
 pub(in super::super) const KEY: CollectionKey = CollectionKey(1);
+
+/// A body without members.
+pub(in super::super) const NOTHING: [u8; 2] = [14, 0];
 
 pub(in super::super) fn record(id: &str, sequence: u64) -> StoredRevision {
     StoredRevision {
@@ -30,8 +35,27 @@ pub(in super::super) fn page(id: &str, sequence: u64) -> Vec<u8> {
     writes.entries.pop().and_then(|(_, value)| value).expect("a page")
 }
 
-pub(in super::super) fn entries(writes: Writes) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// Blocks, each with the records that one commit saved.
+pub(in super::super) fn blocks(commits: &[&[(&str, u64, &[u8])]]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let (mut writes, mut codec, mut sources) = (Writes::default(), Codec::default(), Sources::default());
+    sources.intern(SourceId([1; 16]));
+    for commit in commits {
+        let mut builder = BlockBuilder::default();
+        for (id, sequence, body) in *commit {
+            builder.push(&StoredRevision { body: body.to_vec(), ..record(id, *sequence) }, &sources);
+        }
+        let key = keys::block(KEY, builder.last_sequence());
+        write_pieces(&mut writes, &key, &builder.finish(&mut codec));
+    }
     writes.entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// What says to whom records belong, and who has written them.
+pub(in super::super) fn tables() -> [(Vec<u8>, Vec<u8>); 2] {
+    [
+        (keys::numbered(keys::COLLECTION, KEY.0).to_vec(), b"a.b".to_vec()),
+        (keys::numbered(keys::SOURCE, 1).to_vec(), vec![1; 16]),
+    ]
 }
 
 pub(in super::super) fn index(id: &str) -> Vec<u8> {

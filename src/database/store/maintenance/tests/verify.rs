@@ -8,6 +8,9 @@ use super::super::super::engine::{Engine, Writes};
 use super::super::super::ground::SEGMENT_BYTES;
 use super::super::super::index::{IndexEntry, IndexWriter};
 use super::super::super::keys::{self, CollectionKey};
+use super::super::super::sled::files::tests::salvage::a_torn_log;
+use super::super::check::check_log;
+use super::salvaged::{KEY, NOTHING, blocks, tables};
 use crate::database::{Database, DatabaseConfig, VerifyReport};
 
 /// What a check says of a database of two documents in which something was changed.
@@ -91,6 +94,18 @@ fn a_check_of_an_open_database_reads_its_files() {
     let file = std::fs::File::options().write(true).open(&log).expect("open");
     std::os::unix::fs::FileExt::write_all_at(&file, &bytes[..end], 0).expect("written");
     assert!(!database.verify().expect("verify").is_sound());
+}
+
+/// What stands behind a place that cannot be read counts, as it would be saved.
+#[test]
+fn a_check_reads_on_behind_damage() {
+    let pages = [(keys::index_last(KEY), super::salvaged::page("d", 7))];
+    let records = blocks(&[&[("d", 7, &NOTHING)]]);
+    let mut entries = [&tables()[..], &pages, &records].concat();
+    entries.sort();
+    let log = a_torn_log(&(vec![], vec![], entries));
+    let report = check_log(log.path()).expect("readable");
+    assert_eq!((report.documents, report.is_sound()), (1, false), "{report:?}");
 }
 
 /// What is said of a log as a whole names it, and of settings and tables that are gone what they are.

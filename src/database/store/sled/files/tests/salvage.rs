@@ -50,18 +50,32 @@ fn survey(messages: &[(u8, u64, Vec<u8>)]) -> (tempfile::TempDir, Survey) {
 /// A page with entries: from which key on, up to which one, and what is in it.
 pub(in crate::database::store) type Leaf = (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
 
+fn page_of((number, (lo, hi, entries)): (u64, &Leaf)) -> (u8, u64, Vec<u8>) {
+    let keys = entries.iter().flat_map(|(key, _)| text(key));
+    let values = entries.iter().flat_map(|(_, value)| text(value));
+    let head = [vec![0; 4], text(lo), text(hi), vec![0], number_of(entries.len())].concat();
+    (NODE, number, head.into_iter().chain(keys).chain(values).collect())
+}
+
+/// A log whose seal is broken, with this page of entries behind a place that cannot be read, and an empty copy in front of it.
+pub(in crate::database::store) fn a_torn_log(leaf: &Leaf) -> tempfile::TempDir {
+    let bytes_of = |messages: &[(u8, u64, Vec<u8>)]| -> Vec<u8> {
+        messages.iter().flat_map(|(kind, page, body)| a_message(*kind, 0, *page, body)).collect()
+    };
+    let before = bytes_of(&[meta(), root(&[2]), page_of((2, &(vec![], vec![], vec![])))]);
+    let bytes = [header(0, 0).to_vec(), before, vec![0xff; 40], bytes_of(&[page_of((2, leaf))])].concat();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("db"), bytes).expect("written");
+    std::fs::write(directory.path().join("seal"), "broken").expect("written");
+    directory
+}
+
 /// A log with these pages of entries, and `old` copies of them in front; the directory that it is read from comes with it.
 pub(in crate::database::store) fn a_log(old: &[Leaf], leaves: &[Leaf]) -> (tempfile::TempDir, Survey) {
-    let page = |number: u64, (lo, hi, entries): &Leaf| {
-        let keys = entries.iter().flat_map(|(key, _)| text(key));
-        let values = entries.iter().flat_map(|(_, value)| text(value));
-        let head = [vec![0; 4], text(lo), text(hi), vec![0], number_of(entries.len())].concat();
-        (NODE, number, head.into_iter().chain(keys).chain(values).collect::<Vec<u8>>())
-    };
     let numbers: Vec<u64> = (2..2 + leaves.len() as u64).collect();
     let mut messages = vec![meta(), root(&numbers)];
-    messages.extend((2..).zip(old).map(|(number, leaf)| page(number, leaf)));
-    messages.extend((2..).zip(leaves).map(|(number, leaf)| page(number, leaf)));
+    messages.extend((2..).zip(old).map(page_of));
+    messages.extend((2..).zip(leaves).map(page_of));
     survey(&messages)
 }
 
