@@ -162,8 +162,12 @@ impl Store {
                 if record.sequence <= after || record.sequence > until || is_full {
                     continue;
                 }
+                if is_left_out(&record.id)? {
+                    continue;
+                }
+                // Asked last: what has expired may have been removed a moment ago, and is not due any more then.
                 let entry = index::find(&self.engine(), collection, &record.id)?;
-                if entry.is_some_and(|e| e.sequence == record.sequence) && !is_left_out(&record.id)? {
+                if entry.is_some_and(|e| e.sequence == record.sequence) {
                     bytes += record.body.len();
                     found.push(record);
                 }
@@ -186,17 +190,20 @@ impl Store {
             Bound::Excluded(first) => (first, |id, first| id > first),
             Bound::Unbounded => ("", |_, _| true),
         };
+        let mut has_due = self.has_due();
         let mut page = index::page_from(&self.engine(), collection, first)?;
-        let has_due = self.has_due();
         while let Some((fence, entries)) = page {
-            for entry in entries.into_iter().filter(|(id, _)| is_wanted(id, first)) {
-                if !(has_due && self.is_due(collection, &entry.0)?) {
-                    found.push(entry);
+            for (id, mut entry) in entries.into_iter().filter(|(id, _)| is_wanted(id, first)) {
+                if has_due {
+                    let Some(now) = self.undue_entry(collection, &id)? else { continue };
+                    entry = now;
                 }
+                found.push((id, entry));
             }
             if found.len() >= limit {
                 break;
             }
+            has_due = self.has_due();
             page = index::page_after(&self.engine(), collection, &fence)?;
         }
         Ok(found)
@@ -214,7 +221,17 @@ impl Store {
 
     /// Whether there is an ID, tombstones included.
     pub(crate) fn knows(&self, collection: CollectionKey, id: &str) -> Result<bool, DatabaseError> {
-        Ok(index::find(&self.engine(), collection, id)?.is_some() && !self.is_due(collection, id)?)
+        Ok(self.undue_entry(collection, id)?.is_some())
+    }
+
+    /// What the index says of an ID whose document has not expired. The index is asked last: what has expired may have been
+    /// removed a moment ago, and is not due any more then.
+    pub(super) fn undue_entry(
+        &self,
+        collection: CollectionKey,
+        id: &str,
+    ) -> Result<Option<IndexEntry>, DatabaseError> {
+        if self.is_due(collection, id)? { Ok(None) } else { index::find(&self.engine(), collection, id) }
     }
 
     /// The newest revisions of the documents from `from` on in ID order, tombstones left out; about `limit` IDs are

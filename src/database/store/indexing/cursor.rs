@@ -46,6 +46,7 @@ impl Cursor {
             if self.index.life() == Life::Failed {
                 return Err(self.failed());
             }
+            let has_due = store.has_due();
             let read = if self.backwards { self.read_below(store) } else { self.read_above(store) };
             if let Err(error @ DatabaseError::Damaged { .. }) = read {
                 tracing::warn!(index = self.index.name(), %error, "an index is damaged: it is built anew");
@@ -54,7 +55,22 @@ impl Cursor {
                 return Err(self.failed());
             }
             read?;
+            if has_due {
+                self.leave_out_due(store)?;
+            }
         }
+    }
+
+    /// Leaves out what has expired, of the page that was read: it may be removed before its revision is read, and is not due any
+    /// more then.
+    fn leave_out_due(&mut self, store: &Store) -> Result<(), DatabaseError> {
+        let key = self.index.key.collection;
+        for entry in std::mem::take(&mut self.page) {
+            if store.undue_entry(key, entry.id())?.is_some() {
+                self.page.push_back(entry);
+            }
+        }
+        Ok(())
     }
 
     fn failed(&self) -> DatabaseError {

@@ -186,3 +186,28 @@ fn a_cursor_reads_no_page_beyond_its_ranges() {
         assert_eq!(found.count(), 50, "backwards {is_backwards}");
     }
 }
+
+/// What has expired is found by nobody, also not by who has read its entry before it was removed.
+#[test]
+fn what_has_expired_is_not_found_because_it_is_removed() {
+    for is_backwards in [false, true] {
+        let (database, collection) = open(&disk());
+        collection.create_index("n", ["n"]).expect("created");
+        put(&collection, 0, 40);
+        pieces(&database);
+        for id in ["d005", "d030"] {
+            collection.set_expiration(id, Some(std::time::SystemTime::UNIX_EPOCH)).expect("set");
+        }
+        let index = database.store.usable_indexes(DEFAULT).expect("there").remove(0);
+        let mut cursor = Cursor::new(index, Ranges::from([(vec![], None)]), is_backwards);
+        let next = |cursor: &mut Cursor| cursor.next(&database.store).expect("readable");
+        let mut entries = vec![next(&mut cursor).expect("an entry")];
+        assert_eq!(database.remove_due(9).expect("removed"), None);
+        entries.extend(std::iter::from_fn(|| next(&mut cursor)));
+        let revisions = cursor.revisions(&database.store, &entries).expect("readable").expect("small");
+        let found: Vec<_> =
+            revisions.into_iter().flatten().map(|revision| revision.id.into_string()).collect();
+        assert_eq!(found.len(), 38, "{found:?}");
+        assert!(!found.iter().any(|id| id == "d005" || id == "d030"), "{found:?}");
+    }
+}
