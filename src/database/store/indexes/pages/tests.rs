@@ -89,7 +89,7 @@ fn pages_are_a_map_and_have_their_size() {
 /// Readings of several sensors, as they come, one or some in a commit, leave full pages behind them.
 #[test]
 fn what_grows_in_several_places_fills_its_pages() {
-    for at_once in [1, 20] {
+    for at_once in [1, 2, 10, 50] {
         let (_directory, engine) = engine();
         for first in (0..3_000u64).step_by(at_once) {
             let mut edit = Edit::default();
@@ -104,7 +104,7 @@ fn what_grows_in_several_places_fills_its_pages() {
         assert_eq!(entries.len(), 3_000);
         let filled = sizes.iter().sum::<usize>() * 100 / (sizes.len() * PAGE_BYTES_MAX);
         println!("{at_once}: {filled} percent of {} pages", sizes.len());
-        assert!(filled > 60, "{at_once} at once: {filled} percent of {} pages", sizes.len());
+        assert!(filled > 70, "{at_once} at once: {filled} percent of {} pages", sizes.len());
     }
 }
 

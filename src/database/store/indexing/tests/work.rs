@@ -211,3 +211,23 @@ fn what_has_expired_is_not_found_because_it_is_removed() {
         assert!(!found.iter().any(|id| id == "d005" || id == "d030"), "{found:?}");
     }
 }
+
+/// Bodies of several documents are held together up to a limit; one alone may be larger.
+#[test]
+fn large_documents_of_an_index_are_read_in_smaller_pieces() {
+    let (database, collection) = open(&disk());
+    collection.create_index("n", ["n"]).expect("created");
+    for n in 0..3 {
+        let body = json!({"n": n, "text": "x".repeat(3 << 20)});
+        collection.put(&format!("d{n}"), &body).expect("put");
+    }
+    pieces(&database);
+    let index = database.store.usable_indexes(DEFAULT).expect("there").remove(0);
+    let mut cursor = Cursor::new(index, Ranges::from([(vec![], None)]), false);
+    let next = || cursor.next(&database.store).expect("readable");
+    let entries: Vec<_> = std::iter::from_fn(next).collect();
+    for (len, fits) in [(3, false), (2, true), (1, true)] {
+        let found = cursor.revisions(&database.store, &entries[..len]).expect("readable");
+        assert_eq!(found.map(|revisions| revisions.into_iter().flatten().count()), fits.then_some(len));
+    }
+}
