@@ -7,7 +7,9 @@ import { browser, tab } from './browser.mjs';
 
 const { GATTWAY, FOLDER, AXE } = process.env;
 const TOKEN = '0123456789abcdef0123';
-const HOSTILE = '<img src=x onerror=alert(1)>';
+const takesPictures = process.argv[2] === '--pictures';
+// Nothing that would be shown in a picture for people.
+const HOSTILE = takesPictures ? 'greenhouse' : '<img src=x onerror=alert(1)>';
 const SIZE_MAX = 150000;
 const at = name => path.join(FOLDER, name);
 const began = Date.now();
@@ -123,13 +125,14 @@ async function logIn(page) {
   await page.run(`document.querySelector('#token').value = '${TOKEN}'; document.querySelector('#login-button').click()`);
   await page.until(`document.querySelectorAll('#docs li details').length > 5 && document.querySelectorAll('#neighbour-rows tbody tr').length >= 4 && document.querySelectorAll('#trust tbody tr').length >= 4 && document.querySelectorAll('#problems li').length >= 2`);
 }
-async function judged(page, what) {
+async function judged(page, what, width = CASES[0][1]) {
   await page.run(`window.axe || (0, eval)`).catch(() => {});
   if (!await page.run(`!!window.axe`)) await page.run(axe);
   const violations = await page.run(`axe.run(document, { resultTypes: ['violations'] }).then(told => told.violations.map(one => one.id + ': ' + one.nodes.slice(0, 3).map(node => node.target + ' ' + node.failureSummary).join(' | ')))`);
   check(violations.length === 0, `axe, ${what}: ${violations.join('\n')}`);
-  const [wide, seen] = await page.run(`[document.documentElement.scrollWidth, innerWidth]`);
-  check(wide <= seen, `${what}: it scrolls to the side: ${wide} of ${seen} pixels`);
+  // Not by what the window says: a phone shows more of a page that is too wide.
+  const wide = await page.run(`document.documentElement.scrollWidth`);
+  check(wide <= width, `${what}: it scrolls to the side: ${wide} of ${width} pixels`);
   // Nothing sticks out of its card either.
   const out = await page.run(`[...document.querySelectorAll('main section')].filter(one => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1).map(one => one.textContent.slice(0, 80))`);
   check(out.length === 0, `${what}: these are wider than their cards: ${out}`);
@@ -163,14 +166,14 @@ async function checkAll(browser) {
   check(!policy.includes('unsafe'), policy);
   say(`size ${bytes} bytes`);
   for (const one of CASES) {
-    const [name] = one, page = await open(browser, one);
-    await judged(page, name + ', login');
+    const [name, width] = one, page = await open(browser, one);
+    await judged(page, name + ', login', width);
     await logIn(page);
-    await judged(page, name);
+    await judged(page, name, width);
     const controls = await walk(page, name);
     await page.run(`document.querySelector('[data-act=pair-open]').click()`);
     await page.until(`document.querySelector('#pair').open && document.querySelector('#pair-form')`);
-    await judged(page, name + ', pairing');
+    await judged(page, name + ', pairing', width);
     await page.key('Escape');
     await page.until(`!document.querySelector('#pair').open`);
     check(page.wrong.length === 0, `${name}: ${page.wrong.join('\n')}`);
@@ -282,7 +285,7 @@ try {
   await furnish();
   const chromium = await browser(FOLDER);
   try {
-    if (process.argv[2] === '--pictures') await pictures(chromium, process.argv[3], Number(process.argv[4] || 1));
+    if (takesPictures) await pictures(chromium, process.argv[3], Number(process.argv[4] || 1));
     else await checkAll(chromium);
   } finally { await chromium.close(); }
   say('done');

@@ -89,6 +89,13 @@ impl Board {
         self.lock().listeners.insert(name.into(), ListenerStatus::new(name, address));
     }
 
+    /// It does not listen for a while, as it should.
+    pub(crate) fn not_listening(&self, name: &str) {
+        if let Some(listener) = self.lock().listeners.get_mut(name) {
+            (listener.listening, listener.error) = (false, None);
+        }
+    }
+
     /// It is no more.
     pub(crate) fn forget_listener(&self, name: &str) {
         self.lock().listeners.remove(name);
@@ -269,6 +276,7 @@ impl Board {
     }
 
     /// The adapters of the configuration.
+    #[cfg(feature = "bluetooth")]
     pub(crate) fn adapters(&self, adapters: Vec<AdapterStatus>) {
         self.lock().adapters = adapters;
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::config::Config;
@@ -13,6 +13,7 @@ use super::history::DatabaseHistory;
 use super::http::api::Api;
 use super::http::listener::HttpListener;
 use super::medium::Medium;
+use super::pairing::RadioTurn;
 use super::status::{GatewayStatus, now_s};
 use super::unit::{Request, Unit};
 use super::upstream::Order;
@@ -182,6 +183,25 @@ impl Gateway {
         }
     }
 
+    /// Whose turn it is with the adapters; `None`: nobody can pair.
+    pub(crate) fn radio_turns(&self) -> Option<watch::Receiver<RadioTurn>> {
+        self.api.as_ref().map(|api| api.pairings().radio())
+    }
+
+    /// Lets places go of the adapters, or listen there again, as the pairing needs it.
+    pub(crate) async fn take_turns(&self, turn: RadioTurn) {
+        for unit in self.units.values() {
+            let (answer, answered) = oneshot::channel();
+            let request = Request::LendRadio(turn != RadioTurn::Places, answer);
+            if unit.requests.send(request).await.is_ok() {
+                let _ = answered.await;
+            }
+        }
+        if let Some(api) = &self.api {
+            api.pairings().radio_is_free();
+        }
+    }
+
     /// How the databases did over the last hour and day.
     pub(crate) fn history(&self) -> Vec<DatabaseHistory> {
         self.units.values().map(|unit| unit.board.history()).collect()
@@ -212,6 +232,60 @@ mod tests {
 
     use super::*;
     use crate::gateway::config;
+
+    /// Where no adapter is, a place tells so; one that has let go of it tells nothing.
+    #[cfg(feature = "bluetooth")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn places_let_go_of_the_adapters_while_a_device_is_paired() {
+        use crate::gateway::address::PlaceAddress;
+        use crate::gateway::http::api::{Api, Limits};
+        use crate::gateway::http::databases::Databases;
+        use crate::gateway::pairing::{PairState, PairWay};
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("gattway.toml");
+        let path = directory.path().join("plant.db");
+        let text =
+            format!("[databases.plant]\npath = {path:?}\n[bluetooth.radio]\nroles = [\"peripheral\"]\n");
+        std::fs::write(&file, text).expect("written");
+        let (opened, mut was_opened) = tokio::sync::mpsc::unbounded_channel();
+        let tell: Tell = Arc::new(move |event| {
+            if let GatewayEvent::Opened { db, .. } = event {
+                drop(opened.send(db.clone()));
+            }
+        });
+        let mut gateway = Gateway::start(config::load(&file).expect("right"), &file, tell);
+        let api = Api::new(Databases::default(), None, Limits::default());
+        gateway.answer_with(api.clone());
+        let db = was_opened.recv().await.expect("opened");
+        let told = |gateway: &Gateway| {
+            let listener = gateway.status().databases[0].listeners.first().cloned();
+            listener.is_some_and(|listener| listener.listening || listener.error.is_some())
+        };
+        while !told(&gateway) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut turns = gateway.radio_turns().expect("it can pair");
+        let (_closing, closing) = watch::channel(false);
+        let way = PairWay::Show(PlaceAddress::Ble(String::new()));
+        let begun = api.pairings().begin(("plant", &db), closing, way, None).expect("the only one");
+        assert_eq!(begun.state, PairState::Starting);
+        // It waits for them.
+        assert_eq!(
+            *turns.wait_for(|turn| *turn != RadioTurn::Places).await.expect("turns"),
+            RadioTurn::Wanted
+        );
+        gateway.take_turns(RadioTurn::Wanted).await;
+        assert!(!told(&gateway), "it has let go of it");
+        // Given up, or without an adapter, it gives them back.
+        api.pairings().cancel();
+        turns.wait_for(|turn| *turn == RadioTurn::Places).await.expect("turns");
+        gateway.take_turns(RadioTurn::Places).await;
+        while !told(&gateway) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        gateway.stop().await;
+    }
 
     /// A task that is given up stands for one that has panicked.
     #[tokio::test(flavor = "multi_thread")]

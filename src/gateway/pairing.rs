@@ -2,6 +2,7 @@
 //! given up by programs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -94,9 +95,27 @@ pub(crate) enum PairWay {
     Answer(PlaceAddress, PairingCode),
 }
 
+/// Who has the adapters: two places at one of them cannot be told apart by a device that comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RadioTurn {
+    /// The gateway's own places.
+    #[default]
+    Places,
+    /// A pairing wants them.
+    Wanted,
+    /// The places have let go of them, until the pairing is over.
+    Pairing,
+}
+
+/// How long the places may take to let go of the adapters.
+const RADIO_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// The one pairing of a process. Clones are handles to it.
 #[derive(Clone, Default)]
-pub(crate) struct Pairings(Arc<Mutex<Held>>);
+pub(crate) struct Pairings {
+    held: Arc<Mutex<Held>>,
+    radio: Arc<watch::Sender<RadioTurn>>,
+}
 
 #[derive(Default)]
 struct Held {
@@ -109,12 +128,28 @@ struct Held {
 impl Pairings {
     /// Nothing under this lock can be left half done.
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far it is.
     pub(crate) fn status(&self) -> PairStatus {
         self.lock().status.clone()
+    }
+
+    /// Whose turn it is with the adapters, for whoever has places there.
+    pub(crate) fn radio(&self) -> watch::Receiver<RadioTurn> {
+        self.radio.subscribe()
+    }
+
+    /// The places have let go of the adapters.
+    pub(crate) fn radio_is_free(&self) {
+        self.radio.send_if_modified(|turn| {
+            let is_wanted = *turn == RadioTurn::Wanted;
+            if is_wanted {
+                *turn = RadioTurn::Pairing;
+            }
+            is_wanted
+        });
     }
 
     /// Begins one; `None`: another goes on. `closing` turns true when the database is closed.
@@ -146,6 +181,12 @@ impl Pairings {
             ..PairStatus::default()
         };
         let begun = held.status.clone();
+        let mut radio = self.radio.subscribe();
+        // Whoever has places there, has asked for it before; this is one more.
+        let waits = matches!(way, PairWay::Show(PlaceAddress::Ble(_))) && self.radio.receiver_count() > 1;
+        if waits {
+            self.radio.send_replace(RadioTurn::Wanted);
+        }
         let (teller, ender) = (self.clone(), self.clone());
         let mut pairing = PairBuilder::new(db.path())
             .observe(move |event| teller.change(number, |status| status.take(event)));
@@ -156,11 +197,19 @@ impl Pairings {
             }));
         }
         held.task = Some(task::spawn(async move {
+            let paired = async {
+                if waits {
+                    let freed = radio.wait_for(|turn| *turn == RadioTurn::Pairing);
+                    let _ = tokio::time::timeout(RADIO_WAIT_MAX, freed).await;
+                }
+                run(pairing, way).await
+            };
             let ended = tokio::select! {
-                paired = run(pairing, way) => Some(paired),
+                paired = paired => Some(paired),
                 _ = closing.wait_for(|closing| *closing) => None,
             };
             ender.change(number, |status| status.end(ended));
+            ender.give_radio_back(number);
         }));
         Some(begun)
     }
@@ -172,6 +221,7 @@ impl Pairings {
         if let Some(task) = held.task.take() {
             task.abort();
         }
+        self.radio.send_if_modified(is_given_back);
         held.status = match held.status.state.is_under_way() {
             true => PairStatus {
                 state: PairState::Cancelled,
@@ -183,12 +233,23 @@ impl Pairings {
         held.status.clone()
     }
 
+    fn give_radio_back(&self, number: u64) {
+        let held = self.lock();
+        if held.number == number {
+            self.radio.send_if_modified(is_given_back);
+        }
+    }
+
     fn change(&self, number: u64, change: impl FnOnce(&mut PairStatus)) {
         let mut held = self.lock();
         if held.number == number {
             change(&mut held.status);
         }
     }
+}
+
+fn is_given_back(turn: &mut RadioTurn) -> bool {
+    std::mem::take(turn) != RadioTurn::Places
 }
 
 async fn run(pairing: PairBuilder, way: PairWay) -> Result<Paired, PairError> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::config::{BluetoothConfig, LinkLevel};
+use super::config::{BluetoothConfig, DatabaseConfig, LinkLevel};
+use super::status::AdapterStatus;
 use super::{GatewayEvent, Tell};
 use crate::node::{Ble, BlePeer, BlePlace};
 use crate::transport::bluez::agent::Pairing;
@@ -28,6 +29,19 @@ pub(super) fn place(database: &Arc<str>, config: &BluetoothConfig, tell: &Tell) 
         }
     };
     Ble::adapter(config.adapter.clone()).link_security(level, pairing).advertise_name(config.advertise_name)
+}
+
+/// The adapters of a database, for its status.
+pub(super) fn adapters(config: &DatabaseConfig) -> Vec<AdapterStatus> {
+    let of = |(name, config): (&String, &BluetoothConfig)| AdapterStatus {
+        name: name.clone(),
+        adapter: config.adapter.clone(),
+        central: config.is_central,
+        peripheral: config.is_peripheral,
+        slots: config.slots,
+        links: Vec::new(),
+    };
+    config.bluetooth.iter().map(of).collect()
 }
 
 /// How neighbours are reached through the adapter.

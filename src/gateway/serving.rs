@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::board::Board;
-use super::config::{BluetoothConfig, DatabaseConfig, NodeConfig};
+use super::config::{DatabaseConfig, NodeConfig};
 use super::place::{Kind, Place};
 use super::retention::Retaining;
-use super::status::AdapterStatus;
 use super::tombstones::{TombstoneKeeping, TombstoneRules};
 use super::upstream::{Order, Supervised, Upstream, Worker};
 use super::{GatewayEvent, Tell};
@@ -74,7 +73,8 @@ impl Serving {
         };
         #[cfg(feature = "bluetooth")]
         serving.context.board.radio(serving.node.radio());
-        serving.context.board.adapters(adapters(config));
+        #[cfg(feature = "bluetooth")]
+        serving.context.board.adapters(super::radio::adapters(config));
         for (name, (kind, plain)) in kinds(&serving.context, config) {
             serving.listen(&name, kind, plain);
         }
@@ -117,6 +117,24 @@ impl Serving {
         self.places.insert(name.to_owned(), self.node.listen(place, plain));
     }
 
+    /// Lets nobody in by the adapters, or again; who came in that way goes on.
+    pub(super) fn lend_radio(&mut self, lent: bool, config: &DatabaseConfig) {
+        for (name, (kind, plain)) in kinds(&self.context, config) {
+            if !name.starts_with(RADIO) {
+                continue;
+            }
+            match self.places.remove(&name) {
+                Some(place) if lent => {
+                    self.node.stop_listening(place);
+                    self.context.board.not_listening(&name);
+                }
+                Some(place) => drop(self.places.insert(name, place)),
+                None if lent => {}
+                None => self.listen(&name, kind, plain),
+            }
+        }
+    }
+
     fn sync(&mut self, name: &str, upstream: Upstream) {
         let worker = Worker {
             database: Arc::clone(&self.context.name),
@@ -148,7 +166,8 @@ impl Serving {
 
     /// Changes listeners and syncs while all others go on; gives what was done.
     pub(super) async fn apply(&mut self, config: &DatabaseConfig, before: &DatabaseConfig) -> Vec<String> {
-        self.context.board.adapters(adapters(config));
+        #[cfg(feature = "bluetooth")]
+        self.context.board.adapters(super::radio::adapters(config));
         let mut done = self.apply_listeners(config, before);
         done.extend(self.apply_retention(config));
         #[cfg(feature = "mqtt")]
@@ -322,19 +341,6 @@ async fn start_node(context: &Context, db: &Database, database: &DatabaseConfig)
         (context.tell)(&GatewayEvent::KnowsNobody { database: Arc::clone(&context.name) });
     }
     Ok(node)
-}
-
-/// The adapters of the configuration, for the status.
-fn adapters(config: &DatabaseConfig) -> Vec<AdapterStatus> {
-    let of = |(name, config): (&String, &BluetoothConfig)| AdapterStatus {
-        name: name.clone(),
-        adapter: config.adapter.clone(),
-        central: config.is_central,
-        peripheral: config.is_peripheral,
-        slots: config.slots,
-        links: Vec::new(),
-    };
-    config.bluetooth.iter().map(of).collect()
 }
 
 /// Everything that is listened on, by name, and whether it is plain.

@@ -35,6 +35,8 @@ pub(super) enum Request {
     Ping(oneshot::Sender<()>),
     /// The syncs of this name, or all: now, or pause, or go on. The answer is how many there are.
     Sync(Order, Option<String>, oneshot::Sender<usize>),
+    /// Let go of the adapters as a place where peers come in, or listen there again.
+    LendRadio(bool, oneshot::Sender<()>),
     /// End in order.
     Stop,
 }
@@ -99,7 +101,7 @@ impl Runner {
             tokio::select! {
                 done = &mut work => return done,
                 Some(request) = self.asked.recv() => match request {
-                    Request::Ping(answer) => drop(answer.send(())),
+                    Request::Ping(answer) | Request::LendRadio(_, answer) => drop(answer.send(())),
                     request => self.deferred.push_back(request),
                 },
             }
@@ -142,7 +144,7 @@ impl Runner {
             };
             match request {
                 None | Some(Request::Stop) => return false,
-                Some(Request::Ping(answer)) => drop(answer.send(())),
+                Some(Request::Ping(answer) | Request::LendRadio(_, answer)) => drop(answer.send(())),
                 Some(Request::Sync(order, name, answer)) => {
                     let _ = answer.send(self.remember(order, name.as_deref()));
                     if order == Order::Now {
@@ -245,6 +247,10 @@ impl Runner {
             match request {
                 None | Some(Request::Stop) => return Some(Ended::Stop),
                 Some(Request::Ping(answer)) => drop(answer.send(())),
+                Some(Request::LendRadio(lent, answer)) => {
+                    serving.lend_radio(lent, &self.config);
+                    let _ = answer.send(());
+                }
                 Some(Request::Sync(order, name, answer)) => {
                     serving.order(order, name.as_deref());
                     let _ = answer.send(self.remember(order, name.as_deref()));

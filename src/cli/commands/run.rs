@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::notes::{line_of, open_places};
 use crate::cli::commands::config::{self, ConfigArgs};
@@ -32,6 +32,7 @@ use crate::gateway::daemon::Gateway;
 use crate::gateway::http::api::{Api, Limits, Question};
 use crate::gateway::http::databases::Databases;
 use crate::gateway::notify::ServiceManager;
+use crate::gateway::pairing::RadioTurn;
 use crate::task;
 
 /// How often the loop looks at everything, unless the service manager wants to hear of it more often.
@@ -139,6 +140,7 @@ async fn look_after(
     let mut look = tokio::time::interval(every);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut giving_back = std::pin::pin!(memory::keep_giving_back());
+    let mut turns = gateway.radio_turns().unwrap_or_else(|| watch::channel(RadioTurn::Places).1);
     let mut tick = tokio::time::interval(TELL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // Nobody is woken while nothing happens.
@@ -155,6 +157,10 @@ async fn look_after(
                     let _ = answer.send(gateway.order(order, name.as_deref()).await);
                 }
             },
+            Ok(()) = turns.changed() => {
+                let turn = *turns.borrow_and_update();
+                gateway.take_turns(turn).await;
+            }
             _ = look.tick() => {
                 if gateway.is_alive().await {
                     manager.alive();

@@ -156,7 +156,7 @@ impl Api {
     }
 
     /// The pairing of this process.
-    pub(super) fn pairings(&self) -> &Pairings {
+    pub(crate) fn pairings(&self) -> &Pairings {
         &self.limits.pairings
     }
 
