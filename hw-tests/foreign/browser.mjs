@@ -82,9 +82,10 @@ export async function tab(browser, { width, height, dark }) {
       const code = { Tab: 9, Enter: 13, Escape: 27 }[key];
       for (const type of ['keyDown', 'keyUp']) await send('Input.dispatchKeyEvent', { type, key, code: key, windowsVirtualKeyCode: code, modifiers, ...(key === 'Enter' && type === 'keyDown' ? { text: '\r' } : {}) });
     },
-    /** A picture of what is seen, or of `high` pixels from the top. */
-    picture: async (file, high = height) => {
+    /** A picture of so many pixels, from the top or from the element of this ID on. */
+    picture: async (file, high = height, from = null) => {
       await size(high);
+      if (from) await run(`document.querySelector('header').style.position = 'static', document.getElementById('${from}').scrollIntoView(), scrollTo(scrollX, document.getElementById('${from}').offsetTop - 16)`);
       const { data } = await send('Page.captureScreenshot', { format: 'png', optimizeForSpeed: false });
       await size(height);
       fs.writeFileSync(file, Buffer.from(data, 'base64'));

@@ -272,10 +272,10 @@ async function work(minutes) {
 async function pictures(browser, folder, minutes) {
   await work(minutes);
   fs.mkdirSync(folder, { recursive: true });
-  for (const [file, one, high] of [['page', CASES[0], 1330], ['page-dark', CASES[1], 860], ['page-phone', CASES[2], 1000]]) {
+  for (const [file, one, high, from] of [['page', CASES[0], 1270], ['page-documents', CASES[0], 1200, 'documents'], ['page-dark', CASES[1], 860], ['page-phone', CASES[2], 1000]]) {
     const page = await open(browser, one);
     await logIn(page);
-    await page.picture(path.join(folder, file + '.png'), high);
+    await page.picture(path.join(folder, file + '.png'), high, from);
     await page.close();
   }
 }
