@@ -21,6 +21,10 @@
 //! | body | length, packed bytes ([`crate::database::packed`]) |
 //!
 //! Source number 0 is followed by the 16 bytes themselves.
+//!
+//! One file, because what writes a record and what reads it are one format.
+
+use std::borrow::Cow;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -214,16 +218,54 @@ pub(super) fn read_block(
     sources: &impl SourceNumbers,
     codec: &mut Codec,
 ) -> Option<Vec<StoredRevision>> {
-    read_some(value, sources, codec, None)
+    let records = unpack(value, codec)?;
+    let mut reader = Records::new(&records, sources);
+    let mut revisions = Vec::new();
+    while reader.next()? {
+        revisions.push(reader.revision());
+    }
+    Some(revisions)
 }
 
-/// The records of a block with these sequences, which are in order; all if none are named. `None` means damage.
+/// The records of a block with these sequences, which are in order. `None` means damage.
 pub(super) fn read_some(
     value: &[u8],
     sources: &impl SourceNumbers,
     codec: &mut Codec,
-    wanted: Option<&[u64]>,
+    wanted: &[u64],
 ) -> Option<Vec<StoredRevision>> {
+    find_records(&unpack(value, codec)?, sources, wanted)
+}
+
+/// Those of a block's records, not deflated, that have these sequences, which are in order. `None` means damage.
+pub(super) fn find_records(
+    records: &[u8],
+    sources: &impl SourceNumbers,
+    wanted: &[u64],
+) -> Option<Vec<StoredRevision>> {
+    let mut reader = Records::new(records, sources);
+    let mut revisions = Vec::with_capacity(wanted.len());
+    let last = wanted.last().copied().unwrap_or(0);
+    while reader.next()? && reader.sequence <= last {
+        if wanted.binary_search(&reader.sequence).is_ok() {
+            revisions.push(reader.revision());
+        }
+        if reader.sequence == last {
+            break;
+        }
+    }
+    Some(revisions)
+}
+
+/// The sequence of the first of a block's records, not deflated.
+pub(super) fn first_sequence(records: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(records);
+    reader.byte()?;
+    reader.varint()
+}
+
+/// The records of a block, not deflated; `None` means damage.
+pub(super) fn unpack<'a>(value: &'a [u8], codec: &mut Codec) -> Option<Cow<'a, [u8]>> {
     let mut reader = Reader::new(value);
     let kind = reader.byte()?;
     let len = reader.length().filter(|&len| len <= RECORDS_BYTES_MAX)?;
@@ -231,69 +273,83 @@ pub(super) fn read_some(
     if len > rest.len().saturating_mul(INFLATE_RATIO_MAX) {
         return None;
     }
-    let unpacked;
     let records = match kind {
-        PLAIN => rest,
-        DEFLATED => {
-            unpacked = codec.inflate(rest, len)?;
-            &unpacked
-        }
+        PLAIN => Cow::Borrowed(rest),
+        DEFLATED => Cow::Owned(codec.inflate(rest, len)?),
         _ => return None,
     };
-    if records.len() != len {
-        return None;
-    }
-    read_records(records, sources, wanted)
+    (records.len() == len).then_some(records)
 }
 
-fn read_records(
-    records: &[u8],
-    sources: &impl SourceNumbers,
-    wanted: Option<&[u64]>,
-) -> Option<Vec<StoredRevision>> {
-    let mut reader = Reader::new(records);
-    let mut revisions: Vec<StoredRevision> = Vec::new();
-    let (mut sequence, mut time, mut id) = (0u64, 0u64, String::with_capacity(64));
-    while reader.remaining() > 0 {
-        let flags = reader.byte()?;
-        sequence = sequence.checked_add(reader.varint()?)?;
+/// Reads the records of a block one after the other, and copies only what is asked for.
+pub(super) struct Records<'a, S> {
+    reader: Reader<'a>,
+    sources: &'a S,
+    flags: u8,
+    /// Of the record last read, as is what follows.
+    pub(super) sequence: u64,
+    pub(super) id: String,
+    vector: VersionVector,
+    remote_ancestor: Option<RevId>,
+    body: &'a [u8],
+}
+
+impl<'a, S: SourceNumbers> Records<'a, S> {
+    pub(super) fn new(records: &'a [u8], sources: &'a S) -> Records<'a, S> {
+        Records {
+            reader: Reader::new(records),
+            sources,
+            flags: 0,
+            sequence: 0,
+            id: String::with_capacity(64),
+            vector: VersionVector::new(Version { time: 0, source: SourceId([0; 16]) }),
+            remote_ancestor: None,
+            body: &[],
+        }
+    }
+
+    /// Reads the next record; `false` if there is none, `None` means damage.
+    pub(super) fn next(&mut self) -> Option<bool> {
+        let Records { reader, sources, .. } = self;
+        if reader.remaining() == 0 {
+            return Some(false);
+        }
+        self.flags = reader.byte()?;
+        self.sequence = self.sequence.checked_add(reader.varint()?)?;
         let shared = reader.length()?;
         let rest_len = reader.length()?;
         let rest = std::str::from_utf8(reader.take(rest_len)?).ok()?;
-        id.get(..shared)?;
-        id.truncate(shared);
-        id.push_str(rest);
-        let current = read_version(&mut reader, time, sources)?;
-        time = current.time;
-        let merged = read_versions(&mut reader, flags & MERGED != 0, time, sources)?;
-        let history = read_versions(&mut reader, flags & HISTORY != 0, time, sources)?;
-        let remote_ancestor = match flags & (REMOTE_ANCESTOR | REMOTE_TREE) {
+        self.id.get(..shared)?;
+        self.id.truncate(shared);
+        self.id.push_str(rest);
+        let current = read_version(reader, self.vector.current.time, *sources)?;
+        let time = current.time;
+        let merged = read_versions(reader, self.flags & MERGED != 0, time, *sources)?;
+        let history = read_versions(reader, self.flags & HISTORY != 0, time, *sources)?;
+        self.remote_ancestor = match self.flags & (REMOTE_ANCESTOR | REMOTE_TREE) {
             0 => None,
-            REMOTE_ANCESTOR => Some(RevId::Version(read_version(&mut reader, time, sources)?)),
-            REMOTE_TREE => Some(RevId::Tree(read_tree(&mut reader)?)),
+            REMOTE_ANCESTOR => Some(RevId::Version(read_version(reader, time, *sources)?)),
+            REMOTE_TREE => Some(RevId::Tree(read_tree(reader)?)),
             _ => return None,
         };
-        let trees = read_trees(&mut reader, flags & TREES != 0)?;
+        let trees = read_trees(reader, self.flags & TREES != 0)?;
+        self.vector = VersionVector { current, merged, history, trees };
         let body_len = reader.length()?;
-        let body = reader.take(body_len)?;
-        if let Some(wanted) = wanted {
-            if wanted.last().is_none_or(|last| *last < sequence) {
-                break;
-            }
-            if wanted.binary_search(&sequence).is_err() {
-                continue;
-            }
-        }
-        revisions.push(StoredRevision {
-            sequence,
-            id: id.as_str().into(),
-            vector: VersionVector { current, merged, history, trees },
-            deleted: flags & TOMBSTONE != 0,
-            remote_ancestor,
-            body: body.to_vec(),
-        });
+        self.body = reader.take(body_len)?;
+        Some(true)
     }
-    Some(revisions)
+
+    /// The record last read.
+    pub(super) fn revision(&self) -> StoredRevision {
+        StoredRevision {
+            sequence: self.sequence,
+            id: self.id.as_str().into(),
+            vector: self.vector.clone(),
+            deleted: self.flags & TOMBSTONE != 0,
+            remote_ancestor: self.remote_ancestor,
+            body: self.body.to_vec(),
+        }
+    }
 }
 
 fn read_tree(reader: &mut Reader<'_>) -> Option<TreeId> {

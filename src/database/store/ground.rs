@@ -51,6 +51,10 @@ pub(super) fn damaged(what: &str) -> DatabaseError {
     DatabaseError::Damaged { detail: what.to_owned() }
 }
 
+pub(super) fn damaged_block() -> DatabaseError {
+    damaged("a block of records")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

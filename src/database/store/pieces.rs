@@ -1,51 +1,70 @@
 //! Values that are stored in pieces, the blocks among them; and the blocks that were read last.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 
-use super::block::{Codec, StoredRevision};
+use super::block::{Codec, SourceNumbers, StoredRevision, find_records, first_sequence};
 use super::engine::{Engine, Writes};
 use super::ground::{VALUE_BYTES_MAX, damaged};
 use super::keys::{self, CollectionKey};
 use crate::database::DatabaseError;
 use crate::database::packed::{Reader, put_varint};
 
-/// Decoded blocks kept; a block is some 4 KiB of records, so this is some 100 KiB.
-const CACHED_BLOCKS_MAX: usize = 16;
+/// Bytes of the records of blocks that are kept, as they are before they are deflated: those of some 64 blocks.
+const CACHED_BYTES_MAX: usize = 256 * 1024;
 
-/// Blocks with more bytes of bodies than this are not kept: a large document must not stay in memory.
+/// Blocks with more bytes of records than this are not kept: a large document must not stay in memory.
 const CACHED_BLOCK_BYTES_MAX: usize = 64 * 1024;
 
 /// The newest blocks that were read, and the inflate state.
 #[derive(Default)]
 pub(super) struct BlockCache {
-    blocks: VecDeque<(CollectionKey, Arc<Vec<StoredRevision>>)>,
+    blocks: VecDeque<CachedBlock>,
+    bytes: usize,
     pub(super) codec: Codec,
 }
 
+struct CachedBlock {
+    collection: CollectionKey,
+    /// Sequences that it has records of, dead or alive.
+    sequences: RangeInclusive<u64>,
+    records: Box<[u8]>,
+}
+
 impl BlockCache {
-    /// A cached block that has the sequence. A block may be outdated as a whole, but what it has of a sequence is
+    /// The record of a sequence, if a cached block has it. A block may be outdated as a whole, but what it has of a sequence is
     /// right: records do not change.
-    pub(super) fn find(&mut self, collection: CollectionKey, sequence: u64) -> Option<StoredRevision> {
-        self.blocks.iter().find_map(|(key, records)| {
-            let at = records.binary_search_by_key(&sequence, |r| r.sequence).ok()?;
-            (*key == collection).then(|| records[at].clone())
-        })
+    pub(super) fn find(
+        &self,
+        collection: CollectionKey,
+        sequence: u64,
+        sources: &impl SourceNumbers,
+    ) -> Option<StoredRevision> {
+        let of_it =
+            |block: &&CachedBlock| block.collection == collection && block.sequences.contains(&sequence);
+        self.blocks
+            .iter()
+            .filter(of_it)
+            .find_map(|block| find_records(&block.records, sources, &[sequence])?.pop())
     }
 
-    pub(super) fn keep(&mut self, collection: CollectionKey, records: &Arc<Vec<StoredRevision>>) {
-        if records.iter().map(|r| r.body.len()).sum::<usize>() > CACHED_BLOCK_BYTES_MAX {
+    /// Keeps the records of the block that ends with `last`.
+    pub(super) fn keep(&mut self, collection: CollectionKey, last: u64, records: &[u8]) {
+        let Some(first) = first_sequence(records) else { return };
+        if records.len() > CACHED_BLOCK_BYTES_MAX {
             return;
         }
-        if self.blocks.len() >= CACHED_BLOCKS_MAX {
-            self.blocks.pop_back();
+        self.bytes += records.len();
+        self.blocks.push_front(CachedBlock { collection, sequences: first..=last, records: records.into() });
+        while self.bytes > CACHED_BYTES_MAX {
+            self.bytes -= self.blocks.pop_back().map_or(self.bytes, |block| block.records.len());
         }
-        self.blocks.push_front((collection, Arc::clone(records)));
     }
 
     /// Forgets everything of a collection (its sequences may start again).
     pub(super) fn forget(&mut self, collection: CollectionKey) {
-        self.blocks.retain(|(key, _)| *key != collection);
+        self.blocks.retain(|block| block.collection != collection);
+        self.bytes = self.blocks.iter().map(|block| block.records.len()).sum();
     }
 }
 
@@ -115,46 +134,67 @@ pub(super) fn write_pieces(writes: &mut Writes, key: &[u8], value: &[u8]) -> u16
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::{BlockBuilder, unpack};
+    use super::super::tables::Sources;
     use super::*;
     use crate::replica::revision::{SourceId, Version, VersionVector};
 
     const ONE: CollectionKey = CollectionKey(1);
 
-    fn block(sequences: std::ops::Range<u64>, body_bytes: usize) -> Arc<Vec<StoredRevision>> {
-        let record = |sequence| StoredRevision {
-            sequence,
-            id: format!("d{sequence}").into(),
-            vector: VersionVector::new(Version { time: sequence, source: SourceId([1; 16]) }),
-            deleted: false,
-            remote_ancestor: None,
-            body: vec![7; body_bytes],
-        };
-        Arc::new(sequences.map(record).collect())
+    /// The records of a block, not deflated.
+    fn block(sequences: std::ops::Range<u64>, body_bytes: usize) -> Vec<u8> {
+        let (sources, mut builder) = (Sources::default(), BlockBuilder::default());
+        for sequence in sequences {
+            let revision = StoredRevision {
+                sequence,
+                id: format!("d{sequence}").into(),
+                vector: VersionVector::new(Version { time: sequence, source: SourceId([1; 16]) }),
+                deleted: false,
+                remote_ancestor: None,
+                body: vec![7; body_bytes],
+            };
+            builder.push(&revision, &sources);
+        }
+        let mut codec = Codec::default();
+        let value = builder.finish(&mut codec);
+        unpack(&value, &mut codec).expect("records").into_owned()
     }
 
     #[test]
     fn the_newest_blocks_are_kept_and_large_ones_are_not() {
-        let mut cache = BlockCache::default();
-        let last = CACHED_BLOCKS_MAX as u64 + 3;
-        for n in 0..=last {
-            cache.keep(ONE, &block(10 * n..10 * n + 5, 10));
+        let (mut cache, sources) = (BlockCache::default(), Sources::default());
+        let kept = |cache: &BlockCache, collection, sequence| {
+            cache.find(collection, sequence, &sources).map(|record| record.sequence)
+        };
+        let bytes = block(10..15, 1000).len();
+        let (last, kept_len) = (80, (CACHED_BYTES_MAX / bytes) as u64);
+        assert!((10..last - 10).contains(&kept_len), "{kept_len} blocks of {bytes} bytes");
+        for n in 1..=last {
+            cache.keep(ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
         }
-        for n in 0..=last {
-            let found =
-                [10 * n, 10 * n + 4].map(|sequence| cache.find(ONE, sequence).map(|record| record.sequence));
-            let is_kept = n + CACHED_BLOCKS_MAX as u64 > last;
-            assert_eq!(
-                found,
-                [10 * n, 10 * n + 4].map(|sequence| is_kept.then_some(sequence)),
-                "{n} of {last}"
-            );
+        for n in 1..=last {
+            let found = [10 * n, 10 * n + 4].map(|sequence| kept(&cache, ONE, sequence));
+            let is_kept = n + kept_len - 1 > last;
+            // The IDs of lower numbers are shorter, so one more may have room.
+            if n + kept_len != last + 1 {
+                let expected = [10 * n, 10 * n + 4].map(|sequence| is_kept.then_some(sequence));
+                assert_eq!(found, expected, "{n} of {last}");
+            }
         }
-        assert_eq!((cache.find(ONE, 10 * last + 5), cache.find(CollectionKey(2), 10 * last)), (None, None));
-        cache.keep(ONE, &block(1000..1002, CACHED_BLOCK_BYTES_MAX / 2));
-        cache.keep(ONE, &block(2000..2002, CACHED_BLOCK_BYTES_MAX / 2 + 1));
-        assert_eq!([1000, 2000].map(|sequence| cache.find(ONE, sequence).is_some()), [true, false]);
-        cache.keep(CollectionKey(2), &block(1..2, 1));
+        assert_eq!(
+            (kept(&cache, ONE, 10 * last + 5), kept(&cache, CollectionKey(2), 10 * last)),
+            (None, None)
+        );
+        cache.keep(ONE, 1001, &block(1000..1002, CACHED_BLOCK_BYTES_MAX / 2 - 100));
+        cache.keep(ONE, 2001, &block(2000..2002, CACHED_BLOCK_BYTES_MAX / 2 + 1));
+        assert_eq!([1000, 2000].map(|sequence| kept(&cache, ONE, sequence)), [Some(1000), None]);
+        cache.keep(CollectionKey(2), 1, &block(1..2, 1));
         cache.forget(ONE);
-        assert!(cache.find(ONE, 1000).is_none() && cache.find(CollectionKey(2), 1).is_some());
+        assert_eq!((kept(&cache, ONE, 1000), kept(&cache, CollectionKey(2), 1)), (None, Some(1)));
+        // What was forgotten takes no room of others.
+        for n in 1..=kept_len {
+            cache.keep(ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
+        }
+        assert_eq!(kept(&cache, ONE, 10), Some(10));
     }
 }

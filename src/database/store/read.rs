@@ -4,11 +4,11 @@
 //! may move it in between; a reader that finds nothing looks again, and at last with the writer held off.
 
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::block::{Codec, StoredRevision, read_block, read_some};
-use super::ground::damaged;
+use super::block::{Codec, StoredRevision, find_records, read_block, read_some, unpack};
+use super::ground::{damaged, damaged_block};
 use super::handle::Store;
 use super::index::{self, IndexEntry};
 use super::indexes::Entry;
@@ -82,23 +82,25 @@ impl Store {
         collection: CollectionKey,
         sequence: u64,
     ) -> Result<Option<StoredRevision>, DatabaseError> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(record) = cache.find(collection, sequence) {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = cache.find(collection, sequence, &*sources) {
             return Ok(Some(record));
         }
-        drop(cache);
+        drop((cache, sources));
         let Ok(Some(found)) = find_block(&self.engine(), collection, sequence)? else { return Ok(None) };
-        let records = Arc::new(self.decode(&found.value)?);
-        cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.keep(collection, &records);
-        let at = records.binary_search_by_key(&sequence, |r| r.sequence);
-        Ok(at.ok().map(|at| records[at].clone()))
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = unpack(&found.value, &mut cache.codec).ok_or_else(damaged_block)?;
+        cache.keep(collection, found.sequence, &records);
+        let mut found = find_records(&records, &*sources, &[sequence]).ok_or_else(damaged_block)?;
+        Ok(found.pop())
     }
 
     /// The records of a block.
     pub(super) fn decode(&self, value: &[u8]) -> Result<Vec<StoredRevision>, DatabaseError> {
         let records = self.with_sources(|sources, codec| read_block(value, sources, codec));
-        records.ok_or_else(|| damaged("a block of records"))
+        records.ok_or_else(damaged_block)
     }
 
     /// Calls with what blocks are written and read by.
@@ -260,23 +262,53 @@ impl Store {
         collection: CollectionKey,
         ids: &[(Box<str>, IndexEntry)],
     ) -> Result<Option<Vec<StoredRevision>>, DatabaseError> {
-        // Each block is decoded once if they are visited in order of sequence.
+        // Each block is inflated once if they are visited in order of sequence.
         let mut order: Vec<usize> = (0..ids.len()).filter(|&i| !ids[i].1.deleted).collect();
-        order.sort_by_key(|&i| ids[i].1.sequence);
-        let (mut found, mut bytes) = (Vec::with_capacity(order.len()), 0);
-        for index in order {
-            let (id, entry) = &ids[index];
-            let record = self.record(collection, entry.sequence)?.filter(|r| r.id == *id);
-            let record = record.map_or_else(|| self.revision(collection, id), |r| Ok(Some(r)))?;
-            let Some(record) = record.filter(|r| !r.deleted) else { continue };
-            bytes += record.body.len();
-            if bytes > PAGE_BYTES_MAX && ids.len() > 1 {
+        order.sort_unstable_by_key(|&i| ids[i].1.sequence);
+        let wanted: Vec<(u64, &str)> = order.iter().map(|&i| (ids[i].1.sequence, &*ids[i].0)).collect();
+        let Some(records) = self.records_at(collection, &wanted)? else { return Ok(None) };
+        let mut found = Vec::with_capacity(order.len());
+        for (index, record) in order.into_iter().zip(records) {
+            let record = record.map_or_else(|| self.revision(collection, &ids[index].0), |r| Ok(Some(r)))?;
+            found.extend(record.filter(|r| !r.deleted).map(|record| (index, record)));
+        }
+        found.sort_unstable_by_key(|(index, _)| *index);
+        Ok(Some(found.into_iter().map(|(_, record)| record).collect()))
+    }
+
+    /// The records of these sequences, which are in order, each if it is this document's; `None` for one that has been moved or
+    /// is gone. Nothing if several have bodies of more than [`PAGE_BYTES_MAX`].
+    fn records_at(
+        &self,
+        collection: CollectionKey,
+        wanted: &[(u64, &str)],
+    ) -> Result<Option<Vec<Option<StoredRevision>>>, DatabaseError> {
+        let sequences: Vec<u64> = wanted.iter().map(|(sequence, _)| *sequence).collect();
+        let (mut found, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
+        while let Some(&first) = sequences.get(found.len()) {
+            let block = self.settled(|| find_block(&self.engine(), collection, first))?;
+            let end = block.as_ref().map_or(first, |block| block.sequence);
+            let of_block = found.len()..sequences.partition_point(|sequence| *sequence <= end);
+            let records = block.map_or_else(
+                || Ok(Vec::new()),
+                |block| {
+                    let read = |sources: &Sources, codec: &mut Codec| {
+                        read_some(&block.value, sources, codec, &sequences[of_block.clone()])
+                    };
+                    self.with_sources(read).ok_or_else(damaged_block)
+                },
+            )?;
+            bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
+            let mut records = records.into_iter().peekable();
+            for (sequence, id) in &wanted[of_block] {
+                let record = records.next_if(|record| record.sequence == *sequence);
+                found.push(record.filter(|record| *record.id == **id));
+            }
+            if bytes > PAGE_BYTES_MAX && wanted.len() > 1 {
                 return Ok(None);
             }
-            found.push((index, record));
         }
-        found.sort_by_key(|(index, _)| *index);
-        Ok(Some(found.into_iter().map(|(_, record)| record).collect()))
+        Ok(Some(found))
     }
 
     /// The revisions of which entries of an index were made; `None` where the document was changed or removed since, or has
@@ -286,33 +318,15 @@ impl Store {
         collection: CollectionKey,
         entries: &[Entry],
     ) -> Result<Option<Vec<Option<StoredRevision>>>, DatabaseError> {
-        // Each block is decoded once if they are visited in order of sequence.
         let mut order: Vec<usize> = (0..entries.len()).collect();
         order.sort_unstable_by_key(|&at| entries[at].sequence);
-        let sequences: Vec<u64> = order.iter().map(|&at| entries[at].sequence).collect();
+        let wanted: Vec<(u64, &str)> =
+            order.iter().map(|&at| (entries[at].sequence, entries[at].id())).collect();
+        let Some(records) = self.records_at(collection, &wanted)? else { return Ok(None) };
         let mut found: Vec<Option<StoredRevision>> = Vec::new();
         found.resize_with(entries.len(), || None);
-        let (mut at, mut bytes) = (0, 0);
-        while let Some(&first) = sequences.get(at) {
-            let block = self.settled(|| find_block(&self.engine(), collection, first))?;
-            let end = block.as_ref().map_or(first, |block| block.sequence);
-            let to = sequences.partition_point(|sequence| *sequence <= end);
-            if let Some(block) = block {
-                let wanted = &sequences[at..to];
-                let records =
-                    self.with_sources(|sources, codec| read_some(&block.value, sources, codec, Some(wanted)));
-                for record in records.ok_or_else(|| damaged("a block of records"))? {
-                    bytes += record.body.len();
-                    let place = order[at..to].iter().find(|&&at| entries[at].sequence == record.sequence);
-                    if let Some(&place) = place.filter(|&&place| *record.id == *entries[place].id()) {
-                        found[place] = Some(record);
-                    }
-                }
-            }
-            if bytes > PAGE_BYTES_MAX && entries.len() > 1 {
-                return Ok(None);
-            }
-            at = to;
+        for (at, record) in order.into_iter().zip(records) {
+            found[at] = record;
         }
         let has_due = self.has_due();
         for (entry, revision) in entries.iter().zip(&mut found) {
