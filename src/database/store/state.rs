@@ -25,6 +25,10 @@ pub(super) const BLOCK_BYTES_TARGET: usize = 4096;
 /// Small blocks at the end of a collection's feed before they are joined.
 pub(super) const TAIL_BLOCKS_MAX: usize = 32;
 
+/// Counting asks the index for each record. So a block that loses records is counted when this part of it was lost since it
+/// was first met, and else by lot.
+const UNCOUNTED_PART: u32 = 8;
+
 /// What is known of a collection without asking stable storage.
 pub(crate) struct CollectionState {
     /// Canonical name.
@@ -91,11 +95,40 @@ pub(super) struct CollectionWriter {
     pub(super) tail: Vec<TailBlock>,
 }
 
-/// Living records of a block.
+/// What is known of how many records of a block are alive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LiveCount {
-    pub(super) records: usize,
-    pub(super) live: usize,
+    pub(super) records: u32,
+    /// At most so many: what it has lost before it was first met is not known until they are counted.
+    pub(super) live: u32,
+    pub(super) is_counted: bool,
+}
+
+impl LiveCount {
+    /// Records that were counted.
+    pub(super) fn counted(records: usize, live: usize) -> LiveCount {
+        let [records, live] = [records, live].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        LiveCount { records, live, is_counted: true }
+    }
+
+    /// A block that is met for the first time.
+    pub(super) fn met(records: usize) -> LiveCount {
+        LiveCount { is_counted: false, ..LiveCount::counted(records, records) }
+    }
+
+    pub(super) fn without(self, lost: usize) -> LiveCount {
+        LiveCount { live: self.live.saturating_sub(u32::try_from(lost).unwrap_or(u32::MAX)), ..self }
+    }
+
+    /// Whether so much is known to be lost that the rest is worth counting.
+    pub(super) fn is_to_be_counted(self) -> bool {
+        !self.is_counted && (self.records - self.live).saturating_mul(UNCOUNTED_PART) >= self.records
+    }
+
+    /// Whether it is dead by half.
+    pub(super) fn is_garbage(self) -> bool {
+        self.live.saturating_mul(2) <= self.records
+    }
 }
 
 /// What only the writer knows, under its lock.

@@ -115,6 +115,28 @@ fn small_blocks_of_an_earlier_run_are_joined() {
     assert_eq!(database.default_collection().expect("default").count(), 100);
 }
 
+/// What dies a little in each of many short runs goes too, though no run sees enough of it to count.
+#[test]
+fn what_dies_by_and_by_is_not_kept() {
+    for sequential in [true, false] {
+        let fixture = Fixture::new();
+        let database = fixture.open();
+        let collection = database.default_collection().expect("default");
+        let documents = 1_000;
+        put_all(&database, &collection, 0..documents, 8);
+        let mut random = fastrand::Rng::with_seed(3);
+        for run in 0..1_500 {
+            // As after a restart.
+            database.store.writer.lock().expect("the writer").live_counts.clear();
+            let id = if sequential { run % documents } else { random.u64(0..documents) };
+            collection.put(&format!("d{id:04}"), &json!({"run": run})).expect("put");
+        }
+        let records = blocks(&database.store).concat().len() as u64;
+        assert!(records < documents * 2, "{records} records of {documents} documents");
+        assert!(database.verify().expect("verify").is_sound());
+    }
+}
+
 /// Whatever is saved, deleted and purged, in commits of any size: less of what the blocks hold is dead than alive.
 #[test]
 fn less_is_garbage_than_is_alive() {

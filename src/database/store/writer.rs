@@ -35,8 +35,8 @@ use crate::database::DatabaseError;
 use crate::database::clock;
 use crate::replica::revision::{RevId, Version, VersionVector};
 
-/// Blocks whose dead records are counted in memory; beyond it all are forgotten, and counted anew when met.
-const COUNTED_BLOCKS_MAX: usize = 8192;
+/// Blocks whose dead records are counted in memory (some 40 bytes each); beyond it all are forgotten, and met anew.
+const COUNTED_BLOCKS_MAX: usize = 65_536;
 
 /// Longest checkpoint body, bytes.
 pub(crate) const CHECKPOINT_BODY_MAX: usize = 64 * 1024;

@@ -1,10 +1,12 @@
 //! Blocks under a commit: new records into blocks, small blocks joined, dead records removed.
 
+use std::ops::Range;
 use std::sync::PoisonError;
 
-use super::super::block::{BlockBuilder, StoredRevision};
+use super::super::block::{BlockBuilder, Records, StoredRevision, unpack};
 use super::super::engine::Writes;
-use super::super::ground::damaged;
+use super::super::ground::{damaged, damaged_block};
+use super::super::index;
 use super::super::keys::{self, CollectionKey};
 use super::super::pieces::{FoundBlock, Moved, find_block, write_pieces};
 use super::super::state::{BLOCK_BYTES_TARGET, LiveCount, TAIL_BLOCKS_MAX, TailBlock};
@@ -53,17 +55,69 @@ impl Writer<'_> {
         &self,
         key: CollectionKey,
         block: &FoundBlock,
-        pass: &mut Pass,
+        pass: &Pass,
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
         let mut live = Vec::new();
         for record in self.store.decode(&block.value)? {
-            let entry = pass.index.find(&self.store.engine(), key, &record.id)?;
-            let is_newest = entry.is_some_and(|e| e.sequence == record.sequence);
-            if is_newest && pass.dead.binary_search(&record.sequence).is_err() {
+            if self.is_alive(key, record.sequence, &record.id, pass)? {
                 live.push(record);
             }
         }
         Ok(live)
+    }
+
+    /// How many records a block has, and how many of them will be alive after this commit.
+    fn count_live(
+        &self,
+        key: CollectionKey,
+        block: &FoundBlock,
+        pass: &Pass,
+    ) -> Result<LiveCount, DatabaseError> {
+        let mut records = Vec::new();
+        self.visit_records(block, |sequence, id| records.push((sequence, Box::<str>::from(id))))?;
+        let mut live = 0;
+        for (sequence, id) in &records {
+            live += usize::from(self.is_alive(key, *sequence, id, pass)?);
+        }
+        Ok(LiveCount::counted(records.len(), live))
+    }
+
+    fn count_records(&self, block: &FoundBlock) -> Result<usize, DatabaseError> {
+        let mut count = 0;
+        self.visit_records(block, |_, _| count += 1)?;
+        Ok(count)
+    }
+
+    fn visit_records(
+        &self,
+        block: &FoundBlock,
+        mut visit: impl FnMut(u64, &str),
+    ) -> Result<(), DatabaseError> {
+        let visited = self.store.with_sources(|sources, codec| {
+            let unpacked = unpack(&block.value, codec)?;
+            let mut records = Records::new(&unpacked, sources);
+            while records.next()? {
+                visit(records.sequence, &records.id);
+            }
+            Some(())
+        });
+        visited.ok_or_else(damaged_block)
+    }
+
+    /// Whether a record will be the newest of its document after this commit. What the commit says of documents is not yet in
+    /// the index, so their former records are known by [`Pass::dead`].
+    fn is_alive(
+        &self,
+        key: CollectionKey,
+        sequence: u64,
+        id: &str,
+        pass: &Pass,
+    ) -> Result<bool, DatabaseError> {
+        if pass.dead.binary_search(&sequence).is_ok() {
+            return Ok(false);
+        }
+        let entry = index::find(&self.store.engine(), key, id)?;
+        Ok(entry.is_some_and(|e| e.sequence == sequence))
     }
 
     /// Removes or rewrites the blocks that lost records to this commit.
@@ -79,7 +133,7 @@ impl Writer<'_> {
             let found = found.map_err(|Moved| damaged("a piece of a block is missing"))?;
             let Some(block) = found else { return Err(damaged("a record is missing")) };
             let end = pass.dead.partition_point(|&sequence| sequence <= block.sequence);
-            self.shrink(key, pass, &block, end - at, writes)?;
+            self.shrink(key, pass, &block, at..end, writes)?;
             at = end;
         }
         Ok(())
@@ -90,24 +144,21 @@ impl Writer<'_> {
         key: CollectionKey,
         pass: &mut Pass,
         block: &FoundBlock,
-        lost: usize,
+        lost: Range<usize>,
         writes: &mut Writes,
     ) -> Result<(), DatabaseError> {
+        let lost = &pass.dead[lost];
         let known = self.state.live_counts.get(&(key, block.sequence)).copied();
-        if let Some(live_counts) = known.map(|c| LiveCount { live: c.live.saturating_sub(lost), ..c })
-            && live_counts.live * 2 > live_counts.records
-        {
-            pass.live_counts.insert(block.sequence, live_counts);
+        let known = known.map_or_else(|| self.count_records(block).map(LiveCount::met), Ok)?;
+        let mut count = known.without(lost.len());
+        if count.is_to_be_counted() || !count.is_counted && lost.iter().any(|&sequence| is_drawn(sequence)) {
+            count = self.count_live(key, block, pass)?;
+        }
+        if !count.is_garbage() {
+            pass.live_counts.insert(block.sequence, count);
             return Ok(());
         }
         let live = self.live(key, block, pass)?;
-        if known.is_none() {
-            let records = self.store.decode(&block.value)?.len();
-            if live.len() * 2 > records {
-                pass.live_counts.insert(block.sequence, LiveCount { records, live: live.len() });
-                return Ok(());
-            }
-        }
         let small = pass.tail.iter().position(|b| b.sequence == block.sequence);
         if let Some(at) = small {
             pass.tail.remove(at);
@@ -119,7 +170,7 @@ impl Writer<'_> {
         if builder.count() > 0 {
             let (sequence, bytes) = (builder.last_sequence(), builder.len());
             write_pieces(writes, &keys::block(key, sequence), &builder.finish(&mut self.state.codec));
-            pass.live_counts.insert(sequence, LiveCount { records: live.len(), live: live.len() });
+            pass.live_counts.insert(sequence, LiveCount::counted(live.len(), live.len()));
             if let Some(at) = small {
                 pass.tail.insert(at, TailBlock { sequence, bytes });
             }
@@ -146,7 +197,7 @@ impl Writer<'_> {
             }
             let (sequence, bytes, records) = (builder.last_sequence(), builder.len(), builder.count());
             write_pieces(writes, &keys::block(key, sequence), &builder.finish(&mut self.state.codec));
-            pass.live_counts.insert(sequence, LiveCount { records, live: records });
+            pass.live_counts.insert(sequence, LiveCount::counted(records, records));
             if bytes < BLOCK_BYTES_TARGET / 2 {
                 pass.tail.push(TailBlock { sequence, bytes });
             } else {
@@ -155,6 +206,13 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// Whether the loss of this record is a reason to count its block: of one in sixteen, so that what is lost by and by in many short
+/// runs of the program is noticed too. By its sequence, so that a run can be repeated.
+fn is_drawn(sequence: u64) -> bool {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    sequence.wrapping_mul(MIX) >> 60 == 0
 }
 
 impl Pass {
