@@ -22,7 +22,7 @@ pub struct BenchDocument {
 
 impl BenchDocument {
     /// Length of its line in an NDJSON export, which carries `_id`.
-    fn ndjson_bytes(&self) -> u64 {
+    pub fn ndjson_bytes(&self) -> u64 {
         const ID_MEMBER: usize = r#""_id":"","#.len();
         const NEWLINE: usize = 1;
         (self.json.len() + self.id.len() + ID_MEMBER + NEWLINE) as u64
@@ -77,7 +77,7 @@ pub fn measure(
 }
 
 /// The body of a document after a round of updates: a member changes each time.
-fn updated(json: &[u8], round: u32) -> Vec<u8> {
+pub fn updated(json: &[u8], round: u32) -> Vec<u8> {
     if round == 0 {
         return json.to_vec();
     }
@@ -138,6 +138,16 @@ pub fn open_sqlite(path: &Path) -> rusqlite::Result<rusqlite::Connection> {
     Ok(connection)
 }
 
+/// Table of documents in SQLite that has what ours has: found by ID and by sequence.
+#[cfg(feature = "bench-sqlite")]
+pub const SQLITE_DOCUMENTS: &str =
+    "CREATE TABLE documents (id TEXT PRIMARY KEY, body TEXT NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
+     CREATE UNIQUE INDEX by_seq ON documents (seq);";
+
+/// Saves a document in it.
+#[cfg(feature = "bench-sqlite")]
+pub const SQLITE_INSERT: &str = "INSERT OR REPLACE INTO documents (id, body, seq) VALUES (?1, ?2, ?3)";
+
 /// SQLite with the same documents, in one table of ID, body text and sequence.
 ///
 /// # Errors
@@ -151,16 +161,12 @@ pub fn measure_sqlite(
     let io = |e: std::io::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
     std::fs::create_dir_all(directory).map_err(io)?;
     let mut connection = open_sqlite(&directory.join("documents.sqlite"))?;
-    connection.execute_batch(
-        "CREATE TABLE documents (id TEXT PRIMARY KEY, body TEXT NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
-         CREATE UNIQUE INDEX by_seq ON documents (seq);",
-    )?;
+    connection.execute_batch(SQLITE_DOCUMENTS)?;
     let mut sequence = 0;
     let put_all = |round: u32| -> rusqlite::Result<()> {
         for part in documents.chunks(BATCH_LEN) {
             let transaction = connection.transaction()?;
-            let mut insert = transaction
-                .prepare_cached("INSERT OR REPLACE INTO documents (id, body, seq) VALUES (?1, ?2, ?3)")?;
+            let mut insert = transaction.prepare_cached(SQLITE_INSERT)?;
             for document in part {
                 sequence += 1;
                 let body = updated(&document.json, round);
@@ -176,7 +182,8 @@ pub fn measure_sqlite(
     run(documents, update_rounds, put_all, || disk_bytes(directory))
 }
 
-fn disk_bytes(directory: &Path) -> u64 {
+/// Bytes of all files in a directory.
+pub fn disk_bytes(directory: &Path) -> u64 {
     super::store::directory_bytes(directory).unwrap_or(0)
 }
 

@@ -2,9 +2,11 @@
 //! here.
 
 mod figure;
+mod large;
 mod link;
 mod process;
 mod query;
+mod readings;
 mod replication;
 mod secure;
 mod store;
@@ -26,7 +28,8 @@ const QUERY_DOCUMENTS: usize = 100_000;
 /// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
 /// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `store`: bytes
 /// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
-/// it. `query`: time of queries over readings of 50 sensors, beside SQLite likewise. `blip`: message codec beside plain
+/// it. `store --documents N`: so many readings of 50 sensors in turn: what reading by ID, changes here and there, opening and
+/// the first sync cost. `query`: time of queries over such readings, beside SQLite likewise. `blip`: message codec beside plain
 /// deflate. `secure`: what encryption costs on the modelled radio, beside the same
 /// transfer without it.
 #[derive(Debug, Args)]
@@ -36,15 +39,16 @@ Examples:
   gattway bench link --json | jq '.figures[] | select(.met == false)'
   gattway bench store --check          # exit code 1 if a target is missed
   gattway bench query --documents 1000000
+  gattway bench store --documents 1000000
   cargo run --release --features bench-sqlite -- bench store")]
 pub(crate) struct BenchArgs {
     /// What to measure
     #[arg(value_enum)]
     what: Vec<What>,
 
-    /// Documents of `query`
-    #[arg(long, value_name = "N", default_value_t = QUERY_DOCUMENTS)]
-    documents: usize,
+    /// Documents of `query` [default: 100000], or of `store` instead of what it measures else
+    #[arg(long, value_name = "N")]
+    documents: Option<usize>,
 
     /// Exit with code 1 if a target is missed
     #[arg(long)]
@@ -54,6 +58,9 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// Measures one layer.
+type Measure<'a> = dyn Fn() -> Result<Vec<Figure>, CliError> + 'a;
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,19 +81,18 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         output::note("gattway: this is a debug build: times are of no use (cargo run --release -- bench)");
     }
     let mut figures = Vec::new();
-    for (what, measure) in [
-        (What::Link, link::measure as fn() -> Result<Vec<Figure>, CliError>),
-        (What::Blip, blip),
-        (What::Secure, secure::measure),
-        (What::Store, store::measure),
-        (What::Replication, replication::measure),
-    ] {
+    let measures: [(What, &Measure<'_>); 6] = [
+        (What::Link, &link::measure),
+        (What::Blip, &blip),
+        (What::Secure, &secure::measure),
+        (What::Store, &|| args.documents.map_or_else(store::measure, |count| large::measure(count.max(1)))),
+        (What::Replication, &replication::measure),
+        (What::Query, &|| query::measure(args.documents.unwrap_or(QUERY_DOCUMENTS).max(1))),
+    ];
+    for (what, measure) in measures {
         if wanted(what) {
             figures.extend(measure()?);
         }
-    }
-    if wanted(What::Query) {
-        figures.extend(query::measure(args.documents.max(1))?);
     }
     let mut out = Output::new();
     if args.json {

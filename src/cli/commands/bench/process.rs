@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -12,7 +13,8 @@ use super::{CliError, Exit};
 /// A `gattway` that runs on a database and tells events. Killed when dropped.
 pub(super) struct Process {
     child: Child,
-    events: BufReader<ChildStdout>,
+    /// Lines of its output, read as they come: one that nobody reads would hold it up.
+    lines: Receiver<String>,
 }
 
 impl Process {
@@ -30,27 +32,29 @@ impl Process {
             .spawn()
             .map_err(failed)?;
         match child.stdout.take() {
-            Some(stdout) => Ok(Process { child, events: BufReader::new(stdout) }),
+            Some(stdout) => Ok(Process { child, lines: read_lines(stdout) }),
             None => Err(CliError::new(Exit::Failure, "another gattway has no output")),
         }
     }
 
+    /// Runs the command to its end, without its output.
+    pub(super) fn run(db: &Path, args: &[&str]) -> Result<(), CliError> {
+        let mut process = Process::start(db, args)?;
+        process.lines.iter().for_each(drop);
+        let status = process.child.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(CliError::new(Exit::Failure, format!("gattway {}: {status}", args.join(" "))))
+    }
+
     /// The next event of this kind.
     pub(super) fn event(&mut self, kind: &str) -> Result<Value, CliError> {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if self.events.read_line(&mut line)? == 0 {
-                return Err(CliError::new(
-                    Exit::Failure,
-                    format!("another gattway ended before its event {kind:?}"),
-                ));
-            }
-            match serde_json::from_str::<Value>(&line) {
-                Ok(event) if event["event"] == kind => return Ok(event),
-                _ => {}
-            }
-        }
+        let is_it =
+            |line: String| serde_json::from_str::<Value>(&line).ok().filter(|event| event["event"] == kind);
+        self.lines.iter().find_map(is_it).ok_or_else(|| {
+            CliError::new(Exit::Failure, format!("another gattway ended before its event {kind:?}"))
+        })
     }
 
     /// Its process ID.
@@ -73,6 +77,15 @@ impl Process {
         }
         self.end()
     }
+}
+
+fn read_lines(output: ChildStdout) -> Receiver<String> {
+    let (lines, received) = channel();
+    std::thread::spawn(move || {
+        // It ends with the output, or when nobody wants it any more.
+        BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+    });
+    received
 }
 
 impl Drop for Process {

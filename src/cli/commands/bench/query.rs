@@ -3,36 +3,16 @@
 
 use std::time::Instant;
 
-use serde_json::json;
-
 use super::figure::Figure;
+use super::readings::{Ids, reading};
 use super::{CliError, Exit};
 use crate::cli::support::place::TemporaryDirectory;
 use crate::cli::support::store as db_store;
 use crate::database::bench::{BATCH_LEN, BenchDocument};
 use crate::database::{Aggregate, Collection, Query, Test};
 
-/// Sensors that take turns, and seconds that all readings cover.
-const SENSORS: usize = 50;
-const MONTH_S: usize = 30 * 24 * 3_600;
-
 /// The sensor that is asked for.
 const SENSOR: &str = "s07";
-
-/// Reading number `n` of so many, from 2026-11-01 on.
-fn reading(n: usize, count: usize) -> BenchDocument {
-    let second = n * MONTH_S / count;
-    let time = format!(
-        "2026-11-{:02}T{:02}:{:02}:{:02}Z",
-        1 + second / 86_400,
-        second / 3_600 % 24,
-        second / 60 % 60,
-        second % 60
-    );
-    let celsius = (n * 7_919 % 400) as f64 / 10.0 - 10.0;
-    let body = json!({"sensor": format!("s{:02}", n % SENSORS), "time": time, "celsius": celsius, "humidity": n * 31 % 100, "ok": true});
-    BenchDocument { id: format!("r-{n:07}"), json: body.to_string().into_bytes() }
-}
 
 /// The queries: name, and what it is here.
 fn queries() -> [(&'static str, Query); 3] {
@@ -59,7 +39,7 @@ pub(super) fn measure(count: usize) -> Result<Vec<Figure>, CliError> {
     for from in (0..count).step_by(BATCH_LEN) {
         let saved = db.batch(|batch| {
             (from..count.min(from + BATCH_LEN)).try_for_each(|n| {
-                let BenchDocument { id, json } = reading(n, count);
+                let BenchDocument { id, json } = reading(n, count, Ids::Coming);
                 batch.put_json(&collection, &id, &json)
             })
         });
@@ -126,7 +106,7 @@ fn sqlite_runs(path: &std::path::Path, count: usize) -> rusqlite::Result<Beside>
         let transaction = connection.transaction()?;
         let mut insert = transaction.prepare_cached("INSERT INTO readings VALUES (?1, ?2)")?;
         for n in from..count.min(from + BATCH_LEN) {
-            let BenchDocument { id, json } = reading(n, count);
+            let BenchDocument { id, json } = reading(n, count, Ids::Coming);
             insert.execute(rusqlite::params![id, String::from_utf8_lossy(&json)])?;
         }
         drop(insert);
@@ -166,8 +146,6 @@ fn sqlite_runs(path: &std::path::Path, count: usize) -> rusqlite::Result<Beside>
 
 #[cfg(not(feature = "bench-sqlite"))]
 fn sqlite(_: &TemporaryDirectory, _: usize) -> Result<Beside, CliError> {
-    super::output::note(
-        "gattway: SQLite is not measured beside it: cargo run --release --features bench-sqlite",
-    );
+    super::store::sqlite_is_left_out();
     Ok(Vec::new())
 }

@@ -1,9 +1,11 @@
 //! Replication: speed between two processes over loopback TCP, bytes on air over the modelled radio, and what a sync with
 //! nothing to do costs.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Parser;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split};
 
 use super::figure::Figure;
@@ -22,6 +24,9 @@ use crate::transport::stream::StreamConnection;
 
 /// Runs whose median counts, each into an empty database.
 const RUNS: usize = 5;
+
+/// As much as comes is taken of a peer.
+const QUOTA: &str = "0";
 
 /// Bytes in flight inside the recorder.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -44,6 +49,25 @@ fn fill(place: &TemporaryDirectory, name: &str) -> Result<(Database, u64), CliEr
     Ok((db, samples.len() as u64))
 }
 
+/// Pushes a database to another process that serves one; the last events of both.
+pub(super) fn push(sender: &Path, receiver: &Path, peer: &str) -> Result<(Value, Value), CliError> {
+    let serve = [
+        "serve",
+        "--listen",
+        "tcp:127.0.0.1:0",
+        "--trust-all",
+        "--peer-documents",
+        QUOTA,
+        "--peer-bytes",
+        QUOTA,
+    ];
+    let mut serve = Process::start(receiver, &serve)?;
+    let listening = serve.event("listening")?;
+    let address = listening["address"].as_str().unwrap_or_default().to_owned();
+    let sync = Process::start(sender, &["sync", &address, "--push", "--peer", peer, "--trust-all"])?.end()?;
+    Ok((sync, serve.finish()?))
+}
+
 fn two_processes(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let (db, documents) = fill(place, "sender")?;
     drop(db);
@@ -51,17 +75,11 @@ fn two_processes(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let mut runs = Vec::new();
     for run in 0..RUNS {
         let receiver = place.path().join(format!("receiver-{run}"));
-        let mut serve = Process::start(&receiver, &["serve", "--listen", "tcp:127.0.0.1:0", "--trust-all"])?;
-        let listening = serve.event("listening")?;
-        let address = listening["address"].as_str().unwrap_or_default().to_owned();
-        let peer = format!("run {run}");
-        let sync =
-            Process::start(&sender, &["sync", &address, "--push", "--peer", &peer, "--trust-all"])?.end()?;
-        let serve = serve.finish()?;
+        let (sync, serve) = push(&sender, &receiver, &format!("run {run}"))?;
         if sync["documents"] != documents {
             return Err(CliError::new(Exit::Failure, format!("the benchmark's sync ended with {sync}")));
         }
-        let number = |event: &serde_json::Value, key: &str| event[key].as_f64().unwrap_or(f64::NAN);
+        let number = |event: &Value, key: &str| event[key].as_f64().unwrap_or(f64::NAN);
         runs.push([number(&sync, "seconds"), number(&sync, "cpu_seconds"), number(&serve, "cpu_seconds")]);
     }
     runs.sort_by(|a, b| a[0].total_cmp(&b[0]));

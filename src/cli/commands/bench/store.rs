@@ -82,10 +82,15 @@ fn sqlite(place: &TemporaryDirectory, documents: &[BenchDocument]) -> Result<Vec
 
 #[cfg(not(feature = "bench-sqlite"))]
 fn sqlite(_: &TemporaryDirectory, _: &[BenchDocument]) -> Result<Vec<Figure>, CliError> {
+    sqlite_is_left_out();
+    Ok(Vec::new())
+}
+
+#[cfg(not(feature = "bench-sqlite"))]
+pub(super) fn sqlite_is_left_out() {
     super::output::note(
         "gattway: SQLite is not measured beside it: cargo run --release --features bench-sqlite",
     );
-    Ok(Vec::new())
 }
 
 /// The weather records, `years` times.
@@ -134,7 +139,7 @@ fn idle_memory(place: &TemporaryDirectory) -> Result<[Figure; 2], CliError> {
 }
 
 /// A field of a process's memory, in bytes; 0 if it is gone.
-fn memory_bytes(process: u32, field: &str) -> u64 {
+pub(super) fn memory_bytes(process: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
