@@ -13,6 +13,7 @@ mod readme;
 mod reload;
 mod retention;
 mod syncs;
+mod top;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

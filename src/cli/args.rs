@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::commands::control::gateway::OrderWord;
 use crate::cli::commands::{
-    bench, config, db, demo, documents, group, id, pair, peers, run as daemon, serve, status, sync,
+    bench, config, db, demo, documents, group, id, pair, peers, run as daemon, serve, status, sync, top,
 };
 #[cfg(feature = "bluetooth")]
 use crate::cli::commands::{doctor, scan};
@@ -57,6 +57,7 @@ pub(super) enum Command {
     Sync(sync::SyncArgs),
     Run(daemon::RunArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     /// Let syncs of the gateway that runs begin now, and wait for no time and no pause after a failure.
     Now(status::OrderArgs),
     /// Let syncs of the gateway that runs make no connection, until `resume` or its restart. Listeners go on.
@@ -107,6 +108,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Sync(args) => sync::run(&cli.global, args),
         Command::Run(args) => daemon::run(&cli.global, args),
         Command::Status(args) => status::run(args),
+        Command::Top(args) => top::run(args),
         Command::Now(args) => status::order(OrderWord::Now, args),
         Command::Pause(args) => status::order(OrderWord::Pause, args),
         Command::Resume(args) => status::order(OrderWord::Resume, args),

@@ -18,3 +18,4 @@ pub(super) mod scan;
 pub(super) mod serve;
 pub(super) mod status;
 pub(super) mod sync;
+pub(super) mod top;

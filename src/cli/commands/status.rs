@@ -38,7 +38,7 @@ pub(crate) struct SocketArgs {
 
 impl SocketArgs {
     /// The configuration may be closed to this user, or be wrong by now: the usual place is asked then.
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| match config::load(&self.config.path) {
             Ok(config) => config.socket,
             Err(_) => default_socket(),
@@ -117,16 +117,20 @@ struct Told {
 pub(crate) fn order(order: OrderWord, args: &OrderArgs) -> Result<(), CliError> {
     let meant = control::order(&args.socket.socket(), &SyncRequest { order, name: args.name.clone() })?;
     let mut out = Output::new();
-    let done = match order {
+    match args.json {
+        true => out.json(&Told { syncs: meant })?,
+        false => out.line(format!("{} {}", counted(meant as u64, "sync"), done(order)))?,
+    }
+    out.flush()
+}
+
+/// What syncs were by an order.
+pub(crate) fn done(order: OrderWord) -> &'static str {
+    match order {
         OrderWord::Now => "told to begin now",
         OrderWord::Pause => "paused",
         OrderWord::Resume => "told to go on",
-    };
-    match args.json {
-        true => out.json(&Told { syncs: meant })?,
-        false => out.line(format!("{} {done}", counted(meant as u64, "sync")))?,
     }
-    out.flush()
 }
 
 fn print(status: &GatewayStatus, out: &mut Output) -> Result<(), CliError> {
@@ -313,7 +317,7 @@ fn failure(failures: u64, error: Option<&str>, out: &mut Output) -> Result<(), C
     }
 }
 
-fn ago(now: u64, then: u64) -> String {
+pub(crate) fn ago(now: u64, then: u64) -> String {
     match now.saturating_sub(then) {
         0 => "just now".to_owned(),
         seconds => format!("{} ago", duration(seconds)),
@@ -321,7 +325,7 @@ fn ago(now: u64, then: u64) -> String {
 }
 
 /// Two units at most.
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
