@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use super::command::{Process, free_port, ok, run, run_with_input};
 use super::{PENGUINS, database, documents};
 
-/// Commands that need an adapter, or measure for minutes.
-const NOT_RUN: [&str; 2] = ["scan", "bench"];
+/// Commands that need an adapter, measure for minutes, or draw on a terminal (`hw-tests/gateway/top.rs`).
+const NOT_RUN: [&str; 3] = ["scan", "bench", "top"];
 
 /// Names of the commands that `gattway PATH --help` lists.
 fn subcommands(path: &[&str]) -> Vec<String> {
