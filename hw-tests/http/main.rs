@@ -11,6 +11,7 @@ mod documents;
 mod hostile;
 mod network;
 mod people;
+mod programs;
 mod python;
 mod query;
 
