@@ -10,8 +10,6 @@ use super::counted::Counted;
 use super::happened::Happened;
 use super::history::{DatabaseHistory, History};
 use super::neighbours::Neighbours;
-#[cfg(feature = "bluetooth")]
-use super::status::LinkStatus;
 use super::status::{
     AdapterStatus, CollectionStatus, DatabaseStatus, ListenerStatus, MqttStatus, RetentionStatus,
     UpstreamStatus, activity_word, now_s,
@@ -318,7 +316,7 @@ impl Board {
         #[cfg(feature = "bluetooth")]
         if let Some(radio) = &state.radio {
             state.neighbours.hear(&radio.borrow(), &mut status.neighbours);
-            share_links(&radio.borrow(), &mut status.adapters);
+            super::radio::share_links(&radio.borrow(), &mut status.adapters);
         }
         status.conflicts = state.happened.conflicts.iter().cloned().collect();
         status.left_out = state.happened.left_out.iter().cloned().collect();
@@ -349,22 +347,5 @@ impl State {
             upstream.take(status, counted);
             self.exchanged += upstream.documents.saturating_sub(before);
         }
-    }
-}
-
-/// Gives each adapter the connections through it; one that is named by its address, or not at all, those that no other has.
-#[cfg(feature = "bluetooth")]
-fn share_links(radio: &[RadioStatus], adapters: &mut [AdapterStatus]) {
-    for connection in radio {
-        let named = adapters.iter().position(|one| one.adapter == connection.adapter);
-        let other = || adapters.iter().position(|one| !one.adapter.starts_with("hci"));
-        let Some(at) = named.or_else(other) else { continue };
-        adapters[at].links.push(LinkStatus {
-            peer: connection.peer.clone(),
-            via: connection.via.to_owned(),
-            rssi_dbm: connection.rssi_dbm,
-            phy: connection.phy.map(|phy| phy.map(str::to_owned)),
-            interval_ms: connection.interval_ms,
-        });
     }
 }

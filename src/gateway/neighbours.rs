@@ -221,6 +221,28 @@ mod tests {
         assert_eq!(names, ["pump (00:11)", "valve"]);
     }
 
+    #[cfg(feature = "bluetooth")]
+    #[test]
+    fn who_is_visited_has_the_signal_of_its_connection() {
+        use crate::gateway::radio::tests::connection;
+
+        let mut neighbours = Neighbours::default();
+        let addresses = ["AA:BB:CC:DD:EE:01", "AA:BB:CC:DD:EE:02", "AA:BB:CC:DD:EE:03"];
+        for (n, address) in addresses.iter().enumerate() {
+            let visit: VisitKey = ("bluetooth.here".into(), format!("ble:{address}").into());
+            neighbours.visit(visit.clone(), &format!("pump {n}"), &format!("ble:device:{n}").into());
+            neighbours.prove(&visit, format!("id-{n}"), None);
+            if n == 2 {
+                neighbours.visit_ended(&visit, &is(ReplicatorActivity::Stopped));
+            }
+        }
+        let radio = [connection("hci0", addresses[1], -71), connection("hci0", addresses[2], -50)];
+        let mut shown = neighbours.all();
+        neighbours.hear(&radio, &mut shown);
+        let signals: Vec<Option<i8>> = shown.iter().map(|neighbour| neighbour.rssi_dbm).collect();
+        assert_eq!(signals, [None, Some(-71), None], "of a visit that has ended nothing is known");
+    }
+
     #[test]
     fn strangers_without_end_do_not_push_out_those_who_prove_who_they_are() {
         let mut neighbours = Neighbours::default();

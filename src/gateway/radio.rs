@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::config::{BluetoothConfig, DatabaseConfig, LinkLevel};
-use super::status::AdapterStatus;
+use super::status::{AdapterStatus, LinkStatus};
 use super::{GatewayEvent, Tell};
-use crate::node::{Ble, BlePeer, BlePlace};
+use crate::node::{Ble, BlePeer, BlePlace, RadioStatus};
 use crate::transport::bluez::agent::Pairing;
 use crate::transport::bluez::security::SecurityLevel;
 
@@ -48,4 +48,61 @@ pub(super) fn adapters(config: &DatabaseConfig) -> Vec<AdapterStatus> {
 pub(super) fn way(config: &BluetoothConfig) -> BlePeer {
     let adapter = (!config.adapter.is_empty()).then(|| config.adapter.clone());
     Ble::peer("any").through(adapter).slots(config.slots).spares_air(config.spares_wifi)
+}
+
+/// Gives each adapter the connections through it; one that is named by its address, or not at all, those that no other has.
+pub(super) fn share_links(radio: &[RadioStatus], adapters: &mut [AdapterStatus]) {
+    for connection in radio {
+        let named = adapters.iter().position(|one| one.adapter == connection.adapter);
+        let other = || adapters.iter().position(|one| !one.adapter.starts_with("hci"));
+        let Some(at) = named.or_else(other) else { continue };
+        adapters[at].links.push(LinkStatus {
+            peer: connection.peer.clone(),
+            via: connection.via.to_owned(),
+            rssi_dbm: connection.rssi_dbm,
+            phy: connection.phy.map(|phy| phy.map(str::to_owned)),
+            interval_ms: connection.interval_ms,
+        });
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A connection through this adapter.
+    pub(in crate::gateway) fn connection(adapter: &str, peer: &str, rssi_dbm: i8) -> RadioStatus {
+        RadioStatus {
+            peer: peer.into(),
+            adapter: adapter.into(),
+            via: "gatt",
+            att_mtu: None,
+            packet_bytes: 244,
+            interval_ms: Some(30.0),
+            latency: None,
+            supervision_timeout_ms: None,
+            phy: Some(["2M", "1M"]),
+            data_octets: None,
+            rssi_dbm: Some(rssi_dbm),
+        }
+    }
+
+    #[test]
+    fn connections_stand_with_the_adapter_that_carries_them() {
+        let adapter =
+            |name: &str| AdapterStatus { adapter: name.into(), slots: 5, ..AdapterStatus::default() };
+        let radio =
+            [connection("hci1", "AA", -50), connection("hci0", "BB", -70), connection("hci7", "CC", -90)];
+        let mut named = [adapter("hci0"), adapter("hci1")];
+        share_links(&radio, &mut named);
+        let peers = |adapter: &AdapterStatus| -> Vec<String> {
+            adapter.links.iter().map(|link| link.peer.clone()).collect()
+        };
+        assert_eq!((peers(&named[0]), peers(&named[1])), (vec!["BB".to_owned()], vec!["AA".to_owned()]));
+        // The first has no name.
+        let mut first = [adapter("hci1"), adapter("")];
+        share_links(&radio, &mut first);
+        assert_eq!(peers(&first[1]), ["BB", "CC"]);
+        assert_eq!((first[1].links[0].rssi_dbm, first[0].links.len()), (Some(-70), 1));
+    }
 }
