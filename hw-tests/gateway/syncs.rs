@@ -1,6 +1,6 @@
 //! Gateways that sync with each other: over TCP in a group, over WebSocket with TLS and users; peers that go and come back.
 
-use crate::command::{free_port, ok};
+use crate::command::{free_port, ok, run};
 use crate::{Machine, central_and_field, event, put, wait_until};
 
 #[test]
@@ -127,4 +127,28 @@ fn a_server_with_tls_and_users_is_met_once_the_password_is_right() {
     assert!(reloaded["done"][0].as_str().unwrap_or_default().contains("listener web"), "{reloaded}");
     assert_eq!(at_field.terminate(), Some(0));
     assert_eq!(at_central.terminate(), Some(0));
+}
+
+#[test]
+fn a_collection_that_is_made_while_the_gateway_runs_is_synced() {
+    let address = format!("address = \"tcp:127.0.0.1:{}\"\n", free_port());
+    let central = Machine::new(&format!("[databases.central]\ntrust-all = true\n[listeners.lan]\n{address}"));
+    let field = Machine::new(&format!("[databases.field]\ntrust-all = true\n[upstreams.central]\n{address}"));
+    let (mut at_central, mut at_field) = (central.start(), field.start());
+    wait_until("it is in sync", || field.status()["databases"][0]["upstreams"][0]["last_synced_s"].is_u64());
+    let (here, there) = (field.path("state/field.db"), central.path("state/central.db"));
+    for db in [&there, &here] {
+        ok(db, &["db", "collections", "--create", "plant.readings"]);
+    }
+    ok(&here, &["db", "put", "--collection", "plant.readings", "late", "{}"]);
+    wait_until("its document arrives", || {
+        run(&there, &["db", "ls", "--collection", "plant.readings"]).stdout.lines().eq(["late"])
+    });
+    // The others go on.
+    put(&here, "other");
+    wait_until("others go on", || central.documents("central.db") == ["other"]);
+    for process in [&mut at_field, &mut at_central] {
+        process.signal("TERM");
+        assert_eq!(event(process, "finished")["ok"], true);
+    }
 }

@@ -44,6 +44,8 @@ pub(super) struct Serving {
     brokers: BTreeMap<String, super::mqtt::Publishing>,
     /// Syncs that begin paused.
     paused: BTreeSet<String>,
+    /// The collections that there were at the start, where all are offered to peers.
+    offered: Option<Vec<String>>,
 }
 
 impl Serving {
@@ -57,6 +59,8 @@ impl Serving {
         config: &DatabaseConfig,
         paused: BTreeSet<String>,
     ) -> Result<Serving, String> {
+        // Before the node looks: one that is made meanwhile is offered twice rather than not at all.
+        let offered = config.node.collections.is_empty().then(|| db.collections());
         let node = start_node(&context, db, config).await?;
         let (places, syncs, retention, tombstones) = Default::default();
         let mut serving = Serving {
@@ -70,6 +74,7 @@ impl Serving {
             #[cfg(feature = "mqtt")]
             brokers: BTreeMap::new(),
             paused,
+            offered,
         };
         #[cfg(feature = "bluetooth")]
         serving.context.board.radio(serving.node.radio());
@@ -92,6 +97,11 @@ impl Serving {
     pub(super) fn failure(&self) -> Option<String> {
         let (path, reason) = (self.db.path().display(), self.db.failure()?);
         Some(format!("database {path}: {reason}; nothing that was acknowledged is lost"))
+    }
+
+    /// Whether collections have come or gone that peers are to be offered: what runs has to be started again for it.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.offered.as_ref().is_some_and(|offered| *offered != self.db.collections())
     }
 
     /// Is woken when something has changed, or failed.

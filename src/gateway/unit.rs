@@ -240,6 +240,10 @@ impl Runner {
             if let Some(error) = serving.failure() {
                 return Some(Ended::Failed(error));
             }
+            if serving.is_outdated() {
+                tracing::info!(database = %self.name, "collections have come or gone: connections are made again");
+                return None;
+            }
             let request = tokio::select! {
                 request = self.next() => request,
                 Ok(()) = changed.changed() => continue,

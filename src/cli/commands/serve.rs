@@ -58,7 +58,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, required = true, value_name = "ADDRESS")]
     listen: Vec<PlaceAddress>,
 
-    /// A collection that peers may reach, again for more; all of the database's unless given
+    /// A collection that peers may reach, again for more; unless given, all that the database has when it starts
     #[arg(long = "collection", short, value_name = "NAME")]
     collections: Vec<String>,
 

@@ -54,7 +54,7 @@ pub(crate) struct SyncArgs {
     #[arg(long)]
     pub(super) continuous: bool,
 
-    /// A collection to sync, again for more; all of the database's unless given
+    /// A collection to sync, again for more; unless given, all that the database has when it starts
     #[arg(long = "collection", short, value_name = "NAME")]
     pub(super) collections: Vec<String>,
 

@@ -40,6 +40,7 @@ impl Store {
         }
         drop(state);
         self.sync(ticket)?;
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
         Ok(key)
     }
 
