@@ -1,4 +1,6 @@
 //! What runs while a database is open: its node, the places where peers come in, and the syncs that are kept going.
+//!
+//! One file, because what is begun, changed and ended with a database is one list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -218,8 +218,12 @@ pub(super) fn read_block(
     sources: &impl SourceNumbers,
     codec: &mut Codec,
 ) -> Option<Vec<StoredRevision>> {
-    let records = unpack(value, codec)?;
-    let mut reader = Records::new(&records, sources);
+    read_records(&unpack(value, codec)?, sources)
+}
+
+/// All of a block's records, not deflated; `None` means damage.
+pub(super) fn read_records(records: &[u8], sources: &impl SourceNumbers) -> Option<Vec<StoredRevision>> {
+    let mut reader = Records::new(records, sources);
     let mut revisions = Vec::new();
     while reader.next()? {
         revisions.push(reader.revision());

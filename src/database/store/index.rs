@@ -2,13 +2,15 @@
 //! a page, not for each document.
 //!
 //! A page is responsible for the IDs up to its *fence*, which is its key, and after the fence of the page before. The
-//! last page's fence is above all IDs. A page that outgrows [`PAGE_BYTES_MAX`] is split; one that empties goes, and its
+//! last page's fence is above all IDs. A page that outgrows its limit is split; one that empties goes, and its
 //! range falls to the next.
 //!
 //! | field of an entry | how |
 //! |---|---|
 //! | ID | bytes shared with the entry before, length of the rest, the rest |
 //! | place | varint: sequence x 2, + 1 for a tombstone |
+//!
+//! One file, because a page's bytes, how it is changed and how it is split are one rule.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +22,11 @@ use crate::database::packed::{Reader, put_text, put_varint};
 
 /// Bytes of a page above which it is split. A save writes a page, and sled, after ten of those, all sixteen of a leaf. So it is a
 /// compromise between what that costs and how often a prefix is stored: with 400 bytes, a commit of 500 readings of 50 sensors became larger than one batch
-/// of the log may be and went through a redo list, five bytes written for one of JSON where there are two now. IDs that only grow take 4 % more room for it.
+/// of the log may be and went through a redo list, five bytes written for one of JSON where there are two now.
 const PAGE_BYTES_MAX: usize = 130;
+
+/// The same for the last page, and for one that gets no new IDs: where IDs only grow, all come into the last page, and few pages are written.
+const LONG_PAGE_BYTES_MAX: usize = 400;
 
 /// What the index says of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +154,8 @@ pub(super) struct IndexEdit {
 struct EditedPage {
     entries: Entries,
     changed: bool,
+    /// Whether IDs came.
+    grew: bool,
 }
 
 impl IndexEdit {
@@ -170,7 +177,7 @@ impl IndexEdit {
             None => {
                 let found = page_from(engine, collection, id)?;
                 let (fence, entries) = found.unwrap_or_else(|| (keys::index_last(collection), Vec::new()));
-                self.pages.entry(fence.clone()).or_insert(EditedPage { entries, changed: false });
+                self.pages.entry(fence.clone()).or_insert(EditedPage { entries, ..EditedPage::default() });
                 fence
             }
         };
@@ -202,7 +209,10 @@ impl IndexEdit {
         match (page.entries.binary_search_by(|(other, _)| (**other).cmp(id)), entry) {
             (Ok(at), Some(entry)) => page.entries[at].1 = entry,
             (Ok(at), None) => drop(page.entries.remove(at)),
-            (Err(at), Some(entry)) => page.entries.insert(at, (id.into(), entry)),
+            (Err(at), Some(entry)) => {
+                page.grew = true;
+                page.entries.insert(at, (id.into(), entry));
+            }
             (Err(_), None) => {}
         }
         Ok(())
@@ -214,7 +224,7 @@ impl IndexEdit {
             if page.entries.is_empty() {
                 writes.remove(fence);
             } else {
-                write_page(collection, fence, &page.entries, writes);
+                page.write(collection, fence, writes);
             }
         }
     }
@@ -233,7 +243,7 @@ impl IndexWriter {
 
     /// Adds the next ID.
     pub(super) fn push(&mut self, id: &str, entry: IndexEntry, writes: &mut Writes) {
-        if self.builder.value.len() >= PAGE_BYTES_MAX {
+        if self.builder.value.len() >= LONG_PAGE_BYTES_MAX {
             let full = std::mem::take(&mut self.builder);
             writes.insert(keys::index(self.collection, &full.last), full.value);
         }
@@ -248,31 +258,29 @@ impl IndexWriter {
     }
 }
 
-/// Writes a page, split where it outgrew the limit. The last page is split so that the left parts are full, since IDs
-/// often grow; any other one in halves.
-fn write_page(
-    collection: CollectionKey,
-    fence: Vec<u8>,
-    entries: &[(Box<str>, IndexEntry)],
-    writes: &mut Writes,
-) {
-    let is_last = fence == keys::index_last(collection);
-    let whole = build(entries).value;
-    if whole.len() <= PAGE_BYTES_MAX {
-        writes.insert(fence, whole);
-        return;
-    }
-    let parts = whole.len().div_ceil(PAGE_BYTES_MAX);
-    let target = if is_last { PAGE_BYTES_MAX } else { whole.len().div_ceil(parts) };
-    let mut builder = PageBuilder::default();
-    let mut rest = entries.iter().peekable();
-    while let Some((id, entry)) = rest.next() {
-        builder.push(id, *entry);
-        if rest.peek().is_some() && builder.value.len() >= target {
-            writes.insert(keys::index(collection, id), std::mem::take(&mut builder).value);
+impl EditedPage {
+    /// Writes a page, split where it outgrew the limit. The last page is split so that the left parts are full, since IDs often grow; any other
+    /// one in halves.
+    fn write(&self, collection: CollectionKey, fence: Vec<u8>, writes: &mut Writes) {
+        let is_last = fence == keys::index_last(collection);
+        let limit = if is_last || !self.grew { LONG_PAGE_BYTES_MAX } else { PAGE_BYTES_MAX };
+        let whole = build(&self.entries).value;
+        if whole.len() <= limit {
+            writes.insert(fence, whole);
+            return;
         }
+        let parts = whole.len().div_ceil(limit);
+        let target = if is_last { limit } else { whole.len().div_ceil(parts) };
+        let mut builder = PageBuilder::default();
+        let mut rest = self.entries.iter().peekable();
+        while let Some((id, entry)) = rest.next() {
+            builder.push(id, *entry);
+            if rest.peek().is_some() && builder.value.len() >= target {
+                writes.insert(keys::index(collection, id), std::mem::take(&mut builder).value);
+            }
+        }
+        writes.insert(fence, builder.value);
     }
-    writes.insert(fence, builder.value);
 }
 
 fn build(entries: &[(Box<str>, IndexEntry)]) -> PageBuilder {
@@ -344,7 +352,7 @@ mod tests {
                 assert_eq!(entries, expected, "seed {seed}, round {round}");
                 let (longest, bytes) =
                     (sizes.iter().max().copied().unwrap_or(0), sizes.iter().sum::<usize>());
-                assert!(longest < PAGE_BYTES_MAX + 40, "{longest} bytes in a page");
+                assert!(longest < LONG_PAGE_BYTES_MAX + 40, "{longest} bytes in a page");
                 // Halves at worst, but for what removals left.
                 assert!(
                     sizes.len() <= 4 + 5 * bytes / PAGE_BYTES_MAX,
@@ -376,7 +384,7 @@ mod tests {
             }
             let (entries, sizes) = all(&engine);
             assert_eq!(entries.len(), ids.len());
-            let full = |size: &usize| (PAGE_BYTES_MAX..PAGE_BYTES_MAX + 40).contains(size);
+            let full = |size: &usize| (LONG_PAGE_BYTES_MAX..LONG_PAGE_BYTES_MAX + 40).contains(size);
             assert!(sizes[..sizes.len() - 1].iter().all(full), "{at_once} at once: {sizes:?}");
         }
         let (_directory, engine) = engine();
@@ -386,6 +394,37 @@ mod tests {
         engine.apply_part(writes).expect("applied");
         let (entries, sizes) = all(&engine);
         assert_eq!(entries.last(), Some(&("reading-000499".into(), entry(500))));
-        assert!(sizes[..sizes.len() - 1].iter().all(|size| *size >= PAGE_BYTES_MAX), "{sizes:?}");
+        assert!(sizes[..sizes.len() - 1].iter().all(|size| *size >= LONG_PAGE_BYTES_MAX), "{sizes:?}");
+    }
+
+    /// IDs that grow in several places, as those of sensors do, leave short pages behind them; an entry that is changed splits no page.
+    #[test]
+    fn what_grows_in_several_places_leaves_short_pages() {
+        let (_directory, engine) = engine();
+        let id = |sensor: u64, n: u64| format!("s{sensor:02}-{n:06}");
+        let save = |ids: &mut dyn Iterator<Item = (String, u64)>| {
+            let mut edit = IndexEdit::default();
+            for (id, sequence) in ids {
+                edit.set(&engine, COLLECTION, &id, Some(IndexEntry { sequence, deleted: false }))
+                    .expect("set");
+            }
+            let mut writes = Writes::default();
+            edit.write(COLLECTION, &mut writes);
+            engine.apply_part(writes).expect("applied");
+        };
+        for round in 0..60 {
+            save(&mut (0..80).map(|n| (id(n % 8, 10 * round + n / 8), 80 * round + n)));
+        }
+        let (entries, sizes) = all(&engine);
+        assert_eq!(entries.len(), 80 * 60);
+        let of_others = &sizes[..sizes.len() * 7 / 8];
+        let mean = of_others.iter().sum::<usize>() / of_others.len();
+        let longest = of_others.iter().max().copied().unwrap_or(0);
+        assert!((PAGE_BYTES_MAX / 2..PAGE_BYTES_MAX).contains(&mean), "{mean} bytes: {sizes:?}");
+        assert!(longest < PAGE_BYTES_MAX + 40, "{sizes:?}");
+        // Later sequences are longer.
+        save(&mut (0..600).map(|n| (id(3, n), (1 << 40) + n)));
+        let (_, after) = all(&engine);
+        assert_eq!(after.len(), sizes.len(), "{after:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use super::block::{Codec, SourceNumbers, StoredRevision, find_records, first_sequence};
+use super::block::{Codec, SourceNumbers, StoredRevision, first_sequence, read_records};
 use super::engine::{Engine, Writes};
 use super::ground::{VALUE_BYTES_MAX, damaged};
 use super::keys::{self, CollectionKey};
@@ -16,11 +16,15 @@ const CACHED_BYTES_MAX: usize = 256 * 1024;
 /// Blocks with more bytes of records than this are not kept: a large document must not stay in memory.
 const CACHED_BLOCK_BYTES_MAX: usize = 64 * 1024;
 
+/// Blocks of which all records are kept as they are used: those that were asked for more than one. They take some 200 KiB.
+const DECODED_BLOCKS_MAX: usize = 16;
+
 /// The newest blocks that were read, and the inflate state.
 #[derive(Default)]
 pub(super) struct BlockCache {
     blocks: VecDeque<CachedBlock>,
     bytes: usize,
+    decoded: usize,
     pub(super) codec: Codec,
 }
 
@@ -28,24 +32,47 @@ struct CachedBlock {
     collection: CollectionKey,
     /// Sequences that it has records of, dead or alive.
     sequences: RangeInclusive<u64>,
-    records: Box<[u8]>,
+    bytes: usize,
+    records: Records,
+}
+
+/// The records of a block.
+enum Records {
+    /// As bytes, which have to be read from the first on. Most blocks are asked for one document alone.
+    Packed(Box<[u8]>),
+    Decoded(Vec<StoredRevision>),
 }
 
 impl BlockCache {
     /// The record of a sequence, if a cached block has it. A block may be outdated as a whole, but what it has of a sequence is
     /// right: records do not change.
     pub(super) fn find(
-        &self,
+        &mut self,
         collection: CollectionKey,
         sequence: u64,
         sources: &impl SourceNumbers,
     ) -> Option<StoredRevision> {
         let of_it =
-            |block: &&CachedBlock| block.collection == collection && block.sequences.contains(&sequence);
-        self.blocks
-            .iter()
-            .filter(of_it)
-            .find_map(|block| find_records(&block.records, sources, &[sequence])?.pop())
+            |block: &CachedBlock| block.collection == collection && block.sequences.contains(&sequence);
+        let mut found = None;
+        for block in self.blocks.iter_mut().filter(|block| of_it(block)) {
+            if let Records::Packed(records) = &block.records {
+                block.records = Records::Decoded(read_records(records, sources)?);
+                self.decoded += 1;
+            }
+            if let Records::Decoded(records) = &block.records
+                && let Ok(at) = records.binary_search_by_key(&sequence, |record| record.sequence)
+            {
+                found = Some(records[at].clone());
+                break;
+            }
+        }
+        while self.decoded > DECODED_BLOCKS_MAX {
+            let oldest = self.blocks.iter().rposition(|block| matches!(block.records, Records::Decoded(_)));
+            let Some(block) = oldest.and_then(|at| self.blocks.remove(at)) else { break };
+            self.took_out(&block);
+        }
+        found
     }
 
     /// Keeps the records of the block that ends with `last`.
@@ -54,17 +81,28 @@ impl BlockCache {
         if records.len() > CACHED_BLOCK_BYTES_MAX {
             return;
         }
-        self.bytes += records.len();
-        self.blocks.push_front(CachedBlock { collection, sequences: first..=last, records: records.into() });
+        let (sequences, bytes) = (first..=last, records.len());
+        let records = Records::Packed(records.into());
+        self.bytes += bytes;
+        self.blocks.push_front(CachedBlock { collection, sequences, bytes, records });
         while self.bytes > CACHED_BYTES_MAX {
-            self.bytes -= self.blocks.pop_back().map_or(self.bytes, |block| block.records.len());
+            let Some(block) = self.blocks.pop_back() else { break };
+            self.took_out(&block);
         }
+    }
+
+    fn took_out(&mut self, block: &CachedBlock) {
+        self.bytes -= block.bytes;
+        self.decoded -= usize::from(matches!(block.records, Records::Decoded(_)));
     }
 
     /// Forgets everything of a collection (its sequences may start again).
     pub(super) fn forget(&mut self, collection: CollectionKey) {
-        self.blocks.retain(|block| block.collection != collection);
-        self.bytes = self.blocks.iter().map(|block| block.records.len()).sum();
+        let (gone, kept) =
+            std::mem::take(&mut self.blocks).into_iter().partition(|b| b.collection == collection);
+        self.blocks = kept;
+        let gone: VecDeque<CachedBlock> = gone;
+        gone.iter().for_each(|block| self.took_out(block));
     }
 }
 
@@ -163,7 +201,7 @@ mod tests {
     #[test]
     fn the_newest_blocks_are_kept_and_large_ones_are_not() {
         let (mut cache, sources) = (BlockCache::default(), Sources::default());
-        let kept = |cache: &BlockCache, collection, sequence| {
+        let kept = |cache: &mut BlockCache, collection, sequence| {
             cache.find(collection, sequence, &sources).map(|record| record.sequence)
         };
         let bytes = block(10..15, 1000).len();
@@ -173,7 +211,7 @@ mod tests {
             cache.keep(ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
         }
         for n in 1..=last {
-            let found = [10 * n, 10 * n + 4].map(|sequence| kept(&cache, ONE, sequence));
+            let found = [10 * n, 10 * n + 4].map(|sequence| kept(&mut cache, ONE, sequence));
             let is_kept = n + kept_len - 1 > last;
             // The IDs of lower numbers are shorter, so one more may have room.
             if n + kept_len != last + 1 {
@@ -182,19 +220,19 @@ mod tests {
             }
         }
         assert_eq!(
-            (kept(&cache, ONE, 10 * last + 5), kept(&cache, CollectionKey(2), 10 * last)),
+            (kept(&mut cache, ONE, 10 * last + 5), kept(&mut cache, CollectionKey(2), 10 * last)),
             (None, None)
         );
         cache.keep(ONE, 1001, &block(1000..1002, CACHED_BLOCK_BYTES_MAX / 2 - 100));
         cache.keep(ONE, 2001, &block(2000..2002, CACHED_BLOCK_BYTES_MAX / 2 + 1));
-        assert_eq!([1000, 2000].map(|sequence| kept(&cache, ONE, sequence)), [Some(1000), None]);
+        assert_eq!([1000, 2000].map(|sequence| kept(&mut cache, ONE, sequence)), [Some(1000), None]);
         cache.keep(CollectionKey(2), 1, &block(1..2, 1));
         cache.forget(ONE);
-        assert_eq!((kept(&cache, ONE, 1000), kept(&cache, CollectionKey(2), 1)), (None, Some(1)));
+        assert_eq!((kept(&mut cache, ONE, 1000), kept(&mut cache, CollectionKey(2), 1)), (None, Some(1)));
         // What was forgotten takes no room of others.
         for n in 1..=kept_len {
             cache.keep(ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
         }
-        assert_eq!(kept(&cache, ONE, 10), Some(10));
+        assert_eq!(kept(&mut cache, ONE, 10), Some(10));
     }
 }

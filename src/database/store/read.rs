@@ -83,7 +83,7 @@ impl Store {
         sequence: u64,
     ) -> Result<Option<StoredRevision>, DatabaseError> {
         let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(record) = cache.find(collection, sequence, &*sources) {
             return Ok(Some(record));
         }
