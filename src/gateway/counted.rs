@@ -1,5 +1,7 @@
 //! What the state of a replication says of an upstream or a neighbour.
 
+use std::time::Instant;
+
 use super::status::{NeighbourStatus, UpstreamStatus, activity_word, now_s};
 use crate::replicator::{ReplicatorActivity, ReplicatorStatus};
 
@@ -7,6 +9,8 @@ use crate::replicator::{ReplicatorActivity, ReplicatorStatus};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counted {
     documents: u64,
+    /// When it began to connect, or something was to be synced; `None` once all was, or it has failed.
+    began: Option<Instant>,
 }
 
 impl Counted {
@@ -40,6 +44,15 @@ impl UpstreamStatus {
         self.documents += counted.grown(status);
         self.pending = pending(status);
         self.next_s = None;
+        match status.activity {
+            ReplicatorActivity::Connecting | ReplicatorActivity::Busy => {
+                counted.began.get_or_insert_with(Instant::now);
+            }
+            _ => {
+                let took = counted.began.take().map(|began| began.elapsed());
+                took.filter(|_| is_in_sync(status)).into_iter().for_each(|took| self.syncs.note(took));
+            }
+        }
         if is_in_sync(status) {
             (self.last_synced_s, self.error) = (Some(now_s()), None);
         }

@@ -12,6 +12,7 @@ pub(crate) mod board;
 pub(crate) mod config;
 mod counted;
 pub(crate) mod daemon;
+mod durations;
 pub(crate) mod happened;
 pub(crate) mod history;
 pub(crate) mod http;

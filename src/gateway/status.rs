@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::durations::Durations;
 use crate::database::{Collection, Database};
 use crate::replicator::ReplicatorActivity;
 
@@ -222,6 +223,9 @@ pub(crate) struct UpstreamStatus {
     /// When all was synced last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_synced_s: Option<u64>,
+    /// How long it took until all was synced, since the start. For metrics alone.
+    #[serde(skip)]
+    pub(crate) syncs: Durations,
     /// Revisions that are still to go over, as far as they are known.
     pub(crate) pending: u64,
     /// Documents that went over, all connections together.

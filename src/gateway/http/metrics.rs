@@ -12,7 +12,8 @@ use hyper::StatusCode;
 use super::api::Api;
 use super::body;
 use super::error::{ApiError, ErrorBody};
-use crate::gateway::status::{DatabaseStatus, GatewayStatus, MqttStatus};
+use crate::gateway::durations::Durations;
+use crate::gateway::status::{AdapterStatus, DatabaseStatus, GatewayStatus, MqttStatus};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -58,6 +59,30 @@ impl Text {
                 labels.into_iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
             let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
             let _ = writeln!(self.0, "gattway_{name}{labels} {value}");
+        }
+    }
+}
+
+impl Text {
+    /// A histogram with its samples: labels and durations each.
+    fn histogram<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Vec<(&'static str, &'l str)>, Durations)>,
+    ) {
+        let _ = write!(self.0, "# HELP gattway_{name} {help}\n# TYPE gattway_{name} histogram\n");
+        for (labels, durations) in samples {
+            let labels: Vec<String> =
+                labels.into_iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+            let labels = labels.join(",");
+            for (seconds, count) in durations.steps() {
+                let _ = writeln!(self.0, "gattway_{name}_bucket{{{labels},le=\"{seconds}\"}} {count}");
+            }
+            let Durations { count, sum, .. } = durations;
+            let _ = writeln!(self.0, "gattway_{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+            let _ = writeln!(self.0, "gattway_{name}_sum{{{labels}}} {}", sum.as_secs_f64());
+            let _ = writeln!(self.0, "gattway_{name}_count{{{labels}}} {count}");
         }
     }
 }
@@ -165,6 +190,19 @@ fn text_of(status: &GatewayStatus) -> String {
         "When all was synced last, in seconds since 1970.",
         |one| one.last_synced_s,
     );
+    let syncs = databases.iter().flat_map(|database| {
+        database.upstreams.iter().map(|one| (with(database, "upstream", &one.name), one.syncs))
+    });
+    let help = "How long it took until all was synced, from the moment when it began to connect or something was to be synced.";
+    text.histogram("upstream_sync_seconds", help, syncs);
+    let mut adapter = |name: &str, help: &str, value: fn(&AdapterStatus) -> u64| {
+        let samples = databases.iter().flat_map(|database| {
+            database.adapters.iter().map(|one| (with(database, "adapter", &one.name), value(one)))
+        });
+        text.metric(name, Gauge, help, samples);
+    };
+    adapter("adapter_connections", "Radio connections of an adapter.", |one| one.links.len() as u64);
+    adapter("adapter_slots", "Connections that an adapter is trusted with.", |one| one.slots.into());
     let mut mqtt = |name: &str, kind, help: &str, value: fn(&MqttStatus) -> u64| {
         let samples = databases.iter().flat_map(|database| {
             database.mqtt.iter().map(|one| (with(database, "mqtt", &one.name), value(one)))
@@ -208,12 +246,15 @@ mod tests {
     fn metrics_have_labels_of_the_configuration_alone() {
         let neighbour =
             |name: &str| NeighbourStatus { name: name.into(), connected: true, ..Default::default() };
-        let upstream = UpstreamStatus { name: "a\"b\\".into(), pending: 7, ..Default::default() };
+        let mut upstream = UpstreamStatus { name: "a\"b\\".into(), pending: 7, ..Default::default() };
+        upstream.syncs.note(std::time::Duration::from_millis(1_500));
+        let adapter = AdapterStatus { name: "radio".into(), slots: 3, ..Default::default() };
         let database = DatabaseStatus {
             name: "plant".into(),
             open: true,
             neighbours: (0..100).map(|n| neighbour(&format!("stranger {n}"))).collect(),
             upstreams: vec![upstream],
+            adapters: vec![adapter],
             ..Default::default()
         };
         let status = GatewayStatus {
@@ -233,6 +274,12 @@ mod tests {
             "gattway_upstream_pending{database=\"plant\",upstream=\"a\\\"b\\\\\"} 7",
             "# TYPE gattway_upstream_documents_total counter",
             "gattway_http_listening 0",
+            "# TYPE gattway_upstream_sync_seconds histogram",
+            "gattway_upstream_sync_seconds_bucket{database=\"plant\",upstream=\"a\\\"b\\\\\",le=\"1\"} 0",
+            "gattway_upstream_sync_seconds_bucket{database=\"plant\",upstream=\"a\\\"b\\\\\",le=\"5\"} 1",
+            "gattway_upstream_sync_seconds_bucket{database=\"plant\",upstream=\"a\\\"b\\\\\",le=\"+Inf\"} 1",
+            "gattway_upstream_sync_seconds_sum{database=\"plant\",upstream=\"a\\\"b\\\\\"} 1.5",
+            "gattway_adapter_slots{database=\"plant\",adapter=\"radio\"} 3",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
         }
@@ -240,7 +287,13 @@ mod tests {
         let dashboard = include_str!("../../../examples/grafana.json");
         let name_of =
             |text: &str| text.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().map(str::to_owned);
-        let asked: BTreeSet<String> = dashboard.split("gattway_").skip(1).filter_map(name_of).collect();
+        // Of a histogram it asks for the buckets.
+        let asked: BTreeSet<String> = dashboard
+            .split("gattway_")
+            .skip(1)
+            .filter_map(name_of)
+            .map(|name| name.strip_suffix("_bucket").map_or(name.clone(), str::to_owned))
+            .collect();
         let told: BTreeSet<String> = text.split("# TYPE gattway_").skip(1).filter_map(name_of).collect();
         let never: BTreeSet<String> =
             ["info", "http_listening", "listener_listening", "mqtt_connected"].map(str::to_owned).into();
