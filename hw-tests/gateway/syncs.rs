@@ -135,6 +135,7 @@ fn a_collection_that_is_made_while_the_gateway_runs_is_synced() {
     let central = Machine::new(&format!("[databases.central]\ntrust-all = true\n[listeners.lan]\n{address}"));
     let field = Machine::new(&format!("[databases.field]\ntrust-all = true\n[upstreams.central]\n{address}"));
     let (mut at_central, mut at_field) = (central.start(), field.start());
+    wait_until("both answer", || [&central, &field].iter().all(|one| one.run(&["status"]).code == Some(0)));
     wait_until("it is in sync", || field.status()["databases"][0]["upstreams"][0]["last_synced_s"].is_u64());
     let (here, there) = (field.path("state/field.db"), central.path("state/central.db"));
     for db in [&there, &here] {

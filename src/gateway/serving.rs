@@ -78,16 +78,7 @@ impl Serving {
             paused,
             offered,
         };
-        #[cfg(feature = "bluetooth")]
-        serving.context.board.radio(serving.node.radio());
-        #[cfg(feature = "bluetooth")]
-        serving.context.board.adapters(super::radio::adapters(config));
-        for (name, (kind, plain)) in kinds(&serving.context, config) {
-            serving.listen(&name, kind, plain);
-        }
-        for (name, upstream) in upstreams(config) {
-            serving.sync(&name, upstream);
-        }
+        serving.use_node(config);
         serving.apply_retention(config);
         #[cfg(feature = "mqtt")]
         serving.apply_mqtt(config).await;
@@ -101,9 +92,41 @@ impl Serving {
         Some(format!("database {path}: {reason}; nothing that was acknowledged is lost"))
     }
 
-    /// Whether collections have come or gone that peers are to be offered: what runs has to be started again for it.
+    /// Lets peers in and begins the syncs.
+    fn use_node(&mut self, config: &DatabaseConfig) {
+        #[cfg(feature = "bluetooth")]
+        self.context.board.radio(self.node.radio());
+        #[cfg(feature = "bluetooth")]
+        self.context.board.adapters(super::radio::adapters(config));
+        for (name, (kind, plain)) in kinds(&self.context, config) {
+            self.listen(&name, kind, plain);
+        }
+        for (name, upstream) in upstreams(config) {
+            self.sync(&name, upstream);
+        }
+    }
+
+    /// Whether collections have come or gone that peers are to be offered: connections have to be made again for it.
     pub(super) fn is_outdated(&self) -> bool {
         self.offered.as_ref().is_some_and(|offered| *offered != self.db.collections())
+    }
+
+    /// Makes all connections again, with another node. Brokers and rules go on.
+    ///
+    /// # Errors
+    /// The node cannot be started; the one before goes on.
+    pub(super) async fn renew_node(&mut self, config: &DatabaseConfig) -> Result<(), String> {
+        let offered = self.offered.is_some().then(|| self.db.collections());
+        let node = start_node(&self.context, &self.db, config).await?;
+        let before = std::mem::replace(&mut self.node, node);
+        self.offered = offered;
+        // What waits to be synced with others would hold up the end.
+        self.db.gather(false);
+        end_node(before, std::mem::take(&mut self.syncs)).await;
+        self.db.gather(true);
+        self.places.clear();
+        self.use_node(config);
+        Ok(())
     }
 
     /// Is woken when something has changed, or failed.
@@ -315,14 +338,18 @@ impl Serving {
         retention.keys().for_each(|name| context.board.forget_retention(name));
         drop((retention, tombstones));
         let names: Vec<String> = syncs.keys().cloned().collect();
-        let ending: Vec<_> = syncs.into_values().map(|sync| task::spawn(sync.stop())).collect();
-        // Each sync has the same limit.
-        let _ = node.shutdown().await;
-        for ended in ending {
-            let _ = ended.await;
-        }
+        end_node(node, syncs).await;
         names.iter().for_each(|name| context.board.forget_upstream(name));
         places.keys().for_each(|name| context.board.forget_listener(name));
+    }
+}
+
+async fn end_node(node: Node, syncs: BTreeMap<String, Supervised>) {
+    let ending: Vec<_> = syncs.into_values().map(|sync| task::spawn(sync.stop())).collect();
+    // Each sync has the same limit.
+    let _ = node.shutdown().await;
+    for ended in ending {
+        let _ = ended.await;
     }
 }
 

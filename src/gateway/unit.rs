@@ -234,15 +234,18 @@ impl Runner {
 
     /// Answers until it is to end. `None`: the node is to be started again.
     async fn serve(&mut self, serving: &mut Serving) -> Option<Ended> {
-        let mut changed = serving.watch();
+        let (mut changed, mut is_radio_lent) = (serving.watch(), false);
         loop {
             // A write that fails is told of as a change; what a read found is seen when somebody asks whether this works.
             if let Some(error) = serving.failure() {
                 return Some(Ended::Failed(error));
             }
-            if serving.is_outdated() {
+            if serving.is_outdated() && !is_radio_lent {
                 tracing::info!(database = %self.name, "collections have come or gone: connections are made again");
-                return None;
+                let config = self.config.clone();
+                if let Err(error) = self.wait_for(serving.renew_node(&config)).await {
+                    return Some(Ended::Failed(error));
+                }
             }
             let request = tokio::select! {
                 request = self.next() => request,
@@ -253,6 +256,7 @@ impl Runner {
                 Some(Request::Ping(answer)) => drop(answer.send(())),
                 Some(Request::LendRadio(lent, answer)) => {
                     serving.lend_radio(lent, &self.config);
+                    is_radio_lent = lent;
                     let _ = answer.send(());
                 }
                 Some(Request::Sync(order, name, answer)) => {
