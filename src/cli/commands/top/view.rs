@@ -21,6 +21,15 @@ const FAILURES_MAX: usize = 6;
 const RATE_FROM: u16 = 22;
 const RATE_LINES: u16 = 4;
 
+/// Columns of whom is synced with: upstreams and brokers, neighbours.
+const SYNC_WIDTHS: [Constraint; 5] = [
+    Constraint::Fill(2),
+    Constraint::Length(14),
+    Constraint::Length(14),
+    Constraint::Length(12),
+    Constraint::Length(12),
+];
+
 const KEYS: &str = "up, down: neighbours   n: sync now   p: pause   r: go on   q: end";
 
 /// What is shown of the state.
@@ -76,15 +85,8 @@ impl View {
         let widths = [Constraint::Fill(2), Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(2)];
         let of = ["DATABASE", "DOCUMENTS", "FREE", "STATE"];
         frame.render_widget(table(of, databases, widths), of_databases);
-        let widths = [
-            Constraint::Fill(2),
-            Constraint::Length(14),
-            Constraint::Length(14),
-            Constraint::Length(12),
-            Constraint::Length(12),
-        ];
         frame.render_widget(
-            table(["SYNC", "STATE", "IN SYNC", "DOCUMENTS", "TO GO"], syncs, widths),
+            table(["SYNC", "STATE", "IN SYNC", "DOCUMENTS", "TO GO"], syncs, SYNC_WIDTHS),
             of_syncs,
         );
         self.draw_neighbours(status, frame, of_neighbours);
@@ -110,14 +112,7 @@ impl View {
             thousands((self.from + rows.len()) as u64),
             thousands(self.neighbours as u64)
         );
-        let widths = [
-            Constraint::Fill(2),
-            Constraint::Length(14),
-            Constraint::Length(14),
-            Constraint::Length(12),
-            Constraint::Length(12),
-        ];
-        let of_them = table(["NEIGHBOUR", "HEARD", "IN SYNC", "DOCUMENTS", "TO GO"], rows, widths);
+        let of_them = table(["NEIGHBOUR", "HEARD", "IN SYNC", "DOCUMENTS", "TO GO"], rows, SYNC_WIDTHS);
         frame.render_widget(of_them.block(Block::new().borders(Borders::TOP).title(title)), area);
     }
 }
