@@ -12,7 +12,7 @@ use crate::trust::list::{Origin, TrustList, TrustedPeer};
 pub(crate) const EVERYBODY: &str = "default";
 
 /// What a peer may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
     /// Get documents from here.

@@ -10,14 +10,13 @@ use clap::{Args, Subcommand};
 pub(crate) use self::roles::RoleArgs;
 pub(crate) use self::rows::{ago, behind, epoch_text, name_of};
 
-use self::roles::Role;
 use self::rows::{DENIED, OTHERS, roles_text};
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::global::GlobalArgs;
 use crate::cli::support::output::{Output, note};
 use crate::cli::support::store;
 use crate::cli::support::trust::{group_failed, list_failed};
-use crate::gateway::peer_row::{EVERYBODY, PeerRow as Row};
+use crate::gateway::peer_row::{EVERYBODY, PeerRow as Row, Role};
 use crate::secure::PeerId;
 use crate::trust::group::Group;
 use crate::trust::list::{Origin, TrustError, TrustList};

@@ -3,33 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use crate::database::canonical_collection_name;
-use crate::gateway::peer_row::EVERYBODY;
+use crate::gateway::peer_row::{EVERYBODY, Role};
 use crate::secure::{Access, PeerId, Permissions};
 use crate::trust::list::{PEER_COLLECTIONS_MAX, TrustError, TrustList};
-
-/// What a peer may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Role {
-    /// Get documents from here
-    Read,
-    /// Give documents to here
-    Write,
-    /// Get and give
-    Both,
-    /// Neither
-    None,
-}
-
-impl From<Role> for Access {
-    fn from(role: Role) -> Access {
-        match role {
-            Role::Read => Access::Read,
-            Role::Write => Access::Write,
-            Role::Both => Access::ReadWrite,
-            Role::None => Access::None,
-        }
-    }
-}
 
 /// Roles given to a command.
 #[derive(Clone, Debug, Args)]
