@@ -33,6 +33,9 @@ pub(super) const PIECE_BYTES: usize = 64 << 10;
 /// Pieces of an answer that are made ahead of the client.
 const PIECES_AHEAD: usize = 1;
 
+/// Room that is taken at once at least.
+const FIRST_BYTES: usize = 16 << 10;
+
 /// A body of a request, and the room that it takes until it is dealt with.
 pub(crate) struct Held<T> {
     pub(crate) value: T,
@@ -61,15 +64,17 @@ async fn read_all(api: &Api, mut body: Body, limit: usize) -> Result<Held<Vec<u8
     while let Some(frame) = timeout(PIECE_TIME_MAX, body.frame()).await.map_err(|_| too_slow())? {
         let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
         let Ok(piece) = frame.into_data() else { continue };
-        if bytes.len() + piece.len() > limit {
+        let len = bytes.len() + piece.len();
+        if len > limit {
             return Err(too_long());
         }
-        if bytes.len() + piece.len() > room_bytes {
-            // As much again as there is, so that a long body takes few steps.
-            let more = piece.len().max(bytes.len()).max(16 << 10).min(limit - bytes.len());
-            rooms.push(api.room(more)?);
-            room_bytes = bytes.len() + more;
-            bytes.reserve_exact(more);
+        if len > room_bytes {
+            // As much again as there is, so that a long body takes few steps; in the whole KiB in which room is given, so that steps take no more.
+            let wanted =
+                len.max(2 * bytes.len()).max(bytes.len() + FIRST_BYTES).next_multiple_of(1024).min(limit);
+            rooms.push(api.room(wanted - room_bytes)?);
+            bytes.reserve_exact(wanted - bytes.len());
+            room_bytes = wanted;
         }
         bytes.extend_from_slice(&piece);
     }
