@@ -33,11 +33,11 @@ struct CachedBlock {
     /// Sequences that it has records of, dead or alive.
     sequences: RangeInclusive<u64>,
     bytes: usize,
-    records: Records,
+    records: Kept,
 }
 
 /// The records of a block.
-enum Records {
+enum Kept {
     /// As bytes, which have to be read from the first on. Most blocks are asked for one document alone.
     Packed(Box<[u8]>),
     Decoded(Vec<StoredRevision>),
@@ -56,11 +56,11 @@ impl BlockCache {
             |block: &CachedBlock| block.collection == collection && block.sequences.contains(&sequence);
         let mut found = None;
         for block in self.blocks.iter_mut().filter(|block| of_it(block)) {
-            if let Records::Packed(records) = &block.records {
-                block.records = Records::Decoded(read_records(records, sources)?);
+            if let Kept::Packed(records) = &block.records {
+                block.records = Kept::Decoded(read_records(records, sources)?);
                 self.decoded += 1;
             }
-            if let Records::Decoded(records) = &block.records
+            if let Kept::Decoded(records) = &block.records
                 && let Ok(at) = records.binary_search_by_key(&sequence, |record| record.sequence)
             {
                 found = Some(records[at].clone());
@@ -68,7 +68,7 @@ impl BlockCache {
             }
         }
         while self.decoded > DECODED_BLOCKS_MAX {
-            let oldest = self.blocks.iter().rposition(|block| matches!(block.records, Records::Decoded(_)));
+            let oldest = self.blocks.iter().rposition(|block| matches!(block.records, Kept::Decoded(_)));
             let Some(block) = oldest.and_then(|at| self.blocks.remove(at)) else { break };
             self.took_out(&block);
         }
@@ -82,7 +82,7 @@ impl BlockCache {
             return;
         }
         let (sequences, bytes) = (first..=last, records.len());
-        let records = Records::Packed(records.into());
+        let records = Kept::Packed(records.into());
         self.bytes += bytes;
         self.blocks.push_front(CachedBlock { collection, sequences, bytes, records });
         while self.bytes > CACHED_BYTES_MAX {
@@ -93,7 +93,7 @@ impl BlockCache {
 
     fn took_out(&mut self, block: &CachedBlock) {
         self.bytes -= block.bytes;
-        self.decoded -= usize::from(matches!(block.records, Records::Decoded(_)));
+        self.decoded -= usize::from(matches!(block.records, Kept::Decoded(_)));
     }
 
     /// Forgets everything of a collection (its sequences may start again).

@@ -3,6 +3,7 @@
 //! Readers take no lock of the writer. A record is found in two steps (ID to sequence, sequence to block), and a writer
 //! may move it in between; a reader that finds nothing looks again, and at last with the writer held off.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -95,6 +96,11 @@ impl Store {
         cache.keep(collection, found.sequence, &records);
         let mut found = find_records(&records, &*sources, &[sequence]).ok_or_else(damaged_block)?;
         Ok(found.pop())
+    }
+
+    /// The records of a block as bytes, not deflated.
+    pub(super) fn unpack<'v>(&self, value: &'v [u8]) -> Result<Cow<'v, [u8]>, DatabaseError> {
+        self.with_sources(|_, codec| unpack(value, codec)).ok_or_else(damaged_block)
     }
 
     /// The records of a block.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use super::super::block::{BlockBuilder, Records, StoredRevision, unpack};
+use super::super::block::{BlockBuilder, Records, StoredRevision, first_sequence, read_records};
 use super::super::engine::Writes;
 use super::super::ground::{damaged, damaged_block};
 use super::super::index;
@@ -32,8 +32,9 @@ impl Writer<'_> {
         let (mut joined, mut first) = (Vec::new(), u64::MAX);
         for block in std::mem::take(&mut pass.tail) {
             let Some(found) = self.block_at(key, block.sequence)? else { continue };
-            first = first.min(self.store.decode(&found.value)?.first().map_or(u64::MAX, |r| r.sequence));
-            joined.extend(self.live(key, &found, pass)?);
+            let records = self.store.unpack(&found.value)?;
+            first = first.min(first_sequence(&records).unwrap_or(u64::MAX));
+            joined.extend(self.live(key, &records, pass)?);
             pass.remove(&found, writes);
         }
         // The tail is the end of the feed: what died at or after its first record died in it.
@@ -54,11 +55,12 @@ impl Writer<'_> {
     fn live(
         &self,
         key: CollectionKey,
-        block: &FoundBlock,
+        records: &[u8],
         pass: &Pass,
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
+        let records = self.store.with_sources(|sources, _| read_records(records, sources));
         let mut live = Vec::new();
-        for record in self.store.decode(&block.value)? {
+        for record in records.ok_or_else(damaged_block)? {
             if self.is_alive(key, record.sequence, &record.id, pass)? {
                 live.push(record);
             }
@@ -70,32 +72,27 @@ impl Writer<'_> {
     fn count_live(
         &self,
         key: CollectionKey,
-        block: &FoundBlock,
+        records: &[u8],
         pass: &Pass,
     ) -> Result<LiveCount, DatabaseError> {
-        let mut records = Vec::new();
-        self.visit_records(block, |sequence, id| records.push((sequence, Box::<str>::from(id))))?;
+        let mut found = Vec::new();
+        self.visit_records(records, |sequence, id| found.push((sequence, Box::<str>::from(id))))?;
         let mut live = 0;
-        for (sequence, id) in &records {
+        for (sequence, id) in &found {
             live += usize::from(self.is_alive(key, *sequence, id, pass)?);
         }
-        Ok(LiveCount::counted(records.len(), live))
+        Ok(LiveCount::counted(found.len(), live))
     }
 
-    fn count_records(&self, block: &FoundBlock) -> Result<usize, DatabaseError> {
+    fn count_records(&self, records: &[u8]) -> Result<usize, DatabaseError> {
         let mut count = 0;
-        self.visit_records(block, |_, _| count += 1)?;
+        self.visit_records(records, |_, _| count += 1)?;
         Ok(count)
     }
 
-    fn visit_records(
-        &self,
-        block: &FoundBlock,
-        mut visit: impl FnMut(u64, &str),
-    ) -> Result<(), DatabaseError> {
-        let visited = self.store.with_sources(|sources, codec| {
-            let unpacked = unpack(&block.value, codec)?;
-            let mut records = Records::new(&unpacked, sources);
+    fn visit_records(&self, records: &[u8], mut visit: impl FnMut(u64, &str)) -> Result<(), DatabaseError> {
+        let visited = self.store.with_sources(|sources, _| {
+            let mut records = Records::new(records, sources);
             while records.next()? {
                 visit(records.sequence, &records.id);
             }
@@ -148,17 +145,27 @@ impl Writer<'_> {
         writes: &mut Writes,
     ) -> Result<(), DatabaseError> {
         let lost = &pass.dead[lost];
-        let known = self.state.live_counts.get(&(key, block.sequence)).copied();
-        let known = known.map_or_else(|| self.count_records(block).map(LiveCount::met), Ok)?;
-        let mut count = known.without(lost.len());
-        if count.is_to_be_counted() || !count.is_counted && lost.iter().any(|&sequence| is_drawn(sequence)) {
-            count = self.count_live(key, block, pass)?;
+        let has_drawn = lost.iter().any(|&sequence| is_drawn(sequence));
+        let is_wanted = |count: &LiveCount| count.is_to_be_counted() || (!count.is_counted && has_drawn);
+        let known = self.state.live_counts.get(&(key, block.sequence));
+        let known = known.map(|known| known.without(lost.len()));
+        if let Some(count) = known.filter(|count| !count.is_garbage() && !is_wanted(count)) {
+            pass.live_counts.insert(block.sequence, count);
+            return Ok(());
+        }
+        let records = self.store.unpack(&block.value)?;
+        let mut count = match known {
+            Some(count) => count,
+            None => LiveCount::met(self.count_records(&records)?).without(lost.len()),
+        };
+        if is_wanted(&count) {
+            count = self.count_live(key, &records, pass)?;
         }
         if !count.is_garbage() {
             pass.live_counts.insert(block.sequence, count);
             return Ok(());
         }
-        let live = self.live(key, block, pass)?;
+        let live = self.live(key, &records, pass)?;
         let small = pass.tail.iter().position(|b| b.sequence == block.sequence);
         if let Some(at) = small {
             pass.tail.remove(at);
