@@ -23,7 +23,6 @@
 mod batch;
 #[cfg(feature = "cli")]
 pub(crate) mod bench;
-mod blobs;
 mod changes;
 mod clock;
 mod collection;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::blobs::first_blob;
 use super::collection::unpack_body;
 use super::edit::{pack_body, pack_checked};
 use super::packed::{Unpacker, json_len};
@@ -23,7 +22,7 @@ use crate::replica::store::{
     IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
 };
 use crate::replica::validate::check_id;
-use crate::replica::{CHECKPOINT_CLIENT_MAX, canonical_collection_name};
+use crate::replica::{CHECKPOINT_CLIENT_MAX, blobs_in, canonical_collection_name};
 
 /// Times a conflict is resolved anew because the document changed while the resolver thought.
 const RESOLVE_ATTEMPTS_MAX: usize = 8;
@@ -557,8 +556,8 @@ fn check(store: &Store, incoming: &IncomingRevision) -> Result<Vec<u8>, Rejectio
         other => Rejection::BadBody(other.to_string()),
     })?;
     // Whole or not at all: who gives it would count on its blobs being here.
-    match first_blob(&incoming.body).filter(|_| !incoming.deleted) {
-        Some(digest) => Err(Rejection::MissingBlob { digest }),
+    match blobs_in(&incoming.body).first().filter(|_| !incoming.deleted) {
+        Some(blob) => Err(Rejection::MissingBlob { digest: blob.digest.to_string() }),
         None => Ok(body),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! It knows neither of them. A database implements [`store::ReplicaStore`], a replicator is written against it.
 
+pub mod blobs;
 mod clip;
 mod limits;
 mod name;
@@ -11,6 +12,7 @@ pub mod store;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command checks more at its ways in
 pub(crate) mod validate;
 
+pub(crate) use self::blobs::blobs_in;
 pub(crate) use self::clip::clip;
 pub use self::limits::{
     CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, COLLECTION_NAME_MAX, COMMITS_IN_FLIGHT_MAX,

@@ -7,6 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::blobs::{BlobDigest, BlobState};
 use super::revision::{RevId, SourceId, VersionVector};
 use super::{DOCUMENT_BODY_MAX, Invalid, clip};
 
@@ -125,7 +126,7 @@ pub enum Rejection {
     #[error("revision: {0}")]
     BadRevision(String),
     /// It names a blob, and its content is not here.
-    #[error("blob {digest} is not here: this release keeps no blobs, so the document would not be whole")]
+    #[error("blob {digest} is not here, so the document would not be whole")]
     MissingBlob {
         /// The digest by which the document names it.
         digest: String,
@@ -302,6 +303,43 @@ pub trait ReplicaStore: Send + Sync {
         revisions: &[IncomingRevision],
         policy: ConflictPolicy<'_>,
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError>;
+
+    /// What is here of a blob.
+    #[doc(hidden)]
+    fn blob(&self, _digest: &BlobDigest) -> Result<BlobState, ReplicaStoreError> {
+        Ok(BlobState::Part(0))
+    }
+
+    /// Content of a whole blob from `offset` on, checked, at most `limit` bytes and empty only at its end. `None`: it is not
+    /// here as a whole, or is damaged.
+    #[doc(hidden)]
+    fn read_blob(
+        &self,
+        _digest: &BlobDigest,
+        _offset: u64,
+        _limit: usize,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        Ok(None)
+    }
+
+    /// Adds to the part of a blob that is here, and gives its new length. Bytes that are here already are passed over, so that two
+    /// peers may give the same blob; `offset` is at most the part's length, or nothing is done. Nothing of it is durable yet.
+    #[doc(hidden)]
+    fn append_blob(
+        &self,
+        _digest: &BlobDigest,
+        _offset: u64,
+        _bytes: &[u8],
+    ) -> Result<u64, ReplicaStoreError> {
+        Ok(0)
+    }
+
+    /// Makes the part of a blob that is here a whole one, on stable storage, if its content has the digest; else removes the
+    /// part and gives `false`. A blob that no document names yet stays for a day at least. Blocks.
+    #[doc(hidden)]
+    fn finish_blob(&self, _digest: &BlobDigest) -> Result<bool, ReplicaStoreError> {
+        Ok(false)
+    }
 
     /// A counter that grows with every change of any collection, to wait on. It may grow without a change.
     #[doc(hidden)]
