@@ -4,7 +4,7 @@
 
 mod command;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use command::{Process, ok, run};
 use serde_json::{Value, json};
@@ -60,8 +60,21 @@ fn a_collection_of_the_default_scope_syncs_under_either_name() {
     assert_eq!(ok(&here, &["db", "ls", "-c", "logs"]), "from-here\nfrom-there\n");
 }
 
+/// Names the blob of [`save_blob`].
 const BLOB: &str =
-    r#"{"n":1,"pic":{"@type":"blob","digest":"sha1-ngzb/4/InltE+Pwc9BBKtyi1sCU=","length":40}}"#;
+    r#"{"n":1,"pic":{"@type":"blob","digest":"sha1-HR5cOC1UTWlaniuITPfRzhLZQ4Q=","length":9}}"#;
+
+fn save_blob(db: &Path) {
+    let database = gattway::Database::open(db, gattway::DatabaseConfig::default()).unwrap();
+    let blob = database.save_blob(&b"a picture"[..], "image/png").unwrap();
+    assert!(BLOB.contains(blob.digest()), "{}", blob.digest());
+    database.close().unwrap();
+}
+
+/// Nobody has it any more, and documents name it on.
+fn lose_blob(db: &Path) {
+    std::fs::remove_dir_all(db.join("blobs")).unwrap();
+}
 
 /// The JSON lines of an output.
 fn json_lines(text: &str) -> Vec<Value> {
@@ -75,7 +88,9 @@ fn a_document_that_would_not_be_whole_is_named_until_it_is() {
     for pushed in [true, false] {
         let ((_a, here), (_b, there)) = (database(), database());
         let (from, to) = if pushed { (&here, &there) } else { (&there, &here) };
+        save_blob(from);
         ok(from, &["db", "put", "photo", BLOB]);
+        lose_blob(from);
         ok(from, &["db", "put", "reading", r#"{"n":2}"#]);
         let (direction, opposite) = if pushed { ("sent", "received") } else { ("received", "sent") };
         for run_number in 0..3 {
@@ -128,9 +143,11 @@ fn a_document_that_would_not_be_whole_is_named_until_it_is() {
 #[test]
 fn people_are_told_what_was_not_synced_and_can_try_again() {
     let ((_a, here), (_b, there)) = (database(), database());
+    save_blob(&here);
     for n in 0..12 {
         ok(&here, &["db", "put", &format!("photo\u{9b}2J-{n:02}"), BLOB]);
     }
+    lose_blob(&here);
     let mut server = Process::start(&there, &["serve", "--listen", "tcp:127.0.0.1:0", "--json"]);
     let address = server.address();
     for args in [&["sync", &address][..], &["sync", &address], &["sync", &address, "--retry"]] {
@@ -155,9 +172,11 @@ fn documents_without_end_that_are_refused_fill_no_card() {
     let ((_a, here), (_b, there)) = (database(), database());
     let photos: String =
         (0..REFUSED).map(|n| BLOB.replace("\"n\":1", &format!("\"_id\":\"{n}\",\"n\":1")) + "\n").collect();
+    save_blob(&here);
     let imported =
         command::run_with_input(&here, &["db", "import", "-", "--format", "ndjson"], photos.as_bytes());
     assert_eq!(imported.code, Some(0), "{imported:?}");
+    lose_blob(&here);
     for every_one in [false, true] {
         let mut args = vec!["serve", "--listen", "tcp:127.0.0.1:0", "--json"];
         args.extend(every_one.then_some("--documents"));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use gattway::database::{Database, DatabaseConfig, DatabaseError, Durability, SimulatedDisk};
+use gattway::database::{Collection, Database, DatabaseConfig, DatabaseError, Durability, SimulatedDisk};
 use gattway::lab::replica::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
 use gattway::lab::replica::store::{
     CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore,
@@ -55,6 +55,8 @@ impl Pair {
             refused += fill(&databases, collection);
         }
         let third = databases.drain(2..).next();
+        // The documents stay, and are not whole.
+        (0..2).for_each(|side| drop(std::fs::remove_dir_all(path(directory.path(), side).join("blobs"))));
         if plan.reopened {
             databases.drain(..).for_each(|database| database.close().unwrap());
             databases = (0..2).map(|side| open(side, plan.durability[side])).collect();
@@ -142,7 +144,7 @@ fn take(
             let Some(collection) = at(place) else { return true };
             let mut rng = Rng::with_seed(seed);
             let body = values::body(&mut rng, size);
-            let saved = collection.put_json(id, body.as_bytes());
+            let saved = put(&databases[place], &collection, id, &body);
             if saved.is_ok() {
                 is_as_written(&collection.get(id).unwrap().unwrap(), &body);
             }
@@ -226,9 +228,23 @@ fn is_accepted<T>(result: Result<T, DatabaseError>) -> bool {
     match result {
         Ok(_) => true,
         Err(
-            DatabaseError::InvalidId { .. } | DatabaseError::BadBody { .. } | DatabaseError::TooLarge { .. },
+            DatabaseError::InvalidId { .. }
+            | DatabaseError::BadBody { .. }
+            | DatabaseError::TooLarge { .. }
+            | DatabaseError::MissingBlob { .. },
         ) => false,
         Err(error) => panic!("a write failed: {error}"),
+    }
+}
+
+/// Saves a document, and before it the blobs that it names, where there are any.
+fn put(database: &Database, collection: &Collection, id: &str, body: &str) -> Result<u64, DatabaseError> {
+    loop {
+        let saved = collection.put_json(id, body.as_bytes());
+        let Err(DatabaseError::MissingBlob { digest }) = &saved else { return saved };
+        if database.save_blob(&values::content_of(digest)[..], "text/plain").is_err() {
+            return saved;
+        }
     }
 }
 

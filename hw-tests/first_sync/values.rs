@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fastrand::Rng;
 use gattway::database::DOCUMENT_BODY_MAX;
+use sha1::{Digest, Sha1};
 
 /// Characters that text is made of, by how it goes wrong elsewhere.
 const ALPHABETS: [&str; 12] = [
@@ -145,10 +146,15 @@ pub fn body(rng: &mut Rng, size: usize) -> String {
     json
 }
 
+/// The content of the blob with this digest: one byte.
+pub fn content_of(digest: &str) -> [u8; 1] {
+    let is_it = |content: &[u8; 1]| format!("sha1-{}", STANDARD.encode(Sha1::digest(content))) == digest;
+    (0..=u8::MAX).map(|byte| [byte]).find(is_it).expect("all are of one byte")
+}
+
 /// The name of a blob, somewhere in a value.
 fn blob(rng: &mut Rng) -> String {
-    let mut sha1 = [0; 20];
-    rng.fill(&mut sha1);
+    let sha1 = Sha1::digest([rng.u8(..)]);
     let (key, kind) = (quoted(rng, "@type"), quoted(rng, "blob"));
     let blob = format!(r#"{{{key}:{kind},"digest":"sha1-{}","length":40}}"#, STANDARD.encode(sha1));
     match rng.u8(..3) {

@@ -154,6 +154,9 @@ impl Edit {
                 return Ok(Some(Edited { vector: before.vector, sequence: before.sequence }));
             }
         };
+        if !deleted && let Some(digest) = writer.missing_blob(&self.id, &body, before.as_ref())? {
+            return Err(DatabaseError::MissingBlob { digest: digest.to_string() });
+        }
         let remote_ancestor = remote_ancestor(writer, store, self.collection, before.as_ref());
         let vector = match &before {
             None => VersionVector::new(writer.first_version(self.collection, &self.id)?),

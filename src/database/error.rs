@@ -142,6 +142,18 @@ pub enum DatabaseError {
         /// Size in bytes.
         actual: usize,
     },
+    /// A document names a blob that is not here. [Save](super::Database::save_blob) its content first.
+    #[error("blob {digest} is not here: save its content before a document that names it")]
+    MissingBlob {
+        /// By which the document names it.
+        digest: String,
+    },
+    /// A blob above the limit.
+    #[error("a blob has at most {max} bytes")]
+    BlobTooLarge {
+        /// Limit in bytes.
+        max: u64,
+    },
     /// Not a backup, or not a whole one.
     #[error("this is no usable backup: {reason}")]
     BadBackup {
@@ -182,7 +194,10 @@ impl DatabaseError {
     pub(crate) fn is_of_a_document(&self) -> bool {
         matches!(
             self,
-            DatabaseError::InvalidId { .. } | DatabaseError::BadBody { .. } | DatabaseError::TooLarge { .. }
+            DatabaseError::InvalidId { .. }
+                | DatabaseError::BadBody { .. }
+                | DatabaseError::TooLarge { .. }
+                | DatabaseError::MissingBlob { .. }
         )
     }
 }

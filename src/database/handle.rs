@@ -20,7 +20,7 @@ use super::name::canonical_collection_name;
 #[cfg(feature = "simulation")]
 use super::store::SimulatedDisk;
 use super::store::{
-    self, BackupInfo, RenewReport, RestoreReport, Room, SalvageReport, Store, Twin, VerifyReport,
+    self, BackupInfo, BlobCounts, RenewReport, RestoreReport, Room, SalvageReport, Store, Twin, VerifyReport,
 };
 use crate::replica::DEFAULT_NAME;
 use crate::replica::revision::{SourceId, VersionVector};
@@ -357,6 +357,7 @@ impl Database {
     /// Of the operating system, when the files are measured.
     pub fn info(&self) -> Result<DatabaseInfo, DatabaseError> {
         let counts = self.store.counts();
+        let BlobCounts { blobs, bytes: blob_bytes } = self.store.blobs().counts()?;
         let collection =
             |(key, state): &(store::CollectionKey, Arc<store::CollectionState>)| CollectionInfo {
                 name: state.name.clone(),
@@ -372,6 +373,8 @@ impl Database {
             commits: counts.commits,
             syncs: counts.syncs,
             versions_ahead: self.store.versions_ahead(),
+            blobs,
+            blob_bytes,
         })
     }
 

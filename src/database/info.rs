@@ -22,6 +22,10 @@ pub struct DatabaseInfo {
     /// Versions seen since it was opened whose time is more than a day ahead of the wall clock: a
     /// peer's clock is wrong, or this device's.
     pub versions_ahead: u64,
+    /// Whole blobs.
+    pub blobs: u64,
+    /// Bytes of their content.
+    pub blob_bytes: u64,
     /// Free space.
     pub room: Room,
 }

@@ -23,6 +23,7 @@
 mod batch;
 #[cfg(feature = "cli")]
 pub(crate) mod bench;
+pub(crate) mod blob;
 mod changes;
 mod clock;
 mod collection;
@@ -54,6 +55,7 @@ mod value;
 mod writes;
 
 pub use self::batch::Batch;
+pub use self::blob::{Blob, BlobReader};
 pub use self::changes::Changes;
 #[cfg(test)]
 pub(crate) use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;

@@ -15,6 +15,7 @@ use super::store::{
     Writer, checkpoint_content,
 };
 use super::{Database, DatabaseError};
+use crate::replica::blobs::{BlobDigest, BlobState};
 use crate::replica::clip;
 use crate::replica::revision::{Causality, SourceId, VersionVector, later};
 use crate::replica::store::{
@@ -22,7 +23,7 @@ use crate::replica::store::{
     IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
 };
 use crate::replica::validate::check_id;
-use crate::replica::{CHECKPOINT_CLIENT_MAX, blobs_in, canonical_collection_name};
+use crate::replica::{CHECKPOINT_CLIENT_MAX, canonical_collection_name};
 
 /// Times a conflict is resolved anew because the document changed while the resolver thought.
 const RESOLVE_ATTEMPTS_MAX: usize = 8;
@@ -116,6 +117,27 @@ impl ReplicaStore for Database {
         policy: ConflictPolicy<'_>,
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
         Ok(Commit::new(&self.store, revisions)?.run(policy)?)
+    }
+
+    fn blob(&self, digest: &BlobDigest) -> Result<BlobState, ReplicaStoreError> {
+        Ok(self.store.blobs().state(digest)?)
+    }
+
+    fn read_blob(
+        &self,
+        digest: &BlobDigest,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        Ok(self.store.read_blob(digest, offset, limit)?.map(Bytes::from))
+    }
+
+    fn append_blob(&self, digest: &BlobDigest, offset: u64, bytes: &[u8]) -> Result<u64, ReplicaStoreError> {
+        Ok(self.store.append_blob(digest, offset, bytes)?)
+    }
+
+    fn finish_blob(&self, digest: &BlobDigest) -> Result<bool, ReplicaStoreError> {
+        Ok(self.store.finish_blob(digest)?)
     }
 
     fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
@@ -426,7 +448,11 @@ impl<'s, 'r> Commit<'s, 'r> {
             self.outcomes[index] = Some(CommitOutcome::AlreadyKnown { sequence: 0 });
             return Ok(None);
         }
-        if let Some(rejection) = checked.rejection.take() {
+        let rejection = match checked.rejection.take() {
+            None => check_blobs(writer, incoming, &checked.body)?,
+            rejection => rejection,
+        };
+        if let Some(rejection) = rejection {
             let (outcome, open) = match (known.map(|known| incoming.vector.compare(known)), local) {
                 (Some(Causality::Same | Causality::Older), Some(local)) => {
                     (Some(CommitOutcome::AlreadyKnown { sequence: local.sequence }), None)
@@ -504,6 +530,16 @@ impl<'s, 'r> Commit<'s, 'r> {
             return self.insert(writer, index);
         };
         let incoming = checked.incoming;
+        // What was here when it was decided may have gone since, and a merge may name what never was.
+        let rejection = match &decision.resolution {
+            Resolved::Local | Resolved::Merge { deleted: true, .. } => None,
+            Resolved::Remote => check_blobs(writer, incoming, &checked.body)?,
+            Resolved::Merge { body, .. } => rejection_of(writer.missing_blob(&local.id, body, Some(&local)))?,
+        };
+        if let Some(rejection) = rejection {
+            self.outcomes[index] = Some(CommitOutcome::Rejected(rejection));
+            return Ok(None);
+        }
         let outcome = decision.resolution.outcome();
         let (new, push) = match decision.resolution.with_a_version_of_its_own(&local, checked) {
             Resolved::Local => {
@@ -555,10 +591,29 @@ fn check(store: &Store, incoming: &IncomingRevision) -> Result<Vec<u8>, Rejectio
         DatabaseError::BadBody { reason } => Rejection::BadBody(reason),
         other => Rejection::BadBody(other.to_string()),
     })?;
-    // Whole or not at all: who gives it would count on its blobs being here.
-    match blobs_in(&incoming.body).first().filter(|_| !incoming.deleted) {
-        Some(blob) => Err(Rejection::MissingBlob { digest: blob.digest.to_string() }),
-        None => Ok(body),
+    Ok(body)
+}
+
+/// Why a revision from a peer cannot be stored for the blobs that it names. Whole or not at all: who gives it would count on
+/// them being here.
+fn check_blobs(
+    writer: &Writer<'_>,
+    incoming: &IncomingRevision,
+    body: &[u8],
+) -> Result<Option<Rejection>, DatabaseError> {
+    if incoming.deleted {
+        return Ok(None);
+    }
+    rejection_of(writer.missing_blob(&incoming.id, body, None))
+}
+
+fn rejection_of(
+    missing: Result<Option<BlobDigest>, DatabaseError>,
+) -> Result<Option<Rejection>, DatabaseError> {
+    match missing {
+        Ok(missing) => Ok(missing.map(|digest| Rejection::MissingBlob { digest: digest.to_string() })),
+        Err(DatabaseError::BadBody { reason }) => Ok(Some(Rejection::BadBody(reason))),
+        Err(error) => Err(error),
     }
 }
 

@@ -28,7 +28,7 @@ const PACE: Duration = Duration::from_millis(50);
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// Nanoseconds of a millisecond.
-const NS_PER_MS: u64 = 1_000_000;
+pub(super) const NS_PER_MS: u64 = 1_000_000;
 
 impl Store {
     /// The wall clock in milliseconds since 1970.

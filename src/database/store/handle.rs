@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use super::blobs::Blobs;
 use super::engine::{self, Engine, EngineCounts, Ticket};
 use super::gathering::Gathering;
 use super::keys::{self, CollectionKey};
@@ -54,6 +55,8 @@ pub(crate) struct Store {
     /// Who builds indexes, and whether there is something to build or to remove.
     pub(super) indexer: Arc<Timer>,
     pub(super) index_work: AtomicBool,
+    pub(super) blobs: Blobs,
+    pub(super) sweeper: Arc<Timer>,
     /// How many removed documents are remembered one by one.
     pub(super) marks: AtomicU64,
     /// Versions seen from a time so far ahead that the clock did not follow.
@@ -87,6 +90,7 @@ impl Store {
         let store = Arc::new(store);
         store.expire_later();
         store.index_later();
+        store.sweep_later();
         Ok(store)
     }
 
@@ -112,6 +116,7 @@ impl Store {
         let sources = Sources::load(&engine)?;
         let next_expiration = AtomicU64::new(tables::next_expiration(&engine)?);
         let marks = AtomicU64::new(tables::marks(&engine)?);
+        let blobs = Blobs::open(path, engine.is_frozen(), engine.get(keys::BLOBS_RECORDED)?.is_some())?;
         let mut writer = WriterState::load(&engine, names.len())?;
         let collections = writer.load_collections(&engine)?;
         let store = Store {
@@ -135,6 +140,8 @@ impl Store {
             timer: Arc::default(),
             indexer: Arc::default(),
             index_work: AtomicBool::new(false),
+            blobs,
+            sweeper: Arc::default(),
             marks,
             versions_ahead: AtomicU64::new(0),
             is_new: false,
@@ -285,6 +292,8 @@ impl Store {
     pub(crate) fn close(&self) -> Result<(), DatabaseError> {
         self.timer.end();
         self.indexer.end();
+        self.sweeper.end();
+        self.blobs.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine();
         // By way of the group, so that those who wait for these commits hear that stable storage has them. If it fails, the
@@ -368,6 +377,8 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.timer.end();
         self.indexer.end();
+        self.sweeper.end();
+        self.blobs.close();
         self.engine().close();
         self.join_syncer();
         // It was logged; nobody is left to be told.

@@ -28,9 +28,12 @@
 //! | `X` | collection | what it was when its indexes were last kept |
 //! | `y` | collection, index, fence | page of entries of an index on paths |
 //! | `b` | collection, sequence, piece | block of records ([`super::block`]) |
+//! | `B` | digest, 20 bytes, collection, ID | a document that names this blob ([`super::blobs`]) |
+//! | `B` | – | there if all documents are in this table |
 //!
 //! Numbers are big-endian, so that keys sort as the numbers do.
 
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::SourceId;
 
 /// A collection's number within the database; the default collection is 0.
@@ -69,6 +72,8 @@ pub(super) const COLLECTION: u8 = b'c';
 pub(super) const COUNTERS: u8 = b't';
 pub(super) const DEFINITION: u8 = b'x';
 pub(super) const STAMP: u8 = b'X';
+pub(super) const BLOB: u8 = b'B';
+pub(super) const BLOBS_RECORDED: &[u8] = b"B";
 const ENTRIES: u8 = b'y';
 const CHECKPOINT: u8 = b'k';
 const INDEX: u8 = b'i';
@@ -201,6 +206,26 @@ pub(super) fn author_horizon(collection: CollectionKey, author: Option<SourceId>
 pub(super) fn author_horizon_parts(key: &[u8]) -> Option<(CollectionKey, SourceId)> {
     let (collection, author) = key.strip_prefix(&[AUTHOR_HORIZON])?.split_first_chunk::<2>()?;
     Some((CollectionKey(u16::from_be_bytes(*collection)), SourceId(author.try_into().ok()?)))
+}
+
+/// Key of a document that names a blob.
+pub(super) fn blob_name(digest: &BlobDigest, collection: CollectionKey, id: &str) -> Vec<u8> {
+    [&[BLOB][..], &digest.0, &collection.0.to_be_bytes(), id.as_bytes()].concat()
+}
+
+/// The range of all documents that name a blob: from, to (excluded).
+pub(super) fn blob_names(digest: &BlobDigest) -> (Vec<u8>, Vec<u8>) {
+    let from = [&[BLOB][..], &digest.0].concat();
+    let to = [&from[..], &[0xff; 3]].concat();
+    (from, to)
+}
+
+/// Blob, collection and ID of such a key.
+pub(super) fn blob_name_parts(key: &[u8]) -> Option<(BlobDigest, CollectionKey, &str)> {
+    let (digest, rest) = key.strip_prefix(&[BLOB])?.split_first_chunk::<20>()?;
+    let (collection, id) = rest.split_first_chunk::<2>()?;
+    let collection = CollectionKey(u16::from_be_bytes(*collection));
+    Some((BlobDigest(*digest), collection, std::str::from_utf8(id).ok()?))
 }
 
 /// Key of an entry with a 2-byte number.

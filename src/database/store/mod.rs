@@ -5,9 +5,11 @@
 
 mod ahead;
 mod background;
+mod blobs;
 mod block;
 mod checkpoint;
 mod commit;
+mod content;
 mod engine;
 mod expiry;
 #[cfg(feature = "fuzzing")]
@@ -32,6 +34,7 @@ mod simulated;
 mod sled;
 mod space;
 mod state;
+mod sweep;
 mod syncing;
 mod tables;
 #[cfg(test)]
@@ -41,6 +44,9 @@ mod twin;
 mod writer;
 
 pub use self::ahead::AHEAD_COUNTED_MAX;
+#[cfg(test)]
+pub(crate) use self::blobs::CHUNK_BYTES;
+pub(crate) use self::blobs::{BlobCounts, BlobFile};
 pub(crate) use self::block::StoredRevision;
 #[cfg(test)]
 pub(crate) use self::checkpoint::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};

@@ -159,6 +159,20 @@ impl Space {
         }
     }
 
+    /// Whether a file beside the log may grow by so many bytes.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Full`].
+    pub(super) fn admit_file(&self, bytes: u64) -> Result<(), DatabaseError> {
+        let least = self.keep_free.saturating_add(bytes);
+        match self.free().filter(|free| self.keep_free > 0 && *free < least) {
+            None => Ok(()),
+            Some(free) => Err(DatabaseError::Full {
+                detail: format!("{} KiB are free, {} KiB must stay so", free >> 10, self.keep_free >> 10),
+            }),
+        }
+    }
+
     /// Tells when room comes to its end, and when there is some again.
     fn note(&self, lack: Option<Lack>, only_checkpoints: bool, free: Option<u64>) {
         if only_checkpoints {

@@ -4,7 +4,10 @@
 //! [`TAIL_BLOCKS_MAX`](super::state::TAIL_BLOCKS_MAX) small ones have gathered they are joined. A record whose document was saved again is dead; a
 //! block that is dead by half is written again without its dead, one that is dead wholly goes. So at most about half
 //! of what the blocks hold is garbage, and no pass over the whole database is ever needed.
+//!
+//! One file, because a commit is what was staged.
 
+mod blobs;
 mod blocks;
 mod checkpoints;
 mod collections;
@@ -33,6 +36,7 @@ use super::state::{Counters, LiveCount, TailBlock, WriterState};
 use super::tables::write_new_names;
 use crate::database::DatabaseError;
 use crate::database::clock;
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::{RevId, Version, VersionVector};
 
 /// Blocks whose dead records are counted in memory (some 40 bytes each); beyond it all are forgotten, and met anew.
@@ -88,6 +92,8 @@ pub(crate) struct Writer<'s> {
     ahead: BTreeMap<Vec<u8>, bool>,
     /// Other entries that the commit makes or removes.
     others: Vec<engine::Entry>,
+    /// Blobs that a document of the commit names no more.
+    unnamed: Vec<BlobDigest>,
     /// What lets documents go, and stay away.
     retained: Retained,
     wall: u64,
@@ -105,6 +111,7 @@ impl Store {
             given_up: Vec::new(),
             ahead: BTreeMap::new(),
             others: Vec::new(),
+            unnamed: Vec::new(),
             retained: Retained::default(),
             wall: self.wall(),
         }
@@ -187,6 +194,7 @@ impl Writer<'_> {
         self.replace_ahead(key, before);
         self.stage(key)?;
         self.note_entries(key, before);
+        self.note_blobs(key, &new.id, before, Some(&*new.body).filter(|_| !new.deleted));
         let staged = self.stage(key)?;
         staged.forget(&new.id, before);
         staged.counters.last_sequence += 1;
@@ -237,6 +245,7 @@ impl Writer<'_> {
         self.replace_ahead(key, Some(before));
         self.stage(key)?;
         self.note_entries(key, Some(before));
+        self.note_blobs(key, &before.id, Some(before), None);
         let staged = self.stage(key)?;
         staged.forget(&before.id, Some(before));
         staged.newest.insert(before.id.clone(), None);
@@ -299,6 +308,7 @@ impl Writer<'_> {
             self.accept(key, pass);
         }
         retained.accept(self.store, marks);
+        self.store.suspect(std::mem::take(&mut self.unnamed));
         Ok(ticket)
     }
 

@@ -528,7 +528,7 @@ fn documents_of_many_authors_are_kept_whole() {
 fn what_is_known_is_not_refused_for_what_it_is() {
     let (_one, a, in_a) = open();
     let (_two, b, in_b) = open();
-    let blob = json!({"pic": {"@type": "blob", "digest": "sha1-ngzb4/4InltE+Pwc9BBKtyi1sCU=", "length": 40}});
+    let blob = json!({"pic": a.save_blob(&b"a picture"[..], "image/png").expect("saved")});
     for id in ["newer here", "in conflict", "newer there"] {
         in_a.put(id, &json!({"n": 1})).expect("put");
     }

@@ -31,6 +31,7 @@ use super::super::{Store, layout};
 use super::kept::{self, Kept};
 use super::rebuild::Rebuild;
 use crate::database::DatabaseError;
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::SourceId;
 
 const MAGIC: &[u8; 16] = b"gattway backup 1";
@@ -89,6 +90,11 @@ enum Frame<'a> {
     },
     /// What lets a document go, or stay away; after its collection, whose records have been sent. Earlier releases know none.
     Kept(Kept),
+    /// Content of a blob, which goes on where the last such frame of it ended; empty after the last. Earlier releases know none.
+    Blob {
+        digest: [u8; 20],
+        content: &'a [u8],
+    },
 }
 
 /// What a backup holds.
@@ -101,6 +107,8 @@ pub struct BackupInfo {
     pub created_ns: u64,
     /// Revisions in it, tombstones included; a document that changed meanwhile counts again.
     pub records: u64,
+    /// Blobs in it.
+    pub blobs: u64,
     /// Bytes of it.
     pub bytes: u64,
 }
@@ -206,13 +214,19 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
             self.out.put(&Frame::Purged { key: key.0, id: &id })?;
         }
         self.kept()?;
+        let blobs = self.named_blobs()?;
         let collections = writer.ends();
         drop(writer);
         // A power cut could take back what is only in memory, and its times would be given out again for something else.
         self.store.sync(self.store.newest())?;
+        // None of them goes as long as a backup is written.
+        let mut sent = 0;
+        for digest in blobs {
+            sent += u64::from(self.blob(&digest)?);
+        }
         self.out.put(&Frame::End { collections })?;
         self.out.out.flush().map_err(|e| io_error("back up", e))?;
-        Ok(BackupInfo { source, created_ns, records: self.records, bytes: self.out.bytes })
+        Ok(BackupInfo { source, created_ns, records: self.records, blobs: sent, bytes: self.out.bytes })
     }
 
     /// Sends what lets documents go, and stay away.
@@ -228,6 +242,47 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
             })?;
         }
         Ok(())
+    }
+
+    /// Sends which documents name blobs; gives these.
+    fn named_blobs(&mut self) -> Result<Vec<BlobDigest>, DatabaseError> {
+        let (engine, out, mut named) = (self.store.engine(), &mut *self.out, Vec::new());
+        let (from, to) = keys::kind_range(keys::BLOB);
+        engine.scan(&from, &to, |key, _| {
+            if key == keys::BLOBS_RECORDED {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let parts = keys::blob_name_parts(key).ok_or_else(|| damaged("the name of a blob"))?;
+            let (digest, collection, id) = parts;
+            let id = id.to_owned();
+            out.put(&Frame::Kept(Kept::Blob { key: collection.0, digest: digest.0, id }))?;
+            if named.last() != Some(&digest) {
+                named.push(digest);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(named)
+    }
+
+    /// Sends the content of a blob. One that is damaged or not here is left out: without it the rest is better than nothing.
+    fn blob(&mut self, digest: &BlobDigest) -> Result<bool, DatabaseError> {
+        let mut at = 0;
+        let is_whole = loop {
+            match self.store.read_blob(digest, at, usize::MAX)? {
+                None => break false,
+                Some(content) => {
+                    self.out.put(&Frame::Blob { digest: digest.0, content: &content })?;
+                    if content.is_empty() {
+                        break true;
+                    }
+                    at += content.len() as u64;
+                }
+            }
+        };
+        if !is_whole {
+            tracing::warn!(%digest, "a blob that documents name is not here: the backup is without it");
+        }
+        Ok(is_whole)
     }
 
     fn files(&mut self) -> Result<(), DatabaseError> {
@@ -370,7 +425,9 @@ impl<'i> Input<'i> {
 pub(crate) fn check_backup(input: &mut dyn Read) -> Result<BackupInfo, DatabaseError> {
     let mut input = Input::new(input)?;
     let mut info = match input.next()? {
-        Frame::Header { source, created_ns, .. } => BackupInfo { source, created_ns, records: 0, bytes: 0 },
+        Frame::Header { source, created_ns, .. } => {
+            BackupInfo { source, created_ns, records: 0, blobs: 0, bytes: 0 }
+        }
         _ => return Err(malformed("it has no header")),
     };
     let (mut sources, mut codec) = (Sources::default(), Codec::default());
@@ -381,6 +438,7 @@ pub(crate) fn check_backup(input: &mut dyn Read) -> Result<BackupInfo, DatabaseE
                 let records = read_block(value, &sources, &mut codec);
                 info.records += records.ok_or_else(|| malformed("a block of records"))?.len() as u64;
             }
+            Frame::Blob { content, .. } => info.blobs += u64::from(content.is_empty()),
             Frame::End { .. } => break,
             _ => {}
         }
@@ -402,7 +460,7 @@ pub(crate) fn restore(
     };
     former.push(source);
     let mut rebuild = Rebuild::create(to, &former)?;
-    let mut backup = BackupInfo { source, created_ns, records: 0, bytes: 0 };
+    let mut backup = BackupInfo { source, created_ns, records: 0, blobs: 0, bytes: 0 };
     let (mut sources, mut codec, mut names) = (Sources::default(), Codec::default(), 0u16);
     let mut files = Vec::new();
     let mut known = Vec::new();
@@ -440,6 +498,16 @@ pub(crate) fn restore(
             Frame::Kept(kept) => {
                 if !rebuild.keep(&kept)? {
                     return Err(malformed("a mark of a removed document"));
+                }
+            }
+            Frame::Blob { digest, content } => {
+                let digest = BlobDigest(digest);
+                let blobs = rebuild.blobs()?;
+                if !content.is_empty() {
+                    let at = blobs.part_length(&digest)?;
+                    blobs.append(&digest, at, content, |_| Ok(()))?;
+                } else if blobs.finish(&digest)? {
+                    backup.blobs += 1;
                 }
             }
             Frame::End { collections } => break collections,

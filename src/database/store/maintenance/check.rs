@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use super::super::blobs::blobs_of;
 use super::super::block::StoredRevision;
 use super::super::engine::{Engine, io_error};
 use super::super::index;
@@ -195,6 +197,7 @@ impl Store {
         }
         let kept = self.with_sources(|sources, codec| kept::problems(&engine, sources, codec));
         kept?.into_iter().for_each(|problem| report.problem(problem));
+        self.check_blobs(&mut |problem| report.problem(problem))?;
         for (key, state) in self.collections() {
             let before = (report.documents, report.tombstones);
             let mut places = index_places(&engine, key, &mut report);
@@ -245,7 +248,7 @@ impl Store {
                 if record.sequence <= after || record.sequence > block.sequence {
                     report.problem(format!("{}: record {} is out of order", state.name, record.sequence));
                 }
-                self.check_record((engine, state), record, places, entries, report);
+                self.check_record((engine, key, state), record, places, entries, report);
             }
             after = block.sequence;
         }
@@ -253,7 +256,7 @@ impl Store {
 
     fn check_record(
         &self,
-        (engine, state): (&Engine, &CollectionState),
+        (engine, key, state): (&Engine, CollectionKey, &CollectionState),
         record: &StoredRevision,
         places: &mut BTreeMap<u64, Box<str>>,
         entries: &mut Entries,
@@ -268,6 +271,16 @@ impl Store {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         if !record.deleted {
             entries.check_record(engine, &names, state, record, report);
+            if self.blobs.is_recorded.load(Ordering::Acquire) {
+                for digest in blobs_of(&names, &record.id, &record.body) {
+                    let name = keys::blob_name(&digest, key, &record.id);
+                    if !matches!(engine.get(&name), Ok(Some(_))) {
+                        let id = &record.id;
+                        report
+                            .problem(format!("{}: that {id:?} names blob {digest} is not noted", state.name));
+                    }
+                }
+            }
         }
         let is_readable = Unpacker::new(&names, &record.id).map(&record.body).is_some();
         if !(is_readable || record.deleted && record.body.is_empty()) {

@@ -13,6 +13,7 @@ use super::super::keys::{self, CollectionKey, IdHash, IndexKey};
 use super::super::removed::Mark;
 use super::super::tables::{self, Sources};
 use crate::database::DatabaseError;
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::SourceId;
 
 /// The kinds of entries that tell it; the others are made of them.
@@ -32,6 +33,8 @@ pub(super) enum Kept {
     AuthorHorizon { key: u16, author: [u8; 16], time: u64 },
     /// An index was declared on paths. Its entries are made anew.
     Index { key: u16, number: u16, name: String, paths: Vec<String>, is_dropped: bool },
+    /// A document names a blob.
+    Blob { key: u16, digest: [u8; 20], id: String },
 }
 
 /// Versions name their authors in full.
@@ -78,6 +81,10 @@ impl Kept {
                 let Definition { name, paths, is_dropped, .. } = Definition::from_bytes(value)?;
                 Kept::Index { key: index.collection.0, number: index.number, name, paths, is_dropped }
             }
+            keys::BLOB => {
+                let (digest, collection, id) = keys::blob_name_parts(key)?;
+                Kept::Blob { key: collection.0, digest: digest.0, id: id.to_owned() }
+            }
             _ => return None,
         })
     }
@@ -87,7 +94,8 @@ impl Kept {
         | Kept::Removed { key, .. }
         | Kept::Horizon { key, .. }
         | Kept::AuthorHorizon { key, .. }
-        | Kept::Index { key, .. }) = self;
+        | Kept::Index { key, .. }
+        | Kept::Blob { key, .. }) = self;
         CollectionKey(*key)
     }
 
@@ -106,6 +114,9 @@ impl Kept {
                 writes.insert(keys::author_horizon(collection, Some(SourceId(*author))), time.to_be_bytes());
             }
             Kept::Index { is_dropped: true, .. } => {}
+            Kept::Blob { digest, id, .. } => {
+                writes.insert(keys::blob_name(&BlobDigest(*digest), collection, id), []);
+            }
             Kept::Index { number, name, paths, .. } => {
                 // Without a stamp it is built when the store is opened.
                 let (name, paths) = (name.clone(), paths.clone());
@@ -140,7 +151,12 @@ pub(super) fn problems(
                     problems.push(format!("an entry of table {:?} is damaged", char::from(kind)));
                     return Ok(ControlFlow::Continue(()));
                 }
-                Some(Kept::Horizon { .. } | Kept::AuthorHorizon { .. } | Kept::Index { .. }) => {
+                Some(
+                    Kept::Horizon { .. }
+                    | Kept::AuthorHorizon { .. }
+                    | Kept::Index { .. }
+                    | Kept::Blob { .. },
+                ) => {
                     return Ok(ControlFlow::Continue(()));
                 }
                 Some(Kept::Expires { key, id, time_ms }) => {

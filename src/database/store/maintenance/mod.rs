@@ -6,6 +6,7 @@
 //! | `check` | whether all that is stored holds together |
 //! | `compact` | a new log with what is live |
 //! | `kept` | what lets documents go and stay away, and declared indexes, from one store to another |
+//! | `named` | whether blobs are what documents name |
 //! | `rebuild` | a new store of revisions that come in order |
 //! | `renew` | a new source ID, for a copy |
 //! | `repair`, `salvaged` | what can be saved of a damaged store |
@@ -14,6 +15,7 @@ pub(super) mod backup;
 pub(super) mod check;
 pub(super) mod compact;
 mod kept;
+mod named;
 mod rebuild;
 pub(super) mod renew;
 pub(super) mod repair;

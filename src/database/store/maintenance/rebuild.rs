@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::super::blobs::Blobs;
 use super::super::block::{BlockBuilder, Codec, StoredRevision};
 use super::super::engine::{Engine, Ticket, Writes, io_error, sync_directory};
 use super::super::index::{IndexEdit, IndexEntry};
@@ -18,6 +19,7 @@ use super::super::{layout, meta, redo};
 use super::kept::Kept;
 use crate::database::DatabaseError;
 use crate::database::config::{CACHE_BYTES_DEFAULT, DatabaseConfig};
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::SourceId;
 
 /// Records gathered before their IDs go into the index.
@@ -53,6 +55,8 @@ pub(in super::super) struct Rebuild {
     bytes: usize,
     /// Marks of removed documents.
     marks: u64,
+    /// `None` until there is one.
+    blobs: Option<Blobs>,
     _lock: File,
 }
 
@@ -94,6 +98,7 @@ impl Rebuild {
             writes,
             bytes: 0,
             marks: 0,
+            blobs: None,
             _lock: lock,
         })
     }
@@ -107,6 +112,21 @@ impl Rebuild {
     /// Directory it is made in, for files beside the store.
     pub(in super::super) fn directory(&self) -> &Path {
         self.partial.as_deref().unwrap_or(&self.path)
+    }
+
+    /// Blobs of it.
+    pub(in super::super) fn blobs(&mut self) -> Result<&Blobs, DatabaseError> {
+        let opened = match self.blobs.take() {
+            None => Blobs::open(self.directory(), false, false)?,
+            Some(opened) => opened,
+        };
+        Ok(self.blobs.insert(opened))
+    }
+
+    /// Notes that a document names a blob.
+    pub(in super::super) fn name_blob(&mut self, digest: &BlobDigest, key: CollectionKey, id: &str) {
+        self.writes.insert(keys::blob_name(digest, key, id), []);
+        self.bytes += KEPT_BYTES;
     }
 
     /// Takes over a field name with its number.
@@ -254,6 +274,8 @@ impl Rebuild {
         engine.seal()?;
         engine.close();
         drop(engine);
+        // A part of one that the backup did not have whole is of no use.
+        self.blobs.take().map_or(Ok(()), |blobs| blobs.remove_parts())?;
         let partial = self.directory().to_owned();
         sync_directory(&partial)?;
         fs::rename(&partial, &self.path).map_err(|e| io_error("put the new database into its place", e))?;

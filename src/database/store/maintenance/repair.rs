@@ -1,10 +1,12 @@
 //! What a damaged database still holds, saved into a new one or shown. The damaged one is not changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use super::super::blobs::Blobs;
+use super::super::blobs::blobs_of;
 use super::super::block::{Codec, StoredRevision};
 use super::super::keys::{self, CollectionKey};
 use super::super::layout;
@@ -15,6 +17,7 @@ use super::rebuild::Rebuild;
 use super::salvaged::{Salvaged, Standing};
 use crate::database::packed::Unpacker;
 use crate::database::{DatabaseError, Document};
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::SourceId;
 
 /// Documents listed in a report; further ones are only counted.
@@ -190,12 +193,18 @@ pub(crate) fn repair(
         }
     }
     let keys: Vec<CollectionKey> = damaged.salvaged.collections.keys().copied().collect();
-    let mut done = 0;
+    let (mut done, mut named) = (0, BTreeMap::<BlobDigest, u64>::new());
     for key in keys {
         let Some(collection) = damaged.salvaged.collections.get(&key) else { continue };
         rebuild.collection(key, &collection.name);
         let counters = collection.counters.unwrap_or_default();
-        damaged.rescue(key, |_, record| {
+        damaged.rescue(key, |salvaged, record| {
+            let is_live = !record.deleted;
+            for digest in blobs_of(&salvaged.names, &record.id, &record.body).into_iter().filter(|_| is_live)
+            {
+                rebuild.name_blob(&digest, key, &record.id);
+                *named.entry(digest).or_default() += 1;
+            }
             rebuild.push(key, record)?;
             done += 1;
             progress(done);
@@ -205,6 +214,7 @@ pub(crate) fn repair(
     }
     keep(&damaged.salvaged, &mut rebuild)?;
     copy_other_files(path, rebuild.directory())?;
+    copy_blobs(path, &mut rebuild, &named, &mut damaged.report)?;
     damaged.report.source = Some(rebuild.source);
     (damaged.report.documents, damaged.report.tombstones) = rebuild.finish()?;
     Ok(damaged.report)
@@ -250,6 +260,29 @@ pub(crate) fn salvage(
         })
     })?;
     Ok(damaged.report)
+}
+
+/// Takes over the blobs that documents name, as far as they are whole.
+fn copy_blobs(
+    from: &Path,
+    rebuild: &mut Rebuild,
+    named: &BTreeMap<BlobDigest, u64>,
+    report: &mut SalvageReport,
+) -> Result<(), DatabaseError> {
+    let old = Blobs::open(from, true, false)?;
+    for (digest, documents) in named {
+        let lost = match old.check(digest) {
+            Ok(true) => {
+                old.copy(digest, rebuild.blobs()?)?;
+                continue;
+            }
+            Ok(false) => format!("blob {digest}: it is missing"),
+            Err(DatabaseError::Damaged { detail }) => detail,
+            Err(error) => return Err(error),
+        };
+        report.ranges.push(format!("{lost} ({documents} documents name it)"));
+    }
+    Ok(())
 }
 
 /// Copies what stands beside the store and belongs to others: identity, group, trust list.

@@ -67,6 +67,7 @@ impl Store {
         writes.remove(keys::numbered(keys::COUNTERS, key.0));
         self.forget_ahead(key, &mut writes)?;
         let marks = self.forget_retained(key, &mut writes)?;
+        let unnamed = self.forget_blobs(key, &mut writes)?;
         // Documents made anew have to be newer than what peers still have.
         let purged = self.forget_purged(key, &mut writes)?;
         state.clock.forget_any(self.newest_own(key)?.max(purged));
@@ -75,6 +76,7 @@ impl Store {
         }
         let ticket = self.engine().apply(writes, Watermarks::new())?;
         self.marks.store(marks, Ordering::Release);
+        self.suspect(unnamed);
         self.look_for_next_expiration();
         state.collections.remove(&key);
         state.live_counts.retain(|(k, _), _| *k != key);

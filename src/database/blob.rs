@@ -1,0 +1,195 @@
+//! Blobs: content of any kind and size that documents name, stored beside them.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use serde::de::Error as _;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::store::{BlobFile, Store};
+use super::{Database, DatabaseError};
+use crate::replica::blobs::BlobDigest;
+
+/// What the member `@type` of a blob says.
+const TYPE: &str = "blob";
+
+/// The type of a blob of which none is known.
+pub(crate) const TYPE_UNKNOWN: &str = "application/octet-stream";
+
+/// A blob as a document names it: put it into a body, alone or as part of a type of your own.
+/// ```
+/// use std::io::Read;
+///
+/// use gattway::{Database, DatabaseConfig, database::Blob};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Inspection {
+///     passed: bool,
+///     picture: Blob,
+/// }
+///
+/// # let directory = tempfile::tempdir()?;
+/// let db = Database::open(directory.path().join("station.db"), DatabaseConfig::default())?;
+/// let inspections = db.create_collection("plant.inspections")?;
+/// let picture = db.save_blob(&b"JFIF..."[..], "image/jpeg")?;
+/// inspections.put("boiler", &Inspection { passed: true, picture })?;
+///
+/// let boiler: Inspection = inspections.get_as("boiler")?.expect("it was put");
+/// let mut content = Vec::new();
+/// db.blob(boiler.picture.digest())?.expect("it is here").read_to_end(&mut content)?;
+/// assert_eq!((content.as_slice(), boiler.picture.length()), (&b"JFIF..."[..], 7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    digest: String,
+    length: u64,
+    content_type: String,
+}
+
+impl Blob {
+    /// `sha1-` and the SHA-1 of its content in base64.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Bytes of its content.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Its MIME type, as whoever saved it said.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("@type", TYPE)?;
+        map.serialize_entry("content_type", &self.content_type)?;
+        map.serialize_entry("digest", &self.digest)?;
+        map.serialize_entry("length", &self.length)?;
+        map.end()
+    }
+}
+
+/// As it may stand in a document, whoever wrote it.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(rename = "@type")]
+    kind: String,
+    digest: String,
+    #[serde(default)]
+    length: u64,
+    content_type: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
+        let Named { kind, digest, length, content_type } = Named::deserialize(deserializer)?;
+        if kind != TYPE {
+            return Err(D::Error::custom("no blob: its `@type` is another"));
+        }
+        digest.parse::<BlobDigest>().map_err(D::Error::custom)?;
+        let content_type = content_type.unwrap_or_else(|| TYPE_UNKNOWN.to_owned());
+        Ok(Blob { digest, length, content_type })
+    }
+}
+
+/// The content of a blob, to be read from any place on; each chunk of it is checked before a byte is given out. One that is
+/// found damaged is an error of the kind [`io::ErrorKind::InvalidData`], and the blob is fetched anew from the next peer that
+/// has it.
+pub struct BlobReader {
+    store: Arc<Store>,
+    file: BlobFile,
+    position: u64,
+    /// Content from `position` on to the end of a chunk.
+    chunk: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+}
+
+impl BlobReader {
+    /// Bytes of its content.
+    pub fn length(&self) -> u64 {
+        self.file.length()
+    }
+
+    fn failed(&self, error: DatabaseError) -> io::Error {
+        self.store.blobs().found_damaged(self.file.digest(), &error);
+        match error {
+            DatabaseError::Io { source, .. } => source,
+            error => io::Error::new(io::ErrorKind::InvalidData, error),
+        }
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.read == self.chunk.len() {
+            self.read = 0;
+            let read = self.file.read_chunk(self.position, &mut self.chunk);
+            read.map_err(|error| self.failed(error))?;
+        }
+        let left = self.chunk.get(self.read..).unwrap_or_default();
+        let len = left.len().min(out.len());
+        out[..len].copy_from_slice(&left[..len]);
+        self.read += len;
+        self.position += len as u64;
+        Ok(len)
+    }
+}
+
+impl Seek for BlobReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.length().checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        self.chunk.clear();
+        self.read = 0;
+        Ok(self.position)
+    }
+}
+
+impl Database {
+    /// Saves content that is read to its end, at most 1 GiB, as a blob that documents may name. It is on stable storage when
+    /// this returns, and stays while a document names it, and for a day from now if none does. The same content is stored
+    /// once. Memory: some 200 KiB, whatever the size.
+    ///
+    /// # Errors
+    /// [`DatabaseError::BlobTooLarge`], [`DatabaseError::Full`], [`DatabaseError::Io`] also of `content`, or of the store.
+    pub fn save_blob(&self, mut content: impl Read, content_type: &str) -> Result<Blob, DatabaseError> {
+        let (digest, length) = self.store.save_blob(&mut content)?;
+        Ok(Blob { digest: digest.to_string(), length, content_type: content_type.to_owned() })
+    }
+
+    /// The content of the blob with this digest; `None` if it is not here, or no digest.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Damaged`] the first time that damage is found, [`DatabaseError::Io`].
+    pub fn blob(&self, digest: &str) -> Result<Option<BlobReader>, DatabaseError> {
+        let Ok(digest) = digest.parse::<BlobDigest>() else { return Ok(None) };
+        let file = self.store.blobs().find(&digest)?;
+        let reader = |file| BlobReader {
+            store: Arc::clone(&self.store),
+            file,
+            position: 0,
+            chunk: Vec::new(),
+            read: 0,
+        };
+        Ok(file.map(reader))
+    }
+
+    /// Lets go what blobs are to go, as a thread does by itself.
+    #[cfg(test)]
+    pub(crate) fn sweep_blobs(&self) -> Result<bool, DatabaseError> {
+        self.store.blobs().suspect_all();
+        self.store.sweep_blobs()
+    }
+}
