@@ -3,8 +3,8 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 
-/** How long anything may take that is waited for, in milliseconds: much longer than it does. */
-const PATIENCE = 30000;
+/** How long anything may take that is waited for, in milliseconds: much longer than it does, also on a machine that is itself emulated. */
+const PATIENCE = 120000;
 
 export async function browser(folder) {
   const profile = path.join(folder, 'chromium');
