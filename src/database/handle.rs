@@ -367,7 +367,7 @@ impl Database {
         Ok(DatabaseInfo {
             room: self.room(),
             source: self.source(),
-            format: store::FORMAT,
+            format: self.store.format(),
             collections: self.store.collections().iter().map(collection).collect(),
             disk_bytes: self.store.disk_bytes()?,
             commits: counts.commits,

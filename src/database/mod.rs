@@ -27,6 +27,7 @@ pub(crate) mod blob;
 mod changes;
 mod clock;
 mod collection;
+mod columns;
 pub(crate) mod config;
 mod document;
 mod edit;

@@ -389,6 +389,7 @@ pub fn records() -> Vec<Vec<u8>> {
         gattway::lab::blip::varint::put(records.len() as u64, &mut length);
         seeds.push(Script::default().bytes(&[1, 0]).bytes(&length).bytes(&records).0);
     }
+    seeds.extend(columns().into_iter().map(|block| Script::default().byte(1).bytes(&block).0));
     for (profile, body) in bodies() {
         if profile == "rev" {
             seeds.push(cut(Script::default().byte(4).bytes(&body)));
@@ -397,6 +398,52 @@ pub fn records() -> Vec<Vec<u8>> {
     seeds.push(Script::default().byte(2).bytes(&[0, 3, b'a', b'b', b'c', 2, 2, 1, b'd', 5]).0);
     seeds.push(Script::default().byte(3).bytes(&[b'b', 0, 1, 2, 1, 0]).0);
     seeds
+}
+
+/// Blocks of so many records that they stand in columns: of one shape, of two, with further versions, with values of all kinds.
+fn columns() -> Vec<Vec<u8>> {
+    use gattway::lab::fuzzing::store::{pack_and_unpack, read_and_write_block};
+    let kinds: [fn(u8) -> String; 4] = [
+        |n| {
+            format!(
+                r#"{{"a":"2026-11-27T18:00:{n:02}Z","temperature":{},"b":{n},"x":true}}"#,
+                f64::from(n) / 10.0
+            )
+        },
+        |n| format!(r#"{{"{}":[{n},null],"x":"s{n:02}"}}"#, ["a", "b"][usize::from(n % 2)]),
+        |n| {
+            format!(
+                r#"{{"a":{},"b":"{}","x":"the-id"}}"#,
+                f64::from(n) / 10.0 - 5.0,
+                ["on", "off"][usize::from(n % 2)]
+            )
+        },
+        |n| {
+            format!(r#"{{"a":{},"b":"{n:x}f0e1d2-c3b4"}}"#, ["null", "1", "2.5", "\"y\""][usize::from(n % 4)])
+        },
+    ];
+    let block = |(kind, text): (usize, &fn(u8) -> String)| {
+        let mut records = vec![];
+        for n in 0..16u8 {
+            let (packed, _) = pack_and_unpack(text(n).as_bytes()).expect("a document");
+            let flags = if kind == 1 { [0, 2, 8, 1][usize::from(n % 4)] } else { 0 };
+            records.extend_from_slice(&[flags, 1, 0, 3, b'd', b'0' + n / 10, b'0' + n % 10, 8, 1]);
+            match flags {
+                2 => records.extend_from_slice(&[1, 3, 2]),
+                8 => records.extend_from_slice(&[3, 2]),
+                _ => {}
+            }
+            records.push(packed.len() as u8);
+            records.extend_from_slice(&packed);
+        }
+        let mut value = vec![0];
+        gattway::lab::blip::varint::put(records.len() as u64, &mut value);
+        value.extend_from_slice(&records);
+        let (_, _, written) = read_and_write_block(&value).expect("a block");
+        assert_eq!(written[0], 2, "in columns");
+        written
+    };
+    kinds.iter().enumerate().map(block).collect()
 }
 
 /// Addresses, records of each format, adverts.

@@ -59,7 +59,7 @@ fn enter_item(reader: &mut Reader<'_>, at: usize) -> Option<bool> {
 }
 
 /// Passes over a value.
-fn skip(reader: &mut Reader<'_>, depth: usize) -> Option<()> {
+pub(crate) fn skip(reader: &mut Reader<'_>, depth: usize) -> Option<()> {
     match reader.byte()? {
         tag::NULL | tag::FALSE | tag::TRUE | tag::DOCUMENT_ID => {}
         tag::INTEGER | tag::UNSIGNED | tag::WHOLE | tag::TENTHS | tag::HUNDREDTHS | tag::THOUSANDTHS => {

@@ -10,7 +10,7 @@ pub(crate) const NAMES_MAX: usize = 4096;
 pub(crate) const NAME_LEN_MAX: usize = 64;
 
 /// Tags of values: the postcard discriminants of `Shape`.
-pub(super) mod tag {
+pub(crate) mod tag {
     pub(crate) const NULL: u8 = 0;
     pub(crate) const FALSE: u8 = 1;
     pub(crate) const TRUE: u8 = 2;

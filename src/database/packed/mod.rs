@@ -8,10 +8,10 @@ mod format;
 mod pack;
 mod unpack;
 
-pub(crate) use find::Step;
-pub(crate) use format::{Names, Reader, put_text, put_varint, put_zigzag};
-pub(crate) use pack::{pack_json, pack_map};
-pub(crate) use unpack::{Unpacker, json_len};
+pub(crate) use find::{Step, skip};
+pub(crate) use format::{Names, Reader, put_text, put_varint, put_zigzag, tag};
+pub(crate) use pack::{pack_json, pack_map, put_float};
+pub(crate) use unpack::{Unpacker, json_len, read_float};
 
 /// The layout of a body as a type: postcard of this is what is stored, which a test proves.
 #[cfg(test)]

@@ -86,25 +86,7 @@ impl Packer<'_> {
     }
 
     fn float(&mut self, value: f64) {
-        for (places, power) in (0u8..).zip(POWERS_OF_TEN) {
-            let mantissa = (value * power).round();
-            if mantissa.abs() > MANTISSA_MAX {
-                break;
-            }
-            // Bits, not values: -0.0 has to stay what it is.
-            if (mantissa as i64 as f64 / power).to_bits() == value.to_bits() {
-                match places {
-                    0 => self.out.push(tag::WHOLE),
-                    1 => self.out.push(tag::TENTHS),
-                    2 => self.out.push(tag::HUNDREDTHS),
-                    3 => self.out.push(tag::THOUSANDTHS),
-                    _ => self.out.extend([tag::DECIMAL, places]),
-                }
-                return put_zigzag(self.out, mantissa as i64);
-            }
-        }
-        self.out.push(tag::DOUBLE);
-        self.out.extend_from_slice(&value.to_le_bytes());
+        put_float(self.out, value);
     }
 
     /// Writes a member's name; returns its number, 0 if it was written out.
@@ -173,6 +155,29 @@ impl Packer<'_> {
         }
         Ok(())
     }
+}
+
+/// Appends a float in the one form that it has.
+pub(crate) fn put_float(out: &mut Vec<u8>, value: f64) {
+    for (places, power) in (0u8..).zip(POWERS_OF_TEN) {
+        let mantissa = (value * power).round();
+        if mantissa.abs() > MANTISSA_MAX {
+            break;
+        }
+        // Bits, not values: -0.0 has to stay what it is.
+        if (mantissa as i64 as f64 / power).to_bits() == value.to_bits() {
+            match places {
+                0 => out.push(tag::WHOLE),
+                1 => out.push(tag::TENTHS),
+                2 => out.push(tag::HUNDREDTHS),
+                3 => out.push(tag::THOUSANDTHS),
+                _ => out.extend([tag::DECIMAL, places]),
+            }
+            return put_zigzag(out, mantissa as i64);
+        }
+    }
+    out.push(tag::DOUBLE);
+    out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// Finds a member name that occurred before, without keeping names when there are few.

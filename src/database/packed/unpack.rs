@@ -65,7 +65,7 @@ impl<'a> Unpacker<'a> {
             tag::TRUE => Value::Bool(true),
             tag::INTEGER => Value::from(reader.zigzag()?),
             tag::UNSIGNED => Value::from(reader.varint()?),
-            tag @ tag::WHOLE..=tag::DOUBLE => Value::Number(Number::from_f64(float(tag, reader)?)?),
+            tag @ tag::WHOLE..=tag::DOUBLE => Value::Number(Number::from_f64(read_float(tag, reader)?)?),
             tag::TEXT => Value::from(reader.text()?),
             tag::DOCUMENT_ID => Value::from(self.id),
             tag::ARRAY if depth <= DOCUMENT_DEPTH_MAX => {
@@ -95,7 +95,7 @@ impl<'a> Unpacker<'a> {
             tag::TRUE => out.write_all(b"true").ok(),
             tag::INTEGER => write_number(out, Number::from(reader.zigzag()?)),
             tag::UNSIGNED => write_number(out, Number::from(reader.varint()?)),
-            tag @ tag::WHOLE..=tag::DOUBLE => write_number(out, Number::from_f64(float(tag, reader)?)?),
+            tag @ tag::WHOLE..=tag::DOUBLE => write_number(out, Number::from_f64(read_float(tag, reader)?)?),
             tag::TEXT => write_text(out, reader.text()?),
             tag::DOCUMENT_ID => write_text(out, self.id),
             tag::ARRAY if depth <= DOCUMENT_DEPTH_MAX => {
@@ -125,7 +125,8 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-fn float(tag: u8, reader: &mut Reader<'_>) -> Option<f64> {
+/// Reads a float behind its tag.
+pub(crate) fn read_float(tag: u8, reader: &mut Reader<'_>) -> Option<f64> {
     let places = match tag {
         tag::WHOLE => 0,
         tag::TENTHS => 1,

@@ -7,6 +7,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::engine::{Watermarks, Writes};
 use super::handle::Store;
@@ -23,6 +24,10 @@ const RECORDS_AT_ONCE: usize = 1_000;
 const BYTES_AT_ONCE: usize = 1 << 20;
 
 impl Store {
+    pub(crate) fn versions_ahead(&self) -> u64 {
+        self.versions_ahead.load(Ordering::Relaxed)
+    }
+
     /// The table of a new database is complete from the beginning.
     pub(super) fn begin_ahead_table(&self) -> Result<(), DatabaseError> {
         if self.is_new { self.declare_ahead_table() } else { Ok(()) }

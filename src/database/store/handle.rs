@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -14,7 +14,7 @@ use super::engine::{self, Engine, EngineCounts, Ticket};
 use super::gathering::Gathering;
 use super::keys::{self, CollectionKey};
 use super::layout;
-use super::meta;
+use super::meta::{self, Meta};
 use super::pieces::BlockCache;
 #[cfg(feature = "simulation")]
 use super::simulated::SimulatedDisk;
@@ -32,6 +32,8 @@ use crate::replica::revision::{SourceId, Version};
 pub(crate) struct Store {
     pub(super) path: PathBuf,
     pub(super) source: SourceId,
+    /// Version of the stored format.
+    pub(super) format: AtomicU32,
     /// Source IDs it had before it was repaired or restored.
     pub(super) former: Vec<SourceId>,
     pub(super) durability: Durability,
@@ -84,7 +86,7 @@ impl Store {
         let engine = Engine::open(&logs.current, config.cache_bytes, Ticket::default())?;
         logs.clean_up(path)?;
         let (meta, is_new) = meta::open(&engine, path, config, meta::new_source)?;
-        let mut store = Store::load(path, config, engine, meta.source, Some(lock))?;
+        let mut store = Store::load(path, config, engine, &meta, Some(lock))?;
         store.is_new = is_new;
         store.begin_ahead_table()?;
         let store = Arc::new(store);
@@ -100,7 +102,7 @@ impl Store {
         let logs = layout::logs(path)?;
         let engine = Engine::open_to_read(&logs.current)?.ok_or_else(|| none(path))?;
         let meta = meta::stored(&engine, path)?.ok_or_else(|| none(path))?;
-        Ok(Arc::new(Store::load(path, config, engine, meta.source, lock)?))
+        Ok(Arc::new(Store::load(path, config, engine, &meta, lock)?))
     }
 
     /// Reads what is kept in memory.
@@ -108,7 +110,7 @@ impl Store {
         path: &Path,
         config: &DatabaseConfig,
         engine: Engine,
-        source: SourceId,
+        meta: &Meta,
         lock: Option<File>,
     ) -> Result<Store, DatabaseError> {
         let former = engine.get(keys::FORMER)?.map(|value| meta::former_sources(&value)).unwrap_or_default();
@@ -121,7 +123,8 @@ impl Store {
         let collections = writer.load_collections(&engine)?;
         let store = Store {
             path: path.to_owned(),
-            source,
+            source: meta.source,
+            format: AtomicU32::new(meta.format),
             former,
             durability: config.durability,
             gathering: Gathering::new(config.commit_delay),
@@ -165,7 +168,7 @@ impl Store {
         let path = Path::new("");
         let engine = Engine::open_simulated(disk)?;
         let (meta, is_new) = meta::open(&engine, path, config, || Ok(disk.source()))?;
-        let mut store = Store::load(path, config, engine, meta.source, None)?;
+        let mut store = Store::load(path, config, engine, &meta, None)?;
         store.simulated = Some(disk.clone());
         store.is_new = is_new;
         store.begin_ahead_table()?;
@@ -278,10 +281,6 @@ impl Store {
     /// What showed that another device uses this database's source ID, if anything did.
     pub(crate) fn twin(&self) -> Option<Twin> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).twin().cloned()
-    }
-
-    pub(crate) fn versions_ahead(&self) -> u64 {
-        self.versions_ahead.load(Ordering::Relaxed)
     }
 
     /// Syncs, seals and refuses everything afterwards. When it returns, the thread that syncs has ended: an orderly end

@@ -11,8 +11,9 @@ use crate::database::DatabaseError;
 use crate::database::config::{DatabaseConfig, Versioning};
 use crate::replica::revision::SourceId;
 
-/// Version of the stored format. A newer one is refused.
-pub(crate) const FORMAT: u32 = 1;
+/// Version of the stored format. A newer one is refused. Format 1 had no blocks in columns; a database of it becomes one of this with
+/// the commit that writes the first.
+pub(crate) const FORMAT: u32 = 2;
 
 /// What a log says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +26,18 @@ pub(super) struct Meta {
 }
 
 const GENERATION_VECTORS: u8 = 4;
+
+impl Meta {
+    /// What a database says that is written by this release.
+    pub(super) fn newest(source: SourceId) -> Meta {
+        Meta { format: FORMAT, generation: GENERATION_VECTORS, source }
+    }
+
+    pub(super) fn write(&self, writes: &mut Writes) {
+        // Numbers and bytes always have a form.
+        writes.insert(keys::META, postcard::to_stdvec(self).unwrap_or_default());
+    }
+}
 
 /// Reads what the log says of itself, or writes it into a new one; whether it was new.
 pub(super) fn open(
@@ -82,10 +95,9 @@ fn create(
         return Err(DatabaseError::Damaged { detail: "no format header".into() });
     }
     let source = new_source()?;
-    let meta = Meta { format: FORMAT, generation: GENERATION_VECTORS, source };
-    let damaged = |_| DatabaseError::Damaged { detail: "the format header".into() };
+    let meta = Meta::newest(source);
     let mut writes = Writes::default();
-    writes.insert(keys::META, postcard::to_stdvec(&meta).map_err(damaged)?);
+    meta.write(&mut writes);
     writes.insert(keys::numbered(keys::SOURCE, 1), source.0);
     let ticket = engine.apply(writes, Default::default())?;
     engine.sync(ticket, || std::time::Duration::ZERO, |_| ())?;

@@ -74,6 +74,7 @@ pub use self::maintenance::renew::RenewReport;
 pub(crate) use self::maintenance::renew::renew;
 pub use self::maintenance::repair::{DocumentName, SalvageReport};
 pub(crate) use self::maintenance::repair::{repair, salvage};
+#[cfg(test)]
 pub(crate) use self::meta::FORMAT;
 pub(crate) use self::removed::has_an_age;
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Values that are stored in pieces, the blocks among them; and the blocks that were read last.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use super::block::{Codec, SourceNumbers, StoredRevision, first_sequence, read_records};
+use super::block::{Codec, Opened, SourceNumbers, StoredRevision};
 use super::engine::{Engine, Writes};
 use super::ground::{VALUE_BYTES_MAX, damaged};
 use super::keys::{self, CollectionKey};
@@ -38,8 +39,10 @@ struct CachedBlock {
 
 /// The records of a block.
 enum Kept {
-    /// As bytes, which have to be read from the first on. Most blocks are asked for one document alone.
+    /// As bytes, not deflated, which have to be read from the first on. Most blocks are asked for one document alone.
     Packed(Box<[u8]>),
+    /// The value of a block in columns, of which each record is read alone.
+    Columns(Box<[u8]>),
     Decoded(Vec<StoredRevision>),
 }
 
@@ -56,9 +59,19 @@ impl BlockCache {
             |block: &CachedBlock| block.collection == collection && block.sequences.contains(&sequence);
         let mut found = None;
         for block in self.blocks.iter_mut().filter(|block| of_it(block)) {
-            if let Kept::Packed(records) = &block.records {
-                block.records = Kept::Decoded(read_records(records, sources)?);
-                self.decoded += 1;
+            match &block.records {
+                Kept::Packed(records) => {
+                    block.records = Kept::Decoded(Opened::Rows(Cow::Borrowed(records)).all(sources)?);
+                    self.decoded += 1;
+                }
+                Kept::Columns(value) => {
+                    let mut records = Opened::read(value, &mut self.codec)?.some(sources, &[sequence])?;
+                    if let Some(record) = records.pop() {
+                        found = Some(record);
+                        break;
+                    }
+                }
+                Kept::Decoded(_) => {}
             }
             if let Kept::Decoded(records) = &block.records
                 && let Ok(at) = records.binary_search_by_key(&sequence, |record| record.sequence)
@@ -76,13 +89,16 @@ impl BlockCache {
     }
 
     /// Keeps the records of the block that ends with `last`.
-    pub(super) fn keep(&mut self, collection: CollectionKey, last: u64, records: &[u8]) {
-        let Some(first) = first_sequence(records) else { return };
-        if records.len() > CACHED_BLOCK_BYTES_MAX {
+    pub(super) fn keep(&mut self, collection: CollectionKey, last: u64, value: &[u8], opened: &Opened<'_>) {
+        let Some(first) = opened.first_sequence() else { return };
+        let (bytes, records): (_, fn(_) -> _) = match opened {
+            Opened::Rows(records) => (&**records, Kept::Packed),
+            Opened::Columns(_) => (value, Kept::Columns),
+        };
+        if bytes.len() > CACHED_BLOCK_BYTES_MAX {
             return;
         }
-        let (sequences, bytes) = (first..=last, records.len());
-        let records = Kept::Packed(records.into());
+        let (sequences, bytes, records) = (first..=last, bytes.len(), records(bytes.into()));
         self.bytes += bytes;
         self.blocks.push_front(CachedBlock { collection, sequences, bytes, records });
         while self.bytes > CACHED_BYTES_MAX {
@@ -172,14 +188,14 @@ pub(super) fn write_pieces(writes: &mut Writes, key: &[u8], value: &[u8]) -> u16
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::{BlockBuilder, unpack};
+    use super::super::block::{BlockBuilder, records_len};
     use super::super::tables::Sources;
     use super::*;
     use crate::replica::revision::{SourceId, Version, VersionVector};
 
     const ONE: CollectionKey = CollectionKey(1);
 
-    /// The records of a block, not deflated.
+    /// A block of records.
     fn block(sequences: std::ops::Range<u64>, body_bytes: usize) -> Vec<u8> {
         let (sources, mut builder) = (Sources::default(), BlockBuilder::default());
         for sequence in sequences {
@@ -193,9 +209,12 @@ mod tests {
             };
             builder.push(&revision, &sources);
         }
-        let mut codec = Codec::default();
-        let value = builder.finish(&mut codec);
-        unpack(&value, &mut codec).expect("records").into_owned()
+        builder.finish(&mut Codec::default())
+    }
+
+    fn keep(cache: &mut BlockCache, collection: CollectionKey, last: u64, value: &[u8]) {
+        let opened = Opened::read(value, &mut Codec::default()).expect("records");
+        cache.keep(collection, last, value, &opened);
     }
 
     #[test]
@@ -204,11 +223,11 @@ mod tests {
         let kept = |cache: &mut BlockCache, collection, sequence| {
             cache.find(collection, sequence, &sources).map(|record| record.sequence)
         };
-        let bytes = block(10..15, 1000).len();
+        let bytes = records_len(&block(10..15, 1000)).expect("a block");
         let (last, kept_len) = (80, (CACHED_BYTES_MAX / bytes) as u64);
         assert!((10..last - 10).contains(&kept_len), "{kept_len} blocks of {bytes} bytes");
         for n in 1..=last {
-            cache.keep(ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
+            keep(&mut cache, ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
         }
         for n in 1..=last {
             let found = [10 * n, 10 * n + 4].map(|sequence| kept(&mut cache, ONE, sequence));
@@ -223,15 +242,15 @@ mod tests {
             (kept(&mut cache, ONE, 10 * last + 5), kept(&mut cache, CollectionKey(2), 10 * last)),
             (None, None)
         );
-        cache.keep(ONE, 1001, &block(1000..1002, CACHED_BLOCK_BYTES_MAX / 2 - 100));
-        cache.keep(ONE, 2001, &block(2000..2002, CACHED_BLOCK_BYTES_MAX / 2 + 1));
+        keep(&mut cache, ONE, 1001, &block(1000..1002, CACHED_BLOCK_BYTES_MAX / 2 - 100));
+        keep(&mut cache, ONE, 2001, &block(2000..2002, CACHED_BLOCK_BYTES_MAX / 2 + 1));
         assert_eq!([1000, 2000].map(|sequence| kept(&mut cache, ONE, sequence)), [Some(1000), None]);
-        cache.keep(CollectionKey(2), 1, &block(1..2, 1));
+        keep(&mut cache, CollectionKey(2), 1, &block(1..2, 1));
         cache.forget(ONE);
         assert_eq!((kept(&mut cache, ONE, 1000), kept(&mut cache, CollectionKey(2), 1)), (None, Some(1)));
         // What was forgotten takes no room of others.
         for n in 1..=kept_len {
-            cache.keep(ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
+            keep(&mut cache, ONE, 10 * n + 4, &block(10 * n..10 * n + 5, 1000));
         }
         assert_eq!(kept(&mut cache, ONE, 10), Some(10));
     }

@@ -3,12 +3,11 @@
 //! Readers take no lock of the writer. A record is found in two steps (ID to sequence, sequence to block), and a writer
 //! may move it in between; a reader that finds nothing looks again, and at last with the writer held off.
 
-use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::block::{Codec, StoredRevision, find_records, read_block, read_some, unpack};
+use super::block::{Codec, Opened, StoredRevision, read_block};
 use super::ground::{damaged, damaged_block};
 use super::handle::Store;
 use super::index::{self, IndexEntry};
@@ -92,15 +91,15 @@ impl Store {
         let Ok(Some(found)) = find_block(&self.engine(), collection, sequence)? else { return Ok(None) };
         let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = unpack(&found.value, &mut cache.codec).ok_or_else(damaged_block)?;
-        cache.keep(collection, found.sequence, &records);
-        let mut found = find_records(&records, &*sources, &[sequence]).ok_or_else(damaged_block)?;
-        Ok(found.pop())
+        let opened = Opened::read(&found.value, &mut cache.codec).ok_or_else(damaged_block)?;
+        cache.keep(collection, found.sequence, &found.value, &opened);
+        let mut records = opened.some(&*sources, &[sequence]).ok_or_else(damaged_block)?;
+        Ok(records.pop())
     }
 
-    /// The records of a block as bytes, not deflated.
-    pub(super) fn unpack<'v>(&self, value: &'v [u8]) -> Result<Cow<'v, [u8]>, DatabaseError> {
-        self.with_sources(|_, codec| unpack(value, codec)).ok_or_else(damaged_block)
+    /// A block to read from.
+    pub(super) fn opened<'v>(&self, value: &'v [u8]) -> Result<Opened<'v>, DatabaseError> {
+        self.with_sources(|_, codec| Opened::read(value, codec)).ok_or_else(damaged_block)
     }
 
     /// The records of a block.
@@ -299,7 +298,7 @@ impl Store {
                 || Ok(Vec::new()),
                 |block| {
                     let read = |sources: &Sources, codec: &mut Codec| {
-                        read_some(&block.value, sources, codec, &sequences[of_block.clone()])
+                        Opened::read(&block.value, codec)?.some(sources, &sequences[of_block.clone()])
                     };
                     self.with_sources(read).ok_or_else(damaged_block)
                 },

@@ -68,7 +68,7 @@ impl Mark {
             body: Vec::new(),
         };
         builder.push(&nothing, sources);
-        bytes.extend(builder.finish(codec));
+        bytes.extend(builder.finish_rows(codec));
         bytes
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use super::block::BLOCK_BYTES_TARGET;
 use super::block::{Codec, records_len};
 use super::engine::Engine;
 use super::ground::damaged;
@@ -18,9 +19,6 @@ use super::twin::{self, Twin};
 use crate::database::DatabaseError;
 use crate::database::clock::{ClockState, HybridClock};
 use crate::replica::revision::SourceId;
-
-/// Bytes of records (not deflated) after which a block is closed.
-pub(super) const BLOCK_BYTES_TARGET: usize = 4096;
 
 /// Small blocks at the end of a collection's feed before they are joined.
 pub(super) const TAIL_BLOCKS_MAX: usize = 32;

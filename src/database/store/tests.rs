@@ -16,6 +16,8 @@ use crate::database::{Collection, Database, DatabaseConfig, DatabaseError, Resto
 use crate::replica::revision::{SourceId, VersionVector};
 use crate::replica::store::{CollectionId, ReplicaStore};
 
+mod formats;
+
 const DEFAULT: CollectionKey = CollectionKey(0);
 
 /// Sequences of the records of each block, in order.

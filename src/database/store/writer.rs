@@ -303,6 +303,7 @@ impl Writer<'_> {
         write_new_names(&names, &mut self.state.names_stored, &mut writes);
         drop(names);
         self.store.sources.write().unwrap_or_else(PoisonError::into_inner).write_new(&mut writes);
+        self.raise_format(&mut writes);
         let ticket = self.store.tell_failure(self.store.engine().apply(writes, sequences))?;
         for (key, pass) in done {
             self.accept(key, pass);

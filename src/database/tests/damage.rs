@@ -215,8 +215,8 @@ fn a_newer_format_and_foreign_files_are_told_apart() {
         let _ = std::fs::remove_file(directory.join("log-000001/seal"));
     };
     std::thread::sleep(std::time::Duration::from_millis(100));
-    set_format(2);
+    set_format(3);
     std::thread::sleep(std::time::Duration::from_millis(100));
     let error = fixture.try_open(DatabaseConfig::default()).map(drop);
-    assert!(matches!(error, Err(DatabaseError::NewerFormat { found: 2, supported: 1, .. })), "{error:?}");
+    assert!(matches!(error, Err(DatabaseError::NewerFormat { found: 3, supported: 2, .. })), "{error:?}");
 }

@@ -63,9 +63,13 @@ fn reads_what_opening_would_find() {
         for number in 0..60 {
             let (count, len) = if random.u8(..) < 40 { (400, 300) } else { (random.usize(1..40), 60) };
             let ids: Vec<String> = (0..count).map(|_| format!("document-{}", random.u32(0..900))).collect();
-            let text: String = (0..random.usize(0..len)).map(|_| random.alphanumeric()).collect();
-            let body = json!({"number": number, "text": text});
-            database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body))).expect("batch");
+            let len = random.usize(0..len);
+            let mut body = || {
+                let text: String = (0..len).map(|_| random.alphanumeric()).collect();
+                json!({"number": number, "text": text})
+            };
+            let saved = database.batch(|b| ids.iter().try_for_each(|id| b.put(&collection, id, &body())));
+            saved.expect("batch");
             collection.delete(&ids[0]).expect("delete");
             if number == 40 {
                 database.create_collection("plant.readings").expect("create");

@@ -361,7 +361,7 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
             drop(sources);
             let next_is_large = records.get(at + 1).is_none_or(|next| next.body.len() > BLOCK_BYTES_TARGET);
             if builder.len() >= BLOCK_BYTES_TARGET || next_is_large {
-                let value = builder.finish(&mut self.codec);
+                let value = builder.finish_rows(&mut self.codec);
                 self.out.put(&Frame::Block { key: key.0, value: &value })?;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::super::block::{BlockBuilder, Codec, StoredRevision};
@@ -9,6 +10,7 @@ use super::super::engine::{Engine, Ticket, Writes};
 use super::super::index::{self, IndexWriter};
 use super::super::indexes;
 use super::super::keys::{self, CollectionKey};
+use super::super::meta::{FORMAT, Meta};
 use super::super::pieces::write_pieces;
 use super::super::state::BLOCK_BYTES_TARGET;
 use super::super::{Store, layout, redo};
@@ -56,6 +58,7 @@ impl Store {
         *self.engine.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         old.close();
         self.gathering.replaced(old.counts());
+        self.format.store(FORMAT, Ordering::Relaxed);
         writer.relocate(&new)?;
         let leftover = old.directory().to_owned();
         drop(old);
@@ -126,6 +129,7 @@ impl Copy<'_> {
             self.writes.insert(key, value);
             self.wrote()?;
         }
+        Meta::newest(self.store.source).write(&mut self.writes);
         for (key, state) in self.store.collections() {
             self.blocks(key, state.applied())?;
             self.index(key)?;
@@ -171,7 +175,7 @@ impl Copy<'_> {
             let Some(last) = records.last() else { break };
             after = last.sequence;
             for record in records {
-                if record.body.len() > BLOCK_BYTES_TARGET || builder.len() >= BLOCK_BYTES_TARGET {
+                if record.body.len() > BLOCK_BYTES_TARGET || builder.is_full() {
                     self.block(key, &mut builder, &mut codec)?;
                 }
                 self.push(&mut builder, &record);

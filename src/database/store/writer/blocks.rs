@@ -2,16 +2,26 @@
 
 use std::ops::Range;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-use super::super::block::{BlockBuilder, Records, StoredRevision, first_sequence, read_records};
+use super::super::block::{BlockBuilder, Opened, StoredRevision};
 use super::super::engine::Writes;
 use super::super::ground::{damaged, damaged_block};
+use super::super::handle::Store;
 use super::super::index;
 use super::super::keys::{self, CollectionKey};
+use super::super::meta::{FORMAT, Meta};
 use super::super::pieces::{FoundBlock, Moved, find_block, write_pieces};
 use super::super::state::{BLOCK_BYTES_TARGET, LiveCount, TAIL_BLOCKS_MAX, TailBlock};
 use super::{Pass, Writer};
 use crate::database::DatabaseError;
+
+impl Store {
+    /// Version of the stored format.
+    pub(crate) fn format(&self) -> u32 {
+        self.format.load(Ordering::Relaxed)
+    }
+}
 
 impl Writer<'_> {
     /// If too many small blocks have gathered, takes their living records in front of the new ones.
@@ -32,8 +42,8 @@ impl Writer<'_> {
         let (mut joined, mut first) = (Vec::new(), u64::MAX);
         for block in std::mem::take(&mut pass.tail) {
             let Some(found) = self.block_at(key, block.sequence)? else { continue };
-            let records = self.store.unpack(&found.value)?;
-            first = first.min(first_sequence(&records).unwrap_or(u64::MAX));
+            let records = self.store.opened(&found.value)?;
+            first = first.min(records.first_sequence().unwrap_or(u64::MAX));
             joined.extend(self.live(key, &records, pass)?);
             pass.remove(&found, writes);
         }
@@ -55,10 +65,10 @@ impl Writer<'_> {
     fn live(
         &self,
         key: CollectionKey,
-        records: &[u8],
+        records: &Opened<'_>,
         pass: &Pass,
     ) -> Result<Vec<StoredRevision>, DatabaseError> {
-        let records = self.store.with_sources(|sources, _| read_records(records, sources));
+        let records = self.store.with_sources(|sources, _| records.all(sources));
         let mut live = Vec::new();
         for record in records.ok_or_else(damaged_block)? {
             if self.is_alive(key, record.sequence, &record.id, pass)? {
@@ -72,11 +82,13 @@ impl Writer<'_> {
     fn count_live(
         &self,
         key: CollectionKey,
-        records: &[u8],
+        records: &Opened<'_>,
         pass: &Pass,
     ) -> Result<LiveCount, DatabaseError> {
         let mut found = Vec::new();
-        self.visit_records(records, |sequence, id| found.push((sequence, Box::<str>::from(id))))?;
+        let mut note = |sequence, id: &str| found.push((sequence, Box::<str>::from(id)));
+        let visited = self.store.with_sources(|sources, _| records.visit(sources, &mut note));
+        visited.ok_or_else(damaged_block)?;
         let mut live = 0;
         for (sequence, id) in &found {
             live += usize::from(self.is_alive(key, *sequence, id, pass)?);
@@ -84,21 +96,8 @@ impl Writer<'_> {
         Ok(LiveCount::counted(found.len(), live))
     }
 
-    fn count_records(&self, records: &[u8]) -> Result<usize, DatabaseError> {
-        let mut count = 0;
-        self.visit_records(records, |_, _| count += 1)?;
-        Ok(count)
-    }
-
-    fn visit_records(&self, records: &[u8], mut visit: impl FnMut(u64, &str)) -> Result<(), DatabaseError> {
-        let visited = self.store.with_sources(|sources, _| {
-            let mut records = Records::new(records, sources);
-            while records.next()? {
-                visit(records.sequence, &records.id);
-            }
-            Some(())
-        });
-        visited.ok_or_else(damaged_block)
+    fn count_records(&self, records: &Opened<'_>) -> Result<usize, DatabaseError> {
+        self.store.with_sources(|sources, _| records.count(sources)).ok_or_else(damaged_block)
     }
 
     /// Whether a record will be the newest of its document after this commit. What the commit says of documents is not yet in
@@ -145,15 +144,16 @@ impl Writer<'_> {
         writes: &mut Writes,
     ) -> Result<(), DatabaseError> {
         let lost = &pass.dead[lost];
-        let has_drawn = lost.iter().any(|&sequence| is_drawn(sequence));
-        let is_wanted = |count: &LiveCount| count.is_to_be_counted() || (!count.is_counted && has_drawn);
+        let has_drawn = |records: u32| lost.iter().any(|&sequence| is_drawn(sequence, records));
+        let is_wanted =
+            |count: &LiveCount| count.is_to_be_counted() || (!count.is_counted && has_drawn(count.records));
         let known = self.state.live_counts.get(&(key, block.sequence));
         let known = known.map(|known| known.without(lost.len()));
         if let Some(count) = known.filter(|count| !count.is_garbage() && !is_wanted(count)) {
             pass.live_counts.insert(block.sequence, count);
             return Ok(());
         }
-        let records = self.store.unpack(&block.value)?;
+        let records = self.store.opened(&block.value)?;
         let mut count = match known {
             Some(count) => count,
             None => LiveCount::met(self.count_records(&records)?).without(lost.len()),
@@ -185,6 +185,15 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Lets the database say with a commit that it has blocks in columns, if it has not said so before. If the commit fails, nothing more is
+    /// written.
+    pub(super) fn raise_format(&self, writes: &mut Writes) {
+        if self.state.codec.has_written_columns && self.store.format() < FORMAT {
+            Meta::newest(self.store.source).write(writes);
+            self.store.format.store(FORMAT, Ordering::Relaxed);
+        }
+    }
+
     /// Writes records as blocks; a small last one joins the tail.
     pub(super) fn write_blocks(
         &mut self,
@@ -199,7 +208,7 @@ impl Writer<'_> {
             builder.push(revision, &*sources);
             // A large document gets a block of its own, so that its neighbours stay cheap to read.
             let next_is_large = revisions.get(at + 1).is_none_or(|next| next.body.len() > BLOCK_BYTES_TARGET);
-            if builder.len() < BLOCK_BYTES_TARGET && !next_is_large {
+            if !builder.is_full() && !next_is_large {
                 continue;
             }
             let (sequence, bytes, records) = (builder.last_sequence(), builder.len(), builder.count());
@@ -215,11 +224,12 @@ impl Writer<'_> {
     }
 }
 
-/// Whether the loss of this record is a reason to count its block: of one in sixteen, so that what is lost by and by in many short
-/// runs of the program is noticed too. By its sequence, so that a run can be repeated.
-fn is_drawn(sequence: u64) -> bool {
+/// Whether the loss of this record is a reason to count its block: of one in sixteen, of a large block one in a quarter of its records, so that
+/// what is lost by and by in many short runs of the program is noticed too. By its sequence, so that a run can be repeated.
+fn is_drawn(sequence: u64, records: u32) -> bool {
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-    sequence.wrapping_mul(MIX) >> 60 == 0
+    let one_in = u64::from(records / 4).max(16);
+    ((sequence.wrapping_mul(MIX) >> 32) * one_in) >> 32 == 0
 }
 
 impl Pass {

@@ -1,0 +1,62 @@
+//! The kinds of blocks, and what deflates them.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use crate::database::packed::{Reader, put_varint};
+
+pub(super) const PLAIN: u8 = 0;
+pub(super) const DEFLATED: u8 = 1;
+pub(super) const COLUMNS: u8 = 2;
+
+/// Fast: bodies repeat so much that higher levels gain little and the commit path pays.
+const DEFLATE_LEVEL: u32 = 2;
+
+/// Longest block unpacked, bytes: a document of the largest size with its ID and versions; earlier releases took 20 MiB of
+/// JSON. A damaged length allocates no more than this.
+pub(super) const RECORDS_BYTES_MAX: usize = 2 * (20 << 20) + 64 * 1024;
+
+/// Deflate makes no more than 258 bytes of two bits: a damaged length allocates no more than its block could hold.
+pub(super) const INFLATE_RATIO_MAX: usize = 1_032;
+
+pub(super) fn with_head(kind: u8, len: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut value = vec![kind];
+    put_varint(&mut value, len as u64);
+    value.extend_from_slice(bytes);
+    value
+}
+
+/// Deflate states, kept because each is some 100 KiB to set up.
+#[derive(Default)]
+pub(in super::super) struct Codec {
+    /// Whether a block in columns was made.
+    pub(in super::super) has_written_columns: bool,
+    compress: Option<Compress>,
+    decompress: Option<Decompress>,
+}
+
+impl Codec {
+    /// Appends the deflated bytes; `false` if that saves nothing.
+    pub(super) fn deflate(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        let compress =
+            self.compress.get_or_insert_with(|| Compress::new(Compression::new(DEFLATE_LEVEL), false));
+        compress.reset();
+        out.reserve_exact(bytes.len());
+        matches!(compress.compress_vec(bytes, out, FlushCompress::Finish), Ok(Status::StreamEnd))
+            && (compress.total_out() as usize) < bytes.len()
+    }
+
+    pub(super) fn inflate(&mut self, bytes: &[u8], len: usize) -> Option<Vec<u8>> {
+        let decompress = self.decompress.get_or_insert_with(|| Decompress::new(false));
+        decompress.reset(false);
+        let mut out = Vec::with_capacity(len);
+        let status = decompress.decompress_vec(bytes, &mut out, FlushDecompress::Finish).ok()?;
+        (status == Status::StreamEnd && out.len() == len).then_some(out)
+    }
+}
+
+/// Bytes of a block's records, not deflated; `None` means damage.
+pub(in super::super) fn records_len(value: &[u8]) -> Option<usize> {
+    let mut reader = Reader::new(value);
+    reader.byte()?;
+    reader.length()
+}
