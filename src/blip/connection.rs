@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use bytes::Bytes;
+
 use super::config::BlipConfig;
 use super::error::BlipError;
 use super::frame::{Frame, FrameFlags, FrameType};
-use super::inbox::{Inbox, WholeMessage, ack_key};
+use super::inbox::{Inbox, Part, WholeMessage, ack_key};
 use super::message::{ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber, OutgoingMessage};
 use super::outbox::{MessageKey, Outbox};
 use super::stream::StreamEncoder;
@@ -38,6 +40,8 @@ pub struct Connection {
     last_received: u64,
     /// Our requests that await a reply.
     awaiting: HashSet<u64>,
+    /// Those of them whose reply is handed on in parts as it comes.
+    in_parts: HashSet<u64>,
     /// The peer's requests that await ours, and whether they were urgent.
     unanswered: HashMap<u64, bool>,
     failure: Option<BlipError>,
@@ -55,6 +59,7 @@ impl Connection {
             last_sent: 0,
             last_received: 0,
             awaiting: HashSet::new(),
+            in_parts: HashSet::new(),
             unanswered: HashMap::new(),
             failure: None,
             stats: BlipStats::default(),
@@ -163,8 +168,19 @@ impl Connection {
             self.awaiting.insert(number);
         }
         let flags = FrameFlags::new(FrameType::Request).with_no_reply(message.no_reply);
-        self.push(MessageKey { number, is_reply: false }, flags, message);
+        self.push(MessageKey { number, is_reply: false }, flags, message, 0);
         Ok(MessageNumber(number))
+    }
+
+    /// As [`Connection::send_request`], of a reply that may be longer than a message that is held whole: what there is of its body is
+    /// handed on as it comes ([`Event::ReplyPart`]), and has no limit here.
+    ///
+    /// # Errors
+    /// As for [`Connection::send_request`].
+    pub fn send_request_for_parts(&mut self, message: OutgoingMessage) -> Result<MessageNumber, BlipError> {
+        let number = self.send_request(message)?;
+        self.in_parts.insert(number.0);
+        Ok(number)
     }
 
     /// Queues the reply to a request of the peer. One that wanted no reply, or has had one, gets none: the call then does
@@ -174,7 +190,32 @@ impl Connection {
     /// [`BlipError::NoSuchRequest`] if no such request has arrived; or as for [`Connection::send_request`]. Nothing was
     /// queued.
     pub fn reply(&mut self, request: MessageNumber, message: OutgoingMessage) -> Result<(), BlipError> {
-        self.push_reply(request, FrameType::Reply, message)
+        self.push_reply(request, FrameType::Reply, message, 0)
+    }
+
+    /// As [`Connection::reply`], with the beginning of a body of which `rest` bytes more follow by [`Connection::give`] when
+    /// [`Connection::hungry`] names the reply. One that `reply` would drop is never named.
+    ///
+    /// # Errors
+    /// As for [`Connection::reply`].
+    pub fn reply_in_parts(
+        &mut self,
+        request: MessageNumber,
+        message: OutgoingMessage,
+        rest: u64,
+    ) -> Result<(), BlipError> {
+        self.push_reply(request, FrameType::Reply, message, rest)
+    }
+
+    /// A reply whose next bytes could be sent now if they were here.
+    pub fn hungry(&self) -> Option<MessageNumber> {
+        self.outbox.hungry().map(MessageNumber)
+    }
+
+    /// Adds the next bytes of the body of a reply that is [`hungry`](Connection::hungry), at least one and not more than are to
+    /// follow; other calls do nothing.
+    pub fn give(&mut self, request: MessageNumber, bytes: Bytes) {
+        self.outbox.give(request.0, bytes);
     }
 
     /// Queues an error as the reply to a request of the peer.
@@ -182,7 +223,7 @@ impl Connection {
     /// # Errors
     /// As for [`Connection::reply`].
     pub fn reply_error(&mut self, request: MessageNumber, error: &ErrorReply) -> Result<(), BlipError> {
-        self.push_reply(request, FrameType::Error, error.to_message())
+        self.push_reply(request, FrameType::Error, error.to_message(), 0)
     }
 
     /// The next event; `None` when there is none for now.
@@ -233,6 +274,7 @@ impl Connection {
         request: MessageNumber,
         kind: FrameType,
         message: OutgoingMessage,
+        rest: u64,
     ) -> Result<(), BlipError> {
         self.check_alive()?;
         self.check_size(&message)?;
@@ -241,14 +283,14 @@ impl Connection {
         }
         let Some(urgent) = self.unanswered.remove(&request.0) else { return Ok(()) };
         let message = OutgoingMessage { urgent: urgent || message.urgent, ..message };
-        self.push(MessageKey { number: request.0, is_reply: true }, FrameFlags::new(kind), message);
+        self.push(MessageKey { number: request.0, is_reply: true }, FrameFlags::new(kind), message, rest);
         Ok(())
     }
 
-    fn push(&mut self, key: MessageKey, flags: FrameFlags, message: OutgoingMessage) {
+    fn push(&mut self, key: MessageKey, flags: FrameFlags, message: OutgoingMessage, rest: u64) {
         let compressed = message.compressed && self.config.compression_level > 0;
         let flags = flags.with_urgent(message.urgent).with_compressed(compressed);
-        self.outbox.push(key, flags, message);
+        self.outbox.push(key, flags, message, rest);
     }
 
     fn dispatch(&mut self, frame: &Frame<'_>) -> Result<(), BlipError> {
@@ -299,8 +341,20 @@ impl Connection {
             return Err(BlipError::UnexpectedReply { number });
         }
         let key = MessageKey { number, is_reply: true };
-        let Some(WholeMessage { flags, properties, body }) = self.receive(key, frame)? else { return Ok(()) };
+        let Some(WholeMessage { flags, properties, body }) = self.receive(key, frame)? else {
+            // The text of an error is short, or cut where it is whole.
+            if self.in_parts.contains(&number) && frame.header.flags.kind() == FrameType::Reply {
+                let part = self.inbox.take_part(key, &self.config)?;
+                self.events.extend(part.map(|Part { properties, body }| Event::ReplyPart {
+                    number: MessageNumber(number),
+                    properties,
+                    body,
+                }));
+            }
+            return Ok(());
+        };
         self.awaiting.remove(&number);
+        self.in_parts.remove(&number);
         let result = match flags.kind() {
             FrameType::Error => Err(ErrorReply::from_message(&properties, &body)),
             _ => Ok(IncomingReply { properties, body, compressed: flags.compressed() }),

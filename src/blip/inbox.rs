@@ -33,6 +33,13 @@ pub(super) struct Received {
     pub ack: Option<u64>,
 }
 
+/// What is there of a message that is not whole: the properties if they were not handed on before, and the next of the body.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub properties: Option<Properties>,
+    pub body: Bytes,
+}
+
 /// A message that has begun.
 #[derive(Debug)]
 struct Open {
@@ -42,6 +49,8 @@ struct Open {
     acknowledged: u64,
     /// Which message of this connection it is, in the order in which they begin.
     serial: u64,
+    /// Whether its properties, and what of its body was there, were handed on before it was whole.
+    is_in_parts: bool,
 }
 
 /// The receiving half of a connection, above the frame header.
@@ -101,7 +110,8 @@ impl Inbox {
         let begun = &mut self.begun;
         let open = self.open.entry(key).or_insert_with(|| {
             *begun += 1;
-            Open { flags, content: Vec::new(), counted: 0, acknowledged: 0, serial: *begun }
+            let (content, serial) = (Vec::new(), *begun);
+            Open { flags, content, counted: 0, acknowledged: 0, serial, is_in_parts: false }
         });
         if open.flags.kind() != flags.kind() {
             return Err(BlipError::MixedTypes { number: key.number });
@@ -113,7 +123,9 @@ impl Inbox {
         if !flags.more_coming() {
             return self.finish(key, config);
         }
-        check_properties_len(key.number, &open.content, config)?;
+        if !open.is_in_parts {
+            check_properties_len(key.number, &open.content, config)?;
+        }
         let ack = self.ack_of(key, config);
         if self.open_bytes > config.open_bytes_max {
             return Err(BlipError::TooManyOpenBytes { max: config.open_bytes_max });
@@ -145,9 +157,34 @@ impl Inbox {
         let Some(open) = self.open.remove(&key) else { return Ok(Received { message: None, ack: None }) };
         self.open_bytes -= open.content.len();
         self.settle_share()?;
-        let Parts { properties, body_at } = split_message(key.number, &open.content, config)?;
+        let Parts { properties, body_at } = match open.is_in_parts {
+            true => Parts { properties: Properties::new(), body_at: 0 },
+            false => split_message(key.number, &open.content, config)?,
+        };
         let body = Bytes::from(open.content).slice(body_at..);
         Ok(Received { message: Some(WholeMessage { flags: open.flags, properties, body }), ack: None })
+    }
+
+    /// Takes out what there is of a message that is not whole; nothing before its properties are there.
+    ///
+    /// # Errors
+    /// The properties are malformed; the inbox cannot be used afterwards.
+    pub fn take_part(&mut self, key: MessageKey, config: &BlipConfig) -> Result<Option<Part>, BlipError> {
+        let Some(open) = self.open.get_mut(&key) else { return Ok(None) };
+        let (properties, body_at) = match open.is_in_parts {
+            true => (None, 0),
+            false if !has_properties(&open.content) => return Ok(None),
+            false => {
+                let parts = split_message(key.number, &open.content, config)?;
+                (Some(parts.properties), parts.body_at)
+            }
+        };
+        open.is_in_parts = true;
+        let content = std::mem::take(&mut open.content);
+        self.open_bytes -= content.len();
+        self.settle_share()?;
+        let body = Bytes::from(content).slice(body_at..);
+        Ok((properties.is_some() || !body.is_empty()).then_some(Part { properties, body }))
     }
 
     /// How much of a message to acknowledge now. Of several long messages only the one that began first goes on when they
@@ -218,6 +255,11 @@ fn check_properties_len(number: u64, content: &[u8], config: &BlipConfig) -> Res
         Ok(_) | Err(BlipError::TruncatedInteger { .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the properties of an unfinished message are there to their end.
+fn has_properties(content: &[u8]) -> bool {
+    varint::take(content, "properties length").is_ok_and(|(len, rest)| rest.len() as u64 >= len)
 }
 
 /// A whole message taken apart.

@@ -168,11 +168,21 @@ pub enum Event {
     /// The peer asks something. Unless it wants no reply, answer with [`Connection::reply`](super::Connection::reply) or
     /// [`Connection::reply_error`](super::Connection::reply_error).
     Request(IncomingRequest),
-    /// The answer to one of our requests.
+    /// The answer to one of our requests, or the rest of one of which parts came before.
     Reply {
         /// The request.
         number: MessageNumber,
-        /// What the peer answered.
+        /// What the peer answered. Its properties came with the first part, if there was one.
         result: Result<IncomingReply, ErrorReply>,
+    },
+    /// A part of an answer that is not whole yet, to a request that takes one in parts
+    /// ([`Connection::send_request_for_parts`](super::Connection::send_request_for_parts)).
+    ReplyPart {
+        /// The request.
+        number: MessageNumber,
+        /// Properties of the answer, with its first part.
+        properties: Option<Properties>,
+        /// The next bytes of its body.
+        body: Bytes,
     },
 }

@@ -1,6 +1,6 @@
 //! What waits to be sent, and which frame is next: round-robin, urgent ones ahead, within flow control.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -30,7 +30,9 @@ struct Outgoing {
     prefix: ([u8; varint::LEN_MAX], usize),
     properties: Properties,
     body: Bytes,
-    /// Uncompressed bytes sent.
+    /// Bytes of the body that are still to be given.
+    rest: u64,
+    /// Uncompressed bytes sent, of what is here.
     offset: usize,
     /// Bytes sent as acknowledgements count them.
     counted: u64,
@@ -39,13 +41,26 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    fn new(key: MessageKey, flags: FrameFlags, message: OutgoingMessage) -> Outgoing {
+    fn new(key: MessageKey, flags: FrameFlags, message: OutgoingMessage, rest: u64) -> Outgoing {
         let prefix = varint::encode(message.properties.as_bytes().len() as u64);
         let OutgoingMessage { properties, body, .. } = message;
-        Outgoing { key, flags, prefix, properties, body, offset: 0, counted: 0, acknowledged: 0 }
+        Outgoing { key, flags, prefix, properties, body, rest, offset: 0, counted: 0, acknowledged: 0 }
     }
 
-    /// Uncompressed bytes of the whole, all of which are held until the last has gone.
+    /// Whether all that is here has gone, and more is to follow.
+    fn is_hungry(&self) -> bool {
+        self.rest > 0 && self.remaining() == 0
+    }
+
+    /// Puts the next bytes in the place of those that have gone.
+    fn feed(&mut self, bytes: Bytes) {
+        (self.prefix.1, self.offset) = (0, 0);
+        self.properties = Properties::new();
+        self.rest -= bytes.len() as u64;
+        self.body = bytes;
+    }
+
+    /// Uncompressed bytes of what is here, all of which are held until the last has gone.
     fn size(&self) -> usize {
         self.prefix.1 + self.properties.as_bytes().len() + self.body.len()
     }
@@ -72,7 +87,7 @@ impl Outgoing {
         let room = size_max - header.encoded_len() - CHECKSUM_LEN;
         let fits = if self.flags.compressed() { compressible_len(room) } else { room };
         let len = self.remaining().min(fits);
-        let last = len == self.remaining();
+        let last = len == self.remaining() && self.rest == 0;
 
         let start = out.len();
         let flags = self.flags.with_more_coming(!last);
@@ -142,12 +157,15 @@ pub(super) struct Outbox {
     held_reply_bytes: usize,
     /// What of `held_reply_bytes` waits for the peer's acknowledgement, not for the transport.
     paused_reply_bytes: usize,
+    /// Replies that could go on if the next of their bytes were here.
+    hungry: BTreeSet<u64>,
 }
 
 impl Outbox {
     /// Queues a message behind those that wait for their first frame.
-    pub fn push(&mut self, key: MessageKey, flags: FrameFlags, message: OutgoingMessage) {
-        let message = Outgoing::new(key, flags, message);
+    /// `rest` bytes of its body follow by [`Outbox::give`].
+    pub fn push(&mut self, key: MessageKey, flags: FrameFlags, message: OutgoingMessage, rest: u64) {
+        let message = Outgoing::new(key, flags, message, rest);
         self.queued_bytes += message.remaining();
         if key.is_reply {
             self.reply_bytes += message.remaining();
@@ -185,6 +203,38 @@ impl Outbox {
             if key.is_reply {
                 self.paused_reply_bytes -= message.size();
             }
+            self.go_on(key);
+        }
+    }
+
+    /// A reply that could go on if the next of its bytes were here.
+    pub fn hungry(&self) -> Option<u64> {
+        self.hungry.first().copied()
+    }
+
+    /// Gives the next bytes of a reply that is hungry.
+    pub fn give(&mut self, number: u64, bytes: Bytes) {
+        let key = MessageKey { number, is_reply: true };
+        let Some(running) = self.running.get_mut(&key) else { return };
+        let message = &mut running.message;
+        if !self.hungry.contains(&number) || bytes.is_empty() || bytes.len() as u64 > message.rest {
+            return;
+        }
+        self.held_reply_bytes -= message.size();
+        message.feed(bytes);
+        self.held_reply_bytes += message.size();
+        self.queued_bytes += message.size();
+        self.reply_bytes += message.size();
+        self.hungry.remove(&number);
+        self.go_on(key);
+    }
+
+    /// A message that has begun and is not paused stands in its ring, or is hungry.
+    fn go_on(&mut self, key: MessageKey) {
+        let Some(Running { message, .. }) = self.running.get(&key) else { return };
+        if message.is_hungry() {
+            self.hungry.insert(key.number);
+        } else {
             let urgent = message.flags.urgent();
             self.join_ring(key, urgent);
         }
@@ -261,7 +311,7 @@ impl Outbox {
             }
             self.running.insert(key, Running { message, paused });
             if !paused {
-                self.join_ring(key, urgent);
+                self.go_on(key);
             }
         }
         true

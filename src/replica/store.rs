@@ -131,6 +131,12 @@ pub enum Rejection {
         /// The digest by which the document names it.
         digest: String,
     },
+    /// It names a blob, and what came as its content is not that.
+    #[error("blob {digest}: what came is something else")]
+    CorruptBlob {
+        /// The digest by which the document names it.
+        digest: String,
+    },
     /// A custom resolver failed.
     #[error("conflict resolver: {0}")]
     Resolver(String),

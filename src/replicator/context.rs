@@ -10,6 +10,8 @@ mod reports;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::blobs::asked::BlobsAsked;
+use super::blobs::given::BlobsGiven;
 use super::config::{EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, STOP_TIMEOUT};
 use super::conflicts::OpenConflicts;
 use super::error::SessionError;
@@ -25,6 +27,7 @@ use super::unsynced::list::UnsyncedList;
 use crate::blip::{
     BlipConfig, Connection, ErrorReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber, OutgoingMessage,
 };
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::VersionVector;
 use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replica::{DOCUMENT_BODY_MAX, DOCUMENT_OVERHEAD_MAX};
@@ -108,6 +111,10 @@ pub(super) struct SessionContext {
     pub requests: RequestRate,
     /// Lists of the peer whose answer waits.
     pub held: HeldRequests,
+    /// Blobs that the peer is asked for.
+    pub asked: BlobsAsked,
+    /// Blobs on their way to the peer.
+    pub given: BlobsGiven,
     pub collections: Vec<SessionCollection>,
     /// Whether both sides speak the extension.
     pub extension: bool,
@@ -159,6 +166,8 @@ impl SessionContext {
             inbox: Inbox::default(),
             requests: RequestRate::default(),
             held: HeldRequests::default(),
+            asked: BlobsAsked::default(),
+            given: BlobsGiven::default(),
             collections: Vec::new(),
             extension,
             revs_format: RevsFormat::default(),
@@ -189,7 +198,10 @@ impl SessionContext {
             // The peer owes nothing until now: its time begins here.
             self.moved = self.now;
         }
-        let number = self.blip.send_request(message)?;
+        let number = match &awaiting {
+            Awaiting::Blob { .. } => self.blip.send_request_for_parts(message)?,
+            _ => self.blip.send_request(message)?,
+        };
         self.in_flight.add(&awaiting);
         self.unsent.push_back(number);
         self.awaiting.insert(number, (self.now, awaiting));
@@ -208,6 +220,17 @@ impl SessionContext {
         let (_, awaiting) = self.awaiting.remove(&number)?;
         self.in_flight.remove(&awaiting);
         Some(awaiting)
+    }
+
+    /// The blob of whose content a part has come. Its time counts from there: a slow radio needs hours for a long one.
+    pub fn part_came(&mut self, number: MessageNumber) -> Option<BlobDigest> {
+        match self.awaiting.get_mut(&number) {
+            Some((since, Awaiting::Blob { digest })) => {
+                *since = self.now;
+                Some(*digest)
+            }
+            _ => None,
+        }
     }
 
     /// Requests of ours without a reply.
@@ -244,7 +267,11 @@ impl SessionContext {
 
     /// A request of this profile about a collection.
     pub fn message(&self, profile: &str, collection: usize) -> OutgoingMessage {
-        let message = OutgoingMessage::request(profile);
+        self.of_collection(OutgoingMessage::request(profile), collection)
+    }
+
+    /// A message with the property that names its collection.
+    pub fn of_collection(&self, message: OutgoingMessage, collection: usize) -> OutgoingMessage {
         match self.collections.get(collection).and_then(|c| c.index.as_deref()) {
             Some(index) => message.with("collection", index),
             None => message,
@@ -335,7 +362,7 @@ impl SessionContext {
     /// When the peer's time is up, if it owes something: a reply, the rest of a message, reading (`owes`: or something
     /// that is not known here).
     pub fn reply_deadline(&self, owes: bool) -> Option<Instant> {
-        if self.phase == Phase::Finished || !self.inbox.is_empty() {
+        if self.phase == Phase::Finished || self.inbox.is_at_store() {
             return None;
         }
         // A long message on its way counts from its last frame: a slow radio needs many minutes for one.
@@ -378,6 +405,8 @@ impl SessionContext {
         self.in_flight = InFlight::default();
         self.inbox.clear();
         self.held.clear();
+        self.asked.clear();
+        self.given.clear();
         self.events.push_back(SessionEvent::Finished(result));
     }
 

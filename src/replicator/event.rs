@@ -4,8 +4,11 @@ pub use super::direction::Direction;
 use super::error::SessionError;
 use super::unsynced::Unsynced;
 use crate::blip::ErrorReply;
-use crate::replica::store::ConflictOutcome;
-use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStoreError};
+use crate::replica::blobs::{BlobDigest, BlobState};
+use crate::replica::store::{
+    CommitOutcome, ConflictOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore,
+    ReplicaStoreError,
+};
 
 /// Whether there is work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +78,43 @@ pub enum SessionEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub u64);
 
-/// Revisions to be made durable: the driver calls [`ReplicaStore::commit`](crate::replica::store::ReplicaStore::commit) with them
-/// where it may block and gives the result to `handle_commit`.
+/// Revisions to be made durable: the driver calls [`CommitRequest::run`] where it may block and gives the result to `handle_commit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitRequest {
     /// For `handle_commit`.
     pub id: CommitId,
+    /// Blobs that are to be made durable before.
+    pub blobs: Vec<BlobDigest>,
     /// In the order in which they came.
     pub revisions: std::sync::Arc<Vec<IncomingRevision>>,
+}
+
+impl CommitRequest {
+    /// Makes blobs and revisions durable: the whole of a commit. Blocks. A blob that is not what its digest says was thrown away,
+    /// and revisions that name it are refused for it.
+    ///
+    /// # Errors
+    /// The store failed as a whole; some may be stored, none may be acknowledged.
+    pub fn run(&self, store: &dyn ReplicaStore, policy: ConflictPolicy<'_>) -> CommitResult {
+        let mut corrupt = Vec::new();
+        for digest in &self.blobs {
+            // Another commit may be doing the same.
+            let is_here = || store.blob(digest).map(|state| matches!(state, BlobState::Whole(_)));
+            if !is_here()? && !store.finish_blob(digest)? && !is_here()? {
+                corrupt.push(digest.to_string());
+            }
+        }
+        let mut outcomes = store.commit(&self.revisions, policy)?;
+        for outcome in &mut outcomes {
+            if let CommitOutcome::Rejected(Rejection::MissingBlob { digest }) = outcome
+                && corrupt.contains(digest)
+            {
+                let digest = std::mem::take(digest);
+                *outcome = CommitOutcome::Rejected(Rejection::CorruptBlob { digest });
+            }
+        }
+        Ok(outcomes)
+    }
 }
 
 /// What `handle_commit` takes.

@@ -24,11 +24,15 @@ pub(super) struct HeldRequests {
 
 impl HeldRequests {
     /// Whether a request is of the kind that may wait: a list, also the empty one that ends a feed, which must not
-    /// overtake others; or one that is answered with checkpoints.
+    /// overtake others; or one that is answered with checkpoints or a blob.
     pub fn may_hold(request: &IncomingRequest) -> bool {
         matches!(
             request.profile(),
-            profile::CHANGES | profile::PROPOSE_CHANGES | profile::GET_CHECKPOINT | profile::GET_COLLECTIONS
+            profile::CHANGES
+                | profile::PROPOSE_CHANGES
+                | profile::GET_CHECKPOINT
+                | profile::GET_COLLECTIONS
+                | profile::GET_ATTACHMENT
         )
     }
 
@@ -72,7 +76,7 @@ mod tests {
 
     /// What a peer has to be able to send so that this side gets on, and what it may not put before a list, waits for no answer.
     #[test]
-    fn only_lists_and_questions_after_checkpoints_wait() {
+    fn only_lists_and_questions_with_long_answers_wait() {
         let of = |profile: &str| IncomingRequest {
             number: MessageNumber(1),
             properties: Properties::of_profile(profile),
@@ -84,7 +88,7 @@ mod tests {
         let waiting = profile::ALL.iter().copied().filter(|profile| HeldRequests::may_hold(&of(profile)));
         assert_eq!(
             waiting.collect::<Vec<_>>(),
-            ["getCollections", "getCheckpoint", "changes", "proposeChanges"]
+            ["getCollections", "getCheckpoint", "changes", "proposeChanges", "getAttachment"]
         );
     }
 }

@@ -6,6 +6,7 @@ use super::extension::RevsFormat;
 use super::extension::answer::{RevAnswer, encode};
 use super::limits::InFlight;
 use crate::blip::{MessageNumber, OutgoingMessage};
+use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::RevId;
 use crate::replica::store::Change;
 
@@ -128,6 +129,8 @@ pub(super) enum Awaiting {
     Changes { collection: usize, changes: Vec<Change> },
     /// Whether a revision is durable there.
     Rev { collection: usize, rev: SentRev },
+    /// The content of a blob.
+    Blob { digest: BlobDigest },
     /// What became of several revisions.
     Revs { collection: usize, revisions: Vec<SentRevision>, bytes: usize },
 }

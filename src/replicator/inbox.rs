@@ -13,10 +13,18 @@ use super::limits::SessionLimits;
 use super::sequences::RemoteSequence;
 use crate::blip::MessageNumber;
 use crate::replica::COMMITS_IN_FLIGHT_MAX;
+use crate::replica::blobs::BlobDigest;
 use crate::replica::store::IncomingRevision;
 
 /// Memory of one revision beside its body, ID and history, in bytes, roughly.
 const REVISION_OVERHEAD: usize = 160;
+
+/// Bytes of revisions that may wait for blobs, one more may go above it. A peer that keeps the limits of this side has no more on its
+/// way.
+const PARKED_BYTES_MAX: usize = 8 << 20;
+
+/// Messages whose revisions may wait for blobs.
+const PARKED_MAX: usize = 1_000;
 
 /// What revisions that wait together came with.
 #[derive(Debug)]
@@ -43,6 +51,15 @@ pub(super) enum Origin {
 pub(super) struct Batch {
     pub origin: Origin,
     pub revisions: Vec<IncomingRevision>,
+    /// Blobs that they name, whose content came whole and is not durable yet.
+    pub blobs: Vec<BlobDigest>,
+}
+
+/// Revisions that wait for blobs.
+struct Parked {
+    batch: Batch,
+    missing: Vec<BlobDigest>,
+    bytes: usize,
 }
 
 /// A commit that is over: which messages it held, and all their revisions in order.
@@ -65,6 +82,8 @@ pub(super) struct Inbox {
     waiting: VecDeque<Batch>,
     waiting_revisions: usize,
     waiting_bytes: usize,
+    parked: Vec<Parked>,
+    parked_bytes: usize,
     running: Vec<Running>,
     next_id: u64,
     /// The newest sequence of each collection when it was last looked at.
@@ -79,6 +98,37 @@ impl Inbox {
         self.waiting.push_back(batch);
     }
 
+    /// Whether more revisions may wait for blobs. They do not stop the peer's input, by which the blobs come, so a peer that keeps no
+    /// measure has them refused for want of their blobs.
+    pub fn may_park(&self) -> bool {
+        self.parked_bytes < PARKED_BYTES_MAX && self.parked.len() < PARKED_MAX
+    }
+
+    /// Adds revisions that wait for these blobs, at least one.
+    pub fn park(&mut self, batch: Batch, missing: Vec<BlobDigest>) {
+        let bytes = batch.revisions.iter().map(size).sum();
+        self.parked_bytes += bytes;
+        self.parked.push(Parked { batch, missing, bytes });
+    }
+
+    /// A blob is here now (`is_whole`: and to be made durable), or will not come: without it the store refuses who names it.
+    pub fn blob_over(&mut self, digest: &BlobDigest, is_whole: bool) {
+        for parked in &mut self.parked {
+            let before = parked.missing.len();
+            parked.missing.retain(|missing| missing != digest);
+            if parked.missing.len() < before && is_whole {
+                parked.batch.blobs.push(*digest);
+            }
+        }
+        for at in (0..self.parked.len()).rev() {
+            if self.parked[at].missing.is_empty() {
+                let Parked { batch, bytes, .. } = self.parked.remove(at);
+                self.parked_bytes -= bytes;
+                self.push(batch);
+            }
+        }
+    }
+
     /// Whether the peer must wait.
     pub fn is_full(&self, limits: &SessionLimits) -> bool {
         self.waiting_bytes >= limits.commit_queue_bytes_max
@@ -87,7 +137,12 @@ impl Inbox {
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        !self.is_at_store() && self.parked.is_empty()
+    }
+
+    /// Whether something waits for the store, or is under way there.
+    pub fn is_at_store(&self) -> bool {
+        !self.waiting.is_empty() || !self.running.is_empty()
     }
 
     /// Whether commits are under way.
@@ -100,7 +155,7 @@ impl Inbox {
         if self.running.len() >= COMMITS_IN_FLIGHT_MAX || self.waiting.is_empty() {
             return None;
         }
-        let mut origins = Vec::new();
+        let (mut origins, mut blobs) = (Vec::new(), Vec::new());
         let mut revisions = Vec::with_capacity(self.waiting_revisions.min(COMMIT_REVISIONS_MAX));
         let mut bytes = 0;
         while let Some(batch) = self.waiting.front() {
@@ -114,6 +169,7 @@ impl Inbox {
             bytes += batch_bytes;
             origins.push((batch.origin, batch.revisions.len()));
             revisions.extend(batch.revisions);
+            blobs.extend(batch.blobs);
         }
         self.waiting_revisions -= revisions.len();
         self.waiting_bytes -= bytes;
@@ -122,7 +178,7 @@ impl Inbox {
         let revisions = Arc::new(revisions);
         let committed = Committed { origins, revisions: revisions.clone() };
         self.running.push(Running { id, committed, floors: self.observed.clone() });
-        Some(CommitRequest { id, revisions })
+        Some(CommitRequest { id, blobs, revisions })
     }
 
     /// A commit under way, which is over now; `None` if there is no such one.
@@ -133,6 +189,8 @@ impl Inbox {
 
     /// Forgets what waits; commits under way go on without anybody who waits for them.
     pub fn clear(&mut self) {
+        self.parked.clear();
+        self.parked_bytes = 0;
         self.waiting.clear();
         self.waiting_bytes = 0;
         self.waiting_revisions = 0;
@@ -175,7 +233,7 @@ mod tests {
         };
         let (request, sequence) = (MessageNumber(1), RemoteSequence::START);
         let origin = Origin::Rev { request, no_reply: false, collection: 0, ticket: None, sequence };
-        Batch { origin, revisions: vec![revision; count] }
+        Batch { origin, revisions: vec![revision; count], blobs: Vec::new() }
     }
 
     /// The sizes of the commits in which these messages go.

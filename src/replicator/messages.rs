@@ -96,6 +96,7 @@ pub fn rejection_error(rejection: &Rejection) -> ErrorReply {
         Rejection::Resolver(_) => ("HTTP", 500),
         // As Couchbase Lite answers when it cannot get a blob.
         Rejection::MissingBlob { .. } => ("LiteCore", 7),
+        Rejection::CorruptBlob { .. } => ("LiteCore", 15),
     };
     ErrorReply::new(domain, code, rejection.to_string())
 }

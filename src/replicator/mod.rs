@@ -5,6 +5,7 @@
 
 mod active;
 mod batched;
+mod blobs;
 mod bounded_json;
 pub(crate) mod checkpoint;
 pub(crate) mod config;
@@ -58,6 +59,10 @@ pub use self::unsynced::{Lack, Unsynced, UnsyncedCollection, UnsyncedDocument};
 pub use crate::blip::ErrorReply;
 pub use crate::replica::store::{Conflict, ConflictOutcome, ConflictResolver, ReplicaStore, Resolution};
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(missing_docs, clippy::unwrap_used)]
+#[path = "tests/memory_blobs.rs"]
+pub(crate) mod memory_blobs;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(missing_docs, clippy::unwrap_used)]
 #[path = "tests/memory_store.rs"]

@@ -11,6 +11,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod attachments;
 mod revisions;
 
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use super::context::{Phase, RequestError, Response, SessionContext};
 use super::error::SessionError;
 use super::event::{CommitId, CommitRequest, CommitResult, SessionEvent};
 use super::held::HeldRequests;
+use super::in_flight::Awaiting;
 #[cfg(test)]
 use super::limits::{InFlight, SessionLimits};
-use super::messages::{profile, refuse};
+use super::messages::profile;
 use super::passive::Passive;
 use super::side::Side;
 use crate::blip::{BlipStats, ErrorReply, Event, IncomingReply, IncomingRequest, MessageNumber};
@@ -124,6 +126,11 @@ impl Session {
             match event {
                 Event::Request(request) => self.handle_request(request, store)?,
                 Event::Reply { number, result } => self.handle_reply(number, result, store)?,
+                Event::ReplyPart { number, properties, body } => {
+                    if let Some(digest) = self.context.part_came(number) {
+                        self.context.asked.came(&digest, properties.as_ref(), &body, store)?;
+                    }
+                }
             }
         }
         Ok(result?)
@@ -161,7 +168,8 @@ impl Session {
             profile::REV => self.handle_rev(request, store),
             profile::NOREV => self.handle_norev(request, store),
             profile::REVS if self.context.extension => self.handle_revs(request, store),
-            profile::GET_ATTACHMENT | profile::PROVE_ATTACHMENT => Err(refuse_blob(request).into()),
+            profile::GET_ATTACHMENT => self.handle_get_attachment(request, store),
+            profile::PROVE_ATTACHMENT => self.handle_prove_attachment(request, store),
             _ => self.side.handle_request(&mut self.context, request, store),
         };
         let is_answered = !matches!(answer, Ok(Response::Later));
@@ -184,6 +192,9 @@ impl Session {
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
         let Some(awaiting) = self.context.take_awaiting(number) else { return Ok(()) };
+        if let Awaiting::Blob { digest } = awaiting {
+            return self.handle_blob(&digest, result, store);
+        }
         self.side.handle_reply(&mut self.context, awaiting, result, store)
     }
 
@@ -275,6 +286,10 @@ impl Session {
             self.end_on_error(result);
             self.update(store);
         }
+        if !self.context.is_finished() {
+            let result = self.context.given.feed(&mut self.context.blip, store);
+            self.end_on_error(result.map_err(SessionError::from));
+        }
         self.context.poll_frame()
     }
 
@@ -330,13 +345,5 @@ impl Session {
         if let Err(error) = result {
             self.context.finish(Err(error));
         }
-    }
-}
-
-/// Blobs are not kept here: none is ever found.
-fn refuse_blob(request: &IncomingRequest) -> ErrorReply {
-    match request.properties.get("digest") {
-        Some(digest) if digest.starts_with("sha1-") => refuse::no_blob(),
-        _ => refuse::digest(),
     }
 }

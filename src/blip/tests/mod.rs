@@ -2,6 +2,7 @@
 
 mod limits;
 mod order;
+mod parts;
 mod random;
 
 use super::*;

@@ -128,6 +128,7 @@ impl Peer {
                 assert_eq!(reply.body, request.body(request.reply_len, seed + 1));
                 self.replies += 1;
             }
+            Event::ReplyPart { .. } => panic!("nothing was asked for in parts"),
         }
     }
 

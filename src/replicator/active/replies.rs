@@ -39,8 +39,8 @@ impl Active {
             | Awaiting::Revs { collection, .. } => {
                 self.push_replied(context, collection, awaiting, result, store)
             }
-            // Only the passive side sends lists.
-            Awaiting::Changes { .. } => Ok(()),
+            // Only the passive side sends lists; the session takes blobs.
+            Awaiting::Changes { .. } | Awaiting::Blob { .. } => Ok(()),
         }
     }
 

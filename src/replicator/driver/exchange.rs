@@ -23,7 +23,7 @@ use crate::replica::COMMITS_IN_FLIGHT_MAX;
 use crate::replica::store::{ConflictPolicy, ReplicaStoreError};
 use crate::replicator::driver::error::ReplicatorError;
 use crate::replicator::error::SessionError;
-use crate::replicator::event::{CommitId, CommitRequest, CommitResult, Progress, SessionEvent};
+use crate::replicator::event::{CommitId, CommitResult, Progress, SessionEvent};
 use crate::task;
 use crate::time::Instant;
 
@@ -396,26 +396,26 @@ impl Exchange {
     /// Gives waiting revisions to threads that may block.
     fn start_commits(&mut self) {
         while self.commits.len() < COMMITS_IN_FLIGHT_MAX {
-            let Some(CommitRequest { id, revisions }) = self.setup.session.poll_commit() else { return };
+            let Some(request) = self.setup.session.poll_commit() else { return };
             let store = Arc::clone(&self.setup.store);
             let resolver = self.setup.session.resolver();
             let allowance = self.setup.allowance.clone().zip(self.setup.connection.peer_uid());
             task::spawn_blocking(&mut self.commits, move || {
                 if let Some(Err(error)) = allowance.as_ref().map(|(allowance, peer)| allowance.check(peer)) {
-                    return (id, Err(error));
+                    return (request.id, Err(error));
                 }
                 let policy = match &resolver {
                     Some(resolver) => ConflictPolicy::Resolve(&**resolver),
                     None => ConflictPolicy::Refuse,
                 };
-                let result = catch_unwind(AssertUnwindSafe(|| store.commit(&revisions, policy)));
+                let result = catch_unwind(AssertUnwindSafe(|| request.run(&*store, policy)));
                 let panicked =
                     |_| ReplicaStoreError { message: "commit panicked".into(), recoverable: false };
                 let result = result.map_err(panicked).and_then(|result| result);
                 if let (Some((allowance, peer)), Ok(outcomes)) = (allowance, &result) {
-                    allowance.used(&peer, &revisions, outcomes);
+                    allowance.used(&peer, &request.revisions, outcomes);
                 }
-                (id, result)
+                (request.id, result)
             });
         }
     }

@@ -36,7 +36,8 @@ impl Session {
                 self.side.receiving(&mut self.context);
                 let (request, no_reply) = (request.number, request.no_reply);
                 let origin = Origin::Rev { request, no_reply, collection, ticket, sequence };
-                self.context.inbox.push(Batch { origin, revisions: vec![revision] });
+                let revisions = vec![revision];
+                self.store_or_fetch(collection, Batch { origin, revisions, blobs: Vec::new() }, store)?;
                 Ok(Response::Later)
             }
             Err(error) => {
@@ -143,11 +144,12 @@ impl Session {
             let may_read = self.may_read(collection);
             return Ok(Response::Now(received.to_reply(self.context.revs_format, may_read)));
         }
-        self.context.inbox.push(Batch { origin: Origin::Revs(Box::new(received)), revisions });
+        let origin = Origin::Revs(Box::new(received));
+        self.store_or_fetch(collection, Batch { origin, revisions, blobs: Vec::new() }, store)?;
         Ok(Response::Later)
     }
 
-    fn may_read(&self, collection: usize) -> bool {
+    pub(super) fn may_read(&self, collection: usize) -> bool {
         let collection = self.context.collections.get(collection);
         collection.is_some_and(|collection| self.side.may_read(&collection.name))
     }

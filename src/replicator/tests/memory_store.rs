@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::replica::blobs::{BlobDigest, BlobName, BlobState, blobs_in};
 use crate::replica::revision::{Causality, RevId, SourceId, Version, VersionVector};
 use crate::replica::store::*;
 use crate::replica::validate::{check_body, parse_json};
 use crate::replicator::ConflictOutcome;
+use crate::replicator::memory_blobs::MemoryBlobs;
 
 #[derive(Clone)]
 struct Doc {
@@ -44,6 +46,7 @@ pub struct MemoryStore {
     refused: Mutex<Option<String>>,
     /// A document that has expired and is still there.
     expired: Mutex<Option<String>>,
+    pub blobs: MemoryBlobs,
 }
 
 impl MemoryStore {
@@ -62,6 +65,7 @@ impl MemoryStore {
             received: AtomicU64::new(0),
             refused: Mutex::new(None),
             expired: Mutex::new(None),
+            blobs: MemoryBlobs::default(),
         }
     }
 
@@ -191,6 +195,12 @@ impl MemoryStore {
         self.clock.fetch_max(newest, Ordering::Relaxed);
         if self.refused.lock().unwrap().as_ref().is_some_and(|prefix| revision.id.starts_with(prefix)) {
             return CommitOutcome::Rejected(Rejection::MissingBlob { digest: "sha1-".into() });
+        }
+        let is_lost = |blob: &BlobName| !matches!(self.blobs.state(&blob.digest), BlobState::Whole(_));
+        if !revision.deleted
+            && let Some(blob) = blobs_in(&revision.body).into_iter().find(is_lost)
+        {
+            return CommitOutcome::Rejected(Rejection::MissingBlob { digest: blob.digest.to_string() });
         }
         let body = match parse_json(&revision.body) {
             Ok(Value::Object(body)) => body,
@@ -364,6 +374,27 @@ impl ReplicaStore for MemoryStore {
             self.commit_one(&mut collections[n], revision, policy, &self.names[n])
         };
         Ok(revisions.iter().map(one).collect())
+    }
+
+    fn blob(&self, digest: &BlobDigest) -> Result<BlobState, ReplicaStoreError> {
+        Ok(self.blobs.state(digest))
+    }
+
+    fn read_blob(
+        &self,
+        digest: &BlobDigest,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        Ok(self.blobs.read(digest, offset, limit))
+    }
+
+    fn append_blob(&self, digest: &BlobDigest, offset: u64, bytes: &[u8]) -> Result<u64, ReplicaStoreError> {
+        Ok(self.blobs.append(digest, offset, bytes))
+    }
+
+    fn finish_blob(&self, digest: &BlobDigest) -> Result<bool, ReplicaStoreError> {
+        Ok(self.blobs.finish(digest))
     }
 
     fn watch(&self) -> tokio::sync::watch::Receiver<u64> {

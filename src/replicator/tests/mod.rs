@@ -5,6 +5,7 @@ use super::memory_store;
 mod answers;
 mod asking;
 mod authors;
+mod blobs;
 mod clocks;
 mod conflicts;
 mod convergence;

@@ -144,7 +144,7 @@ impl Pair {
                 moved = true;
                 if commit.result.is_none() && (commit.steps == 0 || self.rng.u8(0..4) == 0) {
                     let policy = side.session.conflict_policy();
-                    commit.result = Some(side.store.commit(&commit.request.revisions, policy));
+                    commit.result = Some(commit.request.run(&*side.store, policy));
                 }
                 if commit.steps > 0 {
                     commit.steps -= 1;

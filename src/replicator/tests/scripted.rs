@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::memory_store::MemoryStore;
 use crate::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage};
-use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
@@ -55,7 +54,7 @@ impl Scripted {
             }
             while let Some(request) = self.session.poll_commit() {
                 moved = true;
-                let result = self.store.commit(&request.revisions, self.session.conflict_policy());
+                let result = request.run(&*self.store, self.session.conflict_policy());
                 self.session.handle_commit(self.now, request.id, result, &*self.store);
             }
             while let Some(frame) = self.session.poll_frame(self.now, &*self.store) {
