@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::normal::{Reply, Request, Vocabulary};
 use crate::recording::{RecordedMessage, Side};
 use crate::replica::Replica;
-use crate::scenario::{RecordedDocument, Scenario};
+use crate::scenario::{self, RecordedDocument, Scenario};
 
 /// Virtual time after which a conversation must be over, in seconds.
 const TIME_MAX_S: u64 = 20;
@@ -72,6 +72,7 @@ impl<'s> Half<'s> {
     pub fn new(scenario: &'s Scenario, us: Side) -> Half<'s> {
         let ancestors = if us == Side::Active { scenario.remote_ancestors() } else { HashMap::new() };
         let mut replica = Replica::new(&scenario.collections, ancestors);
+        replica.load_blobs(&scenario.blobs(us), &scenario::blob_contents());
         replica.load(&scenario.documents("before", us));
         let session = match us {
             Side::Active => Session::active(scenario.active_config()),
@@ -165,7 +166,7 @@ impl<'s> Half<'s> {
             }
             while let Some(commit) = self.session.poll_commit() {
                 moved = true;
-                let result = self.replica.commit(&commit.revisions, self.session.conflict_policy());
+                let result = commit.run(&self.replica, self.session.conflict_policy());
                 self.session.handle_commit(self.now, commit.id, result, &self.replica);
                 self.session.handle_store_changed(self.now, &self.replica);
             }
@@ -308,7 +309,11 @@ impl<'s> Half<'s> {
         let message = &self.scenario.messages[i];
         let mut body = message.body.clone();
         for (recorded, ours) in self.translations.iter().filter(|(recorded, ours)| recorded != ours) {
-            body = String::from_utf8(body).expect("text").replace(recorded.as_str(), ours).into_bytes();
+            // A blob is no text, and has none of them.
+            body = match String::from_utf8(body) {
+                Ok(text) => text.replace(recorded.as_str(), ours).into_bytes(),
+                Err(error) => error.into_bytes(),
+            };
         }
         let outgoing = OutgoingMessage {
             properties: message.properties.clone(),

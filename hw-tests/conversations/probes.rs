@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use gattway::lab::blip::{BlipConfig, Connection, Event, MessageNumber, OutgoingMessage};
-use gattway::lab::replica::store::ReplicaStore;
 use gattway::lab::replicator::config::PassiveConfig;
 use gattway::lab::replicator::session::Session;
 use gattway::lab::time::Instant;
@@ -98,7 +97,7 @@ pub fn ask(
             return heard;
         }
         while let Some(commit) = session.poll_commit() {
-            let result = replica.commit(&commit.revisions, session.conflict_policy());
+            let result = commit.run(replica, session.conflict_policy());
             session.handle_commit(now, commit.id, result, replica);
         }
         while let Some(frame) = session.poll_frame(now, replica) {

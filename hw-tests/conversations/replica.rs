@@ -1,9 +1,10 @@
 //! A database in the state that a recording begins with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use gattway::database::{Database, DatabaseConfig};
+use gattway::lab::replica::blobs::{BlobDigest, BlobState};
 use gattway::lab::replica::revision::{SourceId, Version};
 use gattway::lab::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
@@ -14,8 +15,8 @@ use crate::scenario::RecordedDocument;
 /// Document that takes the sequences the recorded database had used up already.
 const FILLER: &str = "filler";
 
-/// No document with a blob is taken from a peer, yet a recorded database may begin with one: it is stored under another
-/// type of the same length.
+/// No document is taken whose blob is not here, yet a recorded database may begin with one: it is stored under another type
+/// of the same length. So is one whose blob was there and whose content is in no recording.
 fn hide_blobs(body: &str) -> String {
     body.replace(r#""@type":"blob""#, r#""@type":"b10b""#)
 }
@@ -30,6 +31,10 @@ pub struct Replica {
     database: Database,
     ancestors: HashMap<(String, String), String>,
     filler_versions: u64,
+    /// Blobs that count as stored although nobody knows their content, and their lengths.
+    pretended: HashMap<BlobDigest, u64>,
+    /// Blobs that are lost.
+    lost: HashSet<BlobDigest>,
     _directory: tempfile::TempDir,
 }
 
@@ -41,7 +46,41 @@ impl Replica {
         for name in collections {
             database.create_collection(name).expect("collection");
         }
-        Replica { database, ancestors, filler_versions: 0, _directory: directory }
+        let (pretended, lost) = (HashMap::new(), HashSet::new());
+        Replica { database, ancestors, filler_versions: 0, pretended, lost, _directory: directory }
+    }
+
+    /// Has the blobs that the recorded database had: digest, length, and content as far as a recording has it. Without a length it
+    /// was lost.
+    pub fn load_blobs(
+        &mut self,
+        blobs: &[(BlobDigest, Option<u64>)],
+        contents: &HashMap<BlobDigest, Vec<u8>>,
+    ) {
+        for (digest, length) in blobs {
+            match (length, contents.get(digest)) {
+                (Some(_), Some(content)) => {
+                    let blob = self.database.save_blob(&content[..], "").expect("saved");
+                    assert_eq!(blob.digest().to_string(), digest.to_string());
+                }
+                (Some(length), None) => {
+                    self.pretended.insert(*digest, *length);
+                }
+                (None, _) => {
+                    self.lost.insert(*digest);
+                }
+            }
+        }
+    }
+
+    /// A body as it is stored.
+    fn body(&self, body: &str) -> String {
+        let is_hidden = |digest: &BlobDigest| body.contains(&digest.to_string());
+        if self.pretended.keys().chain(&self.lost).any(is_hidden) {
+            hide_blobs(body)
+        } else {
+            body.to_owned()
+        }
     }
 
     /// Puts documents in, each at its recorded sequence; they come in the order of their sequences.
@@ -72,7 +111,7 @@ impl Replica {
             id: document.id.clone(),
             vector: document.vector.parse().expect("a vector"),
             deleted: document.deleted,
-            body: hide_blobs(&document.body.to_string()).into(),
+            body: self.body(&document.body.to_string()).into(),
         };
         let outcomes = self.database.commit(&[revision], ConflictPolicy::Refuse).expect("committed");
         match outcomes.as_slice() {
@@ -139,7 +178,25 @@ impl ReplicaStore for Replica {
         revisions: &[IncomingRevision],
         policy: ConflictPolicy<'_>,
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
-        self.database.commit(revisions, policy)
+        // Who has lost a blob does not take it for one that is here when it comes with another document.
+        let is_here = |body: &str| self.pretended.keys().any(|digest| body.contains(&digest.to_string()));
+        let revisions: Vec<IncomingRevision> = revisions
+            .iter()
+            .map(|revision| match std::str::from_utf8(&revision.body) {
+                Ok(body) if is_here(body) => {
+                    IncomingRevision { body: hide_blobs(body).into(), ..revision.clone() }
+                }
+                _ => revision.clone(),
+            })
+            .collect();
+        self.database.commit(&revisions, policy)
+    }
+
+    fn blob(&self, digest: &BlobDigest) -> Result<BlobState, ReplicaStoreError> {
+        match self.pretended.get(digest) {
+            Some(length) => Ok(BlobState::Whole(*length)),
+            None => ReplicaStore::blob(&self.database, digest),
+        }
     }
 
     fn watch(&self) -> tokio::sync::watch::Receiver<u64> {

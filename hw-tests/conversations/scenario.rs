@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gattway::endpoint::ProtocolType;
 use gattway::lab::blip::BlipConfig;
 use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
+use gattway::lab::replica::blobs::BlobDigest;
 use gattway::lab::replica::revision::VersionVector;
 use gattway::lab::replica::store::{Conflict, ConflictResolver, Resolution};
 use gattway::lab::replicator::config::{
@@ -13,6 +14,7 @@ use gattway::lab::replicator::config::{
 };
 use gattway::lab::replicator::resolver::DefaultResolver;
 use serde_json::Value;
+use sha1::{Digest, Sha1};
 
 use crate::recording::{self, RecordedMessage, Recording, Sent, Side};
 
@@ -133,6 +135,15 @@ impl Scenario {
         }
         documents.sort_by_key(|document| document.sequence);
         documents
+    }
+
+    /// The blobs that one side's documents name before, with their length if they are there.
+    pub fn blobs(&self, side: Side) -> Vec<(BlobDigest, Option<u64>)> {
+        let key = if side == Side::Active { "active" } else { "passive" };
+        let documents = self.header["before"][key].as_array().into_iter().flatten();
+        let blobs = documents.flat_map(|document| document["blobs"].as_array().into_iter().flatten());
+        let digest = |blob: &Value| blob["digest"].as_str().expect("a digest").parse().expect("a digest");
+        blobs.map(|blob| (digest(blob), blob["stored"].as_u64())).collect()
     }
 
     fn document(&self, value: &Value) -> RecordedDocument {
@@ -301,6 +312,14 @@ impl Scenario {
         let compression_level = self.header["compression"].as_u64().map_or(0, |level| level as u32);
         BlipConfig { compression_level, ..BlipConfig::default() }
     }
+}
+
+/// The content of all blobs that went over in any recording.
+pub fn blob_contents() -> HashMap<BlobDigest, Vec<u8>> {
+    let names = recording::conversation_names().into_iter().filter(|name| name.starts_with("blob"));
+    let messages = names.flat_map(|name| recording::messages(&blip_frames(&recording::read(&name))));
+    let replies = messages.filter(|message| !message.is_request());
+    replies.map(|message| (BlobDigest(Sha1::digest(&message.body).into()), message.body)).collect()
 }
 
 /// The versions in the text of a vector, in order.

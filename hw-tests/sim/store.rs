@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use gattway::database::Database;
+use gattway::lab::replica::blobs::{BlobDigest, BlobState};
 use gattway::lab::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
 };
@@ -254,6 +255,10 @@ impl ReplicaStore for Watched {
         };
         self.witness(revisions, &outcomes);
         Ok(outcomes)
+    }
+
+    fn blob(&self, digest: &BlobDigest) -> Result<BlobState, ReplicaStoreError> {
+        ReplicaStore::blob(&self.db, digest)
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

@@ -43,6 +43,31 @@ macro_rules! delegate_to_database {
             gattway::lab::replica::store::ReplicaStore::collections(&self.$field)
         }
 
+        fn read_blob(
+            &self,
+            digest: &gattway::lab::replica::blobs::BlobDigest,
+            offset: u64,
+            limit: usize,
+        ) -> Result<Option<bytes::Bytes>, gattway::lab::replica::store::ReplicaStoreError> {
+            gattway::lab::replica::store::ReplicaStore::read_blob(&self.$field, digest, offset, limit)
+        }
+
+        fn append_blob(
+            &self,
+            digest: &gattway::lab::replica::blobs::BlobDigest,
+            offset: u64,
+            bytes: &[u8],
+        ) -> Result<u64, gattway::lab::replica::store::ReplicaStoreError> {
+            gattway::lab::replica::store::ReplicaStore::append_blob(&self.$field, digest, offset, bytes)
+        }
+
+        fn finish_blob(
+            &self,
+            digest: &gattway::lab::replica::blobs::BlobDigest,
+        ) -> Result<bool, gattway::lab::replica::store::ReplicaStoreError> {
+            gattway::lab::replica::store::ReplicaStore::finish_blob(&self.$field, digest)
+        }
+
         fn checkpoint_clients(
             &self,
             collection: gattway::lab::replica::store::CollectionId,

@@ -26,10 +26,7 @@ impl Half<'_> {
         let empty = request.from == self.us
             && self.scenario.is_continuous()
             && self.vocabulary.recorded_request(request).is_empty_list();
-        // Nor does it ask for blobs, which it could not keep.
-        let blob = request.from == self.us
-            && matches!(request.properties.profile(), "getAttachment" | "proveAttachment");
-        checkpoint || empty || blob || self.is_echo(request)
+        checkpoint || empty || self.is_echo(request)
     }
 
     /// Whether our passive side would offer what the peer has just pushed; it spares that.

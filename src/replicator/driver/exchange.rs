@@ -414,6 +414,7 @@ impl Exchange {
                 let result = result.map_err(panicked).and_then(|result| result);
                 if let (Some((allowance, peer)), Ok(outcomes)) = (allowance, &result) {
                     allowance.used(&peer, &request.revisions, outcomes);
+                    allowance.used_for_blobs(&peer, &request.blobs);
                 }
                 (request.id, result)
             });

@@ -12,6 +12,7 @@ use super::error::ReplicatorError;
 use super::limits::ConnectionLimits;
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{Inbound, MessageEndpointConnection, MessagingError, ProtocolType};
+use crate::replica::blobs::BlobDigest;
 use crate::replica::store::{CommitOutcome, IncomingRevision, ReplicaStore, ReplicaStoreError};
 use crate::replicator::event::SessionEvent;
 use crate::replicator::session::Session;
@@ -47,6 +48,9 @@ pub(crate) trait Allowance: Send + Sync {
 
     /// What became of revisions of this peer.
     fn used(&self, peer: &str, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]);
+
+    /// Blobs of this peer have come, those among them that are stored.
+    fn used_for_blobs(&self, peer: &str, blobs: &[BlobDigest]);
 }
 
 /// News for the owner of a connection.

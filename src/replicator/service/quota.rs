@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::replica::blobs::{BlobDigest, BlobState};
 use crate::replica::store::{CollectionId, CommitOutcome, IncomingRevision, ReplicaStore, ReplicaStoreError};
 use crate::replica::{CHECKPOINT_SIZE_MAX, DEFAULT_NAME, OWN_PREFIX};
 use crate::replicator::driver::Allowance;
@@ -34,7 +35,7 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 pub struct PeerQuota {
     /// Revisions; `u64::MAX`: any number.
     pub revisions: u64,
-    /// Bytes of their bodies; `u64::MAX`: any number.
+    /// Bytes of their bodies and blobs; `u64::MAX`: any number.
     pub bytes: u64,
     /// In what time.
     pub period: Duration,
@@ -254,16 +255,30 @@ impl Allowance for Quotas {
     }
 
     fn used(&self, peer: &str, revisions: &[IncomingRevision], outcomes: &[CommitOutcome]) {
-        let quota = &self.quota;
         let is_stored = |outcome: &CommitOutcome| {
             matches!(outcome, CommitOutcome::Inserted { .. } | CommitOutcome::Resolved { .. })
         };
         let stored = || revisions.iter().zip(outcomes).filter(|(_, outcome)| is_stored(outcome));
         let (count, bytes) =
             (stored().count(), stored().map(|(revision, _)| revision.body.len()).sum::<usize>());
-        if count == 0 {
+        self.count(peer, count, bytes as u64);
+    }
+
+    fn used_for_blobs(&self, peer: &str, blobs: &[BlobDigest]) {
+        let of = |digest| match self.store.blob(digest) {
+            Ok(BlobState::Whole(length)) => length,
+            _ => 0,
+        };
+        self.count(peer, 0, blobs.iter().map(of).sum());
+    }
+}
+
+impl Quotas {
+    fn count(&self, peer: &str, count: usize, bytes: u64) {
+        if count == 0 && bytes == 0 {
             return;
         }
+        let quota = &self.quota;
         let mut state = self.state();
         let peers = &mut state.peers;
         if peers.len() >= PEERS_MAX && !peers.contains_key(peer) {

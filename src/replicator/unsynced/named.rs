@@ -11,7 +11,7 @@ pub const ONLY_AT_PEER_MAX: usize = 32;
 
 /// What this release takes. Counts up whenever a document that was refused for what it is would now be taken, so that
 /// what stands on lists is tried again: kept with each list, and told to gattway peers.
-pub const TAKES: u32 = 1;
+pub const TAKES: u32 = 2;
 
 /// A document that was not synced.
 #[derive(Clone, Debug, PartialEq, Eq)]

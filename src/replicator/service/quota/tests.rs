@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use sha1::Digest;
 
 use super::*;
 use crate::database::{Database, DatabaseConfig};
@@ -52,6 +53,21 @@ async fn who_has_used_his_share_waits_and_the_others_do_not() {
     assert!(quotas.check("greedy").is_err(), "bytes count as well, and what a conflict came to");
     tokio::time::advance(Duration::from_secs(101)).await;
     assert!(quotas.check("greedy").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn blobs_that_have_come_count_by_their_bytes() {
+    let (_directory, store) = database();
+    let quotas = Quotas::new(SMALL, &store, []);
+    let content = [7; 1_500];
+    let digest = BlobDigest(sha1::Sha1::digest(content).into());
+    quotas.used_for_blobs("greedy", &[digest]);
+    store.append_blob(&digest, 0, &content).expect("a part");
+    quotas.used_for_blobs("greedy", &[digest]);
+    assert!(quotas.check("greedy").is_ok(), "it has not come whole");
+    assert!(store.finish_blob(&digest).expect("finished"));
+    quotas.used_for_blobs("greedy", &[digest]);
+    assert!(quotas.check("greedy").is_err() && quotas.check("other").is_ok());
 }
 
 #[tokio::test(start_paused = true)]
