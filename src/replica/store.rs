@@ -1,7 +1,7 @@
 //! What replication needs of a database: the one trait between the two.
 //!
 //! Calls are synchronous. Reads are short; [`ReplicaStore::commit`] blocks until stable storage has the data, so a driver
-//! calls it on a thread that may block.
+//! calls it on a thread that may block. One file, because it is one trait with what it takes and gives.
 
 use std::fmt;
 
