@@ -5,6 +5,7 @@
 #[path = "../command/mod.rs"]
 mod command;
 
+mod attachments;
 mod beside;
 mod client;
 mod documents;

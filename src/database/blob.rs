@@ -1,5 +1,6 @@
 //! Blobs: content of any kind and size that documents name, stored beside them.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
@@ -7,12 +8,18 @@ use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::store::{BlobFile, Store};
+use super::store::{BlobFile, NewBlob, Store};
 use super::{Database, DatabaseError};
 use crate::replica::blobs::BlobDigest;
 
 /// What the member `@type` of a blob says.
 const TYPE: &str = "blob";
+
+/// Bytes of content that are read at a time.
+const BYTES_AT_ONCE: usize = 64 << 10;
+
+/// Documents that a list shows of each blob.
+const DOCUMENTS_SHOWN_MAX: usize = 100;
 
 /// The type of a blob of which none is known.
 pub(crate) const TYPE_UNKNOWN: &str = "application/octet-stream";
@@ -157,6 +164,35 @@ impl Seek for BlobReader {
     }
 }
 
+/// A blob that is being saved; dropping it gives it up.
+pub(crate) struct BlobWriter {
+    store: Arc<Store>,
+    new: NewBlob,
+}
+
+impl BlobWriter {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), DatabaseError> {
+        self.store.append_to(&mut self.new, bytes)
+    }
+
+    /// Makes it a whole one, durably.
+    pub(crate) fn finish(self, content_type: &str) -> Result<Blob, DatabaseError> {
+        let (digest, length) = self.store.complete_blob(&self.new)?;
+        Ok(Blob { digest: digest.to_string(), length, content_type: content_type.to_owned() })
+    }
+}
+
+/// A blob as a list has it.
+pub(crate) struct BlobInfo {
+    pub(crate) digest: String,
+    /// Bytes; `None`: it is not here, or not whole.
+    pub(crate) length: Option<u64>,
+    /// The first documents that name it: collection and ID.
+    pub(crate) documents: Vec<(String, String)>,
+    /// How many more do.
+    pub(crate) more: u64,
+}
+
 impl Database {
     /// Saves content that is read to its end, at most 1 GiB, as a blob that documents may name. It is on stable storage when
     /// this returns, and stays while a document names it, and for a day from now if none does. The same content is stored
@@ -165,8 +201,23 @@ impl Database {
     /// # Errors
     /// [`DatabaseError::BlobTooLarge`], [`DatabaseError::Full`], [`DatabaseError::Io`] also of `content`, or of the store.
     pub fn save_blob(&self, mut content: impl Read, content_type: &str) -> Result<Blob, DatabaseError> {
-        let (digest, length) = self.store.save_blob(&mut content)?;
-        Ok(Blob { digest: digest.to_string(), length, content_type: content_type.to_owned() })
+        let mut writer = self.blob_writer()?;
+        let mut bytes = vec![0; BYTES_AT_ONCE];
+        loop {
+            match content.read(&mut bytes) {
+                Ok(0) => return writer.finish(content_type),
+                Ok(read) => writer.append(&bytes[..read])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(DatabaseError::Io { action: "read what is to be a blob", source });
+                }
+            }
+        }
+    }
+
+    /// Begins a blob whose content comes piece by piece.
+    pub(crate) fn blob_writer(&self) -> Result<BlobWriter, DatabaseError> {
+        Ok(BlobWriter { store: Arc::clone(&self.store), new: self.store.begin_blob()? })
     }
 
     /// The content of the blob with this digest; `None` if it is not here, or no digest.
@@ -184,6 +235,22 @@ impl Database {
             read: 0,
         };
         Ok(file.map(reader))
+    }
+
+    /// All blobs that are here or that documents name, in the order of their digests.
+    pub(crate) fn blobs(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<BlobInfo, DatabaseError>>, DatabaseError> {
+        let names: BTreeMap<_, _> =
+            self.store.collections().into_iter().map(|(key, state)| (key, state.name.clone())).collect();
+        let info = move |digest: BlobDigest| {
+            let length = self.store.blobs().find(&digest)?.map(|file| file.length());
+            let (named, more) = self.store.named_by(&digest, DOCUMENTS_SHOWN_MAX)?;
+            let name = |(key, id)| (names.get(&key).cloned().unwrap_or_default(), id);
+            let documents = named.into_iter().map(name).collect();
+            Ok(BlobInfo { digest: digest.to_string(), length, documents, more })
+        };
+        Ok(self.store.known_blobs()?.into_iter().map(info))
     }
 
     /// Lets go what blobs are to go, as a thread does by itself.

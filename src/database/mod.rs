@@ -20,6 +20,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
+mod attachment;
 mod batch;
 #[cfg(feature = "cli")]
 pub(crate) mod bench;
@@ -55,7 +57,11 @@ mod value;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
 mod writes;
 
+#[cfg_attr(not(feature = "cli"), allow(unused_imports))] // for the gateway
+pub(crate) use self::attachment::AttachmentPath;
 pub use self::batch::Batch;
+#[cfg_attr(not(feature = "cli"), allow(unused_imports))] // for the command
+pub(crate) use self::blob::BlobInfo;
 pub use self::blob::{Blob, BlobReader};
 pub use self::changes::Changes;
 #[cfg(test)]
@@ -82,6 +88,8 @@ pub(crate) use self::query::Step as QueryStep;
 pub use self::query::{Aggregate, Filter, Query, Rows, Test};
 #[cfg(feature = "mqtt")]
 pub(crate) use self::query::{moment, moment_text};
+#[cfg_attr(not(feature = "cli"), allow(unused_imports))] // for the gateway
+pub(crate) use self::store::BLOB_BYTES_MAX;
 #[cfg(feature = "cli")]
 pub(crate) use self::store::contains_panics;
 #[cfg(feature = "cli")]

@@ -112,7 +112,6 @@ fn steps(text: &str) -> Result<Vec<Step>, &'static str> {
 }
 
 /// The value in a body that was unpacked.
-#[cfg_attr(not(any(test, feature = "mqtt")), allow(dead_code))]
 pub(crate) fn look_up<'v>(
     body: &'v serde_json::Map<String, serde_json::Value>,
     steps: &[Step],

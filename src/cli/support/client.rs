@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
@@ -27,13 +30,39 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 const BUSY_WAIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 const BUSY_TRIES: u32 = 30;
 
+/// Bytes that are read at a time of what is sent as it is read.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The body of a request.
+type Sent = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What is read while it is sent. Nobody else waits in this thread.
+struct Reading(Box<dyn Read + Send>);
+
+impl Body for Reading {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let mut piece = vec![0; PIECE_BYTES];
+        Poll::Ready(match self.0.read(&mut piece) {
+            Ok(0) => None,
+            Ok(read) => {
+                piece.truncate(read);
+                Some(Ok(Frame::data(piece.into())))
+            }
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
 /// A connection to the process that has a database open, or to a gateway.
 pub(crate) struct Client {
     directory: PathBuf,
     name: String,
     /// What drives the connection while something is waited for.
     runtime: Rc<Runtime>,
-    sender: RefCell<SendRequest<Full<Bytes>>>,
+    sender: RefCell<SendRequest<Sent>>,
 }
 
 /// Why there is no answer.
@@ -99,8 +128,31 @@ impl Client {
             .uri(path)
             .header(HOST, "localhost")
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(Full::new(body).map_err(|never| match never {}).boxed_unsync())
             .map_err(|error| Failed::Io(io::Error::other(error)))?;
+        self.exchange(request, wait)
+    }
+
+    /// Sends what is read from `content` as it is read, and waits for the answer, however long that takes.
+    ///
+    /// # Errors
+    /// The process is gone, or refuses it; `content` cannot be read.
+    pub(crate) fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        content: Box<dyn Read + Send>,
+    ) -> Result<Answer, Failed> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Reading(content).boxed_unsync());
+        self.exchange(request.map_err(|error| Failed::Io(io::Error::other(error)))?, None)
+    }
+
+    fn exchange(&self, request: Request<Sent>, wait: Option<Duration>) -> Result<Answer, Failed> {
         let mut sender = self.sender.borrow_mut();
         let sent = self.runtime.block_on(async {
             within(wait, async {
@@ -127,7 +179,7 @@ impl Client {
 }
 
 /// Connects to a socket.
-fn open(runtime: &Runtime, directory: &Path, name: &str) -> io::Result<SendRequest<Full<Bytes>>> {
+fn open(runtime: &Runtime, directory: &Path, name: &str) -> io::Result<SendRequest<Sent>> {
     let stream = socket::connect(directory, name)?;
     stream.set_nonblocking(true)?;
     runtime.block_on(async {

@@ -312,6 +312,8 @@ pub(crate) fn failed(error: DatabaseError) -> CliError {
         | DatabaseError::BadBody { .. }
         | DatabaseError::BadBackup { .. }
         | DatabaseError::TooLarge { .. }
+        | DatabaseError::MissingBlob { .. }
+        | DatabaseError::BlobTooLarge { .. }
         | DatabaseError::BadQuery { .. }
         | DatabaseError::BadIndex { .. }
         | DatabaseError::IndexExists { .. }

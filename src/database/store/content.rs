@@ -1,11 +1,12 @@
 //! Content of blobs, in and out.
 
-use std::io::Read;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::blobs::Blobs;
+use super::blobs::{Blobs, NewBlob};
 use super::handle::Store;
-use super::keys;
+use super::keys::{self, CollectionKey};
 use crate::database::DatabaseError;
 use crate::replica::blobs::BlobDigest;
 
@@ -20,13 +21,25 @@ impl Store {
         self.engine().get(keys::META).map(drop)
     }
 
-    /// Saves a blob, durably; gives its digest and length.
-    pub(crate) fn save_blob(
+    /// Begins a blob.
+    pub(crate) fn begin_blob(&self) -> Result<NewBlob, DatabaseError> {
+        self.check_open()?;
+        self.blobs.begin()
+    }
+
+    /// Adds content to a blob that was begun.
+    pub(crate) fn append_to(&self, new: &mut NewBlob, bytes: &[u8]) -> Result<(), DatabaseError> {
+        self.space.admit_file(bytes.len() as u64)?;
+        new.append(bytes)
+    }
+
+    /// Makes it a whole one, durably; gives its digest and length.
+    pub(crate) fn complete_blob(
         self: &Arc<Store>,
-        content: &mut dyn Read,
+        new: &NewBlob,
     ) -> Result<(BlobDigest, u64), DatabaseError> {
         self.check_open()?;
-        let saved = self.blobs.save(content, |bytes| self.space.admit_file(bytes))?;
+        let saved = self.blobs.complete(new)?;
         self.sweep_later();
         Ok(saved)
     }
@@ -48,6 +61,34 @@ impl Store {
         let is_whole = self.blobs.finish(digest)?;
         self.sweep_later();
         Ok(is_whole)
+    }
+
+    /// All blobs that are here or that documents name, in order.
+    pub(crate) fn known_blobs(&self) -> Result<BTreeSet<BlobDigest>, DatabaseError> {
+        let mut known: BTreeSet<BlobDigest> = self.blobs.list()?.0.into_iter().collect();
+        let (from, to) = keys::kind_range(keys::BLOB);
+        self.engine().scan(&from, &to, |key, _| {
+            known.extend(keys::blob_name_parts(key).map(|(digest, ..)| digest));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(known)
+    }
+
+    /// The first documents that name a blob, at most `limit`, and how many more do.
+    pub(crate) fn named_by(
+        &self,
+        digest: &BlobDigest,
+        limit: usize,
+    ) -> Result<(Vec<(CollectionKey, String)>, u64), DatabaseError> {
+        let (mut named, mut more, (from, to)) = (Vec::new(), 0, keys::blob_names(digest));
+        self.engine().scan(&from, &to, |key, _| {
+            match keys::blob_name_parts(key) {
+                Some((_, collection, id)) if named.len() < limit => named.push((collection, id.to_owned())),
+                _ => more += 1,
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((named, more))
     }
 
     /// Content of a whole blob from `offset` on, to the end of a chunk at most; `None` if it is not here or damaged.

@@ -46,7 +46,7 @@ mod writer;
 pub use self::ahead::AHEAD_COUNTED_MAX;
 #[cfg(test)]
 pub(crate) use self::blobs::CHUNK_BYTES;
-pub(crate) use self::blobs::{BlobCounts, BlobFile};
+pub(crate) use self::blobs::{BLOB_BYTES_MAX, BlobCounts, BlobFile, NewBlob};
 pub(crate) use self::block::StoredRevision;
 #[cfg(test)]
 pub(crate) use self::checkpoint::{CHECKPOINTS_MAX, PEER_CHECKPOINTS_MAX};

@@ -24,7 +24,7 @@ use crate::task;
 pub(super) const DOCUMENT_BYTES_MAX: usize = 24 << 20;
 
 /// Time for a piece of a body to come, and for all of it.
-const PIECE_TIME_MAX: Duration = Duration::from_secs(15);
+pub(super) const PIECE_TIME_MAX: Duration = Duration::from_secs(15);
 const BODY_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Bytes that one piece of a long answer aims at.
@@ -81,7 +81,7 @@ async fn read_all(api: &Api, mut body: Body, limit: usize) -> Result<Held<Vec<u8
     Ok(Held { value: bytes, room: rooms })
 }
 
-fn too_slow() -> ApiError {
+pub(super) fn too_slow() -> ApiError {
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body came too slowly")
 }
 

@@ -40,7 +40,7 @@ impl Saved {
 pub(super) struct RevisionQuery {
     /// The revision that the client knows.
     #[serde(default, deserialize_with = "with_plus")]
-    rev: Option<String>,
+    pub(super) rev: Option<String>,
 }
 
 /// Takes a revision as it stands in an answer: many have a `+`, which an URL's query turns into a space, and none has a

@@ -127,15 +127,17 @@ impl From<DatabaseError> for ApiError {
             | DatabaseError::InvalidCollectionName { .. }
             | DatabaseError::BadBody { .. }
             | DatabaseError::TooManyCollections { .. } => ApiError::bad_request(reason),
+            DatabaseError::MissingBlob { .. } => ApiError::bad_request(reason)
+                .advice("`PUT` its content at `/{keyspace}/{id}/{path}`; that names it too"),
             DatabaseError::BadQuery { .. } => {
                 ApiError::bad_request(reason).advice("`firmware-notes/query.md` tells what a query is")
             }
             DatabaseError::BadIndex { .. } => ApiError::bad_request(reason)
                 .advice("give {\"name\": \"by-time\", \"on\": [\"sensor\", \"time\"]}"),
             DatabaseError::IndexExists { .. } => ApiError::new(StatusCode::CONFLICT, "conflict", reason),
-            DatabaseError::TooLarge { .. } | DatabaseError::QueryTooLarge { .. } => {
-                ApiError::too_large(reason)
-            }
+            DatabaseError::TooLarge { .. }
+            | DatabaseError::BlobTooLarge { .. }
+            | DatabaseError::QueryTooLarge { .. } => ApiError::too_large(reason),
             DatabaseError::ReadOnly { .. } => ApiError::forbidden(reason),
             DatabaseError::Full { .. } => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "full", reason)
                 .advice("free some space; what was acknowledged is there, and reading works meanwhile"),

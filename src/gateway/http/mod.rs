@@ -7,6 +7,7 @@
 //! Source: `firmware-notes/http.md`.
 
 pub(crate) mod api;
+mod attachments;
 pub(crate) mod body;
 mod bulk;
 pub(crate) mod changes;

@@ -10,7 +10,9 @@ use utoipa::OpenApi;
 use super::api::Api;
 use super::body;
 use super::error::ApiError;
-use super::{bulk, changes, documents, events, expiry, index, list, metrics, pair, query, server, trust};
+use super::{
+    attachments, bulk, changes, documents, events, expiry, index, list, metrics, pair, query, server, trust,
+};
 use crate::replica::clip;
 
 /// The description of the interface.
@@ -27,12 +29,14 @@ use crate::replica::clip;
         events::events, events::history, trust::list, trust::change, pair::status, pair::begin, pair::cancel, metrics::metrics, description,
         server::keyspace, server::create, documents::post,
         documents::get, documents::put, documents::delete,
+        attachments::get, attachments::put, attachments::delete,
         list::all_docs, list::some_docs, bulk::bulk_docs, bulk::purge, changes::changes,
         expiry::get, expiry::put, expiry::delete, query::query, query::explain,
         index::list, index::create, index::drop,
     ),
     tags(
         (name = "documents", description = "Documents of a collection"),
+        (name = "attachments", description = "Content that documents name, of any kind and size"),
         (name = "databases", description = "Databases and collections"),
         (name = "gateway", description = "The process"),
     )
@@ -77,6 +81,7 @@ fn table() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/{keyspace}/_purge", post(bulk::purge)),
         ("/{keyspace}/_query", post(query::query)),
         ("/{keyspace}/{id}", get(documents::get).put(documents::put).delete(documents::delete)),
+        ("/{keyspace}/{id}/{path}", get(attachments::get).put(attachments::put).delete(attachments::delete)),
         ("/{keyspace}/{id}/_expiration", get(expiry::get).put(expiry::put).delete(expiry::delete)),
     ]
 }

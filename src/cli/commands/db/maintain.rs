@@ -76,6 +76,8 @@ pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(
             })),
             "read_only": db.is_read_only(),
             "versions_ahead": ahead,
+            "blobs": info.blobs,
+            "blob_bytes": info.blob_bytes,
             "clock_ahead_seconds": db.clock_ahead().as_secs(),
             "clock_set": Database::is_clock_plausible(),
             "copy": db.twin().map(|twin| json!({
@@ -92,6 +94,9 @@ pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(
         out.line(format!("in          {}", summary(group)))?;
     }
     out.line(format!("on disk     {}", bytes_text(info.disk_bytes)))?;
+    if info.blobs > 0 {
+        out.line(format!("blobs       {}, {}", info.blobs, bytes_text(info.blob_bytes)))?;
+    }
     if let Some(free) = info.room.free_bytes {
         let note = if info.room.is_short { ": too little, nothing is stored" } else { "" };
         out.line(format!("free        {}{note}", bytes_text(free)))?;

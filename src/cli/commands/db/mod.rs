@@ -1,6 +1,8 @@
 //! `gattway db`: one file a subcommand; what they share is here.
 
+mod attach;
 mod backup;
+mod blob;
 mod changes;
 mod collections;
 mod expire;
@@ -31,6 +33,10 @@ use crate::database::Database;
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum DbCommand {
     Put(put::PutArgs),
+    Attach(attach::AttachArgs),
+    Detach(attach::DetachArgs),
+    #[command(subcommand)]
+    Blob(blob::BlobCommand),
     Get(get::GetArgs),
     Ls(ls::LsArgs),
     Rm(rm::RmArgs),
@@ -78,6 +84,8 @@ pub(crate) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliErr
     match command {
         DbCommand::Import(args) => return import::run(global.db_path()?, args),
         DbCommand::Changes(args) => return changes::run(global, args),
+        DbCommand::Attach(args) => return attach::run(global.db_path()?, args),
+        DbCommand::Blob(blob::BlobCommand::Get(args)) => return blob::fetch(global.db_path()?, args),
         DbCommand::Verify(args) => return maintain::verify(global.db_path()?, args),
         DbCommand::Repair(args) => return repair::run(global.db_path()?, args),
         DbCommand::Renew(args) => return renew::run(global.db_path()?, args),
@@ -115,7 +123,7 @@ impl DbCommand {
     fn only_reads(&self) -> bool {
         match self {
             DbCommand::Get(_) | DbCommand::Ls(_) | DbCommand::Info(_) | DbCommand::Unsynced(_) => true,
-            DbCommand::Query(_) => true,
+            DbCommand::Query(_) | DbCommand::Blob(_) => true,
             DbCommand::Index(command) => command.only_reads(),
             DbCommand::Export(args) => !args.keep_going,
             DbCommand::Expire(args) => !args.sets(),
@@ -146,6 +154,8 @@ fn perform(
         DbCommand::Collections(args) if !args.deletes() => collections::run(db, args, out),
         DbCommand::Put(args) => put::run(db, args, input, out),
         DbCommand::Rm(args) => rm::run(db, args, out),
+        DbCommand::Detach(args) => attach::detach(db, args, out),
+        DbCommand::Blob(command) => blob::run(db, command, out),
         DbCommand::Query(args) => query::run(db, args, out),
         DbCommand::Index(command) => index::run(db, command, false, out),
         _ => Err(CliError::new(Exit::Usage, "this needs the database for itself")),

@@ -27,7 +27,7 @@ mod whole;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,8 +36,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sha1::{Digest as _, Sha1};
 
+pub(crate) use self::file::BlobFile;
+#[cfg(test)]
+pub(crate) use self::file::CHUNK_BYTES;
 use self::file::Draft;
-pub(crate) use self::file::{BlobFile, CHUNK_BYTES};
 pub(super) use self::named::blobs_of;
 pub(crate) use self::names::BlobCounts;
 use self::names::{NEW_PREFIX, Name, PART_SUFFIX, to_hex, touch};
@@ -59,6 +61,29 @@ const SUSPECTS_MAX: usize = 1_024;
 
 /// At the latest all blobs are looked at again.
 pub(super) const LOOK_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// A blob that is being saved. Dropping it gives it up.
+pub(crate) struct NewBlob {
+    path: PathBuf,
+    draft: Draft,
+}
+
+impl NewBlob {
+    /// Adds content.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), DatabaseError> {
+        if self.draft.length() + bytes.len() as u64 > BLOB_BYTES_MAX {
+            return Err(DatabaseError::BlobTooLarge { max: BLOB_BYTES_MAX });
+        }
+        self.draft.append(bytes).map_err(|e| io_error("save a blob", e))
+    }
+}
+
+impl Drop for NewBlob {
+    fn drop(&mut self) {
+        // Once it has its name there is nothing of this one. The next open would remove it as well.
+        let _ = fs::remove_file(&self.path);
+    }
+}
 
 /// The blobs of a store.
 pub(crate) struct Blobs {
@@ -219,48 +244,20 @@ impl Blobs {
         }
     }
 
-    /// Saves content that is read to its end, durably; gives its digest and length. `admit` says whether there is room for so
-    /// many bytes more. Memory: two chunks.
-    pub(super) fn save(
-        &self,
-        content: &mut dyn Read,
-        admit: impl Fn(u64) -> Result<(), DatabaseError>,
-    ) -> Result<(BlobDigest, u64), DatabaseError> {
+    /// Begins a blob whose digest is not known yet.
+    pub(super) fn begin(&self) -> Result<NewBlob, DatabaseError> {
         let number = self.new.fetch_add(1, Ordering::Relaxed);
         let path = self.made_directory()?.join(format!("{NEW_PREFIX}{number}"));
-        let saved = self.save_as(&path, content, admit);
-        if saved.is_err() {
-            // The next open would remove it as well.
-            let _ = fs::remove_file(&path);
-        }
-        saved
+        let draft = Draft::create(&path).map_err(|e| io_error("save a blob", e))?;
+        Ok(NewBlob { path, draft })
     }
 
-    fn save_as(
-        &self,
-        path: &Path,
-        content: &mut dyn Read,
-        admit: impl Fn(u64) -> Result<(), DatabaseError>,
-    ) -> Result<(BlobDigest, u64), DatabaseError> {
-        let mut draft = Draft::create(path).map_err(|e| io_error("save a blob", e))?;
-        let mut bytes = vec![0; CHUNK_BYTES];
-        loop {
-            let read = match content.read(&mut bytes) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(DatabaseError::Io { action: "read what is to be a blob", source }),
-            };
-            if draft.length() + read as u64 > BLOB_BYTES_MAX {
-                return Err(DatabaseError::BlobTooLarge { max: BLOB_BYTES_MAX });
-            }
-            admit(read as u64)?;
-            draft.append(&bytes[..read]).map_err(|e| io_error("save a blob", e))?;
-        }
-        let digest = draft.digest();
-        draft.complete(&digest).map_err(|e| io_error("save a blob", e))?;
-        self.name(path, &digest)?;
-        Ok((digest, draft.length()))
+    /// Makes it a whole blob, durably; gives its digest and length.
+    pub(super) fn complete(&self, new: &NewBlob) -> Result<(BlobDigest, u64), DatabaseError> {
+        let digest = new.draft.digest();
+        new.draft.complete(&digest).map_err(|e| io_error("save a blob", e))?;
+        self.name(&new.path, &digest)?;
+        Ok((digest, new.draft.length()))
     }
 
     /// Gives a complete file the name of a whole blob, durably. One of that name has the same content, or had.
