@@ -139,6 +139,11 @@ fn attach_and_read(db: &Path, directory: &Path) {
     );
     assert!(ok(db, &["db", "blob", "list"]).contains("valve 7/ü in _default"));
     assert!(ok(db, &["db", "info"]).contains("blobs       2, "));
+    let exported = run(db, &["db", "export"]);
+    assert!(
+        exported.code == Some(0) && exported.stderr.contains("1 document names attachments"),
+        "{exported:?}"
+    );
     assert_eq!(ok(db, &["db", "detach", "valve 7/ü", "note"]).trim_end(), told["digest"]);
     for (args, code) in [
         (&["db", "detach", "valve 7/ü", "note"][..], 3),

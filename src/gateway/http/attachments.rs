@@ -30,6 +30,9 @@ use crate::task;
 const BYTES_PER_SECOND_MIN: u64 = 4 << 10;
 const BEGINNING: Duration = Duration::from_secs(60);
 
+/// How long the rest of a body that is refused is taken and thrown away.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
+
 /// A browser that opens an attachment runs nothing of it as a page of ours.
 const SANDBOX: &str = "sandbox; default-src 'none'; frame-ancestors 'none'";
 
@@ -214,7 +217,7 @@ pub(super) async fn put(
     InPath(OfAttachment { keyspace, id, path }): InPath<OfAttachment>,
     Params(query): Params<RevisionQuery>,
     headers: HeaderMap,
-    body: Body,
+    mut body: Body,
 ) -> Result<Response, ApiError> {
     check_id(&id)?;
     let path = parse(&path)?;
@@ -229,8 +232,18 @@ pub(super) async fn put(
         condition.check(&of, stored.as_ref().map(revision_of).as_deref())?;
         Ok((condition, open.db.blob_writer()?))
     });
-    let (condition, writer) = begun.await?;
-    let writer = receive(&api, body, writer).await?;
+    let received = match begun.await {
+        Ok((condition, writer)) => receive(&api, &mut body, writer).await.map(|writer| (condition, writer)),
+        Err(error) => Err(error),
+    };
+    let (condition, writer) = match received {
+        Ok(received) => received,
+        Err(error) => {
+            // Whoever is still sending would not hear why it is refused.
+            let _ = timeout(REFUSED_MAX, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+            return Err(error);
+        }
+    };
     let saved = api.work(move || {
         let blob = writer.finish(&content_type)?;
         change(&collection, &id, &condition, |body| Ok(path.attach(body, &blob).map(|()| blob.clone())?))
@@ -310,7 +323,7 @@ fn change(
 }
 
 /// Takes a body to stable storage as it comes.
-async fn receive(api: &Api, mut body: Body, mut writer: BlobWriter) -> Result<BlobWriter, ApiError> {
+async fn receive(api: &Api, body: &mut Body, mut writer: BlobWriter) -> Result<BlobWriter, ApiError> {
     use hyper::body::Body as _;
     let too_long = || ApiError::too_large(format!("an attachment has at most {BLOB_BYTES_MAX} bytes"));
     if body.size_hint().lower() > BLOB_BYTES_MAX {

@@ -10,6 +10,7 @@ use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::output::Output;
 use crate::cli::support::store;
 use crate::database::Database;
+use crate::replica::blobs_in;
 
 /// Print all documents as NDJSON, in ID order, each with its `_id`.
 ///
@@ -37,11 +38,22 @@ pub(crate) struct ExportArgs {
 
 pub(super) fn run(db: &Database, args: &ExportArgs, out: &mut Output) -> Result<(), CliError> {
     let collection = store::collection(db, &args.collection.collection)?;
+    let mut without = 0;
     for document in collection.iter() {
         let document = document.map_err(store::failed)?;
+        let text = serde_json::to_vec(document.body()).unwrap_or_default();
+        without += u64::from(!blobs_in(&text).is_empty());
         out.json(&store::with_meta(document, args.revisions))?;
     }
-    out.flush()
+    out.flush()?;
+    if without > 0 {
+        let named =
+            if without == 1 { "1 document names".to_owned() } else { format!("{without} documents name") };
+        out.note(&format!(
+            "{named} attachments, whose content is not in this: `gattway db backup` has it, `gattway db blob get` writes it"
+        ));
+    }
+    Ok(())
 }
 
 /// Prints what is whole, whatever is damaged.
