@@ -51,6 +51,26 @@ fn what_comes_while_the_upstream_is_away_arrives_once_when_it_is_back() {
     let neighbours = central.status()["databases"][0]["neighbours"].clone();
     assert_eq!(neighbours.as_array().unwrap().len(), 1, "{neighbours}");
     assert!(neighbours[0]["id"].is_string() && neighbours[0]["connected"] == true, "{neighbours}");
+    // What the one has sent the other has received, and whoever is of no group is counted.
+    let stranger = tempfile::tempdir().unwrap();
+    let stranger = stranger.path().join("stranger.db");
+    ok(&stranger, &["group", "create", "elsewhere"]);
+    let address = format!("tcp:127.0.0.1:{port}");
+    assert!(run(&stranger, &["sync", &address, "--attempts", "1"]).code != Some(0));
+    let carried = |machine: &Machine| {
+        let status = machine.status()["databases"][0].clone();
+        ["sent_bytes", "received_bytes"].map(|name| status[name].as_u64().unwrap())
+    };
+    let [received, sent] = carried(&central);
+    // The field has sent to the one that was killed as well.
+    let [by_field, to_field] = carried(&field);
+    assert!(
+        received > 0 && by_field >= sent && to_field >= received,
+        "{:?}",
+        [received, sent, by_field, to_field]
+    );
+    let refused = central.status()["databases"][0]["refused"].clone();
+    assert_eq!((&refused["strangers"], &refused["violations"]), (&1.into(), &0.into()), "{refused}");
     at_central.signal("TERM");
     let finished = event(&mut at_central, "finished");
     assert_eq!(

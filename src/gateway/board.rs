@@ -1,7 +1,7 @@
 //! What is known of one database: a board that is kept by what its node and its syncs tell.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 #[cfg(feature = "bluetooth")]
 use tokio::sync::watch;
@@ -11,14 +11,14 @@ use super::happened::Happened;
 use super::history::{DatabaseHistory, History};
 use super::neighbours::Neighbours;
 use super::status::{
-    AdapterStatus, CollectionStatus, DatabaseStatus, ListenerStatus, MqttStatus, RetentionStatus,
-    UpstreamStatus, activity_word, now_s,
+    AdapterStatus, CollectionStatus, DatabaseStatus, ListenerStatus, MqttStatus, RefusedStatus,
+    RetentionStatus, UpstreamStatus, activity_word, now_s,
 };
 use crate::database::Database;
 #[cfg(feature = "bluetooth")]
 use crate::node::RadioStatus;
 use crate::node::{NodeEvent, SyncEvent};
-use crate::replicator::{ReplicatorActivity, ReplicatorStatus};
+use crate::replicator::{MessageEndpointListener, ReplicatorActivity, ReplicatorStatus, Traffic};
 
 /// What is known of one database. Clones are the same board.
 #[derive(Clone, Default)]
@@ -41,6 +41,11 @@ struct State {
     history: History,
     /// Documents that went over since the history was noted.
     exchanged: u64,
+    /// Of the node that runs: what it refuses, and what it has carried.
+    passive: Weak<MessageEndpointListener>,
+    traffic: Traffic,
+    /// Who was not let in, since the start.
+    strangers: u64,
 }
 
 impl Board {
@@ -61,6 +66,12 @@ impl Board {
     pub(crate) fn opened(&self, db: &Database) {
         let mut state = self.lock();
         (state.database.open, state.db) = (true, Some(db.clone()));
+    }
+
+    /// Another node runs from now on, and counts from 0.
+    pub(crate) fn node(&self, passive: Weak<MessageEndpointListener>, traffic: Traffic) {
+        let mut state = self.lock();
+        (state.passive, state.traffic) = (passive, traffic);
     }
 
     /// It works, so what failed before is over.
@@ -193,6 +204,7 @@ impl Board {
             }
             NodeEvent::Conflict { peer, conflict } => state.happened.conflict(peer, conflict),
             NodeEvent::Document { peer, document } => state.happened.document(peer, document),
+            NodeEvent::Refused { .. } => state.strangers += 1,
             NodeEvent::Declined { connection, error, .. } => {
                 neighbours.declined(*connection, &error.to_string());
             }
@@ -322,6 +334,9 @@ impl Board {
         status.left_out = state.happened.left_out.iter().cloned().collect();
         (status.conflicts_total, status.left_out_total) =
             (state.happened.conflicts_total, state.happened.left_out_total);
+        (status.sent_bytes, status.received_bytes) = state.traffic.read();
+        let refused = state.passive.upgrade().map(|passive| passive.refusals()).unwrap_or_default();
+        status.refused = RefusedStatus { strangers: state.strangers, peers: refused };
         status.mqtt = state.mqtt.values().cloned().collect();
         status.retention = state.retention.values().map(|(retention, _)| retention.clone()).collect();
         let db = state.db.clone();
@@ -331,6 +346,7 @@ impl Board {
             let room = db.room();
             (status.free_bytes, status.full) = (room.free_bytes, room.is_short);
             let counts = db.counts();
+            status.files_bytes = db.disk_bytes().ok();
             (status.commits, status.syncs, status.log_bytes) =
                 (counts.commits, counts.syncs, counts.log_bytes);
             let of = |name| CollectionStatus::of(&db, name);

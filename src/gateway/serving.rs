@@ -94,6 +94,7 @@ impl Serving {
 
     /// Lets peers in and begins the syncs.
     fn use_node(&mut self, config: &DatabaseConfig) {
+        self.context.board.node(Arc::downgrade(self.node.listener()), self.node.traffic());
         #[cfg(feature = "bluetooth")]
         self.context.board.radio(self.node.radio());
         #[cfg(feature = "bluetooth")]

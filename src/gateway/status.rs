@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durations::Durations;
 use crate::database::{Collection, Database};
-use crate::replicator::ReplicatorActivity;
+use crate::replicator::{Refusals, ReplicatorActivity};
 
 /// Everything at one moment. The field names are a promise to scripts; times are seconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,6 +80,17 @@ pub(crate) struct DatabaseStatus {
     /// Bytes that the log grew by.
     #[serde(default)]
     pub(crate) log_bytes: u64,
+    /// Bytes of all its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files_bytes: Option<u64>,
+    /// Bytes of replication that peers and syncs were sent and have sent, without what sessions and links add, since its node
+    /// was started.
+    #[serde(default)]
+    pub(crate) sent_bytes: u64,
+    #[serde(default)]
+    pub(crate) received_bytes: u64,
+    #[serde(default)]
+    pub(crate) refused: RefusedStatus,
     pub(crate) listeners: Vec<ListenerStatus>,
     pub(crate) upstreams: Vec<UpstreamStatus>,
     pub(crate) neighbours: Vec<NeighbourStatus>,
@@ -104,6 +115,16 @@ pub(crate) struct DatabaseStatus {
     /// Tombstones that were removed for their age, since the start.
     #[serde(default)]
     pub(crate) tombstones_removed: u64,
+}
+
+/// What was refused to peers that connected.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct RefusedStatus {
+    /// Who was not let in, since the start.
+    pub(crate) strangers: u64,
+    /// What else was refused, by reason, since the node of the database was started.
+    #[serde(flatten)]
+    pub(crate) peers: Refusals,
 }
 
 /// One collection.

@@ -18,7 +18,7 @@ use super::shared::NodeShared;
 use crate::database::Database;
 use crate::endpoint::ProtocolType;
 use crate::replica::store::ReplicaStore;
-use crate::replicator::{CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PeerQuota, Quotas};
+use crate::replicator::{CONNECTIONS_MAX, MessageEndpointListenerConfiguration, PeerQuota, Quotas, Traffic};
 use crate::task;
 
 /// Settings of a [`Node`]. All collections, for push and pull, to peers that it knows, unless changed.
@@ -166,6 +166,8 @@ impl NodeBuilder {
         config.connections_max = self.options.connections_max;
         config.peer_quota = self.options.peer_quota;
         config.quotas.clone_from(&quotas);
+        let traffic = Traffic::default();
+        config.traffic = traffic.clone();
         config.report_documents = self.options.report_documents;
         let intake = PeerIntake::new(&security, config, Arc::clone(&events));
         let mut opened = Opened::new(self.places.len());
@@ -189,6 +191,7 @@ impl NodeBuilder {
             local,
             events,
             quotas,
+            traffic,
             syncs: std::sync::Mutex::default(),
         };
         let listener = Arc::clone(intake.listener());

@@ -13,7 +13,7 @@ use super::hub::EventStream;
 use super::listen::{Listen, Report};
 use super::places::{PlaceId, PlaceSet};
 use super::shared::NodeShared;
-use crate::replicator::MessageEndpointListener;
+use crate::replicator::{MessageEndpointListener, Traffic};
 use crate::secure::PeerId;
 
 /// How long connections and syncs may take to come to an orderly end; what is still open then is cut off.
@@ -96,6 +96,11 @@ impl Node {
     /// The passive side of replication: open connections, and counters of what was refused.
     pub(crate) fn listener(&self) -> &Arc<MessageEndpointListener> {
         &self.listener
+    }
+
+    /// What peers and syncs have carried.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.shared.traffic.clone()
     }
 
     /// Waits until nobody can come in any more, as after the one peer of stdio has left; never ends for a node without a

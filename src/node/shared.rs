@@ -8,7 +8,7 @@ use super::hub::Hub;
 use super::listen::Local;
 use super::sync_shared::SyncShared;
 use crate::database::Database;
-use crate::replicator::Quotas;
+use crate::replicator::{Quotas, Traffic};
 
 /// What a node and its syncs share.
 pub(super) struct NodeShared {
@@ -21,6 +21,7 @@ pub(super) struct NodeShared {
     pub(super) local: Local,
     pub(super) events: Arc<Hub<NodeEvent>>,
     pub(super) quotas: Option<Arc<Quotas>>,
+    pub(super) traffic: Traffic,
     pub(super) syncs: Mutex<Vec<Weak<SyncShared>>>,
 }
 

@@ -103,6 +103,7 @@ impl SyncSettings {
         if self.options.within_quota.unwrap_or(self.continuous) {
             config.quotas.clone_from(&node.quotas);
         }
+        config.traffic = node.traffic.clone();
         config.max_attempts =
             self.options.attempts.or(visit.attempts).or((!visit.continuous).then_some(ONE_SHOT_ATTEMPTS));
         config.limits.open = open_limit.unwrap_or(config.limits.open);

@@ -41,6 +41,7 @@ pub(crate) mod unsynced;
 
 pub use self::config::{CollectionConfig, FilterInput, ReplicationFilter, ReplicatorType};
 pub use self::driver::ConnectionLimits;
+pub(crate) use self::driver::Traffic;
 pub use self::driver::error::{ReplicatorError, TransportCall};
 pub use self::error::SessionError;
 pub use self::event::Direction;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use utoipa::IntoParams;
 
+use super::answered::Answered;
 use super::databases::{Databases, OpenDatabase};
 use super::error::ApiError;
 use crate::database::{Collection, canonical_collection_name};
@@ -72,12 +73,14 @@ pub(crate) struct Api {
     limits: Limits,
     since_s: u64,
     asks_token: bool,
+    answered: Answered,
 }
 
 impl Api {
     /// `gateway`: who answers for it, if the process is one.
     pub(crate) fn new(databases: Databases, gateway: Option<mpsc::Sender<Question>>, limits: Limits) -> Api {
-        Api { databases, gateway, limits, since_s: now_s(), asks_token: false }
+        let answered = Answered::default();
+        Api { databases, gateway, limits, since_s: now_s(), asks_token: false, answered }
     }
 
     /// The same behind a token.
@@ -88,6 +91,11 @@ impl Api {
     /// Whether who asks needs a token.
     pub(super) fn asks_token(&self) -> bool {
         self.asks_token
+    }
+
+    /// How long requests waited.
+    pub(super) fn answered(&self) -> &Answered {
+        &self.answered
     }
 
     pub(super) fn databases(&self) -> &Databases {

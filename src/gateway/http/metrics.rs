@@ -13,7 +13,7 @@ use super::api::Api;
 use super::body;
 use super::error::{ApiError, ErrorBody};
 use crate::gateway::durations::Durations;
-use crate::gateway::status::{AdapterStatus, DatabaseStatus, GatewayStatus, MqttStatus};
+use crate::gateway::status::{AdapterStatus, DatabaseStatus, GatewayStatus, MqttStatus, RefusedStatus};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -26,7 +26,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
     )
 )]
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, ApiError> {
-    let text = text_of(&api.status().await?);
+    let text = text_of(&api.status().await?, &api.answered().read());
     Ok(body::answer(StatusCode::OK, CONTENT_TYPE, text.into()))
 }
 
@@ -91,7 +91,7 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn text_of(status: &GatewayStatus) -> String {
+fn text_of(status: &GatewayStatus, answered: &[(&'static str, Durations)]) -> String {
     use Kind::{Counter, Gauge};
     let mut text = Text(String::new());
     let one = |value: u64| [(Vec::new(), value)];
@@ -114,6 +114,8 @@ fn text_of(status: &GatewayStatus) -> String {
             one(u64::from(http.listening)),
         );
     }
+    let answers = answered.iter().map(|(class, durations)| (vec![("status", *class)], *durations));
+    text.histogram("http_answer_seconds", "How long requests waited for the head of their answer.", answers);
     let databases = &status.databases;
     let mut each = |name: &str, kind, help: &str, value: &dyn Fn(&DatabaseStatus) -> Option<u64>| {
         let sample = |database| Some((labels(database), value(database)?));
@@ -143,6 +145,7 @@ fn text_of(status: &GatewayStatus) -> String {
         "Bytes that its log grew by since it was opened.",
         &|database| Some(database.log_bytes),
     );
+    each("database_bytes", Gauge, "Bytes of all its files.", &|database| database.files_bytes);
     each("tombstones_removed_total", Counter, "Tombstones removed for their age.", &|database| {
         Some(database.tombstones_removed)
     });
@@ -155,6 +158,26 @@ fn text_of(status: &GatewayStatus) -> String {
     each("neighbours_failing", Gauge, "Those whose last sync has failed.", &|database| {
         Some(neighbours(database, |neighbour| neighbour.error.is_some()))
     });
+    let transferred = databases.iter().flat_map(|database| {
+        [("sent", database.sent_bytes), ("received", database.received_bytes)]
+            .map(|(direction, bytes)| (with(database, "direction", direction), bytes))
+    });
+    let help = "Bytes of replication that went over, without what sessions and links add.";
+    text.metric("transferred_bytes_total", Counter, help, transferred);
+    let refused = databases.iter().flat_map(|database| {
+        let RefusedStatus { strangers, peers } = &database.refused;
+        [
+            ("stranger", *strangers),
+            ("connections", peers.connections),
+            ("handshake", peers.handshakes),
+            ("stalled", peers.stalled),
+            ("violation", peers.violations),
+            ("limit", peers.limits),
+            ("document", peers.documents),
+        ]
+        .map(|(reason, count)| (with(database, "reason", reason), count))
+    });
+    text.metric("refused_total", Counter, "What was refused to peers, by reason.", refused);
     let documents = databases.iter().flat_map(|database| {
         database.collections.iter().map(|one| (with(database, "collection", &one.name), one.documents))
     });
@@ -267,7 +290,9 @@ mod tests {
             http: Some(ListenerStatus::new("http", "127.0.0.1:0")),
             medium: Some(MediumStatus::default()),
         };
-        let text = text_of(&status);
+        let mut waited = Durations::default();
+        waited.note(std::time::Duration::from_millis(20));
+        let text = text_of(&status, &[("2xx", waited)]);
         for line in [
             "gattway_database_open{database=\"plant\"} 1",
             "gattway_neighbours_connected{database=\"plant\"} 100",
@@ -279,6 +304,9 @@ mod tests {
             "gattway_upstream_sync_seconds_bucket{database=\"plant\",upstream=\"a\\\"b\\\\\",le=\"5\"} 1",
             "gattway_upstream_sync_seconds_bucket{database=\"plant\",upstream=\"a\\\"b\\\\\",le=\"+Inf\"} 1",
             "gattway_upstream_sync_seconds_sum{database=\"plant\",upstream=\"a\\\"b\\\\\"} 1.5",
+            "gattway_http_answer_seconds_bucket{status=\"2xx\",le=\"0.05\"} 1",
+            "gattway_transferred_bytes_total{database=\"plant\",direction=\"received\"} 0",
+            "gattway_refused_total{database=\"plant\",reason=\"stranger\"} 0",
             "gattway_adapter_slots{database=\"plant\",adapter=\"radio\"} 3",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
@@ -298,6 +326,6 @@ mod tests {
         let never: BTreeSet<String> =
             ["info", "http_listening", "listener_listening", "mqtt_connected"].map(str::to_owned).into();
         assert_eq!(asked, &told - &never);
-        assert!(!text.contains("stranger") && !text.contains("database_free_bytes{"), "{text}");
+        assert!(!text.contains("stranger 1") && !text.contains("database_free_bytes{"), "{text}");
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Source: `firmware-notes/http.md`.
 
+mod answered;
 pub(crate) mod api;
 mod attachments;
 pub(crate) mod body;

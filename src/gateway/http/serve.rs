@@ -5,7 +5,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
+use super::answered::Answered;
 use super::api::Api;
 use super::guard::Guard;
 use super::places::{Place, Places};
@@ -97,7 +98,8 @@ impl Server {
     /// Outside of a Tokio runtime.
     pub(crate) fn start(listener: Listener, api: Api, more: Router<Api>, guard: Guard) -> Server {
         let (ended, told) = watch::channel(false);
-        let answerer = Arc::new(Answerer { router: routes::router(api, more), guard });
+        let answered = api.answered().clone();
+        let answerer = Arc::new(Answerer { router: routes::router(api, more), guard, answered });
         let accepting = task::spawn(accept(listener, answerer, told));
         Server { ended, accepting }
     }
@@ -113,6 +115,7 @@ impl Server {
 struct Answerer {
     router: Router,
     guard: Guard,
+    answered: Answered,
 }
 
 async fn accept(listener: Listener, answerer: Arc<Answerer>, ended: watch::Receiver<bool>) {
@@ -216,9 +219,10 @@ impl Answerer {
         if let Err(error) = self.guard.check(request.uri().path(), request.headers()).await {
             return error.into_response();
         }
-        let answering = place.answering();
+        let (answering, began) = (place.answering(), Instant::now());
         let Ok(response) = TowerToHyperService::new(self.router.clone()).call(request).await;
         let (head, body) = response.into_parts();
+        self.answered.note(head.status, began.elapsed());
         let body = body.map_frame(move |frame| {
             let _until_the_last = &answering;
             frame

@@ -267,6 +267,7 @@ impl Exchange {
         let mut next = Some(first);
         while let Some(message) = next {
             self.turn.bytes += message.len();
+            self.setup.traffic.received(message.len());
             self.parse(&message);
             self.handle_events(self.turn.frames_left())?;
             let more = !self.turn.is_over() && self.setup.session.accepts_input();
@@ -447,6 +448,7 @@ impl Exchange {
         if self.out.is_empty() || self.sending.is_some() {
             return;
         }
+        self.setup.traffic.sent(self.out.len());
         let message = Message::from_bytes(std::mem::take(&mut self.out));
         let connection = Arc::clone(&self.setup.connection);
         let future = Box::pin(guard(async move { connection.send(message).await }));

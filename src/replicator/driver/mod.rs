@@ -10,6 +10,7 @@ pub mod error;
 mod exchange;
 mod limits;
 mod setup;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 
 pub use self::limits::ConnectionLimits;
 pub(crate) use self::setup::{Allowance, DriverEvent, Setup, StopSignal};
+pub(crate) use self::traffic::Traffic;
 
 use self::error::{ReplicatorError, TransportCall};
 use self::exchange::Exchange;

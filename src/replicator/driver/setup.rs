@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::error::ReplicatorError;
 use super::limits::ConnectionLimits;
+use super::traffic::Traffic;
 use crate::endpoint::framing::FramingRole;
 use crate::endpoint::{Inbound, MessageEndpointConnection, MessagingError, ProtocolType};
 use crate::replica::blobs::BlobDigest;
@@ -36,6 +37,8 @@ pub(crate) struct Setup {
     pub stop: StopSignal,
     /// What a peer that proves who it is may have stored; `None`: anything.
     pub allowance: Option<Arc<dyn Allowance>>,
+    /// Counts what it carries.
+    pub traffic: Traffic,
 }
 
 /// Limits what peers have stored here.

@@ -10,7 +10,7 @@ use crate::blip::BlipConfig;
 use crate::endpoint::MessageEndpoint;
 use crate::replica::store::{ConflictResolver, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, CollectionConfig, ReplicatorType};
-use crate::replicator::driver::ConnectionLimits;
+use crate::replicator::driver::{ConnectionLimits, Traffic};
 use crate::replicator::resolver::DefaultResolver;
 
 /// Settings of a [`Replicator`](super::Replicator). Make one with [`new`](Self::new) and change what differs.
@@ -70,6 +70,8 @@ pub struct ReplicatorConfiguration {
     pub peer_quota: Option<PeerQuota>,
     /// What peers have used, if somebody else counts with it as well: goes before `peer_quota`.
     pub(crate) quotas: Option<Arc<Quotas>>,
+    /// Counts what all connections carry.
+    pub(crate) traffic: Traffic,
     /// See [`ActiveConfig::confirmed_as`].
     pub(crate) confirmed_as: Option<String>,
     /// Time and size limits of each connection, heartbeat included.
@@ -97,6 +99,7 @@ impl ReplicatorConfiguration {
             max_attempt_wait: RETRY_WAIT_MAX,
             peer_quota: None,
             quotas: None,
+            traffic: Traffic::default(),
             confirmed_as: None,
             limits: ConnectionLimits::default(),
             blip: defaults.blip,

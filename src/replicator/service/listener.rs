@@ -280,6 +280,7 @@ async fn serve(
         limits: config.limits.clone(),
         stop,
         allowance: inner.quotas.clone().map(|quotas| quotas as Arc<dyn Allowance>),
+        traffic: config.traffic.clone(),
     };
     let mut status = ReplicatorStatus::new(ReplicatorActivity::Connecting);
     inner.tell(id, &connection, &status);

@@ -8,7 +8,7 @@ use crate::blip::{BlipConfig, Budget};
 use crate::endpoint::ProtocolType;
 use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{PassiveConfig, ReplicationFilter};
-use crate::replicator::driver::ConnectionLimits;
+use crate::replicator::driver::{ConnectionLimits, Traffic};
 
 /// Connections that a listener takes at one time, unless configured otherwise. Each may hold a few MiB while it is busy.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
@@ -61,6 +61,8 @@ pub struct MessageEndpointListenerConfiguration {
     pub peer_quota: Option<PeerQuota>,
     /// What peers have used, if somebody else counts with it as well: goes before `peer_quota`.
     pub(crate) quotas: Option<Arc<Quotas>>,
+    /// Counts what all connections carry.
+    pub(crate) traffic: Traffic,
     /// Time and size limits of each connection.
     pub limits: ConnectionLimits,
     /// Limits and compression of messages.
@@ -90,6 +92,7 @@ impl MessageEndpointListenerConfiguration {
             connections_max: CONNECTIONS_MAX,
             peer_quota: Some(PeerQuota::default()),
             quotas: None,
+            traffic: Traffic::default(),
             limits: ConnectionLimits::default(),
             blip: BlipConfig {
                 open_bytes_max: REASSEMBLY_BYTES_MAX,

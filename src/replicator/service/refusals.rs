@@ -9,7 +9,7 @@ use crate::replicator::error::SessionError;
 
 /// What a [`MessageEndpointListener`](super::MessageEndpointListener) has refused, or ended, because of its peers since it
 /// was made. A peer that is merely gone, or that this side had no answer for, is not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Refusals {
     /// Connections beyond the limit.

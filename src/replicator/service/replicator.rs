@@ -390,6 +390,7 @@ impl Inner {
             limits: config.limits.clone(),
             stop,
             allowance: self.quotas.clone().map(|quotas| quotas as Arc<dyn Allowance>),
+            traffic: config.traffic.clone(),
         };
         let mut worked = false;
         let result = driver::run(setup, &mut |event| worked |= self.observe(event)).await;

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::endpoint::{MessageEndpointConnection, ReplicatorConnection};
 use crate::replicator::config::PassiveConfig;
+use crate::replicator::driver::Traffic;
 use crate::replicator::driver::{ConnectionLimits, StopSignal};
 use crate::replicator::limits::SessionLimits;
 use crate::replicator::memory_store::MemoryStore;
@@ -39,6 +40,7 @@ fn exchange(limits: SessionLimits, inbound: Inbound) -> Exchange {
         limits: ConnectionLimits::default(),
         stop: StopSignal::new(watch::channel(0).1, 0),
         allowance: None,
+        traffic: Traffic::default(),
     };
     Exchange::new(setup, inbound)
 }
