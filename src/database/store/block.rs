@@ -44,8 +44,6 @@ pub(super) struct BlockBuilder {
     ids: String,
     /// Bytes of records after which it is closed, if that was asked.
     target: Option<usize>,
-    /// The columns of so many records, or that they have none.
-    made: Option<(usize, Option<Vec<u8>>)>,
 }
 
 /// Where the parts of a record are.
@@ -79,33 +77,35 @@ impl BlockBuilder {
     }
 
     /// Whether it has so many records that it is to be finished. Columns may be so short that it is worth going on.
-    pub(super) fn is_full(&mut self) -> bool {
+    pub(super) fn is_full(&mut self, codec: &Codec) -> bool {
         if self.count() >= columns::COUNT_MAX {
             return true;
         }
         if self.target.is_none() && self.len() >= BLOCK_BYTES_TARGET {
-            let (columns, len) = (self.columns(), self.len());
-            let short = columns.as_ref().map(Vec::len).filter(|columns| *columns <= len / COLUMNS_PART);
-            let target = short.map_or(len, |columns| len * COLUMNS_BYTES_AIM / columns.max(1));
+            // Records are mostly as those before them.
+            let per_byte = codec.plain_per_column_byte.unwrap_or_else(|| self.plain_per(&self.columns()));
+            let is_short = per_byte >= COLUMNS_PART;
+            let target = if is_short { per_byte * COLUMNS_BYTES_AIM } else { self.len() };
             self.target = Some(target.min(LONG_BLOCK_BYTES_MAX));
-            self.made = Some((self.count(), columns));
         }
         self.target.is_some_and(|target| self.len() >= target)
     }
 
+    /// How many bytes of plain records a byte of their columns stands for; 0 if they have none.
+    fn plain_per(&self, columns: &Option<Vec<u8>>) -> usize {
+        columns.as_ref().map_or(0, |columns| self.len() / columns.len().max(1))
+    }
+
     /// The finished value; the builder is empty again.
     pub(super) fn finish(&mut self, codec: &mut Codec) -> Vec<u8> {
-        let made = self.made.take().filter(|(count, _)| *count == self.count());
-        let columns = made.map_or_else(|| self.columns(), |(_, columns)| columns);
-        let (len, mut bytes_max, mut rows) = (self.len(), self.len() / COLUMNS_PART, None);
-        if columns.as_ref().is_some_and(|columns| columns.len() > bytes_max) {
-            let deflated = self.finish_rows(codec);
-            bytes_max = deflated.len();
-            rows = Some(deflated);
+        let (columns, len) = (self.columns(), self.len());
+        let per_byte = self.plain_per(&columns);
+        if len >= BLOCK_BYTES_TARGET / 2 {
+            codec.plain_per_column_byte = Some(per_byte);
         }
-        let Some(columns) = columns.filter(|columns| columns.len() <= bytes_max) else {
-            return rows.unwrap_or_else(|| self.finish_rows(codec));
-        };
+        let rows = if per_byte >= COLUMNS_PART { None } else { Some(self.finish_rows(codec)) };
+        let is_taken = |columns: &Vec<u8>| rows.as_ref().is_none_or(|rows| columns.len() < rows.len());
+        let Some(columns) = columns.filter(is_taken) else { return rows.unwrap_or_default() };
         codec.has_written_columns = true;
         *self = BlockBuilder::default();
         with_head(COLUMNS, len, &columns)

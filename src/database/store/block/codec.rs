@@ -30,6 +30,8 @@ pub(super) fn with_head(kind: u8, len: usize, bytes: &[u8]) -> Vec<u8> {
 pub(in super::super) struct Codec {
     /// Whether a block in columns was made.
     pub(in super::super) has_written_columns: bool,
+    /// How many bytes of plain records a byte of columns stood for in the last block that was made and was not small; 0 if it had none.
+    pub(super) plain_per_column_byte: Option<usize>,
     compress: Option<Compress>,
     decompress: Option<Decompress>,
 }

@@ -175,7 +175,7 @@ impl Copy<'_> {
             let Some(last) = records.last() else { break };
             after = last.sequence;
             for record in records {
-                if record.body.len() > BLOCK_BYTES_TARGET || builder.is_full() {
+                if record.body.len() > BLOCK_BYTES_TARGET || builder.is_full(&codec) {
                     self.block(key, &mut builder, &mut codec)?;
                 }
                 self.push(&mut builder, &record);

@@ -155,7 +155,7 @@ impl Rebuild {
         let ancestor = record.remote_ancestor.map(|ancestor| ancestor.version());
         record.vector.versions().chain(ancestor).for_each(|v| self.sources.intern(v.source));
         // A large document gets a block of its own, as in a commit.
-        if record.body.len() > BLOCK_BYTES_TARGET || part.builder.is_full() {
+        if record.body.len() > BLOCK_BYTES_TARGET || part.builder.is_full(&self.codec) {
             cut_block(key, part, &mut self.codec, &mut self.writes);
         }
         part.builder.push(&record, &self.sources);

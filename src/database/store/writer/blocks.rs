@@ -208,7 +208,7 @@ impl Writer<'_> {
             builder.push(revision, &*sources);
             // A large document gets a block of its own, so that its neighbours stay cheap to read.
             let next_is_large = revisions.get(at + 1).is_none_or(|next| next.body.len() > BLOCK_BYTES_TARGET);
-            if !builder.is_full() && !next_is_large {
+            if !builder.is_full(&self.state.codec) && !next_is_large {
                 continue;
             }
             let (sequence, bytes, records) = (builder.last_sequence(), builder.len(), builder.count());
