@@ -304,6 +304,18 @@ mod tests {
         }
     }
 
+    /// Numbers of each width come back from wherever in a byte they begin.
+    #[test]
+    fn every_width_comes_back() {
+        for width in 1..=64 {
+            let mut random = fastrand::Rng::with_seed(width);
+            let mut values: Vec<u64> = (0..40).map(|_| random.u64(..) >> (64 - width)).collect();
+            (values[0], values[1]) = (0, u64::MAX >> (64 - width));
+            let bytes = written(&values);
+            assert_eq!(back(&bytes, values.len()), Some(values), "{width} bits");
+        }
+    }
+
     /// What a clock or a counter says takes hardly a byte, what is off it its bits alone.
     #[test]
     fn a_line_costs_nothing() {

@@ -217,6 +217,31 @@ mod tests {
         cache.keep(collection, last, value, &opened);
     }
 
+    /// Of a block in columns these are kept, and each of its records is found in them; another sequence is not.
+    #[test]
+    fn columns_are_kept_as_they_are() {
+        let (mut sources, mut builder) = (Sources::default(), BlockBuilder::default());
+        sources.intern(SourceId([1; 16]));
+        let record = |sequence: u64| StoredRevision {
+            sequence,
+            id: format!("d{sequence}").into(),
+            vector: VersionVector::new(Version { time: sequence, source: SourceId([1; 16]) }),
+            deleted: false,
+            remote_ancestor: None,
+            body: vec![14, 1, 1, 3, (sequence % 100) as u8],
+        };
+        (100..200).for_each(|at| builder.push(&record(2 * at), &sources));
+        let value = builder.finish(&mut Codec::default());
+        let mut cache = BlockCache::default();
+        keep(&mut cache, ONE, 398, &value);
+        assert!(cache.bytes == value.len() && value.len() < 200, "{} of {} bytes", cache.bytes, value.len());
+        for at in 100..200 {
+            assert_eq!(cache.find(ONE, 2 * at, &sources), Some(record(2 * at)));
+            assert_eq!(cache.find(ONE, 2 * at + 1, &sources), None);
+        }
+        assert_eq!(cache.decoded, 0);
+    }
+
     #[test]
     fn the_newest_blocks_are_kept_and_large_ones_are_not() {
         let (mut cache, sources) = (BlockCache::default(), Sources::default());
