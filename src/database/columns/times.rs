@@ -184,6 +184,18 @@ mod tests {
         }
     }
 
+    /// A day that there is not is no time: it would come back as another.
+    #[test]
+    fn a_day_that_there_is_not_is_no_time() {
+        for year in [1900, 2000, 2023, 2024] {
+            for (month, day) in (0..=13).flat_map(|month| (0..=32).map(move |day| (month, day))) {
+                let text = format!("{year}-{month:02}-{day:02}T00:00");
+                let is_a_day = jiff::civil::Date::new(year, month, day).is_ok();
+                assert_eq!(Time::parse(text.as_bytes()).is_some(), is_a_day, "{text}");
+            }
+        }
+    }
+
     #[test]
     fn times_are_numbers_where_they_come_back() {
         for (text, places, behind) in [
