@@ -39,11 +39,23 @@ Changes, those to come too, each document at its newest:
 >>> seen[-1].id, seen[-1].deleted
 ('r-1', True)
 
+Content of any kind and size stands beside documents, which name it at a path:
+
+>>> readings.attach("s-0", "picture", b"JFIF...", "image/jpeg")
+'sha1-3sJt/8nMls1Jo3JbEr5JzkZs1eM='
+>>> readings["s-0"]["picture"]["length"]
+7
+>>> with readings.attachment("s-0", "picture") as content:
+...     content.headers["Content-Type"], content.read(4), content.read()
+('image/jpeg', b'JFIF', b'...')
+>>> readings.detach("s-0", "picture")
+
 The gateway as a whole, by its own socket (`/run/gattway/control`) or over TCP: `Gateway().status()`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -51,7 +63,7 @@ import socket
 import ssl
 import urllib.parse
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, Mapping, Optional, Union
+from typing import Any, BinaryIO, Iterable, Iterator, Mapping, Optional, Union
 
 __all__ = ["Change", "Collection", "Conflict", "Database", "Document", "Error", "Gateway", "NotFound"]
 
@@ -176,6 +188,7 @@ class Gateway:
         *,
         headers: Mapping[str, str] = {},
         timeout: Optional[float] = -1,
+        content: Union[bytes, BinaryIO, None] = None,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         headers = dict(headers)
         if body is not None:
@@ -184,7 +197,7 @@ class Gateway:
             headers["Authorization"] = f"Bearer {self._token}"
         connection = self._connect(self._timeout if timeout == -1 else timeout)
         try:
-            data = None if body is None else json.dumps(body, allow_nan=False).encode()
+            data = content if body is None else json.dumps(body, allow_nan=False).encode()
             try:
                 connection.request(method, path, data, headers)
             except (BrokenPipeError, ConnectionResetError):
@@ -298,6 +311,30 @@ class Collection:
         if batch:
             self._gateway._ask("POST", self._path + "/_bulk_docs", {"docs": batch, "atomic": True})
 
+    def attach(
+        self,
+        id: str,
+        path: str,
+        content: Union[bytes, BinaryIO],
+        content_type: str = "application/octet-stream",
+    ) -> str:
+        """Saves content, or what a file holds, at a path of a document that is there; gives its digest."""
+        headers = {"If-Match": "*", "Content-Type": content_type}
+        return self._gateway._ask("PUT", self._at(id, path), headers=headers, content=content)["digest"]
+
+    @contextlib.contextmanager
+    def attachment(self, id: str, path: str) -> Iterator[http.client.HTTPResponse]:
+        """The content at a path of a document, to be read as it comes."""
+        connection, response = self._gateway._open("GET", self._at(id, path))
+        try:
+            yield response
+        finally:
+            connection.close()
+
+    def detach(self, id: str, path: str) -> None:
+        """Takes the content at a path out of a document."""
+        self._gateway._ask("DELETE", self._at(id, path), headers={"If-Match": "*"})
+
     def query(self, selector: Optional[Mapping[str, Json]] = None, **more: Json) -> Iterator[dict[str, Json]]:
         """Rows of a query, as firmware-notes/query.md has it: `sort`, `limit`, `fields`, `group`, `aggregate`."""
         query = {**({} if selector is None else {"selector": selector}), **more}
@@ -341,6 +378,9 @@ class Collection:
             if len(rows) < 1000:
                 return
             start = {"start_key": json.dumps(last)}
+
+    def _at(self, id: str, path: str) -> str:
+        return f"{self._of(id)}/{urllib.parse.quote(path, safe='')}"
 
     def _of(self, id: str) -> str:
         return f"{self._path}/{urllib.parse.quote(id, safe='')}"

@@ -96,6 +96,28 @@ fn an_attachment_is_saved_read_in_ranges_and_taken_away() {
     end(served);
 }
 
+/// A device has little memory: what passes is in it piece by piece, at either end.
+#[test]
+fn a_long_attachment_takes_little_memory() {
+    const LENGTH: usize = 24 << 20;
+    let served = Served::start();
+    let http = served.client();
+    let most = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", served.process.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    };
+    http.with("PUT", "/plant/a/p", &[], &[1; 300_000]);
+    assert_eq!(http.get("/plant/a/p").status, 200);
+    let before = most();
+    assert_eq!(http.with("PUT", "/plant/b/p", &[], &vec![2; LENGTH]).status, 201);
+    let read = http.get("/plant/b/p");
+    assert!(read.body.len() == LENGTH && read.body.iter().all(|byte| *byte == 2));
+    let taken = most() - before;
+    assert!(taken < LENGTH / 3, "{taken} bytes for an attachment of {LENGTH}");
+    end(served);
+}
+
 /// The same commands on a database that nobody has open, and on one that a process has.
 #[test]
 fn commands_attach_and_read_beside_whoever_has_the_database_open() {
