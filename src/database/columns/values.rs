@@ -32,6 +32,12 @@ const PLACES_MAX: u8 = 9;
 /// Places of what sensors say: of more it is a calculation that says it.
 const USUAL_PLACES_MAX: u8 = 6;
 
+/// Decimals of fewer digits are doubles that no shorter decimal is.
+const SHORT_DECIMAL_MAX: u64 = 1 << 49;
+
+/// A number times how many doubles another is from it: below that the other is less than half of 10^-9 away.
+const NEAR_MAX: f64 = 1e6;
+
 /// Of so many different values it is worth asking whether they are few.
 const FEW_MAX: usize = 16;
 
@@ -99,9 +105,7 @@ impl<'a> Values<'a> {
                 push_decimal(*places, *whole, numbers.get(at)? as i64, out);
             }
             Values::Floats { places, numbers, behind } => {
-                let double = double_of(*places, numbers.get(at)? as i64);
-                let double = f64::from_bits(double.to_bits().wrapping_add(behind.get(at)?));
-                put_float(out, Some(double).filter(|double| double.is_finite())?);
+                push_float(*places, numbers.get(at)? as i64, behind.get(at)?, out)?;
             }
             Values::Texts(texts) => {
                 out.push(tag::TEXT);
@@ -283,6 +287,25 @@ fn varint_len(value: usize) -> usize {
     (usize::BITS - value.leading_zeros()).max(1).div_ceil(7) as usize
 }
 
+/// The double that is so many behind that of a decimal, as it was packed. What sensors and calculations say does not have to be tried for
+/// each number of places: a short decimal is packed as one; and a double so near to one of at most six places is none of at most nine.
+fn push_float(places: u8, number: i64, behind: u64, out: &mut Vec<u8>) -> Option<()> {
+    let near = double_of(places, number);
+    if behind == 0 && number.unsigned_abs() < SHORT_DECIMAL_MAX {
+        push_decimal(places, tag::WHOLE, number, out);
+        return Some(());
+    }
+    let double = f64::from_bits(near.to_bits().wrapping_add(behind));
+    let far = (behind as i64).unsigned_abs() as f64 * near.abs();
+    if behind != 0 && places <= USUAL_PLACES_MAX && far < NEAR_MAX && number != 0 {
+        out.push(tag::DOUBLE);
+        out.extend_from_slice(&double.to_le_bytes());
+        return Some(());
+    }
+    put_float(out, Some(double).filter(|double| double.is_finite())?);
+    Some(())
+}
+
 /// The double that is nearest to so many parts.
 fn double_of(places: u8, number: i64) -> f64 {
     number as f64 / 10_i64.pow(places.into()) as f64
@@ -345,4 +368,31 @@ fn few(values: &[&[u8]]) -> Option<Vec<u8>> {
     write_any(order.iter().copied(), &mut column);
     numbers::write(&places, &mut column);
     Some(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What is not tried for each number of places is what the trial gives.
+        #[test]
+        fn floats_are_packed_as_ever(
+            places in 0u8..=9,
+            number in prop_oneof![-100_000i64..100_000, any::<i64>(), (0u32..60).prop_map(|bits| (1 << bits) - 1)],
+            behind in prop_oneof![2 => Just(0), 5 => -3i64..=3, 5 => -100_000i64..100_000, 1 => any::<i64>()],
+        ) {
+            let double = f64::from_bits(double_of(places, number).to_bits().wrapping_add(behind as u64));
+            let mut pushed = Vec::new();
+            let there = push_float(places, number, behind as u64, &mut pushed);
+            prop_assert!(there.is_some() || !double.is_finite());
+            if there.is_some() && double.is_finite() {
+                let mut expected = Vec::new();
+                put_float(&mut expected, double);
+                prop_assert_eq!(pushed, expected, "{}", double);
+            }
+        }
+    }
 }

@@ -137,9 +137,10 @@ impl<'v> Opened<'v> {
                 }
             }
             Opened::Columns(columns) => {
+                let mut id = Vec::new();
                 for sequence in wanted {
                     if let Some(at) = columns.columns.find(*sequence) {
-                        revisions.push(columns.revision(at, sources)?);
+                        revisions.push(columns.revision(at, sources, &mut id)?);
                     }
                 }
             }
@@ -156,9 +157,10 @@ impl<'v> InColumns<'v> {
     }
 
     fn all(&self, sources: &impl SourceNumbers) -> Option<Vec<StoredRevision>> {
-        let (mut revisions, mut bytes) = (Vec::with_capacity(self.columns.count()), 0);
+        let (mut revisions, mut id) = (Vec::with_capacity(self.columns.count()), Vec::new());
+        let mut bytes = 0;
         for at in 0..self.columns.count() {
-            let revision = self.revision(at, sources)?;
+            let revision = self.revision(at, sources, &mut id)?;
             bytes += revision.body.len();
             let follows =
                 revisions.last().is_none_or(|last: &StoredRevision| last.sequence < revision.sequence);
@@ -170,7 +172,8 @@ impl<'v> InColumns<'v> {
         Some(revisions)
     }
 
-    fn revision(&self, at: usize, sources: &impl SourceNumbers) -> Option<StoredRevision> {
+    /// A record; `id` is room for its ID.
+    fn revision(&self, at: usize, sources: &impl SourceNumbers, id: &mut Vec<u8>) -> Option<StoredRevision> {
         let head = self.columns.head(at)?;
         let current = Version { time: head.time, source: sources.source(head.source)? };
         let further = self.columns.further(at)?;
@@ -187,8 +190,7 @@ impl<'v> InColumns<'v> {
                 (reader.remaining() == 0).then_some(read)?
             }
         };
-        let mut id = Vec::with_capacity(32);
-        let id = self.columns.id(at, &mut id)?.into();
+        let id = self.columns.id(at, id)?.into();
         Some(StoredRevision {
             sequence: head.sequence,
             id,
