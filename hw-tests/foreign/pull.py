@@ -1,12 +1,15 @@
 """Pulls from a WebSocket listener of gattway with pythonblip, which others wrote for Sync Gateway: its WebSocket client, frames, checksums,
-checkpoints and flow of a pull are its own. Prints each document, one a line, as JSON.
+checkpoints, flow of a pull and way to get an attachment are its own. Prints each document, one a line, as JSON, with the SHA-1 of what it got
+for each blob in it.
 
 usage: pull.py PORT DATABASE USER PASSWORD [version-vectors]
 
 pythonblip knows revision trees alone. With `version-vectors` it asks for the sub-protocol and the versioning of version vectors instead; a
-revision's ID is a text to it.
+revision's ID is a text to it. And it looks for attachments where rev-trees have them, so it is told which blobs there are.
 """
 
+import base64
+import hashlib
 import json
 import os
 import sys
@@ -31,6 +34,10 @@ class Kept(ScreenOutput):
             raise ValueError(f"{identity} came twice")
         self.documents[identity] = document
 
+    def write_attachment(self, identity, content_type, data, collection=None):
+        digest = base64.b64encode(hashlib.sha1(bytes(data)).digest()).decode()
+        self.documents[identity].setdefault("got", []).append(f"sha1-{digest}")
+
 
 def main():
     port, database, user, password = sys.argv[1:5]
@@ -46,6 +53,10 @@ def main():
         replicator.sub_changes_props["versioning"] = versioning
     replicator.start()
     replicator.replicate()
+    for identity, document in kept.documents.items():
+        for value in list(document.values()):
+            if isinstance(value, dict) and value.get("@type") == "blob":
+                replicator.get_attachment({"docID": identity, **value}, 0, "_default")
     for identity in sorted(kept.documents):
         print(json.dumps({"_id": identity, **kept.documents[identity]}, sort_keys=True, ensure_ascii=False))
     sys.stdout.flush()
