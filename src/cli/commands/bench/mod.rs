@@ -1,6 +1,7 @@
 //! `gattway bench`: figures of each layer beside their targets. The layers measure, the processes and the output are
 //! here.
 
+mod blobs;
 mod figure;
 mod large;
 mod link;
@@ -29,7 +30,8 @@ const QUERY_DOCUMENTS: usize = 100_000;
 /// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `store`: bytes
 /// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
 /// it. `store --documents N`: so many readings of 50 sensors in turn: what reading by ID, changes here and there, opening and
-/// the first sync cost. `query`: time of queries over such readings, beside SQLite likewise. `blip`: message codec beside plain
+/// the first sync cost. `query`: time of queries over such readings, beside SQLite likewise. `blobs`: saving a large
+/// attachment beside a copy of its file, memory and speed of two processes that sync it, and what cuts cost. `blip`: message codec beside plain
 /// deflate. `secure`: what encryption costs on the modelled radio, beside the same
 /// transfer without it.
 #[derive(Debug, Args)]
@@ -69,6 +71,7 @@ enum What {
     Replication,
     Store,
     Query,
+    Blobs,
     Blip,
     Secure,
     All,
@@ -81,12 +84,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         output::note("gattway: this is a debug build: times are of no use (cargo run --release -- bench)");
     }
     let mut figures = Vec::new();
-    let measures: [(What, &Measure<'_>); 6] = [
+    let measures: [(What, &Measure<'_>); 7] = [
         (What::Link, &link::measure),
         (What::Blip, &blip),
         (What::Secure, &secure::measure),
         (What::Store, &|| args.documents.map_or_else(store::measure, |count| large::measure(count.max(1)))),
         (What::Replication, &replication::measure),
+        (What::Blobs, &blobs::measure),
         (What::Query, &|| query::measure(args.documents.unwrap_or(QUERY_DOCUMENTS).max(1))),
     ];
     for (what, measure) in measures {

@@ -20,6 +20,15 @@ pub(super) struct Process {
 impl Process {
     /// Starts the command with `--db DB ARGS --json`.
     pub(super) fn start(db: &Path, args: &[&str]) -> Result<Process, CliError> {
+        Process::start_with(db, args, Stdio::inherit())
+    }
+
+    /// The same without what it has to say to people: it will be cut off.
+    pub(super) fn start_unheard(db: &Path, args: &[&str]) -> Result<Process, CliError> {
+        Process::start_with(db, args, Stdio::null())
+    }
+
+    fn start_with(db: &Path, args: &[&str], messages: Stdio) -> Result<Process, CliError> {
         let failed = |error| CliError::new(Exit::Failure, format!("cannot start another gattway: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
@@ -29,6 +38,7 @@ impl Process {
             .arg("--json")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(messages)
             .spawn()
             .map_err(failed)?;
         match child.stdout.take() {
