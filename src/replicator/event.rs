@@ -78,32 +78,30 @@ pub enum SessionEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub u64);
 
-/// Revisions to be made durable: the driver calls [`CommitRequest::run`] where it may block and gives the result to `handle_commit`.
+/// Revisions to be made durable, or blobs: the driver calls [`CommitRequest::run`] where it may block and gives the result to `handle_commit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitRequest {
     /// For `handle_commit`.
     pub id: CommitId,
-    /// Blobs that are to be made durable before.
+    /// Blobs whose content has come; then there are no revisions.
     pub blobs: Vec<BlobDigest>,
+    /// Blobs of which something else came: revisions that name them are refused for that.
+    pub corrupt: Vec<BlobDigest>,
     /// In the order in which they came.
     pub revisions: std::sync::Arc<Vec<IncomingRevision>>,
 }
 
 impl CommitRequest {
-    /// Makes blobs and revisions durable: the whole of a commit. Blocks. A blob that is not what its digest says was thrown away,
-    /// and revisions that name it are refused for it.
+    /// Makes revisions or blobs durable. Blocks. One outcome for each: a blob that is not what its digest says was thrown away and is
+    /// rejected.
     ///
     /// # Errors
     /// The store failed as a whole; some may be stored, none may be acknowledged.
     pub fn run(&self, store: &dyn ReplicaStore, policy: ConflictPolicy<'_>) -> CommitResult {
-        let mut corrupt = Vec::new();
-        for digest in &self.blobs {
-            // Another commit may be doing the same.
-            let is_here = || store.blob(digest).map(|state| matches!(state, BlobState::Whole(_)));
-            if !is_here()? && !store.finish_blob(digest)? && !is_here()? {
-                corrupt.push(digest.to_string());
-            }
+        if !self.blobs.is_empty() {
+            return self.blobs.iter().map(|digest| finish(digest, store)).collect();
         }
+        let corrupt: Vec<String> = self.corrupt.iter().map(BlobDigest::to_string).collect();
         let mut outcomes = store.commit(&self.revisions, policy)?;
         for outcome in &mut outcomes {
             if let CommitOutcome::Rejected(Rejection::MissingBlob { digest }) = outcome
@@ -115,6 +113,15 @@ impl CommitRequest {
         }
         Ok(outcomes)
     }
+}
+
+fn finish(digest: &BlobDigest, store: &dyn ReplicaStore) -> Result<CommitOutcome, ReplicaStoreError> {
+    // Another session may be doing the same.
+    let is_here = || store.blob(digest).map(|state| matches!(state, BlobState::Whole(_)));
+    if is_here()? || store.finish_blob(digest)? || is_here()? {
+        return Ok(CommitOutcome::AlreadyKnown { sequence: 0 });
+    }
+    Ok(CommitOutcome::Rejected(Rejection::CorruptBlob { digest: digest.to_string() }))
 }
 
 /// What `handle_commit` takes.

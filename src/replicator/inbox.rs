@@ -51,8 +51,8 @@ pub(super) enum Origin {
 pub(super) struct Batch {
     pub origin: Origin,
     pub revisions: Vec<IncomingRevision>,
-    /// Blobs that they name, whose content came whole and is not durable yet.
-    pub blobs: Vec<BlobDigest>,
+    /// Blobs that they name, of which something else came.
+    pub corrupt: Vec<BlobDigest>,
 }
 
 /// Revisions that wait for blobs.
@@ -66,6 +66,8 @@ struct Parked {
 pub(super) struct Committed {
     pub origins: Vec<(Origin, usize)>,
     pub revisions: Arc<Vec<IncomingRevision>>,
+    /// Or blobs alone.
+    pub blobs: Vec<BlobDigest>,
 }
 
 /// A commit under way.
@@ -84,6 +86,8 @@ pub(super) struct Inbox {
     waiting_bytes: usize,
     parked: Vec<Parked>,
     parked_bytes: usize,
+    /// Blobs whose content has come and is not durable yet.
+    came: Vec<BlobDigest>,
     running: Vec<Running>,
     next_id: u64,
     /// The newest sequence of each collection when it was last looked at.
@@ -111,13 +115,23 @@ impl Inbox {
         self.parked.push(Parked { batch, missing, bytes });
     }
 
-    /// A blob is here now (`is_whole`: and to be made durable), or will not come: without it the store refuses who names it.
-    pub fn blob_over(&mut self, digest: &BlobDigest, is_whole: bool) {
+    /// The content of a blob has come: it is to be made durable, before those who wait for it and for others.
+    pub fn blob_came(&mut self, digest: BlobDigest) {
+        self.came.push(digest);
+    }
+
+    /// Blobs whose content has come and is not durable yet.
+    pub fn blobs_undurable(&self) -> usize {
+        self.came.len() + self.running.iter().map(|running| running.committed.blobs.len()).sum::<usize>()
+    }
+
+    /// A blob is here now, or will not come, or something else came: without it the store refuses who names it.
+    pub fn blob_over(&mut self, digest: &BlobDigest, is_corrupt: bool) {
         for parked in &mut self.parked {
             let before = parked.missing.len();
             parked.missing.retain(|missing| missing != digest);
-            if parked.missing.len() < before && is_whole {
-                parked.batch.blobs.push(*digest);
+            if parked.missing.len() < before && is_corrupt {
+                parked.batch.corrupt.push(*digest);
             }
         }
         for at in (0..self.parked.len()).rev() {
@@ -142,7 +156,7 @@ impl Inbox {
 
     /// Whether something waits for the store, or is under way there.
     pub fn is_at_store(&self) -> bool {
-        !self.waiting.is_empty() || !self.running.is_empty()
+        !self.waiting.is_empty() || !self.running.is_empty() || !self.came.is_empty()
     }
 
     /// Whether commits are under way.
@@ -152,10 +166,19 @@ impl Inbox {
 
     /// What waits, as one commit; nothing while enough are under way.
     pub fn poll_commit(&mut self) -> Option<CommitRequest> {
-        if self.running.len() >= COMMITS_IN_FLIGHT_MAX || self.waiting.is_empty() {
+        if self.running.len() >= COMMITS_IN_FLIGHT_MAX {
             return None;
         }
-        let (mut origins, mut blobs) = (Vec::new(), Vec::new());
+        // One of the two at most is of blobs, so that they hold up nobody who needs none.
+        let is_of_blobs = |running: &Running| !running.committed.blobs.is_empty();
+        if !self.came.is_empty() && !self.running.iter().any(is_of_blobs) {
+            let blobs = std::mem::take(&mut self.came);
+            return Some(self.commit(Vec::new(), Vec::new(), blobs, Vec::new()));
+        }
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let (mut origins, mut corrupt) = (Vec::new(), Vec::new());
         let mut revisions = Vec::with_capacity(self.waiting_revisions.min(COMMIT_REVISIONS_MAX));
         let mut bytes = 0;
         while let Some(batch) = self.waiting.front() {
@@ -169,16 +192,26 @@ impl Inbox {
             bytes += batch_bytes;
             origins.push((batch.origin, batch.revisions.len()));
             revisions.extend(batch.revisions);
-            blobs.extend(batch.blobs);
+            corrupt.extend(batch.corrupt);
         }
         self.waiting_revisions -= revisions.len();
         self.waiting_bytes -= bytes;
+        Some(self.commit(origins, revisions, Vec::new(), corrupt))
+    }
+
+    fn commit(
+        &mut self,
+        origins: Vec<(Origin, usize)>,
+        revisions: Vec<IncomingRevision>,
+        blobs: Vec<BlobDigest>,
+        corrupt: Vec<BlobDigest>,
+    ) -> CommitRequest {
         self.next_id += 1;
         let id = CommitId(self.next_id);
         let revisions = Arc::new(revisions);
-        let committed = Committed { origins, revisions: revisions.clone() };
+        let committed = Committed { origins, revisions: revisions.clone(), blobs: blobs.clone() };
         self.running.push(Running { id, committed, floors: self.observed.clone() });
-        Some(CommitRequest { id, blobs, revisions })
+        CommitRequest { id, blobs, corrupt, revisions }
     }
 
     /// A commit under way, which is over now; `None` if there is no such one.
@@ -190,6 +223,7 @@ impl Inbox {
     /// Forgets what waits; commits under way go on without anybody who waits for them.
     pub fn clear(&mut self) {
         self.parked.clear();
+        self.came.clear();
         self.parked_bytes = 0;
         self.waiting.clear();
         self.waiting_bytes = 0;
@@ -233,7 +267,7 @@ mod tests {
         };
         let (request, sequence) = (MessageNumber(1), RemoteSequence::START);
         let origin = Origin::Rev { request, no_reply: false, collection: 0, ticket: None, sequence };
-        Batch { origin, revisions: vec![revision; count], blobs: Vec::new() }
+        Batch { origin, revisions: vec![revision; count], corrupt: Vec::new() }
     }
 
     /// The sizes of the commits in which these messages go.

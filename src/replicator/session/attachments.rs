@@ -12,7 +12,10 @@ use super::super::messages::refuse;
 use super::Session;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest};
 use crate::replica::blobs::{BlobDigest, BlobState, blobs_in};
-use crate::replica::store::{CollectionId, ReplicaStore};
+use crate::replica::store::{CollectionId, CommitOutcome, ReplicaStore};
+
+/// Blobs that may have come without being durable before others are asked for.
+const UNDURABLE_MAX: usize = 32;
 
 impl Session {
     /// Gives revisions to the store, after the blobs that they name and the store lacks have come.
@@ -42,8 +45,11 @@ impl Session {
         self.ask_for_blobs(store)
     }
 
+    /// Asks for more, unless many have come and are not durable yet: a store keeps a bounded number of those.
     fn ask_for_blobs(&mut self, store: &dyn ReplicaStore) -> Result<(), SessionError> {
-        while let Some(next) = self.context.asked.next(store)? {
+        while self.context.inbox.blobs_undurable() < UNDURABLE_MAX
+            && let Some(next) = self.context.asked.next(store)?
+        {
             match next {
                 Next::IsHere(digest) => self.context.inbox.blob_over(&digest, false),
                 Next::Ask(message, collection, digest) => {
@@ -68,7 +74,24 @@ impl Session {
             self.context.asked.came(digest, properties, &reply.body, store)?;
         }
         self.context.asked.over(digest);
-        self.context.inbox.blob_over(digest, is_answered);
+        if is_answered {
+            self.context.inbox.blob_came(*digest);
+        } else {
+            self.context.inbox.blob_over(digest, false);
+        }
+        self.ask_for_blobs(store)
+    }
+
+    /// Blobs are durable, or were something else: whoever waited for them alone goes to the store.
+    pub(super) fn blobs_durable(
+        &mut self,
+        blobs: &[BlobDigest],
+        outcomes: &[CommitOutcome],
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        for (digest, outcome) in blobs.iter().zip(outcomes) {
+            self.context.inbox.blob_over(digest, matches!(outcome, CommitOutcome::Rejected(_)));
+        }
         self.ask_for_blobs(store)
     }
 

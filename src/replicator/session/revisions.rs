@@ -37,7 +37,7 @@ impl Session {
                 let (request, no_reply) = (request.number, request.no_reply);
                 let origin = Origin::Rev { request, no_reply, collection, ticket, sequence };
                 let revisions = vec![revision];
-                self.store_or_fetch(collection, Batch { origin, revisions, blobs: Vec::new() }, store)?;
+                self.store_or_fetch(collection, Batch { origin, revisions, corrupt: Vec::new() }, store)?;
                 Ok(Response::Later)
             }
             Err(error) => {
@@ -145,7 +145,7 @@ impl Session {
             return Ok(Response::Now(received.to_reply(self.context.revs_format, may_read)));
         }
         let origin = Origin::Revs(Box::new(received));
-        self.store_or_fetch(collection, Batch { origin, revisions, blobs: Vec::new() }, store)?;
+        self.store_or_fetch(collection, Batch { origin, revisions, corrupt: Vec::new() }, store)?;
         Ok(Response::Later)
     }
 
@@ -175,6 +175,9 @@ impl Session {
     ) -> Result<(), SessionError> {
         let Some(committed) = self.context.inbox.take_running(id) else { return Ok(()) };
         let outcomes = result?;
+        if !committed.blobs.is_empty() {
+            return self.blobs_durable(&committed.blobs, &outcomes, store);
+        }
         if outcomes.len() != committed.revisions.len() {
             let message = format!("{} outcomes for {} revisions", outcomes.len(), committed.revisions.len());
             return Err(ReplicaStoreError { message, recoverable: false }.into());

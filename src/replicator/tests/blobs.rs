@@ -144,6 +144,26 @@ fn a_document_without_its_blob_is_named_and_stops_no_other() {
     }
 }
 
+/// However many come, few have come without being durable: a store may give up the parts of more.
+#[test]
+fn many_blobs_are_made_durable_as_they_come() {
+    let (a, p) = stores();
+    for n in 0..900 {
+        put_with_blob(&a, &format!("d{n}"), format!("content {n}").as_bytes());
+    }
+    let mut pair = Pair::new(3, active(ReplicatorType::Push, true), passive(true), &a, &p);
+    let mut most = 0;
+    while pair.a.finished.is_none() {
+        pair.run_until(pair.frames + 1);
+        most = most.max(p.blobs.parts());
+        if !pair.step() {
+            pair.run_for(Duration::from_secs(1));
+        }
+    }
+    assert_eq!(p.blobs.whole().len(), 900);
+    assert!((2..=40).contains(&most), "{most} parts at a time");
+}
+
 fn get(digest: &str, id: &str) -> OutgoingMessage {
     OutgoingMessage::request("getAttachment").with("digest", digest).with("docID", id)
 }

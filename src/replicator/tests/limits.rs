@@ -143,7 +143,7 @@ fn no_time_runs_while_it_is_this_sides_turn() {
     assert!(context.reply_deadline(false).is_some());
     let (request, sequence) = (MessageNumber(1), RemoteSequence::START);
     let origin = Origin::Rev { request, no_reply: false, collection: 0, ticket: None, sequence };
-    context.inbox.push(Batch { origin, revisions: vec![], blobs: vec![] });
+    context.inbox.push(Batch { origin, revisions: vec![], corrupt: vec![] });
     assert_eq!(context.reply_deadline(true), None);
     context.inbox.clear();
     assert!(context.reply_deadline(true).is_some());

@@ -42,6 +42,11 @@ impl MemoryBlobs {
         blobs.iter().filter(|(_, (_, whole))| *whole).map(|(d, (content, _))| (*d, content.clone())).collect()
     }
 
+    /// How many are not whole.
+    pub fn parts(&self) -> usize {
+        self.blobs.lock().unwrap().values().filter(|(_, whole)| !whole).count()
+    }
+
     pub fn state(&self, digest: &BlobDigest) -> BlobState {
         match self.blobs.lock().unwrap().get(digest) {
             Some((content, true)) => BlobState::Whole(content.len() as u64),

@@ -202,7 +202,7 @@ impl World {
             return;
         }
         let request = self.commits.swap_remove(which % self.commits.len());
-        let result = self.store.commit(&request.revisions, self.session.conflict_policy());
+        let result = request.run(&*self.store, self.session.conflict_policy());
         for (revision, outcome) in request.revisions.iter().zip(result.iter().flatten()) {
             use CommitOutcome::{AlreadyKnown, Inserted, Resolved};
             if matches!(outcome, Inserted { .. } | Resolved { .. } | AlreadyKnown { .. }) {

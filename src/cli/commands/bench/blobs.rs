@@ -26,12 +26,16 @@ const CUT: usize = 1_000_000;
 /// Times that it is cut.
 const CUTS: u64 = 10;
 
+/// How many small blobs there are, at first and then.
+const MANY: [usize; 2] = [500, 4_000];
+
 const ID: &str = "blob";
 
 pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
     let place = TemporaryDirectory::new("bench-blobs")?;
     let mut figures = large(&place)?;
     figures.extend(cut(&place)?);
+    figures.extend(many(&place)?);
     Ok(figures)
 }
 
@@ -135,6 +139,34 @@ fn cut(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     Ok(vec![
         Figure::new("blobs", name, again, "bytes"),
         Figure::new("blobs", "  by the blob", again / CUT as f64, "ratio"),
+    ])
+}
+
+/// What each of many small blobs takes, and whether it takes more where there are more of them.
+fn many(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
+    let mut each = Vec::new();
+    for count in MANY {
+        let at = |name: &str| place.path().join(format!("{name}-{count}"));
+        let db = store::open(&at("many"))?;
+        let collection = db.default_collection().map_err(store::failed)?;
+        for n in 0..count {
+            let blob =
+                db.save_blob(format!("content {n}").as_bytes(), "text/plain").map_err(store::failed)?;
+            collection.put(&format!("{ID}-{n}"), &json!({ "content": blob })).map_err(store::failed)?;
+        }
+        db.close().map_err(store::failed)?;
+        drop((collection, db));
+        let (sync, _) = super::replication::push(&at("many"), &at("of-many"), "many")?;
+        if sync["documents"] != count {
+            return Err(CliError::new(Exit::Failure, format!("of {count} documents with a blob: {sync}")));
+        }
+        each.push(sync["seconds"].as_f64().unwrap_or(f64::NAN) / count as f64);
+    }
+    let name = format!("a small blob with its document, between two processes, of {}", MANY[1]);
+    Ok(vec![
+        Figure::new("blobs", name, each[1] * 1e6, "us"),
+        Figure::new("blobs", format!("  by the same of {}", MANY[0]), each[1] / each[0], "ratio")
+            .at_most(2.0),
     ])
 }
 

@@ -16,8 +16,9 @@ const OPEN_MAX: usize = 16;
 /// Bytes of all parts. With more the one goes that was continued the longest time ago.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// How many parts there may be; the same.
-const COUNT_MAX: u64 = 256;
+/// How many parts there may be; the same. A session has up to 36 that it has not finished, so this is for 64 of them and for what
+/// was cut off.
+const COUNT_MAX: u64 = 4_096;
 
 #[derive(Default)]
 pub(in super::super) struct Parts {
@@ -90,13 +91,19 @@ impl Parts {
             let result = call(part.draft.as_mut());
             let is_closed = part.draft.is_none() || !matches!(result, Ok((_, After::Keep)));
             part.is_closed = is_closed;
+            let length = part.draft.as_ref().map(Draft::length);
             drop(part);
             let mut state = self.lock();
             if is_closed {
                 state.open.retain(|(_, other)| !Arc::ptr_eq(other, &shared));
-                state.counted = None;
-            } else if let Some((count, _)) = &mut state.counted {
-                *count += u64::from(is_new);
+            }
+            // Counting them anew lists all blobs: not for each one that comes.
+            match (&mut state.counted, &result, length) {
+                (Some((count, bytes)), Ok((_, After::Close)), Some(length)) => {
+                    (*count, *bytes) = (count.saturating_sub(1), bytes.saturating_sub(length));
+                }
+                (Some((count, _)), Ok(_), _) => *count += u64::from(is_new),
+                (counted, ..) => *counted = None,
             }
             return result.map(|(value, _)| value);
         }
