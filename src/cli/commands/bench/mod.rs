@@ -3,6 +3,7 @@
 
 mod blobs;
 mod figure;
+mod http;
 mod large;
 mod link;
 mod process;
@@ -31,7 +32,8 @@ const QUERY_DOCUMENTS: usize = 100_000;
 /// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
 /// it. `store --documents N`: so many readings of 50 sensors in turn: what reading by ID, changes here and there, opening and
 /// the first sync cost. `query`: time of queries over such readings, beside SQLite likewise. `blobs`: saving a large
-/// attachment beside a copy of its file, memory and speed of two processes that sync it, and what cuts cost. `blip`: message codec beside plain
+/// attachment beside a copy of its file, memory and speed of two processes that sync it, and what cuts cost. `http`: documents
+/// a second over the HTTP API, and followers of changes. `blip`: message codec beside plain
 /// deflate. `secure`: what encryption costs on the modelled radio, beside the same
 /// transfer without it.
 #[derive(Debug, Args)]
@@ -72,6 +74,7 @@ enum What {
     Store,
     Query,
     Blobs,
+    Http,
     Blip,
     Secure,
     All,
@@ -84,13 +87,14 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         output::note("gattway: this is a debug build: times are of no use (cargo run --release -- bench)");
     }
     let mut figures = Vec::new();
-    let measures: [(What, &Measure<'_>); 7] = [
+    let measures: [(What, &Measure<'_>); 8] = [
         (What::Link, &link::measure),
         (What::Blip, &blip),
         (What::Secure, &secure::measure),
         (What::Store, &|| args.documents.map_or_else(store::measure, |count| large::measure(count.max(1)))),
         (What::Replication, &replication::measure),
         (What::Blobs, &blobs::measure),
+        (What::Http, &http::measure),
         (What::Query, &|| query::measure(args.documents.unwrap_or(QUERY_DOCUMENTS).max(1))),
     ];
     for (what, measure) in measures {
