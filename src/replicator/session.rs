@@ -67,6 +67,12 @@ impl Session {
         self.context.in_flight()
     }
 
+    /// Blobs on their way to the peer, for tests.
+    #[cfg(test)]
+    pub(crate) fn blobs_given(&self) -> usize {
+        self.context.given.count()
+    }
+
     /// Bytes of answers that are not sent whole, for tests.
     #[cfg(test)]
     pub(crate) fn held_reply_bytes(&self) -> usize {

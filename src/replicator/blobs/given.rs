@@ -102,6 +102,12 @@ impl BlobsGiven {
         Ok(())
     }
 
+    /// How many are on their way, for tests.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.going.len()
+    }
+
     /// Forgets all: the session is over.
     pub fn clear(&mut self) {
         self.going.clear();

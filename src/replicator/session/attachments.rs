@@ -102,6 +102,10 @@ impl Session {
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
         let collection = self.collection_to_read(request)?;
+        if request.no_reply {
+            // Nobody would take what is read for it.
+            return Ok(Response::Later);
+        }
         match self.context.given.begin(request, collection, store)?? {
             Answer::Whole(message) => Ok(Response::Now(message)),
             Answer::Begins(message, rest) => {

@@ -202,6 +202,32 @@ fn a_blob_is_given_to_who_may_read_its_document() {
     assert_eq!(scripted.code(get(&text, "with")), "LiteCore/7");
 }
 
+/// Who asks and does not read, or wants no answer, makes the process hold little and nothing.
+#[test]
+fn who_asks_for_blobs_and_takes_none_costs_a_bounded_memory() {
+    let mut scripted = Scripted::passive(false);
+    let digest = put_with_blob(&scripted.store, "with", &noise(10_000_000, 4)).to_string();
+    scripted.ask(OutgoingMessage::request("subChanges"));
+    for _ in 0..300 {
+        let unheard = OutgoingMessage { no_reply: true, ..get(&digest, "with") };
+        scripted.peer.send_request(unheard).expect("small");
+    }
+    scripted.settle();
+    assert_eq!(scripted.session.blobs_given(), 0);
+    for _ in 0..300 {
+        scripted.peer.send_request(get(&digest, "with")).expect("small");
+    }
+    // Its frames come in, and none of ours goes out to be acknowledged.
+    while let Some(frame) = scripted.peer.poll_frame() {
+        scripted.session.handle_frame(scripted.now, &frame, &*scripted.store).expect("good");
+    }
+    for _ in 0..500 {
+        scripted.session.poll_frame(scripted.now, &*scripted.store);
+    }
+    assert!((1..=20).contains(&scripted.session.blobs_given()), "{}", scripted.session.blobs_given());
+    assert!(scripted.session.held_reply_bytes() < 3 << 20, "{} bytes", scripted.session.held_reply_bytes());
+}
+
 /// The proof is a hash of the length of the nonce, the nonce and the content.
 #[test]
 fn a_blob_is_proven_to_be_here() {
