@@ -336,6 +336,11 @@ impl PassiveConfig {
         CollectionAccess { push: granted.push && self.accept_push, pull: granted.pull && self.accept_pull }
     }
 
+    /// Of what comes in, and of what goes out.
+    pub(super) fn filters(&self) -> (Option<ReplicationFilter>, Option<ReplicationFilter>) {
+        (self.incoming_filter.clone(), self.outgoing_filter.clone())
+    }
+
     /// Whether the peer may know that a collection exists.
     pub(super) fn offers(&self, collection: &str) -> bool {
         let listed = |offered: &String| canonical_name(offered) == collection;

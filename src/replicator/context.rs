@@ -47,6 +47,8 @@ pub(super) struct SessionCollection {
     pub index: Option<String>,
     /// Revisions it refuses are not stored.
     pub incoming_filter: Option<ReplicationFilter>,
+    /// Revisions it refuses are not offered, nor their blobs given.
+    pub outgoing_filter: Option<ReplicationFilter>,
 }
 
 /// How a request of the peer ends at once.

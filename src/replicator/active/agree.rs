@@ -102,6 +102,7 @@ impl Active {
             id,
             index: Some(n.to_string()),
             incoming_filter: named.pull_filter.clone(),
+            outgoing_filter: named.push_filter.clone(),
         });
         self.config.collections.push(named);
         // No two checkpoints of a session have the same marks.

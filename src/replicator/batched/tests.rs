@@ -64,7 +64,13 @@ impl Scene {
         let revision = store.vector("d").expect("there").id();
         let mut context = SessionContext::new(BlipConfig::default(), true, true, Duration::from_secs(60));
         let name = "_default".to_owned();
-        context.collections = vec![SessionCollection { name, id: MAIN, index: None, incoming_filter: None }];
+        context.collections = vec![SessionCollection {
+            name,
+            id: MAIN,
+            index: None,
+            incoming_filter: None,
+            outgoing_filter: None,
+        }];
         let mut list = UnsyncedList::load(&store, MAIN, "peer").expect("readable");
         list.note(Failure::sent("d", revision, SEQUENCE, false, ErrorReply::http(500, "before")));
         let place = RemoteSequence::Number(1);

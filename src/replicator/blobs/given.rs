@@ -12,7 +12,9 @@ use sha1::{Digest, Sha1};
 use super::FROM_PROPERTY;
 use crate::blip::{Connection, ErrorReply, IncomingRequest, MessageNumber, OutgoingMessage};
 use crate::replica::blobs::{BlobDigest, BlobState, blobs_in};
-use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::replica::store::{ReplicaStore, ReplicaStoreError};
+use crate::replicator::config::FilterInput;
+use crate::replicator::context::SessionCollection;
 use crate::replicator::messages::refuse;
 
 /// Bytes that are read at a time.
@@ -52,7 +54,7 @@ impl BlobsGiven {
     pub fn begin(
         &mut self,
         request: &IncomingRequest,
-        collection: CollectionId,
+        collection: &SessionCollection,
         store: &dyn ReplicaStore,
     ) -> Result<Result<Answer, ErrorReply>, ReplicaStoreError> {
         let (digest, length) = match asked_for(request, collection, store)? {
@@ -117,7 +119,7 @@ impl BlobsGiven {
 /// Proves that a blob is here: the peer has sent a nonce, and gets a hash of it and the content.
 pub fn prove(
     request: &IncomingRequest,
-    collection: CollectionId,
+    collection: &SessionCollection,
     store: &dyn ReplicaStore,
 ) -> Result<Result<OutgoingMessage, ErrorReply>, ReplicaStoreError> {
     if request.body.is_empty() || request.body.len() > NONCE_BYTES_MAX {
@@ -148,19 +150,21 @@ pub fn prove(
 /// may read the blob, and no other.
 fn asked_for(
     request: &IncomingRequest,
-    collection: CollectionId,
+    collection: &SessionCollection,
     store: &dyn ReplicaStore,
 ) -> Result<Result<(BlobDigest, u64), ErrorReply>, ReplicaStoreError> {
     let Some(digest) = request.properties.get("digest").and_then(|text| text.parse().ok()) else {
         return Ok(Err(refuse::digest()));
     };
     let id = request.properties.get("docID").unwrap_or_default();
-    if id.is_empty() || store.is_expired(collection, id)? {
+    if id.is_empty() || store.is_expired(collection.id, id)? {
         return Ok(Err(refuse::no_blob()));
     }
-    let document = store.document(collection, id)?.filter(|document| !document.deleted);
+    let document = store.document(collection.id, id)?.filter(|document| !document.deleted);
     let body = document.and_then(|document| document.body).unwrap_or_default();
-    let is_named = blobs_in(&body).iter().any(|blob| blob.digest == digest);
+    let input = FilterInput { collection: &collection.name, id, deleted: false, body: &body };
+    let may_go = collection.outgoing_filter.as_ref().is_none_or(|filter| filter(&input));
+    let is_named = may_go && blobs_in(&body).iter().any(|blob| blob.digest == digest);
     match store.blob(&digest)? {
         BlobState::Whole(length) if is_named => Ok(Ok((digest, length))),
         _ => Ok(Err(refuse::no_blob())),

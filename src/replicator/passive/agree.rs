@@ -29,9 +29,14 @@ impl Passive {
         self.settled = true;
         context.lists = vec![UnsyncedList::load(store, id, &self.config.peer_uid)?];
         context.unsynced_changed = true;
-        let incoming_filter = self.config.incoming_filter.clone();
-        context.collections =
-            vec![SessionCollection { name: DEFAULT_COLLECTION.into(), id, index: None, incoming_filter }];
+        let (incoming_filter, outgoing_filter) = self.config.filters();
+        context.collections = vec![SessionCollection {
+            name: DEFAULT_COLLECTION.into(),
+            id,
+            index: None,
+            incoming_filter,
+            outgoing_filter,
+        }];
         self.subscriptions = vec![None];
         self.pushed = vec![PushedNote::none(id)];
         Ok(())
@@ -65,8 +70,9 @@ impl Passive {
             let checkpoint =
                 if client.starts_with(OWN_PREFIX) { None } else { store.checkpoint(id, &client)? };
             answers.push(checkpoint.map_or_else(|| "{}".to_owned(), |c| checkpoint_with_revision(&c)));
-            let incoming_filter = self.config.incoming_filter.clone();
-            found.push(SessionCollection { name, id, index: Some(n.to_string()), incoming_filter });
+            let (incoming_filter, outgoing_filter) = self.config.filters();
+            let index = Some(n.to_string());
+            found.push(SessionCollection { name, id, index, incoming_filter, outgoing_filter });
             clients.push(client);
         }
         // With one missing the indices would not fit: the peer gives up then, or asks for the others.

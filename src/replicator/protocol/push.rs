@@ -166,7 +166,13 @@ mod tests {
         store.put("d", "{}");
         let mut context = SessionContext::new(BlipConfig::default(), true, true, Duration::from_secs(60));
         let name = "_default".to_owned();
-        context.collections = vec![SessionCollection { name, id: MAIN, index: None, incoming_filter: None }];
+        context.collections = vec![SessionCollection {
+            name,
+            id: MAIN,
+            index: None,
+            incoming_filter: None,
+            outgoing_filter: None,
+        }];
         let is_newest = |id, sequence| state().is_newest(&context, id, sequence, &store).expect("readable");
         assert_eq!([is_newest("d", 1), is_newest("d", 2), is_newest("other", 1)], [true, false, false]);
         store.put("d", r#"{"n":2}"#);

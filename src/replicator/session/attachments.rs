@@ -12,7 +12,7 @@ use super::super::messages::refuse;
 use super::Session;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest};
 use crate::replica::blobs::{BlobDigest, BlobState, blobs_in};
-use crate::replica::store::{CollectionId, CommitOutcome, ReplicaStore};
+use crate::replica::store::{CommitOutcome, ReplicaStore};
 
 /// Blobs that may have come without being durable before others are asked for.
 const UNDURABLE_MAX: usize = 32;
@@ -102,6 +102,7 @@ impl Session {
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
         let collection = self.collection_to_read(request)?;
+        let collection = &self.context.collections[collection];
         if request.no_reply {
             // Nobody would take what is read for it.
             return Ok(Response::Later);
@@ -123,16 +124,13 @@ impl Session {
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
         let collection = self.collection_to_read(request)?;
+        let collection = &self.context.collections[collection];
         Ok(Response::Now(given::prove(request, collection, store)??))
     }
 
     /// The collection of a request, if the peer may read it.
-    fn collection_to_read(&self, request: &IncomingRequest) -> Result<CollectionId, ErrorReply> {
+    fn collection_to_read(&self, request: &IncomingRequest) -> Result<usize, ErrorReply> {
         let collection = self.context.collection_of(request)?;
-        if self.may_read(collection) {
-            Ok(self.context.collections[collection].id)
-        } else {
-            Err(refuse::no_blob())
-        }
+        if self.may_read(collection) { Ok(collection) } else { Err(refuse::no_blob()) }
     }
 }

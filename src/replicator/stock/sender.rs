@@ -164,8 +164,13 @@ mod tests {
         store.commit(&[revision], ConflictPolicy::Refuse).expect("taken");
         let mut context = SessionContext::new(BlipConfig::default(), false, false, Duration::from_secs(60));
         let name = "_default".to_owned();
-        context.collections =
-            vec![SessionCollection { name, id: collection, index: None, incoming_filter: None }];
+        context.collections = vec![SessionCollection {
+            name,
+            id: collection,
+            index: None,
+            incoming_filter: None,
+            outgoing_filter: None,
+        }];
         let mut sender = RevSender::default();
         let change = store.document(collection, "d").expect("read").expect("there");
         sender.want(Wanted { known, ..Wanted::of(change) });

@@ -14,6 +14,7 @@ use crate::replica::blobs::BlobDigest;
 use crate::replicator::config::*;
 use crate::replicator::event::SessionEvent;
 use crate::replicator::memory_blobs::digest_of;
+use crate::replicator::session::Session;
 
 /// Bytes that do not compress.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -200,6 +201,15 @@ fn a_blob_is_given_to_who_may_read_its_document() {
     }
     scripted.store.expire("with");
     assert_eq!(scripted.code(get(&text, "with")), "LiteCore/7");
+    // What a filter keeps back it keeps back whole.
+    let store = Arc::new(MemoryStore::new(1));
+    let digests = ["open", "hidden"].map(|id| put_with_blob(&store, id, id.as_bytes()).to_string());
+    let outgoing_filter: Option<ReplicationFilter> = Some(Arc::new(|input| input.id != "hidden"));
+    let mut scripted =
+        Scripted::new(Session::passive(PassiveConfig { outgoing_filter, ..passive(false) }), store);
+    scripted.ask(OutgoingMessage::request("subChanges"));
+    assert_eq!(scripted.code(get(&digests[0], "open")), "open");
+    assert_eq!(scripted.code(get(&digests[1], "hidden")), "LiteCore/7");
 }
 
 /// Who asks and does not read, or wants no answer, makes the process hold little and nothing.
