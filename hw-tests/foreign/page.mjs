@@ -148,7 +148,10 @@ async function walk(page, what) {
   const reached = new Set();
   for (let n = 0; n < wanted * 2 + 10 && reached.size < wanted; n += 1) {
     await page.key('Tab');
-    const [number, outline] = await page.run(`[document.activeElement.dataset.walk ?? null, getComputedStyle(document.activeElement).outlineStyle]`);
+    const focused = () => page.run(`new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done([document.activeElement.dataset.walk ?? null, getComputedStyle(document.activeElement).outlineStyle]))))`);
+    let [number, outline] = await focused();
+    // What the page has just drawn anew has its focus back a frame later.
+    if (number !== null && outline === 'none') [number, outline] = await focused();
     if (number === null) continue;
     check(outline !== 'none', `${what}: focus is not seen on control ${number}`);
     reached.add(number);

@@ -47,7 +47,7 @@ pub(super) struct OfAttachment {
     #[param(example = "valve-7", pattern = r"^[^_\x00-\x1f][^\x00-\x1f]{0,239}$")]
     id: String,
     /// Where in the document, as in queries: `picture`, `pictures[0]`, `report.scan`
-    #[param(example = "picture", pattern = r"^[A-Za-z][A-Za-z0-9_]{0,99}$")]
+    #[param(example = "picture", pattern = r"^[^_.\[\]]")]
     path: String,
 }
 
