@@ -12,9 +12,8 @@ use sha1::{Digest, Sha1};
 use super::FROM_PROPERTY;
 use crate::blip::{Connection, ErrorReply, IncomingRequest, MessageNumber, OutgoingMessage};
 use crate::replica::blobs::{BlobDigest, BlobState, blobs_in};
-use crate::replica::store::{ReplicaStore, ReplicaStoreError};
-use crate::replicator::config::FilterInput;
-use crate::replicator::context::SessionCollection;
+use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::replicator::config::{FilterInput, ReplicationFilter};
 use crate::replicator::messages::refuse;
 
 /// Bytes that are read at a time.
@@ -41,6 +40,14 @@ pub struct BlobsGiven {
     going: BTreeMap<MessageNumber, Going>,
 }
 
+/// A collection that the peer may read.
+pub struct Readable<'c> {
+    pub id: CollectionId,
+    pub name: &'c str,
+    /// What it refuses is kept back.
+    pub filter: Option<&'c ReplicationFilter>,
+}
+
 /// How a request for a blob is answered.
 pub enum Answer {
     /// With this, which is all.
@@ -54,7 +61,7 @@ impl BlobsGiven {
     pub fn begin(
         &mut self,
         request: &IncomingRequest,
-        collection: &SessionCollection,
+        collection: &Readable<'_>,
         store: &dyn ReplicaStore,
     ) -> Result<Result<Answer, ErrorReply>, ReplicaStoreError> {
         let (digest, length) = match asked_for(request, collection, store)? {
@@ -119,7 +126,7 @@ impl BlobsGiven {
 /// Proves that a blob is here: the peer has sent a nonce, and gets a hash of it and the content.
 pub fn prove(
     request: &IncomingRequest,
-    collection: &SessionCollection,
+    collection: &Readable<'_>,
     store: &dyn ReplicaStore,
 ) -> Result<Result<OutgoingMessage, ErrorReply>, ReplicaStoreError> {
     if request.body.is_empty() || request.body.len() > NONCE_BYTES_MAX {
@@ -150,7 +157,7 @@ pub fn prove(
 /// may read the blob, and no other.
 fn asked_for(
     request: &IncomingRequest,
-    collection: &SessionCollection,
+    collection: &Readable<'_>,
     store: &dyn ReplicaStore,
 ) -> Result<Result<(BlobDigest, u64), ErrorReply>, ReplicaStoreError> {
     let Some(digest) = request.properties.get("digest").and_then(|text| text.parse().ok()) else {
@@ -162,8 +169,8 @@ fn asked_for(
     }
     let document = store.document(collection.id, id)?.filter(|document| !document.deleted);
     let body = document.and_then(|document| document.body).unwrap_or_default();
-    let input = FilterInput { collection: &collection.name, id, deleted: false, body: &body };
-    let may_go = collection.outgoing_filter.as_ref().is_none_or(|filter| filter(&input));
+    let input = FilterInput { collection: collection.name, id, deleted: false, body: &body };
+    let may_go = collection.filter.is_none_or(|filter| filter(&input));
     let is_named = may_go && blobs_in(&body).iter().any(|blob| blob.digest == digest);
     match store.blob(&digest)? {
         BlobState::Whole(length) if is_named => Ok(Ok((digest, length))),

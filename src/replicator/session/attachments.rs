@@ -3,8 +3,8 @@
 #![deny(clippy::disallowed_methods)]
 
 use super::super::blobs::asked::{Next, WantedBlob};
-use super::super::blobs::given::{self, Answer};
-use super::super::context::{RequestError, Response};
+use super::super::blobs::given::{self, Answer, Readable};
+use super::super::context::{RequestError, Response, SessionCollection};
 use super::super::error::SessionError;
 use super::super::in_flight::Awaiting;
 use super::super::inbox::Batch;
@@ -102,12 +102,12 @@ impl Session {
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
         let collection = self.collection_to_read(request)?;
-        let collection = &self.context.collections[collection];
+        let collection = readable(&self.context.collections[collection]);
         if request.no_reply {
             // Nobody would take what is read for it.
             return Ok(Response::Later);
         }
-        match self.context.given.begin(request, collection, store)?? {
+        match self.context.given.begin(request, &collection, store)?? {
             Answer::Whole(message) => Ok(Response::Now(message)),
             Answer::Begins(message, rest) => {
                 let begun = self.context.blip.reply_in_parts(request.number, message, rest);
@@ -124,8 +124,8 @@ impl Session {
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
         let collection = self.collection_to_read(request)?;
-        let collection = &self.context.collections[collection];
-        Ok(Response::Now(given::prove(request, collection, store)??))
+        let collection = readable(&self.context.collections[collection]);
+        Ok(Response::Now(given::prove(request, &collection, store)??))
     }
 
     /// The collection of a request, if the peer may read it.
@@ -133,4 +133,9 @@ impl Session {
         let collection = self.context.collection_of(request)?;
         if self.may_read(collection) { Ok(collection) } else { Err(refuse::no_blob()) }
     }
+}
+
+fn readable(collection: &SessionCollection) -> Readable<'_> {
+    let filter = collection.outgoing_filter.as_ref();
+    Readable { id: collection.id, name: &collection.name, filter }
 }
