@@ -16,14 +16,16 @@
 //! | bodies | of each shape ([`bodies`]) |
 
 mod bodies;
+mod bytes;
 mod numbers;
 mod texts;
 mod times;
 mod values;
 
 use self::bodies::Bodies;
+use self::bytes::Any;
 use self::numbers::Numbers;
-use self::texts::{Any, Texts};
+use self::texts::Texts;
 use super::packed::{Reader, put_varint};
 
 /// Records of a block at least, and at most.
@@ -108,7 +110,7 @@ pub(crate) fn write(rows: &[Row<'_>]) -> Option<Vec<u8>> {
         numbers::write(&sources, &mut out);
     }
     if has_further {
-        texts::write_any(rows.iter().map(|row| row.further), &mut out);
+        bytes::write_any(rows.iter().map(|row| row.further), &mut out);
     }
     shapes.write(&mut out)?;
     (out.len() <= BYTES_MAX).then_some(out)

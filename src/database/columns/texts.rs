@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 
 use super::super::packed::{Reader, put_varint};
+use super::bytes::{Any, Few, take, write_any, write_few};
 use super::numbers::{self, Numbers, push_decimal};
 use super::times::{Form, Time};
 
@@ -38,7 +39,7 @@ pub(super) enum Texts<'a> {
     Pattern(Vec<Part<'a>>),
     Times(Form, &'a [u8], Numbers<'a>),
     Hex { template: &'a [u8], digits: &'a [u8] },
-    Few(Any<'a>, Numbers<'a>),
+    Few(Few<'a>),
     Any(Any<'a>),
 }
 
@@ -46,53 +47,6 @@ pub(super) enum Texts<'a> {
 pub(super) enum Part<'a> {
     Text(&'a [u8]),
     Number(usize, Numbers<'a>),
-}
-
-/// Bytes one behind the other.
-#[derive(Debug)]
-pub(super) struct Any<'a> {
-    count: usize,
-    ends: Numbers<'a>,
-    bytes: &'a [u8],
-}
-
-impl<'a> Any<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>, count: usize) -> Option<Any<'a>> {
-        let ends = Numbers::read(reader, count)?;
-        Some(Any { count, ends, bytes: take(reader)? })
-    }
-
-    /// What stands at a place, which may be any: it may come out of another column.
-    pub(super) fn get(&self, at: usize) -> Option<&'a [u8]> {
-        if at >= self.count {
-            return None;
-        }
-        let from = match at.checked_sub(1) {
-            None => 0,
-            Some(before) => self.ends.index(before)?,
-        };
-        self.bytes.get(from..self.ends.index(at)?)
-    }
-}
-
-/// Appends a column of any bytes.
-pub(super) fn write_any<'v>(values: impl Iterator<Item = &'v [u8]> + Clone, out: &mut Vec<u8>) {
-    let mut end = 0;
-    let ends: Vec<u64> = values
-        .clone()
-        .map(|value| {
-            end += value.len() as u64;
-            end
-        })
-        .collect();
-    numbers::write(&ends, out);
-    put_varint(out, end);
-    values.for_each(|value| out.extend_from_slice(value));
-}
-
-fn take<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let len = reader.length()?;
-    reader.take(len)
 }
 
 impl<'a> Texts<'a> {
@@ -120,10 +74,7 @@ impl<'a> Texts<'a> {
                 let len = hex_len(template).checked_mul(count)?;
                 Texts::Hex { template, digits: reader.take(len)? }
             }
-            FEW => {
-                let few = reader.length().filter(|few| *few <= count)?;
-                Texts::Few(Any::read(reader, few)?, Numbers::read(reader, count)?)
-            }
+            FEW => Texts::Few(Few::read(reader, count)?),
             ANY => Texts::Any(Any::read(reader, count)?),
             _ => return None,
         })
@@ -158,7 +109,7 @@ impl<'a> Texts<'a> {
                     next += 1;
                 }
             }
-            Texts::Few(few, numbers) => out.extend_from_slice(few.get(numbers.index(at)?)?),
+            Texts::Few(few) => out.extend_from_slice(few.get(at)?),
             Texts::Any(any) => out.extend_from_slice(any.get(at)?),
         }
         Some(())
@@ -309,9 +260,7 @@ fn few(texts: &[&[u8]]) -> Option<Vec<u8>> {
         places.push(place);
     }
     let mut column = vec![FEW];
-    put_varint(&mut column, order.len() as u64);
-    write_any(order.iter().copied(), &mut column);
-    numbers::write(&places, &mut column);
+    write_few(&order, &places, &mut column);
     Some(column)
 }
 

@@ -13,8 +13,9 @@
 //! | 8 some are null | a column of numbers, 0 where there is no value; a column of values, in which those stand for nothing |
 
 use super::super::packed::{Reader, put_float, put_varint, put_zigzag, read_float, tag};
+use super::bytes::{Any, Few, write_any, write_few};
 use super::numbers::{self, Numbers};
-use super::texts::{self, Any, Texts, write_any};
+use super::texts::{self, Texts};
 
 const NUMBERS: u8 = 0;
 const DECIMALS: u8 = 1;
@@ -51,7 +52,7 @@ pub(super) enum Values<'a> {
     Marks(Numbers<'a>),
     Doubles(Numbers<'a>),
     Any(Any<'a>),
-    Few(Any<'a>, Numbers<'a>),
+    Few(Few<'a>),
     Nullable(Numbers<'a>, Box<Values<'a>>),
 }
 
@@ -89,10 +90,7 @@ impl<'a> Values<'a> {
             MARKS => Values::Marks(Numbers::read(reader, count)?),
             DOUBLES => Values::Doubles(Numbers::read(reader, count)?),
             ANY => Values::Any(Any::read(reader, count)?),
-            FEW => {
-                let few = reader.length().filter(|few| *few <= count)?;
-                Values::Few(Any::read(reader, few)?, Numbers::read(reader, count)?)
-            }
+            FEW => Values::Few(Few::read(reader, count)?),
             _ => return None,
         })
     }
@@ -131,7 +129,7 @@ impl<'a> Values<'a> {
                 out.extend_from_slice(&numbers.get(at)?.to_le_bytes());
             }
             Values::Any(any) => out.extend_from_slice(any.get(at)?),
-            Values::Few(few, numbers) => out.extend_from_slice(few.get(numbers.index(at)?)?),
+            Values::Few(few) => out.extend_from_slice(few.get(at)?),
             Values::Nullable(there, values) => {
                 if there.get(at)? == 0 {
                     out.push(tag::NULL);
@@ -364,9 +362,7 @@ fn few(values: &[&[u8]]) -> Option<Vec<u8>> {
         places.push(place as u64);
     }
     let mut column = vec![FEW];
-    put_varint(&mut column, order.len() as u64);
-    write_any(order.iter().copied(), &mut column);
-    numbers::write(&places, &mut column);
+    write_few(&order, &places, &mut column);
     Some(column)
 }
 
