@@ -63,13 +63,26 @@ impl Store {
         Ok(is_whole)
     }
 
+    /// Shows each name of a blob in a document, by the blobs: its key, and what it says unless it is damaged.
+    pub(super) fn scan_blob_names(
+        &self,
+        mut visit: impl FnMut(&[u8], Option<(BlobDigest, CollectionKey, &str)>) -> Result<(), DatabaseError>,
+    ) -> Result<(), DatabaseError> {
+        let (from, to) = keys::kind_range(keys::BLOB);
+        self.engine().scan(&from, &to, |key, _| {
+            if key != keys::BLOBS_RECORDED {
+                visit(key, keys::blob_name_parts(key))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
     /// All blobs that are here or that documents name, in order.
     pub(crate) fn known_blobs(&self) -> Result<BTreeSet<BlobDigest>, DatabaseError> {
         let mut known: BTreeSet<BlobDigest> = self.blobs.list()?.0.into_iter().collect();
-        let (from, to) = keys::kind_range(keys::BLOB);
-        self.engine().scan(&from, &to, |key, _| {
-            known.extend(keys::blob_name_parts(key).map(|(digest, ..)| digest));
-            Ok(ControlFlow::Continue(()))
+        self.scan_blob_names(|_, name| {
+            known.extend(name.map(|(digest, ..)| digest));
+            Ok(())
         })?;
         Ok(known)
     }

@@ -246,20 +246,15 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
 
     /// Sends which documents name blobs; gives these.
     fn named_blobs(&mut self) -> Result<Vec<BlobDigest>, DatabaseError> {
-        let (engine, out, mut named) = (self.store.engine(), &mut *self.out, Vec::new());
-        let (from, to) = keys::kind_range(keys::BLOB);
-        engine.scan(&from, &to, |key, _| {
-            if key == keys::BLOBS_RECORDED {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let parts = keys::blob_name_parts(key).ok_or_else(|| damaged("the name of a blob"))?;
-            let (digest, collection, id) = parts;
+        let (out, mut named) = (&mut *self.out, Vec::new());
+        self.store.scan_blob_names(|_, name| {
+            let (digest, collection, id) = name.ok_or_else(|| damaged("the name of a blob"))?;
             let id = id.to_owned();
             out.put(&Frame::Kept(Kept::Blob { key: collection.0, digest: digest.0, id }))?;
             if named.last() != Some(&digest) {
                 named.push(digest);
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         })?;
         Ok(named)
     }

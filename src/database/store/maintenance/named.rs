@@ -1,6 +1,5 @@
 //! Whether documents and the blobs that they name hold together.
 
-use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
 use super::super::Store;
@@ -13,14 +12,10 @@ impl Store {
     /// Reads each blob that documents name, and the documents.
     pub(super) fn check_blobs(&self, problem: &mut dyn FnMut(String)) -> Result<(), DatabaseError> {
         let mut last = None;
-        let (from, to) = keys::kind_range(keys::BLOB);
-        self.engine().scan(&from, &to, |entry, _| {
-            if entry == keys::BLOBS_RECORDED {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let Some((digest, key, id)) = keys::blob_name_parts(entry) else {
+        self.scan_blob_names(|_, name| {
+            let Some((digest, key, id)) = name else {
                 problem(format!("an entry of table {:?} is damaged", char::from(keys::BLOB)));
-                return Ok(ControlFlow::Continue(()));
+                return Ok(());
             };
             if last.replace(digest) != Some(digest)
                 && let Some(found) = self.check_blob(&digest)?
@@ -37,7 +32,7 @@ impl Store {
             if !is_named {
                 problem(format!("blob {digest}: {id:?} does not name it"));
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         })
     }
 

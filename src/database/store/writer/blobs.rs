@@ -1,7 +1,6 @@
 //! Which blobs documents name, under a commit: each name comes and goes with its document.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
 use super::super::blobs::blobs_of;
@@ -88,18 +87,14 @@ impl Store {
         key: CollectionKey,
         writes: &mut Writes,
     ) -> Result<Vec<BlobDigest>, DatabaseError> {
-        let (mut unnamed, (from, to)) = (BTreeSet::new(), keys::kind_range(keys::BLOB));
-        self.engine().scan(&from, &to, |entry, _| {
-            if entry == keys::BLOBS_RECORDED {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let (digest, of, _) =
-                keys::blob_name_parts(entry).ok_or_else(|| damaged("the name of a blob"))?;
+        let mut unnamed = BTreeSet::new();
+        self.scan_blob_names(|entry, name| {
+            let (digest, of, _) = name.ok_or_else(|| damaged("the name of a blob"))?;
             if of == key {
                 writes.remove(entry);
                 unnamed.insert(digest);
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         })?;
         Ok(unnamed.into_iter().collect())
     }
