@@ -341,7 +341,7 @@ pub trait ReplicaStore: Send + Sync {
     }
 
     /// Makes the part of a blob that is here a whole one, on stable storage, if its content has the digest; else removes the
-    /// part and gives `false`. A blob that no document names yet stays for a day at least. Blocks.
+    /// part and gives `false`. `true` as well if it is whole already. A blob that no document names yet stays for a day at least. Blocks.
     #[doc(hidden)]
     fn finish_blob(&self, _digest: &BlobDigest) -> Result<bool, ReplicaStoreError> {
         Ok(false)

@@ -116,9 +116,8 @@ impl CommitRequest {
 }
 
 fn finish(digest: &BlobDigest, store: &dyn ReplicaStore) -> Result<CommitOutcome, ReplicaStoreError> {
-    // Another session may be doing the same.
-    let is_here = || store.blob(digest).map(|state| matches!(state, BlobState::Whole(_)));
-    if is_here()? || store.finish_blob(digest)? || is_here()? {
+    // Another session may have done the same meanwhile.
+    if store.finish_blob(digest)? || matches!(store.blob(digest)?, BlobState::Whole(_)) {
         return Ok(CommitOutcome::AlreadyKnown { sequence: 0 });
     }
     Ok(CommitOutcome::Rejected(Rejection::CorruptBlob { digest: digest.to_string() }))

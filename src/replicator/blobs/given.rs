@@ -4,9 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use super::FROM_PROPERTY;
@@ -149,8 +146,9 @@ pub fn prove(
         hash.update(&piece);
         at += piece.len() as u64;
     }
-    let proof = format!("sha1-{}", STANDARD.encode(hash.finalize()));
-    Ok(Ok(OutgoingMessage::default().with_body(Bytes::from(proof))))
+    // Written as a digest is.
+    let proof = BlobDigest(hash.finalize().into()).to_string();
+    Ok(Ok(OutgoingMessage::default().with_body(proof)))
 }
 
 /// Digest and length of the blob of a request, if it is here and the document that the request names has it: who may read that
