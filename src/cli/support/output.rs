@@ -88,8 +88,12 @@ impl Output {
 
     /// Prints `value` as one line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        let text = serde_json::to_string(value).map_err(io::Error::from)?;
-        self.out.write_all(visible_json(&text).as_bytes())?;
+        self.json_text(&json_of(value)?)
+    }
+
+    /// Prints what [`json_of`] gave.
+    pub(crate) fn json_text(&mut self, text: &str) -> Result<(), CliError> {
+        self.out.write_all(visible_json(text).as_bytes())?;
         Ok(self.out.write_all(b"\n")?)
     }
 
@@ -151,6 +155,11 @@ pub(crate) fn bytes_text(bytes: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A value as one line of JSON.
+pub(crate) fn json_of(value: &impl Serialize) -> Result<String, CliError> {
+    Ok(serde_json::to_string(value).map_err(io::Error::from)?)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use clap::Args;
 use super::CollectionArg;
 use super::repair::{lost_text, tell};
 use crate::cli::support::error::{CliError, Exit};
-use crate::cli::support::output::Output;
+use crate::cli::support::output::{self, Output};
 use crate::cli::support::store;
 use crate::database::Database;
 use crate::replica::blobs_in;
@@ -41,9 +41,9 @@ pub(super) fn run(db: &Database, args: &ExportArgs, out: &mut Output) -> Result<
     let mut without = 0;
     for document in collection.iter() {
         let document = document.map_err(store::failed)?;
-        let text = serde_json::to_vec(document.body()).unwrap_or_default();
-        without += u64::from(!blobs_in(&text).is_empty());
-        out.json(&store::with_meta(document, args.revisions))?;
+        let text = output::json_of(&store::with_meta(document, args.revisions))?;
+        without += u64::from(!blobs_in(text.as_bytes()).is_empty());
+        out.json_text(&text)?;
     }
     out.flush()?;
     if without > 0 {
