@@ -80,14 +80,8 @@ fn has(path: &Path, bytes: usize) -> Result<(), CliError> {
     }
 }
 
-/// Serves a database; gives where.
-fn serve(db: &Path) -> Result<(Process, String), CliError> {
-    let args = ["serve", "--listen", "tcp:127.0.0.1:0", "--trust-all", "--peer-bytes", "0"];
-    let mut process = Process::start(db, &args)?;
-    let listening = process.event("listening")?;
-    let address = listening["address"].as_str().unwrap_or_default().to_owned();
-    Ok((process, address))
-}
+/// As many bytes as come are taken of a peer.
+const ANY_BYTES: [&str; 2] = ["--peer-bytes", "0"];
 
 fn large(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let at = |name: &str| place.path().join(name);
@@ -101,7 +95,7 @@ fn large(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     for used in [content, at("copy")] {
         std::fs::remove_file(used)?;
     }
-    let (served, address) = serve(&receiver)?;
+    let (served, address) = Process::serve(&receiver, &ANY_BYTES)?;
     let began = Instant::now();
     let mut sync =
         Process::start(&sender, &["sync", &address, "--push", "--continuous", "--trust-all", "--documents"])?;
@@ -175,7 +169,7 @@ fn many(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
 fn through_cuts(sender: &Path, receiver: &Path, cuts: u64) -> Result<u64, CliError> {
     let sent = Arc::new(AtomicU64::new(0));
     for run in 0..=cuts {
-        let (served, address) = serve(receiver)?;
+        let (served, address) = Process::serve(receiver, &ANY_BYTES)?;
         let target = address.trim_start_matches("tcp:").to_owned();
         let proxy = TcpListener::bind("127.0.0.1:0")?;
         let place = format!("tcp:{}", proxy.local_addr()?);

@@ -41,8 +41,7 @@ const ANSWER_MAX: usize = 1 << 20;
 pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
     let place = TemporaryDirectory::new("bench-http")?;
     let path = place.path().join("plant");
-    let mut served = Process::start(&path, &["serve", "--listen", "tcp:127.0.0.1:0", "--trust-all"])?;
-    served.event("listening")?;
+    let (served, _) = Process::serve(&path, &[])?;
     let client = connect(&path)?;
     let single = rate(SINGLE, || (0..SINGLE).try_for_each(|n| put(&client, &document(n))))?;
     let many = rate(PROGRAMS * BY_EACH, || at_a_time(&path))?;

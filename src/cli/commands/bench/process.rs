@@ -28,6 +28,15 @@ impl Process {
         Process::start_with(db, args, Stdio::null())
     }
 
+    /// Starts `serve` on a free port of this machine, for whoever comes and with these options; gives where it listens.
+    pub(super) fn serve(db: &Path, options: &[&str]) -> Result<(Process, String), CliError> {
+        let args = [&["serve", "--listen", "tcp:127.0.0.1:0", "--trust-all"], options].concat();
+        let mut process = Process::start(db, &args)?;
+        let listening = process.event("listening")?;
+        let address = listening["address"].as_str().unwrap_or_default().to_owned();
+        Ok((process, address))
+    }
+
     fn start_with(db: &Path, args: &[&str], messages: Stdio) -> Result<Process, CliError> {
         let failed = |error| CliError::new(Exit::Failure, format!("cannot start another gattway: {error}"));
         let program = std::env::current_exe().map_err(failed)?;

@@ -51,19 +51,7 @@ fn fill(place: &TemporaryDirectory, name: &str) -> Result<(Database, u64), CliEr
 
 /// Pushes a database to another process that serves one; the last events of both.
 pub(super) fn push(sender: &Path, receiver: &Path, peer: &str) -> Result<(Value, Value), CliError> {
-    let serve = [
-        "serve",
-        "--listen",
-        "tcp:127.0.0.1:0",
-        "--trust-all",
-        "--peer-documents",
-        QUOTA,
-        "--peer-bytes",
-        QUOTA,
-    ];
-    let mut serve = Process::start(receiver, &serve)?;
-    let listening = serve.event("listening")?;
-    let address = listening["address"].as_str().unwrap_or_default().to_owned();
+    let (serve, address) = Process::serve(receiver, &["--peer-documents", QUOTA, "--peer-bytes", QUOTA])?;
     let sync = Process::start(sender, &["sync", &address, "--push", "--peer", peer, "--trust-all"])?.end()?;
     Ok((sync, serve.finish()?))
 }
