@@ -38,6 +38,16 @@ export async function browser(folder) {
   };
 }
 
+/** The status page at an address, which asks for its token. */
+export async function statusPage(browser, address, size) {
+  const page = await tab(browser, size);
+  await page.go(address + '/');
+  await page.until(`!document.querySelector('#login').hidden`);
+  return page;
+}
+/** Gives it the token, as somebody does who looks at it. */
+export const logIn = (page, token) => page.run(`document.querySelector('#token').value = '${token}'; document.querySelector('#login-button').click()`);
+
 /** A page of this size; what goes wrong in it stands in `wrong`. */
 export async function tab(browser, { width, height, dark }) {
   // One of its own: nothing is kept from another.

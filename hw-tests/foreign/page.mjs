@@ -3,7 +3,7 @@ import { spawn, execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
-import { browser, tab } from './browser.mjs';
+import { browser, logIn as giveToken, statusPage } from './browser.mjs';
 
 const { GATTWAY, FOLDER, AXE } = process.env;
 const TOKEN = '0123456789abcdef0123';
@@ -116,13 +116,10 @@ const CASES = [['wide', 1280, 860, false], ['wide, dark', 1280, 860, true], ['ph
 const axe = fs.readFileSync(AXE, 'utf8');
 
 async function open(browser, [, width, height, dark]) {
-  const page = await tab(browser, { width, height, dark });
-  await page.go(base + '/');
-  await page.until(`!document.querySelector('#login').hidden`);
-  return page;
+  return statusPage(browser, base, { width, height, dark });
 }
 async function logIn(page) {
-  await page.run(`document.querySelector('#token').value = '${TOKEN}'; document.querySelector('#login-button').click()`);
+  await giveToken(page, TOKEN);
   await page.until(`document.querySelectorAll('#docs li details').length > 5 && document.querySelectorAll('#neighbour-rows tbody tr').length >= 4 && document.querySelectorAll('#trust tbody tr').length >= 4 && document.querySelectorAll('#problems li').length >= 2`);
 }
 async function judged(page, what, width = CASES[0][1]) {

@@ -3,7 +3,7 @@ import { spawn, execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
-import { browser, tab } from '../foreign/browser.mjs';
+import { browser, logIn, statusPage } from '../foreign/browser.mjs';
 
 const { GATTWAY, MOSQUITTO, PICTURES, RIG_DIR, TMPDIR } = process.env;
 const READINGS = Number(process.env.READINGS);
@@ -87,10 +87,8 @@ try {
   // The page, from before the first reading on.
   const chromium = await browser(TMPDIR);
   try {
-    const page = await tab(chromium, { width: 1280, height: 860, dark: false });
-    await page.go(base + '/');
-    await page.until(`!document.querySelector('#login').hidden`);
-    await page.run(`document.querySelector('#token').value = '${TOKEN}'; document.querySelector('#login-button').click()`);
+    const page = await statusPage(chromium, base, { width: 1280, height: 860, dark: false });
+    await logIn(page, TOKEN);
     await page.until(`document.querySelector('#trust').innerText.includes('field')`);
     const shown = () => page.run(`[...document.querySelectorAll('#docs li')].map(one => one.innerText)`);
     const first = await until(shown, docs => docs.some(doc => doc.includes('boiler')));
@@ -105,10 +103,8 @@ try {
     const newest = (await ask('GET', '/plant.readings/_all_docs?limit=1000')).rows.at(-1).id;
     await until(shown, docs => docs.some(doc => doc.includes(newest)));
     if (PICTURES) await page.picture(path.join(PICTURES, 'plant.png'), 1270);
-    const phone = await tab(chromium, { width: 360, height: 740, dark: true });
-    await phone.go(base + '/');
-    await phone.until(`!document.querySelector('#login').hidden`);
-    await phone.run(`document.querySelector('#token').value = '${TOKEN}'; document.querySelector('#login-button').click()`);
+    const phone = await statusPage(chromium, base, { width: 360, height: 740, dark: true });
+    await logIn(phone, TOKEN);
     await phone.until(`document.querySelector('#docs').innerText.includes('boiler')`);
     if (PICTURES) await phone.picture(path.join(PICTURES, 'plant-phone.png'), 1000);
     check(page.wrong.concat(phone.wrong).length === 0, page.wrong.concat(phone.wrong).join('\n'));
