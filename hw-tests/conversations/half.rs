@@ -74,6 +74,9 @@ impl<'s> Half<'s> {
         let mut replica = Replica::new(&scenario.collections, ancestors);
         replica.load_blobs(&scenario.blobs(us), &scenario::blob_contents());
         replica.load(&scenario.documents("before", us));
+        if us == Side::Active {
+            replica.load_bases(&scenario.documents("before", Side::Passive));
+        }
         let session = match us {
             Side::Active => Session::active(scenario.active_config()),
             Side::Passive => Session::passive(scenario.passive_config()),

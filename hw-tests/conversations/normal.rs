@@ -14,8 +14,7 @@ const NEW_VERSION: &str = "new@me";
 
 /// Properties that say nothing about the conversation: IDs of the run, and announcements of what only one of the two
 /// implementations can do.
-const IGNORED_PROPERTIES: [&str; 5] =
-    ["uuid", "client", "deltas", extension::PROPERTY, extension::FORMAT_PROPERTY];
+const IGNORED_PROPERTIES: [&str; 4] = ["uuid", "client", extension::PROPERTY, extension::FORMAT_PROPERTY];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {

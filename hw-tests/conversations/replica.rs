@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use gattway::database::{Database, DatabaseConfig};
 use gattway::lab::replica::blobs::{BlobDigest, BlobState};
-use gattway::lab::replica::revision::{SourceId, Version};
+use gattway::lab::replica::revision::{RevId, SourceId, Version};
 use gattway::lab::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
 };
@@ -30,6 +30,8 @@ fn show_blobs(body: &[u8]) -> String {
 pub struct Replica {
     database: Database,
     ancestors: HashMap<(String, String), String>,
+    /// What documents were when the peer had them, by ID and revision.
+    bases: HashMap<(String, String), String>,
     filler_versions: u64,
     /// Blobs that count as stored although nobody knows their content, and their lengths.
     pretended: HashMap<BlobDigest, u64>,
@@ -46,8 +48,8 @@ impl Replica {
         for name in collections {
             database.create_collection(name).expect("collection");
         }
-        let (pretended, lost) = (HashMap::new(), HashSet::new());
-        Replica { database, ancestors, filler_versions: 0, pretended, lost, _directory: directory }
+        let (pretended, lost, bases) = (HashMap::new(), HashSet::new(), HashMap::new());
+        Replica { database, ancestors, bases, filler_versions: 0, pretended, lost, _directory: directory }
     }
 
     /// Has the blobs that the recorded database had: digest, length, and content as far as a recording has it. Without a length it
@@ -70,6 +72,14 @@ impl Replica {
                     self.lost.insert(*digest);
                 }
             }
+        }
+    }
+
+    /// Remembers what the peer has, as the recorded database did.
+    pub fn load_bases(&mut self, documents: &[RecordedDocument]) {
+        for document in documents.iter().filter(|document| !document.deleted) {
+            let key = (document.id.clone(), document.vector.clone());
+            self.bases.insert(key, document.body.to_string());
         }
     }
 
@@ -171,6 +181,19 @@ impl ReplicaStore for Replica {
 
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
         Ok(self.database.revision(collection, id)?.map(|change| self.remember(change)))
+    }
+
+    fn body_at(
+        &self,
+        collection: CollectionId,
+        id: &str,
+        revision: RevId,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        let base = self.bases.get(&(id.to_owned(), revision.to_string()));
+        match ReplicaStore::body_at(&self.database, collection, id, revision)? {
+            None => Ok(base.cloned().map(Bytes::from)),
+            found => Ok(found),
+        }
     }
 
     fn commit(

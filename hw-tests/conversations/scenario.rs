@@ -289,6 +289,7 @@ impl Scenario {
             peer_uid: "recorded".into(),
             blip: self.blip_config(),
             resolver: resolver(self.argument(side, "--resolver").unwrap_or("v4")),
+            deltas: !self.has_argument(side, "--no-deltas"),
             ..ActiveConfig::default()
         }
     }
@@ -304,6 +305,7 @@ impl Scenario {
             accept_pull: self.argument(side, "--mode") != Some("pull"),
             incoming_filter: self.argument(side, "--reject-pull").map(refuse_prefix),
             blip: self.blip_config(),
+            deltas: !self.has_argument(side, "--no-deltas"),
             ..PassiveConfig::default()
         }
     }

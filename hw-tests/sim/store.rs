@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use gattway::database::Database;
 use gattway::lab::replica::blobs::{BlobDigest, BlobState};
+use gattway::lab::replica::revision::RevId;
 use gattway::lab::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
 };
@@ -216,6 +217,15 @@ impl ReplicaStore for Watched {
 
     fn document(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
         self.db.document(collection, id)
+    }
+
+    fn body_at(
+        &self,
+        collection: CollectionId,
+        id: &str,
+        revision: RevId,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        self.db.body_at(collection, id, revision)
     }
 
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {

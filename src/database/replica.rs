@@ -17,7 +17,7 @@ use super::store::{
 use super::{Database, DatabaseError};
 use crate::replica::blobs::{BlobDigest, BlobState};
 use crate::replica::clip;
-use crate::replica::revision::{Causality, SourceId, VersionVector, later};
+use crate::replica::revision::{Causality, RevId, SourceId, VersionVector, later};
 use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictOutcome, ConflictPolicy, ConflictResolver,
     IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
@@ -90,6 +90,23 @@ impl ReplicaStore for Database {
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {
         let found = self.store.revision(key_of(collection)?, id)?;
         found.map(|revision| self.change(revision, false)).transpose()
+    }
+
+    fn body_at(
+        &self,
+        collection: CollectionId,
+        id: &str,
+        revision: RevId,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        let key = key_of(collection)?;
+        let Some(found) = self.store.revision(key, id)?.filter(|found| !found.deleted) else {
+            return Ok(None);
+        };
+        if found.vector.id() == revision {
+            return Ok(self.change(found, true)?.body);
+        }
+        let base = self.store.base_body(key, &found, revision)?;
+        Ok(base.map(|body| Bytes::from(Value::Object(body).to_string())))
     }
 
     fn is_expired(&self, collection: CollectionId, id: &str) -> Result<bool, ReplicaStoreError> {

@@ -5,6 +5,7 @@
 
 pub mod blobs;
 mod clip;
+pub(crate) mod delta;
 mod limits;
 mod name;
 pub mod revision;

@@ -280,6 +280,18 @@ pub trait ReplicaStore: Send + Sync {
     #[doc(hidden)]
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError>;
 
+    /// The body of a document at this revision as JSON text, if it is here: as it is now, or as it was when a peer had it. The base
+    /// of a delta.
+    #[doc(hidden)]
+    fn body_at(
+        &self,
+        _collection: CollectionId,
+        _id: &str,
+        _revision: RevId,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        Ok(None)
+    }
+
     /// Whether a document has expired since it was read: it is not to be sent any more.
     #[doc(hidden)]
     fn is_expired(&self, _collection: CollectionId, _id: &str) -> Result<bool, ReplicaStoreError> {

@@ -231,6 +231,8 @@ pub struct ActiveConfig {
     pub blip: BlipConfig,
     /// Whether to offer the extension between gattway peers.
     pub extension: bool,
+    /// Whether a changed document may travel as what has changed of it, to and from peers that know deltas.
+    pub deltas: bool,
     /// Decides conflicts.
     pub resolver: Arc<dyn ConflictResolver>,
     /// Whether each replicated document gives an event. Failed ones always do.
@@ -257,6 +259,7 @@ impl Default for ActiveConfig {
             absent: Vec::new(),
             blip: BlipConfig::default(),
             extension: true,
+            deltas: true,
             resolver: Arc::new(DefaultResolver),
             report_documents: true,
             reply_timeout: REPLY_TIMEOUT,
@@ -299,6 +302,8 @@ pub struct PassiveConfig {
     pub blip: BlipConfig,
     /// Whether to accept the extension between gattway peers.
     pub extension: bool,
+    /// Whether a changed document may travel as what has changed of it, to and from peers that know deltas.
+    pub deltas: bool,
     /// Whether a peer that never sends `getCollections` gets the default collection, as older ones expect.
     pub default_without_collections: bool,
     /// Whether each replicated document gives an event. Failed ones always do.
@@ -319,6 +324,7 @@ impl Default for PassiveConfig {
             outgoing_filter: None,
             blip: BlipConfig::default(),
             extension: true,
+            deltas: true,
             default_without_collections: true,
             report_documents: true,
             reply_timeout: REPLY_TIMEOUT,

@@ -14,6 +14,7 @@ use super::blobs::asked::BlobsAsked;
 use super::blobs::given::BlobsGiven;
 use super::config::{EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, STOP_TIMEOUT};
 use super::conflicts::OpenConflicts;
+use super::deltas::Deltas;
 use super::error::SessionError;
 use super::event::{Activity, Progress, SessionEvent};
 use super::extension::RevsFormat;
@@ -120,6 +121,8 @@ pub(super) struct SessionContext {
     pub collections: Vec<SessionCollection>,
     /// Whether both sides speak the extension.
     pub extension: bool,
+    /// What both sides have said of deltas.
+    pub deltas: Deltas,
     /// What both sides read of it.
     pub revs_format: RevsFormat,
     pub phase: Phase,
@@ -172,6 +175,7 @@ impl SessionContext {
             given: BlobsGiven::default(),
             collections: Vec::new(),
             extension,
+            deltas: Deltas::default(),
             revs_format: RevsFormat::default(),
             phase: Phase::Running,
             progress: Progress::default(),

@@ -26,12 +26,15 @@ pub(super) struct Wanted {
     pub revision: RevId,
     /// A revision that the peer has of this document, as far as that is known.
     pub known: Option<RevId>,
+    /// Revisions of it that the peer has, for a delta.
+    pub bases: Vec<RevId>,
 }
 
 impl Wanted {
     pub fn of(change: Change) -> Wanted {
         let (revision, known) = (change.vector.id(), change.remote_ancestor);
-        Wanted { id: change.id, sequence: change.sequence, revision, known }
+        let bases = known.into_iter().collect();
+        Wanted { id: change.id, sequence: change.sequence, revision, known, bases }
     }
 
     /// One of which the peer has said what it has. Of several tree IDs a revision names one: the peer must find its own,
@@ -39,7 +42,7 @@ impl Wanted {
     pub fn on_top_of(change: Change, ancestors: &[RevId]) -> Wanted {
         let ours = ancestors.iter().find_map(|id| change.vector.tree_named_by(*id));
         let known = ours.map(RevId::Tree).or(change.remote_ancestor);
-        Wanted { known, ..Wanted::of(change) }
+        Wanted { known, bases: ancestors.to_vec(), ..Wanted::of(change) }
     }
 }
 
@@ -54,6 +57,18 @@ pub(super) struct SentRev {
     pub bytes: usize,
     /// Whether its history names one tree ID of several without a word of the peer that it has that one.
     pub guesses_tree: bool,
+    /// What its history names as known to the peer.
+    pub known: Option<RevId>,
+    /// Whether its body is a delta.
+    pub is_delta: bool,
+}
+
+impl SentRev {
+    /// The same once more, with its whole body.
+    pub fn whole(self) -> Wanted {
+        let SentRev { id, sequence, revision, known, .. } = self;
+        Wanted { id, sequence, revision, known, bases: Vec::new() }
+    }
 }
 
 /// A revision in flight.

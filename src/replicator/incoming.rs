@@ -3,11 +3,13 @@
 #![deny(clippy::disallowed_methods)]
 
 use super::config::FilterInput;
-use super::context::SessionContext;
+use super::context::{RequestError, SessionContext};
+use super::deltas::DELTA_SOURCE;
 use super::messages::{id_error, refuse, rejection_error};
 use crate::blip::{ErrorReply, IncomingRequest};
+use crate::replica::delta;
 use crate::replica::revision::{RevId, VersionVector};
-use crate::replica::store::{IncomingRevision, Rejection};
+use crate::replica::store::{IncomingRevision, Rejection, ReplicaStore};
 
 /// Reads a `rev` request.
 ///
@@ -17,25 +19,31 @@ pub(super) fn parse_rev(
     context: &SessionContext,
     collection: usize,
     request: &IncomingRequest,
-) -> Result<IncomingRevision, ErrorReply> {
+    store: &dyn ReplicaStore,
+) -> Result<IncomingRevision, RequestError> {
     let property = |name| request.properties.get(name).unwrap_or_default();
     let id = property("id");
     if id.is_empty() {
-        return Err(ErrorReply::http(400, "no document ID"));
+        return Err(ErrorReply::http(400, "no document ID").into());
     }
     let vector = parse_vector(property("rev"), property("history"))?;
-    if request.properties.get("deltaSrc").is_some() {
-        return Err(refuse::delta());
-    }
     if let Some(error) = id_error(id) {
-        return Err(error);
+        return Err(error.into());
     }
     if request.body.is_empty() {
-        return Err(rejection_error(&Rejection::BadBody("empty".into())));
+        return Err(rejection_error(&Rejection::BadBody("empty".into())).into());
     }
     let deleted = request.properties.get_bool("deleted");
-    let body = request.body.clone();
     let collection = context.collections[collection].id;
+    let body = match request.properties.get(DELTA_SOURCE) {
+        None => request.body.clone(),
+        Some(_) if !context.deltas.enabled => return Err(refuse::delta().into()),
+        Some(base) => {
+            let base = base.parse().map_err(|_| refuse::delta())?;
+            let base = store.body_at(collection, id, base)?.ok_or_else(refuse::delta)?;
+            delta::applied(&base, &request.body).map_err(|_| refuse::delta())?.into()
+        }
+    };
     Ok(IncomingRevision { collection, id: id.to_owned(), vector, deleted, body })
 }
 

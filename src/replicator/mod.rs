@@ -11,8 +11,9 @@ pub(crate) mod checkpoint;
 pub(crate) mod config;
 mod conflicts;
 mod context;
-#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 pub(crate) mod delivery;
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
+mod deltas;
 mod direction;
 pub(crate) mod driver;
 pub(crate) mod error;

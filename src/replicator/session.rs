@@ -42,15 +42,17 @@ pub struct Session {
 impl Session {
     /// The active side of a connection on which nothing has been sent.
     pub fn active(config: ActiveConfig) -> Session {
-        let context =
+        let mut context =
             SessionContext::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
+        context.deltas.enabled = config.deltas;
         Session { context, side: Box::new(Active::new(config)) }
     }
 
     /// The passive side of a connection on which nothing has been sent.
     pub fn passive(config: PassiveConfig) -> Session {
-        let context =
+        let mut context =
             SessionContext::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
+        context.deltas.enabled = config.deltas;
         Session { context, side: Box::new(Passive::new(config)) }
     }
 

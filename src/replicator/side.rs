@@ -62,6 +62,9 @@ pub(super) trait Side: Send + Sync {
     /// A revision of the peer was refused before it came to the store, or will not come.
     fn not_received(&mut self, _context: &mut SessionContext, _collection: usize, _ticket: Option<Ticket>) {}
 
+    /// A delta of the peer fits nothing here: the whole body comes next.
+    fn delta_refused(&mut self, _collection: usize, _ticket: Option<Ticket>) {}
+
     /// A revision of the peer is durable, or not. `sequence`: its own at the peer.
     fn received(
         &mut self,

@@ -30,6 +30,7 @@
 //! | `b` | collection, sequence, piece | block of records ([`super::block`]) |
 //! | `B` | digest, 20 bytes, collection, ID | a document that names this blob ([`super::blobs`]) |
 //! | `B` | – | there if all documents are in this table |
+//! | `D` | collection, ID | what the document was when a peer had it ([`super::base`]) |
 //!
 //! Numbers are big-endian, so that keys sort as the numbers do.
 
@@ -73,6 +74,7 @@ pub(super) const COUNTERS: u8 = b't';
 pub(super) const DEFINITION: u8 = b'x';
 pub(super) const STAMP: u8 = b'X';
 pub(super) const BLOB: u8 = b'B';
+pub(super) const BASE: u8 = b'D';
 pub(super) const BLOBS_RECORDED: &[u8] = b"B";
 const ENTRIES: u8 = b'y';
 const CHECKPOINT: u8 = b'k';
@@ -144,6 +146,11 @@ pub(super) fn ahead_parts(key: &[u8]) -> Option<(u64, CollectionKey, u64)> {
     let (collection, sequence) = rest.split_first_chunk::<2>()?;
     let collection = CollectionKey(u16::from_be_bytes(*collection));
     Some((u64::from_be_bytes(*time), collection, u64::from_be_bytes(sequence.try_into().ok()?)))
+}
+
+/// Key of what a document was when a peer had it; empty ID for the first of a collection.
+pub(super) fn base(collection: CollectionKey, id: &str) -> Vec<u8> {
+    with_tail(BASE, collection, id.as_bytes())
 }
 
 /// Key of a document's expiration; empty ID for the first of a collection.

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod background;
+mod base;
 mod blobs;
 mod block;
 mod checkpoint;

@@ -82,7 +82,7 @@ struct Staged {
 
 /// The exclusive right to write, with what is staged. Dropping it leaves everything as it was.
 pub(crate) struct Writer<'s> {
-    store: &'s Store,
+    pub(super) store: &'s Store,
     state: MutexGuard<'s, WriterState>,
     staged: BTreeMap<CollectionKey, Staged>,
     checkpoints: Vec<(Vec<u8>, Vec<u8>)>,
@@ -92,6 +92,8 @@ pub(crate) struct Writer<'s> {
     ahead: BTreeMap<Vec<u8>, bool>,
     /// Other entries that the commit makes or removes.
     others: Vec<engine::Entry>,
+    /// What documents were when a peer had them, by key; `None` goes.
+    pub(super) bases: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Blobs that a document of the commit names no more.
     unnamed: Vec<BlobDigest>,
     /// What lets documents go, and stay away.
@@ -111,6 +113,7 @@ impl Store {
             given_up: Vec::new(),
             ahead: BTreeMap::new(),
             others: Vec::new(),
+            bases: BTreeMap::new(),
             unnamed: Vec::new(),
             retained: Retained::default(),
             wall: self.wall(),
@@ -195,6 +198,7 @@ impl Writer<'_> {
         self.stage(key)?;
         self.note_entries(key, before);
         self.note_blobs(key, &new.id, before, Some(&*new.body).filter(|_| !new.deleted));
+        self.note_base(key, Some(&new), before)?;
         let staged = self.stage(key)?;
         staged.forget(&new.id, before);
         staged.counters.last_sequence += 1;
@@ -246,6 +250,7 @@ impl Writer<'_> {
         self.stage(key)?;
         self.note_entries(key, Some(before));
         self.note_blobs(key, &before.id, Some(before), None);
+        self.note_base(key, None, Some(before))?;
         let staged = self.stage(key)?;
         staged.forget(&before.id, Some(before));
         staged.newest.insert(before.id.clone(), None);
@@ -296,6 +301,7 @@ impl Writer<'_> {
             writes.insert(keys::CLOCK, clock.to_bytes());
         }
         writes.entries.append(&mut self.others);
+        writes.entries.extend(std::mem::take(&mut self.bases));
         for (key, comes) in std::mem::take(&mut self.ahead) {
             if comes { writes.insert(key, []) } else { writes.remove(key) }
         }

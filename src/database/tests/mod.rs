@@ -1,6 +1,7 @@
 //! Tests of the database as a whole.
 
 mod backup;
+mod bases;
 mod blobs;
 mod changes;
 mod clock;

@@ -246,6 +246,13 @@ impl Side for Active {
         }
     }
 
+    fn delta_refused(&mut self, collection: usize, ticket: Option<Ticket>) {
+        let pull = self.syncs.get_mut(collection).and_then(|work| work.pull.as_mut());
+        if let Some((pull, ticket)) = pull.zip(ticket) {
+            pull.protocol.expect_again(ticket);
+        }
+    }
+
     fn received(
         &mut self,
         context: &mut SessionContext,

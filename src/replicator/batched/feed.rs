@@ -35,7 +35,7 @@ impl BatchFeed {
         let SentRevision { id, sequence, deleted, sent, revision } = revision;
         match answer {
             RevAnswer::Wanted if sent == Sent::Offer => {
-                self.sender.want(Wanted { id, sequence, revision, known: None });
+                self.sender.want(Wanted { id, sequence, revision, known: None, bases: Vec::new() });
                 return;
             }
             RevAnswer::Stored(_) if sent == Sent::Body => {

@@ -38,7 +38,7 @@ impl BatchPush {
         let mut at_peer = None;
         match answer {
             RevAnswer::Wanted if sent == Sent::Offer => {
-                self.sender.want(Wanted { id, sequence, revision, known: None });
+                self.sender.want(Wanted { id, sequence, revision, known: None, bases: Vec::new() });
                 return Ok(None);
             }
             RevAnswer::Stored(peer_sequence) => {
@@ -129,7 +129,7 @@ impl PushProtocol for BatchPush {
     fn offer_again(&mut self, id: &str, refused: Refused, known: RevId) {
         if let Some(revision) = refused.revision {
             let (id, sequence) = (id.to_owned(), refused.sequence);
-            self.sender.want(Wanted { id, sequence, revision, known: Some(known) });
+            self.sender.want(Wanted { id, sequence, revision, known: Some(known), bases: Vec::new() });
         }
     }
 

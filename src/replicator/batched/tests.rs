@@ -281,7 +281,13 @@ fn what_is_wanted_goes_in_messages_of_a_bounded_size() {
             let (id, text) = (n.to_string(), "x".repeat(bytes));
             scene.store.put(&id, &format!("{{\"t\":\"{text}\"}}"));
             let newest = scene.store.revision(MAIN, &id).expect("in memory").expect("there");
-            sender.want(Wanted { id, sequence: newest.sequence, revision: newest.vector.id(), known: None });
+            sender.want(Wanted {
+                id,
+                sequence: newest.sequence,
+                revision: newest.vector.id(),
+                known: None,
+                bases: Vec::new(),
+            });
         }
         sender.pump_wanted(&mut scene.context, 0, &scene.store).expect("readable");
         let sent = scene.context.awaiting_count();

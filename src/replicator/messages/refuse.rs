@@ -91,7 +91,7 @@ pub fn filtered() -> ErrorReply {
     ErrorReply::http(403, "refused by a filter")
 }
 
-/// A delta on a revision that is not here: none is, for deltas are not announced.
+/// A delta on a revision that is not here, or that does not fit it: the sender gives the whole body then.
 pub fn delta() -> ErrorReply {
     ErrorReply::http(422, "no base revision for this delta")
 }

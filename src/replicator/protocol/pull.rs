@@ -44,6 +44,9 @@ pub(in crate::replicator) trait PullProtocol: Send + Sync {
         None
     }
 
+    /// What has come by this ticket is of no use, and the peer sends it once more.
+    fn expect_again(&mut self, _ticket: Ticket) {}
+
     /// What was asked for by this ticket is settled.
     fn settle(&mut self, _ticket: Ticket, _done: bool) {}
 

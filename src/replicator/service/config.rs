@@ -81,6 +81,8 @@ pub struct ReplicatorConfiguration {
     pub blip: BlipConfig,
     /// Whether to offer the extension that saves bytes between two peers of this library.
     pub extension: bool,
+    /// Whether a changed document may travel as what has changed of it, to and from peers that know deltas. On, unless changed.
+    pub deltas: bool,
 }
 
 impl ReplicatorConfiguration {
@@ -104,6 +106,7 @@ impl ReplicatorConfiguration {
             limits: ConnectionLimits::default(),
             blip: defaults.blip,
             extension: defaults.extension,
+            deltas: defaults.deltas,
         }
     }
 
@@ -154,6 +157,7 @@ impl ReplicatorConfiguration {
             confirmed_as: self.confirmed_as.clone(),
             blip: self.blip.clone(),
             extension: self.extension,
+            deltas: self.deltas,
             resolver: Arc::clone(&self.resolver),
             report_documents,
             mark_seed: fastrand::u64(..),

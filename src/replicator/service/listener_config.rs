@@ -70,6 +70,8 @@ pub struct MessageEndpointListenerConfiguration {
     pub blip: BlipConfig,
     /// Whether to accept the extension that saves bytes between two peers of this library.
     pub extension: bool,
+    /// Whether a changed document may travel as what has changed of it, to and from peers that know deltas. On, unless changed.
+    pub deltas: bool,
     /// Whether listeners of documents hear of those that went over, too. Off, unless changed: it costs something for each.
     pub report_documents: bool,
 }
@@ -100,6 +102,7 @@ impl MessageEndpointListenerConfiguration {
                 ..defaults.blip
             },
             extension: defaults.extension,
+            deltas: defaults.deltas,
             report_documents: false,
         }
     }
@@ -122,6 +125,7 @@ impl MessageEndpointListenerConfiguration {
             outgoing_filter: self.outgoing_filter.clone(),
             blip: self.blip.clone(),
             extension: self.extension,
+            deltas: self.deltas,
             report_documents: self.report_documents,
             ..PassiveConfig::default()
         }

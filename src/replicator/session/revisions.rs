@@ -28,7 +28,7 @@ impl Session {
     ) -> Result<Response, RequestError> {
         let (collection, ticket) = self.revision_target(request, store)?;
         let sequence = sequence_of(request);
-        match parse_rev(&self.context, collection, request) {
+        match parse_rev(&self.context, collection, request, store) {
             Ok(revision) if !incoming::passes(&self.context, collection, &revision) => {
                 self.left_out(collection, ticket, request, &revision, store)
             }
@@ -40,11 +40,17 @@ impl Session {
                 self.store_or_fetch(collection, Batch { origin, revisions, corrupt: Vec::new() }, store)?;
                 Ok(Response::Later)
             }
-            Err(error) => {
+            // No failure: the whole body comes instead.
+            Err(RequestError::Reply(error)) if error == refuse::delta() => {
+                self.side.delta_refused(collection, ticket);
+                Err(error.into())
+            }
+            Err(RequestError::Reply(error)) => {
                 self.not_taken(collection, request, error.clone());
                 self.side.not_received(&mut self.context, collection, ticket);
                 Err(error.into())
             }
+            Err(fatal) => Err(fatal),
         }
     }
 

@@ -84,7 +84,7 @@ pub(crate) fn answer_proposals(
         }
         answers.push(answer.into_text());
     }
-    Ok(Response::Now(list_reply(write_answers(&answers, ACCEPTED))))
+    Ok(Response::Now(list_reply(context, collection, write_answers(&answers, ACCEPTED))))
 }
 
 /// `vector_bytes`: how many bytes of vectors the reply may still name; `None` if the peer wants to hear none.
@@ -129,7 +129,7 @@ fn is_known(local: &VersionVector, listed: &VersionVector, id: RevId) -> bool {
 
 /// Answers `changes` on the passive side, where everything unknown is wanted.
 pub(crate) fn answer_changes(
-    context: &SessionContext,
+    context: &mut SessionContext,
     collection: usize,
     body: &[u8],
     store: &dyn ReplicaStore,
@@ -142,7 +142,7 @@ pub(crate) fn answer_changes(
     for entry in &entries {
         answers.push(answer_listed(context, collection, entry, store)?.unwrap_or_else(|| UNWANTED.into()));
     }
-    Ok(Response::Now(list_reply(write_answers(&answers, UNWANTED))))
+    Ok(Response::Now(list_reply(context, collection, write_answers(&answers, UNWANTED))))
 }
 
 /// The answer to one entry of `changes` if it is wanted: not if it is here, nor if it was removed here.
@@ -190,18 +190,22 @@ fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Option<String> 
 }
 
 /// The reply to `changes` from its items.
-pub(crate) fn changes_reply(answers: &[Option<String>]) -> OutgoingMessage {
+pub(crate) fn changes_reply(
+    context: &mut SessionContext,
+    collection: usize,
+    answers: &[Option<String>],
+) -> OutgoingMessage {
     let texts: Vec<String> = answers.iter().map(|a| a.clone().unwrap_or_else(|| UNWANTED.into())).collect();
-    list_reply(write_answers(&texts, UNWANTED))
+    list_reply(context, collection, write_answers(&texts, UNWANTED))
 }
 
 /// A reply to a list. `blobs` says that we know blobs, so that no stubs of the older kind come.
-fn list_reply(body: String) -> OutgoingMessage {
+fn list_reply(context: &mut SessionContext, collection: usize, body: String) -> OutgoingMessage {
     let mut reply =
         OutgoingMessage::default().with("blobs", "true").with("sendReplacementRevs", "1").with_body(body);
     reply.compressed = true;
     reply.urgent = true;
-    reply
+    context.deltas.announce(collection, reply)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::blip::{ErrorReply, IncomingReply, MessageNumber};
 use crate::replica::store::{Change, ReplicaStore};
 use crate::replicator::config::{CHANGES_BATCH, CHANGES_BATCH_MAX, WANTED_REVS_MAX};
 use crate::replicator::context::SessionContext;
+use crate::replicator::deltas::is_delta_refused;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
 use crate::replicator::in_flight::{Awaiting, SentRev, Wanted};
@@ -108,6 +109,7 @@ impl ListFeed {
                 return Ok(());
             }
         };
+        context.deltas.hear(&reply);
         let answers = parse_changes_reply(&reply.body, changes.len())
             .ok_or(SessionError::Malformed { what: "reply to changes" })?;
         for (change, answer) in changes.into_iter().zip(answers) {
@@ -131,6 +133,13 @@ impl ListFeed {
         result: Result<IncomingReply, ErrorReply>,
     ) {
         self.revs.replied();
+        if let Err(error) = &result
+            && rev.is_delta
+            && is_delta_refused(error)
+        {
+            self.revs.want(rev.whole());
+            return;
+        }
         context.progress.completed += 1;
         context.progress.documents += u64::from(result.is_ok());
         match result {

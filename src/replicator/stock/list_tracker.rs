@@ -66,6 +66,13 @@ impl ListTracker {
         self.expected.remove(sequence)
     }
 
+    /// A revision that has come is of no use: the peer sends it once more.
+    pub fn expect_again(&mut self, ticket: Ticket) {
+        if let Some((sequence, EntryState::Pending)) = self.entries.get(&ticket) {
+            self.expected.insert(sequence.clone(), ticket);
+        }
+    }
+
     /// A revision is durable, or need not be had; or it failed and the next run shall try again.
     pub fn settle(&mut self, ticket: Ticket, done: bool) {
         self.set(ticket, if done { EntryState::Done } else { EntryState::Failed });

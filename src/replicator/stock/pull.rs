@@ -79,7 +79,7 @@ impl ListPull {
             self.tracker.add(list.0, n, sequence, answer.is_some());
             answers.push(answer);
         }
-        Ok(changes_reply(&answers))
+        Ok(changes_reply(context, self.collection, &answers))
     }
 
     /// The sequence of an entry, and the answer if it is wanted.
@@ -170,6 +170,10 @@ impl PullProtocol for ListPull {
 
     fn arrived(&mut self, sequence: &str) -> Option<Ticket> {
         self.tracker.arrived(&RemoteSequence::from_json(sequence))
+    }
+
+    fn expect_again(&mut self, ticket: Ticket) {
+        self.tracker.expect_again(ticket);
     }
 
     fn settle(&mut self, ticket: Ticket, done: bool) {

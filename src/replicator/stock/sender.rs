@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replicator::context::SessionContext;
+use crate::replicator::deltas::DELTA_SOURCE;
 use crate::replicator::error::SessionError;
 use crate::replicator::in_flight::{Awaiting, SentRev, Wanted};
 use crate::replicator::messages::{refuse, unsendable, write_norev, write_rev};
@@ -127,11 +128,18 @@ impl RevSender {
                 change.remote_ancestor.is_none() && !change.vector.is_tree() && change.vector.trees.len() > 1;
             // Where it was listed. The same revision may stand in the feed once more by now, and the peer waits for this place.
             change.sequence = wanted.sequence;
-            let message = write_rev(index.as_deref(), &change, no_conflicts);
+            let delta = context.deltas.of(target.id, &change, &wanted.bases, store)?;
+            let is_delta = delta.is_some();
+            let mut message = write_rev(index.as_deref(), &change, no_conflicts);
+            if let Some((base, delta)) = delta {
+                message.properties.set(DELTA_SOURCE, &base.to_string());
+                message.body = delta.into();
+            }
             let bytes = message.body.len();
             self.in_flight += 1;
-            let Wanted { id, sequence, revision, .. } = wanted;
-            let rev = SentRev { id, sequence, deleted: change.deleted, revision, bytes, guesses_tree };
+            let Wanted { id, sequence, revision, known, .. } = wanted;
+            let deleted = change.deleted;
+            let rev = SentRev { id, sequence, deleted, revision, bytes, guesses_tree, known, is_delta };
             context.request(message, Awaiting::Rev { collection, rev })?;
         }
         Ok(sent)

@@ -45,7 +45,16 @@ fn revision() -> RevId {
 
 fn rev(bytes: usize) -> Awaiting {
     let (id, revision) = ("d".to_owned(), revision());
-    let rev = SentRev { id, sequence: 1, deleted: false, revision, bytes, guesses_tree: false };
+    let rev = SentRev {
+        id,
+        sequence: 1,
+        deleted: false,
+        revision,
+        bytes,
+        guesses_tree: false,
+        known: None,
+        is_delta: false,
+    };
     Awaiting::Rev { collection: 0, rev }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -19,6 +19,8 @@ struct Doc {
     change: Change,
     /// Whether a peer is known to have this revision.
     shared: bool,
+    /// What it was when a peer had it.
+    base: Option<(RevId, Bytes)>,
 }
 
 #[derive(Clone, Default)]
@@ -44,6 +46,8 @@ pub struct MemoryStore {
     pub received: AtomicU64,
     /// Documents whose IDs begin so are refused.
     refused: Mutex<Option<String>>,
+    /// Whether it knows no body as the base of a delta.
+    pub loses_bases: AtomicBool,
     /// A document that has expired and is still there.
     expired: Mutex<Option<String>>,
     pub blobs: MemoryBlobs,
@@ -64,6 +68,7 @@ impl MemoryStore {
             needless: AtomicU64::new(0),
             received: AtomicU64::new(0),
             refused: Mutex::new(None),
+            loses_bases: AtomicBool::new(false),
             expired: Mutex::new(None),
             blobs: MemoryBlobs::default(),
         }
@@ -120,15 +125,21 @@ impl MemoryStore {
         let mut collections = self.collections.lock().unwrap();
         let c = &mut collections[collection];
         let old = c.docs.get(id).cloned();
+        let mut base = None;
         let (vector, ancestor) = match &old {
             None => (VersionVector::new(version), None),
             Some(old) => {
                 let shared = old.shared || old.change.sequence <= c.pushed;
                 let ancestor = if shared { Some(old.change.vector.id()) } else { old.change.remote_ancestor };
+                base = match shared {
+                    true => old.change.body.clone().map(|body| (old.change.vector.id(), body)),
+                    false => old.base.clone(),
+                };
                 (old.change.vector.edited(version), ancestor)
             }
         };
         insert(c, id, vector, deleted, body, ancestor, false);
+        c.docs.get_mut(id).unwrap().base = base.filter(|_| !deleted);
     }
 
     pub fn put(&self, id: &str, body: &str) {
@@ -310,11 +321,31 @@ fn insert(
         body: Some(body),
     };
     c.feed.insert(c.last, id.to_owned());
-    c.docs.insert(id.to_owned(), Doc { change, shared });
+    c.docs.insert(id.to_owned(), Doc { change, shared, base: None });
     c.last
 }
 
 impl ReplicaStore for MemoryStore {
+    fn body_at(
+        &self,
+        collection: CollectionId,
+        id: &str,
+        revision: RevId,
+    ) -> Result<Option<Bytes>, ReplicaStoreError> {
+        let collections = self.collections.lock().unwrap();
+        let Some(doc) = collections[collection.0 as usize].docs.get(id).filter(|doc| !doc.change.deleted)
+        else {
+            return Ok(None);
+        };
+        if self.loses_bases.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if doc.change.vector.id() == revision {
+            return Ok(doc.change.body.clone());
+        }
+        Ok(doc.base.clone().filter(|(base, _)| *base == revision).map(|(_, body)| body))
+    }
+
     fn source(&self) -> SourceId {
         self.source
     }

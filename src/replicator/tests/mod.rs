@@ -12,6 +12,7 @@ mod convergence;
 mod cost;
 mod crossing;
 mod database;
+mod deltas;
 #[cfg(feature = "simulation")]
 mod durable;
 mod entry;

@@ -65,7 +65,9 @@ fn answers_the_probes_of_an_original_peer() {
         (rev("n", NEW), "LiteCore/5"),
         (rev("n", NEW).with("history", "garbage").with_body("{}"), "LiteCore/4"),
         (rev("d", OTHER).with("noconflicts", "1").with_body("{}"), "LiteCore/8"),
-        (rev("d", OTHER).with("deltaSrc", NEW).with_body("{}"), "HTTP/422"),
+        (rev("d", OTHER).with("deltaSrc", OTHER).with_body("{}"), "HTTP/422"),
+        (rev("d", OTHER).with("deltaSrc", "").with_body("{}"), "HTTP/422"),
+        (rev("d", OTHER).with("deltaSrc", NEW).with_body("{\"q\":{\"no\":{}}}"), "HTTP/422"),
         (rev("n", NEW).with_body(r#"{"_id":"n","q":1}"#), "LiteCore/5"),
         (
             request("getAttachment").with("digest", "sha1-AAAAAAAAAAAAAAAAAAAAAAAAAAA=").with("docID", "d"),

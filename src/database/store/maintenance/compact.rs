@@ -23,7 +23,7 @@ const RECORDS_AT_ONCE: usize = 512;
 const ENTRIES_AT_ONCE: usize = 64;
 
 /// The first bytes of keys that are copied as they are: all but indexes and blocks.
-const COPIED_KINDS: &[u8] = b"ABGHTXacdefghkmnpqstwx";
+const COPIED_KINDS: &[u8] = b"ABDGHTXacdefghkmnpqstwx";
 
 impl Store {
     /// Writes the store anew and swaps it in; see [`Database::compact`](crate::database::Database::compact).

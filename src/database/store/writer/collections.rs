@@ -68,6 +68,7 @@ impl Store {
         self.forget_ahead(key, &mut writes)?;
         let marks = self.forget_retained(key, &mut writes)?;
         let unnamed = self.forget_blobs(key, &mut writes)?;
+        self.forget_bases(key, &mut writes)?;
         // Documents made anew have to be newer than what peers still have.
         let purged = self.forget_purged(key, &mut writes)?;
         state.clock.forget_any(self.newest_own(key)?.max(purged));
