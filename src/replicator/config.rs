@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::extension::RevsFormat;
 use super::names::{DEFAULT_COLLECTION, canonical_name};
 use super::resolver::DefaultResolver;
 use crate::blip::BlipConfig;
@@ -233,6 +234,8 @@ pub struct ActiveConfig {
     pub extension: bool,
     /// Whether a changed document may travel as what has changed of it, to and from peers that know deltas.
     pub deltas: bool,
+    /// The newest form of its messages that is offered: an older one is what an older release says.
+    pub revs_format: RevsFormat,
     /// Decides conflicts.
     pub resolver: Arc<dyn ConflictResolver>,
     /// Whether each replicated document gives an event. Failed ones always do.
@@ -260,6 +263,7 @@ impl Default for ActiveConfig {
             blip: BlipConfig::default(),
             extension: true,
             deltas: true,
+            revs_format: RevsFormat::NEWEST,
             resolver: Arc::new(DefaultResolver),
             report_documents: true,
             reply_timeout: REPLY_TIMEOUT,
@@ -304,6 +308,8 @@ pub struct PassiveConfig {
     pub extension: bool,
     /// Whether a changed document may travel as what has changed of it, to and from peers that know deltas.
     pub deltas: bool,
+    /// The newest form of its messages that is accepted.
+    pub revs_format: RevsFormat,
     /// Whether a peer that never sends `getCollections` gets the default collection, as older ones expect.
     pub default_without_collections: bool,
     /// Whether each replicated document gives an event. Failed ones always do.
@@ -325,6 +331,7 @@ impl Default for PassiveConfig {
             blip: BlipConfig::default(),
             extension: true,
             deltas: true,
+            revs_format: RevsFormat::NEWEST,
             default_without_collections: true,
             report_documents: true,
             reply_timeout: REPLY_TIMEOUT,

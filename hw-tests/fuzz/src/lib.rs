@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     target!(deflate, 4096),
     target!(messages, 4096),
     target!(revs, 4096),
+    target!(folded, 4096),
     target!(session, 4096),
     target!(records, 4096),
     target!(secure, 4096),

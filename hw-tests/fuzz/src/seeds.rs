@@ -327,6 +327,23 @@ pub fn revs() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Messages that are made of choices, and columns of few rows.
+pub fn folded() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for kind in 0..6u8 {
+        for step in [0, 1, 7, 8] {
+            let rows: Vec<u8> = (0..200u8).map(|n| [0, 0, kind, n][usize::from(n % 4)]).collect();
+            seeds.push(Script::default().bytes(&[1, 0, 40, step]).bytes(&rows).0);
+        }
+    }
+    for count in [1, 16, 4_096u16] {
+        let script = Script::default().byte(0).bytes(&count.to_le_bytes());
+        seeds.push(script.bytes(&[0x5a; 60]).0);
+        seeds.push(Script::default().byte(0).bytes(&count.to_le_bytes()).bytes(&[0; 60]).0);
+    }
+    seeds
+}
+
 /// Conversations: a push and a pull, with and without the extension, from either side.
 pub fn session() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();

@@ -9,7 +9,7 @@ use super::super::config::{COLLECTIONS_MAX, CollectionConfig};
 use super::super::context::{SessionCollection, SessionContext};
 use super::super::error::SessionError;
 use super::super::event::Direction;
-use super::super::extension::{self, RevsFormat};
+use super::super::extension;
 use super::super::feed::Feed;
 use super::super::in_flight::Awaiting;
 use super::super::messages::{DEFAULT_COLLECTION, canonical_name, profile, write_get_collections};
@@ -121,7 +121,7 @@ impl Active {
         let mut message = OutgoingMessage::request(profile::GET_COLLECTIONS).with_body(body);
         if self.config.extension {
             message = message.with(extension::PROPERTY, extension::VERSION);
-            message = message.with(extension::FORMAT_PROPERTY, RevsFormat::NEWEST.text());
+            message = message.with(extension::FORMAT_PROPERTY, self.config.revs_format.text());
         }
         context.request(message, Awaiting::Collections)
     }
@@ -169,7 +169,8 @@ impl Active {
         }
         let last = accepted.and_then(|value| extension::parse_acceptance(value, self.syncs.len()));
         context.extension = last.is_some();
-        context.revs_format = RevsFormat::agreed(reply.properties.get(extension::FORMAT_PROPERTY));
+        context.revs_format =
+            self.config.revs_format.agreed(reply.properties.get(extension::FORMAT_PROPERTY));
         let property = |name| reply.properties.get(name).filter(|_| last.is_some());
         let takes = property(extension::TAKES_PROPERTY).and_then(|takes| takes.parse().ok());
         if self.config.collections.iter().all(|collection| collection.optional) {

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub(super) mod feed;
+mod form;
 pub(super) mod pull;
 pub(super) mod push;
 pub(super) mod receiver;

@@ -5,14 +5,15 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::form::{Form, Formed};
 use crate::blip::IncomingReply;
 use crate::replica::revision::{SourceId, VersionVector};
 use crate::replica::store::{Change, ReplicaStore};
 use crate::replicator::context::SessionContext;
 use crate::replicator::error::SessionError;
+use crate::replicator::extension::REVS_ENTRIES;
 use crate::replicator::extension::answer::{self, RevAnswer};
 use crate::replicator::extension::codec::{Content, RevsEncoder};
-use crate::replicator::extension::{REVS_BYTES, REVS_ENTRIES};
 use crate::replicator::feed::{Feed, Rows};
 use crate::replicator::in_flight::{Awaiting, Sent, SentRevision, Wanted};
 use crate::replicator::messages::profile;
@@ -33,6 +34,7 @@ pub(super) struct BatchSender {
     announced: u64,
     /// Whether the peer was told once that the feed ends.
     told_end: bool,
+    form: Form,
 }
 
 /// What one message gave away.
@@ -55,6 +57,7 @@ impl BatchSender {
             row_bytes: 128,
             announced: position,
             told_end: false,
+            form: Form::new(),
         }
     }
 
@@ -90,6 +93,7 @@ impl BatchSender {
             let Some(target) = context.collections.get(collection).map(|c| c.id) else { break };
             let mut encoder = RevsEncoder::new(context.revs_format, true, 0);
             let mut revisions = Vec::new();
+            let (entries, bytes) = self.form.limits();
             while let Some(wanted) = self.wanted.pop_front() {
                 let newest = store
                     .document(target, &wanted.id)?
@@ -109,11 +113,12 @@ impl BatchSender {
                 };
                 encoder.push(&change, &content);
                 revisions.push(sent_revision(change, &content));
-                if encoder.size() >= REVS_BYTES || encoder.count() >= REVS_ENTRIES || encoder.is_full() {
+                if encoder.size() >= bytes || encoder.count() >= entries || encoder.is_full() {
                     break;
                 }
             }
-            self.send(context, collection, encoder.finish(0, false), revisions)?;
+            let formed = self.form.finish(encoder, 0, false);
+            self.send(context, collection, formed, revisions)?;
             sent = true;
         }
         Ok(sent)
@@ -136,7 +141,8 @@ impl BatchSender {
         if feed.is_exhausted(ceiling) && (!tell_end || self.told_end) {
             return Ok(None);
         }
-        let limit = (REVS_BYTES / self.row_bytes.max(1)).clamp(READ_MIN, REVS_ENTRIES);
+        let (entries, bytes) = self.form.limits();
+        let limit = (bytes / self.row_bytes.max(1)).clamp(READ_MIN, entries);
         let rows = feed.read(store, ceiling, limit, true, context.body_size_max)?;
         let mut sequences: Vec<u64> = rows.changes.iter().map(|change| change.sequence).collect();
         let Rows { from, mut through, changes, mut unsendable } = rows;
@@ -146,7 +152,9 @@ impl BatchSender {
             let ours = change.vector.current.source == self.source && change.sequence > self.offer_until;
             let content = if ours { Content::Body(body_of(&change)) } else { Content::Offer };
             let size = if let Content::Body(body) = &content { body.len() } else { 0 };
-            let is_full = encoder.size() >= REVS_BYTES || encoder.is_full();
+            // More offers than that might all be wanted.
+            let is_full =
+                encoder.size() >= bytes || encoder.is_full() || !ours && encoder.count() >= REVS_ENTRIES;
             // A document that is large alone goes alone.
             if !revisions.is_empty() && (is_full || encoder.size() + size > context.body_size_max) {
                 through = change.sequence - 1;
@@ -167,7 +175,8 @@ impl BatchSender {
         if !revisions.is_empty() || (last && !self.told_end) {
             self.told_end |= last;
             self.announced = through;
-            self.send(context, collection, encoder.finish(through, last), revisions)?;
+            let formed = self.form.finish(encoder, through, last);
+            self.send(context, collection, formed, revisions)?;
         }
         Ok(Some(Sending { from, through, sequences }))
     }
@@ -176,12 +185,11 @@ impl BatchSender {
         &mut self,
         context: &mut SessionContext,
         collection: usize,
-        body: Vec<u8>,
+        Formed { body, plain, bytes }: Formed,
         revisions: Vec<SentRevision>,
     ) -> Result<(), SessionError> {
-        let bytes = body.len();
         let mut message = context.message(profile::REVS, collection).with_body(body);
-        message.compressed = true;
+        message.compressed = plain;
         if revisions.is_empty() {
             return context.notify(message);
         }

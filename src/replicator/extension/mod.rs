@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod codec;
+mod folded;
 
 /// Name of the property that offers and accepts the extension.
 pub const PROPERTY: &str = "gattway";
@@ -35,24 +36,32 @@ pub enum RevsFormat {
     Versions,
     /// Tree IDs too.
     TreeIds,
+    /// Messages may be folded too: columns behind an entropy coder.
+    Folded,
 }
 
 impl RevsFormat {
     /// The newest this side reads.
-    pub const NEWEST: RevsFormat = RevsFormat::TreeIds;
+    pub const NEWEST: RevsFormat = RevsFormat::Folded;
 
     /// The value of the property.
     pub fn text(self) -> &'static str {
         match self {
             RevsFormat::Versions => "1",
             RevsFormat::TreeIds => "2",
+            RevsFormat::Folded => "3",
         }
     }
 
-    /// What to use with a peer that says this of itself. Newer peers read older columns too.
-    pub fn agreed(peer: Option<&str>) -> RevsFormat {
+    /// What this side, which reads so much, uses with a peer that says this of itself. Newer peers read older columns too.
+    pub fn agreed(self, peer: Option<&str>) -> RevsFormat {
         let newest: u32 = peer.and_then(|peer| peer.parse().ok()).unwrap_or(1);
-        if newest >= 2 { RevsFormat::TreeIds } else { RevsFormat::Versions }
+        let theirs = match newest {
+            ..=1 => RevsFormat::Versions,
+            2 => RevsFormat::TreeIds,
+            3.. => RevsFormat::Folded,
+        };
+        theirs.min(self)
     }
 }
 
@@ -68,6 +77,9 @@ pub const REVS_ENTRIES: usize = 400;
 
 /// Bytes of one message, before compression, above which a sender begins another.
 pub const REVS_BYTES: usize = 48 << 10;
+
+/// The same of a folded message.
+pub const FOLDED_BYTES: usize = 256 << 10;
 
 /// Messages that may await their answer at one time, in each collection.
 pub const REVS_IN_FLIGHT_MAX: usize = 8;

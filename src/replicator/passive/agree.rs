@@ -4,7 +4,7 @@
 
 use super::super::config::COLLECTIONS_MAX;
 use super::super::context::{RequestError, Response, SessionCollection, SessionContext};
-use super::super::extension::{self, RevsFormat};
+use super::super::extension;
 use super::super::messages::{DEFAULT_COLLECTION, canonical_name, parse_get_collections, refuse};
 use super::super::pushed::PushedNote;
 use super::super::unsynced::list::UnsyncedList;
@@ -112,10 +112,10 @@ impl Passive {
                 reply = reply.with(extension::ALSO_PROPERTY, &also.join(","));
             }
             let newest = request.properties.get(extension::FORMAT_PROPERTY);
-            context.revs_format = RevsFormat::agreed(newest);
+            context.revs_format = self.config.revs_format.agreed(newest);
             // A peer that says nothing of formats gets the answer that it always got.
             if newest.is_some() {
-                reply = reply.with(extension::FORMAT_PROPERTY, RevsFormat::NEWEST.text());
+                reply = reply.with(extension::FORMAT_PROPERTY, self.config.revs_format.text());
             }
         }
         Ok(Response::Now(reply))

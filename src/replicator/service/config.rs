@@ -11,6 +11,7 @@ use crate::endpoint::MessageEndpoint;
 use crate::replica::store::{ConflictResolver, ReplicaStore};
 use crate::replicator::config::{ActiveConfig, CollectionConfig, ReplicatorType};
 use crate::replicator::driver::{ConnectionLimits, Traffic};
+use crate::replicator::extension::RevsFormat;
 use crate::replicator::resolver::DefaultResolver;
 
 /// Settings of a [`Replicator`](super::Replicator). Make one with [`new`](Self::new) and change what differs.
@@ -83,6 +84,8 @@ pub struct ReplicatorConfiguration {
     pub extension: bool,
     /// Whether a changed document may travel as what has changed of it, to and from peers that know deltas. On, unless changed.
     pub deltas: bool,
+    /// The newest form of its messages, for measuring an older one.
+    pub(crate) revs_format: RevsFormat,
 }
 
 impl ReplicatorConfiguration {
@@ -107,6 +110,7 @@ impl ReplicatorConfiguration {
             blip: defaults.blip,
             extension: defaults.extension,
             deltas: defaults.deltas,
+            revs_format: defaults.revs_format,
         }
     }
 
@@ -158,6 +162,7 @@ impl ReplicatorConfiguration {
             blip: self.blip.clone(),
             extension: self.extension,
             deltas: self.deltas,
+            revs_format: self.revs_format,
             resolver: Arc::clone(&self.resolver),
             report_documents,
             mark_seed: fastrand::u64(..),

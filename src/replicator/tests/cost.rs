@@ -5,13 +5,17 @@ use std::sync::Arc;
 use super::memory_store::MemoryStore;
 use super::pair::Pair;
 use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
+use crate::replicator::extension::RevsFormat;
 
 /// Hourly records of a weather station; see `hw-tests/data/README.md`.
 const RECORDS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/hw-tests/data/seattle-weather-hourly-normals.csv");
 
-/// Most bytes a record may cost, both directions, at the level of BLIP frames.
-const BYTES_PER_RECORD_MAX: f64 = 14.0;
+/// Most bytes a record may cost, both directions, at the level of BLIP frames: folded, as earlier releases send it, and with the
+/// messages of Couchbase Lite.
+const FOLDED_MAX: f64 = 0.7;
+const PLAIN_MAX: f64 = 7.6;
+const STOCK_MAX: f64 = 50.0;
 
 fn weather(store: &MemoryStore) -> usize {
     let text = std::fs::read_to_string(RECORDS).expect("the sample data is in the repository");
@@ -30,30 +34,60 @@ fn weather(store: &MemoryStore) -> usize {
     count
 }
 
+/// Frames and bytes of a first sync, from the active side and to it, and records.
+fn first_sync(direction: ReplicatorType, formats: Option<[RevsFormat; 2]>) -> (u64, [u64; 2], usize) {
+    let (a, p) = (Arc::new(MemoryStore::new(1)), Arc::new(MemoryStore::new(2)));
+    let count = weather(if direction.pushes() { &a } else { &p });
+    let [of_active, of_passive] = formats.unwrap_or_default();
+    let config = ActiveConfig {
+        extension: formats.is_some(),
+        revs_format: of_active,
+        direction,
+        report_documents: false,
+        peer_uid: "p".into(),
+        ..ActiveConfig::default()
+    };
+    let passive = PassiveConfig {
+        extension: formats.is_some(),
+        revs_format: of_passive,
+        report_documents: false,
+        ..PassiveConfig::default()
+    };
+    let mut pair = Pair::new(1, config, passive, &a, &p).without_events();
+    pair.run().expect("a clean end");
+    assert_eq!(a.dump(0), p.dump(0));
+    (pair.frames, [pair.a.bytes_out, pair.p.bytes_out], count)
+}
+
 #[test]
 fn a_first_push_of_weather_records() {
-    for (extension, most) in [(true, BYTES_PER_RECORD_MAX), (false, 80.0)] {
+    for (formats, most) in [
+        (Some([RevsFormat::Folded; 2]), FOLDED_MAX),
+        (Some([RevsFormat::TreeIds; 2]), PLAIN_MAX),
+        (None, STOCK_MAX),
+    ] {
         for direction in [ReplicatorType::PushAndPull, ReplicatorType::Pull] {
-            let (a, p) = (Arc::new(MemoryStore::new(1)), Arc::new(MemoryStore::new(2)));
-            let count = weather(if direction.pushes() { &a } else { &p });
-            let config = ActiveConfig {
-                extension,
-                direction,
-                report_documents: false,
-                peer_uid: "p".into(),
-                ..ActiveConfig::default()
-            };
-            let passive = PassiveConfig { extension, report_documents: false, ..PassiveConfig::default() };
-            let mut pair = Pair::new(1, config, passive, &a, &p).without_events();
-            pair.run().expect("a clean end");
-            assert_eq!(a.dump(0), p.dump(0));
-            let bytes = (pair.a.bytes_out, pair.p.bytes_out);
-            let each = (bytes.0 + bytes.1) as f64 / count as f64;
-            println!(
-                "{direction:?} extension {extension}: {bytes:?} bytes, {each:.2} a record, {} frames",
-                pair.frames
-            );
+            let (frames, bytes, count) = first_sync(direction, formats);
+            let each = (bytes[0] + bytes[1]) as f64 / count as f64;
+            println!("{direction:?} {formats:?}: {bytes:?} bytes, {each:.2} a record, {frames} frames");
             assert!(each <= most, "{each:.2} bytes a record");
+        }
+    }
+}
+
+/// A gattway of an earlier release is sent what it always was, whichever side it is on and whoever sends.
+#[test]
+fn an_older_peer_gets_what_it_always_got() {
+    for old in [RevsFormat::Versions, RevsFormat::TreeIds] {
+        for direction in [ReplicatorType::PushAndPull, ReplicatorType::Pull] {
+            let among_themselves = first_sync(direction, Some([old; 2]));
+            for formats in [[old, RevsFormat::Folded], [RevsFormat::Folded, old]] {
+                assert_eq!(
+                    first_sync(direction, Some(formats)),
+                    among_themselves,
+                    "{direction:?} {formats:?}"
+                );
+            }
         }
     }
 }

@@ -3,20 +3,34 @@
 use bytes::Bytes;
 
 use super::format::{
-    COARSE, CodecError, Content, HISTORY_VERSIONS_MAX, RevEntry, RevsMessage, SOURCES_MAX, flag, get, head,
-    unzigzag,
+    Beginning, COARSE, CodecError, Content, HISTORY_VERSIONS_MAX, RevEntry, RevsMessage, SOURCES_MAX, flag,
+    get, head, unzigzag,
 };
+use super::unfold::unfold;
 use crate::replica::revision::{
     RevisionError, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector,
 };
 use crate::replicator::extension::{REVS_ENTRIES_MAX, REVS_ID_BYTES_MAX};
 
-/// Reads a message. Bodies are slices of `body`.
+/// Reads a message. Bodies are slices of `body`, or of what it unfolds to.
 ///
 /// # Errors
 /// [`CodecError`]; nothing of it may be used.
 pub fn decode(body: &Bytes) -> Result<RevsMessage, CodecError> {
     let mut reader = Reader { bytes: body, at: 0 };
+    let beginning = read_head(&mut reader)?;
+    if beginning.flags & head::FOLDED == 0 {
+        return read_plain(body, reader, beginning);
+    }
+    // It is a message as ever once it is unfolded.
+    let plain = unfold(&beginning, &body[reader.at..]).ok_or(CodecError { field: "columns" })?;
+    let plain = Bytes::from(plain);
+    let mut reader = Reader { bytes: &plain, at: 0 };
+    let beginning = read_head(&mut reader)?;
+    read_plain(&plain, reader, beginning)
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Result<Beginning, CodecError> {
     let flags = reader.take(1, "head")?[0];
     let from = reader.number("feed position")?;
     let through =
@@ -32,6 +46,11 @@ pub fn decode(body: &Bytes) -> Result<RevsMessage, CodecError> {
             SourceId(id)
         })
         .collect();
+    Ok(Beginning { flags, from, through, count, sources })
+}
+
+fn read_plain(body: &Bytes, mut reader: Reader<'_>, beginning: Beginning) -> Result<RevsMessage, CodecError> {
+    let Beginning { flags, from, through, count, sources } = beginning;
     let flags_at = reader.at;
     reader.take(count, "flags")?;
     let flag_of = |n: usize| body[flags_at + n];

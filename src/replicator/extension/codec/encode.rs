@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::fold::{FoldRows, Row};
 use super::format::{COARSE, Content, SOURCES_MAX, flag, head, put, zigzag};
 use crate::replica::revision::{SourceId, VERSIONS_MAX, VersionVector};
 use crate::replica::store::Change;
@@ -27,6 +28,8 @@ pub struct RevsEncoder {
     last_id: String,
     last_time: u64,
     last_source: usize,
+    /// What goes into columns, if the peer reads them.
+    rows: Option<FoldRows>,
 }
 
 impl RevsEncoder {
@@ -49,7 +52,18 @@ impl RevsEncoder {
             last_id: String::new(),
             last_time: 0,
             last_source: usize::MAX,
+            rows: (format >= RevsFormat::Folded).then(FoldRows::default),
         }
+    }
+
+    /// One whose authors are known.
+    pub(super) fn of_sources(
+        format: RevsFormat,
+        asked: bool,
+        from: u64,
+        sources: &[SourceId],
+    ) -> RevsEncoder {
+        RevsEncoder { sources: sources.to_vec(), ..RevsEncoder::new(format, asked, from) }
     }
 
     /// Revisions so far.
@@ -87,6 +101,34 @@ impl RevsEncoder {
             Content::Offer => {}
             Content::Gone => flags |= flag::GONE,
         }
+        self.end_row(flags);
+    }
+
+    /// Adds a revision of whose versions and body the parts are known.
+    pub(super) fn push_row(&mut self, row: &Row<'_>) {
+        let mut flags = row.flags;
+        self.push_sequence(row.sequence, &mut flags);
+        self.push_id(row.id);
+        self.push_version(row.source, row.time, &mut flags);
+        self.versions.extend_from_slice(row.further);
+        if let Some(body) = row.body {
+            put(&mut self.lengths, body.len() as u64);
+            self.bodies.extend_from_slice(body);
+        }
+        self.end_row(flags);
+    }
+
+    fn end_row(&mut self, flags: u8) {
+        if let Some(rows) = &mut self.rows {
+            rows.push(
+                flags,
+                self.last_sequence,
+                &self.last_id,
+                (self.last_source, self.last_time),
+                self.versions.len(),
+            );
+            rows.body_ends.push(self.bodies.len());
+        }
         self.flags.push(flags);
         self.count += 1;
     }
@@ -111,21 +153,28 @@ impl RevsEncoder {
 
     fn push_vector(&mut self, vector: &VersionVector, flags: &mut u8) {
         let source = self.source(vector.current.source);
+        self.push_version(source, vector.current.time, flags);
+        self.push_history(vector, flags);
+        self.push_trees(vector, flags);
+    }
+
+    fn push_version(&mut self, source: usize, time: u64, flags: &mut u8) {
         if source != self.last_source {
             *flags |= flag::AUTHOR;
             put(&mut self.versions, source as u64);
             self.last_source = source;
         }
-        let step = vector.current.time.wrapping_sub(self.last_time) as i64;
+        let step = time.wrapping_sub(self.last_time) as i64;
         if step % COARSE == 0 && step != 0 {
             *flags |= flag::COARSE;
             put(&mut self.versions, zigzag(step / COARSE));
         } else {
             put(&mut self.versions, zigzag(step));
         }
-        self.last_time = vector.current.time;
-        self.push_history(vector, flags);
-        self.push_trees(vector, flags);
+        self.last_time = time;
+        if let Some(rows) = &mut self.rows {
+            rows.further_from = self.versions.len();
+        }
     }
 
     fn push_history(&mut self, vector: &VersionVector, flags: &mut u8) {
@@ -172,17 +221,33 @@ impl RevsEncoder {
     /// The message: the feed stands at `through` after it.
     pub fn finish(self, through: u64, last: bool) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.size() + 64 + self.count * 6);
-        body.push((u8::from(self.asked) * head::ASKED) | (u8::from(last) * head::LAST));
-        put(&mut body, self.from);
-        put(&mut body, through.saturating_sub(self.from));
-        put(&mut body, self.count as u64);
-        put(&mut body, self.sources.len() as u64);
-        for source in &self.sources {
-            body.extend_from_slice(&source.0);
-        }
+        self.put_head(through, last, 0, &mut body);
         for column in [&self.flags, &self.sequences, &self.ids, &self.versions, &self.lengths, &self.bodies] {
             body.extend_from_slice(column);
         }
         body
+    }
+    fn put_head(&self, through: u64, last: bool, form: u8, body: &mut Vec<u8>) {
+        body.push((u8::from(self.asked) * head::ASKED) | (u8::from(last) * head::LAST) | form);
+        put(body, self.from);
+        put(body, through.saturating_sub(self.from));
+        put(body, self.count as u64);
+        put(body, self.sources.len() as u64);
+        for source in &self.sources {
+            body.extend_from_slice(&source.0);
+        }
+    }
+
+    /// Whether the peer reads folded messages.
+    pub fn folds(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    /// The same message, folded: `None` if the peer does not read that, or it is text for the most part.
+    pub fn fold(&self, through: u64, last: bool) -> Option<Vec<u8>> {
+        let rows = self.rows.as_ref()?;
+        let mut body = Vec::new();
+        self.put_head(through, last, head::FOLDED, &mut body);
+        rows.write(self.from, &self.versions, &self.bodies, body)
     }
 }

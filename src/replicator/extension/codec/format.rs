@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::blip::varint;
-use crate::replica::revision::{RevisionError, VERSIONS_MAX, VersionVector};
+use crate::replica::revision::{RevisionError, SourceId, VERSIONS_MAX, VersionVector};
 
 /// Flags of one revision.
 pub(super) mod flag {
@@ -31,6 +31,8 @@ pub(super) mod head {
     pub const ASKED: u8 = 0x01;
     /// The feed ends here for now.
     pub const LAST: u8 = 0x02;
+    /// What follows the authors is folded (`fold.rs`).
+    pub const FOLDED: u8 = 0x04;
 }
 
 /// The clock's own step: times that differ only by it are sent in units of it. The lower bits are a counter.
@@ -83,6 +85,15 @@ pub struct RevsMessage {
     pub through: u64,
     /// The revisions.
     pub revisions: Vec<RevEntry>,
+}
+
+/// What a message begins with.
+pub(super) struct Beginning {
+    pub(super) flags: u8,
+    pub(super) from: u64,
+    pub(super) through: u64,
+    pub(super) count: usize,
+    pub(super) sources: Vec<SourceId>,
 }
 
 /// A message that cannot be read.

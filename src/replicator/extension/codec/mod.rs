@@ -4,9 +4,11 @@
 
 mod decode;
 mod encode;
+mod fold;
 mod format;
 #[cfg(test)]
 mod tests;
+mod unfold;
 
 pub use self::decode::decode;
 pub use self::encode::RevsEncoder;

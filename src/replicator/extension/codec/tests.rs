@@ -7,7 +7,7 @@ use super::*;
 use crate::replica::revision::tree::GENERATION_MAX;
 use crate::replica::revision::{SourceId, TreeId, VERSIONS_MAX, Version, VersionVector};
 use crate::replica::store::Change;
-use crate::replicator::extension::codec::format::SOURCES_MAX;
+use crate::replicator::extension::codec::format::{SOURCES_MAX, head};
 use crate::replicator::extension::{REVS_ENTRIES_MAX, RevsFormat};
 
 fn version() -> impl Strategy<Value = Version> {
@@ -58,12 +58,16 @@ proptest! {
         let (from, through) = (u64::from(from), u64::from(from) + u64::from(span));
         let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, asked, from);
         revisions.iter().for_each(|entry| encoder.push(&change(entry), &entry.content));
-        let body = Bytes::from(encoder.finish(through, last));
-        let decoded = decode(&body);
-        prop_assert_eq!(decoded, Ok(RevsMessage { asked, last, from, through, revisions }));
-        // Cut anywhere, it is refused.
-        for end in 0..body.len() {
-            prop_assert!(decode(&body.slice(..end)).is_err());
+        let folded = encoder.fold(through, last).map(Bytes::from);
+        let message = RevsMessage { asked, last, from, through, revisions };
+        for body in [Some(Bytes::from(encoder.finish(through, last))), folded].into_iter().flatten() {
+            let decoded = decode(&body);
+            prop_assert_eq!(decoded.as_ref(), Ok(&message));
+            // Cut anywhere, it is refused.
+            let is_folded = body[0] & head::FOLDED != 0;
+            for end in (0..body.len()).step_by(if is_folded { body.len() / 6 + 1 } else { 1 }) {
+                prop_assert!(decode(&body.slice(..end)).is_err());
+            }
         }
     }
 
@@ -90,6 +94,51 @@ fn a_record_of_a_sensor_takes_few_bytes_beside_its_body() {
     }
     let beside = encoder.finish(400, false).len() - 2 * 300;
     assert!(beside < 300 * 15, "{beside} bytes for 300 revisions");
+}
+
+/// A peer that does not read it gets no folded message, and one that does gets those that columns make smaller.
+#[test]
+fn records_are_folded_for_those_who_read_it() {
+    let folded = |format| {
+        let mut encoder = RevsEncoder::new(format, false, 0);
+        for n in 0..300u32 {
+            let vector =
+                VersionVector::new(Version { time: u64::from(n + 1) << 16, source: SourceId([7; 16]) });
+            let body = Content::Body(format!("{{\"n\":{n}}}").into());
+            let (sequence, id) = (u64::from(n) + 1, format!("d{n}"));
+            let change = Change {
+                sequence,
+                id,
+                vector,
+                deleted: false,
+                body_size: 0,
+                remote_ancestor: None,
+                body: None,
+            };
+            encoder.push(&change, &body);
+        }
+        encoder.fold(300, true).map(|folded| folded.len())
+    };
+    assert_eq!(folded(RevsFormat::Versions), None);
+    assert_eq!(folded(RevsFormat::TreeIds), None);
+    assert!(folded(RevsFormat::Folded).is_some_and(|len| len < 150), "{:?}", folded(RevsFormat::Folded));
+}
+
+/// The example of `firmware-notes/replication.md`.
+#[test]
+fn the_example_of_the_notes() {
+    let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, false, 0);
+    for n in 0..8u64 {
+        let vector = VersionVector::new(Version { time: (n + 1) << 16, source: SourceId([7; 16]) });
+        let (sequence, id) = (n + 1, format!("n-{}", n + 1));
+        let change =
+            Change { sequence, id, vector, deleted: false, body_size: 0, remote_ancestor: None, body: None };
+        encoder.push(&change, &Content::Body(format!("{{\"n\":{n}}}").into()));
+    }
+    let folded = encoder.fold(8, true).expect("hardly any text");
+    let hex: String = folded.iter().map(|byte| format!("{byte:02x}")).collect();
+    let notes = include_str!("../../../../firmware-notes/replication.md");
+    assert!(notes.contains(&hex), "{hex} of {} bytes, plain {}", folded.len(), encoder.finish(8, true).len());
 }
 
 /// A message ends before it has more revisions or more authors than may be read.

@@ -1,0 +1,135 @@
+//! The entropy coder: bits whose chances both sides know, as one long binary fraction.
+//!
+//! The columns are walked by one piece of code in both directions: to a writer it gives the bits, from a reader it takes them.
+
+/// Chances are of so many.
+pub(super) const CHANCE_BITS: u32 = 16;
+
+/// Bytes at the end, and that a reader has before it begins.
+const WORD: usize = 4;
+
+/// Writes bits, or reads them.
+pub(super) trait Coder {
+    /// Codes a bit that is one with a chance of `chance` in 65,536, which is neither 0 nor 65,536. A reader gives what it has read.
+    fn bit(&mut self, bit: bool, chance: u32) -> bool;
+
+    /// Whether nothing more can be read.
+    fn has_failed(&self) -> bool;
+
+    /// Codes the lowest bits of a number, which may be anything.
+    fn plain(&mut self, value: u64, bits: u32) -> u64 {
+        let one = |read: u64, at: u32| {
+            read << 1 | u64::from(self.bit(value >> at & 1 != 0, 1 << (CHANCE_BITS - 1)))
+        };
+        (0..bits).rev().fold(0, one)
+    }
+
+    /// Codes a number that is more often small.
+    fn number(&mut self, value: u64) -> u64 {
+        let bits = u64::BITS - value.leading_zeros();
+        let bits = self.plain(bits.into(), 7).min(64) as u32;
+        match bits {
+            0 => 0,
+            _ => 1 << (bits - 1) | self.plain(value, bits - 1),
+        }
+    }
+}
+
+/// Writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    out: Vec<u8>,
+    low: u32,
+    high: u32,
+}
+
+impl Writer {
+    /// Appends to what is there.
+    pub(super) fn new(out: Vec<u8>) -> Writer {
+        Writer { out, low: 0, high: u32::MAX }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(&self.low.to_be_bytes());
+        self.out
+    }
+}
+
+/// Where the ones end.
+fn middle(low: u32, high: u32, chance: u32) -> u32 {
+    low + ((u64::from(high - low) * u64::from(chance)) >> CHANCE_BITS) as u32
+}
+
+impl Coder for Writer {
+    fn bit(&mut self, bit: bool, chance: u32) -> bool {
+        let middle = middle(self.low, self.high, chance);
+        if bit {
+            self.high = middle;
+        } else {
+            self.low = middle + 1;
+        }
+        while (self.low ^ self.high) >> 24 == 0 {
+            self.out.push((self.high >> 24) as u8);
+            self.low <<= 8;
+            self.high = self.high << 8 | 0xff;
+        }
+        bit
+    }
+
+    fn has_failed(&self) -> bool {
+        false
+    }
+}
+
+/// Reads.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    low: u32,
+    high: u32,
+    word: u32,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
+        let mut reader = Reader { bytes, at: 0, low: 0, high: u32::MAX, word: 0 };
+        for _ in 0..WORD {
+            reader.word = reader.word << 8 | u32::from(reader.byte());
+        }
+        reader
+    }
+
+    fn byte(&mut self) -> u8 {
+        let byte = self.bytes.get(self.at).copied().unwrap_or(0);
+        self.at = self.at.saturating_add(1);
+        byte
+    }
+
+    /// Whether exactly what there is was read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+}
+
+impl Coder for Reader<'_> {
+    fn bit(&mut self, _: bool, chance: u32) -> bool {
+        let middle = middle(self.low, self.high, chance);
+        let bit = self.word <= middle;
+        if bit {
+            self.high = middle;
+        } else {
+            self.low = middle + 1;
+        }
+        while (self.low ^ self.high) >> 24 == 0 {
+            self.low <<= 8;
+            self.high = self.high << 8 | 0xff;
+            self.word = self.word << 8 | u32::from(self.byte());
+        }
+        bit
+    }
+
+    fn has_failed(&self) -> bool {
+        self.at > self.bytes.len()
+    }
+}
