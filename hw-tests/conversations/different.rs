@@ -6,7 +6,6 @@ use crate::recording::Side;
 
 /// Recordings that one of our sides cannot take part in, and why.
 pub const NOT_PLAYED: &[(&str, Side, &str)] = &[
-    ("channels-vv", Side::Active, "our active side knows no channels of a server"),
     ("wrong-versioning-vv", Side::Passive, KEEPS_TREES),
     ("revtree-active-vs-upgraded-passive-both", Side::Active, KEEPS_TREES),
     ("revtree-active-vs-vv-passive-both", Side::Active, KEEPS_TREES),

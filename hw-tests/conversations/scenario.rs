@@ -274,6 +274,10 @@ impl Scenario {
             };
             config.pull_filter = self.argument(side, "--reject-pull").map(refuse_prefix);
             config.remote_filter = self.argument(side, "--filter").map(str::to_owned);
+            config.channels = self
+                .argument(side, "--channels")
+                .map(|names| names.split(',').map(str::to_owned).collect())
+                .unwrap_or_default();
             config.skip_deleted = self.has_argument(side, "--skip-deleted");
             config
         });

@@ -14,12 +14,15 @@ use super::{Change, Collection, DatabaseError};
 /// Changes that are read ahead.
 const CHANGES_READ: usize = 100;
 
-/// The changes of a collection, those to come included: see [`Collection::changes`]. The store is read where it is polled; an
+/// The changes of a collection or of one document, those to come included: see [`Collection::changes`] and
+/// [`Collection::document_changes`]. The store is read where it is polled; an
 /// error is the last thing that it gives.
 pub struct Changes {
     collection: Collection,
     /// The sequence up to which everything was given or is in `read`.
     since: u64,
+    /// Of one document alone.
+    id: Option<Box<str>>,
     read: VecDeque<Change>,
     watch: WatchStream<u64>,
     has_ended: bool,
@@ -43,13 +46,30 @@ impl Collection {
     /// # Ok(()) }
     /// ```
     pub fn changes(&self, since: u64) -> Changes {
-        Changes::new(self.clone(), since, WatchStream::new(self.store.watch()))
+        Changes::new(self.clone(), since, None)
+    }
+
+    /// The changes of one document from now on, each as it is made; changes that follow each other before they are read appear
+    /// once. It need not be there yet.
+    pub fn document_changes(&self, id: &str) -> Changes {
+        Changes::new(self.clone(), self.last_sequence(), Some(id.into()))
     }
 }
 
 impl Changes {
-    fn new(collection: Collection, since: u64, watch: WatchStream<u64>) -> Changes {
-        Changes { collection, since, read: VecDeque::new(), watch, has_ended: false }
+    fn new(collection: Collection, since: u64, id: Option<Box<str>>) -> Changes {
+        let watch = WatchStream::new(collection.store.watch());
+        Changes { collection, since, id, read: VecDeque::new(), watch, has_ended: false }
+    }
+
+    fn read(&self) -> Result<VecDeque<Change>, DatabaseError> {
+        match &self.id {
+            None => self.collection.changes_since(self.since, CHANGES_READ).map(VecDeque::from),
+            Some(id) => {
+                let newest = self.collection.change_of(id)?.filter(|change| change.sequence > self.since);
+                Ok(newest.into_iter().collect())
+            }
+        }
     }
 
     /// The next change, which may be one that is yet to be made; `None` after an error. May be dropped and called again without
@@ -66,8 +86,8 @@ impl Changes {
             if self.has_ended {
                 return Poll::Ready(None);
             }
-            match self.collection.changes_since(self.since, CHANGES_READ) {
-                Ok(changes) => self.read = changes.into(),
+            match self.read() {
+                Ok(changes) => self.read = changes,
                 Err(error) => {
                     self.has_ended = true;
                     return Poll::Ready(Some(Err(error)));

@@ -324,6 +324,11 @@ impl Collection {
         Ok(found.into_iter().map(change_of).collect())
     }
 
+    /// The newest change of a document.
+    pub(super) fn change_of(&self, id: &str) -> Result<Option<Change>, DatabaseError> {
+        Ok(self.store.revision(self.key()?, id)?.map(change_of))
+    }
+
     /// As [`changes_since`](Self::changes_since) up to sequence `until`, each with its body; no more once about `bytes_max` of
     /// bodies are together.
     ///

@@ -1,5 +1,7 @@
 //! A document in hand: ID, body and the revision it was read at.
 
+use std::time::{Duration, SystemTime};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -77,6 +79,13 @@ impl Document {
     /// The revision it was read at or saved as; `None` before the first save.
     pub fn revision(&self) -> Option<&VersionVector> {
         self.revision.as_ref()
+    }
+
+    /// When it was saved, by the clock of the device that did; `None` before the first save, and for a revision that tells no time (one of
+    /// a Couchbase Lite database with revision trees).
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        let vector = self.revision.as_ref().filter(|vector| !vector.is_tree())?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(vector.current.time))
     }
 
     /// Its place in the change feed when it was read or saved; 0 before the first save.

@@ -46,9 +46,11 @@ mod packed;
 mod pages;
 mod path;
 mod query;
+mod reindex;
 mod replica;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))] // for the gateway
 pub(crate) mod retained;
+mod save;
 mod store;
 #[cfg(test)]
 mod tests;

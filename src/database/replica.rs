@@ -11,8 +11,8 @@ use super::collection::unpack_body;
 use super::edit::{pack_body, pack_checked};
 use super::packed::{Unpacker, json_len};
 use super::store::{
-    CHECKPOINT_BODY_MAX, CheckpointOwner, CollectionKey, NewRevision, OwnVersions, Store, StoredRevision,
-    Writer, checkpoint_content,
+    CHECKPOINT_BODY_MAX, CheckpointOwner, CollectionKey, Memory, NewRevision, OwnVersions, Store,
+    StoredRevision, Writer, checkpoint_content,
 };
 use super::{Database, DatabaseError};
 use crate::replica::blobs::{BlobDigest, BlobState};
@@ -126,6 +126,20 @@ impl ReplicaStore for Database {
             self.store.sync(self.store.newest())?;
         }
         Ok(is_removed)
+    }
+
+    fn lose(&self, collection: CollectionId, id: &str) -> Result<bool, ReplicaStoreError> {
+        let key = key_of(collection)?;
+        let mut writer = self.store.writer();
+        let Some(found) = writer.revision(key, id)? else { return Ok(false) };
+        let is_own = self.store.is_own(found.vector.current.source);
+        if is_own && !writer.is_pushed(key, found.sequence) {
+            return Ok(false);
+        }
+        writer.purge(key, &found, Memory::Nothing)?;
+        writer.commit()?;
+        self.store.sync_later();
+        Ok(true)
     }
 
     fn commit(

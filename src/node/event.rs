@@ -148,9 +148,10 @@ pub(super) struct DocumentText<'a>(pub(super) &'a DocumentReplication);
 
 impl fmt::Display for DocumentText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DocumentReplication { collection, id, direction, error, .. } = self.0;
+        let DocumentReplication { collection, id, direction, access_removed, error, .. } = self.0;
         let direction = format!("{direction:?}").to_lowercase();
         match error {
+            None if *access_removed => write!(f, "removed {id:?} of {collection}: it is no longer for us"),
             None => write!(f, "{direction} {id:?} of {collection}"),
             Some(error) => write!(f, "{id:?} of {collection} was not {direction}: {error}"),
         }

@@ -311,6 +311,13 @@ pub trait ReplicaStore: Send + Sync {
         Ok(false)
     }
 
+    /// Removes a document that is no longer for us, unless it was changed here since a peer had it. Nothing keeps it from coming
+    /// back. Durable with the next synced commit, and before any checkpoint written after it. `false`: it stays, or there is none.
+    #[doc(hidden)]
+    fn lose(&self, _collection: CollectionId, _id: &str) -> Result<bool, ReplicaStoreError> {
+        Ok(false)
+    }
+
     /// Stores revisions and returns when all are on stable storage (group commit with other writers); outcomes in order.
     ///
     /// # Errors

@@ -155,6 +155,12 @@ pub fn checkpoint_id(
         ids.sort_unstable();
         ids.iter().for_each(|id| field(id.as_bytes()));
     }
+    if !collection.channels.is_empty() {
+        let mut channels: Vec<&str> = collection.channels.iter().map(String::as_str).collect();
+        channels.sort_unstable();
+        field(b"channels");
+        channels.iter().for_each(|channel| field(channel.as_bytes()));
+    }
     format!("cp-{}", STANDARD.encode(hash.finalize()))
 }
 
@@ -202,7 +208,16 @@ mod tests {
         let id = checkpoint_id(source, "peer", ReplicatorType::PushAndPull, &plain);
         assert_eq!(id.len(), 3 + 28);
         let filtered = CollectionConfig { document_ids: Some(vec!["a".into()]), ..plain.clone() };
+        let channels = |names: &[&str]| {
+            let channels = names.iter().map(|name| (*name).to_owned()).collect();
+            CollectionConfig { channels, ..plain.clone() }
+        };
+        let of =
+            |names: &[&str]| checkpoint_id(source, "peer", ReplicatorType::PushAndPull, &channels(names));
+        assert_eq!(of(&["x", "y"]), of(&["y", "x"]));
+        assert_ne!(of(&["x", "y"]), of(&["x"]));
         for other in [
+            of(&["a"]),
             checkpoint_id(SourceId([8; 16]), "peer", ReplicatorType::PushAndPull, &plain),
             checkpoint_id(source, "peer2", ReplicatorType::PushAndPull, &plain),
             checkpoint_id(source, "peer", ReplicatorType::Push, &plain),

@@ -182,6 +182,10 @@ pub struct CollectionConfig {
     pub pull_filter: Option<ReplicationFilter>,
     /// A filter that the peer is asked to apply. gattway peers refuse any; a server may know some.
     pub remote_filter: Option<String>,
+    /// Only documents of these channels of a Sync Gateway are pulled; empty: all that it gives. Any other peer refuses it.
+    pub channels: Vec<String>,
+    /// Decides conflicts of this collection, in place of the replicator's.
+    pub resolver: Option<Arc<dyn ConflictResolver>>,
     /// Ask for no tombstones on the first pull.
     pub skip_deleted: bool,
     /// Whether the run goes on without it, or in one direction, if the peer does not have it or the one may not do with it
@@ -238,6 +242,10 @@ pub struct ActiveConfig {
     pub revs_format: RevsFormat,
     /// Decides conflicts.
     pub resolver: Arc<dyn ConflictResolver>,
+    /// Whether documents that a server says are no longer for us go.
+    pub auto_purge: bool,
+    /// Names the connection in the logs of both sides; empty: nothing is said.
+    pub correlation: String,
     /// Whether each replicated document gives an event. Failed ones always do.
     pub report_documents: bool,
     /// How long nothing may move while the peer owes an answer.
@@ -265,6 +273,8 @@ impl Default for ActiveConfig {
             deltas: true,
             revs_format: RevsFormat::NEWEST,
             resolver: Arc::new(DefaultResolver),
+            auto_purge: true,
+            correlation: String::new(),
             report_documents: true,
             reply_timeout: REPLY_TIMEOUT,
             checkpoint_interval: CHECKPOINT_INTERVAL,

@@ -130,6 +130,8 @@ pub(super) struct SessionContext {
     /// Changes that are known to be there and are not read yet; part of the total.
     pub unread: u64,
     pub report_documents: bool,
+    /// Whether documents go that a server says are no longer for us.
+    pub auto_purge: bool,
     /// Of the passive side.
     pub open_conflicts: OpenConflicts,
     /// Largest body that fits into a message, in bytes.
@@ -181,6 +183,7 @@ impl SessionContext {
             progress: Progress::default(),
             unread: 0,
             report_documents,
+            auto_purge: false,
             open_conflicts: OpenConflicts::default(),
             lists: Vec::new(),
             left_out: Unsynced::default(),
@@ -347,6 +350,7 @@ impl SessionContext {
         let requests = |blip: &Connection| blip.queued_bytes() - blip.queued_reply_bytes();
         let before = requests(&self.blip);
         let frame = self.blip.poll_frame()?;
+        self.progress.bytes_sent += frame.len() as u64;
         self.note_moved();
         if requests(&self.blip) < before {
             self.requests_moved = self.now;

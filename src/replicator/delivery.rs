@@ -12,6 +12,11 @@ const CONFIRMED_PREFIX: &str = "own/confirmed/";
 /// Our copies of the checkpoints of our own runs.
 const OWN_CHECKPOINT_PREFIX: &str = "own/cp-";
 
+/// The name of our own copy of the checkpoint that a peer has under `client`.
+pub(super) fn own_checkpoint(client: &str) -> String {
+    format!("{OWN_PREFIX}{client}")
+}
+
 /// The sequence up to which every peer has the feed of which there is a checkpoint: those that come here, and those that we go
 /// to. The highest number if there is none.
 pub(crate) fn delivered_until(

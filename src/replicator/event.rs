@@ -31,6 +31,10 @@ pub struct Progress {
     /// How many revisions were given to the transport and are not confirmed yet, by the bytes of the messages that carry
     /// them: many travel in one message, and several messages take turns.
     pub under_way: u64,
+    /// Bytes of frames that were given to the transport, compressed as they go.
+    pub bytes_sent: u64,
+    /// Bytes of frames that came.
+    pub bytes_received: u64,
 }
 
 /// One document that was replicated, or failed to be.
@@ -45,6 +49,8 @@ pub struct DocumentReplication {
     pub id: String,
     /// Whether it is a tombstone.
     pub deleted: bool,
+    /// Whether the peer says that it is no longer for us: it was removed here, or stays with an error.
+    pub access_removed: bool,
     /// Why it failed.
     pub error: Option<ErrorReply>,
 }

@@ -19,6 +19,9 @@ use crate::replica::revision::{RevId, VersionVector};
 use crate::replica::store::{Change, Rejection};
 use crate::replica::validate::{check_id, check_stored};
 
+/// The property by which `getCollections` names the connection for the logs of both sides.
+pub const CORRELATION: &str = "uuid";
+
 /// `subChanges.versioning` of this generation of revision IDs.
 pub const VERSIONING: &str = "version-vectors";
 

@@ -28,6 +28,7 @@ mod limits;
 pub(crate) mod messages;
 mod names;
 mod passive;
+pub(crate) mod pending;
 mod protocol;
 mod pushed;
 mod request_rate;

@@ -1,6 +1,8 @@
-//! The resolver that is used when the application brings none.
+//! The resolver that is used when the application brings none, and one for each collection.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::replica::revision::later;
 use crate::replica::store::{Conflict, ConflictResolver, Resolution};
@@ -22,5 +24,17 @@ impl ConflictResolver for DefaultResolver {
                 Ordering::Equal | Ordering::Greater => Resolution::Local,
             },
         })
+    }
+}
+
+/// Asks the resolver of the conflict's collection, or the one for the others.
+pub(super) struct ByCollection {
+    pub(super) own: HashMap<String, Arc<dyn ConflictResolver>>,
+    pub(super) others: Arc<dyn ConflictResolver>,
+}
+
+impl ConflictResolver for ByCollection {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Result<Resolution, String> {
+        self.own.get(conflict.collection).unwrap_or(&self.others).resolve(conflict)
     }
 }

@@ -45,6 +45,7 @@ impl Session {
         let mut context =
             SessionContext::new(config.blip.clone(), false, config.report_documents, config.reply_timeout);
         context.deltas.enabled = config.deltas;
+        context.auto_purge = config.auto_purge;
         Session { context, side: Box::new(Active::new(config)) }
     }
 
@@ -122,6 +123,7 @@ impl Session {
         }
         self.context.now = now;
         self.context.note_moved();
+        self.context.progress.bytes_received += frame.len() as u64;
         let result = self.take_frame(frame, store);
         self.end_on_error(result.clone());
         self.update(store);

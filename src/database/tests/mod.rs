@@ -23,6 +23,7 @@ mod read_only;
 mod renew;
 mod repair;
 pub(super) mod replica;
+mod saving;
 
 use serde_json::{Map, Value, json};
 

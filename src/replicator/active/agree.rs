@@ -12,7 +12,9 @@ use super::super::event::Direction;
 use super::super::extension;
 use super::super::feed::Feed;
 use super::super::in_flight::Awaiting;
-use super::super::messages::{DEFAULT_COLLECTION, canonical_name, profile, write_get_collections};
+use super::super::messages::{
+    CORRELATION, DEFAULT_COLLECTION, canonical_name, profile, write_get_collections,
+};
 use super::super::protocol::pull::PullProtocol;
 use super::super::protocol::push::{PushProtocol, PushState};
 use super::super::sequences::{RemoteSequence, SequenceSet};
@@ -119,6 +121,9 @@ impl Active {
         let names: Vec<&str> = context.collections.iter().map(|c| c.name.as_str()).collect();
         let body = write_get_collections(&clients, &names);
         let mut message = OutgoingMessage::request(profile::GET_COLLECTIONS).with_body(body);
+        if !self.config.correlation.is_empty() {
+            message = message.with(CORRELATION, &self.config.correlation);
+        }
         if self.config.extension {
             message = message.with(extension::PROPERTY, extension::VERSION);
             message = message.with(extension::FORMAT_PROPERTY, self.config.revs_format.text());
@@ -348,6 +353,7 @@ impl Active {
                 active_only: collection.skip_deleted && since == RemoteSequence::START,
                 document_ids: collection.document_ids.as_deref(),
                 filter: collection.remote_filter.as_deref(),
+                channels: &collection.channels,
                 // What is looked at once more is mostly here.
                 offer_until: received.max(position.number().unwrap_or(0)),
             };

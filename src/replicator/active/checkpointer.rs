@@ -4,12 +4,11 @@ use serde_json::Value;
 
 use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, RunNote};
 use super::super::context::SessionContext;
-use super::super::delivery::Confirmation;
+use super::super::delivery::{Confirmation, own_checkpoint};
 use super::super::error::SessionError;
 use super::super::in_flight::Awaiting;
 use super::super::messages::profile;
 use super::marks::Marks;
-use crate::replica::OWN_PREFIX;
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::time::Instant;
 use std::time::Duration;
@@ -124,7 +123,7 @@ impl Checkpointer {
     }
 
     fn own_name(&self) -> String {
-        format!("{OWN_PREFIX}{}", self.client)
+        own_checkpoint(&self.client)
     }
 
     fn note_name(&self) -> String {

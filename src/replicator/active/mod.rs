@@ -11,6 +11,7 @@ mod pull;
 mod push;
 mod replies;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::batched::receiver::{self, OnConflict};
@@ -22,7 +23,8 @@ use super::event::{Activity, Direction};
 use super::extension::answer::RevAnswer;
 use super::extension::codec::{Content, RevEntry, RevsMessage};
 use super::in_flight::{Awaiting, RevsReceived, Ticket};
-use super::messages::profile;
+use super::messages::{canonical_name, profile};
+use super::resolver::ByCollection;
 use super::sequences::RemoteSequence;
 use super::side::Side;
 use super::turns::Turns;
@@ -61,7 +63,15 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub fn new(config: ActiveConfig) -> Active {
+    pub fn new(mut config: ActiveConfig) -> Active {
+        let own = config.collections.iter().filter_map(|collection| {
+            Some((canonical_name(&collection.name), Arc::clone(collection.resolver.as_ref()?)))
+        });
+        let own: HashMap<_, _> = own.collect();
+        if !own.is_empty() {
+            let others = Arc::clone(&config.resolver);
+            config.resolver = Arc::new(ByCollection { own, others });
+        }
         Active { config, syncs: Vec::new(), turns: Turns::default(), agreed: false, refused: None }
     }
 

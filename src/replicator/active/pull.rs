@@ -9,6 +9,9 @@ use crate::replicator::messages::{VERSIONING, profile};
 use crate::replicator::protocol::pull::PullProtocol;
 use crate::replicator::sequences::RemoteSequence;
 
+/// Sync Gateway's filter for channels.
+const BY_CHANNEL: &str = "sync_gateway/bychannel";
+
 /// What of one collection's feed at the peer has come, and what of it is durable here.
 pub(super) struct Pull {
     pub protocol: Box<dyn PullProtocol>,
@@ -24,6 +27,7 @@ pub(super) struct Subscribe<'a> {
     pub active_only: bool,
     pub document_ids: Option<&'a [String]>,
     pub filter: Option<&'a str>,
+    pub channels: &'a [String],
     /// Extension: up to here the peer shall offer before it sends.
     pub offer_until: u64,
 }
@@ -65,8 +69,11 @@ impl Pull {
             message = message.with("activeOnly", "true");
         }
         message = message.with("revocations", "true");
-        if let Some(filter) = how.filter {
+        if let Some(filter) = how.filter.or((!how.channels.is_empty()).then_some(BY_CHANNEL)) {
             message = message.with("filter", filter);
+        }
+        if !how.channels.is_empty() {
+            message = message.with("channels", &how.channels.join(","));
         }
         if context.extension && how.offer_until > since.number().unwrap_or(0) {
             message = message.with("offer", &how.offer_until.to_string());

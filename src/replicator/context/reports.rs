@@ -42,7 +42,9 @@ impl SessionContext {
     pub(super) fn tell_progress(&mut self) {
         let total = self.progress.total.saturating_add(self.unread);
         let progress = Progress { total, under_way: self.under_way(), ..self.progress };
-        if progress != self.progress_told {
+        // Bytes alone are no news: each frame would be.
+        let Progress { bytes_sent, bytes_received, .. } = progress;
+        if progress != (Progress { bytes_sent, bytes_received, ..self.progress_told }) {
             self.progress_told = progress;
             self.events.push_back(SessionEvent::Progress(progress));
         }
@@ -154,8 +156,25 @@ impl SessionContext {
         }
         let Some(name) = self.collections.get(collection).map(|c| c.name.clone()) else { return };
         let (collection, id) = (name, id.to_owned());
-        let document = DocumentReplication { direction, collection, id, deleted, error };
+        let access_removed = false;
+        let document = DocumentReplication { direction, collection, id, deleted, access_removed, error };
         self.events.push_back(SessionEvent::DocumentReplicated(document));
+    }
+
+    /// Reports a document that is no longer for us.
+    pub fn report_lost_access(&mut self, collection: usize, id: &str, error: Option<ErrorReply>) {
+        if error.is_none() && !self.report_documents {
+            return;
+        }
+        let Some(name) = self.collections.get(collection).map(|c| c.name.clone()) else { return };
+        self.push_event(SessionEvent::DocumentReplicated(DocumentReplication {
+            direction: Direction::Received,
+            collection: name,
+            id: id.to_owned(),
+            deleted: false,
+            access_removed: true,
+            error,
+        }));
     }
 
     /// Documents that no peer can be sent go on the list. A gattway peer hears of them; Couchbase Lite takes no word of

@@ -69,23 +69,38 @@ pub(crate) enum DriverEvent {
 pub(crate) struct StopSignal {
     wanted: watch::Receiver<u64>,
     run: u64,
+    /// Ends it as well while it is true.
+    suspended: Option<watch::Receiver<bool>>,
 }
 
 impl StopSignal {
     pub(crate) fn new(wanted: watch::Receiver<u64>, run: u64) -> StopSignal {
-        StopSignal { wanted, run }
+        StopSignal { wanted, run, suspended: None }
+    }
+
+    /// Asks for the end also while this is true.
+    pub(crate) fn or_suspended(self, suspended: watch::Receiver<bool>) -> StopSignal {
+        StopSignal { suspended: Some(suspended), ..self }
     }
 
     /// Whether the end was asked for.
     pub(crate) fn is_stopped(&self) -> bool {
         *self.wanted.borrow() != self.run
+            || self.suspended.as_ref().is_some_and(|suspended| *suspended.borrow())
     }
 
     /// Completes when the end is asked for, or nobody is left who could ask.
     pub(crate) async fn stopped(&mut self) {
         let run = self.run;
         // An error means that the owner is gone, which is a reason to end as well.
-        let _ = self.wanted.wait_for(|wanted| *wanted != run).await;
+        let ended = self.wanted.wait_for(|wanted| *wanted != run);
+        match &mut self.suspended {
+            None => drop(ended.await),
+            Some(suspended) => tokio::select! {
+                _ = ended => {}
+                _ = suspended.wait_for(|suspended| *suspended) => {}
+            },
+        }
     }
 }
 

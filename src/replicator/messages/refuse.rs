@@ -96,6 +96,11 @@ pub fn delta() -> ErrorReply {
     ErrorReply::http(422, "no base revision for this delta")
 }
 
+/// A document that is no longer for us and was changed here since the peer had it.
+pub fn access_lost() -> ErrorReply {
+    ErrorReply::http(403, "access was lost; it stays, for it was changed here and not pushed")
+}
+
 /// A document that does not fit into a message.
 pub fn too_large() -> ErrorReply {
     ErrorReply::http(413, "document too large to be sent")

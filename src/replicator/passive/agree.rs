@@ -5,7 +5,9 @@
 use super::super::config::COLLECTIONS_MAX;
 use super::super::context::{RequestError, Response, SessionCollection, SessionContext};
 use super::super::extension;
-use super::super::messages::{DEFAULT_COLLECTION, canonical_name, parse_get_collections, refuse};
+use super::super::messages::{
+    CORRELATION, DEFAULT_COLLECTION, canonical_name, parse_get_collections, refuse,
+};
 use super::super::pushed::PushedNote;
 use super::super::unsynced::list::UnsyncedList;
 use super::super::unsynced::{Lack, ONLY_AT_PEER_MAX, TAKES};
@@ -14,6 +16,9 @@ use crate::blip::{IncomingRequest, OutgoingMessage};
 use crate::replica::OWN_PREFIX;
 use crate::replica::canonical_collection_name;
 use crate::replica::store::{ReplicaStore, ReplicaStoreError, StoredCheckpoint};
+
+/// Bytes of the peer's name for the connection, in the log, at most.
+const CORRELATION_MAX: usize = 64;
 
 impl Passive {
     /// The peer begins with something else than `getCollections`: it means the default collection.
@@ -53,6 +58,10 @@ impl Passive {
             return Err(refuse::collections("not the first message").into());
         }
         let asked = parse_get_collections(&request.body)?;
+        if let Some(correlation) = request.properties.get(CORRELATION).filter(|text| is_loggable(text)) {
+            tracing::Span::current().record("correlation", correlation);
+            tracing::debug!("the peer asks for collections");
+        }
         debug_assert!(asked.len() <= COLLECTIONS_MAX);
         let mut answers = Vec::with_capacity(asked.len());
         let mut found = Vec::with_capacity(asked.len());
@@ -158,4 +167,9 @@ fn checkpoint_with_revision(checkpoint: &StoredCheckpoint) -> String {
         object.insert(key.to_owned(), checkpoint.revision.clone().into());
     }
     serde_json::Value::Object(object).to_string()
+}
+
+/// Whether a peer's word for the log is short and plain.
+fn is_loggable(text: &str) -> bool {
+    text.len() <= CORRELATION_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

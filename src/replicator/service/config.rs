@@ -60,6 +60,10 @@ pub struct ReplicatorConfiguration {
     pub retry_unsynced: bool,
     /// Decides conflicts. Unless changed: a deletion wins, otherwise the later clock.
     pub resolver: Arc<dyn ConflictResolver>,
+    /// Whether a document that a Sync Gateway says is no longer for us (access was lost, or it is in none of our channels) is removed
+    /// here, as [`Collection::purge`](crate::database::Collection::purge) does, but so that it comes back with the access. One that was changed here and not pushed stays. On,
+    /// unless changed.
+    pub auto_purge: bool,
     /// Attempts until it gives up, the first included, counted again after each success. Unless changed:
     /// [`ONE_SHOT_ATTEMPTS_MAX`] for a one-shot replicator, no limit for a continuous one.
     pub max_attempts: Option<u32>,
@@ -100,6 +104,7 @@ impl ReplicatorConfiguration {
             continuous: false,
             retry_unsynced: false,
             resolver: Arc::new(DefaultResolver),
+            auto_purge: defaults.auto_purge,
             max_attempts: None,
             max_attempt_wait: RETRY_WAIT_MAX,
             peer_quota: None,
@@ -150,7 +155,7 @@ impl ReplicatorConfiguration {
     }
 
     /// Settings of the session of one connection.
-    pub(super) fn session(&self, reset: bool, report_documents: bool) -> ActiveConfig {
+    pub(super) fn session(&self, reset: bool, report_documents: bool, correlation: &str) -> ActiveConfig {
         ActiveConfig {
             collections: self.collections.clone(),
             direction: self.replicator_type,
@@ -164,6 +169,8 @@ impl ReplicatorConfiguration {
             deltas: self.deltas,
             revs_format: self.revs_format,
             resolver: Arc::clone(&self.resolver),
+            auto_purge: self.auto_purge,
+            correlation: correlation.to_owned(),
             report_documents,
             mark_seed: fastrand::u64(..),
             ..ActiveConfig::default()

@@ -146,7 +146,7 @@ impl MessageEndpointListener {
             self.inner.open.send_replace(connections.open.len());
             (id, stop)
         };
-        let span = info_span!("listener", connection = id);
+        let span = info_span!("listener", connection = id, correlation = tracing::field::Empty);
         task::spawn(serve(Arc::clone(&self.inner), id, connection, access, stop).instrument(span));
         Ok(())
     }

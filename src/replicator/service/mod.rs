@@ -3,9 +3,11 @@
 
 mod config;
 mod connections;
+mod correlation;
 mod listener;
 mod listener_config;
 mod listener_event;
+mod pending;
 mod quota;
 mod refusals;
 mod replicator;

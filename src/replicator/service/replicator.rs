@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{Instrument, info_span};
 
 use super::config::ReplicatorConfiguration;
+use super::correlation::correlation_id;
 use super::quota::Quotas;
 use super::retry::RetryPolicy;
 use super::status::{
@@ -75,11 +76,11 @@ pub struct ConflictReport {
 /// # Ok(()) }
 /// ```
 pub struct Replicator {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    config: ReplicatorConfiguration,
+pub(super) struct Inner {
+    pub(super) config: ReplicatorConfiguration,
     quotas: Option<Arc<Quotas>>,
     status: watch::Sender<ReplicatorStatus>,
     changes: Listeners<ReplicatorStatus>,
@@ -89,6 +90,9 @@ struct Inner {
     /// Follows `Control::run`.
     wanted: watch::Sender<u64>,
     retry_now: Notify,
+    suspended: watch::Sender<bool>,
+    /// Who the peer has proven to be, once it was connected to.
+    pub(super) peer: Mutex<Option<String>>,
 }
 
 /// What the application wants.
@@ -115,6 +119,8 @@ impl Replicator {
             control: Mutex::new(control),
             wanted: watch::Sender::new(0),
             retry_now: Notify::new(),
+            suspended: watch::Sender::new(false),
+            peer: Mutex::new(None),
         };
         Replicator { inner: Arc::new(inner) }
     }
@@ -167,6 +173,17 @@ impl Replicator {
     /// If it is offline, tries again now: a transport knows when the peer is near again.
     pub fn retry_now(&self) {
         self.inner.retry_now.notify_waiters();
+    }
+
+    /// Suspends it, as long as the radio is wanted for something else or power is short: a connection is ended in order, and there is
+    /// none until [`resume`](Self::resume). It counts as offline meanwhile, and may be stopped.
+    pub fn suspend(&self) {
+        self.inner.suspended.send_replace(true);
+    }
+
+    /// Goes on after [`suspend`](Self::suspend): connects at once.
+    pub fn resume(&self) {
+        self.inner.suspended.send_replace(false);
     }
 
     /// What it is made of.
@@ -317,13 +334,22 @@ impl Inner {
         // Collections that the peer has just said it lacks.
         let mut absent = Vec::new();
         loop {
+            if !self.wait_for_resume(&mut stop).await {
+                return Ok(());
+            }
             attempt += 1;
             self.set_status(|status| {
                 status.activity = ReplicatorActivity::Connecting;
                 status.progress = ReplicatorProgress::default();
             });
-            let span = info_span!("connection", attempt);
-            let (worked, result) = self.attempt(stop.clone(), reset, &absent).instrument(span).await;
+            let correlation = correlation_id();
+            let span = info_span!("connection", attempt, correlation);
+            let ends = stop.clone().or_suspended(self.suspended.subscribe());
+            let (worked, result) = self.attempt(ends, reset, &absent, &correlation).instrument(span).await;
+            if *self.suspended.borrow() && !stop.is_stopped() {
+                reset &= !worked;
+                continue;
+            }
             let Err(error) = result else { return Ok(()) };
             if stop.is_stopped() {
                 tracing::debug!(%error, "ended by an error while stopping");
@@ -366,12 +392,28 @@ impl Inner {
         }
     }
 
+    /// Waits while it is suspended; `false` if it is to stop.
+    async fn wait_for_resume(&self, stop: &mut StopSignal) -> bool {
+        let mut suspended = self.suspended.subscribe();
+        if *suspended.borrow() {
+            tracing::info!("suspended");
+            self.set_status(|status| status.activity = ReplicatorActivity::Offline);
+        }
+        tokio::select! {
+            biased;
+            // The sender lives as long as `self`.
+            _ = suspended.wait_for(|suspended| !suspended) => true,
+            () = stop.stopped() => false,
+        }
+    }
+
     /// One connection from beginning to end. Also says whether it has done any work.
     async fn attempt(
         &self,
         stop: StopSignal,
         reset: bool,
         absent: &[String],
+        correlation: &str,
     ) -> (bool, Result<(), ReplicatorError>) {
         let config = &self.config;
         let create = || config.endpoint.delegate().create_connection(&config.endpoint);
@@ -382,7 +424,7 @@ impl Inner {
             connection,
             session: Session::active(ActiveConfig {
                 absent: absent.to_vec(),
-                ..config.session(reset, !self.documents.is_empty())
+                ..config.session(reset, !self.documents.is_empty(), correlation)
             }),
             store: Arc::clone(&config.store),
             role: FramingRole::Active,
@@ -393,7 +435,16 @@ impl Inner {
             traffic: config.traffic.clone(),
         };
         let mut worked = false;
-        let result = driver::run(setup, &mut |event| worked |= self.observe(event)).await;
+        let connection = Arc::clone(&setup.connection);
+        let observe = &mut |event| {
+            if matches!(event, DriverEvent::Opened)
+                && let Some(peer) = connection.peer_uid()
+            {
+                *lock(&self.peer) = Some(peer);
+            }
+            worked |= self.observe(event);
+        };
+        let result = driver::run(setup, observe).await;
         (worked, result)
     }
 
@@ -455,8 +506,15 @@ impl ReplicatorActivity {
 
 impl ReplicatorProgress {
     pub(super) fn of(progress: crate::replicator::event::Progress) -> ReplicatorProgress {
-        let crate::replicator::event::Progress { completed, total, documents, under_way } = progress;
-        ReplicatorProgress { completed, total, documents, under_way }
+        let crate::replicator::event::Progress {
+            completed,
+            total,
+            documents,
+            under_way,
+            bytes_sent,
+            bytes_received,
+        } = progress;
+        ReplicatorProgress { completed, total, documents, under_way, bytes_sent, bytes_received }
     }
 }
 

@@ -41,6 +41,10 @@ pub struct ReplicatorProgress {
     pub documents: u64,
     /// Units of those that were sent and are not confirmed yet, as far as their messages have gone; not in `completed`.
     pub under_way: u64,
+    /// Bytes of messages given to the transport, compressed as they go; what the session and the link add is not in it.
+    pub bytes_sent: u64,
+    /// Bytes of messages that came, likewise.
+    pub bytes_received: u64,
 }
 
 /// A replicator's state at one moment.

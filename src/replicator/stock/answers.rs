@@ -13,6 +13,9 @@ use crate::replicator::pushed::PushedNote;
 use crate::replicator::sequences::RemoteSequence;
 use crate::replicator::unsynced::failure::Failure;
 
+/// Flags of an entry of `changes`: access revoked, or removed from all channels, so that nothing is to be had.
+pub(super) const NOT_FOR_US: u64 = 2 | 4;
+
 /// What is unwanted in a reply to `changes`.
 const UNWANTED: &str = "0";
 
@@ -170,8 +173,6 @@ fn is_removed_here(
 
 /// The answer to one entry if it is wanted, by what there is.
 fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Option<String> {
-    /// Access revoked, or removed from all channels: nothing to be had.
-    const NOT_FOR_US: u64 = 2 | 4;
     if entry.flags & NOT_FOR_US != 0 {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::answers::{answer_listed, changes_reply};
+use super::answers::{NOT_FOR_US, answer_listed, changes_reply};
 use super::list_tracker::ListTracker;
 use crate::blip::{ErrorReply, IncomingRequest, MessageNumber, OutgoingMessage};
 use crate::replica::clip;
@@ -12,7 +12,7 @@ use crate::replicator::context::{RequestError, Response, SessionContext};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
 use crate::replicator::in_flight::Ticket;
-use crate::replicator::messages::{BadEntry, ChangeEntry, id_error, parse_change_entries};
+use crate::replicator::messages::{BadEntry, ChangeEntry, id_error, parse_change_entries, refuse};
 use crate::replicator::protocol::pull::{PeerIsBehind, PullProtocol};
 use crate::replicator::sequences::RemoteSequence;
 use crate::replicator::unsynced::failure::Failure;
@@ -94,6 +94,11 @@ impl ListPull {
         if let Some(error) = id_error(&entry.id) {
             let deleted = entry.flags & 1 != 0;
             self.refuse(context, &entry.id, revision.to_string(), &entry.sequence, deleted, error);
+            return Ok((entry.sequence, None));
+        }
+        if entry.flags & NOT_FOR_US != 0 {
+            lose_access(context, self.collection, &entry, store)?;
+            context.progress.completed += 1;
             return Ok((entry.sequence, None));
         }
         let answer = answer_listed(context, self.collection, &entry, store)?;
@@ -191,4 +196,20 @@ impl PullProtocol for ListPull {
     fn position(&self) -> RemoteSequence {
         self.tracker.position().clone()
     }
+}
+
+/// A server says that a document is no longer for us.
+fn lose_access(
+    context: &mut SessionContext,
+    collection: usize,
+    entry: &ChangeEntry,
+    store: &dyn ReplicaStore,
+) -> Result<(), SessionError> {
+    let id = context.collections[collection].id;
+    if !context.auto_purge || store.revision(id, &entry.id)?.is_none() {
+        return Ok(());
+    }
+    let is_gone = store.lose(id, &entry.id)?;
+    context.report_lost_access(collection, &entry.id, (!is_gone).then(refuse::access_lost));
+    Ok(())
 }

@@ -346,6 +346,17 @@ impl ReplicaStore for MemoryStore {
         Ok(doc.base.clone().filter(|(base, _)| *base == revision).map(|(_, body)| body))
     }
 
+    fn lose(&self, collection: CollectionId, id: &str) -> Result<bool, ReplicaStoreError> {
+        let c = &mut self.collections.lock().unwrap()[collection.0 as usize];
+        let is_theirs = |doc: &&Doc| doc.shared || doc.change.sequence <= c.pushed;
+        if c.docs.get(id).filter(is_theirs).is_none() {
+            return Ok(false);
+        }
+        let doc = c.docs.remove(id).unwrap();
+        c.feed.remove(&doc.change.sequence);
+        Ok(true)
+    }
+
     fn source(&self) -> SourceId {
         self.source
     }

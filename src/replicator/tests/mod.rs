@@ -20,6 +20,7 @@ mod exchange;
 mod hostile;
 mod limits;
 mod lists;
+mod lost_access;
 mod pair;
 mod probes;
 mod progress;

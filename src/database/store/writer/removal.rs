@@ -31,7 +31,6 @@ impl Writer<'_> {
     /// Stages what stays of a document that is removed.
     pub(super) fn remember(&mut self, key: CollectionKey, before: &StoredRevision, memory: Memory) {
         self.set_expiration(key, &before.id, None);
-        #[cfg(feature = "simulation")]
         if memory == Memory::Nothing {
             return;
         }

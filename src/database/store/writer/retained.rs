@@ -27,8 +27,7 @@ pub(crate) enum Memory {
     Horizon,
     /// The horizons of its authors.
     AuthorHorizons,
-    /// None: to see whether that is noticed.
-    #[cfg(feature = "simulation")]
+    /// None: it may come back.
     Nothing,
 }
 

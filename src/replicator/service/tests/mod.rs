@@ -1,5 +1,6 @@
 //! The rules of the message endpoint, against transports and peers that break them.
 
+mod asked;
 mod blobs;
 mod foreign;
 mod lifecycle;

@@ -32,7 +32,7 @@ fn every_setting_of_a_replicator_reaches_its_session() {
         config.confirmed_as = is_set.then(|| "up".to_owned());
         let resolver = Arc::new(DefaultResolver);
         config.resolver = resolver.clone();
-        let session = config.session(is_set, is_set);
+        let session = config.session(is_set, is_set, "id");
         assert_eq!(session.collections[0].name, "c.d");
         assert_eq!(session.direction, direction);
         assert_eq!(session.confirmed_as, config.confirmed_as);
@@ -48,7 +48,7 @@ fn every_setting_of_a_replicator_reaches_its_session() {
         assert_eq!(session.blip.message_size_max, 4_321);
         assert_eq!(Arc::strong_count(&resolver), 3, "it decides in the session too");
         // By its marks a run is told from one in another past.
-        assert_ne!(config.session(is_set, is_set).mark_seed, session.mark_seed);
+        assert_ne!(config.session(is_set, is_set, "id").mark_seed, session.mark_seed);
         config.peer_quota = is_set.then(crate::replicator::PeerQuota::default);
         assert_eq!(config.quotas().is_some(), is_set);
     }

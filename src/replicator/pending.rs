@@ -1,0 +1,67 @@
+//! What of a collection a peer does not have yet, as far as its checkpoint says.
+
+use super::checkpoint::{Checkpoint, checkpoint_id};
+use super::config::{CollectionConfig, FilterInput, ReplicatorType};
+use super::delivery::own_checkpoint;
+use super::names::canonical_name;
+use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+
+/// Changes that are read at a time.
+const PAGE_ROWS: usize = 200;
+
+/// A collection as one replicator sees it.
+pub(crate) struct Pending<'a> {
+    store: &'a dyn ReplicaStore,
+    config: &'a CollectionConfig,
+    id: CollectionId,
+    name: String,
+    /// What the peer has confirmed.
+    confirmed: Checkpoint,
+}
+
+impl<'a> Pending<'a> {
+    /// For the peer of this name. `None`: there is no such collection, or nothing of it is pushed.
+    pub(crate) fn of(
+        store: &'a dyn ReplicaStore,
+        peer_uid: &str,
+        direction: ReplicatorType,
+        config: &'a CollectionConfig,
+    ) -> Result<Option<Pending<'a>>, ReplicaStoreError> {
+        let name = canonical_name(&config.name);
+        let Some(id) = store.collection(&name).filter(|_| direction.pushes()) else { return Ok(None) };
+        let named = CollectionConfig { name: name.clone(), ..config.clone() };
+        let client = checkpoint_id(store.source(), peer_uid, direction, &named);
+        let own = store.checkpoint(id, &own_checkpoint(&client))?;
+        let confirmed = own.map(|own| Checkpoint::from_json(&own.body)).unwrap_or_default();
+        Ok(Some(Pending { store, config, id, name, confirmed }))
+    }
+
+    /// The IDs of all documents whose newest revision the peer is not known to have, in the order of their changes.
+    pub(crate) fn ids(&self) -> Result<Vec<String>, ReplicaStoreError> {
+        let (mut ids, mut since) = (Vec::new(), self.confirmed.local_sequence());
+        loop {
+            let page = self.store.changes(self.id, since, PAGE_ROWS, self.config.push_filter.is_some())?;
+            let Some(last) = page.last() else { return Ok(ids) };
+            since = last.sequence;
+            ids.extend(page.into_iter().filter(|change| self.is_pending(change)).map(|change| change.id));
+        }
+    }
+
+    /// Whether one document is among them.
+    pub(crate) fn contains(&self, id: &str) -> Result<bool, ReplicaStoreError> {
+        let change = match self.config.push_filter {
+            Some(_) => self.store.document(self.id, id)?,
+            None => self.store.revision(self.id, id)?,
+        };
+        Ok(change.is_some_and(|change| self.is_pending(&change)))
+    }
+
+    fn is_pending(&self, change: &Change) -> bool {
+        let is_chosen = |ids: &Vec<String>| ids.contains(&change.id);
+        let (name, body) = (&*self.name, change.body.as_deref().unwrap_or_default());
+        let input = FilterInput { collection: name, id: &change.id, deleted: change.deleted, body };
+        !self.confirmed.local.contains(change.sequence)
+            && self.config.document_ids.as_ref().is_none_or(is_chosen)
+            && self.config.push_filter.as_ref().is_none_or(|filter| filter(&input))
+    }
+}
