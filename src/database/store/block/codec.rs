@@ -42,9 +42,16 @@ impl Codec {
         let compress =
             self.compress.get_or_insert_with(|| Compress::new(Compression::new(DEFLATE_LEVEL), false));
         compress.reset();
-        out.reserve_exact(bytes.len());
-        matches!(compress.compress_vec(bytes, out, FlushCompress::Finish), Ok(Status::StreamEnd))
-            && (compress.total_out() as usize) < bytes.len()
+        // With room for what cannot be made shorter.
+        out.reserve_exact(bytes.len() + bytes.len() / 1_000 + 64);
+        let status = compress.compress_vec(bytes, out, FlushCompress::Finish);
+        let is_whole = matches!(status, Ok(Status::StreamEnd));
+        let is_shorter = is_whole && (compress.total_out() as usize) < bytes.len();
+        if !is_whole {
+            // What did not fit goes on to take room in its buffer after a reset, until there is none and it panics.
+            self.compress = None;
+        }
+        is_shorter
     }
 
     pub(super) fn inflate(&mut self, bytes: &[u8], len: usize) -> Option<Vec<u8>> {
@@ -61,4 +68,22 @@ pub(in super::super) fn records_len(value: &[u8]) -> Option<usize> {
     let mut reader = Reader::new(value);
     reader.byte()?;
     reader.length()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What cannot be made shorter leaves nothing behind that the next block would meet.
+    #[test]
+    fn any_number_of_blocks_cannot_be_made_shorter() {
+        let (mut codec, mut rng) = (Codec::default(), fastrand::Rng::with_seed(1));
+        for _ in 0..2_000 {
+            let random: Vec<u8> = (0..rng.usize(100..400)).map(|_| rng.u8(..)).collect();
+            assert!(!codec.deflate(&random, &mut Vec::new()));
+        }
+        let (repeated, mut out) = (vec![7; 5_000], Vec::new());
+        assert!(codec.deflate(&repeated, &mut out));
+        assert_eq!(codec.inflate(&out, repeated.len()), Some(repeated));
+    }
 }
