@@ -89,6 +89,7 @@ fn no_command_warns_when_all_went_well() {
         &["query", "--limit", "0"],
         &["index", "create", "_default", "--on", "species", "--name", "by-species"],
         &["index", "list"],
+        &["--db", &text(place("trees")), "db", "create", "--versioning", "rev-trees"],
         &["index", "drop", "_default", "by-species"],
         &["db", "attach", "valve", "table", PENGUINS],
         &["db", "blob", "get", "valve", "table", "-o", &text(place("table"))],

@@ -4,23 +4,20 @@
 
 use crate::recording::Side;
 
-/// Recordings that one of our sides cannot take part in, and why.
-pub const NOT_PLAYED: &[(&str, Side, &str)] = &[
-    ("wrong-versioning-vv", Side::Passive, KEEPS_TREES),
-    ("revtree-active-vs-upgraded-passive-both", Side::Active, KEEPS_TREES),
-    ("revtree-active-vs-vv-passive-both", Side::Active, KEEPS_TREES),
-    ("revtree-active-vs-vv-passive-pull", Side::Active, KEEPS_TREES),
-    ("revtree-active-vs-vv-passive-push", Side::Active, KEEPS_TREES),
-    ("upgraded-active-vs-revtree-passive-both", Side::Passive, KEEPS_TREES),
-    ("vv-active-vs-revtree-passive-both", Side::Passive, KEEPS_TREES),
-    ("vv-active-vs-revtree-passive-pull", Side::Passive, KEEPS_TREES),
-    ("vv-active-vs-revtree-passive-push", Side::Passive, KEEPS_TREES),
-];
-
-const KEEPS_TREES: &str = "the recorded side in our place keeps revision trees";
-
 /// Recording, our side, how the difference begins, and why it is there.
 pub const DIFFERENT: &[(&str, Side, &str, &str)] = &[
+    ("conflict-delete-local-run2-revtree", Side::Passive, "document \"c\"", CLOSES_BRANCH),
+    ("conflict-local-run2-revtree", Side::Passive, "document \"c\"", CLOSES_BRANCH),
+    ("conflict-continuous-merge-revtree", Side::Active, "our last checkpoint", ONE_CHANGE),
+    ("conflict-pull-only-revtree", Side::Active, "document \"c\"", HIGHER_ID),
+    ("revtree-active-vs-upgraded-passive-both", Side::Active, "we do not say: Active #5", OTHER_KIND),
+    ("revtree-active-vs-upgraded-passive-both", Side::Active, "the peer's turn never came", OTHER_KIND),
+    ("revtree-active-vs-vv-passive-both", Side::Active, "we do not say: Active #5", OTHER_KIND),
+    ("revtree-active-vs-vv-passive-both", Side::Active, "we do not say: Active #6", OTHER_KIND),
+    ("revtree-active-vs-vv-passive-both", Side::Active, "the peer's turn never came", OTHER_KIND),
+    ("wrong-versioning-revtree", Side::Active, "we do not say: Active #4", OTHER_KIND),
+    ("wrong-versioning-revtree", Side::Active, "we do not say: Active #5", OTHER_KIND),
+    ("wrong-versioning-revtree", Side::Active, "the peer's turn never came", OTHER_KIND),
     ("future-clock-pull-run1-vv", Side::Active, "we answer Passive #5", CLOCK),
     ("future-clock-pull-run1-vv", Side::Active, "3 documents in the end, recorded 2", CLOCK),
     ("future-clock-push-run1-vv", Side::Passive, "we answer Active #5", CLOCK),
@@ -41,6 +38,11 @@ pub const DIFFERENT: &[(&str, Side, &str, &str)] = &[
     ("upgraded-nocommon-run2-vv", Side::Active, "our last checkpoint", CORE_FAILS),
 ];
 
+const CLOSES_BRANCH: &str =
+    "the peer says which branch of ours it has closed: its revision is taken; the core stays with its own";
+const OTHER_KIND: &str = "a peer of the other kind ends the run at once, before anything goes there";
+const ONE_CHANGE: &str = "a conflict and what it came to are one change here, two in the core";
+const HIGHER_ID: &str = "the recorded resolver looks for times, which tree IDs do not have, and takes the peer's; ours takes the higher ID";
 const CLOCK: &str = "a version from the future is taken: it says nothing of the clock here, and whoever has it must not lose it";
 const STAYS_OPEN: &str = "a revision that the peer did not take stays open: the next run offers it again";
 const ANCESTOR: &str =

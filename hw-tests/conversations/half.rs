@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::normal::{Reply, Request, Vocabulary};
 use crate::recording::{RecordedMessage, Side};
 use crate::replica::Replica;
-use crate::scenario::{self, RecordedDocument, Scenario};
+use crate::scenario::{self, RecordedDocument, Scenario, current_of};
 
 /// Virtual time after which a conversation must be over, in seconds.
 const TIME_MAX_S: u64 = 20;
@@ -71,7 +71,7 @@ pub struct Half<'s> {
 impl<'s> Half<'s> {
     pub fn new(scenario: &'s Scenario, us: Side) -> Half<'s> {
         let ancestors = if us == Side::Active { scenario.remote_ancestors() } else { HashMap::new() };
-        let mut replica = Replica::new(&scenario.collections, ancestors);
+        let mut replica = Replica::new(&scenario.collections, ancestors, scenario.versioning(us));
         replica.load_blobs(&scenario.blobs(us), &scenario::blob_contents());
         replica.load(&scenario.documents("before", us));
         if us == Side::Active {
@@ -84,6 +84,7 @@ impl<'s> Half<'s> {
         let vocabulary = Vocabulary {
             own_suffix: format!("@{}", replica.source()),
             recorded: scenario.merge_versions(Side::Active),
+            resolved: scenario.resolved_trees(),
             first_pull: us == Side::Active && scenario.documents("before", us).is_empty(),
         };
         let mut half = Half {
@@ -121,8 +122,11 @@ impl<'s> Half<'s> {
         let before = self.scenario.documents("before", self.us);
         let sent = self.scenario.revisions().filter(|message| message.from == self.us);
         for document in sent.map(|message| self.scenario.sent_document(message)) {
-            let is_old = before.iter().any(|old| old.id == document.id && old.vector == document.vector);
-            if !is_old && self.vocabulary.text(&document.vector) == document.vector {
+            let current = current_of(&document.vector);
+            let is_old = before.iter().any(|old| old.id == document.id && current_of(&old.vector) == current);
+            // A tree ID does not tell that it came of a merge.
+            let is_merge = !current.contains('@') && self.scenario.resolves(&document.id);
+            if !is_old && !is_merge && self.vocabulary.text(&document.vector) == document.vector {
                 let told = self.scenario.first_list_with(&document, self.us);
                 self.edits.push((told, document));
             }

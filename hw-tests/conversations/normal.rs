@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use gattway::lab::blip::{ErrorReply, IncomingReply, IncomingRequest, Properties};
 use gattway::lab::replicator::extension;
+use gattway::lab::replicator::messages::trees::CLOSED_BRANCHES;
 use serde_json::{Value, json};
 
 use crate::recording::RecordedMessage;
@@ -14,7 +15,8 @@ const NEW_VERSION: &str = "new@me";
 
 /// Properties that say nothing about the conversation: IDs of the run, and announcements of what only one of the two
 /// implementations can do.
-const IGNORED_PROPERTIES: [&str; 4] = ["uuid", "client", extension::PROPERTY, extension::FORMAT_PROPERTY];
+const IGNORED_PROPERTIES: [&str; 5] =
+    ["uuid", "client", extension::PROPERTY, extension::FORMAT_PROPERTY, CLOSED_BRANCHES];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -55,6 +57,8 @@ pub struct Vocabulary {
     pub own_suffix: String,
     /// Recorded versions made during the recorded run.
     pub recorded: HashSet<String>,
+    /// Documents whose conflict was resolved: what it came to has another sequence here.
+    pub resolved: HashSet<String>,
     /// Whether the active side has nothing yet: the original then asks for no tombstones, which only spares bytes.
     pub first_pull: bool,
 }
@@ -75,6 +79,9 @@ impl Vocabulary {
             properties.remove("activeOnly");
         }
         let profile = properties.get("Profile").cloned().unwrap_or_default();
+        if profile == "rev" && properties.get("id").is_some_and(|id| self.resolved.contains(id)) {
+            properties.remove("sequence");
+        }
         let body = self.texts(json_of(body));
         let body = match profile.as_str() {
             "getCollections" => {

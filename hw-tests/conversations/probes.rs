@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use gattway::lab::blip::{BlipConfig, Connection, Event, MessageNumber, OutgoingMessage};
+use gattway::lab::replica::revision::Versioning;
 use gattway::lab::replicator::config::PassiveConfig;
 use gattway::lab::replicator::session::Session;
 use gattway::lab::time::Instant;
@@ -56,7 +57,7 @@ pub struct Heard {
 
 /// A database with what the recorded peer had.
 fn replica(messages: &[RecordedMessage]) -> Replica {
-    let mut replica = Replica::new(&["_default".to_owned()], HashMap::new());
+    let mut replica = Replica::new(&["_default".to_owned()], HashMap::new(), Versioning::VersionVectors);
     let documents = DOCUMENTS.map(|(id, sequence, deleted)| RecordedDocument {
         collection: "_default".into(),
         id: id.into(),

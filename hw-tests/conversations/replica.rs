@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use gattway::database::{Database, DatabaseConfig};
 use gattway::lab::replica::blobs::{BlobDigest, BlobState};
-use gattway::lab::replica::revision::{RevId, SourceId, Version};
+use gattway::lab::replica::revision::{RevId, SourceId, Version, Versioning};
 use gattway::lab::replica::store::{
     Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
 };
@@ -41,10 +41,15 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub fn new(collections: &[String], ancestors: HashMap<(String, String), String>) -> Replica {
+    pub fn new(
+        collections: &[String],
+        ancestors: HashMap<(String, String), String>,
+        versioning: Versioning,
+    ) -> Replica {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let database =
-            Database::open(directory.path().join("db"), DatabaseConfig::default()).expect("database");
+        let mut config = DatabaseConfig::default();
+        config.versioning = Some(versioning);
+        let database = Database::open(directory.path().join("db"), config).expect("database");
         for name in collections {
             database.create_collection(name).expect("collection");
         }
@@ -100,8 +105,7 @@ impl Replica {
             let collection = self.id_of(&document.collection);
             while self.database.last_sequence(collection) + 1 < document.sequence {
                 self.filler_versions += 1;
-                let source = SourceId([0xfe; 16]);
-                let vector = Version { time: self.filler_versions, source }.to_string();
+                let vector = self.filler_vector();
                 let filler = RecordedDocument { id: FILLER.into(), vector, ..document.clone() };
                 self.insert(&RecordedDocument { deleted: false, body: serde_json::json!({}), ..filler });
             }
@@ -111,6 +115,16 @@ impl Replica {
             if let Some(collection) = self.database.collection(&name) {
                 collection.purge(FILLER).expect("purged");
             }
+        }
+    }
+
+    fn filler_vector(&self) -> String {
+        let number = self.filler_versions;
+        let tree = |number: u64| format!("{number}-{}", "fe".repeat(20));
+        match (self.database.versioning(), number) {
+            (Versioning::RevisionTrees, 1) => tree(1),
+            (Versioning::RevisionTrees, _) => format!("{}, {}", tree(number), tree(number - 1)),
+            _ => Version { time: number, source: SourceId([0xfe; 16]) }.to_string(),
         }
     }
 
@@ -155,7 +169,13 @@ impl Replica {
         change.body = change.body.map(|body| show_blobs(&body).into());
         let key = (change.id.clone(), change.vector.id().to_string());
         if let Some(ancestor) = self.ancestors.get(&key) {
-            change.remote_ancestor = Some(ancestor.parse().expect("a version"));
+            let ancestor: RevId = ancestor.parse().expect("a version");
+            change.remote_ancestor = Some(ancestor);
+            // What the peer had and what is no ancestor has lost a conflict here.
+            let lost = ancestor.tree().filter(|id| !change.vector.trees.contains(id));
+            if let Some(lost) = lost.filter(|_| self.versioning() == Versioning::RevisionTrees) {
+                change.vector = change.vector.with_closed(vec![lost]);
+            }
         }
         change
     }

@@ -1,4 +1,5 @@
-//! What a recorded conversation needs before it can be played: documents, settings, checkpoints.
+//! What a recorded conversation needs before it can be played: documents, settings, checkpoints. One file, because all of it is read out
+//! of one header and its messages.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use gattway::endpoint::ProtocolType;
 use gattway::lab::blip::BlipConfig;
 use gattway::lab::endpoint::framing::{Framing, FramingEvent, FramingRole};
 use gattway::lab::replica::blobs::BlobDigest;
-use gattway::lab::replica::revision::VersionVector;
+use gattway::lab::replica::revision::{VersionVector, Versioning};
 use gattway::lab::replica::store::{Conflict, ConflictResolver, Resolution};
 use gattway::lab::replicator::config::{
     ActiveConfig, CollectionConfig, FilterInput, PassiveConfig, ReplicationFilter, ReplicatorType,
@@ -67,6 +68,31 @@ impl Scenario {
 
     pub fn is_continuous(&self) -> bool {
         self.has_argument(Side::Active, "--continuous")
+    }
+
+    /// How a side identifies revisions.
+    pub fn versioning(&self, side: Side) -> Versioning {
+        let text = self.header["versioning"].as_str().expect("text");
+        let (mut active, mut passive) = text.split_once(", ").unwrap_or((text, text));
+        if self.name.starts_with("wrong-versioning") {
+            // Its header names the active side alone.
+            (active, passive) = if text == "vv" { ("vv", "revtree") } else { ("revtree", "vv") };
+        }
+        let kind = if side == Side::Active { active } else { passive };
+        if kind.starts_with("revtree") { Versioning::RevisionTrees } else { Versioning::VersionVectors }
+    }
+
+    /// Whether the recorded active side resolved a conflict of this document.
+    pub fn resolves(&self, id: &str) -> bool {
+        let events = self.header["active_events"].as_array().expect("events");
+        events.iter().any(|event| event.as_str().is_some_and(|e| e.starts_with(&format!("RESOLVE {id} "))))
+    }
+
+    /// Documents with revision trees whose conflict the recorded active side resolved in this run.
+    pub fn resolved_trees(&self) -> HashSet<String> {
+        let has_trees = self.versioning(Side::Active) == Versioning::RevisionTrees;
+        let ids = self.revisions().filter_map(|message| message.properties.get("id"));
+        ids.filter(|id| has_trees && self.resolves(id)).map(str::to_owned).collect()
     }
 
     /// Whether the recorded run ended well.

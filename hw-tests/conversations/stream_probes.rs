@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use gattway::lab::replica::revision::Versioning;
 use gattway::lab::replica::store::ReplicaStore;
 use serde_json::{Value, json};
 
@@ -108,7 +109,7 @@ fn play(file: &str) -> usize {
         let recording = Recording { name: name.to_owned(), header: lines[0].clone(), sent: sent.collect() };
         let frames = blip_frames(&recording);
         let messages = recording::messages(&frames);
-        let replica = Replica::new(&["_default".to_owned()], HashMap::new());
+        let replica = Replica::new(&["_default".to_owned()], HashMap::new(), Versioning::VersionVectors);
         let heard = ask(&replica, &messages, &frames, &vocabulary);
         let expected = recorded(&messages, &vocabulary);
         let (kept, recorded) = (ours(&replica), stored(&line["stored"]));

@@ -8,6 +8,10 @@ macro_rules! delegate_to_database {
             self.$field.source()
         }
 
+        fn versioning(&self) -> gattway::lab::replica::revision::Versioning {
+            self.$field.versioning()
+        }
+
         fn collection(&self, name: &str) -> Option<gattway::lab::replica::store::CollectionId> {
             gattway::lab::replica::store::ReplicaStore::collection(&self.$field, name)
         }

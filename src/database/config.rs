@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::replica::revision::Versioning;
+
 /// Most collections in one database: a collection is a table of documents, not a key.
 pub const COLLECTIONS_MAX: usize = 1000;
 
@@ -20,17 +22,6 @@ pub enum Durability {
 
 /// Longest time in milliseconds a write of a [`Durability::Relaxed`] database waits for stable storage.
 pub const RELAXED_SYNC_MS: u64 = 500;
-
-/// How revisions are identified. A database holds one generation for its whole life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Versioning {
-    /// Generation 4: version vectors.
-    #[default]
-    VersionVectors,
-    /// Generation 3: `generation-digest`. Has its place in the format; opening a database so is refused for now.
-    #[cfg_attr(not(test), allow(dead_code))] // nobody can choose it yet
-    RevisionTrees,
-}
 
 /// Settings of one open database. The default fits a small device.
 /// ```
@@ -57,8 +48,9 @@ pub struct DatabaseConfig {
     /// How long a commit may wait for others before it is synced, so that they share one sync; whoever made it waits as long to be
     /// told. Zero: none waits.
     pub(crate) commit_delay: Duration,
-    /// How revisions are identified; only looked at when the database is created.
-    pub(crate) versioning: Versioning,
+    /// How revisions are identified. `None`: as the database does; a new one gets version vectors. A database that does it
+    /// otherwise is refused with [`DatabaseError::OtherVersioning`](super::DatabaseError::OtherVersioning).
+    pub versioning: Option<Versioning>,
     /// Memory for cached pages, bytes. Beyond it pages are read from the file again.
     pub cache_bytes: u64,
     /// Whether a missing database is created.
@@ -77,7 +69,7 @@ impl Default for DatabaseConfig {
         DatabaseConfig {
             durability: Durability::default(),
             commit_delay: Duration::ZERO,
-            versioning: Versioning::default(),
+            versioning: None,
             cache_bytes: CACHE_BYTES_DEFAULT,
             create: true,
             read_only: false,

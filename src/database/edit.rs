@@ -3,9 +3,9 @@
 use super::DatabaseError;
 use super::packed::{Unpacker, json_len, pack_json, pack_map};
 use super::store::{CollectionKey, Memory, NewRevision, Store, StoredRevision, Writer};
-use crate::replica::clip;
-use crate::replica::revision::{RevId, Version, VersionVector};
+use crate::replica::revision::{RevId, Version, VersionVector, Versioning, child_id};
 use crate::replica::validate::{check_numbers, check_size, may_be_too_large};
+use crate::replica::{canonical_json, clip};
 
 use std::sync::PoisonError;
 use std::time::SystemTime;
@@ -65,12 +65,39 @@ pub(super) fn remote_ancestor(
     before: Option<&StoredRevision>,
 ) -> Option<RevId> {
     let before = before?;
-    let is_from_peer = !store.is_own(before.vector.current.source);
+    // A tree ID does not say who made it: of what came from a peer it is noted that a peer has it.
+    let is_from_peer =
+        store.versioning != Versioning::RevisionTrees && !store.is_own(before.vector.current.source);
     if is_from_peer || writer.is_pushed(collection, before.sequence) {
         Some(before.vector.id())
     } else {
         before.remote_ancestor
     }
+}
+
+/// The revision that a body makes on top of another one, in a database with revision trees.
+pub(super) fn tree_edit(
+    store: &Store,
+    id: &str,
+    parent: Option<&VersionVector>,
+    deleted: bool,
+    packed: &[u8],
+) -> Result<VersionVector, DatabaseError> {
+    let damaged = || DatabaseError::Damaged { detail: format!("the body of {:?}", clip(id)) };
+    let body = match packed {
+        [] => "{}".to_owned(),
+        packed => {
+            let names = store.names().read().unwrap_or_else(PoisonError::into_inner);
+            let text = Unpacker::new(&names, id).json(packed).ok_or_else(damaged)?;
+            drop(names);
+            canonical_json(&serde_json::from_slice(&text).map_err(|_| damaged())?)
+        }
+    };
+    let parent_id = parent.and_then(|parent| parent.trees.first().copied());
+    let child = child_id(parent_id, deleted, &body).ok_or(DatabaseError::Unsupported {
+        feature: "one more revision of a document that has a million",
+    })?;
+    Ok(parent.map_or_else(|| VersionVector::at_tree(child), |parent| parent.tree_edited(child)))
 }
 
 /// A time as expirations are stored, milliseconds since 1970; a fraction counts as a whole one, so that nothing goes early.
@@ -158,9 +185,16 @@ impl Edit {
             return Err(DatabaseError::MissingBlob { digest: digest.to_string() });
         }
         let remote_ancestor = remote_ancestor(writer, store, self.collection, before.as_ref());
-        let vector = match &before {
-            None => VersionVector::new(writer.first_version(self.collection, &self.id)?),
-            Some(before) => before.vector.edited(writer.next_version(&[&before.vector])),
+        let vector = match (store.versioning, &before) {
+            (Versioning::RevisionTrees, before) => {
+                let parent = before.as_ref().map(|before| &before.vector);
+                let edited = tree_edit(store, &self.id, parent, deleted, &body)?;
+                // What a peer has must be found in what it is sent, however many edits there were since.
+                let known = remote_ancestor.and_then(|known| known.tree());
+                edited.with_closed(known.into_iter().collect())
+            }
+            (_, None) => VersionVector::new(writer.first_version(self.collection, &self.id)?),
+            (_, Some(before)) => before.vector.edited(writer.next_version(&[&before.vector])),
         };
         let new = NewRevision {
             id: self.id.into_boxed_str(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::replica::Invalid;
+use crate::replica::revision::Versioning;
 
 /// A failure of the database. Unless a variant says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,16 @@ pub enum DatabaseError {
     Occupied {
         /// The directory, or file.
         path: PathBuf,
+    },
+    /// It identifies revisions in another way than was asked for ([`DatabaseConfig::versioning`](super::DatabaseConfig::versioning)).
+    #[error("database {path} has {found}, and not {asked}: that is chosen when a database is made, and stays", path = path.display())]
+    OtherVersioning {
+        /// Directory of the database.
+        path: PathBuf,
+        /// How it does.
+        found: Versioning,
+        /// How it was to do.
+        asked: Versioning,
     },
     /// The directory holds something else.
     #[error("{path} is not a gattway database: {reason}", path = path.display())]

@@ -23,7 +23,7 @@ use super::store::{
     self, BackupInfo, BlobCounts, RenewReport, RestoreReport, Room, SalvageReport, Store, Twin, VerifyReport,
 };
 use crate::replica::DEFAULT_NAME;
-use crate::replica::revision::{SourceId, VersionVector};
+use crate::replica::revision::{SourceId, VersionVector, Versioning};
 
 /// An open database. Clones are handles to the same one; it closes when the last is dropped.
 /// ```
@@ -96,6 +96,11 @@ impl Database {
     /// Directory of the database.
     pub fn path(&self) -> &Path {
         self.store.path()
+    }
+
+    /// How it identifies revisions.
+    pub fn versioning(&self) -> Versioning {
+        self.store.versioning
     }
 
     /// The author of this database's own versions.
@@ -367,6 +372,7 @@ impl Database {
         Ok(DatabaseInfo {
             room: self.room(),
             source: self.source(),
+            versioning: self.versioning(),
             format: self.store.format(),
             collections: self.store.collections().iter().map(collection).collect(),
             disk_bytes: self.store.disk_bytes()?,

@@ -1,7 +1,7 @@
 //! What a database tells of itself.
 
 use super::store::Room;
-use crate::replica::revision::SourceId;
+use crate::replica::revision::{SourceId, Versioning};
 
 /// What a database holds and has done since it was opened.
 #[derive(Clone, Debug)]
@@ -9,6 +9,8 @@ use crate::replica::revision::SourceId;
 pub struct DatabaseInfo {
     /// The author ID of this database.
     pub source: SourceId,
+    /// How it identifies revisions.
+    pub versioning: Versioning,
     /// Version of the stored format.
     pub format: u32,
     /// Collections with their count of documents and newest sequence.

@@ -71,8 +71,6 @@ pub(crate) use self::clock::AHEAD_MAX as CLOCK_AHEAD_NS_MAX;
 #[cfg(test)]
 pub(crate) use self::clock::wall_now;
 pub use self::collection::{Change, Collection, Documents};
-#[cfg(test)]
-pub(crate) use self::config::Versioning;
 pub use self::config::{DatabaseConfig, Durability};
 pub use self::document::Document;
 pub use self::error::DatabaseError;
@@ -104,5 +102,5 @@ pub use self::store::{
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub use self::store::{DiskCounts, SimulatedDisk};
-pub use crate::replica::revision::{RevisionError, SourceId, Version, VersionVector};
+pub use crate::replica::revision::{RevisionError, SourceId, Version, VersionVector, Versioning};
 pub use crate::replica::{DOCUMENT_BODY_MAX, DOCUMENT_ID_MAX};

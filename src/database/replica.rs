@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::collection::unpack_body;
-use super::edit::{pack_body, pack_checked};
+use super::edit::{pack_body, pack_checked, tree_edit};
 use super::packed::{Unpacker, json_len};
 use super::store::{
     CHECKPOINT_BODY_MAX, CheckpointOwner, CollectionKey, Memory, NewRevision, OwnVersions, Store,
@@ -17,7 +17,7 @@ use super::store::{
 use super::{Database, DatabaseError};
 use crate::replica::blobs::{BlobDigest, BlobState};
 use crate::replica::clip;
-use crate::replica::revision::{Causality, RevId, SourceId, VersionVector, later};
+use crate::replica::revision::{Causality, RevId, SourceId, VersionVector, Versioning, later};
 use crate::replica::store::{
     Change, CollectionId, CommitOutcome, Conflict, ConflictOutcome, ConflictPolicy, ConflictResolver,
     IncomingRevision, Rejection, ReplicaStore, ReplicaStoreError, Resolution, StoredCheckpoint,
@@ -43,6 +43,10 @@ impl From<DatabaseError> for ReplicaStoreError {
 impl ReplicaStore for Database {
     fn source(&self) -> SourceId {
         self.store.source()
+    }
+
+    fn versioning(&self) -> Versioning {
+        self.store.versioning
     }
 
     fn collection(&self, name: &str) -> Option<CollectionId> {
@@ -398,10 +402,11 @@ impl<'s, 'r> Commit<'s, 'r> {
             if known.replace(key) != Some(key) {
                 store.collection(key)?;
             }
-            let (body, rejection) = match check(store, incoming) {
-                Ok(body) => (body, None),
-                Err(rejection) => (Vec::new(), Some(rejection)),
-            };
+            let (body, rejection) =
+                match check_versioning(store, incoming).and_then(|()| check(store, incoming)) {
+                    Ok(body) => (body, None),
+                    Err(rejection) => (Vec::new(), Some(rejection)),
+                };
             commit.checked.push(Checked { incoming, key, body, rejection });
             commit.outcomes.push(None);
         }
@@ -470,6 +475,7 @@ impl<'s, 'r> Commit<'s, 'r> {
 
     /// Stages a revision unless it is known or conflicts.
     fn insert(&mut self, writer: &mut Writer<'_>, index: usize) -> Result<Option<Open>, DatabaseError> {
+        let has_trees = self.has_trees();
         let checked = &mut self.checked[index];
         let incoming = checked.incoming;
         let local = writer.revision(checked.key, &incoming.id)?;
@@ -518,10 +524,11 @@ impl<'s, 'r> Commit<'s, 'r> {
             None | Some(Causality::Newer) => {
                 let body = std::mem::take(&mut checked.body);
                 let vector = match &local {
+                    Some(local) if has_trees => incoming.vector.tree_over(&local.vector),
                     Some(local) => incoming.vector.taken_after(&local.vector),
                     None => incoming.vector.clone(),
                 };
-                let new = from_peer(incoming, vector, body);
+                let new = from_peer(incoming, vector, body, has_trees);
                 let sequence = writer.put(checked.key, new, local.as_ref())?;
                 self.outcomes[index] = Some(CommitOutcome::Inserted { sequence });
                 Ok(None)
@@ -533,6 +540,10 @@ impl<'s, 'r> Commit<'s, 'r> {
             }
             Some(Causality::Conflict) => Ok(local.map(|local| Open { index, local })),
         }
+    }
+
+    fn has_trees(&self) -> bool {
+        self.store.versioning == Versioning::RevisionTrees
     }
 
     /// Asks the resolver, without a lock.
@@ -554,7 +565,7 @@ impl<'s, 'r> Commit<'s, 'r> {
 
     /// Stages what was decided, if the local revision is still the one it was decided on.
     fn settle(&mut self, writer: &mut Writer<'_>, decision: Decided) -> Result<Option<Open>, DatabaseError> {
-        let index = decision.index;
+        let (index, has_trees) = (decision.index, self.has_trees());
         let checked = &mut self.checked[index];
         let local = writer.revision(checked.key, &checked.incoming.id)?;
         let Some(local) = local.filter(|local| local.vector == decision.local) else {
@@ -574,7 +585,10 @@ impl<'s, 'r> Commit<'s, 'r> {
         let outcome = decision.resolution.outcome();
         let (new, push) = match decision.resolution.with_a_version_of_its_own(&local, checked) {
             Resolved::Local => {
-                let vector = local.vector.with_ancestors_of(&incoming.vector);
+                let vector = match has_trees {
+                    true => local.vector.tree_over(&incoming.vector),
+                    false => local.vector.with_ancestors_of(&incoming.vector),
+                };
                 let new = NewRevision {
                     id: local.id.clone(),
                     vector,
@@ -585,8 +599,23 @@ impl<'s, 'r> Commit<'s, 'r> {
                 (new, true)
             }
             Resolved::Remote => {
-                let vector = incoming.vector.taken_against(&local.vector);
-                (from_peer(incoming, vector, std::mem::take(&mut checked.body)), false)
+                let vector = match has_trees {
+                    true => incoming.vector.tree_over(&local.vector),
+                    false => incoming.vector.taken_against(&local.vector),
+                };
+                let body = std::mem::take(&mut checked.body);
+                (from_peer(incoming, vector, body, has_trees), false)
+            }
+            Resolved::Merge { deleted, body } if has_trees => {
+                let Ok(vector) = tree_edit(self.store, &local.id, Some(&incoming.vector), deleted, &body)
+                else {
+                    let rejection = Rejection::Resolver("no revision can follow this one".into());
+                    self.outcomes[index] = Some(CommitOutcome::Rejected(rejection));
+                    return Ok(None);
+                };
+                let vector = vector.tree_over(&local.vector);
+                let remote_ancestor = Some(incoming.vector.id());
+                (NewRevision { id: local.id.clone(), vector, deleted, remote_ancestor, body }, true)
             }
             Resolved::Merge { deleted, body } => {
                 let version = writer.next_version(&[&local.vector, &incoming.vector]);
@@ -606,9 +635,24 @@ impl<'s, 'r> Commit<'s, 'r> {
     }
 }
 
-fn from_peer(incoming: &IncomingRevision, vector: VersionVector, body: Vec<u8>) -> NewRevision {
-    let id = incoming.id.as_str().into();
-    NewRevision { id, vector, deleted: incoming.deleted, remote_ancestor: None, body }
+/// A version tells by its author that it came from a peer. Of a tree ID that is noted, as what a peer has.
+fn from_peer(
+    incoming: &IncomingRevision,
+    vector: VersionVector,
+    body: Vec<u8>,
+    has_trees: bool,
+) -> NewRevision {
+    let remote_ancestor: Option<RevId> = has_trees.then(|| vector.id());
+    NewRevision { id: incoming.id.as_str().into(), vector, deleted: incoming.deleted, remote_ancestor, body }
+}
+
+/// A database with revision trees takes nothing else. One with version vectors takes tree IDs, of peers that were upgraded.
+fn check_versioning(store: &Store, incoming: &IncomingRevision) -> Result<(), Rejection> {
+    if store.versioning == Versioning::RevisionTrees && !incoming.vector.is_tree() {
+        let reason = format!("{}: this database has {}", incoming.vector.id(), store.versioning);
+        return Err(Rejection::BadRevision(reason));
+    }
+    Ok(())
 }
 
 /// Checks the form of a revision from a peer; gives the packed body.

@@ -145,6 +145,7 @@ impl NodeBuilder {
         let bluez = crate::transport::bluez::Bluez::default();
         #[cfg(feature = "bluetooth")]
         let local = Local {
+            versioning: self.db.versioning(),
             is_secure: security.is_secure(),
             advert: Some(Arc::new(super::advert::Advert::new(
                 &self.db,
@@ -156,7 +157,7 @@ impl NodeBuilder {
             bluez,
         };
         #[cfg(not(feature = "bluetooth"))]
-        let local = Local::default();
+        let local = Local { versioning: self.db.versioning() };
         let store: Arc<dyn ReplicaStore> = Arc::new(self.db.clone());
         let names = collections.iter().map(String::as_str);
         let quotas = self.options.peer_quota.map(|quota| Quotas::new(quota, &store, names));

@@ -12,6 +12,7 @@ use super::error::ListenError;
 use super::event::NodeEvent;
 use super::hub::Hub;
 use super::intake::PeerIntake;
+use crate::replica::revision::Versioning;
 use crate::transport::secure::Carrier;
 use crate::transport::stream::{Address, StreamListener};
 
@@ -65,6 +66,9 @@ pub struct Arrival {
 /// What a place or a way may want to know of its node.
 #[derive(Clone, Default)]
 pub struct Local {
+    /// How its database identifies revisions.
+    #[cfg_attr(not(feature = "websocket"), allow(dead_code))] // others do not ask before the sync
+    pub(super) versioning: Versioning,
     /// What adapters are opened with.
     #[cfg(feature = "bluetooth")]
     pub(super) bluez: crate::transport::bluez::Bluez,

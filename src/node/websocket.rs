@@ -7,8 +7,11 @@ use async_trait::async_trait;
 
 use super::listen::Sealed;
 use super::{Accept, Arrival, Connect, Listen, Local};
+use crate::replica::revision::Versioning;
 use crate::transport::secure::Carrier;
-use crate::transport::websocket::{WebSocketClient, WebSocketListener, WebSocketListenerConfig};
+use crate::transport::websocket::{
+    SUB_PROTOCOL, SUB_PROTOCOL_OF_TREES, WebSocketClient, WebSocketListener, WebSocketListenerConfig,
+};
 
 /// Makes places of WebSocket; the way to another node is a [`WebSocketClient`].
 #[derive(Debug)]
@@ -21,6 +24,14 @@ impl WebSocket {
     }
 }
 
+/// What a database speaks.
+fn sub_protocol(local: &Local) -> &'static str {
+    match local.versioning {
+        Versioning::RevisionTrees => SUB_PROTOCOL_OF_TREES,
+        _ => SUB_PROTOCOL,
+    }
+}
+
 impl Sealed for WebSocketClient {}
 
 impl Connect for WebSocketClient {
@@ -28,8 +39,8 @@ impl Connect for WebSocketClient {
         self.url().to_string()
     }
 
-    fn connect(&self, _: &Local) -> Carrier {
-        Carrier::Stream(Arc::new(self.connection()))
+    fn connect(&self, local: &Local) -> Carrier {
+        Carrier::Stream(Arc::new(self.connection(sub_protocol(local))))
     }
 }
 
@@ -48,8 +59,9 @@ impl Listen for WebSocketPlace {
         format!("{scheme}://{}/{}", self.host_and_port, self.config.database)
     }
 
-    async fn open(&self, _: &Local) -> io::Result<Box<dyn Accept>> {
-        Ok(Box::new(WebSocketListener::bind(&self.host_and_port, self.config.clone()).await?))
+    async fn open(&self, local: &Local) -> io::Result<Box<dyn Accept>> {
+        let (address, config) = (&self.host_and_port, self.config.clone());
+        Ok(Box::new(WebSocketListener::bind_to_speak(address, config, sub_protocol(local)).await?))
     }
 }
 

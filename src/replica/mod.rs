@@ -4,6 +4,7 @@
 //! It knows neither of them. A database implements [`store::ReplicaStore`], a replicator is written against it.
 
 pub mod blobs;
+mod canonical;
 mod clip;
 pub(crate) mod delta;
 mod limits;
@@ -14,6 +15,7 @@ pub mod store;
 pub(crate) mod validate;
 
 pub(crate) use self::blobs::blobs_in;
+pub use self::canonical::canonical_json;
 pub(crate) use self::clip::clip;
 pub use self::limits::{
     CHECKPOINT_CLIENT_MAX, CHECKPOINT_SIZE_MAX, COLLECTION_NAME_MAX, COMMITS_IN_FLIGHT_MAX,

@@ -6,13 +6,14 @@
 
 use std::cmp::Ordering;
 
+mod line;
 #[cfg(test)]
 mod tests;
 mod text;
 pub mod tree;
 mod version;
 
-pub use self::tree::{RevId, TREE_IDS_MAX, TREE_SOURCE, TreeId};
+pub use self::tree::{RevId, TREE_IDS_MAX, TREE_SOURCE, TreeId, Versioning, child_id};
 pub use self::version::{RevisionError, SourceId, Version};
 
 /// The most versions one vector may carry. A vector has one entry for each author of a document; of one that would grow

@@ -8,7 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::blobs::{BlobDigest, BlobState};
-use super::revision::{RevId, SourceId, VersionVector};
+use super::revision::{RevId, SourceId, VersionVector, Versioning};
 use super::{DOCUMENT_BODY_MAX, Invalid, clip};
 
 /// A collection of one open store, valid as long as the store is.
@@ -244,6 +244,12 @@ pub trait ReplicaStore: Send + Sync {
     /// This database's own author ID. Part of the checkpoint's identity.
     #[doc(hidden)]
     fn source(&self) -> SourceId;
+
+    /// How it identifies revisions.
+    #[doc(hidden)]
+    fn versioning(&self) -> Versioning {
+        Versioning::VersionVectors
+    }
 
     /// The collection of a full name (`_default`, `_default._default`, `scope.name`), if it exists.
     #[doc(hidden)]

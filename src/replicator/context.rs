@@ -29,7 +29,7 @@ use crate::blip::{
     BlipConfig, Connection, ErrorReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber, OutgoingMessage,
 };
 use crate::replica::blobs::BlobDigest;
-use crate::replica::revision::VersionVector;
+use crate::replica::revision::{VersionVector, Versioning};
 use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replica::{DOCUMENT_BODY_MAX, DOCUMENT_OVERHEAD_MAX};
 use crate::time::Instant;
@@ -119,6 +119,8 @@ pub(super) struct SessionContext {
     /// Blobs on their way to the peer.
     pub given: BlobsGiven,
     pub collections: Vec<SessionCollection>,
+    /// How the database here identifies revisions.
+    pub versioning: Versioning,
     /// Whether both sides speak the extension.
     pub extension: bool,
     /// What both sides have said of deltas.
@@ -176,6 +178,7 @@ impl SessionContext {
             asked: BlobsAsked::default(),
             given: BlobsGiven::default(),
             collections: Vec::new(),
+            versioning: Versioning::default(),
             extension,
             deltas: Deltas::default(),
             revs_format: RevsFormat::default(),

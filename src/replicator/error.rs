@@ -66,7 +66,7 @@ pub enum SessionError {
         actual: usize,
     },
     /// The peer keeps its documents in another generation of revision IDs.
-    #[error("peer uses another kind of revision IDs")]
+    #[error("peer uses another kind of revision IDs: one has rev-trees, the other version-vectors")]
     Versioning,
     /// The peer owes an answer and nothing moves.
     #[error("peer has owed an answer for {waited:?}")]

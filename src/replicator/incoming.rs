@@ -5,10 +5,10 @@
 use super::config::FilterInput;
 use super::context::{RequestError, SessionContext};
 use super::deltas::DELTA_SOURCE;
-use super::messages::{id_error, refuse, rejection_error};
+use super::messages::{id_error, refuse, rejection_error, trees};
 use crate::blip::{ErrorReply, IncomingRequest};
 use crate::replica::delta;
-use crate::replica::revision::{RevId, VersionVector};
+use crate::replica::revision::{RevId, VersionVector, Versioning};
 use crate::replica::store::{IncomingRevision, Rejection, ReplicaStore};
 
 /// Reads a `rev` request.
@@ -26,7 +26,10 @@ pub(super) fn parse_rev(
     if id.is_empty() {
         return Err(ErrorReply::http(400, "no document ID").into());
     }
-    let vector = parse_vector(property("rev"), property("history"))?;
+    let vector = match context.versioning {
+        Versioning::RevisionTrees => trees::parse_revision(&request.properties)?,
+        _ => parse_vector(property("rev"), property("history"))?,
+    };
     if let Some(error) = id_error(id) {
         return Err(error.into());
     }

@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod refuse;
+pub mod trees;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -15,15 +16,12 @@ use super::config::{COLLECTIONS_MAX, LIST_ENTRIES_MAX};
 pub use super::names::{DEFAULT_COLLECTION, canonical_name, wire_name};
 use super::sequences::RemoteSequence;
 use crate::blip::{ErrorReply, OutgoingMessage, Properties};
-use crate::replica::revision::{RevId, VersionVector};
+use crate::replica::revision::{RevId, VersionVector, Versioning};
 use crate::replica::store::{Change, Rejection};
 use crate::replica::validate::{check_id, check_stored};
 
 /// The property by which `getCollections` names the connection for the logs of both sides.
 pub const CORRELATION: &str = "uuid";
-
-/// `subChanges.versioning` of this generation of revision IDs.
-pub const VERSIONING: &str = "version-vectors";
 
 /// Longest JSON list of a peer, in bytes, so that what it unfolds to in memory stays small.
 const LIST_BYTES_MAX: usize = 4 << 20;
@@ -247,6 +245,8 @@ pub enum ListAnswer {
         /// The peer's revision, if it says which.
         rev: Option<VersionVector>,
     },
+    /// The peer does not have the document at all, so not what it was said to have of it.
+    Lacking,
     /// Refused with a status.
     Refused(i32),
 }
@@ -282,8 +282,12 @@ pub fn parse_proposals_reply(body: &[u8], entries: usize) -> Option<Vec<ListAnsw
         object @ [b'{', ..] => {
             let member = |key| bounded_json::member(object, key).ok().flatten();
             let rev = member("rev").and_then(bounded_json::string);
+            let lacks = rev.as_ref().is_some_and(String::is_empty);
             let rev = rev.and_then(|rev| VersionVector::from_list_text(&rev).ok());
-            status(member("status").map_or(0, number), rev)
+            match status(member("status").map_or(0, number), rev) {
+                ListAnswer::Conflict { .. } if lacks => ListAnswer::Lacking,
+                answer => answer,
+            }
         }
         _ => status(number(item), None),
     };
@@ -319,8 +323,8 @@ fn push_json(list: &mut String, text: &str) {
     list.push_str(&Value::from(text).to_string());
 }
 
-/// The body of `changes`. Tombstones leave the size out.
-pub fn write_changes(changes: &[Change]) -> String {
+/// The body of `changes`. Tombstones leave the size out, but for those of a tree.
+pub fn write_changes(changes: &[Change], versioning: Versioning) -> String {
     let mut list = String::with_capacity(changes.len() * 72);
     list.push('[');
     for change in changes {
@@ -331,6 +335,9 @@ pub fn write_changes(changes: &[Change]) -> String {
         push_json(&mut list, &change.id);
         list.push_str(&format!(",\"{}\"", change.vector.list_text(None)));
         match change.deleted {
+            true if versioning == Versioning::RevisionTrees => {
+                list.push_str(&format!(",1,{}]", change.body_size));
+            }
             true => list.push_str(",1]"),
             false => list.push_str(&format!(",0,{}]", change.body_size)),
         }
@@ -340,8 +347,11 @@ pub fn write_changes(changes: &[Change]) -> String {
 }
 
 /// The body of `proposeChanges`: each change with the revision that the peer is known to have. Tombstones leave the
-/// size out.
-pub fn write_proposals<'a>(proposals: impl Iterator<Item = (&'a Change, Option<RevId>)>) -> String {
+/// size out, but for those of a tree.
+pub fn write_proposals<'a>(
+    proposals: impl Iterator<Item = (&'a Change, Option<RevId>)>,
+    versioning: Versioning,
+) -> String {
     let mut list = String::from("[");
     for (change, known) in proposals {
         if list.len() > 1 {
@@ -350,7 +360,8 @@ pub fn write_proposals<'a>(proposals: impl Iterator<Item = (&'a Change, Option<R
         list.push('[');
         push_json(&mut list, &change.id);
         list.push_str(&format!(",\"{}\"", change.vector.list_text(known)));
-        match (known, change.deleted) {
+        let leaves_out_size = change.deleted && versioning != Versioning::RevisionTrees;
+        match (known, leaves_out_size) {
             (Some(known), true) => list.push_str(&format!(",\"{known}\"")),
             (None, true) => {}
             (Some(known), false) => list.push_str(&format!(",\"{known}\",{}", change.body_size)),
@@ -428,7 +439,12 @@ pub fn parse_document_ids(body: &[u8], max: usize) -> Result<Option<Vec<String>>
 }
 
 /// A `rev` request for this change, which carries its body.
-pub fn write_rev(collection: Option<&str>, change: &Change, no_conflicts: bool) -> OutgoingMessage {
+pub fn write_rev(
+    collection: Option<&str>,
+    change: &Change,
+    no_conflicts: bool,
+    versioning: Versioning,
+) -> OutgoingMessage {
     let mut properties = Properties::of_profile(profile::REV);
     if let Some(index) = collection {
         properties.set("collection", index);
@@ -439,12 +455,16 @@ pub fn write_rev(collection: Option<&str>, change: &Change, no_conflicts: bool) 
     if change.deleted {
         properties.set("deleted", "1");
     }
-    let history = change.vector.history_text_for(change.remote_ancestor);
-    if !history.is_empty() {
-        properties.set("history", &history);
-    }
-    if no_conflicts {
-        properties.set("noconflicts", "1");
+    if versioning == Versioning::RevisionTrees {
+        trees::write_ancestors(&mut properties, change, no_conflicts);
+    } else {
+        let history = change.vector.history_text_for(change.remote_ancestor);
+        if !history.is_empty() {
+            properties.set("history", &history);
+        }
+        if no_conflicts {
+            properties.set("noconflicts", "1");
+        }
     }
     let body = change.body.clone().unwrap_or_default();
     // An empty body is fatal to some peers; a tombstone's is an empty object.

@@ -103,6 +103,7 @@ impl Session {
     /// The connection is open. The active side speaks first; the passive side waits.
     pub fn start(&mut self, now: Instant, store: &dyn ReplicaStore) {
         self.context.now = now;
+        self.context.versioning = store.versioning();
         self.context.note_moved();
         let result = self.side.start(&mut self.context, store);
         self.end_on_error(result);

@@ -1,12 +1,19 @@
 //! What is compared when a conversation is over.
 
+use gattway::lab::replica::revision::{TreeId, VersionVector, Versioning};
 use gattway::lab::replica::store::ReplicaStore;
 use gattway::lab::replicator::checkpoint::Checkpoint;
 use serde_json::Value;
 
 use super::{Half, show_message, usize_of};
 use crate::recording::Side;
-use crate::scenario::versions_text;
+
+/// What is compared of a revision: all ancestors of one in a tree, else its versions. Which tree IDs an upgraded database keeps in
+/// a history is each side's own matter.
+fn name_of(vector: &VersionVector, versioning: Versioning) -> String {
+    let line: Vec<String> = vector.line().iter().map(TreeId::to_string).collect();
+    if versioning == Versioning::RevisionTrees { line.join(", ") } else { vector.versions_text() }
+}
 
 impl Half<'_> {
     pub(super) fn check_messages(&mut self) {
@@ -53,6 +60,7 @@ impl Half<'_> {
 
     pub(super) fn check_documents(&mut self) {
         let expected = self.scenario.documents("after", self.us);
+        let versioning = self.scenario.versioning(self.us);
         let mut count = 0;
         for name in self.replica.collections() {
             let id = self.replica.id_of(&name);
@@ -66,9 +74,10 @@ impl Half<'_> {
             let collection = self.replica.id_of(&document.collection);
             let ours = self.replica.document(collection, &document.id).expect("read").map(|change| {
                 let body: Value = serde_json::from_slice(&change.body.expect("a body")).expect("JSON");
-                (self.vocabulary.text(&change.vector.versions_text()), change.deleted, body)
+                (self.vocabulary.text(&name_of(&change.vector, versioning)), change.deleted, body)
             });
-            let vector = self.vocabulary.text(&versions_text(&document.vector));
+            let vector =
+                self.vocabulary.text(&name_of(&document.vector.parse().expect("a vector"), versioning));
             let recorded = (vector, document.deleted, document.body);
             if ours.as_ref() != Some(&recorded) {
                 let text = format!("document {:?} is {ours:?}\n  recorded: {recorded:?}", document.id);

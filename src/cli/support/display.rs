@@ -181,6 +181,10 @@ fn advice(error: &ReplicatorError, peer: &str) -> &'static str {
         ReplicatorError::Session(SessionError::RemoteCollectionMissing { .. }) => {
             "create it there (`gattway db collections --create`), or name the collections to sync with --collection"
         }
+        ReplicatorError::Session(SessionError::Versioning) => {
+            "`gattway db info` shows `revisions` on both sides; a database keeps its kind, so sync with one that \
+             `gattway db create --versioning` made of the other kind, and `db export` and `db import` fill"
+        }
         _ => "what was confirmed stays; the next sync continues from there",
     }
 }

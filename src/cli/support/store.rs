@@ -76,7 +76,7 @@ pub(crate) fn check_existing(path: &Path) -> Result<(), CliError> {
         return Err(open_failed(path, DatabaseError::Io { action: "open", source: error }));
     }
     Err(CliError::new(Exit::Database, format!("there is no database in {}", path.display())).help(
-        "check the name after --db, or in GATTWAY_DB; `db put`, `db import`, `serve`, `sync`, `pair` and `id` make a new one",
+        "check the name after --db, or in GATTWAY_DB; `db create`, `db put`, `db import`, `serve`, `sync`, `pair` and `id` make a new one",
     ))
 }
 

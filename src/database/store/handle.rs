@@ -26,12 +26,13 @@ use super::twin::Twin;
 use crate::database::config::{DatabaseConfig, Durability};
 use crate::database::packed::Names;
 use crate::database::{DatabaseError, clock};
-use crate::replica::revision::{SourceId, Version};
+use crate::replica::revision::{SourceId, Version, Versioning};
 
 /// An open store.
 pub(crate) struct Store {
     pub(super) path: PathBuf,
     pub(super) source: SourceId,
+    pub(crate) versioning: Versioning,
     /// Version of the stored format.
     pub(super) format: AtomicU32,
     /// Source IDs it had before it was repaired or restored.
@@ -99,9 +100,8 @@ impl Store {
     /// Opens the store in directory `path` without writing a byte.
     fn open_to_read(path: &Path, config: &DatabaseConfig) -> Result<Arc<Store>, DatabaseError> {
         let lock = layout::lock_to_read(path)?;
-        let logs = layout::logs(path)?;
-        let engine = Engine::open_to_read(&logs.current)?.ok_or_else(|| none(path))?;
-        let meta = meta::stored(&engine, path)?.ok_or_else(|| none(path))?;
+        let engine = Engine::open_to_read(&layout::logs(path)?.current)?.ok_or_else(|| none(path))?;
+        let meta = meta::to_read(&engine, path, config)?.ok_or_else(|| none(path))?;
         Ok(Arc::new(Store::load(path, config, engine, &meta, lock)?))
     }
 
@@ -124,6 +124,7 @@ impl Store {
         let store = Store {
             path: path.to_owned(),
             source: meta.source,
+            versioning: meta.versioning().unwrap_or_default(),
             format: AtomicU32::new(meta.format),
             former,
             durability: config.durability,

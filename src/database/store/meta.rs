@@ -8,8 +8,8 @@ use super::engine::{Engine, Writes};
 use super::ground::io_error;
 use super::keys;
 use crate::database::DatabaseError;
-use crate::database::config::{DatabaseConfig, Versioning};
-use crate::replica::revision::SourceId;
+use crate::database::config::DatabaseConfig;
+use crate::replica::revision::{SourceId, Versioning};
 
 /// Version of the stored format. A newer one is refused. Format 1 had no blocks in columns; a database of it becomes one of this with
 /// the commit that writes the first.
@@ -26,11 +26,35 @@ pub(super) struct Meta {
 }
 
 const GENERATION_VECTORS: u8 = 4;
+const GENERATION_TREES: u8 = 3;
 
 impl Meta {
     /// What a database says that is written by this release.
-    pub(super) fn newest(source: SourceId) -> Meta {
-        Meta { format: FORMAT, generation: GENERATION_VECTORS, source }
+    pub(super) fn newest(source: SourceId, versioning: Versioning) -> Meta {
+        let generation = match versioning {
+            Versioning::VersionVectors => GENERATION_VECTORS,
+            Versioning::RevisionTrees => GENERATION_TREES,
+        };
+        Meta { format: FORMAT, generation, source }
+    }
+
+    /// How it identifies revisions; `None` if this release knows no such way.
+    pub(super) fn versioning(&self) -> Option<Versioning> {
+        match self.generation {
+            GENERATION_VECTORS => Some(Versioning::VersionVectors),
+            GENERATION_TREES => Some(Versioning::RevisionTrees),
+            _ => None,
+        }
+    }
+
+    /// That it identifies revisions as whoever opens it wants.
+    pub(super) fn check(&self, path: &Path, config: &DatabaseConfig) -> Result<(), DatabaseError> {
+        match (self.versioning(), config.versioning) {
+            (Some(found), Some(asked)) if found != asked => {
+                Err(DatabaseError::OtherVersioning { path: path.to_owned(), found, asked })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn write(&self, writes: &mut Writes) {
@@ -47,9 +71,20 @@ pub(super) fn open(
     new_source: impl FnOnce() -> Result<SourceId, DatabaseError>,
 ) -> Result<(Meta, bool), DatabaseError> {
     match stored(engine, path)? {
-        Some(meta) => Ok((meta, false)),
+        Some(meta) => meta.check(path, config).map(|()| (meta, false)),
         None => create(engine, config, new_source).map(|meta| (meta, true)),
     }
+}
+
+/// Reads what a log says of itself that is only read.
+pub(super) fn to_read(
+    engine: &Engine,
+    path: &Path,
+    config: &DatabaseConfig,
+) -> Result<Option<Meta>, DatabaseError> {
+    let meta = stored(engine, path)?;
+    meta.iter().try_for_each(|meta| meta.check(path, config))?;
+    Ok(meta)
 }
 
 /// Reads what the log says of itself.
@@ -61,14 +96,13 @@ pub(super) fn stored(engine: &Engine, path: &Path) -> Result<Option<Meta>, Datab
         return Err(DatabaseError::NewerFormat { path: path.to_owned(), found, supported: FORMAT });
     }
     let meta: Meta = postcard::from_bytes(&bytes).map_err(|_| damaged())?;
-    match meta.generation {
-        GENERATION_VECTORS => Ok(Some(meta)),
-        _ => Err(REVISION_TREES),
+    match meta.versioning() {
+        Some(_) => Ok(Some(meta)),
+        None => {
+            Err(DatabaseError::Unsupported { feature: "the way in which the database identifies revisions" })
+        }
     }
 }
-
-const REVISION_TREES: DatabaseError =
-    DatabaseError::Unsupported { feature: "a database with revision trees" };
 
 /// The source IDs that a database had before.
 pub(super) fn former_sources(value: &[u8]) -> Vec<SourceId> {
@@ -88,14 +122,11 @@ fn create(
     config: &DatabaseConfig,
     new_source: impl FnOnce() -> Result<SourceId, DatabaseError>,
 ) -> Result<Meta, DatabaseError> {
-    if config.versioning != Versioning::VersionVectors {
-        return Err(REVISION_TREES);
-    }
     if engine.first(&[], &[0xff])?.is_some() {
         return Err(DatabaseError::Damaged { detail: "no format header".into() });
     }
     let source = new_source()?;
-    let meta = Meta::newest(source);
+    let meta = Meta::newest(source, config.versioning.unwrap_or_default());
     let mut writes = Writes::default();
     meta.write(&mut writes);
     writes.insert(keys::numbered(keys::SOURCE, 1), source.0);

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha1::{Digest, Sha1};
+
 use super::version::{RevisionError, SourceId, Version};
 use crate::replica::clip;
 
@@ -108,6 +110,56 @@ fn parse(text: &str) -> Option<TreeId> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     TreeId::new(generation, &digest[..hex.len() / 2])
+}
+
+/// The ID of a revision by the recipe of Couchbase Lite: of the parent's ID, of whether it is a tombstone, and of the body in its
+/// canonical form. `None` if the parent has the highest generation that there is.
+pub fn child_id(parent: Option<TreeId>, deleted: bool, canonical_body: &str) -> Option<TreeId> {
+    let parent_text = parent.map(|parent| parent.to_string()).unwrap_or_default();
+    let generation = parent.map_or(0, |parent| parent.generation()) + 1;
+    if generation > GENERATION_MAX {
+        return None;
+    }
+    let mut hash = Sha1::new();
+    // It has at most 48 bytes.
+    hash.update([u8::try_from(parent_text.len()).unwrap_or(u8::MAX)]);
+    hash.update(&parent_text);
+    hash.update([u8::from(deleted)]);
+    hash.update(canonical_body);
+    TreeId::new(generation, &hash.finalize())
+}
+
+/// How a database identifies revisions. It is chosen when the database is made, and stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Versioning {
+    /// Generation 4 of Couchbase Lite: version vectors.
+    #[default]
+    VersionVectors,
+    /// Generation 3, for peers that are that old: `generation-digest`.
+    RevisionTrees,
+}
+
+impl fmt::Display for Versioning {
+    /// As a peer is told: `version-vectors` or `rev-trees`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Versioning::VersionVectors => "version-vectors",
+            Versioning::RevisionTrees => "rev-trees",
+        })
+    }
+}
+
+impl FromStr for Versioning {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Versioning, String> {
+        match text {
+            "version-vectors" => Ok(Versioning::VersionVectors),
+            "rev-trees" => Ok(Versioning::RevisionTrees),
+            _ => Err(format!("{:?} is neither `version-vectors` nor `rev-trees`", clip(text))),
+        }
+    }
 }
 
 /// What names a revision on the wire: a version, or a tree ID. Two of them name the same revision if their

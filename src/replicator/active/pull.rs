@@ -5,7 +5,7 @@ use crate::replicator::config::CHANGES_BATCH;
 use crate::replicator::context::SessionContext;
 use crate::replicator::error::SessionError;
 use crate::replicator::in_flight::{Awaiting, Ticket};
-use crate::replicator::messages::{VERSIONING, profile};
+use crate::replicator::messages::profile;
 use crate::replicator::protocol::pull::PullProtocol;
 use crate::replicator::sequences::RemoteSequence;
 
@@ -64,7 +64,8 @@ impl Pull {
             message = message.with("continuous", "true");
         }
         message = message.with("batch", &CHANGES_BATCH.to_string());
-        message = message.with("sendReplacementRevs", "1").with("versioning", VERSIONING);
+        message =
+            message.with("sendReplacementRevs", "1").with("versioning", &context.versioning.to_string());
         if how.active_only {
             message = message.with("activeOnly", "true");
         }

@@ -15,6 +15,7 @@ use super::{Passive, client_allowed};
 use crate::blip::{IncomingRequest, OutgoingMessage};
 use crate::replica::OWN_PREFIX;
 use crate::replica::canonical_collection_name;
+use crate::replica::revision::Versioning;
 use crate::replica::store::{ReplicaStore, ReplicaStoreError, StoredCheckpoint};
 
 /// Bytes of the peer's name for the connection, in the log, at most.
@@ -88,7 +89,8 @@ impl Passive {
         let complete = found.len() == answers.len();
         let mut reply = OutgoingMessage::default().with_body(format!("[{}]", answers.join(",")));
         let offered = request.properties.get(extension::PROPERTY) == Some(extension::VERSION);
-        let accepts = self.config.extension && offered;
+        let has_trees = context.versioning == Versioning::RevisionTrees;
+        let accepts = self.config.extension && offered && !has_trees;
         if !complete {
             return Ok(Response::Now(match accepts {
                 // That it may ask once more.

@@ -8,7 +8,7 @@ use crate::replicator::context::{Phase, RequestError, SessionContext};
 use crate::replicator::error::SessionError;
 use crate::replicator::feed::Feed;
 use crate::replicator::in_flight::Awaiting;
-use crate::replicator::messages::{VERSIONING, parse_document_ids, refuse};
+use crate::replicator::messages::{parse_document_ids, refuse};
 use crate::replicator::protocol::feed::{FeedProtocol, FeedState};
 use crate::replicator::pushed::PushedNote;
 use crate::replicator::stock::feed::ListFeed;
@@ -31,7 +31,9 @@ impl Subscription {
         store: &dyn ReplicaStore,
     ) -> Result<Subscription, RequestError> {
         let property = |name| request.properties.get(name);
-        if property("versioning") != Some(VERSIONING) {
+        // Who says nothing knows only trees.
+        let asked = property("versioning").unwrap_or("rev-trees");
+        if asked != context.versioning.to_string() {
             return Err(refuse::versioning().into());
         }
         if property("filter").is_some() || property("channels").is_some() {

@@ -1,11 +1,12 @@
 //! Answers to lists of changes: what is wanted, what is known, what conflicts. Both sides answer `changes`.
 
 use crate::blip::OutgoingMessage;
-use crate::replica::revision::{RevId, TREE_SOURCE, VersionVector};
+use crate::replica::revision::{RevId, TREE_SOURCE, TreeId, VersionVector, Versioning};
 use crate::replica::store::{Change, ReplicaStore, ReplicaStoreError};
 use crate::replica::{DOCUMENT_ID_MAX, clip};
 use crate::replicator::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
 use crate::replicator::context::{RequestError, Response, SessionContext};
+use crate::replicator::messages::trees::{HISTORY_TOLD, check_kind};
 use crate::replicator::messages::{
     ChangeEntry, ProposedEntry, id_error, parse_changes, parse_proposals, wanted_answer, write_answers,
 };
@@ -56,6 +57,9 @@ pub(crate) fn answer_proposals(
     store: &dyn ReplicaStore,
 ) -> Result<Response, RequestError> {
     let entries = parse_proposals(body)?;
+    for entry in &entries {
+        check_kind(context.versioning, &entry.id, &entry.vector)?;
+    }
     if entries.is_empty() {
         pushed.nothing_proposed();
     }
@@ -80,7 +84,7 @@ pub(crate) fn answer_proposals(
         let of_it = (collection, &*entry.id, &entry.vector);
         let answer = match is_removed_here(context, of_it, local.as_ref(), store)? {
             true => Proposal::Known,
-            false => answer_proposal(entry, local.as_ref(), &mut vector_bytes),
+            false => answer_proposal(entry, local.as_ref(), &mut vector_bytes, context.versioning),
         };
         if matches!(answer, Proposal::Conflict(_)) {
             context.conflict_refused(collection, &entry.id);
@@ -95,6 +99,7 @@ fn answer_proposal(
     entry: &ProposedEntry,
     local: Option<&Change>,
     vector_bytes: &mut Option<usize>,
+    versioning: Versioning,
 ) -> Proposal {
     let Some(local) = local else { return Proposal::Accepted };
     // What the proposer knows of, its revision includes.
@@ -102,11 +107,14 @@ fn answer_proposal(
         Some(known) => entry.vector.with_history_of(known),
         None => entry.vector.clone(),
     };
-    if is_known(&local.vector, &proposed, entry.vector.id()) {
+    if is_known(&local.vector, &proposed, entry.vector.id(), versioning) {
         return Proposal::Known;
     }
     let descends = proposed.contains(local.vector.current);
-    let untold = local.vector.has_ancestor(entry.vector.id()).is_none();
+    let untold = match versioning {
+        Versioning::RevisionTrees => local.vector.contains(entry.vector.current),
+        _ => local.vector.has_ancestor(entry.vector.id()).is_none(),
+    };
     // A new document may take the place of a tombstone.
     if descends || untold || (local.deleted && entry.known.is_none()) {
         return Proposal::Accepted;
@@ -124,8 +132,11 @@ fn answer_proposal(
 }
 
 /// Whether a listed revision need not be sent. One that crosses the local one is wanted, and one that may do so: it comes
-/// with all its history, and the store decides.
-fn is_known(local: &VersionVector, listed: &VersionVector, id: RevId) -> bool {
+/// with all its history, and the store decides. Of a closed branch of a tree the name does not say whether it does.
+fn is_known(local: &VersionVector, listed: &VersionVector, id: RevId, versioning: Versioning) -> bool {
+    if versioning == Versioning::RevisionTrees {
+        return id.tree().is_some_and(|id| local.line().contains(&id));
+    }
     local.current == listed.current
         || (local.has_ancestor(id) == Some(true) && !local.mutually_contains(listed))
 }
@@ -138,6 +149,9 @@ pub(crate) fn answer_changes(
     store: &dyn ReplicaStore,
 ) -> Result<Response, RequestError> {
     let entries = parse_changes(body)?;
+    for entry in &entries {
+        check_kind(context.versioning, &entry.id, &entry.vector)?;
+    }
     if entries.is_empty() {
         return Ok(Response::empty());
     }
@@ -158,7 +172,7 @@ pub(crate) fn answer_listed(
     let local = context.durable_revision(collection, &entry.id, store)?;
     let of_it = (collection, &*entry.id, &entry.vector);
     let is_removed = is_removed_here(context, of_it, local.as_ref(), store)?;
-    Ok(if is_removed { None } else { answer_change(entry, local.as_ref()) })
+    Ok(if is_removed { None } else { answer_change(entry, local.as_ref(), context.versioning) })
 }
 
 /// Whether a listed revision is of a document that is not here because it was removed.
@@ -172,13 +186,18 @@ fn is_removed_here(
 }
 
 /// The answer to one entry if it is wanted, by what there is.
-fn answer_change(entry: &ChangeEntry, local: Option<&Change>) -> Option<String> {
+fn answer_change(entry: &ChangeEntry, local: Option<&Change>, versioning: Versioning) -> Option<String> {
     if entry.flags & NOT_FOR_US != 0 {
         return None;
     }
     let Some(local) = local else { return Some(wanted_answer(&[])) };
-    if is_known(&local.vector, &entry.vector, entry.vector.id()) {
+    if is_known(&local.vector, &entry.vector, entry.vector.id(), versioning) {
         return None;
+    }
+    if versioning == Versioning::RevisionTrees {
+        let generation = entry.vector.trees.first().map_or(0, TreeId::generation);
+        let ancestors: Vec<RevId> = local.vector.possible_ancestors(generation).map(RevId::Tree).collect();
+        return Some(wanted_answer(&ancestors));
     }
     let mut ancestors: Vec<RevId> = Vec::new();
     // Of a tree ID the peer has to know, or the revision that it sends may name another one; of the version that stands
@@ -202,8 +221,11 @@ pub(crate) fn changes_reply(
 
 /// A reply to a list. `blobs` says that we know blobs, so that no stubs of the older kind come.
 fn list_reply(context: &mut SessionContext, collection: usize, body: String) -> OutgoingMessage {
-    let mut reply =
-        OutgoingMessage::default().with("blobs", "true").with("sendReplacementRevs", "1").with_body(body);
+    let mut reply = OutgoingMessage::default();
+    if context.versioning == Versioning::RevisionTrees {
+        reply = reply.with("maxHistory", HISTORY_TOLD);
+    }
+    let mut reply = reply.with("blobs", "true").with("sendReplacementRevs", "1").with_body(body);
     reply.compressed = true;
     reply.urgent = true;
     context.deltas.announce(collection, reply)
@@ -212,7 +234,7 @@ fn list_reply(context: &mut SessionContext, collection: usize, body: String) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::revision::{SourceId, TreeId, Version};
+    use crate::replica::revision::{SourceId, Version};
 
     fn version(time: u64, source: u8) -> VersionVector {
         VersionVector::new(Version { time, source: SourceId([source; 16]) })
@@ -241,9 +263,9 @@ mod tests {
                 remote_ancestor: remote_ancestor.map(VersionVector::id),
                 body: None,
             };
-            answer_change(&listed, Some(&local))
+            answer_change(&listed, Some(&local), Versioning::VersionVectors)
         };
-        assert_eq!(answer_change(&listed, None), Some("[]".to_owned()));
+        assert_eq!(answer_change(&listed, None, Versioning::VersionVectors), Some("[]".to_owned()));
         for (vector, deleted, ancestor, names) in [
             (&plain, false, None, text(&plain)),
             (&plain, true, None, String::new()),
@@ -260,7 +282,11 @@ mod tests {
         assert_eq!(asked(&listed.vector, false, None), None);
         for (flags, is_wanted) in [(1, true), (2, false), (4, false), (6, false)] {
             let listed = ChangeEntry { flags, ..listed.clone() };
-            assert_eq!(answer_change(&listed, None).is_some(), is_wanted, "{flags}");
+            assert_eq!(
+                answer_change(&listed, None, Versioning::VersionVectors).is_some(),
+                is_wanted,
+                "{flags}"
+            );
         }
     }
 }

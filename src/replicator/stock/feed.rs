@@ -2,6 +2,7 @@
 
 use super::sender::RevSender;
 use crate::blip::{ErrorReply, IncomingReply, MessageNumber};
+use crate::replica::revision::Versioning;
 use crate::replica::store::{Change, ReplicaStore};
 use crate::replicator::config::{CHANGES_BATCH, CHANGES_BATCH_MAX, WANTED_REVS_MAX};
 use crate::replicator::context::SessionContext;
@@ -9,7 +10,7 @@ use crate::replicator::deltas::is_delta_refused;
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
 use crate::replicator::in_flight::{Awaiting, SentRev, Wanted};
-use crate::replicator::messages::{ListAnswer, parse_changes_reply, profile, write_changes};
+use crate::replicator::messages::{ListAnswer, parse_changes_reply, profile, trees, write_changes};
 use crate::replicator::protocol::feed::{FeedProtocol, FeedState, is_filtered};
 use crate::replicator::pushed::PushedNote;
 use crate::replicator::unsynced::failure::Failure;
@@ -75,7 +76,9 @@ impl ListFeed {
         collection: usize,
         changes: Vec<Change>,
     ) -> Result<(), SessionError> {
-        let mut message = context.message(profile::CHANGES, collection).with_body(write_changes(&changes));
+        let mut message = context
+            .message(profile::CHANGES, collection)
+            .with_body(write_changes(&changes, context.versioning));
         message.urgent = true;
         message.compressed = true;
         self.lists_in_flight += 1;
@@ -115,6 +118,10 @@ impl ListFeed {
         for (change, answer) in changes.into_iter().zip(answers) {
             pushed.answered(change.sequence, !matches!(answer, ListAnswer::Wanted { .. }));
             match answer {
+                ListAnswer::Wanted { ancestors } if context.versioning == Versioning::RevisionTrees => {
+                    let known = trees::known_of(&change.vector, &ancestors);
+                    self.revs.want(Wanted { known, bases: ancestors, ..Wanted::of(change) });
+                }
                 ListAnswer::Wanted { ancestors } => self.revs.want(Wanted::on_top_of(change, &ancestors)),
                 _ => {
                     context.progress.completed += 1;

@@ -12,6 +12,7 @@ use crate::replicator::context::{RequestError, Response, SessionContext};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::Direction;
 use crate::replicator::in_flight::Ticket;
+use crate::replicator::messages::trees::check_kind;
 use crate::replicator::messages::{BadEntry, ChangeEntry, id_error, parse_change_entries, refuse};
 use crate::replicator::protocol::pull::{PeerIsBehind, PullProtocol};
 use crate::replicator::sequences::RemoteSequence;
@@ -140,6 +141,9 @@ impl PullProtocol for ListPull {
         store: &dyn ReplicaStore,
     ) -> Result<Response, RequestError> {
         let entries = parse_change_entries(&request.body)?;
+        for entry in entries.iter().flatten() {
+            check_kind(context.versioning, &entry.id, &entry.vector)?;
+        }
         if entries.is_empty() {
             self.caught_up = Some(request.number.0);
             return Ok(Response::empty());

@@ -44,6 +44,8 @@ struct Retry {
     sequence: u64,
     /// The peer's revision, which ours descends from.
     known: Option<RevId>,
+    /// Whether the peer has nothing of it, whatever is noted.
+    lacks: bool,
 }
 
 impl ListPush {
@@ -92,7 +94,8 @@ impl ListPush {
         collection: usize,
         proposals: Vec<(Option<RevId>, Change)>,
     ) -> Result<(), SessionError> {
-        let body = write_proposals(proposals.iter().map(|(known, change)| (change, *known)));
+        let body =
+            write_proposals(proposals.iter().map(|(known, change)| (change, *known)), context.versioning);
         let mut message = context
             .message(profile::PROPOSE_CHANGES, collection)
             .with("conflictIncludesRev", "true")
@@ -118,6 +121,7 @@ impl ListPush {
         let mut again = Vec::with_capacity(count);
         for retry in self.retries.drain(..count) {
             match store.revision(id, &retry.id)?.filter(|change| change.sequence == retry.sequence) {
+                Some(change) if retry.lacks => again.push((None, change)),
                 Some(change) => again.push((retry.known.or_else(|| known_of(&change)), change)),
                 None => {
                     state.done.insert(retry.sequence);
@@ -164,9 +168,18 @@ impl ListPush {
                     // bring it; what cannot be tried again stays open for the next run.
                     if self.may_retry(change.sequence, DESCENT_RETRIES_MAX) {
                         let (id, sequence, known) = (change.id, change.sequence, Some(rev.id()));
-                        self.retries.push_back(Retry { id, sequence, known });
+                        self.retries.push_back(Retry { id, sequence, known, lacks: false });
                         continue;
                     }
+                }
+                // What another peer had was named.
+                ListAnswer::Lacking if self.may_retry(change.sequence, DESCENT_RETRIES_MAX) => {
+                    let (id, sequence) = (change.id, change.sequence);
+                    self.retries.push_back(Retry { id, sequence, known: None, lacks: true });
+                    continue;
+                }
+                ListAnswer::Lacking => {
+                    not_wanted(state, context, &change, refuse::conflict(), store)?;
                 }
                 ListAnswer::Conflict { rev } if state.pulls => {
                     let mutually_contains = rev.is_some_and(|rev| rev.contains(change.vector.current));
@@ -208,7 +221,8 @@ impl ListPush {
             }
             Err(error) => {
                 if is_filtered(&error) && self.may_retry(rev.sequence, 1) {
-                    self.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known: None });
+                    let (id, sequence) = (rev.id, rev.sequence);
+                    self.retries.push_back(Retry { id, sequence, known: None, lacks: false });
                     return Ok(());
                 }
                 // A peer with a tombstone asks for everything without a word of what it has. To a proposal that names
@@ -219,7 +233,8 @@ impl ListPush {
                     && self.may_retry(rev.sequence, DESCENT_RETRIES_MAX)
                 {
                     let known = Some(RevId::Tree(known));
-                    self.retries.push_back(Retry { id: rev.id, sequence: rev.sequence, known });
+                    let (id, sequence) = (rev.id, rev.sequence);
+                    self.retries.push_back(Retry { id, sequence, known, lacks: false });
                     return Ok(());
                 }
                 let refused = Refused::new(rev.sequence, None);
@@ -285,7 +300,7 @@ impl PushProtocol for ListPush {
     fn offer_again(&mut self, id: &str, refused: Refused, known: RevId) {
         if self.may_retry(refused.sequence, DESCENT_RETRIES_MAX) {
             let (id, sequence) = (id.to_owned(), refused.sequence);
-            self.retries.push_back(Retry { id, sequence, known: Some(known) });
+            self.retries.push_back(Retry { id, sequence, known: Some(known), lacks: false });
         }
     }
 

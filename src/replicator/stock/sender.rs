@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::replica::revision::Versioning;
 use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::replicator::context::SessionContext;
 use crate::replicator::deltas::DELTA_SOURCE;
@@ -123,14 +124,18 @@ impl RevSender {
                 self.gone.push(wanted.sequence);
                 continue;
             };
-            change.remote_ancestor = wanted.known.or(change.remote_ancestor);
+            change.remote_ancestor = match context.versioning {
+                // What another peer has says nothing of this one.
+                Versioning::RevisionTrees => wanted.known,
+                _ => wanted.known.or(change.remote_ancestor),
+            };
             let guesses_tree =
                 change.remote_ancestor.is_none() && !change.vector.is_tree() && change.vector.trees.len() > 1;
             // Where it was listed. The same revision may stand in the feed once more by now, and the peer waits for this place.
             change.sequence = wanted.sequence;
             let delta = context.deltas.of(target.id, &change, &wanted.bases, store)?;
             let is_delta = delta.is_some();
-            let mut message = write_rev(index.as_deref(), &change, no_conflicts);
+            let mut message = write_rev(index.as_deref(), &change, no_conflicts, context.versioning);
             if let Some((base, delta)) = delta {
                 message.properties.set(DELTA_SOURCE, &base.to_string());
                 message.body = delta.into();

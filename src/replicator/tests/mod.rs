@@ -32,6 +32,7 @@ mod removed;
 mod restored;
 #[cfg(all(feature = "simulation", feature = "cli"))]
 mod retention;
+mod ring;
 mod runs;
 mod scripted;
 mod trees;

@@ -146,9 +146,10 @@ impl WebSocketClient {
     }
 
     /// A connection that is made when the replicator opens it.
-    pub(crate) fn connection(&self) -> WebSocketConnection {
+    pub(crate) fn connection(&self, sub_protocol: &'static str) -> WebSocketConnection {
         let client = self.clone();
-        let connecting = async move { Ok(tokio::io::split(TokioIo::new(client.connect().await?))) };
+        let connecting =
+            async move { Ok(tokio::io::split(TokioIo::new(client.connect(sub_protocol).await?))) };
         WebSocketConnection::new(StreamConnection::connect_by(connecting, self.url.to_string()), None, None)
     }
 
@@ -156,7 +157,7 @@ impl WebSocketClient {
     ///
     /// # Errors
     /// What failed, and what to do. Recoverable unless the answer would be the same again.
-    async fn connect(&self) -> Result<Upgraded, MessagingError> {
+    async fn connect(&self, sub_protocol: &str) -> Result<Upgraded, MessagingError> {
         let url = &self.url;
         let failed = |error: io::Error| {
             let at = MessagingError::from(io::Error::from(error.kind()));
@@ -164,9 +165,9 @@ impl WebSocketClient {
         };
         let stream = TcpStream::connect((url.host(), url.port())).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        let Some((config, name)) = &self.tls else { return self.ask(stream).await };
+        let Some((config, name)) = &self.tls else { return self.ask(stream, sub_protocol).await };
         match TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream).await {
-            Ok(stream) => self.ask(stream).await,
+            Ok(stream) => self.ask(stream, sub_protocol).await,
             Err(error) => Err(match certificate_advice(&error) {
                 Some(advice) => MessagingError::permanent(format!("{url}: {advice}")).with_source(error),
                 None => MessagingError::recoverable(format!("{url}: no TLS: {error}")).with_source(error),
@@ -177,6 +178,7 @@ impl WebSocketClient {
     async fn ask(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        sub_protocol: &str,
     ) -> Result<Upgraded, MessagingError> {
         let url = &self.url;
         let broken = |error: hyper::Error| {
@@ -188,7 +190,7 @@ impl WebSocketClient {
         })?;
         let mut request = Request::get(url.request_path()).header(HOST, url.authority());
         request = request.header(USER_AGENT, concat!("gattway/", env!("CARGO_PKG_VERSION")));
-        for (name, value) in handshake::request_headers(&key) {
+        for (name, value) in handshake::request_headers(&key, sub_protocol) {
             request = request.header(name, value);
         }
         for (name, value) in &self.headers {
@@ -210,7 +212,7 @@ impl WebSocketClient {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(url, response).await);
         }
-        handshake::check_response(response.headers(), &key)
+        handshake::check_response(response.headers(), &key, sub_protocol)
             .map_err(|why| MessagingError::permanent(format!("{url}: {why}")))?;
         hyper::upgrade::on(response).await.map_err(broken)
     }

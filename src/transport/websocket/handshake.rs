@@ -12,6 +12,9 @@ use sha1::{Digest as _, Sha1};
 /// The sub-protocol: BLIP 3, Couchbase Mobile replication with version vectors.
 pub const SUB_PROTOCOL: &str = "BLIP_3+CBMobile_4";
 
+/// The sub-protocol of databases with revision trees.
+pub const SUB_PROTOCOL_OF_TREES: &str = "BLIP_3+CBMobile_3";
+
 /// What every sub-protocol of this family begins with.
 const FAMILY: &str = "BLIP_3+CBMobile_";
 
@@ -37,13 +40,13 @@ pub(super) fn accept_of(key: &[u8]) -> String {
 }
 
 /// What the active side asks with.
-pub(super) fn request_headers(key: &str) -> [(HeaderName, String); 5] {
+pub(super) fn request_headers(key: &str, sub_protocol: &str) -> [(HeaderName, String); 5] {
     [
         (CONNECTION, "Upgrade".into()),
         (UPGRADE, "websocket".into()),
         (SEC_WEBSOCKET_VERSION, VERSION.into()),
         (SEC_WEBSOCKET_KEY, key.into()),
-        (SEC_WEBSOCKET_PROTOCOL, SUB_PROTOCOL.into()),
+        (SEC_WEBSOCKET_PROTOCOL, sub_protocol.into()),
     ]
 }
 
@@ -51,7 +54,7 @@ pub(super) fn request_headers(key: &str) -> [(HeaderName, String); 5] {
 ///
 /// # Errors
 /// What is wrong with it, for people.
-pub(super) fn check_response(headers: &HeaderMap, key: &str) -> Result<(), String> {
+pub(super) fn check_response(headers: &HeaderMap, key: &str, sub_protocol: &str) -> Result<(), String> {
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
         return Err("it does not agree to WebSocket".into());
     }
@@ -61,12 +64,12 @@ pub(super) fn check_response(headers: &HeaderMap, key: &str) -> Result<(), Strin
         return Err("its answer is to another request (Sec-WebSocket-Accept)".into());
     }
     match headers.get(SEC_WEBSOCKET_PROTOCOL).map(HeaderValue::as_bytes) {
-        Some(protocol) if protocol == SUB_PROTOCOL.as_bytes() => Ok(()),
+        Some(protocol) if protocol == sub_protocol.as_bytes() => Ok(()),
         Some(other) => {
-            Err(format!("it speaks {}, not {SUB_PROTOCOL}", String::from_utf8_lossy(other).escape_debug()))
+            Err(format!("it speaks {}, not {sub_protocol}", String::from_utf8_lossy(other).escape_debug()))
         }
         None => {
-            Err(format!("it does not speak {SUB_PROTOCOL}: it is no sync server, or has other revisions"))
+            Err(format!("it does not speak {sub_protocol}: it is no sync server, or has other revisions"))
         }
     }
 }
@@ -84,7 +87,7 @@ pub(super) enum BadRequest {
 ///
 /// # Errors
 /// See [`BadRequest`].
-pub(super) fn check_request(headers: &HeaderMap) -> Result<String, BadRequest> {
+pub(super) fn check_request(headers: &HeaderMap, sub_protocol: &str) -> Result<String, BadRequest> {
     use BadRequest::NotWebSocket;
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
         return Err(NotWebSocket("this is the address of a sync over WebSocket"));
@@ -96,11 +99,11 @@ pub(super) fn check_request(headers: &HeaderMap) -> Result<String, BadRequest> {
     if BASE64.decode(key).map(|key| key.len()) != Ok(16) {
         return Err(NotWebSocket("Sec-WebSocket-Key must be 16 bytes in base64"));
     }
-    if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUB_PROTOCOL) {
+    if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, sub_protocol) {
         let offered = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).collect::<Vec<_>>().join(", ");
         let advice = match offered.contains(FAMILY) {
-            true => format!("it offers {offered}, whose revisions are trees; {SUB_PROTOCOL} is needed"),
-            false => format!("{SUB_PROTOCOL} must be among Sec-WebSocket-Protocol"),
+            true => format!("it offers {offered}, which has other revision IDs; {sub_protocol} is needed"),
+            false => format!("{sub_protocol} must be among Sec-WebSocket-Protocol"),
         };
         return Err(BadRequest::SubProtocol(advice));
     }
@@ -129,13 +132,13 @@ mod tests {
 
     fn asked(with: &[(HeaderName, &'static str)]) -> Result<String, BadRequest> {
         let mut headers = HeaderMap::new();
-        for (name, value) in request_headers("dGhlIHNhbXBsZSBub25jZQ==") {
+        for (name, value) in request_headers("dGhlIHNhbXBsZSBub25jZQ==", SUB_PROTOCOL) {
             headers.insert(name, HeaderValue::from_str(&value).expect("a value"));
         }
         for (name, value) in with {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        check_request(&headers)
+        check_request(&headers, SUB_PROTOCOL)
     }
 
     #[test]
@@ -162,7 +165,7 @@ mod tests {
                 "{wrong:?}"
             );
         }
-        for (offered, said) in [("BLIP_3+CBMobile_3", "trees"), ("chat", "must be among")] {
+        for (offered, said) in [("BLIP_3+CBMobile_3", "other revision IDs"), ("chat", "must be among")] {
             let refused = asked(&[(SEC_WEBSOCKET_PROTOCOL, offered)]);
             assert!(
                 matches!(&refused, Err(BadRequest::SubProtocol(why)) if why.contains(said)),
@@ -182,7 +185,7 @@ mod tests {
             if let Some(protocol) = protocol {
                 headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
             }
-            check_response(&headers, key)
+            check_response(&headers, key, SUB_PROTOCOL)
         };
         assert_eq!(answered(&accept_of(key.as_bytes()), Some(SUB_PROTOCOL)), Ok(()));
         assert!(

@@ -85,6 +85,7 @@ type Answer = Response<Full<Bytes>>;
 /// What every handshake needs.
 struct Gate {
     database: String,
+    sub_protocol: &'static str,
     tls: Option<TlsAcceptor>,
     admission: Admission,
     ready: mpsc::Sender<io::Result<WebSocketConnection>>,
@@ -96,6 +97,18 @@ impl WebSocketListener {
     /// # Errors
     /// The address is in use, not permitted or not local, or the certificates cannot be used (`InvalidInput`).
     pub async fn bind(host_and_port: &str, config: WebSocketListenerConfig) -> io::Result<WebSocketListener> {
+        WebSocketListener::bind_to_speak(host_and_port, config, SUB_PROTOCOL).await
+    }
+
+    /// The same for peers that ask for this sub-protocol.
+    ///
+    /// # Errors
+    /// See [`bind`](WebSocketListener::bind).
+    pub(crate) async fn bind_to_speak(
+        host_and_port: &str,
+        config: WebSocketListenerConfig,
+        sub_protocol: &'static str,
+    ) -> io::Result<WebSocketListener> {
         let invalid = |error: TlsError| io::Error::new(io::ErrorKind::InvalidInput, error);
         if config.identity.is_none() && matches!(config.admission, Admission::Certificates(_)) {
             return Err(invalid(TlsError::Unusable(
@@ -111,7 +124,8 @@ impl WebSocketListener {
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         let url = format!("{scheme}://{local}/{}", config.database);
         let (sender, ready) = mpsc::channel(READY_MAX);
-        let gate = Gate { database: config.database, tls, admission: config.admission, ready: sender };
+        let WebSocketListenerConfig { database, admission, .. } = config;
+        let gate = Gate { database, sub_protocol, tls, admission, ready: sender };
         let accepting = crate::task::spawn(accept_all(listener, Arc::new(gate)));
         Ok(WebSocketListener { local, url, ready: tokio::sync::Mutex::new(ready), accepting })
     }
@@ -258,7 +272,7 @@ impl Gate {
         if *method != Method::GET {
             return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "a sync begins with GET", &[]));
         }
-        let accept = handshake::check_request(headers).map_err(|bad| match bad {
+        let accept = handshake::check_request(headers, self.sub_protocol).map_err(|bad| match bad {
             BadRequest::NotWebSocket(why) => {
                 refuse(StatusCode::UPGRADE_REQUIRED, why, &[(UPGRADE, "websocket")])
             }
@@ -269,7 +283,7 @@ impl Gate {
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_ACCEPT, accept)
-            .header(SEC_WEBSOCKET_PROTOCOL, SUB_PROTOCOL)
+            .header(SEC_WEBSOCKET_PROTOCOL, self.sub_protocol)
             .body(Full::default());
         match response {
             Ok(response) => Ok((response, visitor)),

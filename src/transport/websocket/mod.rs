@@ -5,7 +5,8 @@
 //! is upgraded, the frames are those of a byte stream, so heartbeats, close codes and limits are the endpoint's own
 //! (RFC 6455; `crate::endpoint::framing`).
 //!
-//! The request names one sub-protocol, [`SUB_PROTOCOL`]: the generation whose revisions are version vectors.
+//! The request names one sub-protocol, that of the generation of revision IDs: [`SUB_PROTOCOL`] for version vectors,
+//! [`SUB_PROTOCOL_OF_TREES`] for revision trees.
 //! Source: `firmware-notes/websocket.md`.
 
 mod client;
@@ -20,7 +21,7 @@ mod url;
 
 pub use client::{Credentials, WebSocketClient, WebSocketClientConfig};
 pub use connection::WebSocketConnection;
-pub use handshake::SUB_PROTOCOL;
+pub use handshake::{SUB_PROTOCOL, SUB_PROTOCOL_OF_TREES};
 pub use listener::{WebSocketListener, WebSocketListenerConfig};
 #[cfg_attr(not(feature = "mqtt"), allow(unused_imports))] // for the gateway
 pub(crate) use tls::client_config;

@@ -46,7 +46,7 @@ async fn open(connection: &WebSocketConnection) -> Result<Inbound, MessagingErro
 
 /// Opens both ends.
 async fn meet(listener: &WebSocketListener, client: &WebSocketClient) -> Result<(), MessagingError> {
-    let active = client.connection();
+    let active = client.connection(SUB_PROTOCOL);
     let mut active_in = open(&active).await?;
     let passive = listener.accept().await.expect("accept");
     let mut passive_in = open(&passive).await?;
@@ -72,7 +72,7 @@ async fn meet(listener: &WebSocketListener, client: &WebSocketClient) -> Result<
 
 /// Why a client does not come in.
 async fn refused(client: &WebSocketClient) -> MessagingError {
-    open(&client.connection()).await.expect_err("it was let in")
+    open(&client.connection(SUB_PROTOCOL)).await.expect_err("it was let in")
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn users_come_in_by_their_password_alone() {
 #[tokio::test]
 async fn the_passive_side_knows_the_user() {
     let listener = listener(None, passwords()).await;
-    let active = client(listener.url(), &as_pump("häuschen:7")).connection();
+    let active = client(listener.url(), &as_pump("häuschen:7")).connection(SUB_PROTOCOL);
     let (opened, accepted) = tokio::join!(open(&active), listener.accept());
     let (_inbound, passive) = (opened.expect("open"), accepted.expect("accept"));
     assert_eq!((passive.user(), passive.peer_uid().as_deref()), (Some("pump"), Some("user:pump")));

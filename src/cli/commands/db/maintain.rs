@@ -66,6 +66,7 @@ pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(
         out.json(&json!({
             "path": db.path().to_string_lossy(),
             "source": info.source.to_string(),
+            "versioning": info.versioning.to_string(),
             "format": info.format,
             "disk_bytes": info.disk_bytes,
             "free_bytes": info.room.free_bytes,
@@ -89,6 +90,7 @@ pub(super) fn info(db: &Database, args: &InfoArgs, out: &mut Output) -> Result<(
     }
     out.line(format!("database    {}", db.path().display()))?;
     out.line(format!("source      {}", info.source))?;
+    out.line(format!("revisions   {}", info.versioning))?;
     out.line(format!("format      {}", info.format))?;
     if let Some(group) = &group {
         out.line(format!("in          {}", summary(group)))?;

@@ -5,6 +5,7 @@ mod backup;
 mod blob;
 mod changes;
 mod collections;
+mod create;
 mod expire;
 mod export;
 mod get;
@@ -32,6 +33,7 @@ use crate::database::Database;
 /// What can be done with a database.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum DbCommand {
+    Create(create::CreateArgs),
     Put(put::PutArgs),
     Attach(attach::AttachArgs),
     Detach(attach::DetachArgs),
@@ -82,6 +84,7 @@ pub(crate) fn index(global: &GlobalArgs, command: index::IndexCommand) -> Result
 /// Runs one subcommand on the database.
 pub(crate) fn run(global: &GlobalArgs, command: &DbCommand) -> Result<(), CliError> {
     match command {
+        DbCommand::Create(args) => return create::run(global.db_path()?, args),
         DbCommand::Import(args) => return import::run(global.db_path()?, args),
         DbCommand::Changes(args) => return changes::run(global, args),
         DbCommand::Attach(args) => return attach::run(global.db_path()?, args),

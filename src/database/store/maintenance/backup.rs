@@ -32,7 +32,7 @@ use super::kept::{self, Kept};
 use super::rebuild::Rebuild;
 use crate::database::DatabaseError;
 use crate::replica::blobs::BlobDigest;
-use crate::replica::revision::SourceId;
+use crate::replica::revision::{SourceId, Versioning};
 
 const MAGIC: &[u8; 16] = b"gattway backup 1";
 
@@ -95,6 +95,8 @@ enum Frame<'a> {
         digest: [u8; 20],
         content: &'a [u8],
     },
+    /// The database has revision trees; right after the header. Earlier releases refuse such a backup.
+    RevisionTrees,
 }
 
 /// What a backup holds.
@@ -199,6 +201,9 @@ impl<'s, 'b, 'o> Backup<'s, 'b, 'o> {
             created_ns,
             documents,
         })?;
+        if self.store.versioning == Versioning::RevisionTrees {
+            self.out.put(&Frame::RevisionTrees)?;
+        }
         if !self.store.path().as_os_str().is_empty() {
             self.files()?;
         }
@@ -462,6 +467,7 @@ pub(crate) fn restore(
     let ends = loop {
         match input.next()? {
             Frame::Header { .. } | Frame::Failed { .. } => return Err(malformed("two headers")),
+            Frame::RevisionTrees => rebuild.set_versioning(Versioning::RevisionTrees),
             Frame::File { name, content } => {
                 if layout::is_other_file(name) && keep_file(name) {
                     layout::write_private(&rebuild.directory().join(name), content)?;

@@ -129,7 +129,7 @@ impl Copy<'_> {
             self.writes.insert(key, value);
             self.wrote()?;
         }
-        Meta::newest(self.store.source).write(&mut self.writes);
+        Meta::newest(self.store.source, self.store.versioning).write(&mut self.writes);
         for (key, state) in self.store.collections() {
             self.blocks(key, state.applied())?;
             self.index(key)?;

@@ -12,6 +12,7 @@ use super::super::block::{BlockBuilder, Codec, StoredRevision};
 use super::super::engine::{Engine, Ticket, Writes, io_error, sync_directory};
 use super::super::index::{IndexEdit, IndexEntry};
 use super::super::keys::{self, CollectionKey};
+use super::super::meta::Meta;
 use super::super::pieces::write_pieces;
 use super::super::state::{BLOCK_BYTES_TARGET, Counters};
 use super::super::tables::Sources;
@@ -20,7 +21,7 @@ use super::kept::Kept;
 use crate::database::DatabaseError;
 use crate::database::config::{CACHE_BYTES_DEFAULT, DatabaseConfig};
 use crate::replica::blobs::BlobDigest;
-use crate::replica::revision::SourceId;
+use crate::replica::revision::{SourceId, Versioning};
 
 /// Records gathered before their IDs go into the index.
 const PENDING_MAX: usize = 512;
@@ -107,6 +108,11 @@ impl Rebuild {
         self.engine
             .as_ref()
             .ok_or_else(|| DatabaseError::Failed { reason: "the new database is closed".into() })
+    }
+
+    /// It identifies revisions in this way.
+    pub(in super::super) fn set_versioning(&mut self, versioning: Versioning) {
+        Meta::newest(self.source, versioning).write(&mut self.writes);
     }
 
     /// Directory it is made in, for files beside the store.

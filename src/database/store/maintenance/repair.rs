@@ -187,6 +187,9 @@ pub(crate) fn repair(
     let mut former = damaged.salvaged.former.clone();
     former.extend(damaged.salvaged.source);
     let mut rebuild = Rebuild::create(to, &former)?;
+    if let Some(versioning) = damaged.salvaged.versioning {
+        rebuild.set_versioning(versioning);
+    }
     for number in 1..=damaged.salvaged.names.len() as u32 {
         if let Some(name) = damaged.salvaged.names.name(number) {
             rebuild.name(number as u16, name);

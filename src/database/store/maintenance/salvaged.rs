@@ -15,7 +15,7 @@ use super::super::state::Counters;
 use super::super::tables::Sources;
 use crate::database::DatabaseError;
 use crate::database::packed::{Names, Unpacker};
-use crate::replica::revision::SourceId;
+use crate::replica::revision::{SourceId, Versioning};
 
 impl From<io::Error> for DatabaseError {
     fn from(error: io::Error) -> DatabaseError {
@@ -37,6 +37,8 @@ pub(in super::super) struct Salvaged {
     pub(in super::super) collections: BTreeMap<CollectionKey, SalvagedCollection>,
     /// Who it was; `None` if its header is lost.
     pub(in super::super) source: Option<SourceId>,
+    /// How it identifies revisions, if that is known.
+    pub(in super::super) versioning: Option<Versioning>,
     /// Who it was before that.
     pub(in super::super) former: Vec<SourceId>,
 }
@@ -61,6 +63,7 @@ impl Salvaged {
             sources: Sources::default(),
             collections: BTreeMap::new(),
             source: None,
+            versioning: None,
             former: Vec::new(),
         };
         salvaged.read_tables()?;
@@ -115,7 +118,9 @@ impl Salvaged {
                     counters.insert(CollectionKey(number), postcard::from_bytes::<Counters>(value).ok());
                 }
                 _ if key.as_slice() == keys::META => {
-                    self.source = postcard::from_bytes::<Meta>(value).ok().map(|meta| meta.source);
+                    let meta = postcard::from_bytes::<Meta>(value).ok();
+                    self.versioning = meta.as_ref().and_then(Meta::versioning);
+                    self.source = meta.map(|meta| meta.source);
                 }
                 _ if key.as_slice() == keys::FORMER => self.former = former_sources(value),
                 _ => {}

@@ -43,7 +43,7 @@ fn as_before_columns(database: &Database) {
         write_pieces(&mut writes, &block.key, &builder.finish_rows(&mut Codec::default()));
         after = block.sequence;
     }
-    Meta { format: 1, ..Meta::newest(store.source) }.write(&mut writes);
+    Meta { format: 1, ..Meta::newest(store.source, store.versioning) }.write(&mut writes);
     let ticket = engine.apply(writes, Watermarks::new()).expect("applied");
     store.sync(ticket).expect("synced");
 }

@@ -189,7 +189,7 @@ impl Writer<'_> {
     /// written.
     pub(super) fn raise_format(&self, writes: &mut Writes) {
         if self.state.codec.has_written_columns && self.store.format() < FORMAT {
-            Meta::newest(self.store.source).write(writes);
+            Meta::newest(self.store.source, self.store.versioning).write(writes);
             self.store.format.store(FORMAT, Ordering::Relaxed);
         }
     }
