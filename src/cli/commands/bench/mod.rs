@@ -1,6 +1,7 @@
 //! `gattway bench`: figures of each layer beside their targets. The layers measure, the processes and the output are
 //! here.
 
+mod air;
 mod blobs;
 mod figure;
 mod http;
@@ -22,13 +23,17 @@ use figure::Figure;
 /// Messages of each workload of `bench blip`.
 const BLIP_MESSAGES: usize = 20_000;
 
+/// Readings of `bench air` unless said.
+const AIR_READINGS: usize = 20_000;
+
 /// Documents of `bench query` unless said.
 const QUERY_DOCUMENTS: usize = 100_000;
 
 /// Measure, as ratios against targets where there are any.
 ///
 /// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
-/// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `store`: bytes
+/// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `air`: link bytes and
+/// processor's time of a document in a first push, for records, readings, mixed documents and text, beside the form of earlier releases, xz and zstd. `store`: bytes
 /// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
 /// it. `store --documents N`: so many readings of 50 sensors in turn: what reading by ID, changes here and there, opening and
 /// the first sync cost. `query`: time of queries over such readings, beside SQLite likewise. `blobs`: saving a large
@@ -43,6 +48,7 @@ Examples:
   gattway bench link --json | jq '.figures[] | select(.met == false)'
   gattway bench store --check          # exit code 1 if a target is missed
   gattway bench query --documents 1000000
+  gattway bench air --documents 1000000
   gattway bench store --documents 1000000
   cargo run --release --features bench-sqlite -- bench store")]
 pub(crate) struct BenchArgs {
@@ -50,7 +56,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_enum)]
     what: Vec<What>,
 
-    /// Documents of `query` [default: 100000], or of `store` instead of what it measures else
+    /// Documents of `query` [default: 100000], readings of `air` [default: 20000], or of `store` instead of what it measures else
     #[arg(long, value_name = "N")]
     documents: Option<usize>,
 
@@ -71,6 +77,7 @@ type Measure<'a> = dyn Fn() -> Result<Vec<Figure>, CliError> + 'a;
 enum What {
     Link,
     Replication,
+    Air,
     Store,
     Query,
     Blobs,
@@ -87,12 +94,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         output::note("gattway: this is a debug build: times are of no use (cargo run --release -- bench)");
     }
     let mut figures = Vec::new();
-    let measures: [(What, &Measure<'_>); 8] = [
+    let measures: [(What, &Measure<'_>); 9] = [
         (What::Link, &link::measure),
         (What::Blip, &blip),
         (What::Secure, &secure::measure),
         (What::Store, &|| args.documents.map_or_else(store::measure, |count| large::measure(count.max(1)))),
         (What::Replication, &replication::measure),
+        (What::Air, &|| air::measure(args.documents.unwrap_or(AIR_READINGS).max(1))),
         (What::Blobs, &blobs::measure),
         (What::Http, &http::measure),
         (What::Query, &|| query::measure(args.documents.unwrap_or(QUERY_DOCUMENTS).max(1))),

@@ -17,6 +17,7 @@ use crate::cli::support::place::TemporaryDirectory;
 use crate::cli::support::{runtime, store};
 use crate::database::Database;
 use crate::endpoint::{MessageEndpoint, MessageEndpointConnection, MessageEndpointDelegate, ProtocolType};
+use crate::replicator::extension::RevsFormat;
 use crate::replicator::{MessageEndpointListener, MessageEndpointListenerConfiguration};
 use crate::replicator::{Replicator, ReplicatorConfiguration};
 use crate::transport::clock::Clock;
@@ -116,7 +117,7 @@ fn on_air(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
 }
 
 /// Bytes that went over, in order: from the active side (`true`) or to it.
-type Record = Arc<Mutex<Vec<(bool, usize)>>>;
+pub(super) type Record = Arc<Mutex<Vec<(bool, usize)>>>;
 
 /// Counts bytes and round trips of a second sync, on a recorded pipe.
 fn nothing_to_do(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
@@ -186,9 +187,11 @@ fn stock_speeds(field: &Database, place: &TemporaryDirectory) -> Result<f64, Cli
 }
 
 /// Whether the messages between our own peers are used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Extension {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extension {
     Offered,
+    /// As earlier releases offer them.
+    Earlier,
     Withheld,
 }
 
@@ -202,16 +205,30 @@ async fn sync_recorded(
     record: &Record,
     extension: Extension,
 ) -> Result<(), CliError> {
+    // A peer of another name starts from nothing.
+    let uid = if extension == Extension::Offered { "recorded" } else { "plain" };
+    sync_recorded_as(uid, field, gateway, record, extension).await
+}
+
+/// Syncs with a peer of this name, and notes what goes over.
+pub(super) async fn sync_recorded_as(
+    uid: &str,
+    field: &Database,
+    gateway: &Database,
+    record: &Record,
+    extension: Extension,
+) -> Result<(), CliError> {
     let config =
         MessageEndpointListenerConfiguration::new(Arc::new(gateway.clone()), ProtocolType::ByteStream);
     let listener = MessageEndpointListener::new(config);
-    // A peer of another name starts from nothing.
-    let uid = if extension == Extension::Offered { "recorded" } else { "plain" };
     let delegate = Arc::new(Pipe { record: Arc::clone(record), far: Mutex::default() });
     let endpoint =
         MessageEndpoint::new(uid, Arc::new(()), ProtocolType::ByteStream, Arc::clone(&delegate) as _);
     let mut config = ReplicatorConfiguration::new(endpoint, Arc::new(field.clone()));
-    config.extension = extension == Extension::Offered;
+    config.extension = extension != Extension::Withheld;
+    if extension == Extension::Earlier {
+        config.revs_format = RevsFormat::TreeIds;
+    }
     let replicator = Replicator::new(config);
     let (near, far) = recorded_pipe(record);
     *delegate.far.lock().unwrap_or_else(PoisonError::into_inner) = Some(near);
