@@ -28,7 +28,6 @@ use super::push::Push;
 use super::{Active, CollectionSync};
 use crate::blip::{ErrorReply, IncomingReply, OutgoingMessage};
 use crate::endpoint::CollectionAccess;
-use crate::replica::revision::Versioning;
 use crate::replica::store::ReplicaStore;
 
 /// Bytes of the names that a peer may tell of collections of its own.
@@ -125,16 +124,11 @@ impl Active {
         if !self.config.correlation.is_empty() {
             message = message.with(CORRELATION, &self.config.correlation);
         }
-        if self.speaks_extension(context) {
+        if self.config.extension {
             message = message.with(extension::PROPERTY, extension::VERSION);
             message = message.with(extension::FORMAT_PROPERTY, self.config.revs_format.text());
         }
         context.request(message, Awaiting::Collections)
-    }
-
-    /// Between databases with revision trees there is no extension: what it spares rests on versions that tell their author.
-    fn speaks_extension(&self, context: &SessionContext) -> bool {
-        self.config.extension && context.versioning != Versioning::RevisionTrees
     }
 
     fn check_config(&self) -> Result<(), SessionError> {
@@ -173,7 +167,7 @@ impl Active {
         if checkpoints.len() != self.syncs.len() {
             return Err(malformed());
         }
-        let accepted = reply.properties.get(extension::PROPERTY).filter(|_| self.speaks_extension(context));
+        let accepted = reply.properties.get(extension::PROPERTY).filter(|_| self.config.extension);
         let missing: Vec<usize> = (0..checkpoints.len()).filter(|n| checkpoints[*n].is_null()).collect();
         if !missing.is_empty() {
             return self.go_on_without(context, &missing, accepted.is_some(), store);

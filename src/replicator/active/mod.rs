@@ -31,7 +31,7 @@ use super::turns::Turns;
 use super::unsynced::Lack;
 use crate::blip::{ErrorReply, IncomingReply, IncomingRequest};
 use crate::endpoint::AccessRule;
-use crate::replica::revision::RevId;
+use crate::replica::revision::{RevId, Versioning};
 use crate::replica::store::{CommitOutcome, ConflictResolver, IncomingRevision, ReplicaStore};
 use crate::time::Instant;
 use checkpointer::Checkpointer;
@@ -198,6 +198,8 @@ impl Side for Active {
     }
 
     fn start(&mut self, context: &mut SessionContext, store: &dyn ReplicaStore) -> Result<(), SessionError> {
+        // Between databases with revision trees there is none: what it spares rests on versions that tell their author.
+        self.config.extension &= context.versioning != Versioning::RevisionTrees;
         self.ask_first(context, store)
     }
 
