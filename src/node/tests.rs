@@ -262,3 +262,40 @@ async fn an_upstream_that_falls_silent_is_asked_and_then_given_up() -> TestResul
     })
     .await
 }
+
+/// Of two kinds of databases the two sub-protocols have nothing in common, and the refusal says so.
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn a_database_with_trees_is_met_by_its_like_over_websocket() -> TestResult {
+    use crate::database::Versioning;
+    use crate::transport::websocket::{WebSocketClient, WebSocketClientConfig, WebSocketListenerConfig};
+
+    guarded(async {
+        let directory = tempfile::tempdir()?;
+        let open = |name: &str, versioning| {
+            let config = DatabaseConfig { versioning: Some(versioning), ..DatabaseConfig::default() };
+            Database::open(directory.path().join(name), config).map(Arc::new)
+        };
+        let gateway = open("gateway", Versioning::RevisionTrees)?;
+        gateway.default_collection()?.put("reading", &json!({"celsius": 21}))?;
+        let place = WebSocket::bind("127.0.0.1:0", WebSocketListenerConfig::new("plant"));
+        let served = met_by_anybody(&gateway).listen(place).start().await?;
+        for (versioning, syncs) in [(Versioning::RevisionTrees, true), (Versioning::VersionVectors, false)] {
+            let station = open(&versioning.to_string(), versioning)?;
+            let url = served.addresses()[0].parse()?;
+            let client = WebSocketClient::new(url, &WebSocketClientConfig::default())?;
+            let node = met_by_anybody(&station).start().await?;
+            let options = SyncOptions { attempts: Some(1), ..SyncOptions::default() };
+            let ended = node.sync(client).options(options).start().finished().await;
+            assert_eq!(ended.is_ok(), syncs, "{versioning}: {ended:?}");
+            assert_eq!(station.default_collection()?.count(), u64::from(syncs), "{versioning}");
+            if let Err(error) = ended {
+                let told = format!("{error:?}");
+                assert!(told.contains("BLIP_3+CBMobile_3") && told.contains("other revision IDs"), "{told}");
+            }
+            node.shutdown().await?;
+        }
+        Ok(served.shutdown().await?)
+    })
+    .await
+}

@@ -24,6 +24,7 @@ mod renew;
 mod repair;
 pub(super) mod replica;
 mod saving;
+mod trees;
 
 use serde_json::{Map, Value, json};
 

@@ -18,6 +18,7 @@ mod durable;
 mod entry;
 mod exchange;
 mod hostile;
+mod kinds;
 mod limits;
 mod lists;
 mod lost_access;

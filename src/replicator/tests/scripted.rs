@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::memory_store::MemoryStore;
 use crate::blip::{BlipConfig, Connection, ErrorReply, Event, IncomingRequest, OutgoingMessage};
+use crate::replica::store::ReplicaStore;
 use crate::replicator::config::{ActiveConfig, PassiveConfig, ReplicatorType};
 use crate::replicator::error::SessionError;
 use crate::replicator::event::SessionEvent;
@@ -13,9 +14,9 @@ use crate::time::Instant;
 pub const START: Instant = Instant::from_micros(5_000_000);
 
 /// A session against a bare BLIP connection that a test speaks for.
-pub struct Scripted {
+pub struct Scripted<S = MemoryStore> {
     pub session: Session,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<S>,
     pub peer: Connection,
     pub now: Instant,
     pub result: Result<(), SessionError>,
@@ -25,20 +26,13 @@ pub struct Scripted {
     pub told: Vec<SessionEvent>,
 }
 
-impl Scripted {
-    pub fn new(session: Session, store: Arc<MemoryStore>) -> Scripted {
+impl<S: ReplicaStore> Scripted<S> {
+    pub fn new(session: Session, store: Arc<S>) -> Scripted<S> {
         let peer = Connection::new(BlipConfig::default());
         let mut scripted =
             Scripted { session, store, peer, now: START, result: Ok(()), finished: None, told: Vec::new() };
         scripted.session.start(START, &*scripted.store);
         scripted
-    }
-
-    pub fn passive(extension: bool) -> Scripted {
-        let store = Arc::new(MemoryStore::new(1));
-        ["d", "e", "t"].iter().for_each(|id| store.put(id, r#"{"n":1}"#));
-        store.delete("t");
-        Scripted::new(Session::passive(PassiveConfig { extension, ..PassiveConfig::default() }), store)
     }
 
     /// Lets everything that is queued arrive, commits included; gives what the scripted peer hears.
@@ -107,11 +101,20 @@ impl Scripted {
         }
     }
 
-    pub fn with_collections(mut self) -> Scripted {
+    pub fn with_collections(mut self) -> Scripted<S> {
         let body = r#"{"checkpoint_ids":["cp-x"],"collections":["_default"]}"#;
         let reply = self.ask(OutgoingMessage::request("getCollections").with_body(body)).0;
         assert!(reply.expect("answered").is_ok());
         self
+    }
+}
+
+impl Scripted {
+    pub fn passive(extension: bool) -> Scripted {
+        let store = Arc::new(MemoryStore::new(1));
+        ["d", "e", "t"].iter().for_each(|id| store.put(id, r#"{"n":1}"#));
+        store.delete("t");
+        Scripted::new(Session::passive(PassiveConfig { extension, ..PassiveConfig::default() }), store)
     }
 }
 
