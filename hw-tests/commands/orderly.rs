@@ -81,6 +81,9 @@ fn no_command_warns_when_all_went_well() {
     let mut runner = Runner { run: BTreeSet::new() };
     let place = |name: &str| directory.path().join(name);
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+    let trees = place("trees");
+    assert!(runner.quiet(&trees, &["db", "create", "--versioning", "rev-trees"]).contains("rev-trees"));
+    assert!(runner.quiet(&trees, &["db", "info"]).contains("revisions   rev-trees"));
     runner.quiet(&db, &["db", "put", "valve", r#"{"open":true}"#]);
     runner.quiet(&db, &["db", "import", PENGUINS, "--id-prefix", "p", "--short-ids"]);
     for args in [
@@ -89,7 +92,6 @@ fn no_command_warns_when_all_went_well() {
         &["query", "--limit", "0"],
         &["index", "create", "_default", "--on", "species", "--name", "by-species"],
         &["index", "list"],
-        &["--db", &text(place("trees")), "db", "create", "--versioning", "rev-trees"],
         &["index", "drop", "_default", "by-species"],
         &["db", "attach", "valve", "table", PENGUINS],
         &["db", "blob", "get", "valve", "table", "-o", &text(place("table"))],

@@ -90,6 +90,43 @@ fn push(
     pushed
 }
 
+/// What one peer had of a document is named to another, which lacks it and says so: it is proposed once more, without.
+#[test]
+fn what_a_peer_lacks_is_proposed_without_what_another_had() {
+    let store = Arc::new(MemoryStore::new(1));
+    store.put("d", r#"{"n":1}"#);
+    let had = store.revision(CollectionId(0), "d").expect("readable").expect("there");
+    store.mark_pushed(CollectionId(0), had.sequence);
+    store.put("d", r#"{"n":2}"#);
+    let mut scripted = Scripted::new(Session::active(active(ReplicatorType::Push, false)), store);
+    let (mut proposals, mut revisions) = (Vec::new(), 0);
+    while scripted.finished.is_none() {
+        for event in scripted.settle() {
+            let Event::Request(request) = event else { continue };
+            let body = match request.profile() {
+                "getCollections" => "[{}]",
+                "proposeChanges" if &*request.body != b"[]" => {
+                    proposals.push(String::from_utf8_lossy(&request.body).into_owned());
+                    if proposals.len() == 1 { r#"[{"status":409,"rev":""}]"# } else { "[]" }
+                }
+                "rev" => {
+                    revisions += 1;
+                    ""
+                }
+                _ => "",
+            };
+            if !request.no_reply {
+                let reply = OutgoingMessage::default().with("rev", "1-x").with_body(body);
+                scripted.peer.reply(request.number, reply).expect("open");
+            }
+        }
+    }
+    assert_eq!(scripted.finished, Some(Ok(())));
+    let named = had.vector.id().to_string();
+    assert_eq!(proposals.iter().map(|list| list.contains(&named)).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(revisions, 1);
+}
+
 /// A peer with a tombstone wants whatever is proposed, and says only by refusing that the revision names a tree ID that it does
 /// not have. A second proposal names the newest, so that the peer can tell what it has. Nothing else is proposed again: not where
 /// there was no choice, nor after another error, nor what was edited meanwhile and is further on in the feed.
