@@ -9,6 +9,8 @@ mod conflicts;
 mod copies;
 #[path = "commands/imports.rs"]
 mod imports;
+#[path = "commands/kinds.rs"]
+mod kinds;
 #[path = "commands/newcomer.rs"]
 mod newcomer;
 #[path = "commands/orderly.rs"]
