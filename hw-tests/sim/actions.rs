@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::checks::COLLECTION;
 use super::model::{EVENT_FIELD, EventId};
-use super::plan::FaultKind;
+use super::plan::{FaultKind, PlanKind};
 use super::run::Run;
 use super::stranger;
 use super::world::lock;
@@ -292,6 +292,9 @@ impl Run {
     }
 
     fn delete_document(&mut self, at: usize, id: &str) {
+        if self.world.plan.kind == PlanKind::Trees {
+            return;
+        }
         let Some(db) = self.nodes[at].running.as_ref().map(|running| running.db.clone()) else { return };
         let Some(collection) = db.collection(COLLECTION) else { return };
         let Ok(Some(before)) = self.present(at, &db, id) else { return };

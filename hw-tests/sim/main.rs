@@ -4,7 +4,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, `one_adverse_seed` or `one_removing_seed` |
+//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, `one_seed_with_trees`, `one_adverse_seed` or `one_removing_seed` |
 //! | `GATTWAY_SIM_TRACE=1` | print what happens in it |
 //! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs; then also removing ones |
 //! | `GATTWAY_SOAK_HOURS`, `GATTWAY_SOAK_SEED`, `GATTWAY_SOAK_JOBS`, `GATTWAY_SOAK_JSON` | see `scripts/soak` |
@@ -76,6 +76,7 @@ fn report(outcome: &Outcome) {
         PlanKind::Usual => "one_seed",
         PlanKind::Adverse => "one_adverse_seed",
         PlanKind::Removing => "one_removing_seed",
+        PlanKind::Trees => "one_seed_with_trees",
     };
     eprintln!(
         "replay: GATTWAY_SIM_SEED={seed} GATTWAY_SIM_TRACE=1 \
@@ -109,6 +110,11 @@ fn one_adverse_seed() {
 #[test]
 fn one_removing_seed() {
     run_one(Plan::removing);
+}
+
+#[test]
+fn one_seed_with_trees() {
+    run_one(Plan::trees);
 }
 
 fn run_one(plan: fn(u64) -> Plan) {
@@ -162,6 +168,14 @@ fn removing_seeds(part: u64) {
 
 parts! { removing_seeds: to_10 = 0, to_20 = 1, }
 
+/// Runs the seeds of one part with revision trees.
+fn seeds_with_trees(part: u64) {
+    let first = 1 + part * SEEDS_A_TEST;
+    run_seeds(first..first + SEEDS_A_TEST, Plan::trees);
+}
+
+parts! { seeds_with_trees: to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, }
+
 parts! { fixed_seeds:
     to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, to_50 = 4,
     to_60 = 5, to_70 = 6, to_80 = 7, to_90 = 8, to_100 = 9,
@@ -179,6 +193,7 @@ fn fresh_seeds(_part: u64) {
     let count = asked.unwrap_or(FRESH_SEEDS);
     run_seeds(first..first + count, Plan::new);
     run_seeds(first..first + count / 2, Plan::adverse);
+    run_seeds(first..first + count / 2, Plan::trees);
     // Their oracle is young (firmware-notes/simulation.md): only who asks for fresh seeds gets these.
     if asked.is_some() {
         run_seeds(first..first + count / 10, Plan::removing);

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use gattway::lab::replica::revision::{SourceId, Version};
+use gattway::lab::replica::revision::{SourceId, TREE_SOURCE, Version};
 use serde_json::{Map, Value};
 
 /// A device of the simulation.
@@ -162,7 +162,9 @@ impl Model {
         if versions.contains(&version) {
             return Ok(event);
         }
-        if !versions.is_empty() && !self.renew(event, version) {
+        // Whoever keeps a revision of a tree against one that was kept against it makes a child of that.
+        let is_tree = version.source == TREE_SOURCE;
+        if !versions.is_empty() && !is_tree && !self.renew(event, version) {
             let Event { name, versions, .. } = &self.events[event.0];
             return Err(format!("{document}: {name} has the version {version} beside {versions:?}"));
         }

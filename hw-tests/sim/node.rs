@@ -9,7 +9,7 @@ use gattway::database::{Database, DatabaseConfig, Durability};
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
 use gattway::lab::database::SimulatedDisk;
 use gattway::lab::link::AttMtu;
-use gattway::lab::replica::revision::SourceId;
+use gattway::lab::replica::revision::{SourceId, Versioning};
 use gattway::lab::secure::PeerId;
 use gattway::lab::simulation::Process;
 use gattway::lab::transport::packet::Connector;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::adverse::{Beginning, Copy, Waiting};
 use super::files::Files;
 use super::model::NodeIndex;
-use super::plan::{Bug, Edge};
+use super::plan::{Bug, Edge, PlanKind};
 use super::radio::{Channels, TappedConnector, tap};
 use super::removal::{Rules, UPSTREAM};
 use super::secure;
@@ -142,6 +142,9 @@ impl Node {
             if world.plan.relaxed[self.index] { Durability::Relaxed } else { Durability::Synced };
         let mut config = DatabaseConfig::default();
         config.durability = durability;
+        if world.plan.kind == PlanKind::Trees {
+            config.versioning = Some(Versioning::RevisionTrees);
+        }
         let opened = Database::open_simulated(&self.disk, config);
         let db = opened.map_err(|error| error.to_string())?;
         world.reborn(self.index);

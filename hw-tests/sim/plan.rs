@@ -1,4 +1,4 @@
-//! What a seed decides of a run before it begins.
+//! What a seed decides of a run before it begins. One file, because all of it is drawn from one stream of numbers.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -152,6 +152,8 @@ pub enum PlanKind {
     Adverse,
     /// Beside a few of those: nodes that remove documents, each for itself.
     Removing,
+    /// As usual, with revision trees.
+    Trees,
 }
 
 /// How nodes are connected.
@@ -299,6 +301,12 @@ impl Plan {
         plan.removes = (0..nodes).map(|node| node == certain || rng.bool()).collect();
         plan.rules = (0..nodes).map(|node| Rules::drawn(node, &plan.edges, &mut rng)).collect();
         plan
+    }
+
+    /// The usual run of a seed with databases that have revision trees. Nobody deletes: the same deletion by two nodes is one
+    /// revision, and the model counts events.
+    pub fn trees(seed: u64) -> Plan {
+        Plan { kind: PlanKind::Trees, ..Plan::new(seed) }
     }
 
     /// The number of the liar.

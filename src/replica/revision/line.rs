@@ -11,6 +11,9 @@ use crate::replica::revision::RevId;
 /// Tree IDs of the line that stay however many branches were closed.
 const LINE_KEPT: usize = TREE_IDS_MAX / 2;
 
+/// Tree IDs of a branch that are kept before those of branches that were closed earlier.
+const NEWLY_CLOSED: usize = 3;
+
 /// Most ancestors that a list asks to be told of.
 const ANCESTORS_NAMED_MAX: usize = 10;
 
@@ -68,7 +71,9 @@ impl VersionVector {
         let mut line = self.line().to_vec();
         let met = line.last().and_then(|last| other.line().iter().position(|id| id == last));
         line.extend(met.into_iter().flat_map(|at| &other.line()[at + 1..]));
-        let closed = [self.closed_branches(), &other.trees].concat();
+        // The other itself first: without it this revision would conflict with it once more.
+        let (newest, rest) = other.trees.split_at(other.trees.len().min(NEWLY_CLOSED));
+        let closed = [newest, self.closed_branches(), rest].concat();
         VersionVector::of_branches(line, closed).unwrap_or_else(|| self.clone())
     }
 

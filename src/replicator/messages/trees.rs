@@ -49,8 +49,9 @@ pub fn parse_revision(properties: &Properties) -> Result<VersionVector, ErrorRep
     // A malformed revision and a malformed history are two errors.
     rev.trim().parse::<TreeId>().map_err(|_| ErrorReply::http(400, "malformed revision ID"))?;
     let vector = VersionVector::from_tree_history(rev, history).map_err(refuse::versions)?;
-    let mut closed = parse_branches(property(CLOSED_BRANCHES)).map_err(refuse::versions)?;
-    closed.extend(parse_branches(property(DELETED_BRANCH)).map_err(refuse::versions)?.last());
+    let deleted = parse_branches(property(DELETED_BRANCH)).map_err(refuse::versions)?;
+    let mut closed: Vec<TreeId> = deleted.last().copied().into_iter().collect();
+    closed.extend(parse_branches(property(CLOSED_BRANCHES)).map_err(refuse::versions)?);
     Ok(if closed.is_empty() { vector } else { vector.with_closed(closed) })
 }
 

@@ -146,6 +146,19 @@ fn closed_branches_have_room_beside_a_long_line() {
     assert_eq!(edited.compare(&kept), Causality::Newer);
 }
 
+/// However many branches were closed before: the one that is closed now is among them.
+#[test]
+fn the_branch_that_is_closed_last_is_never_forgotten() {
+    let mut kept = at(&(40..60).rev().map(|n| id(n, 1)).collect::<Vec<TreeId>>());
+    for byte in 2..60 {
+        let other = at(&(20..40).rev().map(|n| id(n, byte)).collect::<Vec<TreeId>>());
+        kept = kept.tree_over(&other);
+        assert_eq!(kept.compare(&other), Causality::Newer, "{byte}");
+        kept = kept.tree_edited(id(58 + u32::from(byte), 1));
+        assert_eq!(kept.compare(&other), Causality::Newer, "{byte}");
+    }
+}
+
 /// A history ends where the peer knows the ancestor; what is stored goes on.
 #[test]
 fn a_line_goes_on_where_it_meets_the_one_that_is_here() {
