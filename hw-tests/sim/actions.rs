@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use gattway::Document;
 use gattway::database::{Collection, Database, DatabaseError};
 use gattway::lab::transport::sim::radio::Path;
 use gattway::replicator::ReplicatorActivity;
@@ -15,6 +16,10 @@ use super::plan::{FaultKind, PlanKind};
 use super::run::Run;
 use super::stranger;
 use super::world::lock;
+
+/// Lengths of a text that stays, bytes.
+const KEPT_TEXT_MIN: usize = 200;
+const KEPT_TEXT_MAX: usize = 4_000;
 
 /// Longest text of a body, bytes; the longest make commits of more than the log may grow between two syncs.
 const TEXT_BYTES_MAX: usize = 12_000;
@@ -217,13 +222,25 @@ impl Run {
         self.put_ids(at, &ids);
     }
 
-    fn body(&mut self, at: usize) -> Map<String, Value> {
+    /// A new body; one that was long mostly stays as it was but for a few characters, so that deltas are sent.
+    fn body(&mut self, at: usize, before: Option<Map<String, Value>>) -> Map<String, Value> {
         let text = match self.rng.u32(0..100) {
             0..70 => self.rng.usize(0..60),
             70..95 => self.rng.usize(0..1_000),
             _ => self.rng.usize(0..TEXT_BYTES_MAX),
         };
         let text: String = (0..text).map(|_| self.rng.alphanumeric()).collect();
+        let kept = before.and_then(|before| Some(before.get("text")?.as_str()?.to_owned()));
+        let text = match kept.filter(|kept| (KEPT_TEXT_MIN..KEPT_TEXT_MAX).contains(&kept.len())) {
+            // Alphanumeric, so that any place is one between characters.
+            Some(kept) => format!(
+                "{}{}{}",
+                &kept[..kept.len() / 2],
+                text.get(..3).unwrap_or(""),
+                &kept[kept.len() / 2..]
+            ),
+            None => text,
+        };
         let mut body = Map::new();
         body.insert(EVENT_FIELD.into(), self.world.model().next_name(at).into());
         body.insert("number".into(), self.rng.f64().into());
@@ -262,7 +279,8 @@ impl Run {
         let mut made = Vec::new();
         for id in ids {
             let Ok(before) = self.present(at, &db, id) else { return };
-            let body = self.body(at);
+            let stored = db.collection(COLLECTION).and_then(|collection| collection.get(id).ok()?);
+            let body = self.body(at, stored.map(Document::into_body));
             let event = self.world.model().edit(at, id, body.clone(), before.into_iter().collect());
             made.push((*id, body, event));
         }

@@ -229,7 +229,11 @@ impl ReplicaStore for Watched {
         id: &str,
         revision: RevId,
     ) -> Result<Option<Bytes>, ReplicaStoreError> {
-        self.db.body_at(collection, id, revision)
+        let body = self.db.body_at(collection, id, revision)?;
+        if body.is_some() {
+            self.world.trace.note(format!("node {} has {id} {revision}, for a delta", self.node));
+        }
+        Ok(body)
     }
 
     fn revision(&self, collection: CollectionId, id: &str) -> Result<Option<Change>, ReplicaStoreError> {

@@ -19,7 +19,8 @@ use crate::time::Instant;
 use crate::transport::clock::Clock;
 use crate::transport::secure::{Carrier, SecureConnectionConfig};
 use crate::transport::session::{LinkConnection, SessionConfig};
-use crate::transport::sim::radio::{Path, Phy, Side};
+use crate::transport::sim::energy::NRF52840;
+use crate::transport::sim::radio::{ConnectionCounters, Path, Phy, Side};
 use crate::transport::sim::{HostConfig, SimConnector, SimDevice, SimLink, SimRadio, WorldCounters};
 
 /// How often a run is looked at while it goes on.
@@ -146,6 +147,7 @@ pub(crate) struct Air {
     field: SimDevice,
     gateway: SimDevice,
     path: Path,
+    phy: Phy,
     way: Arc<FieldWay>,
     security: Security,
     node: Node,
@@ -176,6 +178,10 @@ pub(crate) struct Traffic {
     pub(crate) radio_octets: u64,
     /// Time on air, seconds.
     pub(crate) air_time_s: f64,
+    /// What both ends of the radio connection did.
+    pub(crate) radio: ConnectionCounters,
+    /// What the field device's radio takes for it if it is an nRF52840, microjoules.
+    pub(crate) field_uj: f64,
     /// PDUs that the radio sent again.
     pub(crate) radio_retransmissions: u64,
     /// Packets that the link of the field device sent again.
@@ -202,6 +208,8 @@ impl Traffic {
             bytes: self.bytes + other.bytes,
             radio_octets: self.radio_octets + other.radio_octets,
             air_time_s: self.air_time_s + other.air_time_s,
+            radio: self.radio.plus(other.radio),
+            field_uj: self.field_uj + other.field_uj,
             radio_retransmissions: self.radio_retransmissions + other.radio_retransmissions,
             link_retransmissions: self.link_retransmissions + other.link_retransmissions,
             bytes_retransmitted: self.bytes_retransmitted + other.bytes_retransmitted,
@@ -247,7 +255,7 @@ impl Air {
             .listen(Packets::listen_modelled(&gateway).with_session(session))
             .start();
         let node = node.await.map_err(|error| CliError::new(Exit::Failure, error.to_string()))?;
-        Ok(Air { radio, field, gateway, path: args.path(), way, security, node })
+        Ok(Air { radio, field, gateway, path: args.path(), phy: args.phy.into(), way, security, node })
     }
 
     /// Runs one replication of the field device's database with the gateway to its end. `watch` is called again and
@@ -301,7 +309,8 @@ impl Air {
             return Err(CliError::new(Exit::Peer, format!("sync with the gateway stopped: {error}")));
         }
         let traffic = traffic(&before, &self.radio.counters(), &self.way.stats());
-        Ok((status, Traffic { seconds, setup_s, ..traffic }))
+        let field_uj = NRF52840.connection_uj(&traffic.radio, Side::Central, self.phy);
+        Ok((status, Traffic { seconds, setup_s, field_uj, ..traffic }))
     }
 
     /// Bytes of ATT values so far, both directions.
@@ -376,13 +385,15 @@ impl Connect for FieldWay {
 
 fn traffic(before: &WorldCounters, after: &WorldCounters, links: &[LinkStats]) -> Traffic {
     let packets = (after.packets(), before.packets());
-    let air = (after.on_air(), before.on_air());
+    let radio = after.radio.since(before.radio);
+    let air = radio.total();
     Traffic {
         packets: packets.0.packets - packets.1.packets,
         bytes: packets.0.bytes - packets.1.bytes,
-        radio_octets: air.0.air_octets - air.1.air_octets,
-        air_time_s: (air.0.air_time_us - air.1.air_time_us) as f64 / 1e6,
-        radio_retransmissions: air.0.retransmissions - air.1.retransmissions,
+        radio_octets: air.air_octets,
+        air_time_s: air.air_time_us as f64 / 1e6,
+        radio,
+        radio_retransmissions: air.retransmissions,
         link_retransmissions: links.iter().map(|link| link.retransmissions).sum(),
         bytes_retransmitted: links.iter().map(|link| link.bytes_retransmitted).sum(),
         stream_bytes: links.iter().map(|link| link.bytes_sent + link.bytes_received).sum(),

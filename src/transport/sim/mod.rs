@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`radio`] | the radio: events, PDUs, acknowledgement, loss, range. Sans-IO; virtual controllers use it too |
 //! | `host` | a host's queues, headers and faults at one end of a connection. Sans-IO |
+//! | [`energy`] | what radios take for it, by data sheets |
 //! | `world` | radio and hosts in one time line. Sans-IO |
 //! | [`mod@bench`] | goodput of the link on it, in virtual time |
 //! | `connection` | the same for async code: devices, listeners, connectors |
@@ -11,6 +12,8 @@
 #[deny(clippy::disallowed_methods)] // sans-IO, clippy.toml
 pub mod bench;
 mod connection;
+#[deny(clippy::disallowed_methods)] // sans-IO
+pub mod energy;
 #[deny(clippy::disallowed_methods)] // sans-IO
 mod host;
 #[deny(clippy::disallowed_methods)] // sans-IO

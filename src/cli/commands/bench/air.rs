@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use serde_json::{Value, json};
 
 use super::figure::Figure;
-use super::replication::{Extension, Record, sync_recorded_as};
+use super::recorded::{EARLIER, How, OFFERED, Record, sync_recorded};
 use super::{CliError, Exit};
 use crate::cli::commands::demo::weather;
 use crate::cli::support::output;
@@ -55,8 +55,7 @@ fn measure_sample(sample: &Sample) -> Result<Vec<Figure>, CliError> {
     let count = sample.documents.len() as f64;
     let field = store::open(&place.path().join("field"))?;
     fill(&field, &sample.documents)?;
-    let [plain, folded] = [Extension::Earlier, Extension::Offered]
-        .map(|extension| push(&field, &place, extension, sample.documents.len()));
+    let [plain, folded] = [EARLIER, OFFERED].map(|how| push(&field, &place, how, sample.documents.len()));
     let ((plain, plain_cpu), (folded, folded_cpu)) = (plain?, folded?);
     let name = format!("{}, {} documents", sample.name, sample.documents.len());
     let unit = "bytes/doc";
@@ -103,16 +102,16 @@ fn fill(field: &Database, documents: &[BenchDocument]) -> Result<(), CliError> {
 fn push(
     field: &Database,
     place: &TemporaryDirectory,
-    extension: Extension,
+    how: How<'_>,
     documents: usize,
 ) -> Result<(f64, f64), CliError> {
     let mut runs = Vec::new();
     for run in 0..if documents > MANY { 1 } else { RUNS } {
-        let name = format!("{extension:?}-{run}");
+        let name = format!("{}-{run}", how.uid);
         let gateway = store::open(&place.path().join(&name))?;
         let record = Record::default();
         let before = process_cpu();
-        runtime::block_on(sync_recorded_as(&name, field, &gateway, &record, extension))?;
+        runtime::block_on(sync_recorded(field, &gateway, &record, How { uid: &name, ..how }))?;
         let cpu = process_cpu().saturating_sub(before).as_secs_f64();
         let arrived = gateway.default_collection().map_err(store::failed)?.count();
         if arrived != documents as u64 {

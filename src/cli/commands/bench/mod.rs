@@ -3,6 +3,7 @@
 
 mod air;
 mod blobs;
+mod energy;
 mod figure;
 mod http;
 mod large;
@@ -10,8 +11,10 @@ mod link;
 mod process;
 mod query;
 mod readings;
+mod recorded;
 mod replication;
 mod secure;
+mod stock;
 mod store;
 
 use clap::{Args, ValueEnum};
@@ -33,7 +36,9 @@ const QUERY_DOCUMENTS: usize = 100_000;
 ///
 /// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
 /// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `air`: link bytes and
-/// processor's time of a document in a first push, for records, readings, mixed documents and text, beside the form of earlier releases, xz and zstd. `store`: bytes
+/// processor's time of a document in a first push, for records, readings, mixed documents and text, beside the form of earlier releases, xz and zstd. `energy`: what the modelled radio takes for a sync,
+/// and for a day of readings: events, bytes, time, energy by data sheets. `stock`: bytes and time with the messages of a stock
+/// Couchbase Lite: first pushes at three levels of deflate, nothing to do, one changed field with and without deltas. `store`: bytes
 /// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
 /// it. `store --documents N`: so many readings of 50 sensors in turn: what reading by ID, changes here and there, opening and
 /// the first sync cost. `query`: time of queries over such readings, beside SQLite likewise. `blobs`: saving a large
@@ -78,6 +83,8 @@ enum What {
     Link,
     Replication,
     Air,
+    Energy,
+    Stock,
     Store,
     Query,
     Blobs,
@@ -94,13 +101,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         output::note("gattway: this is a debug build: times are of no use (cargo run --release -- bench)");
     }
     let mut figures = Vec::new();
-    let measures: [(What, &Measure<'_>); 9] = [
+    let measures: [(What, &Measure<'_>); 11] = [
         (What::Link, &link::measure),
         (What::Blip, &blip),
         (What::Secure, &secure::measure),
         (What::Store, &|| args.documents.map_or_else(store::measure, |count| large::measure(count.max(1)))),
         (What::Replication, &replication::measure),
         (What::Air, &|| air::measure(args.documents.unwrap_or(AIR_READINGS).max(1))),
+        (What::Energy, &energy::measure),
+        (What::Stock, &stock::measure),
         (What::Blobs, &blobs::measure),
         (What::Http, &http::measure),
         (What::Query, &|| query::measure(args.documents.unwrap_or(QUERY_DOCUMENTS).max(1))),

@@ -35,6 +35,10 @@ pub(super) struct Report {
     air_time_s: f64,
     /// Packets (ATT values) of the first sync.
     packets: u64,
+    /// Connection events of the radio.
+    connection_events: u64,
+    /// What the field device's radio takes for it if it is an nRF52840, microjoules.
+    field_radio_uj: f64,
     /// PDUs that the radio sent again, and packets that the link sent again, in the first sync.
     retransmissions: u64,
     /// Bytes of the stream that went over twice because of the cut, first sync.
@@ -84,6 +88,8 @@ impl Report {
             radio_octets: traffic.radio_octets,
             air_time_s: round(traffic.air_time_s, 3),
             packets: traffic.packets,
+            connection_events: traffic.radio.events,
+            field_radio_uj: round(traffic.field_uj, 1),
             retransmissions: traffic.radio_retransmissions + traffic.link_retransmissions,
             bytes_sent_twice: traffic.bytes_retransmitted,
             goodput_bytes_per_s: round(goodput, 0),
@@ -110,7 +116,7 @@ impl Report {
         let json = only_first(thousands(self.json_bytes));
         let goodput = only_first(self.goodput_text());
         let documents_rate = only_first(self.json_rate_text());
-        let rows: [(&str, Cell<'_>); 11] = [
+        let rows: [(&str, Cell<'_>); 13] = [
             ("documents over the air", &|scene| thousands(scene.documents)),
             ("bytes of JSON", &json),
             ("bytes on air (ATT values, both ways)", &|scene| thousands(scene.traffic.bytes)),
@@ -123,6 +129,10 @@ impl Report {
             ("retransmissions (radio, link)", &|scene| retransmissions(&scene.traffic)),
             ("time on air / in all", &|scene| {
                 format!("{:.2} s / {:.2} s", scene.traffic.air_time_s, scene.traffic.seconds)
+            }),
+            ("connection events", &|scene| thousands(scene.traffic.radio.events)),
+            ("radio of the field device (nRF52840)", &|scene| {
+                format!("{:.2} mJ", scene.traffic.field_uj / 1e3)
             }),
             ("goodput of the link, bytes/s", &goodput),
             ("  ceiling of raw packets", &only_first(thousands(self.ceiling_bytes_per_s as u64))),

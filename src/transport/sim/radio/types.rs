@@ -248,6 +248,19 @@ impl EndCounters {
             air_time_us: self.air_time_us + other.air_time_us,
         }
     }
+
+    /// What was added since `before`.
+    pub fn since(self, before: EndCounters) -> EndCounters {
+        EndCounters {
+            pdus: self.pdus - before.pdus,
+            empty_pdus: self.empty_pdus - before.empty_pdus,
+            retransmissions: self.retransmissions - before.retransmissions,
+            lost_pdus: self.lost_pdus - before.lost_pdus,
+            payload_octets: self.payload_octets - before.payload_octets,
+            air_octets: self.air_octets - before.air_octets,
+            air_time_us: self.air_time_us - before.air_time_us,
+        }
+    }
 }
 
 /// What a connection has done so far.
@@ -271,6 +284,16 @@ impl ConnectionCounters {
             peripheral: self.peripheral.plus(other.peripheral),
             events: self.events + other.events,
             events_missed: self.events_missed + other.events_missed,
+        }
+    }
+
+    /// What was added since `before`.
+    pub fn since(self, before: ConnectionCounters) -> ConnectionCounters {
+        ConnectionCounters {
+            central: self.central.since(before.central),
+            peripheral: self.peripheral.since(before.peripheral),
+            events: self.events - before.events,
+            events_missed: self.events_missed - before.events_missed,
         }
     }
 
