@@ -6,7 +6,7 @@
 use flate2::{Compress, Compression, FlushCompress};
 
 use crate::replicator::extension::codec::RevsEncoder;
-use crate::replicator::extension::{FOLDED_BYTES, REVS_BYTES, REVS_ENTRIES, REVS_ENTRIES_MAX};
+use crate::replicator::extension::{FOLDED_BYTES, REVS_BYTES, REVS_ENTRIES, REVS_ENTRIES_MAX, RevsFormat};
 
 /// Fewer revisions are not worth columns.
 const COUNT_MIN: usize = 8;
@@ -60,18 +60,26 @@ impl Form {
         (self.entries, if self.entries > REVS_ENTRIES { FOLDED_BYTES } else { REVS_BYTES })
     }
 
+    /// The form that the next message is prepared for, of those that the peer reads.
+    pub(super) fn format(&self, format: RevsFormat) -> RevsFormat {
+        if self.plain > 0 { format.min(RevsFormat::TreeIds) } else { format }
+    }
+
     /// The message in the smaller form.
-    pub(super) fn finish(&mut self, encoder: RevsEncoder, through: u64, last: bool) -> Formed {
+    pub(super) fn finish(&mut self, mut encoder: RevsEncoder, through: u64, last: bool) -> Formed {
         let count = encoder.count();
-        let folded = if count >= COUNT_MIN && self.plain == 0 { encoder.fold(through, last) } else { None };
         let is_tried = count >= COUNT_MIN && self.plain == 0 && encoder.folds();
+        let folded = if is_tried { encoder.fold(through, last) } else { None };
         self.plain = self.plain.saturating_sub(1);
+        let bytes = encoder.size();
+        let folded = match folded {
+            Some(body) if body.len() * CLEAR <= bytes => return self.folded(body, count, bytes),
+            folded => folded,
+        };
         let plain = encoder.finish(through, last);
         let bytes = plain.len();
-        if let Some(folded) = folded.filter(|folded| self.is_smaller(folded.len(), &plain)) {
-            self.plain_next = 1;
-            self.entries = (LINK_BYTES * count / folded.len().max(1)).clamp(REVS_ENTRIES, REVS_ENTRIES_MAX);
-            return Formed { body: folded, plain: false, bytes };
+        if let Some(body) = folded.filter(|folded| self.is_smaller(folded.len(), &plain)) {
+            return self.folded(body, count, bytes);
         }
         if is_tried {
             self.plain = self.plain_next;
@@ -84,10 +92,13 @@ impl Form {
         Formed { body: plain, plain: true, bytes }
     }
 
+    fn folded(&mut self, body: Vec<u8>, count: usize, bytes: usize) -> Formed {
+        self.plain_next = 1;
+        self.entries = (LINK_BYTES * count / body.len().max(1)).clamp(REVS_ENTRIES, REVS_ENTRIES_MAX);
+        Formed { body, plain: false, bytes }
+    }
+
     fn is_smaller(&mut self, folded: usize, plain: &[u8]) -> bool {
-        if folded * CLEAR <= plain.len() {
-            return true;
-        }
         if self.deflated.1 == 0 {
             let Some(deflated) = deflated(&self.window, plain) else { return true };
             // What few have says little of many.
@@ -108,4 +119,90 @@ fn deflated(window: &[u8], plain: &[u8]) -> Option<usize> {
     let mut out = Vec::with_capacity(plain.len() + plain.len() / 8 + 64);
     deflate.compress_vec(plain, &mut out, FlushCompress::Sync).ok()?;
     Some(out.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::revision::{SourceId, Version, VersionVector};
+    use crate::replica::store::Change;
+    use crate::replicator::extension::codec::Content;
+
+    fn formed(
+        form: &mut Form,
+        format: RevsFormat,
+        count: u64,
+        body: &mut dyn FnMut(u64) -> String,
+    ) -> Formed {
+        let mut encoder = RevsEncoder::new(form.format(format), false, 0);
+        for n in 0..count {
+            let vector = VersionVector::new(Version { time: (n + 1) << 16, source: SourceId([7; 16]) });
+            let (sequence, id) = (n + 1, format!("d{n}"));
+            let change = Change {
+                sequence,
+                id,
+                vector,
+                deleted: false,
+                body_size: 0,
+                remote_ancestor: None,
+                body: None,
+            };
+            encoder.push(&change, &Content::Body(body(n).into()));
+        }
+        form.finish(encoder, count, false)
+    }
+
+    /// Readings are folded and come in larger messages; a few, or for a peer that does not read them, are not.
+    #[test]
+    fn readings_are_folded_and_grow() {
+        let mut reading = |n: u64| format!("{{\"v\":{},\"w\":{}}}", n * n % 19, n / 7);
+        let mut form = Form::new();
+        assert_eq!(form.limits(), (REVS_ENTRIES, REVS_BYTES));
+        assert!(formed(&mut form, RevsFormat::TreeIds, 100, &mut reading).plain);
+        assert!(formed(&mut form, RevsFormat::Folded, COUNT_MIN as u64 - 1, &mut reading).plain);
+        let folded = formed(&mut form, RevsFormat::Folded, 400, &mut reading);
+        assert!(!folded.plain && folded.bytes > 4 * folded.body.len());
+        assert_eq!(form.limits(), (REVS_ENTRIES_MAX, FOLDED_BYTES));
+        // Of what takes more of the link each, fewer go into one message.
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise = formed(&mut form, RevsFormat::Folded, 400, &mut |_| {
+            format!("{{\"v\":{}}}", random.u64(1 << 40..1 << 62))
+        });
+        let expected = 400 * LINK_BYTES / noise.body.len();
+        assert!(!noise.plain && form.limits().0 == expected.max(REVS_ENTRIES), "{} bytes", noise.body.len());
+    }
+
+    /// Text goes plain, and the more often it did the more seldom it is tried; readings after it are folded again.
+    #[test]
+    fn text_goes_plain_and_is_tried_seldom() {
+        let mut random = fastrand::Rng::with_seed(2);
+        let mut text =
+            |_| format!("{{\"t\":\"{}\"}}", (0..300).map(|_| random.alphabetic()).collect::<String>());
+        let mut form = Form::new();
+        let mut tried = 0;
+        for _ in 0..80 {
+            tried += u32::from(form.format(RevsFormat::Folded) == RevsFormat::Folded);
+            assert!(formed(&mut form, RevsFormat::Folded, 40, &mut text).plain);
+        }
+        assert!((5..9).contains(&tried), "tried {tried} times");
+        // They differ, or deflate would know them by then.
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut reading = |n: u64| format!("{{\"v\":{},\"w\":{}}}", n / 3, random.u16(..));
+        let mut folded = || !formed(&mut form, RevsFormat::Folded, 80, &mut reading).plain;
+        assert!((0..=PLAIN_MAX).any(|_| folded()) && folded());
+    }
+
+    /// What deflate makes smaller, because it has seen it before, goes deflated.
+    #[test]
+    fn what_was_just_sent_goes_deflated() {
+        let mut said = |n: u64| format!("{{\"v\":{},\"w\":{}}}", n * n * n % 1_009, n * n % 97);
+        for before in [false, true] {
+            let mut form = Form::new();
+            if before {
+                assert!(formed(&mut form, RevsFormat::TreeIds, 20, &mut said).plain);
+            }
+            let formed = formed(&mut form, RevsFormat::Folded, 20, &mut said);
+            assert_eq!(formed.plain, before, "{} of {} bytes", formed.body.len(), formed.bytes);
+        }
+    }
 }

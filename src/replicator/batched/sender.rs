@@ -91,7 +91,7 @@ impl BatchSender {
         let mut sent = false;
         while !self.wanted.is_empty() && self.has_room(context) {
             let Some(target) = context.collections.get(collection).map(|c| c.id) else { break };
-            let mut encoder = RevsEncoder::new(context.revs_format, true, 0);
+            let mut encoder = RevsEncoder::new(self.form.format(context.revs_format), true, 0);
             let mut revisions = Vec::new();
             let (entries, bytes) = self.form.limits();
             while let Some(wanted) = self.wanted.pop_front() {
@@ -146,7 +146,7 @@ impl BatchSender {
         let rows = feed.read(store, ceiling, limit, true, context.body_size_max)?;
         let mut sequences: Vec<u64> = rows.changes.iter().map(|change| change.sequence).collect();
         let Rows { from, mut through, changes, mut unsendable } = rows;
-        let mut encoder = RevsEncoder::new(context.revs_format, false, self.announced);
+        let mut encoder = RevsEncoder::new(self.form.format(context.revs_format), false, self.announced);
         let mut revisions = Vec::with_capacity(changes.len());
         for change in changes {
             let ours = change.vector.current.source == self.source && change.sequence > self.offer_until;

@@ -243,9 +243,9 @@ impl RevsEncoder {
         self.rows.is_some()
     }
 
-    /// The same message, folded: `None` if the peer does not read that, or it is text for the most part.
-    pub fn fold(&self, through: u64, last: bool) -> Option<Vec<u8>> {
-        let rows = self.rows.as_ref()?;
+    /// The same message, folded: `None` if the peer does not read that, or it is text for the most part. There is one attempt.
+    pub fn fold(&mut self, through: u64, last: bool) -> Option<Vec<u8>> {
+        let mut rows = self.rows.take()?;
         let mut body = Vec::new();
         self.put_head(through, last, head::FOLDED, &mut body);
         rows.write(self.from, &self.versions, &self.bodies, body)

@@ -33,7 +33,7 @@ pub(super) struct Row<'r> {
 /// What an encoder keeps of the revisions of a message, beside their plain columns.
 #[derive(Debug, Default)]
 pub(super) struct FoldRows {
-    numbers: [Vec<u64>; NUMBERS],
+    numbers: [Vec<i64>; NUMBERS],
     ids: Texts,
     /// Where further versions of the revision begin that is being written.
     pub(super) further_from: usize,
@@ -57,15 +57,20 @@ impl FoldRows {
             time >> COUNTER_BITS,
             time & ((1 << COUNTER_BITS) - 1),
         ];
-        self.numbers.iter_mut().zip(numbers).for_each(|(column, number)| column.push(number));
+        self.numbers.iter_mut().zip(numbers).for_each(|(column, number)| column.push(number as i64));
         self.ids.push(id.as_bytes());
         self.further.push((self.further_from, versions_end));
     }
 
-    /// Appends the columns.
-    pub(super) fn write(&self, from: u64, versions: &[u8], bodies: &[u8], out: Vec<u8>) -> Option<Vec<u8>> {
-        let mut numbers: Vec<Vec<i64>> =
-            self.numbers.iter().map(|column| column.iter().map(|number| *number as i64).collect()).collect();
+    /// Appends the columns, and keeps none of them.
+    pub(super) fn write(
+        &mut self,
+        from: u64,
+        versions: &[u8],
+        bodies: &[u8],
+        out: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let mut numbers: Vec<Vec<i64>> = self.numbers.iter_mut().map(std::mem::take).collect();
         numbers[1].iter_mut().for_each(|sequence| *sequence = sequence.wrapping_sub(from as i64));
         let is = |of: fn(i64) -> bool| numbers[0].iter().map(move |flags| of(*flags));
         let further = self.further.iter().zip(is(HAS.further)).filter(|(_, has)| *has);
@@ -73,7 +78,7 @@ impl FoldRows {
         let starts = std::iter::once(&0).chain(&self.body_ends);
         let bodies_of = starts.zip(&self.body_ends).zip(is(HAS.body)).filter(|(_, has)| *has);
         let bodies = bodies_of.map(|((from, to), _)| &bodies[*from..*to]).collect();
-        let ids = self.ids.clone();
+        let ids = std::mem::take(&mut self.ids);
         folded::write(Rows { numbers, ids, further, bodies }, HAS, out)
     }
 }

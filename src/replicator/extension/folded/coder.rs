@@ -5,6 +5,10 @@
 /// Chances are of so many.
 pub(super) const CHANCE_BITS: u32 = 16;
 
+/// Bits that may be anything are coded in parts of so many, while there is so much room between the bounds.
+const PART_BITS: u32 = 12;
+const PART_ROOM: u32 = 1 << 20;
+
 /// Bytes at the end, and that a reader has before it begins.
 const WORD: usize = 4;
 
@@ -16,12 +20,19 @@ pub(super) trait Coder {
     /// Whether nothing more can be read.
     fn has_failed(&self) -> bool;
 
+    /// Codes up to [`PART_BITS`] bits that may be anything.
+    fn part(&mut self, value: u32, bits: u32) -> u32;
+
     /// Codes the lowest bits of a number, which may be anything.
     fn plain(&mut self, value: u64, bits: u32) -> u64 {
-        let one = |read: u64, at: u32| {
-            read << 1 | u64::from(self.bit(value >> at & 1 != 0, 1 << (CHANCE_BITS - 1)))
-        };
-        (0..bits).rev().fold(0, one)
+        let (mut read, mut left) = (0, bits);
+        while left > 0 {
+            let part = left.min(PART_BITS);
+            left -= part;
+            let of_it = value >> left & ((1 << part) - 1);
+            read = read << part | u64::from(self.part(of_it as u32, part));
+        }
+        read
     }
 
     /// Codes a number that is more often small.
@@ -49,10 +60,24 @@ impl Writer {
         Writer { out, low: 0, high: u32::MAX }
     }
 
+    fn shift(&mut self) {
+        while (self.low ^ self.high) >> 24 == 0 {
+            self.out.push((self.high >> 24) as u8);
+            self.low <<= 8;
+            self.high = self.high << 8 | 0xff;
+        }
+    }
+
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(&self.low.to_be_bytes());
         self.out
     }
+}
+
+fn bit_by_bit<C: Coder>(coder: &mut C, value: u32, bits: u32) -> u32 {
+    let one =
+        |read: u32, at: u32| read << 1 | u32::from(coder.bit(value >> at & 1 != 0, 1 << (CHANCE_BITS - 1)));
+    (0..bits).rev().fold(0, one)
 }
 
 /// Where the ones end.
@@ -68,12 +93,19 @@ impl Coder for Writer {
         } else {
             self.low = middle + 1;
         }
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.out.push((self.high >> 24) as u8);
-            self.low <<= 8;
-            self.high = self.high << 8 | 0xff;
-        }
+        self.shift();
         bit
+    }
+
+    fn part(&mut self, value: u32, bits: u32) -> u32 {
+        if self.high - self.low < PART_ROOM {
+            return bit_by_bit(self, value, bits);
+        }
+        let each = (self.high - self.low) >> bits;
+        self.low += each * value;
+        self.high = self.low + each - 1;
+        self.shift();
+        value
     }
 
     fn has_failed(&self) -> bool {
@@ -100,6 +132,14 @@ impl<'a> Reader<'a> {
         reader
     }
 
+    fn shift(&mut self) {
+        while (self.low ^ self.high) >> 24 == 0 {
+            self.low <<= 8;
+            self.high = self.high << 8 | 0xff;
+            self.word = self.word << 8 | u32::from(self.byte());
+        }
+    }
+
     fn byte(&mut self) -> u8 {
         let byte = self.bytes.get(self.at).copied().unwrap_or(0);
         self.at = self.at.saturating_add(1);
@@ -121,12 +161,21 @@ impl Coder for Reader<'_> {
         } else {
             self.low = middle + 1;
         }
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.low <<= 8;
-            self.high = self.high << 8 | 0xff;
-            self.word = self.word << 8 | u32::from(self.byte());
-        }
+        self.shift();
         bit
+    }
+
+    fn part(&mut self, value: u32, bits: u32) -> u32 {
+        if self.high - self.low < PART_ROOM {
+            return bit_by_bit(self, value, bits);
+        }
+        let each = (self.high - self.low) >> bits;
+        // What is damaged may be out of bounds.
+        let value = (self.word.wrapping_sub(self.low) / each).min((1 << bits) - 1);
+        self.low += each * value;
+        self.high = self.low + each - 1;
+        self.shift();
+        value
     }
 
     fn has_failed(&self) -> bool {

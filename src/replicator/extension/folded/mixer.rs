@@ -21,7 +21,6 @@ const STRETCH_BITS: u32 = 12;
 /// A slot has a chance in its upper bits and below how often it was used.
 const COUNT_BITS: u32 = 10;
 const COUNT: u32 = (1 << COUNT_BITS) - 1;
-const FRESH: u32 = 1 << 31;
 
 /// A context adapts by 1/(n + 1.5), up to this n.
 const COUNT_MAX: u32 = 400;
@@ -73,10 +72,39 @@ static SHARE: [u32; COUNT_MAX as usize + 1] = {
     table
 };
 
+/// The chance of a one, by those before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot(u32);
+
+impl Slot {
+    pub(super) const FRESH: Slot = Slot(1 << 31);
+
+    /// Codes a bit by this chance alone.
+    pub(super) fn code<C: Coder>(&mut self, coder: &mut C, bit: bool) -> bool {
+        let chance = (self.0 >> (32 - CHANCE_BITS)).clamp(16, (1 << CHANCE_BITS) - 16);
+        let bit = coder.bit(bit, chance);
+        self.passed(bit);
+        bit
+    }
+
+    /// Where its logarithm of odds stands in [`STRETCH`].
+    fn place(self) -> usize {
+        (self.0 >> (32 - STRETCH_BITS)) as usize
+    }
+
+    fn passed(&mut self, bit: bool) {
+        let count = (self.0 & COUNT).min(COUNT_MAX);
+        let chance = (self.0 >> COUNT_BITS) as i32;
+        let goal = if bit { (1 << (32 - COUNT_BITS)) - 1 } else { 0 };
+        let step = (i64::from(goal - chance) * i64::from(SHARE[count as usize])) >> 16;
+        self.0 = ((chance + step as i32) as u32) << COUNT_BITS | (count + 1).min(COUNT_MAX);
+    }
+}
+
 /// Chances of `K` contexts.
 #[derive(Debug)]
 pub(super) struct Mixer<const K: usize> {
-    slots: Vec<u32>,
+    slots: Vec<Slot>,
     slot_bits: u32,
     sets: Vec<([i32; K], i32)>,
 }
@@ -85,7 +113,7 @@ impl<const K: usize> Mixer<K> {
     /// So many slots for each context, as a power of two, and so many sets of weights.
     pub(super) fn new(slot_bits: u32, sets: usize) -> Mixer<K> {
         let sets = vec![([WEIGHT_FIRST; K], RATE_FIRST * 16); sets];
-        Mixer { slots: vec![FRESH; K << slot_bits], slot_bits, sets }
+        Mixer { slots: vec![Slot::FRESH; K << slot_bits], slot_bits, sets }
     }
 
     /// Codes a bit: at this node of what is coded, in these contexts, with this set of weights.
@@ -98,29 +126,24 @@ impl<const K: usize> Mixer<K> {
         bit: bool,
     ) -> bool {
         let mut at = [0; K];
-        let mut odds = [0; K];
+        let mut odds = [0i32; K];
         let (weights, rate) = &mut self.sets[set];
+        let (node, bits) = (node.wrapping_mul(0x9E37_79B1), self.slot_bits);
         let mut sum = 0i64;
         for k in 0..K {
-            let hash = (contexts[k] ^ node.wrapping_mul(0x9E37_79B1)).wrapping_mul(0x85EB_CA6B);
-            at[k] = (k << self.slot_bits) | (hash >> (32 - self.slot_bits)) as usize;
-            odds[k] = i32::from(STRETCH[(self.slots[at[k]] >> (32 - STRETCH_BITS)) as usize]);
+            let hash = (contexts[k] ^ node).wrapping_mul(0x85EB_CA6B);
+            at[k] = (k << bits) | (hash >> (32 - bits)) as usize;
+            odds[k] = i32::from(STRETCH[self.slots[at[k]].place()]);
             sum += i64::from(odds[k]) * i64::from(weights[k]);
         }
         let mixed = (sum >> 16).clamp(-i64::from(ODDS_MAX), i64::from(ODDS_MAX)) as i32;
         let chance = squash(mixed);
         let bit = coder.bit(bit, chance as u32);
-        let error = (i32::from(bit) << CHANCE_BITS) - chance;
+        let error = ((i32::from(bit) << CHANCE_BITS) - chance) * (*rate >> 4);
         for k in 0..K {
-            let change = (i64::from(odds[k]) * i64::from(error) * i64::from(*rate >> 4)) >> 18;
-            weights[k] = weights[k].saturating_add(change as i32).clamp(-8 * WEIGHT_ONE, 8 * WEIGHT_ONE);
-            let slot = &mut self.slots[at[k]];
-            let count = (*slot & COUNT).min(COUNT_MAX);
-            let chance = *slot >> COUNT_BITS;
-            let goal = if bit { (1 << 22) - 1 } else { 0 };
-            let step = ((i64::from(goal) - i64::from(chance)) * i64::from(SHARE[count as usize])) >> 16;
-            let chance = (i64::from(chance) + step) as u32;
-            *slot = chance << COUNT_BITS | (count + 1).min(COUNT_MAX);
+            let change = (i64::from(odds[k]) * i64::from(error)) >> 18;
+            weights[k] = (weights[k] + change as i32).clamp(-8 * WEIGHT_ONE, 8 * WEIGHT_ONE);
+            self.slots[at[k]].passed(bit);
         }
         *rate = (*rate - 1).max(RATE_LAST * 16);
         bit

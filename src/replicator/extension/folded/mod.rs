@@ -34,6 +34,9 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 const TEXT_BYTES_EACH: usize = 12;
 const TEXT_BYTES_BESIDE: usize = 2_048;
 
+/// Fewer may be text, within what is allowed beside.
+const TEXT_ROWS_MIN: usize = 64;
+
 /// Rows to write.
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
@@ -77,7 +80,8 @@ pub(super) fn write(rows: Rows<'_>, has: Has, out: Vec<u8>) -> Option<Vec<u8>> {
     let count = rows.ids.len();
     let text_bytes = (count * TEXT_BYTES_EACH + TEXT_BYTES_BESIDE).min(TEXT_BYTES_MAX);
     let bodies: usize = rows.bodies.iter().map(|body| body.len()).sum();
-    if count == 0 || bodies > BODIES_BYTES_MAX || rows.ids.bytes() > IDS_BYTES_MAX {
+    let is_too_much = bodies > BODIES_BYTES_MAX || rows.ids.bytes() > IDS_BYTES_MAX;
+    if count == 0 || is_too_much || count >= TEXT_ROWS_MIN && shapes::are_texts(&rows.bodies) {
         return None;
     }
     let all: Vec<u32> = (0..count as u32).collect();
@@ -87,7 +91,7 @@ pub(super) fn write(rows: Rows<'_>, has: Has, out: Vec<u8>) -> Option<Vec<u8>> {
     rows.numbers.iter().for_each(|column| numbers::write(&mut coder, column, &all, &mut state.others));
     let ids: Vec<&[u8]> = rows.ids.iter().collect();
     strings::write(&mut coder, &ids, &all, &mut state)?;
-    state.ids = rows.ids.clone();
+    state.ids = rows.ids;
     if !rows.further.is_empty() {
         let mut further = Texts::default();
         rows.further.iter().for_each(|text| further.push(text));

@@ -5,16 +5,19 @@
 
 use super::coder::Coder;
 use super::expected::{OTHERS_MAX, Others, RULES, Reference, Rule, Walk, code_reference, references};
-use super::mixer::{Mixer, context};
+use super::mixer::{Mixer, Slot, context};
 
 /// Rows of a period at most.
 const PERIOD_MAX: usize = 1_024;
 
 /// Rows that a period is looked for in, and that a rule is tried with.
-const PERIOD_SAMPLES: usize = 96;
+const PERIOD_SAMPLES: usize = 64;
 const TRIED_ROWS: usize = 512;
 
-const CONTEXTS: usize = 6;
+/// Bits of a distance from which on it is noise.
+const NOISE_BITS: f64 = 5.0;
+
+const CONTEXTS: usize = 3;
 const SLOT_BITS: u32 = 10;
 
 /// Nodes of a distance: is it none, its sign, then how many bits it has, then those.
@@ -37,25 +40,35 @@ struct Plan {
     /// All are `first` and so many steps.
     first: i64,
     step: u64,
+    /// Distances are noise: no context says anything of them.
+    noise: bool,
 }
 
 /// Writes a column of numbers, one for each of these rows of the message.
 pub(super) fn write<C: Coder>(coder: &mut C, values: &[i64], rows: &[u32], others: &mut Others) {
     let first = values.first().copied().unwrap_or(0);
     let step = common_step(values, first);
-    let mut values: Vec<i64> = values
-        .iter()
-        .map(|value| (i128::from(*value) - i128::from(first)) / i128::from(step))
-        .map(|n| n as i64)
-        .collect();
-    let (reference, rule, exact_from) = plan(&values, rows, others);
-    code(coder, &mut values, rows, others, Plan { reference, rule, exact_from, first, step });
+    // Where the step is not 1, all distances are numbers of 63 bits.
+    let steps = |value: &i64| match step {
+        1 => value.wrapping_sub(first),
+        _ => value.wrapping_sub(first) / step as i64,
+    };
+    let mut values: Vec<i64> = values.iter().map(steps).collect();
+    let (reference, rule, exact_from, noise) = plan(&values, rows, others);
+    code(coder, &mut values, rows, others, Plan { reference, rule, exact_from, first, step, noise });
 }
 
 /// Reads a column of numbers for these rows.
 pub(super) fn read<C: Coder>(coder: &mut C, rows: &[u32], others: &mut Others) -> Vec<i64> {
     let mut values = vec![0; rows.len()];
-    let plan = Plan { reference: Reference::Before, rule: Rule::Zero, exact_from: 0, first: 0, step: 1 };
+    let plan = Plan {
+        reference: Reference::Before,
+        rule: Rule::Zero,
+        exact_from: 0,
+        first: 0,
+        step: 1,
+        noise: false,
+    };
     let plan = code(coder, &mut values, rows, others, plan);
     let back = |value: &mut i64| *value = value.wrapping_mul(plan.step as i64).wrapping_add(plan.first);
     values.iter_mut().for_each(back);
@@ -90,24 +103,30 @@ fn code<C: Coder>(coder: &mut C, values: &mut [i64], rows: &[u32], others: &mut 
     let reference = code_reference(coder, plan.reference);
     let rule = RULES.iter().position(|rule| *rule == plan.rule).unwrap_or(0) as u64;
     let rule = RULES[(coder.plain(rule, 3) as usize).min(RULES.len() - 1)];
-    let plan = Plan { reference, rule, exact_from, first, step };
+    let noise = coder.plain(plan.noise.into(), 1) != 0;
+    let plan = Plan { reference, rule, exact_from, first, step, noise };
     let references = references(reference, rows, others);
     let mut walk = Walk::new(rule, &references);
     let mut distances = Distances::new(values.len());
+    let mut alone = Alone::new();
     for at in 0..values.len() {
         let expected = walk.expected(values, at);
         if at < exact_from && !coder.has_failed() {
-            let other = walk.other(values, at).wrapping_sub(expected);
-            let surprise = others.surprise.get(rows[at] as usize).copied().unwrap_or(0);
             let is = values[at].wrapping_sub(expected);
-            let distance = distances.code(coder, is, at, walk.row(at), other, surprise);
+            let distance = if noise {
+                alone.code(coder, is)
+            } else {
+                let other = walk.other(values, at).wrapping_sub(expected);
+                let surprise = others.surprise.get(rows[at] as usize).copied().unwrap_or(0);
+                distances.code(coder, is, at, walk.row(at), other, surprise)
+            };
             values[at] = expected.wrapping_add(distance);
         } else {
             values[at] = expected;
         }
         walk.passed(values[at], at);
     }
-    if exact_from > 1 {
+    if exact_from > 1 && !noise {
         for (at, row) in rows.iter().enumerate() {
             if let Some(surprise) = others.surprise.get_mut(*row as usize) {
                 *surprise = rough(distances.before[at]) as u8;
@@ -117,19 +136,56 @@ fn code<C: Coder>(coder: &mut C, values: &mut [i64], rows: &[u32], others: &mut 
     plan
 }
 
+/// Distances that are noise: their bits by how often they were there.
+struct Alone {
+    bits: [Slot; 128],
+    sign: Slot,
+    below: Vec<Slot>,
+}
+
+impl Alone {
+    fn new() -> Alone {
+        Alone { bits: [Slot::FRESH; 128], sign: Slot::FRESH, below: vec![Slot::FRESH; 65 << MODELLED_BITS] }
+    }
+
+    fn code<C: Coder>(&mut self, coder: &mut C, distance: i64) -> i64 {
+        let size = distance.unsigned_abs();
+        let bits = u64::BITS - size.leading_zeros();
+        let mut node = 1;
+        for bit in (0..7).rev() {
+            node = node << 1 | usize::from(self.bits[node].code(coder, bits >> bit & 1 != 0));
+        }
+        let bits = (node as u32 & 127).min(64);
+        if bits == 0 {
+            return 0;
+        }
+        let is_negative = self.sign.code(coder, distance < 0);
+        let modelled = (bits - 1).min(MODELLED_BITS);
+        let mut value = 1u64;
+        for n in 1..=modelled {
+            let below = &mut self.below[(bits << MODELLED_BITS) as usize | value as usize];
+            value = value << 1 | u64::from(below.code(coder, size >> (bits - 1 - n) & 1 != 0));
+        }
+        let rest = bits - 1 - modelled;
+        let value = (value << rest | coder.plain(size, rest)) as i64;
+        if is_negative { value.wrapping_neg() } else { value }
+    }
+}
+
 fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
 /// Distances of a column.
 struct Distances {
-    mixer: Mixer<CONTEXTS>,
+    /// Made when the first is not as expected without being asked.
+    mixer: Option<Mixer<CONTEXTS>>,
     before: Vec<i64>,
 }
 
 impl Distances {
     fn new(rows: usize) -> Distances {
-        Distances { mixer: Mixer::new(SLOT_BITS, SETS), before: vec![0; rows] }
+        Distances { mixer: None, before: vec![0; rows] }
     }
 
     fn code<C: Coder>(
@@ -146,10 +202,7 @@ impl Distances {
         let (last, second) = (before(1), before(2));
         let (here, next) = (self.before[there(0)], self.before[there(1)]);
         let contexts = [
-            context(&[0]),
-            context(&[1, fine(last), rough(second)]),
             context(&[2, fine(here), rough(next)]),
-            context(&[3, fine(other)]),
             context(&[4, fine(other), fine(last)]),
             context(&[5, surprise.into(), rough(last.wrapping_add(second).wrapping_add(before(3)))]),
         ];
@@ -159,7 +212,7 @@ impl Distances {
     }
 
     fn distance<C: Coder>(&mut self, coder: &mut C, contexts: &[u32; CONTEXTS], distance: i64) -> i64 {
-        let mixer = &mut self.mixer;
+        let mixer = self.mixer.get_or_insert_with(|| Mixer::new(SLOT_BITS, SETS));
         if mixer.bit(coder, contexts, NODE_ZERO, 0, distance == 0) {
             return 0;
         }
@@ -203,7 +256,7 @@ fn rough(distance: i64) -> u32 {
 }
 
 /// The reference and the rule by which little is to be told.
-fn plan(values: &[i64], rows: &[u32], others: &Others) -> (Reference, Rule, usize) {
+fn plan(values: &[i64], rows: &[u32], others: &Others) -> (Reference, Rule, usize, bool) {
     let mut found = (Reference::Before, Rule::Zero, f64::INFINITY);
     let mut consider = |reference: Reference, rules: &[Rule]| {
         let references = references(reference, rows, others);
@@ -225,10 +278,11 @@ fn plan(values: &[i64], rows: &[u32], others: &Others) -> (Reference, Rule, usiz
             consider(Reference::Same(of), &[Rule::Value, Rule::Line, Rule::Mean]);
         }
     }
-    let (reference, rule, ..) = found;
+    let (reference, rule, bits) = found;
+    let noise = bits > NOISE_BITS * values.len().min(TRIED_ROWS) as f64;
     let compared = references(reference, rows, others);
     let exact_from = exact_from(values, rule, &compared);
-    (reference, rule, exact_from)
+    (reference, rule, exact_from, noise)
 }
 
 fn exact_from(values: &[i64], rule: Rule, references: &[u32]) -> usize {

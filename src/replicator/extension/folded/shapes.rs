@@ -1,6 +1,6 @@
 //! Bodies by their shape: what all documents of a shape have between their values, and a column for each value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::coder::Coder;
@@ -15,6 +15,10 @@ const VALUES_MAX: usize = 128;
 
 /// Values of all bodies of a message: each is of a byte or more, and takes some time.
 const ALL_VALUES_MAX: usize = 256 * 1024;
+
+/// Bodies that are looked at before, and bytes of a text that is long.
+const SAMPLES: usize = 8;
+const LONG_TEXT: usize = 48;
 
 /// Where a value stands.
 const MARK: u8 = 0;
@@ -71,6 +75,22 @@ fn string_end(body: &[u8], from: usize) -> Option<usize> {
             _ => at += 1,
         }
     }
+}
+
+/// Whether most of these bodies is text of which no two are alike, by a few of them.
+pub(super) fn are_texts(bodies: &[&[u8]]) -> bool {
+    let (mut shape, mut values) = (Vec::new(), Vec::new());
+    let (mut texts, mut bytes, mut sampled) = (HashSet::new(), 0, 0);
+    for body in bodies.iter().step_by(bodies.len() / SAMPLES + 1) {
+        sampled += 1;
+        if divide(body, &mut shape, &mut values).is_some() {
+            let long =
+                values.iter().map(|value| &body[value.clone()]).filter(|value| value.len() > LONG_TEXT);
+            long.filter(|value| value[0] == b'"' && texts.insert(*value))
+                .for_each(|value| bytes += value.len());
+        }
+    }
+    bytes > sampled * LONG_TEXT * 2
 }
 
 /// Writes bodies, one for each of these rows, unless it takes too much time.

@@ -184,7 +184,8 @@ fn note_groups(numbers: &[i64], rows: &[u32], others: &mut Others) {
 
 fn times(texts: &[&[u8]]) -> Option<(TimeForm, Vec<i64>)> {
     let form = TimeForm::of(texts.first()?)?;
-    let numbers = texts.iter().map(|text| form.number(text)).collect::<Option<_>>()?;
+    let mut again = Vec::with_capacity(64);
+    let numbers = texts.iter().map(|text| form.number(text, &mut again)).collect::<Option<_>>()?;
     Some((form, numbers))
 }
 
@@ -277,9 +278,9 @@ fn write_plain<C: Coder>(coder: &mut C, texts: &Texts, model: &mut TextModel) ->
     let mut before: &[u8] = &[];
     let mut places = Vec::with_capacity(len);
     for at in 0..len {
-        let mut is_there = [false; 256];
-        texts.iter().for_each(|text| is_there[usize::from(text[at])] = true);
-        places.push(Place::write(coder, &is_there));
+        let mut frequent = [0; 256];
+        texts.iter().for_each(|text| frequent[usize::from(text[at])] += 1);
+        places.push(Place::write(coder, &frequent));
     }
     for text in texts.iter() {
         let mut is_alike = true;

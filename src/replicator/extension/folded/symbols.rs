@@ -4,7 +4,7 @@ use super::coder::Coder;
 use super::expected::{OTHERS_MAX, Others, Reference, code_reference, references};
 use super::mixer::{Mixer, context};
 
-const CONTEXTS: usize = 6;
+const CONTEXTS: usize = 4;
 const SLOT_BITS: u32 = 11;
 const SETS: usize = 3;
 
@@ -55,8 +55,6 @@ fn code<C: Coder>(
             symbols.get(rows[at] as usize).copied()
         };
         let contexts = [
-            context(&[0]),
-            context(&[1, before(1)]),
             context(&[2, before(1), before(2)]),
             context(&[3, expected]),
             context(&[4, other(0).unwrap_or(0), expected]),

@@ -5,7 +5,7 @@ use super::expected::Others;
 use super::mixer::{Mixer, context};
 use super::numbers;
 
-const CONTEXTS: usize = 5;
+const CONTEXTS: usize = 4;
 const SLOT_BITS: u32 = 13;
 const SETS: usize = 8;
 
@@ -99,7 +99,6 @@ impl TextModel {
             let last = |n: usize| at.checked_sub(n).map_or(0, |at| u32::from(text[at]));
             let above = before.get(at).copied().unwrap_or(0);
             let contexts = [
-                context(&[0]),
                 context(&[1, last(1)]),
                 context(&[2, last(1), last(2)]),
                 context(&[3, last(1), last(2), last(3)]),

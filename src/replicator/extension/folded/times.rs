@@ -38,7 +38,7 @@ impl TimeForm {
     }
 
     /// The number of a time, if it is written exactly so.
-    pub(super) fn number(&self, text: &[u8]) -> Option<i64> {
+    pub(super) fn number(&self, text: &[u8], again: &mut Vec<u8>) -> Option<i64> {
         let digits = |from: usize, len: usize| {
             let digit = |n: i64, byte: &u8| byte.is_ascii_digit().then(|| n * 10 + i64::from(byte - b'0'));
             text.get(from..from + len)?.iter().try_fold(0, digit)
@@ -48,8 +48,8 @@ impl TimeForm {
         let fraction = if self.digits == 0 { 0 } else { digits(SECONDS_LEN + 1, self.digits)? };
         let seconds = (day * DAY_S + second).checked_mul(10_i64.pow(self.digits as u32))?;
         let number = seconds.checked_add(fraction)?;
-        let mut again = Vec::with_capacity(40);
-        self.push(number, &mut again)?;
+        again.clear();
+        self.push(number, again)?;
         (again == text).then_some(number)
     }
 
@@ -136,17 +136,17 @@ mod tests {
             "2199-12-31T23:59:59.999999999",
         ] {
             let form = TimeForm::of(text.as_bytes()).expect(text);
-            let number = form.number(text.as_bytes()).expect(text);
+            let number = form.number(text.as_bytes(), &mut Vec::new()).expect(text);
             let mut again = Vec::new();
             form.push(number, &mut again).expect(text);
             assert_eq!(again, text.as_bytes());
         }
         let form = TimeForm::of(b"2010-01-01T01:00:00").expect("a time");
-        assert_eq!(form.number(b"1970-01-02T00:00:01"), Some(DAY_S + 1));
+        assert_eq!(form.number(b"1970-01-02T00:00:01", &mut Vec::new()), Some(DAY_S + 1));
         for text in
             ["2023-02-29T00:00:00", "2010-01-01T24:00:00", "2010-13-01T00:00:00", "2010-01-01T01:00:60"]
         {
-            assert_eq!(form.number(text.as_bytes()), None, "{text}");
+            assert_eq!(form.number(text.as_bytes(), &mut Vec::new()), None, "{text}");
         }
         for text in
             ["2010-01-01", "2010-01-01T01:00:00.", "2010-01-01x01:00:00", "2010-01-01T01:00:00 and more"]

@@ -23,7 +23,7 @@ const OTHER: u8 = 5;
 const CLASSES: u8 = 6;
 
 /// Digits of a number at most, and places that sensors have; a few of more places are told as they stand.
-const DIGITS_MAX: usize = 18;
+const DIGITS_MAX: usize = 19;
 const USUAL_PLACES_MAX: usize = 6;
 
 /// Numbers of a column.
@@ -55,8 +55,8 @@ pub(super) fn write<C: Coder>(
     state: &mut State,
 ) -> Option<()> {
     let form = decimal_form(values);
-    let mut numbers = Vec::new();
-    let classes: Vec<u8> = values.iter().map(|value| class(value, form, &mut numbers)).collect();
+    let (mut numbers, mut again) = (Vec::with_capacity(values.len()), Vec::with_capacity(64));
+    let classes: Vec<u8> = values.iter().map(|value| class(value, form, &mut numbers, &mut again)).collect();
     let kinds: Vec<u8> = (0..CLASSES).filter(|class| classes.contains(class)).collect();
     coder.plain(kinds.iter().fold(0, |mask, class| mask | 1 << class), CLASSES.into());
     if kinds.len() > 1 {
@@ -154,13 +154,13 @@ impl Values {
     }
 }
 
-fn class(value: &[u8], form: (usize, usize), numbers: &mut Vec<i64>) -> u8 {
+fn class(value: &[u8], form: (usize, usize), numbers: &mut Vec<i64>, again: &mut Vec<u8>) -> u8 {
     match value {
         b"null" => NULL,
         b"true" => TRUE,
         b"false" => FALSE,
         [b'"', .., b'"'] => TEXT,
-        _ => match number(value, form) {
+        _ => match number(value, form, again) {
             Some(number) => {
                 numbers.push(number);
                 NUMBER
@@ -195,15 +195,16 @@ fn decimal_form(values: &[&[u8]]) -> (usize, usize) {
 }
 
 /// A value as so many parts of one, if it is written as that would be.
-fn number(value: &[u8], (places, least): (usize, usize)) -> Option<i64> {
+fn number(value: &[u8], (places, least): (usize, usize), again: &mut Vec<u8>) -> Option<i64> {
     let missing = places.checked_sub(places_of(value)?)?;
     let is_negative = value[0] == b'-';
     let digits = value.iter().filter(|byte| byte.is_ascii_digit());
-    let size = digits.fold(0, |n, digit| n * 10 + i64::from(digit - b'0'));
+    let add = |n: i64, digit: &u8| n.checked_mul(10)?.checked_add(i64::from(digit - b'0'));
+    let size = digits.copied().try_fold(0, |n, digit| add(n, &digit))?;
     let size = size.checked_mul(10_i64.pow(missing as u32))?;
     let number = if is_negative { -size } else { size };
-    let mut again = Vec::with_capacity(24);
-    push_decimal(number, places, least, &mut again);
+    again.clear();
+    push_decimal(number, places, least, again);
     (again == value).then_some(number)
 }
 
