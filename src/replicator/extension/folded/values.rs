@@ -191,6 +191,10 @@ fn decimal_form(values: &[&[u8]]) -> (usize, usize) {
     let unusual: usize = seen[USUAL_PLACES_MAX + 1..].iter().sum();
     let most = |seen: &[usize]| seen.iter().rposition(|count| *count > 0).unwrap_or(0);
     let places = if unusual * 4 <= all { most(&seen[..=USUAL_PLACES_MAX]) } else { most(&seen) };
+    // With places that only the smallest have, the largest would be too long.
+    let whole = values.iter().filter_map(|value| Some(value.len() - places_of(value)?)).max().unwrap_or(0);
+    let places =
+        if places > USUAL_PLACES_MAX { places.min((DIGITS_MAX + 1).saturating_sub(whole)) } else { places };
     (places, seen.iter().position(|count| *count > 0).unwrap_or(0).min(places))
 }
 
