@@ -13,7 +13,7 @@ mod text;
 pub mod tree;
 mod version;
 
-pub use self::tree::{RevId, TREE_IDS_MAX, TREE_SOURCE, TreeId, Versioning, child_id};
+pub use self::tree::{CLOSED_IDS_MAX, RevId, TREE_IDS_MAX, TREE_SOURCE, TreeId, Versioning, child_id};
 pub use self::version::{RevisionError, SourceId, Version};
 
 /// The most versions one vector may carry. A vector has one entry for each author of a document; of one that would grow
@@ -45,7 +45,8 @@ pub struct VersionVector {
     pub merged: Vec<Version>,
     /// The newest version of each other author this revision descends from, and versions of tree IDs.
     pub history: Vec<Version>,
-    /// Tree IDs that this revision is or descends from, those of the newest branch first; at most `TREE_IDS_MAX`.
+    /// Tree IDs that this revision is or descends from, those of the newest branch first; at most `TREE_IDS_MAX`
+    /// and, in a database with revision trees, [`CLOSED_IDS_MAX`] of closed branches.
     #[doc(hidden)]
     pub trees: Vec<TreeId>,
 }

@@ -4,12 +4,9 @@
 //! those of *closed branches*, against which it was kept or taken: a peer that is on one of them takes this revision for newer.
 //! Source: `firmware-notes/replication.md`, revision IDs.
 
-use super::{RevisionError, TREE_IDS_MAX, TreeId, VersionVector};
+use super::{CLOSED_IDS_MAX, RevisionError, TREE_IDS_MAX, TreeId, VersionVector};
 use crate::replica::clip;
 use crate::replica::revision::RevId;
-
-/// Tree IDs of the line that stay however many branches were closed.
-const LINE_KEPT: usize = TREE_IDS_MAX / 2;
 
 /// Tree IDs of a branch that are kept before those of branches that were closed earlier.
 const NEWLY_CLOSED: usize = 3;
@@ -31,14 +28,13 @@ impl VersionVector {
                 closed_once.push(id);
             }
         }
-        closed_once.truncate(TREE_IDS_MAX - LINE_KEPT.min(line.len()));
+        closed_once.truncate(CLOSED_IDS_MAX);
         let mut trees = line;
-        trees.truncate(TREE_IDS_MAX - closed_once.len());
+        trees.truncate(TREE_IDS_MAX);
         let is_below =
             |id: &TreeId| trees.last().is_some_and(|last| last.generation() == id.generation() + 1);
         if closed_once.first().is_some_and(is_below) {
             // It would be taken for an ancestor: the revision itself, once more, ends the line.
-            trees.truncate(TREE_IDS_MAX - 1 - closed_once.len());
             trees.push(current);
         }
         trees.extend(closed_once);

@@ -24,6 +24,10 @@ pub const GENERATION_MAX: u32 = (1 << 20) - 1;
 /// Tree IDs kept in one vector; the oldest ones go first. As many as Couchbase Lite keeps of a document's ancestors.
 pub const TREE_IDS_MAX: usize = 20;
 
+/// Tree IDs of closed branches kept beside those, in a database with revision trees. Where many devices resolve at once each meets
+/// as many branches; one that is forgotten is a conflict once more.
+pub const CLOSED_IDS_MAX: usize = 60;
+
 /// Longest digest in bytes: that of SHA-1. Sync Gateway uses 16.
 const DIGEST_LEN_MAX: usize = 20;
 

@@ -8,7 +8,7 @@
 use super::refuse;
 use crate::blip::{ErrorReply, Properties};
 use crate::replica::revision::{
-    RevId, RevisionError, TREE_IDS_MAX, TreeId, VersionVector, Versioning, child_id,
+    CLOSED_IDS_MAX, RevId, RevisionError, TreeId, VersionVector, Versioning, child_id,
 };
 use crate::replica::store::Change;
 
@@ -57,7 +57,7 @@ pub fn parse_revision(properties: &Properties) -> Result<VersionVector, ErrorRep
 
 fn parse_branches(text: &str) -> Result<Vec<TreeId>, RevisionError> {
     let ids = text.split(',').map(str::trim).filter(|id| !id.is_empty());
-    ids.take(TREE_IDS_MAX).map(str::parse).collect()
+    ids.take(CLOSED_IDS_MAX).map(str::parse).collect()
 }
 
 /// Writes what a `rev` says of its ancestors to a peer that is known to have `change.remote_ancestor`.

@@ -16,7 +16,9 @@
 use std::ops::Range;
 
 use crate::database::packed::{Reader, put_text, put_varint, put_zigzag};
-use crate::replica::revision::{RevId, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector};
+use crate::replica::revision::{
+    CLOSED_IDS_MAX, RevId, SourceId, TREE_IDS_MAX, TreeId, VERSIONS_MAX, Version, VersionVector,
+};
 
 pub(super) const TOMBSTONE: u8 = 1;
 const MERGED: u8 = 2;
@@ -220,7 +222,7 @@ fn read_trees(reader: &mut Reader<'_>, present: bool) -> Option<Vec<TreeId>> {
     if !present {
         return Some(Vec::new());
     }
-    let count = reader.length().filter(|&count| (1..=TREE_IDS_MAX).contains(&count))?;
+    let count = reader.length().filter(|&count| (1..=TREE_IDS_MAX + 1 + CLOSED_IDS_MAX).contains(&count))?;
     (0..count).map(|_| read_tree(reader)).collect()
 }
 

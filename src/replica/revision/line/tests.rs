@@ -51,7 +51,7 @@ proptest! {
     fn descendants_are_known_and_others_conflict(all in revisions()) {
         for (n, (a, below)) in all.iter().enumerate() {
             prop_assert!(a.is_tree());
-            prop_assert!(a.trees.len() <= TREE_IDS_MAX);
+            prop_assert!(a.line().len() <= TREE_IDS_MAX && a.closed_branches().len() <= CLOSED_IDS_MAX);
             for (m, (b, below_b)) in all.iter().enumerate() {
                 let told = a.compare(b);
                 let opposite = match b.compare(a) {
@@ -67,7 +67,7 @@ proptest! {
                     _ => Causality::Conflict,
                 };
                 // The oldest IDs go: who has fallen off is a conflict at worst, and never a descendant.
-                let is_pruned = a.trees.len().max(b.trees.len()) >= LINE_KEPT;
+                let is_pruned = a.line().len().max(b.line().len()) >= TREE_IDS_MAX;
                 prop_assert!(told == expected || is_pruned && told == Causality::Conflict, "{} {}: {:?}", a, b, told);
             }
         }
@@ -130,20 +130,21 @@ fn ten_thousand_ancestors_are_refused_and_a_thousand_are_cut() {
     assert!(matches!(ancestors(10_000), Err(RevisionError::TooManyVersions { actual: 10_000, .. })));
 }
 
-/// However long the line: what it was kept against stays named, and of the line a good part.
+/// However long the line: what it was kept against stays named beside it.
 #[test]
 fn closed_branches_have_room_beside_a_long_line() {
     let line: Vec<TreeId> = (100..120).rev().map(|n| id(n, 1)).collect();
     let other: Vec<TreeId> = (90..118).rev().map(|n| id(n, 2)).collect();
     let kept = at(&line).tree_over(&at(&other[..20]));
-    assert_eq!(kept.trees.len(), TREE_IDS_MAX);
     assert_eq!(kept.compare(&at(&other)), Causality::Newer);
-    assert_eq!(kept.line(), &line[..LINE_KEPT]);
-    assert_eq!(kept.closed_branches(), &other[..LINE_KEPT]);
+    assert_eq!((kept.line(), kept.closed_branches()), (&line[..], &other[..20]));
     // An edit keeps both.
     let edited = kept.tree_edited(id(120, 1));
     assert_eq!(edited.compare(&at(&other)), Causality::Newer);
     assert_eq!(edited.compare(&kept), Causality::Newer);
+    // A closed ID of the next generation down is none of the line.
+    let below = at(&line[..3]).tree_over(&at(&[id(116, 9)]));
+    assert_eq!((below.line(), below.closed_branches()), (&line[..3], &[id(116, 9)][..]));
 }
 
 /// However many branches were closed before: the one that is closed now is among them.
