@@ -78,6 +78,6 @@ macro_rules! targets {
 }
 
 targets!(
-    link, handshake, framing, blip, deflate, messages, revs, folded, session, records, secure, pairing,
-    trust, text
+    link, handshake, framing, blip, deflate, messages, revs, folded, delta, session, records, secure,
+    pairing, trust, text
 );

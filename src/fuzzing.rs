@@ -7,6 +7,23 @@ pub mod link {
     pub use crate::link::fuzzing::read_and_write_control;
 }
 
+/// Deltas of documents.
+pub mod delta {
+    use serde_json::{Map, Value};
+
+    use crate::replica::delta;
+
+    /// What a delta makes of a body; `None` if it does not fit.
+    pub fn applied(base: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
+        delta::applied(base, delta).ok()
+    }
+
+    /// The delta between two bodies.
+    pub fn between(base: &Map<String, Value>, new: &Map<String, Value>) -> Map<String, Value> {
+        delta::between_objects(base, new)
+    }
+}
+
 /// What the database stores.
 pub mod store {
     pub use crate::database::fuzzing::*;

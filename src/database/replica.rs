@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::collection::unpack_body;
-use super::edit::{pack_body, pack_checked, tree_edit};
+use super::edit::{pack_body, pack_checked, remote_ancestor, tree_edit};
 use super::packed::{Unpacker, json_len};
 use super::store::{
     CHECKPOINT_BODY_MAX, CheckpointOwner, CollectionKey, Memory, NewRevision, OwnVersions, Store,
@@ -136,8 +136,8 @@ impl ReplicaStore for Database {
         let key = key_of(collection)?;
         let mut writer = self.store.writer();
         let Some(found) = writer.revision(key, id)? else { return Ok(false) };
-        let is_own = self.store.is_own(found.vector.current.source);
-        if is_own && !writer.is_pushed(key, found.sequence) {
+        // What a peer is known to have of it is not what is here: it was changed since.
+        if remote_ancestor(&writer, &self.store, key, Some(&found)) != Some(found.vector.id()) {
             return Ok(false);
         }
         writer.purge(key, &found, Memory::Nothing)?;

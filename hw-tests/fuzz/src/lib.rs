@@ -45,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     target!(messages, 4096),
     target!(revs, 4096),
     target!(folded, 4096),
+    target!(delta, 2048),
     target!(session, 4096),
     target!(records, 4096),
     target!(secure, 4096),

@@ -327,6 +327,22 @@ pub fn revs() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Pairs of objects, a line each: documents before and after an edit, and deltas of every form.
+pub fn delta() -> Vec<Vec<u8>> {
+    let long = "lorem ipsum dolor sit amet ".repeat(4);
+    let edited = long.replacen("dolor", "color €", 2);
+    [
+        (format!(r#"{{"a":1,"t":"{long}"}}"#), format!(r#"{{"a":2.0,"t":"{edited}"}}"#)),
+        (r#"{"a":[1,2,{"b":null}],"c":{"d":-0.0}}"#.into(), r#"{"a":[1,3],"c":{"d":0.0},"e":[[]]}"#.into()),
+        (r#"{"a":["x","y"],"n":18446744073709551615}"#.into(), r#"{"a":{"1":"z","2-":["q"]},"n":[]}"#.into()),
+        (format!(r#"{{"t":"{long}"}}"#), r#"{"t":["6=5-3+abc|97=",0,2]}"#.into()),
+        (r#"{"t":"äöü"}"#.into(), r#"{"t":["1=5-",0,2]}"#.into()),
+        ("{}".into(), r#"{"a":{"b":[{"c":1}]}}"#.into()),
+    ]
+    .map(|(base, other): (String, String)| format!("{base}\n{other}").into_bytes())
+    .into()
+}
+
 /// Messages that are made of choices, and columns of few rows.
 pub fn folded() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();

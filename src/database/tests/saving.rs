@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use super::{Fixture, object};
-use crate::database::{DatabaseError, Document};
-use crate::replica::revision::{SourceId, Version, VersionVector};
+use crate::database::{DatabaseConfig, DatabaseError, Document, Versioning};
+use crate::replica::revision::{SourceId, TreeId, Version, VersionVector};
 use crate::replica::store::{CollectionId, ConflictPolicy, IncomingRevision, ReplicaStore};
 
 #[test]
@@ -121,11 +121,21 @@ fn indexes_are_built_anew() {
 /// A document that is no longer for us goes, and comes back; one that was changed here and not pushed stays.
 #[test]
 fn what_was_lost_may_come_back() {
+    for versioning in [Versioning::VersionVectors, Versioning::RevisionTrees] {
+        may_come_back(versioning);
+    }
+}
+
+fn may_come_back(versioning: Versioning) {
     let fixture = Fixture::new();
-    let database = fixture.open();
+    let config = DatabaseConfig { versioning: Some(versioning), ..DatabaseConfig::default() };
+    let database = fixture.try_open(config).expect("open");
     let collection = database.default_collection().expect("default");
     let id = CollectionId(0);
-    let vector = VersionVector::new(Version { time: 1 << 60, source: SourceId([7; 16]) });
+    let vector = match versioning {
+        Versioning::RevisionTrees => VersionVector::at_tree(TreeId::new(1, &[7; 20]).expect("an ID")),
+        _ => VersionVector::new(Version { time: 1 << 60, source: SourceId([7; 16]) }),
+    };
     let theirs =
         IncomingRevision { collection: id, id: "d".into(), vector, deleted: false, body: "{}".into() };
     let take = || database.commit(std::slice::from_ref(&theirs), ConflictPolicy::Refuse).expect("taken");

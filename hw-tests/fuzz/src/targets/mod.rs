@@ -2,6 +2,7 @@
 
 pub mod blip;
 pub mod deflate;
+pub mod delta;
 pub mod folded;
 pub mod framing;
 pub mod handshake;

@@ -89,22 +89,22 @@ async fn first_sync(air: &Air, field: &Database, quiet: bool) -> Result<Scene, C
     let (status, mut traffic) = air
         .sync(field, &mut |moment: &Moment<'_>| {
             let done = moment.status.progress.completed;
-            if cut.is_none() && done >= total / 2 {
+            // Documents are confirmed some thousands at a time: what goes on between, the bytes of those under way show, and of
+            // them what the link has not sent yet.
+            let given = (done + moment.status.progress.under_way) as f64 * moment.sent_share;
+            shown = shown.max(done).max(given as u64).min(total);
+            if cut.is_none() && shown >= total / 2 {
                 cut = Some(moment.now);
                 moment.air.cut(OUT_OF_RANGE);
                 let apart = OUT_OF_RANGE.as_secs_f64();
                 progress.say(&format!(
-                    "cut           out of range after {} documents, for {apart} s",
-                    thousands(done)
+                    "cut           out of range after about {} documents, for {apart} s",
+                    thousands(shown)
                 ));
             }
             if moment.resumes > 0 {
                 resumed.get_or_insert(moment.now);
             }
-            // Documents are confirmed some thousands at a time: what goes on between, the bytes of those under way show, and of
-            // them what the link has not sent yet.
-            let given = (done + moment.status.progress.under_way) as f64 * moment.sent_share;
-            shown = shown.max(done).max(given as u64).min(total);
             let bytes = bytes_text(moment.air.bytes());
             progress.update(shown, total, &format!("{bytes} on air"));
         })
