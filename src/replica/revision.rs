@@ -46,7 +46,7 @@ pub struct VersionVector {
     /// The newest version of each other author this revision descends from, and versions of tree IDs.
     pub history: Vec<Version>,
     /// Tree IDs that this revision is or descends from, those of the newest branch first; at most `TREE_IDS_MAX`
-    /// and, in a database with revision trees, [`CLOSED_IDS_MAX`] of closed branches.
+    /// and, in a database with revision trees, `CLOSED_IDS_MAX` of closed branches.
     #[doc(hidden)]
     pub trees: Vec<TreeId>,
 }
