@@ -5,7 +5,9 @@ use core::time::Duration;
 /// The lowest protocol version that this code speaks.
 pub const VERSION_MIN: u8 = 1;
 /// The highest protocol version that this code speaks.
-pub const VERSION_MAX: u8 = 1;
+pub const VERSION_MAX: u8 = 2;
+/// From this version on CLOSE may be said as soon as all has been sent: who hears it before all has arrived waits for the rest.
+pub(super) const VERSION_EARLY_CLOSE: u8 = 2;
 
 /// Packets in flight at most. A default socket of BlueZ holds 167 packets and drops what comes on top
 /// without a word; the rest is left for acknowledgements and repetitions.

@@ -125,7 +125,7 @@ pub(super) struct Confirm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Close {
     pub(super) reason: CloseReason,
-    /// Bytes of the stream in all; every one of them was acknowledged.
+    /// Bytes of the stream in all. In the first version every one of them was acknowledged; later, sent.
     pub(super) offset: u64,
 }
 
@@ -208,8 +208,9 @@ fn check_version(theirs_min: u8, theirs_max: u8) -> Result<(), LinkError> {
     Ok(())
 }
 
-/// The session that the HELLO in a first packet asks for; the inner `None`: a new one.
-pub(super) fn peek_hello(packet: &[u8]) -> Option<Option<SessionId>> {
+/// What the first packet of a central asks for: `Some(None)` a new session, `Some(Some(id))` to resume one, `None` that
+/// it is not the first packet of a central of ours. A peripheral finds the link to give the connection to by it.
+pub fn peek_session(packet: &[u8]) -> Option<Option<SessionId>> {
     match Packet::parse(packet, packet.len()).ok()? {
         Packet::Control { kind, piece: 0 | WHOLE, chunk, .. } if kind == Kind::Hello as u8 => {
             let (session, _) = postcard::take_from_bytes(chunk.get(2..)?).ok()?;

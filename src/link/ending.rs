@@ -1,6 +1,6 @@
 //! How a connection or a link ends: lost, broken off, closed in order.
 
-use super::config::{VERSION_MAX, VERSION_MIN};
+use super::config::{VERSION_EARLY_CLOSE, VERSION_MAX, VERSION_MIN};
 use super::control::{Close, Kind, Message};
 use super::error::LinkError;
 use super::event::{LinkEvent, SuspendCause};
@@ -15,8 +15,10 @@ const ATTEMPTS_WITHOUT_ACK_MAX: u32 = 4;
 impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// The connection is of no use any more; the session waits for another, if there is one to wait for.
     pub(super) fn suspend(&mut self, now: Instant, cause: SuspendCause) {
-        if let Some(Closing { reason, said: true }) = self.closing {
-            // All had arrived before CLOSE was sent: only the answer is missing.
+        if let Some(Closing { reason, said: true }) = self.closing
+            && self.is_flushed()
+        {
+            // All has arrived: only the answer to CLOSE is missing.
             return self.finish(reason, false);
         }
         if matches!(self.phase, Phase::Listening) && self.session.is_none() {
@@ -85,12 +87,13 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         self.push_event(LinkEvent::Closed { reason, by_peer });
     }
 
-    /// Says CLOSE when a close was asked for and all is flushed.
-    pub(super) fn say_close_when_flushed(&mut self) {
+    /// Says CLOSE when a close was asked for and all was sent: in the connection event of the last data, if there is room. A peer
+    /// of the first version hears it once all is acknowledged.
+    pub(super) fn say_close_when_due(&mut self) {
         let confirmed = matches!(self.phase, Phase::Established { confirmation: Confirmation::Done, .. });
         if let Some(Closing { reason, said: false }) = self.closing
             && confirmed
-            && self.is_flushed()
+            && (self.is_flushed() || self.version >= VERSION_EARLY_CLOSE && self.send.is_all_sent())
         {
             self.say(&Message::Close(Close { reason, offset: self.send.written() }));
             self.closing = Some(Closing { reason, said: true });
@@ -104,18 +107,36 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             _ => return Err(LinkError::UnexpectedControl { kind: Kind::Close as u8 }),
         }
         let arrived = self.receive.arrived();
-        if close.offset != arrived {
+        if close.offset == arrived {
+            self.say(&Message::CloseAck);
+            self.finish(close.reason, true);
+            return Ok(());
+        }
+        let early = self.version >= VERSION_EARLY_CLOSE && matches!(self.phase, Phase::Established { .. });
+        if !early || close.offset < arrived || close.offset > self.receive.credit() {
             return Err(LinkError::CloseOffset { said: close.offset, arrived });
         }
-        self.say(&Message::CloseAck);
-        self.finish(close.reason, true);
+        self.peer_close = Some(close);
         Ok(())
+    }
+
+    /// More has arrived: all of it, if CLOSE came before the last.
+    pub(super) fn close_when_arrived(&mut self) -> Result<(), LinkError> {
+        match self.peer_close {
+            Some(close) if close.offset <= self.receive.arrived() => self.on_close(close),
+            _ => Ok(()),
+        }
     }
 
     /// The answer to a CLOSE has come.
     pub(super) fn on_close_ack(&mut self) -> Result<(), LinkError> {
         match (&self.phase, self.closing) {
-            (Phase::Established { .. }, Some(Closing { reason, said: true })) => self.finish(reason, false),
+            (Phase::Established { .. }, Some(Closing { reason, said: true })) => {
+                // It is said of all that CLOSE told of.
+                let rest = self.send.acknowledge_all();
+                self.note_acknowledged(rest);
+                self.finish(reason, false);
+            }
             (Phase::Closed, _) => {}
             _ => return Err(LinkError::UnexpectedControl { kind: Kind::CloseAck as u8 }),
         }

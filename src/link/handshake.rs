@@ -16,7 +16,7 @@ use super::control::{
 };
 use super::error::LinkError;
 use super::event::{LinkEvent, LinkRole, PeerLimits};
-use super::machine::{Confirmation, Link, Phase, Session, Welcoming};
+use super::machine::{Closing, Confirmation, Link, Phase, Session, Welcoming};
 use super::mtu::PacketSize;
 use super::packet::DATA_HEADER_BYTES;
 use super::prover::SessionOrigin;
@@ -34,7 +34,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         let resumable = self.session.filter(|session| session.established);
         let hello = Hello {
             version_min: VERSION_MIN,
-            version_max: VERSION_MAX,
+            version_max: self.version_max,
             session: resumable.map(|session| session.id),
             nonce: self.nonces.next_eight(),
             parameters,
@@ -133,7 +133,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         self.session = Some(Session { id, origin, established: false });
         let (parameters, credit) = self.parameters();
         let welcome = self.welcome(hello, id, parameters, Grant::New(token));
-        let welcoming = Welcoming { nonce: hello.nonce, peer: hello.parameters, size, credit, resume: None };
+        let (nonce, version, peer) = (hello.nonce, welcome.version, hello.parameters);
+        let welcoming = Welcoming { nonce, version, peer, size, credit, resume: None };
         self.begin_welcoming(Message::Welcome(welcome).encode(), welcoming);
     }
 
@@ -164,7 +165,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         grant: Grant,
     ) -> Welcome {
         let nonce = self.nonces.next_eight();
-        Welcome { version: VERSION_MAX.min(hello.version_max), session, nonce, parameters, grant }
+        Welcome { version: self.version_max.min(hello.version_max), session, nonce, parameters, grant }
     }
 
     /// The WELCOME to a session that goes on, with this side's proof, and what to keep until the central has given its own.
@@ -189,7 +190,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         welcome.grant = Grant::Resumed { offset, proof };
         let expected = prover.prove(&transcript(Kind::Confirm, bytes, &unproven));
         let resume = Some((hello.offset, expected));
-        let welcoming = Welcoming { nonce: hello.nonce, peer: hello.parameters, size, credit, resume };
+        let (nonce, version, peer) = (hello.nonce, welcome.version, hello.parameters);
+        let welcoming = Welcoming { nonce, version, peer, size, credit, resume };
         Ok((Message::Welcome(welcome).encode(), welcoming))
     }
 
@@ -218,7 +220,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         };
         let size = welcome.parameters.agree(self.transport.own.unwrap_or(PacketSize::MIN))?;
         let (peer_offset, proof) = self.check_grant(&welcome, bytes, &hello, resume)?;
-        self.begin(&welcome.parameters, size, peer_offset, credit)?;
+        self.begin(&welcome.parameters, welcome.version, size, peer_offset, credit)?;
         self.measure_control(now);
         let begun = match welcome.grant {
             Grant::New(token) => Some(SessionOrigin::new(welcome.session.0, token)),
@@ -282,20 +284,20 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 
     /// Peripheral: the central has shown that WELCOME arrived. Nothing if that was known.
     pub(super) fn enter(&mut self, now: Instant) -> Result<(), LinkError> {
-        let (Phase::Welcoming(Welcoming { nonce, peer, size, credit, resume }), Some(session)) =
+        let (Phase::Welcoming(Welcoming { nonce, version, peer, size, credit, resume }), Some(session)) =
             (&self.phase, self.session)
         else {
             return Ok(());
         };
-        let (nonce, peer, size, credit, resume) = (*nonce, *peer, *size, *credit, *resume);
-        self.begin(&peer, size, resume.map_or(0, |(offset, _)| offset), credit)?;
+        let (nonce, version, peer, size, credit, resume) = (*nonce, *version, *peer, *size, *credit, *resume);
+        self.begin(&peer, version, size, resume.map_or(0, |(offset, _)| offset), credit)?;
         self.measure_control(now);
         let before = self.session.replace(Session { established: true, ..session });
         self.outbox.clear();
         self.phase = Phase::Established { nonce, confirmation: Confirmation::Done };
         // The first connection may have ended before its CONFIRM arrived: then this is the beginning to this side.
         let resumed = before.is_some_and(|session| session.established);
-        self.announce(limits(VERSION_MAX, size, &peer), resumed);
+        self.announce(limits(version, size, &peer), resumed);
         self.heard(now);
         Ok(())
     }
@@ -318,6 +320,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     fn begin(
         &mut self,
         peer: &Parameters,
+        version: u8,
         size: PacketSize,
         arrived: u64,
         credit: u64,
@@ -326,6 +329,10 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         let (window, buffer) = (peer.window_bytes, peer.buffer_bytes);
         let newly = self.send.begin(payload, arrived, window, buffer, peer.window_packets)?;
         self.note_acknowledged(newly);
+        self.version = version;
+        // What was said of the end on another connection may not have arrived, and is said again.
+        self.peer_close = None;
+        self.closing = self.closing.map(|closing| Closing { said: false, ..closing });
         self.receive.begin(payload, credit, self.ack_every(payload, peer));
         self.transport.size = size.bytes();
         self.liveness.peer_delay = Duration::from_millis(peer.ack_delay_ms.into()).min(PEER_ACK_DELAY_MAX);

@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use heapless::Deque;
 
-use super::config::LinkConfig;
-use super::control::{Inbox, MessageBytes, Nonce, Outbox, Parameters, Proof, busy_packet, peek_hello};
+use super::config::{LinkConfig, VERSION_MAX, VERSION_MIN};
+use super::control::{Close, Inbox, MessageBytes, Nonce, Outbox, Parameters, Proof, busy_packet};
 use super::error::LinkError;
 use super::event::{LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, SuspendCause};
 use super::mtu::{PACKET_BYTES_MIN, PacketSize};
@@ -36,6 +36,12 @@ pub struct Link<const TX: usize, const RX: usize> {
     pub(super) phase: Phase,
     pub(super) session: Option<Session>,
     pub(super) closing: Option<Closing>,
+    /// The peer's CLOSE, which came before all that it tells of.
+    pub(super) peer_close: Option<Close>,
+    /// The highest version that this side speaks; tests speak for older ones.
+    pub(super) version_max: u8,
+    /// What both speak on this connection.
+    pub(super) version: u8,
     pub(super) transport: Transport,
     pub(super) outbox: Outbox,
     pub(super) inbox: Inbox,
@@ -82,6 +88,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Welcoming {
     pub(super) nonce: Nonce,
+    pub(super) version: u8,
     pub(super) peer: Parameters,
     pub(super) size: PacketSize,
     /// What was announced to the central, as an offset.
@@ -110,7 +117,7 @@ pub(super) struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Closing {
     pub(super) reason: CloseReason,
-    /// All is flushed and CLOSE is out.
+    /// CLOSE is out on this connection, and with it all that was written.
     pub(super) said: bool,
 }
 
@@ -167,6 +174,9 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             phase: Phase::Idle,
             session: None,
             closing: None,
+            peer_close: None,
+            version_max: VERSION_MAX,
+            version: VERSION_MIN,
             transport: Transport::default(),
             outbox: Outbox::default(),
             inbox: Inbox::default(),
@@ -377,12 +387,6 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         let kept = self.events.push_back(event);
         debug_assert!(kept.is_ok(), "there is room: the oldest was dropped");
     }
-}
-
-/// What the first packet of a central asks for: `Some(None)` a new session, `Some(Some(id))` to resume one, `None` that
-/// it is not the first packet of a central of ours. A peripheral finds the link to give the connection to by it.
-pub fn peek_session(packet: &[u8]) -> Option<Option<SessionId>> {
-    peek_hello(packet)
 }
 
 /// Writes the packet with which a peripheral without room turns a central away, without a link of its own, and gives its

@@ -45,9 +45,10 @@ pub use config::{
     LinkConfig, PACKETS_IN_FLIGHT_MAX, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, VERSION_MAX, VERSION_MIN,
     WINDOW_BYTES_MAX,
 };
+pub use control::peek_session;
 pub use error::LinkError;
 pub use event::{LinkEvent, LinkRole, LinkState, LinkStats, PeerLimits, SuspendCause};
-pub use machine::{Link, busy_refusal, peek_session};
+pub use machine::{Link, busy_refusal};
 pub use mtu::{
     ATT_HEADER_BYTES, ATT_MTU_MAX, ATT_MTU_MIN, AttMtu, PACKET_BYTES_MAX, PACKET_BYTES_MIN,
     PACKET_BYTES_ONE_PDU, PacketSize,

@@ -106,6 +106,11 @@ impl<const N: usize> ReceiveWindow<N> {
         self.arrived
     }
 
+    /// Offset up to which the peer was allowed to send.
+    pub(super) fn credit(&self) -> u64 {
+        self.credit
+    }
+
     pub(super) fn next(&self) -> Sequence {
         self.next
     }

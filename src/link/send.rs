@@ -186,6 +186,18 @@ impl<const N: usize> SendWindow<N> {
         self.written - self.acknowledged
     }
 
+    /// Whether all that was written has been sent on this connection.
+    pub(super) fn is_all_sent(&self) -> bool {
+        self.next_offset == self.written
+    }
+
+    /// The peer has all of it; gives the bytes that this was not known of.
+    pub(super) fn acknowledge_all(&mut self) -> u64 {
+        let rest = self.unacknowledged();
+        self.acknowledged = self.written;
+        rest
+    }
+
     /// Offset behind the last byte written.
     pub(super) fn written(&self) -> u64 {
         self.written

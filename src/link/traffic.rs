@@ -135,6 +135,10 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             Arrival::Early => self.stats.out_of_order += 1,
             Arrival::Duplicate => self.stats.duplicates += 1,
         }
+        self.close_when_arrived()?;
+        if self.state().is_final() {
+            return Ok(());
+        }
         if self.receive.due() == AckDue::Later && !self.timers.is_set(Timer::Ack) {
             self.timers.set(Timer::Ack, now + self.config.ack_delay);
         }
@@ -211,7 +215,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// Writes the next packet. Control messages go first; then acknowledgements that data cannot carry; then data, lost
     /// before new.
     pub(super) fn next_packet(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
-        self.say_close_when_flushed();
+        self.say_close_when_due();
         if let Some(length) = self.outbox.poll(out, self.transport.size) {
             self.control_is_out(now);
             return Some(length);

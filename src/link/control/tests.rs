@@ -68,16 +68,16 @@ fn the_first_packet_tells_the_session_at_any_size() {
             outbox.put(Kind::Hello, Message::Hello(Hello { session, ..hello }).encode());
             let mut out = [0; 244];
             let length = outbox.poll(&mut out, size).expect("a packet");
-            assert_eq!(peek_hello(&out[..length]), Some(session));
+            assert_eq!(peek_session(&out[..length]), Some(session));
         }
     }
-    assert_eq!(peek_hello(b"GW"), None);
-    assert_eq!(peek_hello(b"not ours at all"), None);
+    assert_eq!(peek_session(b"GW"), None);
+    assert_eq!(peek_session(b"not ours at all"), None);
 }
 
 #[test]
 fn another_version_is_told_from_garbage() {
-    let version = LinkError::Version { ours_min: 1, ours_max: 1, theirs_min: 9, theirs_max: 12 };
+    let version = LinkError::Version { ours_min: 1, ours_max: 2, theirs_min: 9, theirs_max: 12 };
     assert_eq!(Message::decode(1, &[9, 12, 0xff, 0xff]), Err(version));
     assert_eq!(Message::decode(1, &[1, 1, 7]), Err(LinkError::MalformedControl { kind: 1, length: 3 }));
     assert_eq!(Message::decode(9, &[]), Err(LinkError::MalformedControl { kind: 9, length: 0 }));

@@ -32,6 +32,86 @@ fn closing_flushes_first_and_tells_the_reason() {
     }
 }
 
+/// How long a close takes after the last bytes were written, until the closing side knows that all has arrived.
+fn time_to_close(versions: [u8; 2], closer: usize) -> Duration {
+    let mut pair = Pair::<65536, 65536>::with_versions(14, Faults::NONE, 244, versions);
+    pair.establish();
+    pair.run_for(Duration::from_secs(1));
+    let asked = pair.now;
+    pair.ends[closer].to_write = 500;
+    pair.ends[closer].use_stream(closer, asked);
+    pair.close(closer, REASON);
+    pair.run_until(LIMIT, "closed", |pair| pair.both(LinkState::Closed));
+    let stats = pair.ends[closer].link.stats();
+    assert_eq!((pair.ends[1 - closer].read, stats.bytes_acknowledged, stats.retransmissions), (500, 500, 0));
+    pair.last.since(asked)
+}
+
+#[test]
+fn a_close_goes_out_with_the_last_data_to_a_peer_that_knows_it() {
+    let round_trip = 2 * Faults::NONE.latency + 8 * Faults::NONE.packet_time;
+    for closer in [CENTRAL, PERIPHERAL] {
+        assert!(time_to_close([2, 2], closer) < round_trip);
+        for versions in [[1, 1], [1, 2], [2, 1]] {
+            assert!(time_to_close(versions, closer) > round_trip, "{versions:?}: acknowledgements first");
+        }
+    }
+}
+
+/// Packets get lost and overtake each other, also CLOSE; a peer of the first version would take that for a violation.
+#[test]
+fn a_close_loses_nothing_between_any_two_versions() {
+    for versions in [[1, 1], [1, 2], [2, 1], [2, 2]] {
+        for seed in 20..40 {
+            let lossy =
+                Faults { loss: 100, reorder_window: 200, jitter: Duration::from_millis(50), ..Faults::NONE };
+            let mut pair = Pair::<65536, 65536>::with_versions(seed, lossy, 64, versions);
+            pair.establish();
+            let closer = seed as usize % 2;
+            pair.ends[closer].to_write = 700;
+            pair.step();
+            pair.close(closer, REASON);
+            pair.run_until(LIMIT, "closed", |pair| pair.both(LinkState::Closed));
+            assert_eq!(pair.ends[1 - closer].read, 700, "{versions:?}, {seed}");
+            assert_eq!(last(&pair, closer), LinkEvent::Closed { reason: REASON, by_peer: false });
+            assert_eq!(last(&pair, 1 - closer), LinkEvent::Closed { reason: REASON, by_peer: true });
+        }
+    }
+}
+
+#[test]
+fn a_close_that_comes_before_the_data_waits_for_it() {
+    let mut pair = Pair::<65536, 65536>::new(15, Faults::NONE, 244);
+    pair.establish();
+    pair.tap = |end, packet| end == PERIPHERAL || packet[0] >> 6 == 1;
+    pair.ends[CENTRAL].to_write = 500;
+    pair.step();
+    pair.close(CENTRAL, REASON);
+    pair.run_for(Duration::from_millis(60));
+    let peripheral = &pair.ends[PERIPHERAL].link;
+    assert!(peripheral.peer_close.is_some() && peripheral.state() == LinkState::Established, "{pair:#?}");
+    pair.tap = |_, _| true;
+    pair.run_until(LIMIT, "closed", |pair| pair.both(LinkState::Closed));
+    assert_eq!(pair.ends[PERIPHERAL].read, 500);
+}
+
+#[test]
+fn a_close_that_was_lost_with_its_data_is_said_again_after_the_resume() {
+    let mut pair = Pair::<65536, 65536>::new(16, Faults::NONE, 244);
+    pair.establish();
+    pair.tap = |end, _| end == PERIPHERAL;
+    pair.ends[CENTRAL].to_write = 500;
+    pair.step();
+    pair.close(CENTRAL, REASON);
+    pair.run_for(Duration::from_millis(60));
+    assert!(pair.ends[CENTRAL].link.closing.is_some_and(|closing| closing.said), "{pair:#?}");
+    pair.cut();
+    pair.tap = |_, _| true;
+    pair.run_until(LIMIT, "closed", |pair| pair.both(LinkState::Closed));
+    assert_eq!(pair.ends[PERIPHERAL].read, 500);
+    assert_eq!(last(&pair, PERIPHERAL), LinkEvent::Closed { reason: REASON, by_peer: true });
+}
+
 #[test]
 fn what_arrived_before_the_close_can_still_be_read() {
     let mut pair = Pair::<65536, 65536>::new(2, Faults::NONE, 244);

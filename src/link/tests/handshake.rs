@@ -102,12 +102,12 @@ fn last_event(link: &mut SmallLink) -> Option<LinkEvent> {
 fn versions_meet_where_both_sides_have_one() {
     let (_, good) = hello_of(&mut link(LinkRole::Central, 1));
     for (version_min, version_max, fits) in
-        [(1, 1, true), (0, 1, true), (1, 9, true), (0, 0, false), (2, 9, false), (1, 0, false)]
+        [(1, 1, true), (0, 1, true), (1, 9, true), (2, 9, true), (0, 0, false), (3, 9, false), (1, 0, false)]
     {
         let hello = Message::Hello(Hello { version_min, version_max, ..good });
         let answer = link(LinkRole::Peripheral, 2).handle_packet(NOW, &packet(&hello));
         let version =
-            LinkError::Version { ours_min: 1, ours_max: 1, theirs_min: version_min, theirs_max: version_max };
+            LinkError::Version { ours_min: 1, ours_max: 2, theirs_min: version_min, theirs_max: version_max };
         assert_eq!(answer, if fits { Ok(()) } else { Err(version) }, "{version_min} to {version_max}");
     }
 }

@@ -183,7 +183,8 @@ fn each_violation_has_its_error_and_the_peer_is_told() {
         ack: Sequence::new(ack),
         payload,
     };
-    static CLOSE: [u8; 3] = [0, 99, 0];
+    // Beyond the credit; one within it may have come before its data.
+    static CLOSE: [u8; 3] = [0, 0x81, 0x10];
     let control = |kind: u8, chunk: &'static [u8]| Packet::Control {
         kind,
         piece: WHOLE,
@@ -201,7 +202,7 @@ fn each_violation_has_its_error_and_the_peer_is_told() {
         (data(0, 9, &[]), LinkError::EmptyData { sequence: 0 }),
         (control(9, &[]), LinkError::MalformedControl { kind: 9, length: 0 }),
         (control(1, &[1]), LinkError::MalformedControl { kind: 1, length: 1 }),
-        (control(5, &CLOSE[..2]), LinkError::CloseOffset { said: 99, arrived: 0 }),
+        (control(5, &CLOSE), LinkError::CloseOffset { said: 2049, arrived: 0 }),
         (control(6, &[]), LinkError::UnexpectedControl { kind: 6 }),
     ];
     for (packet, expected) in cases {
@@ -284,7 +285,7 @@ fn who_is_not_ours_is_told_from_another_version() {
     let suspended = format!("{first:?}");
     assert!(suspended.contains("NotOurs { first: 104 }"), "{suspended}");
 
-    let version = LinkError::Version { ours_min: 1, ours_max: 1, theirs_min: 7, theirs_max: 9 };
+    let version = LinkError::Version { ours_min: 1, ours_max: 2, theirs_min: 7, theirs_max: 9 };
     let mut peripheral = new_link(LinkRole::Peripheral);
     let hello = packet_of(&[7, 9, 0, 0xaa, 0xbb], Kind::Hello);
     assert_eq!(peek_session(&hello), Some(None));
@@ -293,7 +294,7 @@ fn who_is_not_ours_is_told_from_another_version() {
     let length = peripheral.poll_packet(Instant::ZERO, &mut out).expect("a refusal");
     let mut central = new_link(LinkRole::Central);
     let told = central.handle_packet(Instant::ZERO, &out[..length]);
-    let version = LinkError::Version { ours_min: 1, ours_max: 1, theirs_min: 1, theirs_max: 1 };
+    let version = LinkError::Version { ours_min: 1, ours_max: 2, theirs_min: 1, theirs_max: 2 };
     assert_eq!(told, Err(version), "the peripheral's versions");
 }
 

@@ -108,7 +108,7 @@ pub struct End<const TX: usize, const RX: usize> {
 }
 
 impl<const TX: usize, const RX: usize> End<TX, RX> {
-    fn use_stream(&mut self, end: usize, now: Instant) {
+    pub fn use_stream(&mut self, end: usize, now: Instant) {
         let mut buffer = [0u8; 997];
         while self.written < self.to_write && self.link.writable() > 0 {
             let writable = self.link.writable().min(buffer.len() - 1) as u64 + 1;
@@ -195,6 +195,22 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
     }
 
     pub fn with_config(seed: u64, faults: Faults, size: u16, config: LinkConfig) -> Self {
+        let mut pair = Pair::apart(seed, faults, size, config);
+        pair.connect();
+        pair
+    }
+
+    /// Central and peripheral speak no later version than these.
+    pub fn with_versions(seed: u64, faults: Faults, size: u16, versions: [u8; 2]) -> Self {
+        let mut pair = Pair::apart(seed, faults, size, LinkConfig::default());
+        for (end, version) in pair.ends.iter_mut().zip(versions) {
+            end.link.version_max = version;
+        }
+        pair.connect();
+        pair
+    }
+
+    fn apart(seed: u64, faults: Faults, size: u16, config: LinkConfig) -> Self {
         let end = |role| End {
             link: Box::new(Link::new(role, config, mix(seed ^ role as u64))),
             to_write: 0,
@@ -203,7 +219,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
             stalled_until: Instant::ZERO,
             events: Vec::new(),
         };
-        let mut pair = Pair {
+        Pair {
             ends: [end(LinkRole::Central), end(LinkRole::Peripheral)],
             wires: Default::default(),
             now: START,
@@ -220,9 +236,7 @@ impl<const TX: usize, const RX: usize> Pair<TX, RX> {
             tap: |_, _| true,
             errors: Vec::new(),
             expect_errors: false,
-        };
-        pair.connect();
-        pair
+        }
     }
 
     /// A transport appears on both sides; nothing of an earlier one is left in it.
