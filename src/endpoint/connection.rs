@@ -40,6 +40,13 @@ pub trait MessageEndpointConnection: Send + Sync {
     /// Logged, no more: the connection counts as closed.
     async fn close(&self, error: Option<MessagingError>) -> Result<(), MessagingError>;
 
+    /// Whether [`close`](Self::close) without an error tells the peer, after all that was sent, that this was all, and waits
+    /// until the peer has it. Then the end of a replication does not wait for the peer's last word, which costs a slow
+    /// radio a round trip.
+    fn close_is_answered(&self) -> bool {
+        false
+    }
+
     /// Who the peer has proven to be, in a name that outlives its addresses; asked once `open` has returned, and by a passive
     /// side also before, where the transport may know it already. What was
     /// synced is then remembered under it rather than under [`MessageEndpoint::uid`](super::MessageEndpoint::uid).

@@ -141,19 +141,29 @@ impl Exchange {
         };
         self.out.extend(self.framing.encode_close(code, &reason, new_mask()).unwrap_or_default());
         let wait = if result.is_ok() { self.setup.limits.close } else { self.setup.limits.close.min(LINGER) };
-        if timeout(wait, self.exchange_close()).await.is_err() {
+        let is_last_word = result.is_ok() && self.peer_owes_nothing();
+        if timeout(wait, self.exchange_close(is_last_word)).await.is_err() {
             tracing::debug!("peer did not answer the closing frame in time");
         }
     }
 
-    async fn exchange_close(&mut self) {
+    /// Whether the peer's closing frame can say nothing: it is a gattway peer, which takes a transport that closes after our
+    /// frame for the orderly end, it has answered all that counts, and the transport itself hears that all has arrived.
+    fn peer_owes_nothing(&self) -> bool {
+        self.setup.role == FramingRole::Active
+            && self.finished.is_some()
+            && self.setup.session.uses_extension()
+            && self.setup.connection.close_is_answered()
+    }
+
+    async fn exchange_close(&mut self, is_last_word: bool) {
         if let Some(sending) = self.sending.take()
             && !matches!(sending.future.await, Some(Ok(())))
         {
             return;
         }
         let message = Message::from_bytes(std::mem::take(&mut self.out));
-        if !matches!(guard(self.setup.connection.send(message)).await, Some(Ok(()))) {
+        if !matches!(guard(self.setup.connection.send(message)).await, Some(Ok(()))) || is_last_word {
             return;
         }
         while self.peer_close.is_none()

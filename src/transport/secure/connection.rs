@@ -191,6 +191,10 @@ impl MessageEndpointConnection for SecureConnection {
         self.carrier.connection().close(error).await
     }
 
+    fn close_is_answered(&self) -> bool {
+        self.carrier.connection().close_is_answered()
+    }
+
     fn peer_uid(&self) -> Option<String> {
         self.peer().filter(|_| self.config.names_peer).map(|established| established.peer.to_text())
     }

@@ -167,6 +167,10 @@ impl MessageEndpointConnection for LinkConnection {
         }
         Ok(())
     }
+
+    fn close_is_answered(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for LinkConnection {

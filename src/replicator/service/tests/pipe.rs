@@ -1,6 +1,6 @@
 //! A transport in memory between a replicator and a listener, which can be cut or fall silent after some bytes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -21,6 +21,8 @@ pub enum RequestError {
     Cut(u64),
     /// Nothing arrives any more and nobody is told.
     Silence(u64),
+    /// `close` tells the end by itself, and what the passive side says after the CLOSE frame of the active side gets lost.
+    CloseIsLast,
 }
 
 struct Pipe {
@@ -28,7 +30,11 @@ struct Pipe {
     protocol: ProtocolType,
     fault: RequestError,
     bytes: AtomicU64,
+    is_closing: AtomicBool,
 }
+
+/// How a CLOSE frame begins.
+const CLOSE_FRAME: u8 = 0x88;
 
 /// One end of a pipe.
 pub struct End {
@@ -38,7 +44,13 @@ pub struct End {
 
 fn pipe(protocol: ProtocolType, fault: RequestError) -> [Arc<End>; 2] {
     let ends = [watch::Sender::new(None), watch::Sender::new(None)];
-    let pipe = Arc::new(Pipe { ends, protocol, fault, bytes: AtomicU64::new(0) });
+    let pipe = Arc::new(Pipe {
+        ends,
+        protocol,
+        fault,
+        bytes: AtomicU64::new(0),
+        is_closing: AtomicBool::new(false),
+    });
     [0, 1].map(|side| Arc::new(End { pipe: Arc::clone(&pipe), side }))
 }
 
@@ -71,6 +83,12 @@ impl MessageEndpointConnection for End {
                 return Err(lost);
             }
             RequestError::Silence(after) if bytes >= after => return Ok(()),
+            RequestError::CloseIsLast if self.side == 0 && message[0] == CLOSE_FRAME => {
+                pipe.is_closing.store(true, Ordering::Relaxed);
+            }
+            RequestError::CloseIsLast if self.side == 1 && pipe.is_closing.load(Ordering::Relaxed) => {
+                return Ok(());
+            }
             _ => {}
         }
         if pipe.protocol == ProtocolType::MessageStream {
@@ -90,10 +108,15 @@ impl MessageEndpointConnection for End {
         self.pipe.ends[self.side].send_replace(None);
         if let Some(peer) = self.peer()
             && !matches!(self.pipe.fault, RequestError::Silence(_))
+            && !(self.close_is_answered() && self.side == 1)
         {
             peer.close(None);
         }
         Ok(())
+    }
+
+    fn close_is_answered(&self) -> bool {
+        matches!(self.pipe.fault, RequestError::CloseIsLast)
     }
 }
 

@@ -15,7 +15,8 @@ use crate::endpoint::{CollectionAccess, MessageEndpoint, ProtocolType};
 use crate::replicator::error::SessionError;
 use crate::replicator::service::status::lock;
 use crate::replicator::{
-    Direction, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError, ReplicatorType,
+    ConnectionLimits, Direction, Replicator, ReplicatorActivity, ReplicatorConfiguration, ReplicatorError,
+    ReplicatorType,
 };
 
 use ProtocolType::{ByteStream, MessageStream};
@@ -57,6 +58,31 @@ async fn one_shot_exchanges_everything_and_the_next_has_nothing_to_do() {
         let third = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
         assert!(third.error.is_none() && third.progress.documents == 1, "{protocol:?} {third:?}");
         pair.assert_equal();
+    }
+}
+
+/// The peer's last word costs a round trip: it is not awaited where the transport itself hears that all has arrived. A stock
+/// peer's always is.
+#[tokio::test(start_paused = true)]
+async fn where_close_is_answered_the_last_word_of_a_gattway_peer_is_not_awaited() {
+    for extension in [false, true] {
+        let pair = Pair::new(ByteStream, |config| config.extension = extension);
+        put(&pair.field, "one", json!({ "n": 1 }));
+        let replicator = pair.replicator(&[RequestError::CloseIsLast], |_| {});
+        let began = tokio::time::Instant::now();
+        replicator.start();
+        let status = timeout(LIMIT, replicator.wait_until_stopped()).await.expect("it stops");
+        assert!(status.error.is_none(), "{extension} {status:?}");
+        let waited = began.elapsed() >= ConnectionLimits::default().close;
+        assert_eq!(waited, !extension, "{:?}", began.elapsed());
+        assert!(pair.last_error().await.is_none(), "the listener sees an orderly end");
+        pair.assert_equal();
+        let again = pair.sync().await;
+        // Of what a stock peer has pushed the newest is listed to it once more.
+        assert!(
+            again.error.is_none() && again.progress.total == u64::from(!extension),
+            "the checkpoint has arrived: {again:?}"
+        );
     }
 }
 
