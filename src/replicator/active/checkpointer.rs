@@ -9,6 +9,7 @@ use super::super::error::SessionError;
 use super::super::in_flight::Awaiting;
 use super::super::messages::profile;
 use super::marks::Marks;
+use crate::blip::OutgoingMessage;
 use crate::replica::store::{CollectionId, ReplicaStore, ReplicaStoreError};
 use crate::time::Instant;
 use std::time::Duration;
@@ -182,16 +183,32 @@ impl Checkpointer {
         self.saving = Some(current.clone());
         self.next_save = context.now + self.interval;
         let body = self.marks.mark(current.to_object());
-        self.send(context, body)
+        let message = self.message(context, &body);
+        context.request(message, Awaiting::CheckpointSaved { collection: self.collection, body })
     }
 
-    fn send(&self, context: &mut SessionContext, body: String) -> Result<(), SessionError> {
-        let message = context
-            .message(profile::SET_CHECKPOINT, self.collection)
-            .with("client", &self.client)
-            .with("rev", &self.peer_revision)
-            .with_body(body.clone());
-        context.request(message, Awaiting::CheckpointSaved { collection: self.collection, body })
+    /// Sends the checkpoint at the end of a run, as the last word to a gattway peer, and keeps ours without waiting for an
+    /// answer: each copy says by itself what is true, and only what both say counts, so one that the peer has not taken
+    /// only costs work.
+    pub fn save_last(
+        &mut self,
+        context: &mut SessionContext,
+        current: &Checkpoint,
+        store: &dyn ReplicaStore,
+    ) -> Result<(), SessionError> {
+        if self.is_saving() || !self.is_dirty(current) {
+            return Ok(());
+        }
+        self.saving = Some(current.clone());
+        let body = self.marks.mark(current.to_object());
+        context.notify(self.message(context, &body))?;
+        let revision = self.peer_revision.clone();
+        Ok(self.saved(&revision, &body, store)?)
+    }
+
+    fn message(&self, context: &SessionContext, body: &str) -> OutgoingMessage {
+        let message = context.message(profile::SET_CHECKPOINT, self.collection);
+        message.with("client", &self.client).with("rev", &self.peer_revision).with_body(body.to_owned())
     }
 
     /// The peer has it: keep our copy.

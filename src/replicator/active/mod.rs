@@ -168,6 +168,10 @@ impl Active {
         store: &dyn ReplicaStore,
     ) -> Result<bool, SessionError> {
         let mut all_saved = true;
+        let is_last_word = ending
+            && context.extension
+            && self.refused.is_none()
+            && !self.syncs.iter().any(|work| work.checkpointer.is_saving());
         for work in &mut self.syncs {
             let due = context.now >= work.checkpointer.due_at();
             if (ending || idle || due)
@@ -179,7 +183,10 @@ impl Active {
                 // Before the checkpoint that passes what stands there.
                 context.save_lists(store)?;
                 let current = work.current();
-                work.checkpointer.save(context, &current)?;
+                match is_last_word {
+                    true => work.checkpointer.save_last(context, &current, store)?,
+                    false => work.checkpointer.save(context, &current)?,
+                }
                 // What is being saved is not saved.
                 all_saved &= !work.checkpointer.is_dirty(&current);
             }

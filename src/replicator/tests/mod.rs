@@ -19,6 +19,7 @@ mod entry;
 mod exchange;
 mod hostile;
 mod kinds;
+mod last_word;
 mod limits;
 mod lists;
 mod lost_access;
