@@ -277,8 +277,9 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             Phase::Established { .. } if self.role == LinkRole::Peripheral => {}
             _ => return Err(LinkError::UnexpectedControl { kind: Kind::Confirm as u8 }),
         }
+        let is_new = matches!(&self.phase, Phase::Welcoming(Welcoming { resume: None, .. }));
         self.enter(now)?;
-        self.receive.make_due();
+        self.acknowledge_confirm(now, is_new);
         Ok(())
     }
 

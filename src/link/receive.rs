@@ -231,6 +231,11 @@ impl<const N: usize> ReceiveWindow<N> {
         self.due = AckDue::Now;
     }
 
+    /// An acknowledgement is due, and may wait for data to ride on.
+    pub(super) fn make_due_later(&mut self) {
+        self.due = self.due.or_later();
+    }
+
     /// Whether the number that data packets carry says all that is due.
     pub(super) fn number_suffices(&self) -> bool {
         self.stored_count == 0 && self.limit() - self.credit < N as u64 / CREDIT_STEP

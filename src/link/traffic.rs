@@ -145,6 +145,16 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         Ok(())
     }
 
+    /// CONFIRM has come: that of a new session is acknowledged with the first data, which serves as well and mostly goes at once.
+    pub(super) fn acknowledge_confirm(&mut self, now: Instant, is_new: bool) {
+        if is_new && self.receive.due() != AckDue::Now {
+            self.receive.make_due_later();
+            self.timers.set(Timer::Ack, now + self.config.ack_delay);
+        } else {
+            self.receive.make_due();
+        }
+    }
+
     fn on_ack(&mut self, now: Instant, ack: &Ack<'_>) -> Result<(), LinkError> {
         self.stats.acks_received += 1;
         let outcome = self.send.take_ack(now, ack.next, ack.bitmap, &mut self.round_trip)?;

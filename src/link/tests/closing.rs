@@ -181,6 +181,8 @@ fn a_silent_peer_is_noticed_with_and_without_data_in_flight() {
     for to_write in [0, 5000] {
         let mut pair = Pair::<65536, 65536>::new(10, Faults::NONE, 244);
         pair.establish();
+        // Until the central knows that it is so.
+        pair.run_for(Duration::from_millis(200));
         pair.ends[CENTRAL].to_write = to_write;
         pair.reconnect_after = None;
         pair.tap = |_, _| false;

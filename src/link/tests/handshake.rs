@@ -194,6 +194,7 @@ fn a_welcome_that_comes_again_is_confirmed_again_until_that_is_known() {
     central.handle_packet(NOW, &welcome).expect("the same");
     assert_eq!(says_one(&mut central), confirm);
     peripheral.handle_packet(NOW, &confirm).expect("a CONFIRM");
+    peripheral.handle_timeout(NOW + LinkConfig::default().ack_delay);
     talk(&mut central, &mut peripheral);
     let ignored = central.stats().ignored;
     central.handle_packet(NOW, &welcome).expect("late");

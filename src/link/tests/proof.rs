@@ -5,7 +5,7 @@ use std::vec::Vec;
 use super::handshake::{NOW, SIZE, SmallLink, established, exchange, link, says, says_one};
 use crate::link::packet::Packet;
 use crate::link::sequence::Sequence;
-use crate::link::{LinkError, LinkRole, LinkState};
+use crate::link::{LinkConfig, LinkError, LinkRole, LinkState};
 
 /// The first data packet of a session, which needs no secret.
 fn data() -> Vec<u8> {
@@ -55,4 +55,33 @@ fn who_only_sends_data_is_no_peer() {
     let taken = (0..1000).take_while(|_| central.handle_packet(NOW, &data()).is_ok()).count();
     assert!((128..1000).contains(&taken), "{taken}");
     assert_eq!(central.readable(), 0);
+}
+
+/// A peripheral that answers at once acknowledges CONFIRM by that; one that does not says so after the delay.
+#[test]
+fn the_confirm_of_a_new_session_is_acknowledged_by_data() {
+    for answers in [true, false] {
+        let (mut central, mut peripheral) = (link(LinkRole::Central, 1), link(LinkRole::Peripheral, 2));
+        let packets = |from: &mut SmallLink, to: &mut SmallLink, now| {
+            let mut out = [0; 495];
+            let mut first = Vec::new();
+            while let Some(length) = from.poll_packet(now, &mut out) {
+                first.push(out[0]);
+                to.handle_packet(now, &out[..length]).expect("an honest peer");
+            }
+            first
+        };
+        packets(&mut central, &mut peripheral, NOW);
+        packets(&mut peripheral, &mut central, NOW);
+        central.write(b"a question");
+        packets(&mut central, &mut peripheral, NOW);
+        peripheral.write(if answers { b"an answer" } else { b"" });
+        let said = packets(&mut peripheral, &mut central, NOW);
+        assert_eq!(said, if answers { [0x80].as_slice() } else { &[] }, "data alone, or nothing yet");
+        let later = NOW + LinkConfig::default().ack_delay;
+        peripheral.handle_timeout(later);
+        let said = packets(&mut peripheral, &mut central, later);
+        assert_eq!(said, if answers { [].as_slice() } else { &[0x40] }, "an acknowledgement, if none went");
+        assert!(central.is_flushed());
+    }
 }
