@@ -6,6 +6,7 @@ use super::super::checkpoint::{Checkpoint, NOTE_PREFIX, RunNote};
 use super::super::context::SessionContext;
 use super::super::delivery::{Confirmation, own_checkpoint};
 use super::super::error::SessionError;
+use super::super::extension::RevsFormat;
 use super::super::in_flight::Awaiting;
 use super::super::messages::profile;
 use super::marks::Marks;
@@ -208,7 +209,11 @@ impl Checkpointer {
 
     fn message(&self, context: &SessionContext, body: &str) -> OutgoingMessage {
         let message = context.message(profile::SET_CHECKPOINT, self.collection);
-        message.with("client", &self.client).with("rev", &self.peer_revision).with_body(body.to_owned())
+        let message = message.with("client", &self.client).with("rev", &self.peer_revision);
+        OutgoingMessage {
+            compressed: context.revs_format >= RevsFormat::Folded,
+            ..message.with_body(body.to_owned())
+        }
     }
 
     /// The peer has it: keep our copy.

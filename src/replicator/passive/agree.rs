@@ -4,7 +4,7 @@
 
 use super::super::config::COLLECTIONS_MAX;
 use super::super::context::{RequestError, Response, SessionCollection, SessionContext};
-use super::super::extension;
+use super::super::extension::{self, RevsFormat};
 use super::super::messages::{
     CORRELATION, DEFAULT_COLLECTION, canonical_name, parse_get_collections, refuse,
 };
@@ -124,6 +124,7 @@ impl Passive {
             }
             let newest = request.properties.get(extension::FORMAT_PROPERTY);
             context.revs_format = self.config.revs_format.agreed(newest);
+            reply.compressed = context.revs_format >= RevsFormat::Folded;
             // A peer that says nothing of formats gets the answer that it always got.
             if newest.is_some() {
                 reply = reply.with(extension::FORMAT_PROPERTY, self.config.revs_format.text());
