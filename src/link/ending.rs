@@ -137,10 +137,17 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
                 self.note_acknowledged(rest);
                 self.finish(reason, false);
             }
-            (Phase::Closed, _) => {}
+            // Both have said CLOSE at once: that the peer has ended as well is the last that there is to know.
+            (Phase::Closed, _) => self.peer_has_ended = true,
             _ => return Err(LinkError::UnexpectedControl { kind: Kind::CloseAck as u8 }),
         }
         Ok(())
+    }
+
+    /// Whether the peer is known to have ended where both sides closed at once: it has answered a CLOSE of ours after this side had
+    /// ended by its own. Nothing is left to be said or heard then.
+    pub fn peer_has_ended(&self) -> bool {
+        self.peer_has_ended
     }
 
     /// Closing has taken too long.

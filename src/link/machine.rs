@@ -38,6 +38,8 @@ pub struct Link<const TX: usize, const RX: usize> {
     pub(super) closing: Option<Closing>,
     /// The peer's CLOSE, which came before all that it tells of.
     pub(super) peer_close: Option<Close>,
+    /// See [`Link::peer_has_ended`].
+    pub(super) peer_has_ended: bool,
     /// The highest version that this side speaks; tests speak for older ones.
     pub(super) version_max: u8,
     /// What both speak on this connection.
@@ -175,6 +177,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             session: None,
             closing: None,
             peer_close: None,
+            peer_has_ended: false,
             version_max: VERSION_MAX,
             version: VERSION_MIN,
             transport: Transport::default(),
@@ -390,10 +393,8 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 }
 
 /// Writes the packet with which a peripheral without room turns a central away, without a link of its own, and gives its
-/// length; `None` if `out` is too short, which no packet size allows. The central hears [`RefuseReason::Busy`], whether it
-/// asked for a new session or for an old one, which it keeps.
-///
-/// [`RefuseReason::Busy`]: super::RefuseReason::Busy
+/// length; `None` if `out` is too short, which no packet size allows. The central hears
+/// [`Busy`](super::RefuseReason::Busy), whether it asked for a new session or for an old one, which it keeps.
 pub fn busy_refusal(out: &mut [u8]) -> Option<usize> {
     busy_packet(out)
 }

@@ -235,3 +235,26 @@ fn a_stalled_reader_loses_nothing_and_is_not_pestered() {
     assert_eq!(stats.retransmissions, 0);
     pair.run_until(LIMIT, "across", Pair::all_across);
 }
+
+/// Who answers a CLOSE waits for the other to disconnect. Where both have said CLOSE both answer, and would wait for each other.
+#[test]
+fn where_both_close_at_once_each_knows_that_the_other_has_ended() {
+    let mut pair = Pair::<65536, 65536>::new(9, Faults::NONE, 244);
+    pair.establish();
+    pair.run_for(Duration::from_secs(1));
+    pair.close(CENTRAL, REASON);
+    pair.close(PERIPHERAL, REASON);
+    pair.run_until(LIMIT, "closed", |pair| pair.both(LinkState::Closed));
+    for end in [CENTRAL, PERIPHERAL] {
+        assert_eq!(last(&pair, end), LinkEvent::Closed { reason: REASON, by_peer: true });
+    }
+    pair.run_for(Duration::from_secs(1));
+    assert!(pair.ends.iter().all(|end| end.link.peer_has_ended()));
+    // Of one that only answers nobody can say so.
+    let mut pair = Pair::<65536, 65536>::new(9, Faults::NONE, 244);
+    pair.establish();
+    pair.close(CENTRAL, REASON);
+    pair.run_until(LIMIT, "closed", |pair| pair.both(LinkState::Closed));
+    pair.run_for(Duration::from_secs(1));
+    assert!(!pair.ends.iter().any(|end| end.link.peer_has_ended()));
+}

@@ -298,7 +298,7 @@ impl ChannelRun {
             let outcome = shared.take_events(&mut core);
             let session = core.link.session_id().filter(|session| self.session != Some(*session));
             let due = if core.is_over() {
-                match self.say_farewell(now) {
+                match self.say_farewell(now, core.link.peer_has_ended()) {
                     Some(limit) => Some(limit),
                     None => return Poll::Ready(()),
                 }
@@ -359,10 +359,10 @@ impl ChannelRun {
     /// The link has reached its end: until when to stay for the last words; `None`: there are none.
     ///
     /// Disconnecting can overtake packets that the radio has taken, so the side whose word is the last one waits for the
-    /// other to disconnect.
-    fn say_farewell(&mut self, now: Instant) -> Option<Instant> {
+    /// other to disconnect; unless that has ended too, as where both closed at once and would wait for each other.
+    fn say_farewell(&mut self, now: Instant, peer_has_ended: bool) -> Option<Instant> {
         let limit = *self.begin_disconnect.get_or_insert(now + FAREWELL_TIMEOUT);
-        (self.last_words && now < limit).then_some(limit)
+        (self.last_words && !peer_has_ended && now < limit).then_some(limit)
     }
 }
 
