@@ -47,21 +47,8 @@ impl Store {
             return Ok(None);
         }
         let Some(entry) = self.engine().get(&keys::base(key, &stored.id))? else { return Ok(None) };
-        Ok(self.base_in(&entry, stored, revision))
-    }
-
-    fn base_in(&self, entry: &[u8], stored: &StoredRevision, revision: RevId) -> Option<Map<String, Value>> {
-        let Entry { base, of, delta } = postcard::from_bytes(entry).ok()?;
-        let of = Version { time: of.0, source: SourceId(of.1) };
-        if base.parse() != Ok(revision) || of != stored.vector.current {
-            return None;
-        }
-        applied_to_object(self.unpacked(stored)?, serde_json::from_slice(delta).ok()?).ok()
-    }
-
-    fn unpacked(&self, stored: &StoredRevision) -> Option<Map<String, Value>> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        Unpacker::new(&names, &stored.id).map(&stored.body)
+        Ok(base_in(&entry, stored, revision, &Unpacker::new(&names, &stored.id)))
     }
 
     /// Stages to forget those of a collection that is being deleted.
@@ -115,6 +102,10 @@ impl Writer<'_> {
         else {
             return Ok(None);
         };
+        let is_before = revision == before.vector.id();
+        if before.deleted || !is_before && old.is_none() {
+            return Ok(None);
+        }
         let names = self.store.names.read().unwrap_or_else(PoisonError::into_inner);
         let unpacker = Unpacker::new(&names, &new.id);
         let packed = || damaged("a body that was just packed");
@@ -123,9 +114,8 @@ impl Writer<'_> {
             return Ok(None);
         }
         let base = match old {
-            _ if before.deleted => None,
-            _ if revision == before.vector.id() => unpacker.map(&before.body),
-            Some(old) => self.store.base_in(old, before, revision),
+            _ if is_before => unpacker.map(&before.body),
+            Some(old) => base_in(old, before, revision, &unpacker),
             None => None,
         };
         let Some(base) = base else { return Ok(None) };
@@ -137,4 +127,19 @@ impl Writer<'_> {
         // What is no shorter than a good part of the body would not be sent.
         Ok(Some(entry).filter(|entry| entry.len() <= VALUE_BYTES_MAX && delta.len() <= len / 2))
     }
+}
+
+/// The body of then, from an entry. Names are read already: to read them twice at once can wait for ever.
+fn base_in(
+    entry: &[u8],
+    stored: &StoredRevision,
+    revision: RevId,
+    unpacker: &Unpacker<'_>,
+) -> Option<Map<String, Value>> {
+    let Entry { base, of, delta } = postcard::from_bytes(entry).ok()?;
+    let of = Version { time: of.0, source: SourceId(of.1) };
+    if base.parse() != Ok(revision) || of != stored.vector.current {
+        return None;
+    }
+    applied_to_object(unpacker.map(&stored.body)?, serde_json::from_slice(delta).ok()?).ok()
 }
