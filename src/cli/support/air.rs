@@ -7,7 +7,7 @@ mod traffic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::security::{self, Security, TrustRefresher};
@@ -108,6 +108,18 @@ fn parse_percent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(percent) if (0.0..=90.0).contains(&percent) => Ok(percent),
         _ => Err("a share is 0 to 90 percent".to_owned()),
+    }
+}
+
+impl Default for AirArgs {
+    /// As the command has them.
+    fn default() -> AirArgs {
+        #[derive(Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            air: AirArgs,
+        }
+        Defaults::parse_from(["air"]).air
     }
 }
 

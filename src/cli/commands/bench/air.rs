@@ -8,17 +8,15 @@ use std::sync::PoisonError;
 use serde_json::{Value, json};
 
 use super::figure::Figure;
+use super::penguins::penguins;
 use super::recorded::{EARLIER, How, OFFERED, Record, sync_recorded};
 use super::{CliError, Exit};
-use crate::cli::commands::demo::weather;
+use crate::cli::commands::demo;
 use crate::cli::support::output;
 use crate::cli::support::place::TemporaryDirectory;
 use crate::cli::support::{runtime, store};
 use crate::database::Database;
 use crate::database::bench::{BATCH_LEN, BenchDocument, process_cpu};
-
-/// Field observations; see `hw-tests/data/README.md`.
-const PENGUINS: &str = include_str!("../../../../hw-tests/data/penguins.json");
 
 /// Runs whose median counts; one if there are more documents than that.
 const RUNS: usize = 5;
@@ -44,7 +42,9 @@ struct Sample {
 
 pub(super) fn measure(readings: usize) -> Result<Vec<Figure>, CliError> {
     let mut figures = Vec::new();
-    for sample in [weather_sample()?, penguins()?, interleaved(readings), mixed(), texts()] {
+    let weather = records("weather", demo::weather()?, Some((1.5, 1.0)));
+    let penguins = records("penguins", penguins()?, None);
+    for sample in [weather, penguins, interleaved(readings), mixed(), texts()] {
         figures.extend(measure_sample(&sample)?);
     }
     Ok(figures)
@@ -160,20 +160,10 @@ fn document(id: String, body: &Value) -> BenchDocument {
     BenchDocument { id, json: body.to_string().into_bytes() }
 }
 
-fn weather_sample() -> Result<Sample, CliError> {
-    let documents = weather()?;
-    let documents = documents
-        .into_iter()
-        .map(|sample| BenchDocument { id: sample.id, json: json!(sample.body).to_string().into_bytes() });
-    let documents = documents.collect();
-    Ok(Sample { name: "weather", documents, are_columns: true, bytes: Some((1.5, 1.0)) })
-}
-
-fn penguins() -> Result<Sample, CliError> {
-    let broken = |error: serde_json::Error| CliError::new(Exit::Failure, error.to_string());
-    let penguins: Vec<Value> = serde_json::from_str(PENGUINS).map_err(broken)?;
-    let documents = penguins.iter().enumerate().map(|(n, body)| document(format!("penguin-{n}"), body));
-    Ok(Sample { name: "penguins", documents: documents.collect(), are_columns: true, bytes: None })
+/// Records of devices.
+fn records(name: &'static str, samples: Vec<demo::Sample>, bytes: Option<(f64, f64)>) -> Sample {
+    let document = |sample: demo::Sample| document(sample.id, &Value::Object(sample.body));
+    Sample { name, documents: samples.into_iter().map(document).collect(), are_columns: true, bytes }
 }
 
 /// About a normal distribution.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::Parser;
 use serde_json::{Map, Value, json};
 
 use super::CliError;
@@ -31,13 +30,6 @@ const LOSS_PERCENT: f64 = 5.0;
 /// How long the devices are apart after a cut.
 const APART: Duration = Duration::from_secs(5);
 
-/// The defaults of the demo's radio.
-#[derive(Parser)]
-struct DefaultAir {
-    #[command(flatten)]
-    air: AirArgs,
-}
-
 pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
     let place = TemporaryDirectory::new("bench-energy")?;
     let mut figures = syncs(&place)?;
@@ -46,7 +38,7 @@ pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
 }
 
 fn radio(loss: f64) -> AirArgs {
-    AirArgs { loss, ..DefaultAir::parse_from(["air"]).air }
+    AirArgs { loss, ..AirArgs::default() }
 }
 
 /// A reading of about so many bytes of JSON, and no two alike.

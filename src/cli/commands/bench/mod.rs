@@ -8,6 +8,7 @@ mod figure;
 mod http;
 mod large;
 mod link;
+mod penguins;
 mod process;
 mod query;
 mod readings;

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::PoisonError;
 
-use clap::Parser;
 use serde_json::Value;
 
 use super::figure::Figure;
@@ -75,17 +74,10 @@ fn two_processes(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     ])
 }
 
-/// The defaults of the demo's radio.
-#[derive(Parser)]
-struct DefaultAir {
-    #[command(flatten)]
-    air: AirArgs,
-}
-
 fn on_air(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
     let (field, documents) = fill(place, "field")?;
     let gateway = store::open(&place.path().join("gateway"))?;
-    let args = DefaultAir::parse_from(["air"]).air;
+    let args = AirArgs::default();
     let (first, second) = runtime::block_on(async {
         let air = Air::start(&args, &gateway, Clock::new(), Protection::Secure).await?;
         let (_, first) = air.sync(&field, &mut |_| ()).await?;

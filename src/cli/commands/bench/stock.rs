@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::figure::Figure;
+use super::penguins::penguins;
 use super::recorded::{How, Record, STOCK, bytes, round_trips, sync_recorded};
 use super::{CliError, Exit};
 use crate::cli::commands::demo::{Sample, save, weather};
@@ -14,9 +15,6 @@ use crate::cli::support::place::TemporaryDirectory;
 use crate::cli::support::{runtime, store};
 use crate::database::Database;
 use crate::replicator::ReplicatorType;
-
-/// Records of penguins; see `hw-tests/data/README.md`.
-const PENGUINS: &[u8] = include_bytes!("../../../../hw-tests/data/penguins.json");
 
 /// Bytes both ways that Couchbase Lite's core took for a first push of the weather records at these levels of deflate: recorded once,
 /// over the same framing (`firmware-notes/replication.md`, figures).
@@ -33,16 +31,6 @@ pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
     figures.extend(nothing_to_do(&place)?);
     figures.extend(one_change(&place)?);
     Ok(figures)
-}
-
-fn penguins() -> Result<Vec<Sample>, CliError> {
-    let records: Vec<Value> = serde_json::from_slice(PENGUINS)
-        .map_err(|error| CliError::new(Exit::Failure, format!("the sample of penguins: {error}")))?;
-    let sample = |(n, record)| match record {
-        Value::Object(body) => Some(Sample { id: format!("penguin-{n:03}"), body }),
-        _ => None,
-    };
-    Ok(records.into_iter().enumerate().filter_map(sample).collect())
 }
 
 fn fill(path: &Path, samples: &[Sample]) -> Result<Database, CliError> {
