@@ -3,10 +3,10 @@
 //! Only the radio: what it takes while it sends and while it listens. A processor's work, what a crystal takes to start, sleep between
 //! events and the windows in which a peripheral listens early for a late anchor point come on top (`firmware-notes/radio-model.md`).
 
-use super::radio::{ConnectionCounters, EndCounters, Phy, Side};
+use super::radio::{ConnectionCounters, EndCounters, Phy, Side, T_IFS};
 
 /// Between two PDUs of an event the receiver starts: it counts as listening.
-const T_IFS_US: f64 = 150.0;
+const T_IFS_US: f64 = T_IFS.as_micros() as f64;
 
 /// A connectable advertisement goes out on so many channels in turn.
 const ADVERTISING_CHANNELS: f64 = 3.0;

@@ -238,27 +238,23 @@ pub struct EndCounters {
 impl EndCounters {
     /// Sum of two counts.
     pub fn plus(self, other: EndCounters) -> EndCounters {
-        EndCounters {
-            pdus: self.pdus + other.pdus,
-            empty_pdus: self.empty_pdus + other.empty_pdus,
-            retransmissions: self.retransmissions + other.retransmissions,
-            lost_pdus: self.lost_pdus + other.lost_pdus,
-            payload_octets: self.payload_octets + other.payload_octets,
-            air_octets: self.air_octets + other.air_octets,
-            air_time_us: self.air_time_us + other.air_time_us,
-        }
+        self.with(other, |a, b| a + b)
     }
 
     /// What was added since `before`.
     pub fn since(self, before: EndCounters) -> EndCounters {
+        self.with(before, |a, b| a - b)
+    }
+
+    fn with(self, other: EndCounters, of: fn(u64, u64) -> u64) -> EndCounters {
         EndCounters {
-            pdus: self.pdus - before.pdus,
-            empty_pdus: self.empty_pdus - before.empty_pdus,
-            retransmissions: self.retransmissions - before.retransmissions,
-            lost_pdus: self.lost_pdus - before.lost_pdus,
-            payload_octets: self.payload_octets - before.payload_octets,
-            air_octets: self.air_octets - before.air_octets,
-            air_time_us: self.air_time_us - before.air_time_us,
+            pdus: of(self.pdus, other.pdus),
+            empty_pdus: of(self.empty_pdus, other.empty_pdus),
+            retransmissions: of(self.retransmissions, other.retransmissions),
+            lost_pdus: of(self.lost_pdus, other.lost_pdus),
+            payload_octets: of(self.payload_octets, other.payload_octets),
+            air_octets: of(self.air_octets, other.air_octets),
+            air_time_us: of(self.air_time_us, other.air_time_us),
         }
     }
 }
@@ -279,21 +275,20 @@ pub struct ConnectionCounters {
 impl ConnectionCounters {
     /// Sum of two counts.
     pub fn plus(self, other: ConnectionCounters) -> ConnectionCounters {
-        ConnectionCounters {
-            central: self.central.plus(other.central),
-            peripheral: self.peripheral.plus(other.peripheral),
-            events: self.events + other.events,
-            events_missed: self.events_missed + other.events_missed,
-        }
+        self.with(other, |a, b| a + b)
     }
 
     /// What was added since `before`.
     pub fn since(self, before: ConnectionCounters) -> ConnectionCounters {
+        self.with(before, |a, b| a - b)
+    }
+
+    fn with(self, other: ConnectionCounters, of: fn(u64, u64) -> u64) -> ConnectionCounters {
         ConnectionCounters {
-            central: self.central.since(before.central),
-            peripheral: self.peripheral.since(before.peripheral),
-            events: self.events - before.events,
-            events_missed: self.events_missed - before.events_missed,
+            central: self.central.with(other.central, of),
+            peripheral: self.peripheral.with(other.peripheral, of),
+            events: of(self.events, other.events),
+            events_missed: of(self.events_missed, other.events_missed),
         }
     }
 
