@@ -203,10 +203,6 @@ impl ReplicaStore for Replica {
         Ok(self.database.revision(collection, id)?.map(|change| self.remember(change)))
     }
 
-    fn lose(&self, collection: CollectionId, id: &str) -> Result<bool, ReplicaStoreError> {
-        self.database.lose(collection, id)
-    }
-
     fn body_at(
         &self,
         collection: CollectionId,

@@ -219,10 +219,6 @@ impl ReplicaStore for Watched {
         self.db.document(collection, id)
     }
 
-    fn lose(&self, collection: CollectionId, id: &str) -> Result<bool, ReplicaStoreError> {
-        self.db.lose(collection, id)
-    }
-
     fn body_at(
         &self,
         collection: CollectionId,

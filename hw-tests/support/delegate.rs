@@ -47,6 +47,14 @@ macro_rules! delegate_to_database {
             gattway::lab::replica::store::ReplicaStore::collections(&self.$field)
         }
 
+        fn lose(
+            &self,
+            collection: gattway::lab::replica::store::CollectionId,
+            id: &str,
+        ) -> Result<bool, gattway::lab::replica::store::ReplicaStoreError> {
+            gattway::lab::replica::store::ReplicaStore::lose(&self.$field, collection, id)
+        }
+
         fn read_blob(
             &self,
             digest: &gattway::lab::replica::blobs::BlobDigest,

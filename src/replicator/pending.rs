@@ -1,5 +1,7 @@
 //! What of a collection a peer does not have yet, as far as its checkpoint says.
 
+use std::collections::HashSet;
+
 use super::checkpoint::{Checkpoint, checkpoint_id};
 use super::config::{CollectionConfig, FilterInput, ReplicatorType};
 use super::delivery::own_checkpoint;
@@ -15,6 +17,8 @@ pub(crate) struct Pending<'a> {
     config: &'a CollectionConfig,
     id: CollectionId,
     name: String,
+    /// The documents that are chosen.
+    chosen: Option<HashSet<&'a str>>,
     /// What the peer has confirmed.
     confirmed: Checkpoint,
 }
@@ -33,7 +37,8 @@ impl<'a> Pending<'a> {
         let client = checkpoint_id(store.source(), peer_uid, direction, &named);
         let own = store.checkpoint(id, &own_checkpoint(&client))?;
         let confirmed = own.map(|own| Checkpoint::from_json(&own.body)).unwrap_or_default();
-        Ok(Some(Pending { store, config, id, name, confirmed }))
+        let chosen = config.document_ids.as_ref().map(|ids| ids.iter().map(String::as_str).collect());
+        Ok(Some(Pending { store, config, id, name, chosen, confirmed }))
     }
 
     /// The IDs of all documents whose newest revision the peer is not known to have, in the order of their changes.
@@ -57,11 +62,10 @@ impl<'a> Pending<'a> {
     }
 
     fn is_pending(&self, change: &Change) -> bool {
-        let is_chosen = |ids: &Vec<String>| ids.contains(&change.id);
         let (name, body) = (&*self.name, change.body.as_deref().unwrap_or_default());
         let input = FilterInput { collection: name, id: &change.id, deleted: change.deleted, body };
         !self.confirmed.local.contains(change.sequence)
-            && self.config.document_ids.as_ref().is_none_or(is_chosen)
+            && self.chosen.as_ref().is_none_or(|ids| ids.contains(&*change.id))
             && self.config.push_filter.as_ref().is_none_or(|filter| filter(&input))
     }
 }

@@ -151,30 +151,29 @@ impl SessionContext {
         deleted: bool,
         error: Option<ErrorReply>,
     ) {
+        self.report_fate(direction, collection, id, [deleted, false], error);
+    }
+
+    /// Reports a document that is no longer for us.
+    pub fn report_lost_access(&mut self, collection: usize, id: &str, error: Option<ErrorReply>) {
+        self.report_fate(Direction::Received, collection, id, [false, true], error);
+    }
+
+    fn report_fate(
+        &mut self,
+        direction: Direction,
+        collection: usize,
+        id: &str,
+        [deleted, access_removed]: [bool; 2],
+        error: Option<ErrorReply>,
+    ) {
         if error.is_none() && !self.report_documents {
             return;
         }
         let Some(name) = self.collections.get(collection).map(|c| c.name.clone()) else { return };
         let (collection, id) = (name, id.to_owned());
-        let access_removed = false;
         let document = DocumentReplication { direction, collection, id, deleted, access_removed, error };
-        self.events.push_back(SessionEvent::DocumentReplicated(document));
-    }
-
-    /// Reports a document that is no longer for us.
-    pub fn report_lost_access(&mut self, collection: usize, id: &str, error: Option<ErrorReply>) {
-        if error.is_none() && !self.report_documents {
-            return;
-        }
-        let Some(name) = self.collections.get(collection).map(|c| c.name.clone()) else { return };
-        self.push_event(SessionEvent::DocumentReplicated(DocumentReplication {
-            direction: Direction::Received,
-            collection: name,
-            id: id.to_owned(),
-            deleted: false,
-            access_removed: true,
-            error,
-        }));
+        self.push_event(SessionEvent::DocumentReplicated(document));
     }
 
     /// Documents that no peer can be sent go on the list. A gattway peer hears of them; Couchbase Lite takes no word of
