@@ -34,6 +34,14 @@ pub struct Change {
     pub body: Option<Bytes>,
 }
 
+impl Change {
+    /// A live revision of which only this is known.
+    pub(crate) fn known_as(sequence: u64, id: impl Into<String>, vector: VersionVector) -> Change {
+        let (id, deleted, body_size, remote_ancestor, body) = (id.into(), false, 0, None, None);
+        Change { sequence, id, vector, deleted, body_size, remote_ancestor, body }
+    }
+}
+
 /// A revision that came from a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncomingRevision {

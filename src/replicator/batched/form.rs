@@ -137,17 +137,7 @@ mod tests {
         let mut encoder = RevsEncoder::new(form.format(format), false, 0);
         for n in 0..count {
             let vector = VersionVector::new(Version { time: (n + 1) << 16, source: SourceId([7; 16]) });
-            let (sequence, id) = (n + 1, format!("d{n}"));
-            let change = Change {
-                sequence,
-                id,
-                vector,
-                deleted: false,
-                body_size: 0,
-                remote_ancestor: None,
-                body: None,
-            };
-            encoder.push(&change, &Content::Body(body(n).into()));
+            encoder.push(&Change::known_as(n + 1, format!("d{n}"), vector), &Content::Body(body(n).into()));
         }
         form.finish(encoder, count, false)
     }

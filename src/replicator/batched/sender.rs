@@ -225,15 +225,8 @@ fn sent_revision(change: Change, content: &Content) -> SentRevision {
 
 /// What stands for a revision that is not here any more.
 fn gone(wanted: &Wanted) -> Change {
-    Change {
-        sequence: wanted.sequence,
-        id: wanted.id.clone(),
-        vector: VersionVector::new(wanted.revision.version()),
-        deleted: false,
-        body_size: 0,
-        remote_ancestor: None,
-        body: None,
-    }
+    let vector = VersionVector::new(wanted.revision.version());
+    Change::known_as(wanted.sequence, wanted.id.clone(), vector)
 }
 
 /// What the reply to a message says of each of its revisions.

@@ -28,15 +28,8 @@ fn answers(may_read: bool) -> Vec<RevAnswer> {
     assert!(scripted.ask(ask).0.expect("answered").is_ok());
     let mut encoder = RevsEncoder::new(RevsFormat::default(), false, 0);
     for sequence in 1..3 {
-        let change = Change {
-            sequence,
-            id: format!("new{sequence}"),
-            vector: VersionVector::new(Version { time: sequence, source: SourceId([9; 16]) }),
-            deleted: false,
-            body_size: 2,
-            remote_ancestor: None,
-            body: None,
-        };
+        let vector = VersionVector::new(Version { time: sequence, source: SourceId([9; 16]) });
+        let change = Change::known_as(sequence, format!("new{sequence}"), vector);
         encoder.push(&change, &Content::Body("{}".into()));
     }
     let reply = scripted.ask(request("revs").with_body(encoder.finish(2, false))).0;

@@ -136,20 +136,11 @@ fn a_vector_that_none_may_send_in_a_message_of_many_is_refused_alone() {
 }
 
 fn is_refused_alone_in_revs(long: VersionVector) {
-    let change = |sequence: u64, id: &str, vector: VersionVector| Change {
-        sequence,
-        id: id.into(),
-        vector,
-        deleted: false,
-        body_size: 2,
-        remote_ancestor: None,
-        body: None,
-    };
     let mut encoder = RevsEncoder::new(RevsFormat::Versions, false, 0);
     let body = Content::Body(Bytes::from_static(b"{}"));
-    encoder.push(&change(1, "before", vector(5)), &body);
-    encoder.push(&change(2, "long", long), &body);
-    encoder.push(&change(3, "after", vector(5)), &body);
+    encoder.push(&Change::known_as(1, "before", vector(5)), &body);
+    encoder.push(&Change::known_as(2, "long", long), &body);
+    encoder.push(&Change::known_as(3, "after", vector(5)), &body);
     let mut scripted = pulling(true);
     scripted.peer.send_request(request("revs").with_body(encoder.finish(3, true))).expect("small");
     let mut told = Vec::new();

@@ -110,15 +110,8 @@ fn what_is_taken_can_be_sent() {
 fn revs(entries: &[(&str, &str)]) -> OutgoingMessage {
     let mut encoder = RevsEncoder::new(Default::default(), false, 0);
     for (n, (id, body)) in entries.iter().enumerate() {
-        let change = Change {
-            sequence: n as u64 + 1,
-            id: (*id).to_owned(),
-            vector: NEW.parse::<VersionVector>().expect("a version"),
-            deleted: false,
-            body_size: 0,
-            remote_ancestor: None,
-            body: None,
-        };
+        let vector = NEW.parse::<VersionVector>().expect("a version");
+        let change = Change::known_as(n as u64 + 1, *id, vector);
         encoder.push(&change, &Content::Body(Bytes::copy_from_slice(body.as_bytes())));
     }
     request("revs").with_body(encoder.finish(entries.len() as u64, true))

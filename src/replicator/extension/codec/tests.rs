@@ -35,15 +35,8 @@ fn entry() -> impl Strategy<Value = RevEntry> {
 }
 
 fn change(entry: &RevEntry) -> Change {
-    Change {
-        sequence: entry.sequence,
-        id: entry.id.clone(),
-        vector: entry.vector.clone(),
-        deleted: entry.deleted,
-        body_size: 0,
-        remote_ancestor: None,
-        body: None,
-    }
+    let alive = Change::known_as(entry.sequence, &*entry.id, entry.vector.clone());
+    Change { deleted: entry.deleted, ..alive }
 }
 
 proptest! {
@@ -105,17 +98,7 @@ fn records_are_folded_for_those_who_read_it() {
             let vector =
                 VersionVector::new(Version { time: u64::from(n + 1) << 16, source: SourceId([7; 16]) });
             let body = Content::Body(format!("{{\"n\":{n}}}").into());
-            let (sequence, id) = (u64::from(n) + 1, format!("d{n}"));
-            let change = Change {
-                sequence,
-                id,
-                vector,
-                deleted: false,
-                body_size: 0,
-                remote_ancestor: None,
-                body: None,
-            };
-            encoder.push(&change, &body);
+            encoder.push(&Change::known_as(u64::from(n) + 1, format!("d{n}"), vector), &body);
         }
         encoder.fold(300, true).map(|folded| folded.len())
     };

@@ -46,31 +46,49 @@ pub(super) trait Coder {
     }
 }
 
-/// Writes.
+/// The part of all fractions in which what was coded lies. A writer and a reader narrow it alike.
 #[derive(Debug)]
-pub(super) struct Writer {
-    out: Vec<u8>,
+struct Range {
     low: u32,
     high: u32,
 }
 
-impl Writer {
-    /// Appends to what is there.
-    pub(super) fn new(out: Vec<u8>) -> Writer {
-        Writer { out, low: 0, high: u32::MAX }
+impl Range {
+    const ALL: Range = Range { low: 0, high: u32::MAX };
+
+    /// Where the ones end.
+    fn middle(&self, chance: u32) -> u32 {
+        self.low + ((u64::from(self.high - self.low) * u64::from(chance)) >> CHANCE_BITS) as u32
     }
 
-    fn shift(&mut self) {
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.out.push((self.high >> 24) as u8);
-            self.low <<= 8;
-            self.high = self.high << 8 | 0xff;
+    fn narrow_to_bit(&mut self, bit: bool, middle: u32) {
+        if bit {
+            self.high = middle;
+        } else {
+            self.low = middle + 1;
         }
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        self.out.extend_from_slice(&self.low.to_be_bytes());
-        self.out
+    /// The room of each value of so many bits, if there is enough for all.
+    fn room_of_each(&self, bits: u32) -> Option<u32> {
+        let room = self.high - self.low;
+        (room >= PART_ROOM).then_some(room >> bits)
+    }
+
+    fn narrow_to_part(&mut self, value: u32, each: u32) {
+        self.low += each * value;
+        self.high = self.low + each - 1;
+    }
+
+    /// Drops the first byte of the bounds if both have the same, and gives it.
+    fn settled(&mut self) -> Option<u8> {
+        if (self.low ^ self.high) >> 24 != 0 {
+            return None;
+        }
+        let byte = (self.high >> 24) as u8;
+        self.low <<= 8;
+        self.high = self.high << 8 | 0xff;
+        Some(byte)
     }
 }
 
@@ -80,30 +98,43 @@ fn bit_by_bit<C: Coder>(coder: &mut C, value: u32, bits: u32) -> u32 {
     (0..bits).rev().fold(0, one)
 }
 
-/// Where the ones end.
-fn middle(low: u32, high: u32, chance: u32) -> u32 {
-    low + ((u64::from(high - low) * u64::from(chance)) >> CHANCE_BITS) as u32
+/// Writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    out: Vec<u8>,
+    range: Range,
+}
+
+impl Writer {
+    /// Appends to what is there.
+    pub(super) fn new(out: Vec<u8>) -> Writer {
+        Writer { out, range: Range::ALL }
+    }
+
+    fn shift(&mut self) {
+        while let Some(byte) = self.range.settled() {
+            self.out.push(byte);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(&self.range.low.to_be_bytes());
+        self.out
+    }
 }
 
 impl Coder for Writer {
     fn bit(&mut self, bit: bool, chance: u32) -> bool {
-        let middle = middle(self.low, self.high, chance);
-        if bit {
-            self.high = middle;
-        } else {
-            self.low = middle + 1;
-        }
+        self.range.narrow_to_bit(bit, self.range.middle(chance));
         self.shift();
         bit
     }
 
     fn part(&mut self, value: u32, bits: u32) -> u32 {
-        if self.high - self.low < PART_ROOM {
+        let Some(each) = self.range.room_of_each(bits) else {
             return bit_by_bit(self, value, bits);
-        }
-        let each = (self.high - self.low) >> bits;
-        self.low += each * value;
-        self.high = self.low + each - 1;
+        };
+        self.range.narrow_to_part(value, each);
         self.shift();
         value
     }
@@ -118,14 +149,13 @@ impl Coder for Writer {
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    low: u32,
-    high: u32,
+    range: Range,
     word: u32,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
-        let mut reader = Reader { bytes, at: 0, low: 0, high: u32::MAX, word: 0 };
+        let mut reader = Reader { bytes, at: 0, range: Range::ALL, word: 0 };
         for _ in 0..WORD {
             reader.word = reader.word << 8 | u32::from(reader.byte());
         }
@@ -133,9 +163,7 @@ impl<'a> Reader<'a> {
     }
 
     fn shift(&mut self) {
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.low <<= 8;
-            self.high = self.high << 8 | 0xff;
+        while self.range.settled().is_some() {
             self.word = self.word << 8 | u32::from(self.byte());
         }
     }
@@ -154,26 +182,20 @@ impl<'a> Reader<'a> {
 
 impl Coder for Reader<'_> {
     fn bit(&mut self, _: bool, chance: u32) -> bool {
-        let middle = middle(self.low, self.high, chance);
+        let middle = self.range.middle(chance);
         let bit = self.word <= middle;
-        if bit {
-            self.high = middle;
-        } else {
-            self.low = middle + 1;
-        }
+        self.range.narrow_to_bit(bit, middle);
         self.shift();
         bit
     }
 
     fn part(&mut self, value: u32, bits: u32) -> u32 {
-        if self.high - self.low < PART_ROOM {
+        let Some(each) = self.range.room_of_each(bits) else {
             return bit_by_bit(self, value, bits);
-        }
-        let each = (self.high - self.low) >> bits;
+        };
         // What is damaged may be out of bounds.
-        let value = (self.word.wrapping_sub(self.low) / each).min((1 << bits) - 1);
-        self.low += each * value;
-        self.high = self.low + each - 1;
+        let value = (self.word.wrapping_sub(self.range.low) / each).min((1 << bits) - 1);
+        self.range.narrow_to_part(value, each);
         self.shift();
         value
     }
