@@ -23,7 +23,7 @@ from bumble.device import Device, Peer
 from bumble.hci import Address
 from bumble.transport import open_transport
 
-from link import WINDOW, Link, LinkError, Reader
+from link import VERSIONS, WINDOW, Link, LinkError, Reader
 
 UUID_FORM = "8F4E{:04X}-C2D7-4B1A-9D63-5E0A7B21F8C4"
 SERVICE, INFORMATION = UUID(UUID_FORM.format(0x0001)), UUID(UUID_FORM.format(0x0004))
@@ -223,6 +223,7 @@ async def scenario(device, arguments):
     channel, state = await connect(device, PACKET_MAX)
     if state != EXPECTED_STATE:
         raise LinkError(f"the advert says {state.hex(' ')}, expected {EXPECTED_STATE.hex(' ')}")
+    link.versions = (1, 1)  # as a peer of an older release; what comes later offers the newest too
     begin(channel)
     await echo.move(channel, lambda: echo.checked >= early)
     say(f"session {link.session.name.hex()}: {echo.checked} bytes came back; the radio is cut")
@@ -233,7 +234,7 @@ async def scenario(device, arguments):
     except Lost:
         link.lost()
     await cutting
-    session, sent = link.session, link.sent_most
+    session, sent, link.versions = link.session, link.sent_most, VERSIONS
     if echo.checked == arguments.bytes:
         raise LinkError("all came back before the cut: nothing was shown")
     say(f"lost after {time.monotonic() - cut_at:.2f} s: {sent} bytes sent, {echo.checked} came back")
@@ -255,7 +256,7 @@ async def scenario(device, arguments):
         try:
             channel, _ = await connect(device, 244)
             begin(channel)
-            await echo.move(channel, lambda: echo.checked == arguments.bytes and not link.unsent)
+            await echo.move(channel, lambda: echo.checked == arguments.bytes)
             break
         except (Lost, BaseBumbleError) as error:
             if attempt == RECONNECTS_MAX:
@@ -280,6 +281,7 @@ async def scenario(device, arguments):
         "sent_twice": sent - taken_up,
         "repeated_bytes": link.repeated_bytes,
         "faults": dict(echo.faults),
+        "version": link.version,
         "seed": arguments.seed,
     }
 

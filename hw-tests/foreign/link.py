@@ -11,6 +11,7 @@ import struct
 import sys
 
 KIND_HELLO, KIND_WELCOME, KIND_CONFIRM, KIND_REFUSE, KIND_CLOSE, KIND_CLOSE_ACK = range(1, 7)
+VERSIONS = (1, 2)
 SEQUENCES = 2048
 WINDOW = 256
 REORDER = 8
@@ -180,6 +181,7 @@ class Link:
         self.repeated_bytes = 0
         self.state = "suspended"
         self.forge = False  # answer the next resume with a wrong proof
+        self.versions = VERSIONS  # the oldest and the newest that the next HELLO offers
         self.closing = None
 
     # commands
@@ -190,7 +192,7 @@ class Link:
         free = self.buffer - (len(self.received) - self.taken)
         self.limits = Limits(packet_size, self.buffer, free, self.send_buffer, 128, self.delay_ms)
         session = b"\0" if self.session is None else b"\1" + self.session.name
-        self.hello = b"\1\1" + session + self.nonce + self.limits.encode() + varint(len(self.received)) + varint(0)
+        self.hello = bytes(self.versions) + session + self.nonce + self.limits.encode() + varint(len(self.received)) + varint(0)
         self.state, self.pieces, self.packet_size = "greeting", Pieces(), packet_size
         self.peer = None
         self.smoothed = self.variance = None
@@ -261,8 +263,9 @@ class Link:
             self.state = "closed"
 
     def welcome(self, now, reader, message):
-        if reader.u8() != 1:
-            raise LinkError("another version")
+        self.version = reader.u8()
+        if not self.versions[0] <= self.version <= self.versions[1]:
+            raise LinkError(f"version {self.version}, which was not offered")
         name, _nonce = reader.take(8), reader.take(8)
         self.peer = Limits.decode(reader)
         self.packet_size = min(self.packet_size, self.peer.packet_size)
@@ -403,7 +406,8 @@ class Link:
             return self.queue.pop(0)
         if self.state in ("greeting", "confirming"):
             if now < self.control_at:
-                return None
+                # In a new session data may go at once: it counts as the CONFIRM.
+                return self.poll_data(now) if self.state == "confirming" and self.confirm == b"\0" else None
             self.control_at = now + self.patience
             if self.state == "greeting":
                 self.hello_sent_at = now
@@ -472,7 +476,9 @@ class Link:
         return struct.pack("<BHIB", 0x41 if asks else 0x40, self.expected % SEQUENCES, credit, len(bitmap)) + bitmap
 
     def poll_close(self, now):
-        if self.closing is None or self.unsent or now < self.control_at:
+        # From version 2 on CLOSE goes right behind the last data, before it is acknowledged.
+        waits = self.unsent if self.version == 1 else self.cut_at < len(self.unsent)
+        if self.closing is None or waits or now < self.control_at:
             return None
         self.control_at = now + self.patience
         self.queue = control_packets(KIND_CLOSE, self.closing + varint(self.written), self.packet_size)
