@@ -1,11 +1,12 @@
 """Pulls from a WebSocket listener of gattway with pythonblip, which others wrote for Sync Gateway: its WebSocket client, frames, checksums,
 checkpoints, flow of a pull and way to get an attachment are its own. Prints each document, one a line, as JSON, with the SHA-1 of what it got
-for each blob in it.
+for attachments.
 
 usage: pull.py PORT DATABASE USER PASSWORD [version-vectors]
 
 pythonblip knows revision trees alone. With `version-vectors` it asks for the sub-protocol and the versioning of version vectors instead; a
-revision's ID is a text to it. And it looks for attachments where rev-trees have them, so it is told which blobs there are.
+revision's ID is a text to it. It says that it finds blobs in documents, but it only reads the stubs that a Sync Gateway adds, so that word is
+taken back.
 """
 
 import base64
@@ -51,12 +52,9 @@ def main():
         database, "127.0.0.1", ReplicatorType.PULL, BasicAuth(user, password), False, port, "_default", ["_default"], kept))
     if versioning:
         replicator.sub_changes_props["versioning"] = versioning
+    del replicator.max_history_props["blobs"]
     replicator.start()
     replicator.replicate()
-    for identity, document in kept.documents.items():
-        for value in list(document.values()):
-            if isinstance(value, dict) and value.get("@type") == "blob":
-                replicator.get_attachment({"docID": identity, **value}, 0, "_default")
     for identity in sorted(kept.documents):
         print(json.dumps({"_id": identity, **kept.documents[identity]}, sort_keys=True, ensure_ascii=False))
     sys.stdout.flush()

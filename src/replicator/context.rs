@@ -10,6 +10,7 @@ mod reports;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::blobs::FINDS_BLOBS;
 use super::blobs::asked::BlobsAsked;
 use super::blobs::given::BlobsGiven;
 use super::config::{EVENTS_MAX, REPLY_TIMEOUT_FACTOR, ReplicationFilter, STOP_TIMEOUT};
@@ -26,7 +27,8 @@ use super::request_rate::RequestRate;
 use super::unsynced::Unsynced;
 use super::unsynced::list::UnsyncedList;
 use crate::blip::{
-    BlipConfig, Connection, ErrorReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber, OutgoingMessage,
+    BlipConfig, Connection, ErrorReply, IncomingReply, IncomingRequest, MESSAGE_SIZE_MAX, MessageNumber,
+    OutgoingMessage,
 };
 use crate::replica::blobs::BlobDigest;
 use crate::replica::revision::{VersionVector, Versioning};
@@ -125,6 +127,8 @@ pub(super) struct SessionContext {
     pub extension: bool,
     /// What both sides have said of deltas.
     pub deltas: Deltas,
+    /// Whether the peer finds blobs in documents by itself, as it says in replies to lists; else it gets stubs of them.
+    pub peer_finds_blobs: bool,
     /// What both sides read of it.
     pub revs_format: RevsFormat,
     pub phase: Phase,
@@ -181,6 +185,7 @@ impl SessionContext {
             versioning: Versioning::default(),
             extension,
             deltas: Deltas::default(),
+            peer_finds_blobs: false,
             revs_format: RevsFormat::default(),
             phase: Phase::Running,
             progress: Progress::default(),
@@ -243,6 +248,12 @@ impl SessionContext {
             }
             _ => None,
         }
+    }
+
+    /// Takes what the peer says of itself in a reply to a list.
+    pub fn hear_of_list(&mut self, reply: &IncomingReply) {
+        self.deltas.hear(reply);
+        self.peer_finds_blobs |= reply.properties.get_bool(FINDS_BLOBS);
     }
 
     /// Requests of ours without a reply.

@@ -9,6 +9,10 @@
 
 pub(super) mod asked;
 pub(super) mod given;
+pub(super) mod stubs;
 
 /// Name of the property of a request, and of the answer to it, that says at which byte of the blob the answer begins.
 pub const FROM_PROPERTY: &str = "gattway-from";
+
+/// Name of the property of a reply to a list by which a peer says that it finds blobs wherever they stand in a document.
+pub const FINDS_BLOBS: &str = "blobs";

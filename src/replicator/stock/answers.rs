@@ -4,6 +4,7 @@ use crate::blip::OutgoingMessage;
 use crate::replica::revision::{RevId, TREE_SOURCE, TreeId, VersionVector, Versioning};
 use crate::replica::store::{Change, ReplicaStore, ReplicaStoreError};
 use crate::replica::{DOCUMENT_ID_MAX, clip};
+use crate::replicator::blobs::FINDS_BLOBS;
 use crate::replicator::config::{CONFLICT_VECTOR_BYTES_MAX, LIST_ENTRIES_MAX};
 use crate::replicator::context::{RequestError, Response, SessionContext};
 use crate::replicator::messages::trees::{HISTORY_TOLD, check_kind};
@@ -219,13 +220,13 @@ pub(crate) fn changes_reply(
     list_reply(context, collection, write_answers(&texts, UNWANTED))
 }
 
-/// A reply to a list. `blobs` says that we know blobs, so that no stubs of the older kind come.
+/// A reply to a list. It says that blobs are found here, so that no stubs of the older kind come.
 fn list_reply(context: &mut SessionContext, collection: usize, body: String) -> OutgoingMessage {
     let mut reply = OutgoingMessage::default();
     if context.versioning == Versioning::RevisionTrees {
         reply = reply.with("maxHistory", HISTORY_TOLD);
     }
-    let mut reply = reply.with("blobs", "true").with("sendReplacementRevs", "1").with_body(body);
+    let mut reply = reply.with(FINDS_BLOBS, "true").with("sendReplacementRevs", "1").with_body(body);
     reply.compressed = true;
     reply.urgent = true;
     context.deltas.announce(collection, reply)

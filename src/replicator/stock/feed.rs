@@ -112,7 +112,7 @@ impl ListFeed {
                 return Ok(());
             }
         };
-        context.deltas.hear(&reply);
+        context.hear_of_list(&reply);
         let answers = parse_changes_reply(&reply.body, changes.len())
             .ok_or(SessionError::Malformed { what: "reply to changes" })?;
         for (change, answer) in changes.into_iter().zip(answers) {

@@ -278,7 +278,7 @@ impl PushProtocol for ListPush {
             (Awaiting::Rev { rev, .. }, result) => self.rev_answered(state, context, rev, result, store)?,
             (Awaiting::Proposals { changes, .. }, Ok(reply)) => {
                 self.lists_in_flight = self.lists_in_flight.saturating_sub(1);
-                context.deltas.hear(&reply);
+                context.hear_of_list(&reply);
                 let answers = parse_proposals_reply(&reply.body, changes.len())
                     .ok_or(SessionError::Malformed { what: "reply to proposeChanges" })?;
                 self.proposals_answered(state, context, changes, answers, store)?;

@@ -2,8 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::replica::revision::Versioning;
+use bytes::Bytes;
+
+use crate::replica::revision::{RevId, Versioning};
 use crate::replica::store::{Change, CollectionId, ReplicaStore, ReplicaStoreError};
+use crate::replicator::blobs::stubs::with_stubs;
 use crate::replicator::context::SessionContext;
 use crate::replicator::deltas::DELTA_SOURCE;
 use crate::replicator::error::SessionError;
@@ -133,10 +136,16 @@ impl RevSender {
                 change.remote_ancestor.is_none() && !change.vector.is_tree() && change.vector.trees.len() > 1;
             // Where it was listed. The same revision may stand in the feed once more by now, and the peer waits for this place.
             change.sequence = wanted.sequence;
-            let delta = context.deltas.of(target.id, &change, &wanted.bases, store)?;
-            let is_delta = delta.is_some();
             let mut message = write_rev(index.as_deref(), &change, no_conflicts, context.versioning);
-            if let Some((base, delta)) = delta {
+            let stubs = if context.peer_finds_blobs { None } else { stubs_of(&change) };
+            let delta = match stubs {
+                Some(_) => None,
+                None => context.deltas.of(target.id, &change, &wanted.bases, store)?,
+            };
+            let is_delta = delta.is_some();
+            if let Some(body) = stubs {
+                message.body = body;
+            } else if let Some((base, delta)) = delta {
                 message.properties.set(DELTA_SOURCE, &base.to_string());
                 message.body = delta.into();
             }
@@ -156,15 +165,23 @@ impl RevSender {
     }
 }
 
+/// The body with stubs of its blobs, if it names any.
+fn stubs_of(change: &Change) -> Option<Bytes> {
+    let generation = match change.vector.id() {
+        RevId::Tree(tree) => tree.generation(),
+        // A peer of version vectors has none; it may be any but 0.
+        RevId::Version(_) => 1,
+    };
+    with_stubs(change.body.as_ref()?, generation)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::blip::BlipConfig;
-    use crate::replica::revision::{RevId, SourceId, TreeId, Version, VersionVector};
+    use crate::replica::revision::{SourceId, TreeId, Version, VersionVector};
     use crate::replica::store::{ConflictPolicy, IncomingRevision};
     use crate::replicator::context::SessionCollection;
     use crate::replicator::memory_store::MemoryStore;
