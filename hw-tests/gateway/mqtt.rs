@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,6 +46,8 @@ impl Broker {
         command.arg("-oL").arg(folder().join("usr/sbin/mosquitto"));
         command.arg("-c").arg(self.directory.path().join("mosquitto.conf"));
         self.child = Some(command.stdout(log).stderr(error).spawn().unwrap());
+        let accepts = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+        wait_until("the broker takes connections", accepts);
     }
 
     fn log(&self) -> PathBuf {
