@@ -35,6 +35,7 @@ pub mod adapter;
 pub mod agent;
 pub mod central;
 pub mod central_btleplug;
+mod channel;
 mod daemon;
 pub mod doctor;
 pub mod error;

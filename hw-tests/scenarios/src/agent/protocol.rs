@@ -70,6 +70,8 @@ pub enum Records {
     Penguins,
     /// 8,759 hours of weather.
     Weather,
+    /// Documents of 5,000 letters that nothing foretells: so many.
+    Letters(u32),
 }
 
 /// What a node can be asked. Node-less ones are answered by the agent itself.

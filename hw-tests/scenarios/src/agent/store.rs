@@ -13,6 +13,8 @@ use super::{Result, fail, now_us};
 
 const PENGUINS: &str = include_str!("../../../data/penguins.json");
 const WEATHER: &str = include_str!("../../../data/seattle-weather-hourly-normals.csv");
+/// Of a document of letters.
+const LETTERS: usize = 5_000;
 /// Changes that are read, and documents that are saved, at once.
 const PAGE: usize = 1000;
 
@@ -26,6 +28,7 @@ pub fn import(database: &Database, records: Records) -> Result<u64> {
     let documents = match records {
         Records::Penguins => penguins()?,
         Records::Weather => weather()?,
+        Records::Letters(count) => (0..count).map(letters).collect(),
     };
     let collection = database.default_collection()?;
     for page in documents.chunks(PAGE) {
@@ -64,6 +67,21 @@ fn weather() -> Result<Vec<(String, Map<String, Value>)>> {
         documents.push((row[0].to_owned(), body));
     }
     Ok(documents)
+}
+
+/// Letters that no compression makes smaller than three quarters.
+fn letters(number: u32) -> (String, Map<String, Value>) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = DefaultHasher::new();
+    state.write_u32(number);
+    let letters = (0..LETTERS).map(|n| {
+        state.write_usize(n);
+        char::from(ALPHABET[state.finish() as usize % ALPHABET.len()])
+    });
+    (
+        format!("letters-{number:05}"),
+        Map::from_iter([("text".to_owned(), letters.collect::<String>().into())]),
+    )
 }
 
 /// Names everything that is stored: equal digests, equal databases.

@@ -7,6 +7,7 @@
 mod calls;
 mod cuts;
 mod external;
+mod first_sync;
 mod flow;
 mod meet;
 pub mod node;

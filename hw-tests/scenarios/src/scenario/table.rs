@@ -1,6 +1,6 @@
 //! The list of all scenarios.
 
-use super::{Scenario, cuts, external, flow, meet, speed, sync};
+use super::{Scenario, cuts, external, first_sync, flow, meet, speed, sync};
 use crate::rig::Config;
 
 /// Shorthand of the table below.
@@ -48,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
         scenario!("weak-signal", Default, 2, 720, flow::weak_signal, "10 % of the radio's packets are lost: slower, nothing missing"),
         scenario!("cycles", Default, 2, 900, sync::cycles, "connect, sync, disconnect, again and again: nothing is used up"),
         scenario!("speed", Default, 2, 1800, speed::speed, "goodput by raw packets, GATT and L2CAP, each way; btleplug by bluer"),
+        scenario!("first-sync", Default, 2, 1800, first_sync::first_sync, "a first sync of letters by raw packets, GATT and L2CAP, each way; CPU a packet"),
         scenario!("eatt-bulk", Eatt, 2, 600, flow::eatt_bulk, "three EATT channels, which reorder packets: both ways at once"),
         scenario!("eatt-sync", Eatt, 2, 720, sync::records, "three EATT channels: the records synced, both databases equal"),
         scenario!("eatt-cut", Eatt, 2, 600, cuts::radio, "three EATT channels: out of range in the middle of a transfer"),
