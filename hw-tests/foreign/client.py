@@ -31,7 +31,7 @@ ATT_MTU = 517
 PACKET_MAX = 495
 
 # What echo.rs advertises, by the page's example.
-EXPECTED_STATE = bytes.fromhex("01 34 12 ef be ad de 0c 0b 0a")
+EXPECTED_STATE = bytes.fromhex("01 34 02 ef be ad de 0c 0b 0a")
 
 # Faults made here, on top of what the radio loses: shares of packets dropped each way, doubled, and swapped with the next.
 DROPPED, DOUBLED, SWAPPED = 0.03, 0.01, 0.02

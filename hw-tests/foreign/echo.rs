@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gattway::endpoint::{INBOUND_BYTES_MAX, MessageEndpointConnection, MessagingError, ReplicatorConnection};
+use gattway::lab::secure::advert::Urgency;
 use gattway::lab::transport::bluez::Bluez;
+use gattway::lab::transport::bluez::advertise::AdvertOrder;
 use gattway::lab::transport::bluez::listener::{BluetoothListener, ListenerConfig};
 use gattway::lab::transport::bluez::profile::AdvertState;
 use gattway::lab::transport::bluez::security::LinkSecurity;
@@ -16,7 +18,8 @@ use gattway::lab::transport::session::{LinkConnection, SessionConfig};
 use serde_json::json;
 
 /// What is advertised; the peer must read the same.
-const STATE: AdvertState = AdvertState { group: 0x1234, device: 0xdead_beef, change: 0x0a_0b_0c };
+const STATE: AdvertState =
+    AdvertState { group: 0x34, urgency: Urgency::Urgent, device: 0xdead_beef, change: 0x0a_0b_0c };
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -44,7 +47,7 @@ async fn serve(adapter: String) -> Result<bool> {
         adapter: Some(adapter),
         name: Some("echo".to_owned()),
         l2cap: false,
-        state: STATE.encode(),
+        advert: AdvertOrder::steady(STATE.encode()),
         security: LinkSecurity::default(),
         pairing: None,
         session: SessionConfig::default(),

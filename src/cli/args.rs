@@ -165,6 +165,7 @@ mod tests {
                 let expected = match id {
                     "db" | "verbose" | "log_format" => Some("Global options"),
                     "trust_all" | "plain" => Some("Who may come in"),
+                    id if id.starts_with("advert_") => Some("Bluetooth"),
                     id if BLUETOOTH.contains(&id) && command.get_name() != "scan" => Some("Bluetooth"),
                     id if takes_import && WEBSOCKET.contains(&id) => Some("WebSocket (ws:// and wss://)"),
                     id if takes_import && (IMPORT.contains(&id) || id == "short_ids") => Some("Import"),

@@ -15,9 +15,9 @@ use super::status::{
     RetentionStatus, UpstreamStatus, activity_word, now_s,
 };
 use crate::database::Database;
-#[cfg(feature = "bluetooth")]
-use crate::node::RadioStatus;
 use crate::node::{NodeEvent, SyncEvent};
+#[cfg(feature = "bluetooth")]
+use crate::node::{RadioStatus, advertised::Adverts};
 use crate::replicator::{MessageEndpointListener, ReplicatorActivity, ReplicatorStatus, Traffic};
 
 /// What is known of one database. Clones are the same board.
@@ -37,6 +37,8 @@ struct State {
     adapters: Vec<AdapterStatus>,
     #[cfg(feature = "bluetooth")]
     radio: Option<watch::Receiver<Vec<RadioStatus>>>,
+    #[cfg(feature = "bluetooth")]
+    adverts: Adverts,
     happened: Happened,
     history: History,
     /// Documents that went over since the history was noted.
@@ -297,6 +299,12 @@ impl Board {
         self.lock().radio = radio;
     }
 
+    /// Where the node tells what it advertises.
+    #[cfg(feature = "bluetooth")]
+    pub(crate) fn adverts(&self, adverts: Adverts) {
+        self.lock().adverts = adverts;
+    }
+
     /// Notes how it stands in the history.
     pub(crate) fn note(&self) {
         let db = self.lock().db.clone();
@@ -330,6 +338,8 @@ impl Board {
             state.neighbours.hear(&radio.borrow(), &mut status.neighbours);
             super::radio::share_links(&radio.borrow(), &mut status.adapters);
         }
+        #[cfg(feature = "bluetooth")]
+        super::radio::share_adverts(&state.adverts, &mut status.adapters);
         status.conflicts = state.happened.conflicts.iter().cloned().collect();
         status.left_out = state.happened.left_out.iter().cloned().collect();
         (status.conflicts_total, status.left_out_total) =

@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Configured(Box<ListenerConfig>),
     /// An adapter.
     #[cfg(feature = "bluetooth")]
-    Bluetooth(crate::node::BlePlace),
+    Bluetooth(Box<crate::node::BlePlace>),
 }
 
 /// A listener of a gateway.

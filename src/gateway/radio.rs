@@ -1,10 +1,11 @@
 //! A Bluetooth adapter as a place where peers connect, and as a way to neighbours.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::config::{BluetoothConfig, DatabaseConfig, LinkLevel};
-use super::status::{AdapterStatus, LinkStatus};
+use super::status::{AdapterStatus, AdvertTold, LinkStatus};
 use super::{GatewayEvent, Tell};
+use crate::node::advertised::Adverts;
 use crate::node::{Ble, BlePeer, BlePlace, RadioStatus};
 use crate::transport::bluez::agent::Pairing;
 use crate::transport::bluez::security::SecurityLevel;
@@ -28,7 +29,8 @@ pub(super) fn place(database: &Arc<str>, config: &BluetoothConfig, tell: &Tell) 
             })))
         }
     };
-    Ble::adapter(config.adapter.clone()).link_security(level, pairing).advertise_name(config.advertise_name)
+    let place = Ble::adapter(config.adapter.clone()).link_security(level, pairing);
+    place.advertise_name(config.advertise_name).adverts(config.adverts.clone())
 }
 
 /// The adapters of a database, for its status.
@@ -39,6 +41,7 @@ pub(super) fn adapters(config: &DatabaseConfig) -> Vec<AdapterStatus> {
         central: config.is_central,
         peripheral: config.is_peripheral,
         slots: config.slots,
+        advert: None,
         links: Vec::new(),
     };
     config.bluetooth.iter().map(of).collect()
@@ -66,9 +69,28 @@ pub(super) fn share_links(radio: &[RadioStatus], adapters: &mut [AdapterStatus])
     }
 }
 
+/// Gives each adapter what it advertises, in the same way.
+pub(super) fn share_adverts(adverts: &Adverts, adapters: &mut [AdapterStatus]) {
+    let adverts = adverts.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, advert) in adverts.iter() {
+        let named = adapters.iter().position(|one| one.adapter == *name);
+        let other = || adapters.iter().position(|one| one.peripheral && !one.adapter.starts_with("hci"));
+        let Some(at) = named.or_else(other) else { continue };
+        adapters[at].advert = Some(AdvertTold {
+            pace: advert.pace.word().to_owned(),
+            pending: advert.pending,
+            urgent: advert.is_urgent,
+            control: advert.control.word().to_owned(),
+        });
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::node::advertised::AdvertStatus;
+    use crate::node::advertising::Pace;
+    use crate::transport::bluez::advertise::PaceControl;
 
     /// A connection through this adapter.
     pub(in crate::gateway) fn connection(adapter: &str, peer: &str, rssi_dbm: i8) -> RadioStatus {
@@ -85,6 +107,25 @@ pub(super) mod tests {
             data_octets: None,
             rssi_dbm: Some(rssi_dbm),
         }
+    }
+
+    #[test]
+    fn what_an_adapter_advertises_stands_with_it() {
+        let status =
+            |pace, pending| AdvertStatus { pace, pending, is_urgent: false, control: PaceControl::Interval };
+        let adverts = Adverts::default();
+        adverts.lock().expect("lock").insert("hci1".into(), status(Pace::Fast, 3));
+        adverts.lock().expect("lock").insert("hci0".into(), status(Pace::Silent, 0));
+        let mut adapters = ["", "hci1"].map(|adapter| AdapterStatus {
+            adapter: adapter.into(),
+            peripheral: true,
+            ..AdapterStatus::default()
+        });
+        share_adverts(&adverts, &mut adapters);
+        let told = adapters
+            .map(|adapter| adapter.advert.map(|advert| (advert.pace, advert.pending, advert.control)));
+        let words = |pace: &str, pending| Some((pace.to_owned(), pending, "interval".to_owned()));
+        assert_eq!(told, [words("silent", 0), words("fast", 3)]);
     }
 
     #[test]

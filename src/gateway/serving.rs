@@ -98,6 +98,8 @@ impl Serving {
         #[cfg(feature = "bluetooth")]
         self.context.board.radio(self.node.radio());
         #[cfg(feature = "bluetooth")]
+        self.context.board.adverts(self.node.adverts());
+        #[cfg(feature = "bluetooth")]
         self.context.board.adapters(super::radio::adapters(config));
         for (name, (kind, plain)) in kinds(&self.context, config) {
             self.listen(&name, kind, plain);
@@ -393,7 +395,7 @@ fn kinds(context: &Context, config: &DatabaseConfig) -> BTreeMap<String, (Kind, 
     #[cfg(feature = "bluetooth")]
     for (name, config) in config.bluetooth.iter().filter(|(_, config)| config.is_peripheral) {
         let place = super::radio::place(&context.name, config, &context.tell);
-        kinds.insert(radio_name(name), (Kind::Bluetooth(place), false));
+        kinds.insert(radio_name(name), (Kind::Bluetooth(Box::new(place)), false));
     }
     kinds
 }

@@ -184,7 +184,23 @@ pub(crate) struct AdapterStatus {
     pub(crate) peripheral: bool,
     /// Connections that it is trusted with.
     pub(crate) slots: u16,
+    /// What it advertises, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) advert: Option<AdvertTold>,
     pub(crate) links: Vec<LinkStatus>,
+}
+
+/// What an adapter advertises.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AdvertTold {
+    /// `fast`, `slow`, or `silent`: not advertised at all.
+    pub(crate) pace: String,
+    /// Changes that no peer is known to have.
+    pub(crate) pending: u64,
+    /// Whether the advert says that they are urgent.
+    pub(crate) urgent: bool,
+    /// What the pace depends on: `interval`, as it was asked for, or `registration`, since BlueZ takes none.
+    pub(crate) control: String,
 }
 
 /// A radio connection.

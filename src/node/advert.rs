@@ -1,12 +1,17 @@
 //! What a node advertises over Bluetooth LE, and how long.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::access::{Security, TrustRefresher};
+use super::advertising::{AdvertPolicy, Summary};
 use crate::database::Database;
 use crate::replica::store::ReplicaStore;
+use crate::replicator::delivery::delivered_to_any;
 use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert};
 use crate::transport::bluez::sealed::SealedAdvert;
 
@@ -33,11 +38,44 @@ impl Advert {
         Advert { db: db.clone(), collections: collections.to_vec(), codec }
     }
 
-    /// The state to advertise now.
-    pub(super) fn state(&self) -> AdvertBytes {
-        self.codec.write(change_counter(&self.db, &self.collections))
+    /// What is pending now, by a policy; `delivered`: how far peers have come, by collection.
+    pub(super) fn summary(&self, policy: &AdvertPolicy, delivered: &Delivered) -> Summary {
+        let (mut pending, mut of_urgent) = (0, 0);
+        for name in &self.collections {
+            let Some(id) = ReplicaStore::collection(&self.db, name) else { continue };
+            let reached = delivered.0.get(name).copied().unwrap_or(0);
+            let lacking = self.db.last_sequence(id).saturating_sub(reached);
+            pending += lacking;
+            of_urgent += if policy.urgent_collections.contains(name) { lacking } else { 0 };
+        }
+        let is_urgent = policy.is_urgent(pending, of_urgent);
+        Summary { change: change_counter(&self.db, &self.collections), pending, is_urgent }
+    }
+
+    /// How far peers have come in each collection.
+    pub(super) fn delivered(&self) -> Delivered {
+        let of = |name: &String| {
+            let id = ReplicaStore::collection(&self.db, name)?;
+            match delivered_to_any(&self.db, id) {
+                Ok(sequence) => Some((name.clone(), sequence)),
+                Err(error) => {
+                    warn!(%error, "cannot read what peers have; all counts as pending");
+                    None
+                }
+            }
+        };
+        Delivered(self.collections.iter().filter_map(of).collect())
+    }
+
+    /// The state that says this.
+    pub(super) fn state(&self, summary: &Summary) -> AdvertBytes {
+        self.codec.write(summary.change, summary.urgency())
     }
 }
+
+/// Up to which sequence of a collection, by its name, some peer has all changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delivered(HashMap<String, u64>);
 
 /// How this device's adverts are written, and those of others read: sealed unless all is plain.
 fn advert_codec(

@@ -2,30 +2,30 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use async_trait::async_trait;
-use tokio::sync::watch;
+use std::time::Duration;
 
 use super::access::machine_name;
-use super::advert::{Advert, advert_lifetime, advert_turn};
+use super::advertised::Advertised;
+use super::advertising::AdvertPolicy;
 use super::connect::Connect;
 use super::listen::{Accept, Arrival, Listen, Local, Sealed};
 use super::scheduler::RadioPlan;
 use crate::transport::bluez::Bluez;
 use crate::transport::bluez::adapter::{Adapter, SLOTS_DEFAULT};
+use crate::transport::bluez::advertise::AdvertOrder;
 use crate::transport::bluez::agent::{Pairing, PairingAgent};
 use crate::transport::bluez::central::BluerCentral;
 use crate::transport::bluez::central_btleplug::BtleplugCentral;
 use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
-use crate::transport::bluez::profile::{AdvertBytes, AdvertCodec, AdvertState};
+use crate::transport::bluez::profile::{AdvertCodec, AdvertState};
 use crate::transport::bluez::sealed::PairingAdvert;
 use crate::transport::bluez::search::{Heard, Search, Wanted};
 use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::secure::Carrier;
 use crate::transport::session::{LinkConnection, SessionConfig};
+use async_trait::async_trait;
 
 /// How long nobody is listened for at a time. Whoever passes by for half a minute is heard all the same.
 const LISTENING_REST: Duration = Duration::from_secs(15);
@@ -62,6 +62,7 @@ impl Ble {
             advertises_name: false,
             security: LinkSecurity::default(),
             pairing: None,
+            policy: AdvertPolicy::default(),
         }
     }
 
@@ -100,9 +101,17 @@ pub struct BlePlace {
     advertises_name: bool,
     security: LinkSecurity,
     pairing: Option<Pairing>,
+    policy: AdvertPolicy,
 }
 
 impl BlePlace {
+    /// When to advertise, and how fast. Where the policy cannot be followed ([`AdvertPolicy::check`]), the place cannot be opened.
+    #[must_use]
+    pub fn adverts(mut self, policy: AdvertPolicy) -> BlePlace {
+        self.policy = policy;
+        self
+    }
+
     /// Tells everybody the name of this machine, so that peers find it by its name without knowing it. Always told where
     /// nobody proves anything, for there is nothing to hide.
     #[must_use]
@@ -139,8 +148,15 @@ impl Listen for BlePlace {
     }
 
     async fn open(&self, local: &Local) -> io::Result<Box<dyn Accept>> {
-        let state =
-            local.advert.as_ref().map_or_else(|| AdvertState::PAIRING.encode(), |advert| advert.state());
+        self.policy.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let mut advertised = local.advert.as_ref().map(|advert| {
+            let (told, shown) = (local.connections.subscribe(), Arc::clone(&local.adverts));
+            Advertised::new(advert, self.policy.clone(), told, shown)
+        });
+        let advert = match &mut advertised {
+            Some(advertised) => advertised.order(),
+            None => AdvertOrder::steady(AdvertState::PAIRING.encode()),
+        };
         // A name that stays would give away what the sealed state hides.
         let tells_name = self.advertises_name || !local.is_secure;
         let config = ListenerConfig {
@@ -148,14 +164,17 @@ impl Listen for BlePlace {
             adapter: (!self.adapter.is_empty()).then(|| self.adapter.clone()),
             name: tells_name.then(|| self.name.clone().unwrap_or_else(machine_name)),
             l2cap: true,
-            state,
+            advert,
             security: self.security,
             pairing: self.pairing.clone(),
             session: SessionConfig::default(),
         };
         let bluetooth = BluetoothListener::start(config).await?;
         local.report_radio();
-        Ok(Box::new(OpenAdapter { bluetooth, advertised: local.advert.clone().map(Advertised::new) }))
+        if let Some(advertised) = &advertised {
+            advertised.show(bluetooth.adapter(), bluetooth.pace_control());
+        }
+        Ok(Box::new(OpenAdapter { bluetooth, advertised }))
     }
 }
 
@@ -166,70 +185,39 @@ struct OpenAdapter {
     advertised: Option<Advertised>,
 }
 
-/// What is advertised now.
-struct Advertised {
-    advert: Arc<Advert>,
-    changes: watch::Receiver<u64>,
-    sealed: Instant,
-    lifetime: Duration,
-}
-
-impl Advertised {
-    fn new(advert: Arc<Advert>) -> Advertised {
-        let changes = advert.db.watch();
-        Advertised { advert, changes, sealed: Instant::now(), lifetime: advert_lifetime() }
-    }
-
-    /// Waits until something else is to be advertised.
-    async fn is_due(&mut self) {
-        loop {
-            tokio::select! {
-                Ok(()) = self.changes.changed() => return,
-                () = tokio::time::sleep(advert_turn()) => {
-                    if self.sealed.elapsed() >= self.lifetime || self.advert.codec.takes_turns() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// What to advertise from now on. Where it is sealed it is another one each time, so that nobody can follow it.
-    fn renew(&mut self) -> AdvertBytes {
-        (self.sealed, self.lifetime) = (Instant::now(), advert_lifetime());
-        self.advert.state()
-    }
-}
-
 #[async_trait]
 impl Accept for OpenAdapter {
     fn address(&self) -> String {
         format!("ble:{}", self.bluetooth.adapter())
     }
 
-    /// The next central's session; advertises each change of the database meanwhile.
+    /// The next central's session; advertises meanwhile what the policy says.
     async fn accept(&mut self) -> io::Result<Option<Arrival>> {
         loop {
-            let due = async {
+            let order = async {
                 match &mut self.advertised {
-                    Some(advertised) => advertised.is_due().await,
+                    Some(advertised) => advertised.next().await,
                     None => std::future::pending().await,
                 }
             };
             let connection = tokio::select! {
-                connection = self.bluetooth.accept() => match connection {
-                    None => return Ok(None),
-                    connection => connection,
-                },
-                () = due => None,
+                connection = self.bluetooth.accept() => connection,
+                order = order => {
+                    self.bluetooth.set_advert(order);
+                    if let Some(advertised) = &self.advertised {
+                        advertised.show(self.bluetooth.adapter(), self.bluetooth.pace_control());
+                    }
+                    continue;
+                }
             };
+            let Some(connection) = connection else { return Ok(None) };
+            // Another state after each connection, so that nobody can follow it.
             if let Some(advertised) = &mut self.advertised {
-                self.bluetooth.set_state(advertised.renew());
+                advertised.began(&connection);
+                self.bluetooth.set_advert(advertised.order());
             }
-            if let Some(connection) = connection {
-                let label = "Bluetooth central".to_owned();
-                return Ok(Some(Arrival { carrier: Carrier::Link(connection), label }));
-            }
+            let label = "Bluetooth central".to_owned();
+            return Ok(Some(Arrival { carrier: Carrier::Link(connection), label }));
         }
     }
 }

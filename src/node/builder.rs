@@ -127,13 +127,17 @@ impl NodeBuilder {
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
-    pub async fn start(self) -> Result<Node, NodeError> {
+    pub async fn start(
+        #[cfg_attr(not(feature = "bluetooth"), expect(unused_mut))] mut self,
+    ) -> Result<Node, NodeError> {
         let (security, mut trust_refresher) = match self.access {
             Some(access) => access,
             None => access::open(self.db.path(), self.admission)?,
         };
         let all_collections = self.collections.is_none();
         let collections = self.collections.unwrap_or_else(|| self.db.collections());
+        #[cfg(feature = "bluetooth")]
+        let told = count_statuses(&mut self.observers);
         let events = Arc::new(Hub::new(self.observers));
         let teller = Arc::downgrade(&events);
         trust_refresher.start(Arc::new(move |news| {
@@ -153,6 +157,8 @@ impl NodeBuilder {
                 &security,
                 &trust_refresher,
             ))),
+            connections: told,
+            adverts: super::advertised::Adverts::default(),
             reporter: Some(Arc::new(super::radio::Reporter::new(&events, bluez.clone()))),
             bluez,
         };
@@ -206,6 +212,19 @@ impl NodeBuilder {
         }
         Ok(node)
     }
+}
+
+/// Counts what connections tell of their state.
+#[cfg(feature = "bluetooth")]
+fn count_statuses(observers: &mut Vec<Observer<NodeEvent>>) -> tokio::sync::watch::Sender<u64> {
+    let told = tokio::sync::watch::Sender::new(0);
+    let count = told.clone();
+    observers.push(Arc::new(move |event| {
+        if matches!(event, NodeEvent::Status { .. }) {
+            count.send_modify(|count| *count += 1);
+        }
+    }));
+    told
 }
 
 impl fmt::Debug for NodeBuilder {

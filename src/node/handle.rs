@@ -93,6 +93,12 @@ impl Node {
         self.shared.local.reporter.as_ref().map(|reporter| reporter.watch())
     }
 
+    /// What its adapters advertise.
+    #[cfg(all(feature = "bluetooth", feature = "cli"))]
+    pub(crate) fn adverts(&self) -> super::advertised::Adverts {
+        Arc::clone(&self.shared.local.adverts)
+    }
+
     /// The passive side of replication: open connections, and counters of what was refused.
     pub(crate) fn listener(&self) -> &Arc<MessageEndpointListener> {
         &self.listener

@@ -78,6 +78,12 @@ pub struct Local {
     /// What is told to those who do not connect; `None`: that it waits to be paired.
     #[cfg(feature = "bluetooth")]
     pub(super) advert: Option<Arc<super::advert::Advert>>,
+    /// Counts what connections have told: peers may have fetched something.
+    #[cfg(feature = "bluetooth")]
+    pub(super) connections: tokio::sync::watch::Sender<u64>,
+    /// What adapters advertise.
+    #[cfg(feature = "bluetooth")]
+    pub(super) adverts: super::advertised::Adverts,
     /// Who tells of radio connections.
     #[cfg(feature = "bluetooth")]
     pub(super) reporter: Option<Arc<super::radio::Reporter>>,

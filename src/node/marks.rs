@@ -137,10 +137,11 @@ impl SyncMarks {
 mod tests {
     use super::*;
     use crate::database::DatabaseConfig;
+    use crate::secure::advert::Urgency;
     use crate::transport::bluez::profile::PlainAdvert;
 
     const BOTH: Directions = Directions { push: true, pull: true };
-    const PEER: Sighting = Sighting { device: 7, change: 40 };
+    const PEER: Sighting = Sighting { device: 7, change: 40, urgency: Urgency::None };
 
     fn sync_marks(db: &Database, collections: &[&str], directions: Directions) -> SyncMarks {
         let collections: Vec<String> = collections.iter().map(|name| (*name).to_owned()).collect();

@@ -34,6 +34,10 @@ pub(crate) mod access;
 #[cfg(feature = "bluetooth")]
 mod advert;
 #[cfg(feature = "bluetooth")]
+pub(crate) mod advertised;
+#[cfg(any(feature = "bluetooth", feature = "cli", test))]
+pub(crate) mod advertising;
+#[cfg(feature = "bluetooth")]
 pub(crate) mod ble;
 mod builder;
 mod connect;
@@ -74,6 +78,8 @@ mod visit;
 mod websocket;
 
 pub use self::access::{AccessError, Admission};
+#[cfg(feature = "bluetooth")]
+pub use self::advertising::{AdvertPolicy, AdvertPolicyError};
 #[cfg(feature = "bluetooth")]
 pub use self::ble::{Ble, BleCentral, BlePeer, BlePlace};
 pub use self::builder::{NodeBuilder, NodeOptions};

@@ -17,6 +17,7 @@ use super::sync_event::SyncEvent;
 use super::sync_shared::SyncShared;
 use super::visit::{ONE_SHOT_ATTEMPTS, SyncSettings, Visit};
 use crate::replicator::{Replicator, ReplicatorError, ReplicatorStatus};
+use crate::secure::advert::Urgency;
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::central::SCAN_LIMIT;
@@ -173,6 +174,7 @@ impl Neighbourhood {
             None => News::Unknown,
             Some(sighting) => match self.marks.pending(sighting) {
                 0 => News::None,
+                changes if sighting.urgency == Urgency::Urgent => News::Urgent(changes),
                 changes => News::Pending(changes),
             },
         }

@@ -23,7 +23,20 @@ pub(crate) fn delivered_until(
     store: &dyn ReplicaStore,
     collection: CollectionId,
 ) -> Result<u64, ReplicaStoreError> {
-    let mut until = u64::MAX;
+    Ok(positions(store, collection)?.into_iter().min().unwrap_or(u64::MAX))
+}
+
+/// The sequence up to which some peer has the feed, of those of which there is a checkpoint; 0 if there is none.
+pub(crate) fn delivered_to_any(
+    store: &dyn ReplicaStore,
+    collection: CollectionId,
+) -> Result<u64, ReplicaStoreError> {
+    Ok(positions(store, collection)?.into_iter().max().unwrap_or(0))
+}
+
+/// How far each peer has come of which there is a checkpoint.
+fn positions(store: &dyn ReplicaStore, collection: CollectionId) -> Result<Vec<u64>, ReplicaStoreError> {
+    let mut positions = Vec::new();
     for client in store.checkpoint_clients(collection, "")? {
         let is_own = client.starts_with(OWN_CHECKPOINT_PREFIX);
         if !is_own && client.starts_with(OWN_PREFIX) {
@@ -36,9 +49,9 @@ pub(crate) fn delivered_until(
             (false, RemoteSequence::Number(remote)) => remote,
             (false, _) => 0,
         };
-        until = until.min(position);
+        positions.push(position);
     }
-    Ok(until)
+    Ok(positions)
 }
 
 /// Up to which sequence the peer of this name has confirmed the feed of a collection; 0 if it has confirmed nothing.
@@ -99,17 +112,21 @@ mod tests {
 
     const MAIN: CollectionId = CollectionId(0);
 
-    /// Whoever is furthest behind says how far all have come; what is kept for other things says nothing.
+    /// Whoever is furthest behind says how far all have come, and whoever is ahead how far any; what is kept for other things says nothing.
     #[test]
     fn all_have_what_the_one_furthest_behind_has() {
-        for (kept, until) in [
-            (&[][..], u64::MAX),
-            (&[("cp-a", r#"{"remote":7,"local":2}"#)], 7),
-            (&[("own/cp-b", r#"{"remote":7,"local":2}"#)], 2),
-            (&[("cp-a", r#"{"remote":7}"#), ("own/cp-b", r#"{"local":9}"#), ("cp-c", r#"{"remote":8}"#)], 7),
-            (&[("cp-a", r#"{"remote":7}"#), ("own/note/cp-a", r#"{"sent":1}"#), ("own/other", "{}")], 7),
-            (&[("cp-a", r#"{"remote":7}"#), ("cp-d", r#"{"remote":"17:4"}"#)], 0),
-            (&[("cp-a", r#"{"remote":7}"#), ("cp-e", "garbage")], 0),
+        for (kept, until, by_any) in [
+            (&[][..], u64::MAX, 0),
+            (&[("cp-a", r#"{"remote":7,"local":2}"#)], 7, 7),
+            (&[("own/cp-b", r#"{"remote":7,"local":2}"#)], 2, 2),
+            (
+                &[("cp-a", r#"{"remote":7}"#), ("own/cp-b", r#"{"local":9}"#), ("cp-c", r#"{"remote":8}"#)],
+                7,
+                9,
+            ),
+            (&[("cp-a", r#"{"remote":7}"#), ("own/note/cp-a", r#"{"sent":1}"#), ("own/other", "{}")], 7, 7),
+            (&[("cp-a", r#"{"remote":7}"#), ("cp-d", r#"{"remote":"17:4"}"#)], 0, 7),
+            (&[("cp-a", r#"{"remote":7}"#), ("cp-e", "garbage")], 0, 7),
         ] {
             let store = MemoryStore::new(1);
             for (client, body) in kept {
@@ -117,6 +134,7 @@ mod tests {
                 assert!(store.set_checkpoint(MAIN, client, None, body).expect("kept").is_some());
             }
             assert_eq!(delivered_until(&store, MAIN).expect("read"), until, "{kept:?}");
+            assert_eq!(delivered_to_any(&store, MAIN).expect("read"), by_any, "{kept:?}");
         }
     }
 

@@ -27,14 +27,23 @@ const HALF_BITS: u32 = 36;
 const HALF_MASK: u64 = (1 << HALF_BITS) - 1;
 
 /// Bits of the nonce: as many adverts of one device at one change before the first is repeated.
-const NONCE_BITS: u32 = 12;
+const NONCE_BITS: u32 = 10;
+/// Bits of the urgency. Earlier releases have two more of the nonce in their place.
+const URGENCY_BITS: u32 = 2;
 /// Bits of the device's tag.
 const DEVICE_BITS: u32 = 24;
 /// Bits of the change.
 const CHANGE_BITS: u32 = 24;
 /// Bits that are zero, by which a holder of the key knows its own: a stranger's advert passes once in 4,096.
 const CHECK_BITS: u32 = 12;
-const _: () = assert!(NONCE_BITS + DEVICE_BITS + CHANGE_BITS + CHECK_BITS == 2 * HALF_BITS);
+const _: () = assert!(NONCE_BITS + URGENCY_BITS + DEVICE_BITS + CHANGE_BITS + CHECK_BITS == 2 * HALF_BITS);
+
+/// Where the device's tag begins in the block.
+const DEVICE_SHIFT: u32 = NONCE_BITS + URGENCY_BITS;
+/// Where the change begins.
+const CHANGE_SHIFT: u32 = DEVICE_SHIFT + DEVICE_BITS;
+/// Where the bits begin that are zero.
+const CHECK_SHIFT: u32 = CHANGE_SHIFT + CHANGE_BITS;
 
 /// Largest nonce.
 pub const NONCE_MAX: u16 = (1 << NONCE_BITS) - 1;
@@ -47,6 +56,34 @@ pub struct AdvertKey([u8; 32]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceTag(pub u32);
 
+/// How urgent it is that somebody fetches what a device has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// No change is known that no peer has, or nothing is said.
+    #[default]
+    None,
+    /// There are changes that no peer is known to have.
+    Pending,
+    /// There are, and they are urgent.
+    Urgent,
+}
+
+impl Urgency {
+    /// As it stands in an advert.
+    pub fn to_bits(self) -> u8 {
+        self as u8
+    }
+
+    /// As it was read; what has no meaning says nothing.
+    pub fn from_bits(bits: u8) -> Urgency {
+        match bits {
+            1 => Urgency::Pending,
+            2 => Urgency::Urgent,
+            _ => Urgency::None,
+        }
+    }
+}
+
 /// What a sealed advert says to a holder of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
@@ -54,6 +91,8 @@ pub struct Opened {
     pub device: DeviceTag,
     /// Low 24 bits of the counter of changes of its database.
     pub change: u32,
+    /// How urgent it is to fetch them.
+    pub urgency: Urgency,
 }
 
 impl AdvertKey {
@@ -74,10 +113,10 @@ impl AdvertKey {
     }
 
     /// Seals what `device` tells. `nonce` must differ from the last ones, see [`NONCE_MAX`]; higher bits are left out.
-    pub fn seal(&self, device: &PeerId, change: u32, nonce: u16) -> [u8; SEALED_BYTES] {
+    pub fn seal(&self, device: &PeerId, change: u32, urgency: Urgency, nonce: u16) -> [u8; SEALED_BYTES] {
         let (nonce, change) = (u128::from(nonce & NONCE_MAX), u128::from(change) & ((1 << CHANGE_BITS) - 1));
-        let device = u128::from(self.tag(device).0);
-        let block = nonce | device << NONCE_BITS | change << (NONCE_BITS + DEVICE_BITS);
+        let (device, urgency) = (u128::from(self.tag(device).0), u128::from(urgency.to_bits()));
+        let block = nonce | urgency << NONCE_BITS | device << DEVICE_SHIFT | change << CHANGE_SHIFT;
         let sealed = self.permute(block).to_le_bytes();
         let mut bytes = [SEALED; SEALED_BYTES];
         bytes[1..].copy_from_slice(&sealed[..SEALED_BYTES - 1]);
@@ -90,12 +129,13 @@ impl AdvertKey {
         let mut bytes = [0; 16];
         bytes[..SEALED_BYTES - 1].copy_from_slice(&data[1..]);
         let block = self.permute_back(u128::from_le_bytes(bytes));
-        if block >> (NONCE_BITS + DEVICE_BITS + CHANGE_BITS) != 0 {
+        if block >> CHECK_SHIFT != 0 {
             return None;
         }
-        let device = (block >> NONCE_BITS) as u32 & ((1 << DEVICE_BITS) - 1);
-        let change = (block >> (NONCE_BITS + DEVICE_BITS)) as u32 & ((1 << CHANGE_BITS) - 1);
-        Some(Opened { device: DeviceTag(device), change })
+        let device = (block >> DEVICE_SHIFT) as u32 & ((1 << DEVICE_BITS) - 1);
+        let change = (block >> CHANGE_SHIFT) as u32 & ((1 << CHANGE_BITS) - 1);
+        let urgency = (block >> NONCE_BITS) as u8 & ((1 << URGENCY_BITS) - 1);
+        Some(Opened { device: DeviceTag(device), change, urgency: Urgency::from_bits(urgency) })
     }
 
     /// A Feistel network over two halves of 36 bits.
@@ -167,11 +207,12 @@ mod tests {
     proptest! {
         #[test]
         fn holders_of_the_key_learn_device_and_change(
-            bytes: [u8; 32], device: [u8; 32], change in 0u32..1 << 24, nonce in 0..=NONCE_MAX,
+            bytes: [u8; 32], device: [u8; 32], change in 0u32..1 << 24, urgency in 0u8..3, nonce in 0..=NONCE_MAX,
         ) {
             let (key, device) = (AdvertKey::from_bytes(bytes), PeerId(device));
-            let sealed = key.seal(&device, change, nonce);
-            prop_assert_eq!(key.open(&sealed), Some(Opened { device: key.tag(&device), change }));
+            let urgency = Urgency::from_bits(urgency);
+            let sealed = key.seal(&device, change, urgency, nonce);
+            prop_assert_eq!(key.open(&sealed), Some(Opened { device: key.tag(&device), change, urgency }));
         }
 
         #[test]
@@ -186,7 +227,7 @@ mod tests {
         let key = AdvertKey::from_bytes([0x22; 32]);
         assert_eq!(key.tag(&device), DeviceTag(0x44_46cd));
         assert_eq!(
-            key.seal(&device, 0x0a_0b_0c, 0x345),
+            key.seal(&device, 0x0a_0b_0c, Urgency::None, 0x345),
             [0x02, 0x67, 0x61, 0x1a, 0x0e, 0xf4, 0x8c, 0xd8, 0xdf, 0x7a]
         );
     }
@@ -196,13 +237,18 @@ mod tests {
     /// goes together. Bounds are five standard deviations of a fair coin (nothing is drawn: the same run each time).
     #[test]
     fn adverts_without_the_key_look_like_random_bits() {
-        const COUNT: usize = 4096;
+        const COUNT: usize = 3 * (NONCE_MAX as usize + 1);
         const BITS: usize = 72;
         for changing in [false, true] {
             let rows: Vec<u128> = (0..COUNT)
                 .map(|n| {
                     let change = if changing { n as u32 } else { 7 };
-                    let bytes = key(9).seal(&PeerId([5; 32]), change, n as u16);
+                    let bytes = key(9).seal(
+                        &PeerId([5; 32]),
+                        change,
+                        Urgency::from_bits((n >> NONCE_BITS) as u8),
+                        n as u16,
+                    );
                     let mut block = [0; 16];
                     block[..9].copy_from_slice(&bytes[1..]);
                     u128::from_le_bytes(block)
@@ -228,7 +274,7 @@ mod tests {
     #[test]
     fn another_key_opens_one_in_4096_and_a_changed_bit_spoils_it() {
         let sealed: Vec<_> =
-            (0..40_000u32).map(|n| key(3).seal(&PeerId([n as u8; 32]), n, n as u16)).collect();
+            (0..40_000u32).map(|n| key(3).seal(&PeerId([n as u8; 32]), n, Urgency::None, n as u16)).collect();
         let opened = sealed.iter().filter(|data| key(4).open(&data[..]).is_some()).count();
         assert!((1..=25).contains(&opened), "expected about 10 of 40,000, got {opened}");
         let mut passed = 0;

@@ -501,7 +501,8 @@ pub fn text() -> Vec<Vec<u8>> {
         seeds.push(Script::default().byte(5).blob(code.as_bytes()).0);
     }
     let key = gattway::lab::secure::advert::AdvertKey::from_bytes([3; 32]);
-    let sealed = key.seal(&gattway::lab::secure::PeerId([7; 32]), 5, 1);
+    let sealed =
+        key.seal(&gattway::lab::secure::PeerId([7; 32]), 5, gattway::lab::secure::advert::Urgency::Urgent, 1);
     seeds.push(Script::default().byte(1).bytes(&sealed).0);
     let ndjson = "{\"t\":1,\"v\":2.5}\n\n{\"t\":2,\"v\":null}\n";
     seeds.push(Script::default().byte(2).bytes(ndjson.as_bytes()).0);

@@ -18,6 +18,7 @@ use crate::cli::support::security::{Security, SecurityArgs};
 use crate::cli::support::sink::Sink;
 use crate::cli::support::visible::visible_json;
 use crate::database::Database;
+use crate::secure::advert::Urgency;
 use crate::transport::bluez::Bluez;
 use crate::transport::bluez::adapter::Adapter;
 use crate::transport::bluez::profile::{AdvertCodec, AdvertState, PlainAdvert, Sighting};
@@ -66,18 +67,21 @@ struct Row<'a> {
     /// How the state is told: to everybody, or sealed for those who hold a key.
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<u16>,
+    group: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     change: Option<u32>,
+    /// Whether it says that what it has is urgent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    urgency: Option<&'static str>,
 }
 
 impl Row<'_> {
     fn of<'a>(neighbour: &'a Neighbour, codec: &dyn AdvertCodec) -> Row<'a> {
         let open = AdvertState::decode(&neighbour.state);
         let said = match open {
-            Some(state) => Some(Sighting { device: state.device, change: state.change }),
+            Some(AdvertState { device, change, urgency, .. }) => Some(Sighting { device, change, urgency }),
             None => codec.read(&neighbour.state),
         };
         Row {
@@ -94,6 +98,11 @@ impl Row<'_> {
             group: open.map(|state| state.group),
             device: said.map(|said| format!("{:08x}", said.device)),
             change: said.map(|said| said.change),
+            urgency: said.map(|said| match said.urgency {
+                Urgency::None => "none",
+                Urgency::Pending => "pending",
+                Urgency::Urgent => "urgent",
+            }),
         }
     }
 }

@@ -47,6 +47,7 @@ use crate::transport::stream::Address;
 #[command(after_help = "\
 Examples:
   gattway --db gateway.db serve --listen ble
+  gattway --db gateway.db serve --listen ble --advert-slow-interval 5s --advert-silent-after 10m --advert-urgent plant.alarms
   gattway --db gateway.db serve --listen tcp:127.0.0.1:4985
   gattway --db gateway.db serve --listen unix:/run/gateway.sock --listen tcp:[::1]:0 --collection plant.readings
   gattway --db gateway.db serve --listen wss://0.0.0.0:4984/plant --tls-self-signed --users users.txt --plain   # stock peers
@@ -221,7 +222,7 @@ impl ServeArgs {
             #[cfg(feature = "websocket")]
             PlaceAddress::WebSocket(url) => Ok(node.listen(self.web.place(url, db, &peers.events)?)),
             #[cfg(feature = "bluetooth")]
-            PlaceAddress::Ble(adapter) => Ok(node.listen(self.link.place(adapter, &peers.events))),
+            PlaceAddress::Ble(adapter) => Ok(node.listen(self.link.place(adapter, &peers.events)?)),
             #[cfg(not(feature = "bluetooth"))]
             PlaceAddress::Ble(_) => unreachable!("such an address is refused when it is read"),
         })

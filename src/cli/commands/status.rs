@@ -13,7 +13,8 @@ use crate::cli::support::output::{Output, bytes_text, counted, thousands};
 use crate::cli::support::visible::visible;
 use crate::gateway::config::{self, default_socket};
 use crate::gateway::status::{
-    DatabaseStatus, GatewayStatus, ListenerStatus, MediumStatus, MqttStatus, NeighbourStatus, UpstreamStatus,
+    AdvertTold, DatabaseStatus, GatewayStatus, ListenerStatus, MediumStatus, MqttStatus, NeighbourStatus,
+    UpstreamStatus,
 };
 
 /// How often `--watch` asks.
@@ -208,6 +209,9 @@ fn print_database(database: &DatabaseStatus, now: u64, out: &mut Output) -> Resu
     for listener in &database.listeners {
         print_listener(&format!("  listener {}", listener.name), listener, out)?;
     }
+    for (adapter, advert) in database.adapters.iter().filter_map(|one| Some((one, one.advert.as_ref()?))) {
+        print_advert(&adapter.name, advert, out)?;
+    }
     for upstream in &database.upstreams {
         print_upstream(upstream, now, out)?;
     }
@@ -268,6 +272,21 @@ fn print_listener(what: &str, listener: &ListenerStatus, out: &mut Output) -> Re
         return Ok(());
     }
     failure(listener.failures, listener.error.as_deref(), out)
+}
+
+fn print_advert(name: &str, advert: &AdvertTold, out: &mut Output) -> Result<(), CliError> {
+    let mut line = format!("  bluetooth {name}: advertises {}", advert.pace);
+    if advert.pace == "silent" {
+        line = format!("  bluetooth {name}: silent, nobody finds it");
+    }
+    if advert.pending > 0 {
+        let urgent = if advert.urgent { ", urgent" } else { "" };
+        line.push_str(&format!(", {} that no peer has{urgent}", counted(advert.pending, "change")));
+    }
+    if advert.control == "registration" {
+        line.push_str("; BlueZ takes no interval, that of main.conf holds");
+    }
+    out.line(visible(&line))
 }
 
 fn print_upstream(upstream: &UpstreamStatus, now: u64, out: &mut Output) -> Result<(), CliError> {

@@ -1,6 +1,7 @@
 //! Bluetooth in the commands: the options of `sync` and `serve`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use futures_util::future::BoxFuture;
@@ -8,7 +9,7 @@ use futures_util::future::BoxFuture;
 use crate::cli::support::error::{CliError, Exit};
 use crate::cli::support::events::{Event, Events};
 use crate::cli::support::output::note;
-use crate::node::{Ble, BleCentral, BlePeer, BlePlace};
+use crate::node::{AdvertPolicy, Ble, BleCentral, BlePeer, BlePlace};
 use crate::transport::bluez::BluetoothError;
 use crate::transport::bluez::adapter::SLOTS_DEFAULT;
 use crate::transport::bluez::agent::Pairing;
@@ -78,8 +79,8 @@ pub(crate) enum LinkSecurityArg {
     Authenticate,
 }
 
-/// Options of `serve` for Bluetooth's own security.
-#[derive(Clone, Copy, Debug, Args)]
+/// Options of `serve` for Bluetooth's own security, and for adverts.
+#[derive(Clone, Debug, Args)]
 pub(crate) struct LinkArgs {
     /// What the radio connection must have, beneath the session's own security
     #[arg(help_heading = HEADING, long, value_enum, default_value_t, value_name = "LEVEL")]
@@ -93,22 +94,90 @@ pub(crate) struct LinkArgs {
     /// with --plain
     #[arg(help_heading = HEADING, long)]
     advertise_name: bool,
+
+    #[command(flatten)]
+    adverts: AdvertArgs,
+}
+
+/// When to advertise, and how fast. The defaults are the policy's own.
+#[derive(Clone, Debug, Args)]
+struct AdvertArgs {
+    /// How often to advertise while something is new: 20ms to 10.24s [default: 100ms]. BlueZ 5.66 takes no
+    /// interval unless it runs with --experimental: that of /etc/bluetooth/main.conf holds then
+    #[arg(help_heading = HEADING, long, value_name = "INTERVAL", value_parser = humantime::parse_duration)]
+    advert_fast_interval: Option<Duration>,
+
+    /// How long at most; it ends sooner when a peer has fetched all [default: 30s]
+    #[arg(help_heading = HEADING, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    advert_fast_for: Option<Duration>,
+
+    /// How long after that it is not fast, whatever is new but urgent [default: 5m]
+    #[arg(help_heading = HEADING, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    advert_fast_rest: Option<Duration>,
+
+    /// How often to advertise otherwise [default: 1s]
+    #[arg(help_heading = HEADING, long, value_name = "INTERVAL", value_parser = humantime::parse_duration)]
+    advert_slow_interval: Option<Duration>,
+
+    /// Be silent with nothing pending for so long: not found, and nobody can bring anything [default: never]
+    #[arg(help_heading = HEADING, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    advert_silent_after: Option<Duration>,
+
+    /// How long to be silent at most, before it is slow for as long as that again [default: 10m]
+    #[arg(help_heading = HEADING, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    advert_silent_for: Option<Duration>,
+
+    /// From how many changes on, that no peer has, the advert says that they are urgent [default: never]
+    #[arg(help_heading = HEADING, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    advert_urgent_changes: Option<u64>,
+
+    /// A collection of which every change is urgent, again for more
+    #[arg(help_heading = HEADING, long = "advert-urgent", value_name = "COLLECTION")]
+    advert_urgent_collections: Vec<String>,
+
+    /// The shortest time between two changes of what is advertised [default: 1s]
+    #[arg(help_heading = HEADING, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    advert_change_gap: Option<Duration>,
+}
+
+impl AdvertArgs {
+    fn policy(&self) -> Result<AdvertPolicy, CliError> {
+        let default = AdvertPolicy::default();
+        let policy = AdvertPolicy {
+            fast_interval: self.advert_fast_interval.unwrap_or(default.fast_interval),
+            fast_for: self.advert_fast_for.unwrap_or(default.fast_for),
+            fast_rest: self.advert_fast_rest.unwrap_or(default.fast_rest),
+            slow_interval: self.advert_slow_interval.unwrap_or(default.slow_interval),
+            silent_after: self.advert_silent_after,
+            silent_for: self.advert_silent_for.unwrap_or(default.silent_for),
+            urgent_changes: self.advert_urgent_changes,
+            urgent_collections: self.advert_urgent_collections.clone(),
+            change_gap: self.advert_change_gap.unwrap_or(default.change_gap),
+        };
+        match policy.check() {
+            Ok(()) => Ok(policy),
+            Err(error) => Err(CliError::new(Exit::Usage, format!("--advert-...: {error}"))),
+        }
+    }
 }
 
 impl LinkArgs {
     /// How an adapter is listened on.
-    pub(crate) fn place(self, adapter: &str, events: &Events) -> BlePlace {
+    ///
+    /// # Errors
+    /// Adverts cannot be made as the options say.
+    pub(crate) fn place(&self, adapter: &str, events: &Events) -> Result<BlePlace, CliError> {
         let level = match self.link_security {
             LinkSecurityArg::None => SecurityLevel::None,
             LinkSecurityArg::Encrypt => SecurityLevel::Encrypt,
             LinkSecurityArg::Authenticate => SecurityLevel::Authenticate,
         };
         let place = Ble::adapter(adapter).link_security(level, self.pairing(events));
-        place.advertise_name(self.advertise_name)
+        Ok(place.advertise_name(self.advertise_name).adverts(self.adverts.policy()?))
     }
 
     /// How devices may pair.
-    fn pairing(self, events: &Events) -> Option<Pairing> {
+    fn pairing(&self, events: &Events) -> Option<Pairing> {
         if self.bonded_only {
             return Some(Pairing::Refused);
         }

@@ -219,6 +219,7 @@ fn bluetooth(section: &Section<'_>) -> BluetoothConfig {
         advertise_name: section.flag("advertise-name"),
         link_security: section.choice("link-security", &levels).unwrap_or(LinkLevel::None),
         bonded_only: section.flag("bonded-only"),
+        adverts: super::adverts::adverts(section),
     }
 }
 

@@ -211,6 +211,45 @@ pub(crate) const BLUETOOTH: Kind = Kind {
              (somebody types the code that the log shows).",
         ),
         key("bonded-only", Default("false"), "As peripheral: only devices that have paired before."),
+        key(
+            "advert-fast-interval",
+            Default("\"100ms\""),
+            "As peripheral: how often it advertises while something is new. BlueZ 5.66 takes no interval unless it runs with\n\
+             --experimental; then that of /etc/bluetooth/main.conf holds, and `status` says `registration`.",
+        ),
+        key(
+            "advert-fast-for",
+            Default("\"30s\""),
+            "How long at most; it ends sooner when a peer has fetched all.",
+        ),
+        key(
+            "advert-fast-rest",
+            Default("\"5m\""),
+            "How long after that it is not fast, whatever is new. What becomes urgent does not wait for it, and is told fast again\n\
+             after each.",
+        ),
+        key("advert-slow-interval", Default("\"1s\""), "How often it advertises otherwise, 10.24 s at most."),
+        key(
+            "advert-silent-after",
+            Else("\"10m\""),
+            "With nothing pending for so long it is silent: not found, and nobody can bring it anything. Without it never.",
+        ),
+        key(
+            "advert-silent-for",
+            Default("\"10m\""),
+            "How long it is silent at most, before it is slow for as long as that again.",
+        ),
+        key(
+            "advert-urgent-changes",
+            Else("100"),
+            "From how many changes on, that no peer has, the advert says that they are urgent.",
+        ),
+        key("advert-urgent-collections", Default("[]"), "Collections of which every change is urgent."),
+        key(
+            "advert-change-gap",
+            Default("\"1s\""),
+            "The shortest time between two changes of what it advertises.",
+        ),
     ],
 };
 

@@ -3,6 +3,7 @@
 //! `keys` says what there is, `tree` merges the files, `section` reads one section, `build` makes a [`Config`] of all, `load` does
 //! one after the other; `text` writes one with all defaults and shows what is in force.
 
+mod adverts;
 mod build;
 mod http;
 mod keys;

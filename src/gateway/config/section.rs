@@ -174,14 +174,18 @@ impl<'a> Section<'a> {
 
     /// A time up to `max`, as `"500ms"`; none without the key.
     pub(super) fn delay(&self, name: &str, max: Duration) -> Duration {
+        self.try_delay(name, max).unwrap_or_default()
+    }
+
+    /// As [`delay`](Self::delay); `None` if it is wrong, which is noted, or not there.
+    pub(super) fn try_delay(&self, name: &str, max: Duration) -> Option<Duration> {
         let expected =
             format!("a time up to {}, as \"500ms\" or \"2s\", or \"0s\"", humantime::format_duration(max));
-        let delay = self.read(name, &expected, |value| {
+        self.read(name, &expected, |value| {
             let delay = humantime::parse_duration(&text_of(value)?);
             let short = delay.ok().filter(|delay| *delay <= max);
             short.ok_or_else(|| format!("{} is no such time", shown(value)))
-        });
-        delay.unwrap_or_default()
+        })
     }
 
     /// One of some words.

@@ -11,6 +11,7 @@ use super::tree::{Tree, value_of};
 use crate::database::DatabaseConfig;
 use crate::gateway::address::PlaceAddress;
 use crate::gateway::secret::Secret;
+use crate::node::advertising::AdvertPolicy;
 use crate::replicator::{CONNECTIONS_MAX, PeerQuota, ReplicatorType};
 
 fn tree(files: &[&str]) -> Tree {
@@ -80,6 +81,7 @@ fn ten_lines_are_enough_and_mean_what_they_say() {
     assert_eq!(plant.node.connections, CONNECTIONS_MAX);
     assert_eq!(plant.node.quota, Some(PeerQuota::default()));
     assert_eq!(plant.store.keep_free, DatabaseConfig::default().keep_free_bytes);
+    assert_eq!(plant.bluetooth["radio"].adverts, AdvertPolicy::default());
     #[cfg(feature = "bluetooth")]
     assert_eq!(usize::from(plant.bluetooth["radio"].slots), crate::transport::bluez::adapter::SLOTS_DEFAULT);
 }
@@ -258,5 +260,35 @@ fn what_does_not_fit_an_address_is_told_before_it_is_used() {
             told.len() == 1 && told[0].contains(expected) && !told[0].contains("hush"),
             "{keys}: {told:?}"
         );
+    }
+}
+
+#[cfg(feature = "bluetooth")]
+#[test]
+fn adverts_are_as_the_section_says_or_what_is_wrong_is_told() {
+    let section = |keys: &str| format!("[databases.a]\n[bluetooth.radio]\n{keys}\n");
+    let config = right(&section(
+        "advert-fast-for = \"10s\"\nadvert-slow-interval = \"5s\"\nadvert-silent-after = \"1m\"\n\
+         advert-urgent-changes = 50\nadvert-urgent-collections = [\"plant.alarms\"]",
+    ));
+    let expected = AdvertPolicy {
+        fast_for: Duration::from_secs(10),
+        slow_interval: Duration::from_secs(5),
+        silent_after: Some(Duration::from_secs(60)),
+        urgent_changes: Some(50),
+        urgent_collections: vec!["plant.alarms".into()],
+        ..AdvertPolicy::default()
+    };
+    assert_eq!(config.databases["a"].bluetooth["radio"].adverts, expected);
+    for (keys, expected) in [
+        ("advert-slow-interval = \"1m\"", "radio.advert-slow-interval: an advertising interval of 60s"),
+        ("advert-fast-interval = \"2s\"", "radio.advert-fast-interval: the fast interval of 2s is longer"),
+        ("advert-silent-after = \"10ms\"", "radio.advert-silent-after: adverts change each 1s at most"),
+        ("advert-fast-rest = \"soon\"", "radio.advert-fast-rest: \"soon\" is no such time"),
+        ("advert-change-gap = \"0s\"", "radio.advert-change-gap: a time of"),
+        ("advert-urgent-changes = 0", "radio.advert-urgent-changes: 0 cannot be used"),
+    ] {
+        let told = wrong(&[&section(keys)]);
+        assert!(told.len() == 1 && told[0].contains(expected), "{keys}: {told:?}");
     }
 }

@@ -12,6 +12,7 @@ use crate::gateway::secret::{Secret, Stamp};
 #[cfg(feature = "mqtt")]
 use crate::gateway::topics::{BrokerAddress, Pattern, TopicFilter};
 use crate::gateway::web::{WebClient, WebServer};
+use crate::node::advertising::AdvertPolicy;
 use crate::node::retention::Rule;
 use crate::node::retention::files::FilesRule;
 use crate::replicator::{PeerQuota, ReplicatorType};
@@ -108,6 +109,8 @@ pub(crate) struct BluetoothConfig {
     pub(crate) advertise_name: bool,
     pub(crate) link_security: LinkLevel,
     pub(crate) bonded_only: bool,
+    /// When it advertises.
+    pub(crate) adverts: AdvertPolicy,
 }
 
 /// What the radio connection must have.

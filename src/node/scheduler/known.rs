@@ -11,10 +11,19 @@ use crate::time::Instant;
 pub(in crate::node) enum News {
     /// So many changes, of both sides.
     Pending(u32),
+    /// The same, and the neighbour says that they are urgent.
+    Urgent(u32),
     /// There is nothing to do.
     None,
     /// Its advert cannot be read.
     Unknown,
+}
+
+impl News {
+    /// Whether there is something to do for sure.
+    pub(super) fn is_pending(self) -> bool {
+        matches!(self, News::Pending(_) | News::Urgent(_))
+    }
 }
 
 /// A neighbour that was not heard for so long is gone.
@@ -32,6 +41,8 @@ const FAILURE_HANDICAP: Duration = Duration::from_secs(30);
 const FAILURES_MAX: u32 = 20;
 /// The most that what is pending counts: a second for each doubling.
 const PENDING_BONUS_MAX: Duration = Duration::from_secs(10);
+/// What is urgent counts as having waited so much longer; no more, or whoever cries loudest would come first for ever.
+const URGENT_BONUS: Duration = Duration::from_secs(30);
 /// Longest pause before a neighbour that fails is tried again.
 pub(in crate::node) const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -85,17 +96,21 @@ impl Known {
         self.by.get(&radio).is_some_and(|at| now.since(*at) < FRESH)
     }
 
-    /// Since when it counts as waiting: later for each failure, earlier for much that is pending.
+    /// Since when it counts as waiting: later for each failure, earlier for much that is pending and for what is urgent.
     pub(super) fn rank(&self) -> Instant {
-        let changes = if let News::Pending(changes) = self.news { changes } else { 0 };
+        let (changes, urgent) = match self.news {
+            News::Urgent(changes) => (changes, URGENT_BONUS),
+            News::Pending(changes) => (changes, Duration::ZERO),
+            News::None | News::Unknown => (0, Duration::ZERO),
+        };
         let bonus = Duration::from_secs(changes.checked_ilog2().unwrap_or(0).into()).min(PENDING_BONUS_MAX);
         self.since
             + FAILURE_HANDICAP * self.retry.failures().min(FAILURES_MAX)
-            + PENDING_BONUS_MAX.saturating_sub(bonus)
+            + (PENDING_BONUS_MAX + URGENT_BONUS).saturating_sub(bonus + urgent)
     }
 
     pub(super) fn set_news(&mut self, now: Instant, news: News) {
-        if !matches!(self.news, News::Pending(_)) && matches!(news, News::Pending(_)) {
+        if !self.news.is_pending() && news.is_pending() {
             self.since = now;
         }
         self.news = news;
@@ -113,7 +128,7 @@ impl Known {
 
     pub(super) fn wants(&self, now: Instant, own: u64) -> bool {
         match self.news {
-            News::Pending(_) => true,
+            News::Pending(_) | News::Urgent(_) => true,
             News::None => false,
             News::Unknown => match self.visited {
                 Some((at, before)) => before != Some(own) || now.since(at) >= UNREADABLE_PAUSE,

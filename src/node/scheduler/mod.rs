@@ -145,7 +145,7 @@ impl<K: Copy + Ord> Scheduler<K> {
         self.radios[radio].heard = Some(now);
         let known = self.known.entry(key).or_insert_with(|| Known::new(now, news));
         known.hear(now, radio, news);
-        if known.first_heard == now || matches!(news, News::Pending(_)) {
+        if known.first_heard == now || news.is_pending() {
             self.stirred = now;
         }
         true

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::advertise::PaceControl;
 use super::daemon::{Daemon, answer};
 use super::error::BluetoothError;
 use super::handle::Bluez;
@@ -126,6 +127,19 @@ impl Adapter {
         let count =
             async { self.adapter.active_advertising_instances().await.map_err(BluetoothError::bluez(what)) };
         answer(what, count).await.ok()
+    }
+
+    /// What the pace of adverts depends on: BlueZ shows what its advertising can do just where it takes an advert's interval, which is
+    /// with `--experimental`, and in newer releases always (`firmware-notes/bluez.md`, pace of adverts).
+    pub(super) async fn pace_control(&self) -> PaceControl {
+        let what = "reading what advertising can do";
+        let read = async {
+            self.adapter.supported_advertising_capabilities().await.map_err(BluetoothError::bluez(what))
+        };
+        match answer(what, read).await {
+            Ok(Some(_)) => PaceControl::Interval,
+            _ => PaceControl::Registration,
+        }
     }
 
     /// How many connections the controller has, of both roles and all programs; `None` if the kernel does not tell.

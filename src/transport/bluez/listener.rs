@@ -11,16 +11,17 @@ use bluer::{AdapterEvent, AdapterProperty, SessionEvent};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::adapter::Adapter;
+use super::advertise::{AdvertOrder, PaceControl, Turns};
 use super::agent::{Pairing, PairingAgent};
 use super::error::BluetoothError;
 use super::handle::Bluez;
 use super::l2cap::L2capListener;
 use super::peripheral::Peripheral;
-use super::profile::{AdvertBytes, Information, PROFILE_VERSION, PSM};
+use super::profile::{Information, PROFILE_VERSION, PSM};
 use super::security::LinkSecurity;
 use crate::link::PACKET_BYTES_MAX;
 use crate::transport::packet::PacketChannel;
@@ -50,8 +51,8 @@ pub struct ListenerConfig {
     pub name: Option<String>,
     /// Offer L2CAP channels beside GATT.
     pub l2cap: bool,
-    /// What is advertised at first.
-    pub state: AdvertBytes,
+    /// What is advertised at first, and how often.
+    pub advert: AdvertOrder,
     /// Link-layer security, beneath that of the sessions.
     pub security: LinkSecurity,
     /// How devices may pair; `None`: as the system has it.
@@ -63,7 +64,8 @@ pub struct ListenerConfig {
 /// Accepts centrals over GATT and L2CAP; gives resumable connections.
 pub struct BluetoothListener {
     acceptor: Arc<LinkAcceptor>,
-    state: watch::Sender<AdvertBytes>,
+    advert: watch::Sender<AdvertOrder>,
+    control: watch::Receiver<PaceControl>,
     task: JoinHandle<()>,
     adapter: String,
 }
@@ -75,11 +77,12 @@ impl BluetoothListener {
     /// [`BluetoothError`] if the first start fails; nothing runs then. Later failures are repaired and logged.
     pub async fn start(config: ListenerConfig) -> Result<BluetoothListener, BluetoothError> {
         let acceptor = Arc::new(LinkAcceptor::new(config.session));
-        let (state, states) = watch::channel(config.state);
-        let running = Running::start_in_time(&config, config.state).await?;
+        let (advert, orders) = watch::channel(config.advert);
+        let running = Running::start_in_time(&config, config.advert).await?;
         let adapter = running.adapter.name().to_owned();
-        let task = tokio::spawn(supervise(config, running, Arc::clone(&acceptor), states));
-        Ok(BluetoothListener { acceptor, state, task, adapter })
+        let (controls, control) = watch::channel(running.control);
+        let task = tokio::spawn(supervise(config, running, Arc::clone(&acceptor), orders, controls));
+        Ok(BluetoothListener { acceptor, advert, control, task, adapter })
     }
 
     /// The next new session; a resumed one goes on where it was and is not reported again.
@@ -87,9 +90,14 @@ impl BluetoothListener {
         self.acceptor.next().await
     }
 
-    /// Advertises another state, soon.
-    pub fn set_state(&self, state: AdvertBytes) {
-        self.state.send_if_modified(|old| std::mem::replace(old, state) != state);
+    /// Advertises something else, or at another pace, soon.
+    pub fn set_advert(&self, advert: AdvertOrder) {
+        self.advert.send_if_modified(|old| std::mem::replace(old, advert) != advert);
+    }
+
+    /// What the pace of adverts depends on with the bluetoothd that runs.
+    pub fn pace_control(&self) -> PaceControl {
+        *self.control.borrow()
     }
 
     /// Name of the adapter in use.
@@ -108,6 +116,7 @@ impl Drop for BluetoothListener {
 struct Running {
     adapter: Adapter,
     peripheral: Peripheral,
+    control: PaceControl,
     l2cap: mpsc::Receiver<PacketChannel>,
     _agent: Option<PairingAgent>,
     adapters: std::pin::Pin<Box<dyn futures_util::Stream<Item = SessionEvent> + Send>>,
@@ -115,14 +124,14 @@ struct Running {
 }
 
 impl Running {
-    async fn start_in_time(config: &ListenerConfig, state: AdvertBytes) -> Result<Running, BluetoothError> {
-        timeout(START_LIMIT, Running::start(config, state)).await.map_err(|_| BluetoothError::TimedOut {
+    async fn start_in_time(config: &ListenerConfig, advert: AdvertOrder) -> Result<Running, BluetoothError> {
+        timeout(START_LIMIT, Running::start(config, advert)).await.map_err(|_| BluetoothError::TimedOut {
             what: "registering with bluetoothd",
             limit: START_LIMIT,
         })?
     }
 
-    async fn start(config: &ListenerConfig, state: AdvertBytes) -> Result<Running, BluetoothError> {
+    async fn start(config: &ListenerConfig, advert: AdvertOrder) -> Result<Running, BluetoothError> {
         let adapter = Adapter::open(&config.bluez, config.adapter.as_deref()).await?;
         let failed = || BluetoothError::bluez("watch adapters");
         let adapters = adapter.session().events().await.map_err(failed())?;
@@ -140,11 +149,13 @@ impl Running {
             lane: None,
         };
         let peripheral =
-            Peripheral::start(&adapter, information, config.name.clone(), state, config.security).await?;
-        info!(adapter = adapter.name(), l2cap = offered.is_some(), "advertising");
+            Peripheral::start(&adapter, information, config.name.clone(), advert, config.security).await?;
+        let control = adapter.pace_control().await;
+        info!(adapter = adapter.name(), l2cap = offered.is_some(), "advertises {control}");
         Ok(Running {
             adapter,
             peripheral,
+            control,
             l2cap,
             _agent: agent,
             adapters: Box::pin(adapters),
@@ -188,18 +199,19 @@ async fn supervise(
     config: ListenerConfig,
     mut running: Running,
     acceptor: Arc<LinkAcceptor>,
-    mut states: watch::Receiver<AdvertBytes>,
+    mut orders: watch::Receiver<AdvertOrder>,
+    control: watch::Sender<PaceControl>,
 ) {
     let mut pause = RESTART_PAUSE_MIN;
     loop {
-        serve(&mut running, &acceptor, &mut states).await;
+        serve(&mut running, &acceptor, &mut orders).await;
         drop(running);
         warn!("Bluetooth was lost, registering again");
         let mut said = String::new();
         running = loop {
             sleep(pause).await;
-            let state = *states.borrow_and_update();
-            match Running::start_in_time(&config, state).await {
+            let advert = *orders.borrow_and_update();
+            match Running::start_in_time(&config, advert).await {
                 Ok(running) => break running,
                 Err(error) => {
                     // Once for each cause: it may last for days.
@@ -212,12 +224,13 @@ async fn supervise(
                 }
             }
         };
+        control.send_replace(running.control);
         pause = RESTART_PAUSE_MIN;
     }
 }
 
 /// Serves until something is gone.
-async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watch::Receiver<AdvertBytes>) {
+async fn serve(running: &mut Running, acceptor: &LinkAcceptor, orders: &mut watch::Receiver<AdvertOrder>) {
     let mut watch = interval(WATCH_INTERVAL);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut advertise = interval(ADVERTISE_INTERVAL);
@@ -227,6 +240,8 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
     // A controller stops a connectable advertisement when a central connects, also one that then does nothing.
     let mut stale = false;
     let mut connections = running.adapter.connection_count();
+    let mut turns = Turns::new(running.control, *orders.borrow(), Instant::now());
+    let mut turn = turns.next(Instant::now());
     loop {
         tokio::select! {
             channel = running.peripheral.accept() => match channel {
@@ -240,14 +255,17 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
                 acceptor.incoming(channel);
                 stale = true;
             }
-            _ = advertise.tick(), if stale || states.has_changed().unwrap_or(false) => {
+            _ = advertise.tick(), if stale || orders.has_changed().unwrap_or(false) => {
                 stale = false;
-                let state = *states.borrow_and_update();
-                if let Err(error) = running.peripheral.advertise(state).await {
+                let now = Instant::now();
+                turns.set(*orders.borrow_and_update(), now);
+                turn = turns.next(now);
+                if let Err(error) = running.peripheral.advertise(turns.due(now)).await {
                     warn!(%error, "cannot advertise");
                     return;
                 }
             }
+            () = at(turn) => (stale, turn) = (true, None),
             event = running.events.next() => match event {
                 Some(AdapterEvent::PropertyChanged(AdapterProperty::Powered(false))) | None => return,
                 Some(_) => {}
@@ -266,10 +284,19 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, states: &mut watc
             _ = watch.tick() => match running.adapter.advertisements().await {
                 Some(registered) => {
                     let before = std::mem::replace(&mut connections, running.adapter.connection_count());
-                    stale |= registered == 0 || connections != before;
+                    let is_missing = registered == 0 && turns.due(Instant::now()).interval.is_some();
+                    stale |= is_missing || connections != before;
                 }
                 None => return,
             },
         }
+    }
+}
+
+/// Waits until then; for ever, if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -32,6 +32,7 @@
 //! Workarounds name the fact they are for; the facts are in `firmware-notes/bluez.md`.
 
 pub mod adapter;
+pub mod advertise;
 pub mod agent;
 pub mod central;
 pub mod central_btleplug;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::adapter::Adapter;
+use super::advertise::AdvertOrder;
 use super::error::BluetoothError;
 use super::lane::{LaneTask, Lanes};
 use super::profile::{AdvertBytes, INFORMATION, Information, LANES, SERVICE, from_peripheral, to_peripheral};
@@ -30,9 +31,8 @@ const INCOMING_MAX: usize = 8;
 const ADVERTISE_ATTEMPTS: u32 = 5;
 /// Pause between two attempts to advertise.
 const ADVERTISE_PAUSE: Duration = Duration::from_millis(500);
-/// Advertising interval: short enough to be found within a scan window or two. BlueZ 5.66 ignores it and takes
-/// `[LE] MinAdvertisementInterval` of main.conf, else 1.28 s.
-const ADVERTISING_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest interval of a legacy advert.
+const INTERVAL_MAX: Duration = Duration::from_millis(10_240);
 
 /// A running peripheral; dropping it takes the application and the advertisement away.
 pub struct Peripheral {
@@ -44,7 +44,7 @@ pub struct Peripheral {
 }
 
 impl Peripheral {
-    /// Registers the application and advertises `state`, with `name` in the scan response.
+    /// Registers the application and advertises as `advert` says, with `name` in the scan response.
     ///
     /// # Errors
     /// [`BluetoothError`]; nothing stays registered.
@@ -52,7 +52,7 @@ impl Peripheral {
         adapter: &Adapter,
         information: Information,
         name: Option<String>,
-        state: AdvertBytes,
+        advert: AdvertOrder,
         security: LinkSecurity,
     ) -> Result<Peripheral, BluetoothError> {
         let lanes = Arc::new(Lanes::default());
@@ -90,7 +90,7 @@ impl Peripheral {
             advertisement: None,
             _application: application,
         };
-        peripheral.advertise(state).await?;
+        peripheral.advertise(advert).await?;
         Ok(peripheral)
     }
 
@@ -100,16 +100,17 @@ impl Peripheral {
         self.incoming.recv().await
     }
 
-    /// Advertises `state` instead of what was advertised. Also needed after a disconnect: BlueZ stops a connectable
-    /// advertisement of a controller that is connected and does not always resume it.
+    /// Advertises as `advert` says instead of what was advertised, or withdraws that. Also needed after a disconnect: BlueZ stops
+    /// a connectable advertisement of a controller that is connected and does not always resume it.
     ///
     /// # Errors
     /// [`BluetoothError::BlueZ`] after some attempts; nothing is advertised then.
-    pub async fn advertise(&mut self, state: AdvertBytes) -> Result<(), BluetoothError> {
+    pub async fn advertise(&mut self, advert: AdvertOrder) -> Result<(), BluetoothError> {
         self.advertisement = None;
+        let AdvertOrder { state, interval: Some(interval) } = advert else { return Ok(()) };
         let mut attempt = 1;
         loop {
-            match self.adapter.bluer().advertise(advertisement(self.name.clone(), state)).await {
+            match self.adapter.bluer().advertise(advertisement(self.name.clone(), state, interval)).await {
                 Ok(handle) => {
                     self.advertisement = Some(handle);
                     return Ok(());
@@ -125,13 +126,13 @@ impl Peripheral {
     }
 }
 
-fn advertisement(name: Option<String>, state: AdvertBytes) -> Advertisement {
+fn advertisement(name: Option<String>, state: AdvertBytes, interval: Duration) -> Advertisement {
     Advertisement {
         service_data: [(SERVICE, state.to_vec())].into(),
         discoverable: Some(true),
         local_name: name,
-        min_interval: Some(ADVERTISING_INTERVAL),
-        max_interval: Some(ADVERTISING_INTERVAL * 3 / 2),
+        min_interval: Some(interval),
+        max_interval: Some((interval * 3 / 2).min(INTERVAL_MAX).max(interval)),
         ..Default::default()
     }
 }

@@ -5,6 +5,8 @@
 use bluer::Uuid;
 use serde::{Deserialize, Serialize};
 
+use crate::secure::advert::Urgency;
+
 /// The service that a peripheral offers.
 pub const SERVICE: Uuid = Uuid::from_u128(0x8f4e_0001_c2d7_4b1a_9d63_5e0a_7b21_f8c4);
 /// What the peripheral can do: read, an [`Information`] in postcard.
@@ -95,13 +97,15 @@ pub struct Sighting {
     pub device: u32,
     /// Low 24 bits of the counter that grows with each change of the device's database.
     pub change: u32,
+    /// How urgent it is to fetch what the device has.
+    pub urgency: Urgency,
 }
 
 /// Writes the state that is advertised, and reads those of neighbours. The scan and what skips neighbours know nothing else of
 /// what is in it.
 pub trait AdvertCodec: Send + Sync {
     /// The state to advertise at `change`, a counter of which the low 24 bits are told. May differ at each call.
-    fn write(&self, change: u32) -> AdvertBytes;
+    fn write(&self, change: u32, urgency: Urgency) -> AdvertBytes;
     /// What a neighbour's state says; `None` if it is not meant for us.
     fn read(&self, state: &AdvertBytes) -> Option<Sighting>;
 
@@ -125,20 +129,20 @@ pub trait AdvertCodec: Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub struct PlainAdvert {
     /// Which group of devices this is, a tag.
-    pub group: u16,
+    pub group: u8,
     /// Which device this is, a tag of its database.
     pub device: u32,
 }
 
 impl AdvertCodec for PlainAdvert {
-    fn write(&self, change: u32) -> AdvertBytes {
-        AdvertState { group: self.group, device: self.device, change: change & AdvertState::CHANGE_MAX }
-            .encode()
+    fn write(&self, change: u32, urgency: Urgency) -> AdvertBytes {
+        let (group, device, change) = (self.group, self.device, change & AdvertState::CHANGE_MAX);
+        AdvertState { group, urgency, device, change }.encode()
     }
 
     fn read(&self, state: &AdvertBytes) -> Option<Sighting> {
-        let AdvertState { device, change, .. } = AdvertState::decode(state)?;
-        Some(Sighting { device, change })
+        let AdvertState { device, change, urgency, .. } = AdvertState::decode(state)?;
+        Some(Sighting { device, change, urgency })
     }
 }
 
@@ -146,7 +150,9 @@ impl AdvertCodec for PlainAdvert {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdvertState {
     /// Which group of devices this is, a tag.
-    pub group: u16,
+    pub group: u8,
+    /// How urgent it is to fetch what the device has; earlier releases say nothing.
+    pub urgency: Urgency,
     /// Which device this is, a tag of its database.
     pub device: u32,
     /// Low 24 bits of a counter that grows with each change of its database.
@@ -155,22 +161,23 @@ pub struct AdvertState {
 
 impl AdvertState {
     /// What a device tells that waits to be paired: nothing of itself.
-    pub const PAIRING: AdvertState = AdvertState { group: 0, device: 0, change: 0 };
+    pub const PAIRING: AdvertState = AdvertState { group: 0, urgency: Urgency::None, device: 0, change: 0 };
 
     /// Largest value of [`AdvertState::change`].
     pub const CHANGE_MAX: u32 = 0x00ff_ffff;
 
-    /// `version, group (2, LE), device (4, LE), change (3, LE)`.
+    /// `version, group (1), urgency (1), device (4, LE), change (3, LE)`.
     pub fn encode(&self) -> [u8; ADVERT_STATE_LEN] {
-        let (g, d, c) = (self.group.to_le_bytes(), self.device.to_le_bytes(), self.change.to_le_bytes());
-        [PROFILE_VERSION, g[0], g[1], d[0], d[1], d[2], d[3], c[0], c[1], c[2]]
+        let (urgency, d, c) = (self.urgency.to_bits(), self.device.to_le_bytes(), self.change.to_le_bytes());
+        [PROFILE_VERSION, self.group, urgency, d[0], d[1], d[2], d[3], c[0], c[1], c[2]]
     }
 
     /// Reads service data; `None` if it is too short or of another version.
     pub fn decode(data: &[u8]) -> Option<AdvertState> {
         let data = data.get(..ADVERT_STATE_LEN)?;
         (data[0] == PROFILE_VERSION).then(|| AdvertState {
-            group: u16::from_le_bytes([data[1], data[2]]),
+            group: data[1],
+            urgency: Urgency::from_bits(data[2]),
             device: u32::from_le_bytes([data[3], data[4], data[5], data[6]]),
             change: u32::from_le_bytes([data[7], data[8], data[9], 0]),
         })
@@ -186,12 +193,12 @@ mod tests {
         #[test]
         fn information_and_state_read_back(size in 20u16..=495, psm in proptest::option::of(0x80u16..=0xff),
             lane in proptest::option::of(0..LANES),
-            group: u16, device: u32, change in 0..=AdvertState::CHANGE_MAX, tail: Vec<u8>) {
+            group: u8, urgency in 0u8..3, device: u32, change in 0..=AdvertState::CHANGE_MAX, tail: Vec<u8>) {
             let information = Information { profile: PROFILE_VERSION, packet_size_max: size, l2cap_psm: psm, lane };
             let mut value = information.encode();
             value.extend(&tail);
             prop_assert_eq!(Information::decode(&value), Ok(information));
-            let state = AdvertState { group, device, change };
+            let state = AdvertState { group, urgency: Urgency::from_bits(urgency), device, change };
             prop_assert_eq!(AdvertState::decode(&state.encode()), Some(state));
         }
 
@@ -209,7 +216,8 @@ mod tests {
         assert_eq!(information.encode(), [0x01, 0xef, 0x03, 0x01, 0x85, 0x01, 0x01, 0x02]);
         assert_eq!(to_peripheral(3).to_string(), "8f4e0103-c2d7-4b1a-9d63-5e0a7b21f8c4");
         assert_eq!(from_peripheral(0).to_string(), "8f4e0200-c2d7-4b1a-9d63-5e0a7b21f8c4");
-        let state = AdvertState { group: 0x1234, device: 0xdead_beef, change: 0x0a_0b_0c };
-        assert_eq!(state.encode(), [0x01, 0x34, 0x12, 0xef, 0xbe, 0xad, 0xde, 0x0c, 0x0b, 0x0a]);
+        let (group, device, change) = (0x34, 0xdead_beef, 0x0a_0b_0c);
+        let state = AdvertState { group, urgency: Urgency::Urgent, device, change };
+        assert_eq!(state.encode(), [0x01, 0x34, 0x02, 0xef, 0xbe, 0xad, 0xde, 0x0c, 0x0b, 0x0a]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::profile::{AdvertBytes, AdvertCodec, AdvertState, PlainAdvert, Sighting};
 use crate::secure::Identity;
-use crate::secure::advert::SEALED;
+use crate::secure::advert::{SEALED, Urgency};
 use crate::trust::{AdvertResolver, Resolved, Trust};
 
 /// Bit of a change, of 24, that differs where an advert is made for members with a former secret of the group.
@@ -18,7 +18,7 @@ const FORMER_DEVICE: u32 = 1 << 31;
 pub struct PairingAdvert;
 
 impl AdvertCodec for PairingAdvert {
-    fn write(&self, _: u32) -> AdvertBytes {
+    fn write(&self, _: u32, _: Urgency) -> AdvertBytes {
         AdvertState::PAIRING.encode()
     }
 
@@ -60,29 +60,29 @@ impl SealedAdvert {
 }
 
 impl AdvertCodec for SealedAdvert {
-    fn write(&self, change: u32) -> AdvertBytes {
+    fn write(&self, change: u32, urgency: Urgency) -> AdvertBytes {
         if self.strangers {
             // Who lets strangers in wants to be found by them.
             let id = self.identity.id().0;
             let device = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
-            return PlainAdvert { group: 0, device }.write(change);
+            return PlainAdvert { group: 0, device }.write(change, urgency);
         }
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let (key, is_former) = self.trust.advert_key(&self.identity, usize::from(nonce));
         // Who has the former secret alone has nothing to fetch that it knows of, and is to come all the same.
         let change = if is_former { change ^ FORMER_CHANGE } else { change };
-        key.seal(&self.identity.id(), change, nonce)
+        key.seal(&self.identity.id(), change, urgency, nonce)
     }
 
     fn read(&self, state: &AdvertBytes) -> Option<Sighting> {
         if let Some(Resolved { opened, is_behind, .. }) = self.resolve(state) {
             // Another device than the one that was synced with before its secret was a former one.
             let device = if is_behind { opened.device.0 | FORMER_DEVICE } else { opened.device.0 };
-            return Some(Sighting { device, change: opened.change });
+            return Some(Sighting { device, change: opened.change, urgency: opened.urgency });
         }
         let told =
             AdvertState::decode(state).filter(|told| self.strangers && *told != AdvertState::PAIRING)?;
-        Some(Sighting { device: told.device, change: told.change })
+        Some(Sighting { device: told.device, change: told.change, urgency: told.urgency })
     }
 
     fn may_be_ours(&self, state: &AdvertBytes) -> bool {
@@ -122,14 +122,24 @@ mod tests {
         };
         let ((a, _a), (b, dir)) = (device(1, true, false), device(2, true, false));
         let ((stranger, _c), (open, _d)) = (device(3, false, false), device(4, false, true));
-        let (one, two) = (a.write(7), a.write(7));
+        let (one, two) = (a.write(7, Urgency::Urgent), a.write(7, Urgency::Urgent));
         assert_ne!(one, two, "no two adverts are alike");
         let seen = b.read(&one).expect("a member");
-        assert_eq!((seen.change, Some(seen)), (7, b.read(&two)));
+        assert_eq!((seen.change, seen.urgency, Some(seen)), (7, Urgency::Urgent, b.read(&two)));
         assert_eq!(stranger.read(&one), None);
-        assert_eq!((b.read(&open.write(7)), stranger.read(&open.write(7))), (None, None));
-        assert_eq!(device(5, false, true).0.read(&open.write(7)).map(|said| said.change), Some(7));
-        assert!(b.may_be_ours(&one) && !stranger.may_be_ours(&one) && !b.may_be_ours(&stranger.write(7)));
+        assert_eq!(
+            (b.read(&open.write(7, Urgency::None)), stranger.read(&open.write(7, Urgency::None))),
+            (None, None)
+        );
+        assert_eq!(
+            device(5, false, true).0.read(&open.write(7, Urgency::None)).map(|said| said.change),
+            Some(7)
+        );
+        assert!(
+            b.may_be_ours(&one)
+                && !stranger.may_be_ours(&one)
+                && !b.may_be_ours(&stranger.write(7, Urgency::None))
+        );
         assert_eq!(b.name(&one), None, "never met");
         let id = Identity::from_private([1; 32]).id();
         TrustList::update(dir.path(), |list| {

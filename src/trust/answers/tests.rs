@@ -1,6 +1,7 @@
 //! The answers about peers: who comes in, with what, and what changes them.
 
 use super::*;
+use crate::secure::advert::Urgency;
 use crate::secure::epoch::{AuthorityKey, EpochError, Roster};
 use crate::secure::group::GroupSecret;
 use crate::secure::{Access, Grant, PeerPolicy, Psk, Refusal};
@@ -110,12 +111,12 @@ fn adverts_of_the_group_and_of_paired_devices_are_resolved() {
     assert!(!trust.knows_without_key(), "a member's is the group's");
     let resolver = trust.advert_resolver();
     let member = group.key().advert_key();
-    assert_eq!(resolver.resolve(&member.seal(&A, 5, 1)).and_then(|r| r.peer), Some(A));
-    let met_never = resolver.resolve(&member.seal(&B, 6, 1)).expect("a member");
+    assert_eq!(resolver.resolve(&member.seal(&A, 5, Urgency::None, 1)).and_then(|r| r.peer), Some(A));
+    let met_never = resolver.resolve(&member.seal(&B, 6, Urgency::None, 1)).expect("a member");
     assert_eq!((met_never.peer, met_never.opened.change), (None, 6));
-    let alone = other.advert_key().seal(&other.id(), 7, 2);
+    let alone = other.advert_key().seal(&other.id(), 7, Urgency::None, 2);
     assert_eq!(resolver.resolve(&alone).and_then(|r| r.peer), Some(other.id()));
-    assert_eq!(resolver.resolve(&AdvertKey::from_bytes([1; 32]).seal(&A, 5, 1)), None);
+    assert_eq!(resolver.resolve(&AdvertKey::from_bytes([1; 32]).seal(&A, 5, Urgency::None, 1)), None);
 }
 
 #[test]
@@ -282,7 +283,8 @@ fn a_group_is_handed_over_until_all_have_shown_its_key() {
     assert!(trust.is_handing_over());
     assert_eq!(trust.former_psks(), [first.key().psk()]);
     let behind = |peer: PeerId| {
-        let heard = trust.advert_resolver().resolve(&first.key().advert_key().seal(&peer, 5, 1));
+        let heard =
+            trust.advert_resolver().resolve(&first.key().advert_key().seal(&peer, 5, Urgency::None, 1));
         heard.map(|heard| (heard.peer, heard.is_behind))
     };
     assert_eq!((behind(B), behind(C)), (Some((Some(B), true)), Some((Some(C), true))));

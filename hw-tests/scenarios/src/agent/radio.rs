@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gattway::lab::link::{AttMtu, PacketSize};
+use gattway::lab::secure::advert::Urgency;
 use gattway::lab::transport::bluez::Bluez;
 use gattway::lab::transport::bluez::adapter::Adapter;
+use gattway::lab::transport::bluez::advertise::AdvertOrder;
 use gattway::lab::transport::bluez::central::BluerCentral;
 use gattway::lab::transport::bluez::central_btleplug::BtleplugCentral;
 use gattway::lab::transport::bluez::l2cap::{L2capCentral, L2capListener};
@@ -30,7 +32,7 @@ use super::{Result, fail};
 /// Bytes of a packet of [`Way::GattSmall`].
 const SMALL_PACKET_BYTES: u16 = 182;
 /// What raw peripherals advertise.
-const STATE: AdvertState = AdvertState { group: 0, device: 0x7e57_7e57, change: 0 };
+const STATE: AdvertState = AdvertState { group: 0, urgency: Urgency::None, device: 0x7e57_7e57, change: 0 };
 /// How often a peripheral without sessions advertises anew until a central has come.
 const ADVERTISE_AGAIN: Duration = Duration::from_secs(3);
 
@@ -115,7 +117,7 @@ impl NodeRadio {
                     adapter: Some(adapter.clone()),
                     name: Some("hw-test".to_owned()),
                     l2cap,
-                    state: STATE.encode(),
+                    advert: AdvertOrder::steady(STATE.encode()),
                     security: LinkSecurity::default(),
                     pairing: None,
                     session,
@@ -150,8 +152,8 @@ impl NodeRadio {
                     lane: None,
                 };
                 let name = Some("hw-test".to_owned());
-                let (state, security) = (STATE.encode(), LinkSecurity::default());
-                let mut peripheral = Peripheral::start(&adapter, information, name, state, security).await?;
+                let (advert, security) = (AdvertOrder::steady(STATE.encode()), LinkSecurity::default());
+                let mut peripheral = Peripheral::start(&adapter, information, name, advert, security).await?;
                 tokio::spawn(async move {
                     let mut connected = false;
                     let mut again = tokio::time::interval(ADVERTISE_AGAIN);
@@ -163,7 +165,7 @@ impl NodeRadio {
                             () = sender.closed() => return,
                             // A connection of before may have ended after the advertisement was registered, and with it that.
                             _ = again.tick(), if !connected => {
-                                if peripheral.advertise(state).await.is_err() {
+                                if peripheral.advertise(advert).await.is_err() {
                                     return;
                                 }
                                 continue;
@@ -171,7 +173,8 @@ impl NodeRadio {
                         };
                         let Some(channel) = channel else { return };
                         connected = true;
-                        if sender.send(channel).await.is_err() || peripheral.advertise(state).await.is_err() {
+                        if sender.send(channel).await.is_err() || peripheral.advertise(advert).await.is_err()
+                        {
                             return;
                         }
                     }
