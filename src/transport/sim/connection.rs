@@ -23,7 +23,7 @@ use crate::transport::packet::{Connector, PacketChannel, PacketSink, PacketSourc
 /// Connections that wait to be accepted by a listener.
 const ACCEPT_QUEUE: usize = 8;
 /// Time to find an advertising device, connect, exchange the MTU and subscribe.
-const CONNECT_TIME: Duration = Duration::from_millis(150);
+pub(super) const CONNECT_TIME: Duration = Duration::from_millis(150);
 /// Time after which a device that is not there or does not listen counts as not found.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two looks for a device.

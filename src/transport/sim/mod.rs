@@ -6,6 +6,7 @@
 //! | `host` | a host's queues, headers and faults at one end of a connection. Sans-IO |
 //! | [`energy`] | what radios take for it, by data sheets |
 //! | `world` | radio and hosts in one time line. Sans-IO |
+//! | `uart_log` | a log read over a UART service, for comparison |
 //! | [`mod@bench`] | goodput of the link on it, in virtual time |
 //! | `connection` | the same for async code: devices, listeners, connectors |
 
@@ -20,6 +21,9 @@ mod host;
 pub mod radio;
 #[cfg(test)]
 mod tests;
+#[cfg(any(feature = "cli", test))]
+#[deny(clippy::disallowed_methods)] // sans-IO
+pub mod uart_log;
 #[deny(clippy::disallowed_methods)] // sans-IO
 pub(crate) mod world;
 

@@ -1,48 +1,35 @@
 //! What the modelled radio takes for a sync: connection events, bytes, time and energy, by data sheets.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::CliError;
 use super::figure::Figure;
 use crate::cli::commands::demo::{Sample, save, weather};
-use crate::cli::support::air::{Air, AirArgs, Moment, Protection, Traffic};
+use crate::cli::support::air::{Air, AirArgs, Protection, Traffic};
 use crate::cli::support::place::TemporaryDirectory;
 use crate::cli::support::{runtime, store};
 use crate::database::{Collection, Database};
 use crate::transport::clock::Clock;
-use crate::transport::sim::energy::{NRF54L15, NRF52840, RadioPower};
+use crate::transport::sim::energy::{NRF54L15, NRF52840};
 use crate::transport::sim::radio::{Phy, Side};
 
 /// Bytes of the reading that is new.
-const READING_BYTES: usize = 100;
+pub(super) const READING_BYTES: usize = 100;
 
-/// Readings of a day.
-const READINGS: u32 = 24;
-
-/// Octets of data of our advertisement: the most that a legacy one has.
-const ADVERTISEMENT_OCTETS: usize = 31;
-
-/// Loss of radio PDUs in the second half of the table, percent.
-const LOSS_PERCENT: f64 = 5.0;
-
-/// How long the devices are apart after a cut.
-const APART: Duration = Duration::from_secs(5);
+/// Loss of radio PDUs where there is some, percent.
+pub(super) const LOSS_PERCENT: f64 = 5.0;
 
 pub(super) fn measure() -> Result<Vec<Figure>, CliError> {
     let place = TemporaryDirectory::new("bench-energy")?;
-    let mut figures = syncs(&place)?;
-    figures.extend(days(&place)?);
-    Ok(figures)
+    syncs(&place)
 }
 
-fn radio(loss: f64) -> AirArgs {
+pub(super) fn radio(loss: f64) -> AirArgs {
     AirArgs { loss, ..AirArgs::default() }
 }
 
 /// A reading of about so many bytes of JSON, and no two alike.
-fn reading(n: u32) -> Sample {
+pub(super) fn reading(n: u32) -> Sample {
     let value = |name: &str, value: f64| (name.to_owned(), Value::from((value * 100.0).round() / 100.0));
     let mut body: Map<String, Value> = [
         value("celsius", 20.0 + f64::from(n % 17) / 3.0),
@@ -63,7 +50,10 @@ fn json_len(body: &Map<String, Value>) -> usize {
 }
 
 /// Databases of a field device and a gateway.
-fn open(place: &TemporaryDirectory, name: &str) -> Result<(Database, Collection, Database), CliError> {
+pub(super) fn open(
+    place: &TemporaryDirectory,
+    name: &str,
+) -> Result<(Database, Collection, Database), CliError> {
     let open = |side: &str| store::open(&place.path().join(format!("{name}-{side}")));
     let (field, gateway) = (open("field")?, open("gateway")?);
     let collection = field.default_collection().map_err(store::failed)?;
@@ -109,87 +99,5 @@ fn syncs(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
         let (_, one) = air.sync(&field, &mut |_| ()).await?;
         figures.extend(rows("one new reading of 100 bytes, connected to durable", &one, None));
         Ok(figures)
-    })
-}
-
-/// How often a day's readings are synced, and how often the device advertises.
-struct Policy {
-    name: &'static str,
-    readings_each: u32,
-    advertised_each_s: f64,
-}
-
-const POLICIES: [Policy; 4] = [
-    Policy { name: "synced each hour, advertised each second", readings_each: 1, advertised_each_s: 1.0 },
-    Policy { name: "synced each hour, advertised each 10 s", readings_each: 1, advertised_each_s: 10.0 },
-    Policy {
-        name: "synced each day, advertised each second",
-        readings_each: READINGS,
-        advertised_each_s: 1.0,
-    },
-    Policy {
-        name: "synced each day, advertised each 10 s",
-        readings_each: READINGS,
-        advertised_each_s: 10.0,
-    },
-];
-
-/// Energy of a day of hourly readings.
-fn days(place: &TemporaryDirectory) -> Result<Vec<Figure>, CliError> {
-    let mut figures = Vec::new();
-    for readings_each in [1, READINGS] {
-        for (case, loss, cut) in
-            [("no loss", 0.0, false), ("5 % loss", LOSS_PERCENT, false), ("one cut", 0.0, true)]
-        {
-            let traffic = day(place, readings_each, case, loss, cut)?;
-            for policy in POLICIES.iter().filter(|policy| policy.readings_each == readings_each) {
-                for power in [NRF52840, NRF54L15] {
-                    let name =
-                        format!("a day of 24 readings, {}, {case}: {} in all", policy.name, power.name);
-                    let energy = day_mj(&power, &traffic, policy);
-                    figures.push(Figure::new("energy", name, energy, "mJ"));
-                }
-            }
-            let name = format!("a day of 24 readings, {readings_each} a sync, {case}: syncs alone, nRF52840");
-            figures.push(Figure::new("energy", name, traffic.field_uj / 1e3, "mJ"));
-        }
-    }
-    Ok(figures)
-}
-
-fn day_mj(power: &RadioPower, traffic: &Traffic, policy: &Policy) -> f64 {
-    let advertisements = 86_400.0 / policy.advertised_each_s;
-    let syncs = power.connection_uj(&traffic.radio, Side::Central, Phy::Le2M);
-    (syncs + advertisements * power.advertisement_uj(ADVERTISEMENT_OCTETS)) / 1e3
-}
-
-/// The syncs of a day; the database has been synced before.
-fn day(
-    place: &TemporaryDirectory,
-    readings_each: u32,
-    case: &str,
-    loss: f64,
-    cut: bool,
-) -> Result<Traffic, CliError> {
-    let (field, collection, gateway) = open(place, &format!("day-{readings_each}-{case}"))?;
-    runtime::block_on(async {
-        let air = start(&radio(loss), &gateway).await?;
-        air.sync(&field, &mut |_| ()).await?;
-        let mut sum = Traffic::default();
-        let mut is_cut = !cut;
-        for n in 0..READINGS {
-            save(&field, &collection, &[reading(n)])?;
-            if (n + 1) % readings_each != 0 {
-                continue;
-            }
-            let mut watch = |moment: &Moment<'_>| {
-                if !std::mem::replace(&mut is_cut, true) {
-                    moment.air.cut(APART);
-                }
-            };
-            let (_, traffic) = air.sync(&field, &mut watch).await?;
-            sum = sum.plus(traffic);
-        }
-        Ok(sum)
     })
 }

@@ -3,6 +3,7 @@
 
 mod air;
 mod blobs;
+mod days;
 mod energy;
 mod figure;
 mod http;
@@ -38,7 +39,7 @@ const QUERY_DOCUMENTS: usize = 100_000;
 /// `link`: goodput of the link protocol by what raw packets carry, on a modelled radio in virtual time. `replication`:
 /// two processes over loopback TCP, then bytes on air for the first push and for a sync with nothing to do. `air`: link bytes and
 /// processor's time of a document in a first push, for records, readings, mixed documents and text, beside the form of earlier releases, xz and zstd. `energy`: what the modelled radio takes for a sync,
-/// and for a day of readings: events, bytes, time, energy by data sheets. `stock`: bytes and time with the messages of a stock
+/// and for a day of readings, synced by several policies and read as a log over a UART service: events, bytes, time, energy by data sheets. `stock`: bytes and time with the messages of a stock
 /// Couchbase Lite: first pushes at three levels of deflate, nothing to do, one changed field with and without deltas. `store`: bytes
 /// on stable storage, memory and time of the database; with the feature bench-sqlite, SQLite holds the same documents beside
 /// it. `store --documents N`: so many readings of 50 sensors in turn: what reading by ID, changes here and there, opening and
@@ -109,7 +110,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         (What::Store, &|| args.documents.map_or_else(store::measure, |count| large::measure(count.max(1)))),
         (What::Replication, &replication::measure),
         (What::Air, &|| air::measure(args.documents.unwrap_or(AIR_READINGS).max(1))),
-        (What::Energy, &energy::measure),
+        (What::Energy, &energy),
         (What::Stock, &stock::measure),
         (What::Blobs, &blobs::measure),
         (What::Http, &http::measure),
@@ -135,6 +136,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         ));
     }
     Ok(())
+}
+
+fn energy() -> Result<Vec<Figure>, CliError> {
+    let mut figures = energy::measure()?;
+    figures.extend(days::measure()?);
+    Ok(figures)
 }
 
 fn blip() -> Result<Vec<Figure>, CliError> {
