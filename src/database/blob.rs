@@ -253,10 +253,24 @@ impl Database {
         Ok(self.store.known_blobs()?.into_iter().map(info))
     }
 
-    /// Lets go what blobs are to go, as a thread does by itself.
-    #[cfg(test)]
-    pub(crate) fn sweep_blobs(&self) -> Result<bool, DatabaseError> {
+    /// Lets go what blobs are to go, as a thread does by itself; `false` if nothing can be said now.
+    ///
+    /// # Errors
+    /// Of the store.
+    #[cfg(any(test, feature = "simulation"))]
+    #[doc(hidden)]
+    pub fn sweep_blobs(&self) -> Result<bool, DatabaseError> {
         self.store.blobs().suspect_all();
+        self.store.sweep_blobs()
+    }
+
+    /// The same of blobs that a document named before, unless all are to be looked at.
+    ///
+    /// # Errors
+    /// Of the store.
+    #[cfg(feature = "simulation")]
+    #[doc(hidden)]
+    pub fn sweep_suspected_blobs(&self) -> Result<bool, DatabaseError> {
         self.store.sweep_blobs()
     }
 }

@@ -101,6 +101,6 @@ pub use self::store::{
 };
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
-pub use self::store::{DiskCounts, SimulatedDisk};
+pub use self::store::{DiskCounts, FileLie, SimulatedDisk};
 pub use crate::replica::revision::{RevisionError, SourceId, Version, VersionVector, Versioning};
 pub use crate::replica::{DOCUMENT_BODY_MAX, DOCUMENT_ID_MAX};

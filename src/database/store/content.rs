@@ -29,7 +29,7 @@ impl Store {
 
     /// Adds content to a blob that was begun.
     pub(crate) fn append_to(&self, new: &mut NewBlob, bytes: &[u8]) -> Result<(), DatabaseError> {
-        self.space.admit_file(bytes.len() as u64)?;
+        self.admit_file(bytes.len() as u64)?;
         new.append(bytes)
     }
 
@@ -52,7 +52,7 @@ impl Store {
         bytes: &[u8],
     ) -> Result<u64, DatabaseError> {
         self.check_open()?;
-        self.blobs.append(digest, offset, bytes, |bytes| self.space.admit_file(bytes))
+        self.blobs.append(digest, offset, bytes, |bytes| self.admit_file(bytes))
     }
 
     /// Makes the part of a blob a whole one; `false` if it was not its content.

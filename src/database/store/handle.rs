@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use super::blobs::Blobs;
+use super::blobs::{Blobs, Directory};
 use super::engine::{self, Engine, EngineCounts, Ticket};
 use super::gathering::Gathering;
 use super::keys::{self, CollectionKey};
@@ -87,7 +87,7 @@ impl Store {
         let engine = Engine::open(&logs.current, config.cache_bytes, Ticket::default())?;
         logs.clean_up(path)?;
         let (meta, is_new) = meta::open(&engine, path, config, meta::new_source)?;
-        let mut store = Store::load(path, config, engine, &meta, Some(lock))?;
+        let mut store = Store::load(path, config, engine, &meta, Some(lock), Directory::of(path))?;
         store.is_new = is_new;
         store.begin_ahead_table()?;
         let store = Arc::new(store);
@@ -102,7 +102,7 @@ impl Store {
         let lock = layout::lock_to_read(path)?;
         let engine = Engine::open_to_read(&layout::logs(path)?.current)?.ok_or_else(|| none(path))?;
         let meta = meta::to_read(&engine, path, config)?.ok_or_else(|| none(path))?;
-        Ok(Arc::new(Store::load(path, config, engine, &meta, lock)?))
+        Ok(Arc::new(Store::load(path, config, engine, &meta, lock, Directory::of(path))?))
     }
 
     /// Reads what is kept in memory.
@@ -112,13 +112,14 @@ impl Store {
         engine: Engine,
         meta: &Meta,
         lock: Option<File>,
+        blobs: Directory,
     ) -> Result<Store, DatabaseError> {
         let former = engine.get(keys::FORMER)?.map(|value| meta::former_sources(&value)).unwrap_or_default();
         let names = tables::load_names(&engine)?;
         let sources = Sources::load(&engine)?;
         let next_expiration = AtomicU64::new(tables::next_expiration(&engine)?);
         let marks = AtomicU64::new(tables::marks(&engine)?);
-        let blobs = Blobs::open(path, engine.is_frozen(), engine.get(keys::BLOBS_RECORDED)?.is_some())?;
+        let blobs = Blobs::open(blobs, engine.is_frozen(), engine.get(keys::BLOBS_RECORDED)?.is_some())?;
         let mut writer = WriterState::load(&engine, names.len())?;
         let collections = writer.load_collections(&engine)?;
         let store = Store {
@@ -169,7 +170,8 @@ impl Store {
         let path = Path::new("");
         let engine = Engine::open_simulated(disk)?;
         let (meta, is_new) = meta::open(&engine, path, config, || Ok(disk.source()))?;
-        let mut store = Store::load(path, config, engine, &meta, None)?;
+        let mut store =
+            Store::load(path, config, engine, &meta, None, Directory::Simulated(disk.open_files()))?;
         store.simulated = Some(disk.clone());
         store.is_new = is_new;
         store.begin_ahead_table()?;
@@ -340,6 +342,15 @@ impl Store {
             return Ok(());
         }
         self.space.admit(staged, only_checkpoints, |bytes| self.engine().reserve(bytes))
+    }
+
+    /// Lets so many bytes of a blob through while there is room for them.
+    pub(super) fn admit_file(&self, bytes: u64) -> Result<(), DatabaseError> {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return Ok(());
+        }
+        self.space.admit_file(bytes)
     }
 
     /// Bytes of all files.

@@ -81,7 +81,7 @@ pub(crate) use self::removed::has_an_age;
 #[cfg(test)]
 pub(crate) use self::removed::{AUTHORS_MAX, MARKS_MAX};
 #[cfg(feature = "simulation")]
-pub use self::simulated::{DiskCounts, SimulatedDisk};
+pub use self::simulated::{DiskCounts, FileLie, SimulatedDisk};
 #[cfg(feature = "cli")]
 pub(crate) use self::sled::log::contains_panics;
 #[cfg(test)]

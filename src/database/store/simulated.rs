@@ -8,6 +8,8 @@
 //! clean: readers see them, also in a later life, and no later sync writes them, unless they are written again. What is synced
 //! behind one of them lies behind a hole, which shows when the cache is given up: the log is damaged then.
 //!
+//! Beside the log it has files for blobs (`simulated/files.rs`).
+//!
 //! One file, because crash, failing sync and page cache all change the same state, and each rule is about the other two.
 
 use std::collections::BTreeMap;
@@ -16,8 +18,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use self::files::FileLie;
+use self::files::Files;
+pub(super) use self::files::{DiskFile, DiskFiles};
 use super::ground::{Entry, Pair};
 use crate::replica::revision::SourceId;
+
+mod files;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 type Hook = Box<dyn FnOnce() + Send>;
@@ -38,6 +45,8 @@ struct Disk {
     current: PathBuf,
     current_synced: PathBuf,
     logs_made: u32,
+    files: Files,
+    file_lie: FileLie,
     capacity_bytes: Option<u64>,
     /// Counts crashes: a handle of an earlier life is refused.
     life: u64,
@@ -127,6 +136,8 @@ impl SimulatedDisk {
             current: PathBuf::new(),
             current_synced: PathBuf::new(),
             logs_made: 0,
+            files: Files::default(),
+            file_lie: FileLie::None,
             capacity_bytes: None,
             life: 0,
             power: None,
@@ -193,14 +204,14 @@ impl SimulatedDisk {
             || disk.has_failed
     }
 
-    /// Sets how many bytes of keys and values fit.
+    /// Sets how many bytes of keys, values and files fit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity_bytes = bytes;
     }
 
-    /// Bytes of keys and values.
+    /// Bytes of keys, values and files.
     pub fn used_bytes(&self) -> u64 {
-        self.lock().log().bytes
+        self.lock().used_bytes()
     }
 
     /// Makes syncs return without having done anything, as a disk does whose cache is emptied some time later. A
@@ -218,6 +229,7 @@ impl SimulatedDisk {
         copy.log_mut().synced = named.map(|log| log.synced.clone()).unwrap_or_default();
         copy.log_mut().is_damaged = named.is_none_or(LogImage::has_hole);
         copy.log_mut().reset_view();
+        copy.files = disk.files.synced();
         drop(copy);
         image
     }
@@ -225,9 +237,13 @@ impl SimulatedDisk {
     /// Somebody puts the files of an earlier [`SimulatedDisk::synced_image`] in the place of these. The process has ended, or does so
     /// here: its handles are refused from now on.
     pub fn put_back(&self, copy: &SimulatedDisk) {
-        let log = copy.lock().log().clone();
+        let (log, files) = {
+            let copy = copy.lock();
+            (copy.log().clone(), copy.files.clone())
+        };
         let mut disk = self.lock();
         disk.life += 1;
+        disk.files = files;
         disk.logs = BTreeMap::from([(PathBuf::new(), log)]);
         disk.current = PathBuf::new();
         disk.current_synced = PathBuf::new();
@@ -312,6 +328,33 @@ impl SimulatedDisk {
 
     pub(super) fn source(&self) -> SourceId {
         self.source
+    }
+
+    /// The disk, for a handle of the present life.
+    fn alive(&self, life: u64) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.lock();
+        if disk.life == life {
+            return Ok(disk);
+        }
+        Err(io::Error::new(io::ErrorKind::NotConnected, "the device has lost its power"))
+    }
+
+    /// Does something in which the power may fail, for a handle of this life.
+    fn operate(
+        &self,
+        life: u64,
+        operation: impl FnOnce(&mut Disk, bool) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut disk = self.alive(life)?;
+        let hook = disk.count_operation();
+        let result = operation(&mut disk, hook.is_some());
+        let Some(hook) = hook else { return result };
+        disk.counts.crashes_in_operation += 1;
+        disk.crash();
+        disk.has_failed = true;
+        drop(disk);
+        hook();
+        Err(io::Error::new(io::ErrorKind::NotConnected, "the power failed"))
     }
 
     /// No change under this lock can be left half done.
@@ -405,6 +448,7 @@ impl Disk {
             }
         }
         self.current_synced.clone_from(&self.current);
+        self.files.crash(&mut self.rng);
         self.life += 1;
         self.power = None;
         self.has_failed = false;
@@ -422,6 +466,7 @@ impl Disk {
             log.pending.truncate(first);
             log.reset_view();
         }
+        self.files.evict();
         self.note(b"evict", &[]);
     }
 
@@ -442,15 +487,25 @@ impl Disk {
         self.power.take().map(|(_, hook)| hook)
     }
 
-    fn apply(&mut self, name: &Path, entries: Vec<Entry>) -> io::Result<()> {
-        let bytes = self.log().bytes;
-        let grown: u64 =
-            entries.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum();
-        if self.capacity_bytes.is_some_and(|capacity| bytes + grown > capacity) {
+    fn used_bytes(&self) -> u64 {
+        self.log().bytes + self.files.bytes
+    }
+
+    /// Lets through what makes so many bytes more, if they fit.
+    fn admit(&mut self, grown: u64) -> io::Result<()> {
+        let used = self.used_bytes();
+        if self.capacity_bytes.is_some_and(|capacity| used + grown > capacity) {
             self.counts.refused_full += 1;
             self.note(b"full", &[]);
             return Err(io::ErrorKind::StorageFull.into());
         }
+        Ok(())
+    }
+
+    fn apply(&mut self, name: &Path, entries: Vec<Entry>) -> io::Result<()> {
+        let grown: u64 =
+            entries.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum();
+        self.admit(grown)?;
         for (key, value) in &entries {
             self.note(key, value.as_deref().unwrap_or(b"removed"));
         }
@@ -473,9 +528,13 @@ impl Disk {
         Ok(())
     }
 
-    fn sync(&mut self, name: &Path) -> io::Result<()> {
+    /// Counts a sync; `Ok(false)`: it says that it has done what it has not.
+    ///
+    /// # Errors
+    /// It fails.
+    fn begin_sync(&mut self, what: &[u8]) -> io::Result<bool> {
         self.counts.syncs += 1;
-        self.note(b"sync", &[]);
+        self.note(what, &[]);
         let fails = match &mut self.failing_syncs {
             Some((first, _)) if *first > 1 => {
                 *first -= 1;
@@ -488,22 +547,30 @@ impl Disk {
             None => false,
         };
         self.failing_syncs = self.failing_syncs.filter(|(_, count)| *count > 0);
-        if self.syncs_lie {
+        if fails && !self.syncs_lie {
+            self.has_failed = true;
+            self.counts.syncs_failed += 1;
+            return Err(rustix::io::Errno::IO.into());
+        }
+        Ok(!self.syncs_lie)
+    }
+
+    fn sync(&mut self, name: &Path) -> io::Result<()> {
+        let began = self.begin_sync(b"sync");
+        if matches!(began, Ok(false)) {
             return Ok(());
         }
         let log = self.logs.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
-        if !fails {
+        let Err(failure) = began else {
             log.write(usize::MAX);
             return Ok(());
-        }
+        };
         log.write(self.rng.usize(0..=log.pending.len()));
         let left = log.pending.iter_mut().filter(|pending| pending.state == PageState::Dirty);
         let left = left.map(|pending| pending.state = PageState::Clean).count();
-        self.has_failed = true;
-        self.counts.syncs_failed += 1;
         self.counts.batches_left_clean += left as u64;
         self.note(b"sync failed", &(left as u64).to_le_bytes());
-        Err(rustix::io::Errno::IO.into())
+        Err(failure)
     }
 }
 
@@ -527,11 +594,7 @@ pub(super) struct DiskHandle {
 
 impl DiskHandle {
     fn alive(&self) -> io::Result<MutexGuard<'_, Disk>> {
-        let disk = self.disk.lock();
-        if disk.life == self.life {
-            return Ok(disk);
-        }
-        Err(io::Error::new(io::ErrorKind::NotConnected, "the device has lost its power"))
+        self.disk.alive(self.life)
     }
 
     /// Name of the log.
@@ -582,16 +645,7 @@ impl DiskHandle {
 
     /// Does something in which the power may fail.
     fn operate(&self, operation: impl FnOnce(&mut Disk, bool) -> io::Result<()>) -> io::Result<()> {
-        let mut disk = self.alive()?;
-        let hook = disk.count_operation();
-        let result = operation(&mut disk, hook.is_some());
-        let Some(hook) = hook else { return result };
-        disk.counts.crashes_in_operation += 1;
-        disk.crash();
-        disk.has_failed = true;
-        drop(disk);
-        hook();
-        Err(io::Error::new(io::ErrorKind::NotConnected, "the power failed"))
+        self.disk.operate(self.life, operation)
     }
 }
 

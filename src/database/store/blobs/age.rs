@@ -1,13 +1,12 @@
 //! How long blobs stay that nobody wants, and which were looked at.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 use std::sync::PoisonError;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::super::ground::io_error;
-use super::names::{changed_ms, touch};
+use super::directory::Directory;
+use super::names::{part_name, to_hex};
 use super::{Blobs, LOOK_MAX};
 use crate::database::{DatabaseError, clock};
 use crate::replica::blobs::BlobDigest;
@@ -39,33 +38,31 @@ impl Blobs {
 
     /// Whether a whole blob came so long ago that it may go. One from when no clock was right comes now.
     pub(in super::super) fn is_old(&self, digest: &BlobDigest, now: u64) -> Result<bool, DatabaseError> {
-        is_old(&self.whole_path(digest)?, now, UNNAMED_MS)
+        is_old(&self.directory, &to_hex(digest), now, UNNAMED_MS)
     }
 
     pub(in super::super) fn is_old_part(&self, digest: &BlobDigest, now: u64) -> Result<bool, DatabaseError> {
-        is_old(&self.part_path(digest)?, now, PART_MS)
+        is_old(&self.directory, &part_name(digest), now, PART_MS)
     }
 
     /// Removes a whole blob if it is still old; somebody may have saved it anew.
     pub(in super::super) fn remove_old(&self, digest: &BlobDigest, now: u64) -> Result<bool, DatabaseError> {
-        let path = self.whole_path(digest)?;
+        let name = to_hex(digest);
         let _naming = self.lock_names();
-        if !is_old(&path, now, UNNAMED_MS)? {
+        if !is_old(&self.directory, &name, now, UNNAMED_MS)? {
             return Ok(false);
         }
-        fs::remove_file(&path).map_err(|e| io_error("remove a blob", e))?;
+        self.directory.remove(&name).map_err(|e| io_error("remove a blob", e))?;
         Ok(true)
     }
 }
 
 /// Whether a file is at least so old.
-fn is_old(path: &Path, now: u64, age: u64) -> Result<bool, DatabaseError> {
-    let changed = match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        metadata => changed_ms(&metadata.map_err(|e| io_error("look at a blob", e))?),
-    };
+fn is_old(directory: &Directory, name: &str, now: u64, age: u64) -> Result<bool, DatabaseError> {
+    let info = directory.info(name).map_err(|e| io_error("look at a blob", e))?;
+    let Some(changed) = info.map(|info| info.changed_ms) else { return Ok(false) };
     if changed > now || !clock::is_plausible(changed.saturating_mul(NS_PER_MS)) {
-        touch(path, SystemTime::now())?;
+        directory.touch(name).map_err(|e| io_error("keep a blob", e))?;
         return Ok(false);
     }
     Ok(now - changed >= age)

@@ -10,15 +10,12 @@
 //!
 //! The first 16 bytes of a part are zeros until it is whole.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
 
 use sha1::{Digest, Sha1};
 
+use super::directory::{Access, Directory, OpenFile};
 use crate::database::DatabaseError;
-use crate::durable::{OWNER_ONLY, no_follow, sync_file};
 use crate::replica::blobs::BlobDigest;
 
 /// Bytes of content under one checksum.
@@ -51,26 +48,9 @@ fn header(digest: &BlobDigest, length: u64) -> [u8; HEADER_BYTES as usize] {
     header
 }
 
-/// Reads as much as there is, up to the length of `bytes`.
-fn read_up_to(file: &File, bytes: &mut [u8], mut at: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < bytes.len() {
-        match file.read_at(&mut bytes[read..], at) {
-            Ok(0) => break,
-            Ok(more) => {
-                read += more;
-                at += more as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
-}
-
 /// A blob that is being written, from its beginning.
 pub(super) struct Draft {
-    file: File,
+    file: OpenFile,
     sha1: Sha1,
     /// Bytes of content.
     length: u64,
@@ -80,24 +60,19 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Begins a file, in the place of another.
-    pub(super) fn create(path: &Path) -> io::Result<Draft> {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(true).mode(OWNER_ONLY).custom_flags(no_follow());
-        Ok(Draft { file: options.open(path)?, sha1: Sha1::new(), length: 0, tail: Vec::new() })
+    pub(super) fn create(directory: &Directory, name: &str) -> io::Result<Draft> {
+        let file = directory.create(name)?;
+        Ok(Draft { file, sha1: Sha1::new(), length: 0, tail: Vec::new() })
     }
 
     /// Goes on with a file behind its last sound chunk; `None` if there is no file.
-    pub(super) fn resume(path: &Path) -> io::Result<Option<Draft>> {
-        let opened = File::options().read(true).write(true).custom_flags(no_follow()).open(path);
-        let file = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
+    pub(super) fn resume(directory: &Directory, name: &str) -> io::Result<Option<Draft>> {
+        let Some(file) = directory.open(name, Access::Write)? else { return Ok(None) };
         let mut draft = Draft { file, sha1: Sha1::new(), length: 0, tail: Vec::new() };
         let mut bytes = vec![0; CHUNK_BYTES + CRC_BYTES];
         for chunk in 0.. {
             // What cannot be read is written again.
-            let Ok(read) = read_up_to(&draft.file, &mut bytes, place(chunk)) else { break };
+            let Ok(read) = draft.file.read_up_to(&mut bytes, place(chunk)) else { break };
             let Some((content, crc)) = bytes[..read].split_last_chunk::<CRC_BYTES>() else { break };
             if content.is_empty() || *crc != checksum(chunk, content) {
                 break;
@@ -156,16 +131,16 @@ impl Draft {
         self.park()?;
         let chunks = self.length.div_ceil(CHUNK_BYTES as u64);
         // A longer file may have been there.
-        self.file.set_len(HEADER_BYTES + self.length + chunks * CRC_BYTES as u64)?;
+        self.file.set_bytes(HEADER_BYTES + self.length + chunks * CRC_BYTES as u64)?;
         self.file.write_all_at(&header(digest, self.length), 0)?;
-        sync_file(&self.file)
+        self.file.sync()
     }
 }
 
 /// A whole blob, open to be read.
 #[derive(Debug)]
 pub(crate) struct BlobFile {
-    file: File,
+    file: OpenFile,
     digest: BlobDigest,
     length: u64,
 }
@@ -175,20 +150,20 @@ impl BlobFile {
     ///
     /// # Errors
     /// [`DatabaseError::Damaged`] if it is not as long as it says, or says nothing.
-    pub(super) fn open(path: &Path, digest: &BlobDigest) -> Result<Option<BlobFile>, DatabaseError> {
-        let file = match File::options().read(true).custom_flags(no_follow()).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
+    pub(super) fn open(
+        directory: &Directory,
+        name: &str,
+        digest: &BlobDigest,
+    ) -> Result<Option<BlobFile>, DatabaseError> {
+        let Some(file) = directory.open(name, Access::Read)? else { return Ok(None) };
         let mut found = [0; HEADER_BYTES as usize];
-        let read = read_up_to(&file, &mut found, 0).map_err(|error| unreadable(digest, error))?;
+        let read = file.read_up_to(&mut found, 0).map_err(|error| unreadable(digest, error))?;
         let length = u64::from_le_bytes(found[4..12].try_into().unwrap_or_default());
         let chunks = length.div_ceil(CHUNK_BYTES as u64);
         let expected =
             chunks.checked_mul(CRC_BYTES as u64).and_then(|crcs| length.checked_add(crcs + HEADER_BYTES));
-        let is_sound = read == found.len()
-            && found == header(digest, length)
-            && expected == Some(file.metadata()?.len());
+        let is_sound =
+            read == found.len() && found == header(digest, length) && expected == Some(file.bytes()?);
         if !is_sound {
             return Err(damaged(digest, "its length"));
         }
@@ -216,7 +191,7 @@ impl BlobFile {
         let begin = chunk * CHUNK_BYTES as u64;
         let len = (self.length - begin).min(CHUNK_BYTES as u64) as usize;
         content.resize(len + CRC_BYTES, 0);
-        let read = read_up_to(&self.file, content, place(chunk));
+        let read = self.file.read_up_to(content, place(chunk));
         let read = read.map_err(|error| unreadable(&self.digest, error))?;
         let is_sound = read == content.len()
             && content.split_last_chunk::<CRC_BYTES>().is_some_and(|(c, crc)| *crc == checksum(chunk, c));

@@ -8,6 +8,7 @@
 //!
 //! | module | responsible for |
 //! |---|---|
+//! | `directory` | where the files are: what opens, names and syncs them |
 //! | `file` | the bytes of one file |
 //! | `parts` | blobs that come in pieces |
 //! | `whole` | what there is, and whether it is sound |
@@ -19,6 +20,7 @@
 //! own commits (`writer/blobs.rs`). Which go, and when, is in `sweep.rs`.
 
 mod age;
+mod directory;
 mod file;
 mod named;
 mod names;
@@ -26,35 +28,28 @@ mod parts;
 mod whole;
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sha1::{Digest as _, Sha1};
 
+pub(super) use self::directory::Directory;
 pub(crate) use self::file::BlobFile;
 #[cfg(test)]
 pub(crate) use self::file::CHUNK_BYTES;
 use self::file::Draft;
 pub(super) use self::named::blobs_of;
 pub(crate) use self::names::BlobCounts;
-use self::names::{NEW_PREFIX, Name, PART_SUFFIX, to_hex, touch};
+use self::names::{NEW_PREFIX, Name, part_name, to_hex};
 use self::parts::{After, Parts};
-use super::ground::{io_error, sync_directory};
+use super::ground::io_error;
 use crate::database::DatabaseError;
 use crate::replica::blobs::{BlobDigest, BlobState};
 
 /// Largest blob, bytes.
 pub(crate) const BLOB_BYTES_MAX: u64 = 1 << 30;
-
-/// Where they are, in the directory of the database.
-const DIRECTORY: &str = "blobs";
-
-const DIRECTORY_MODE: u32 = 0o700;
 
 /// Digests that wait to be looked at; of more none is remembered, and all blobs are looked at.
 const SUSPECTS_MAX: usize = 1_024;
@@ -64,7 +59,8 @@ pub(super) const LOOK_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// A blob that is being saved. Dropping it gives it up.
 pub(crate) struct NewBlob {
-    path: PathBuf,
+    directory: Directory,
+    name: String,
     draft: Draft,
 }
 
@@ -81,24 +77,32 @@ impl NewBlob {
 impl Drop for NewBlob {
     fn drop(&mut self) {
         // Once it has its name there is nothing of this one. The next open would remove it as well.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.directory.remove(&self.name);
     }
 }
 
 /// The blobs of a store.
 pub(crate) struct Blobs {
-    /// `None` in a simulation, which has no files.
-    directory: Option<PathBuf>,
+    directory: Directory,
     read_only: bool,
-    pub(super) parts: Parts,
-    /// Held while a file gets its name, is found, or goes.
-    naming: Mutex<()>,
+    parts: Parts,
+    /// Held while a file gets its name, is found, or goes: whether a name may not be durable, of a process that ended before
+    /// it synced the directory, or because that failed.
+    naming: Mutex<Names>,
     new: AtomicU64,
     suspects: Mutex<Suspects>,
     /// One sweep at a time.
     pub(super) sweep: Mutex<()>,
     /// Whether the log has all that documents name.
     pub(super) is_recorded: AtomicBool,
+}
+
+/// Whether all names of files are durable.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Names {
+    Synced,
+    #[default]
+    Unsynced,
 }
 
 /// Blobs that may have to go.
@@ -111,12 +115,14 @@ struct Suspects {
 }
 
 impl Blobs {
-    /// Those of the database in `path`, none of a simulated one, which has no path. Nothing is made until one is saved.
-    /// `is_recorded`: the log has all that documents name.
-    pub(super) fn open(path: &Path, read_only: bool, is_recorded: bool) -> Result<Blobs, DatabaseError> {
-        let has_files = !path.as_os_str().is_empty();
+    /// Those in a directory. Nothing is made until one is saved. `is_recorded`: the log has all that documents name.
+    pub(super) fn open(
+        directory: Directory,
+        read_only: bool,
+        is_recorded: bool,
+    ) -> Result<Blobs, DatabaseError> {
         let blobs = Blobs {
-            directory: has_files.then(|| path.join(DIRECTORY)),
+            directory,
             read_only,
             parts: Parts::default(),
             naming: Mutex::default(),
@@ -127,68 +133,38 @@ impl Blobs {
         };
         if !read_only {
             let mut left = Vec::new();
-            blobs.visit(|name, _| {
+            blobs.visit(|name| {
                 left.extend(matches!(Name::of(name), Some(Name::New)).then(|| name.to_owned()));
             })?;
             for name in left {
                 // A process that was killed while it saved one.
-                fs::remove_file(blobs.directory()?.join(name)).map_err(|e| io_error("remove", e))?;
+                blobs.directory.remove(&name).map_err(|e| io_error("remove", e))?;
             }
         }
         Ok(blobs)
     }
 
-    fn directory(&self) -> Result<&Path, DatabaseError> {
-        let unsupported = DatabaseError::Unsupported { feature: "a blob on a simulated disk" };
-        self.directory.as_deref().ok_or(unsupported)
-    }
-
     /// The directory, made if there is none.
-    fn made_directory(&self) -> Result<&Path, DatabaseError> {
-        let directory = self.directory()?;
+    fn made_directory(&self) -> Result<&Directory, DatabaseError> {
         if self.read_only {
-            let path = directory.parent().unwrap_or(directory).to_owned();
-            return Err(DatabaseError::ReadOnly { path });
+            return Err(DatabaseError::ReadOnly { path: self.directory.parent() });
         }
-        match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
-            Ok(()) => sync_directory(directory.parent().unwrap_or(directory))?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io_error("make the directory of blobs", error)),
-        }
-        Ok(directory)
+        self.directory.make().map_err(|e| io_error("make the directory of blobs", e))?;
+        Ok(&self.directory)
     }
 
-    fn whole_path(&self, digest: &BlobDigest) -> Result<PathBuf, DatabaseError> {
-        Ok(self.directory()?.join(to_hex(digest)))
-    }
-
-    pub(super) fn part_path(&self, digest: &BlobDigest) -> Result<PathBuf, DatabaseError> {
-        Ok(self.directory()?.join(to_hex(digest) + PART_SUFFIX))
-    }
-
-    fn lock_names(&self) -> MutexGuard<'_, ()> {
+    fn lock_names(&self) -> MutexGuard<'_, Names> {
         self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there may be any.
     pub(super) fn has_any(&self) -> bool {
-        self.directory.as_ref().is_some_and(|directory| directory.exists())
+        self.directory.exists()
     }
 
-    /// Shows each file there is.
-    fn visit(&self, mut visit: impl FnMut(&str, &fs::DirEntry)) -> Result<(), DatabaseError> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let entries = match fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(|e| io_error("list blobs", e))?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(|e| io_error("list blobs", e))?;
-            if let Some(name) = entry.file_name().to_str() {
-                visit(name, &entry);
-            }
-        }
-        Ok(())
+    /// Shows the name of each file there is.
+    fn visit(&self, visit: impl FnMut(&str)) -> Result<(), DatabaseError> {
+        self.directory.visit(visit).map_err(|e| io_error("list blobs", e))
     }
 
     /// A whole blob.
@@ -196,22 +172,32 @@ impl Blobs {
     /// # Errors
     /// [`DatabaseError::Damaged`], as long as nobody has found that before.
     pub(crate) fn find(&self, digest: &BlobDigest) -> Result<Option<BlobFile>, DatabaseError> {
-        if self.directory.is_none() {
-            return Ok(None);
-        }
         self.open_whole(digest).inspect_err(|error| self.found_damaged(digest, error))
     }
 
     fn open_whole(&self, digest: &BlobDigest) -> Result<Option<BlobFile>, DatabaseError> {
-        BlobFile::open(&self.whole_path(digest)?, digest)
+        BlobFile::open(&self.directory, &to_hex(digest), digest)
     }
 
-    /// Whether a blob is here as a whole, as far as that is known without reading it.
+    /// Whether a blob is here as a whole, durably, as far as that is known without reading it.
     pub(crate) fn is_whole(&self, digest: &BlobDigest) -> Result<bool, DatabaseError> {
-        match self.find(digest) {
-            Err(DatabaseError::Damaged { .. }) => Ok(false),
-            found => Ok(found?.is_some()),
+        let is_found = match self.find(digest) {
+            Err(DatabaseError::Damaged { .. }) => false,
+            found => found?.is_some(),
+        };
+        if is_found && !self.read_only {
+            self.sync_names(&mut self.lock_names())?;
         }
+        Ok(is_found)
+    }
+
+    /// Makes the names of files durable, unless they are.
+    fn sync_names(&self, names: &mut Names) -> Result<(), DatabaseError> {
+        if *names == Names::Unsynced {
+            self.directory.sync().map_err(|e| io_error("sync", e))?;
+            *names = Names::Synced;
+        }
+        Ok(())
     }
 
     /// What is here of a blob.
@@ -227,9 +213,13 @@ impl Blobs {
         if self.read_only || !matches!(error, DatabaseError::Damaged { .. }) {
             return;
         }
-        let (Ok(whole), Ok(part)) = (self.whole_path(digest), self.part_path(digest)) else { return };
+        let (whole, part) = (to_hex(digest), part_name(digest));
         let naming = self.lock_names();
-        let moved = if part.exists() { fs::remove_file(&whole) } else { fs::rename(&whole, &part) };
+        let moved = if self.directory.has(&part) {
+            self.directory.remove(&whole)
+        } else {
+            self.directory.rename(&whole, &part)
+        };
         drop(naming);
         match moved {
             Ok(()) => {
@@ -247,25 +237,25 @@ impl Blobs {
     /// Begins a blob whose digest is not known yet.
     pub(super) fn begin(&self) -> Result<NewBlob, DatabaseError> {
         let number = self.new.fetch_add(1, Ordering::Relaxed);
-        let path = self.made_directory()?.join(format!("{NEW_PREFIX}{number}"));
-        let draft = Draft::create(&path).map_err(|e| io_error("save a blob", e))?;
-        Ok(NewBlob { path, draft })
+        let (directory, name) = (self.made_directory()?.clone(), format!("{NEW_PREFIX}{number}"));
+        let draft = Draft::create(&directory, &name).map_err(|e| io_error("save a blob", e))?;
+        Ok(NewBlob { directory, name, draft })
     }
 
     /// Makes it a whole blob, durably; gives its digest and length.
     pub(super) fn complete(&self, new: &NewBlob) -> Result<(BlobDigest, u64), DatabaseError> {
         let digest = new.draft.digest();
         new.draft.complete(&digest).map_err(|e| io_error("save a blob", e))?;
-        self.name(&new.path, &digest)?;
+        self.name(&new.name, &digest)?;
         Ok((digest, new.draft.length()))
     }
 
     /// Gives a complete file the name of a whole blob, durably. One of that name has the same content, or had.
-    fn name(&self, path: &Path, digest: &BlobDigest) -> Result<(), DatabaseError> {
-        let whole = self.whole_path(digest)?;
-        let _naming = self.lock_names();
-        fs::rename(path, &whole).map_err(|e| io_error("name a blob", e))?;
-        sync_directory(self.directory()?)
+    fn name(&self, name: &str, digest: &BlobDigest) -> Result<(), DatabaseError> {
+        let mut names = self.lock_names();
+        self.directory.rename(name, &to_hex(digest)).map_err(|e| io_error("name a blob", e))?;
+        *names = Names::Unsynced;
+        self.sync_names(&mut names)
     }
 
     /// Adds to the part of a blob; see [`ReplicaStore::append_blob`](crate::replica::store::ReplicaStore::append_blob).
@@ -279,12 +269,11 @@ impl Blobs {
         if let Some(whole) = self.whole(digest)? {
             return Ok(whole);
         }
-        let path = self.part_path(digest)?;
         if bytes.is_empty() {
             return self.part_length(digest);
         }
         let directory = self.made_directory()?;
-        let (length, added) = self.parts.with(digest, &path, true, |draft| {
+        let (length, added) = self.parts.with(directory, digest, true, |draft| {
             let Some(draft) = draft else { return Ok(((0, 0), After::Close)) };
             let known = usize::try_from(draft.length().saturating_sub(offset)).unwrap_or(usize::MAX);
             let new = bytes.get(known..).filter(|_| offset <= draft.length()).unwrap_or_default();
@@ -307,45 +296,54 @@ impl Blobs {
         if self.whole(digest)?.is_some() {
             return Ok(true);
         }
-        let path = self.part_path(digest)?;
         let is_of_nothing = digest.0[..] == Sha1::digest([])[..];
         if is_of_nothing {
             self.made_directory()?;
         }
-        self.parts.with(digest, &path, is_of_nothing, |draft| {
+        self.parts.with(&self.directory, digest, is_of_nothing, |draft| {
             let Some(draft) = draft else { return Ok((false, After::Close)) };
             let made = if draft.digest() == *digest {
                 let completed = draft.complete(digest).map_err(|e| io_error("save a blob", e));
-                completed.and_then(|()| self.name(&path, digest)).map(|()| true)
+                completed.and_then(|()| self.name(&part_name(digest), digest)).map(|()| true)
             } else {
                 Ok(false)
             };
             if !matches!(made, Ok(true)) {
                 // Of what could not be synced nobody knows what is there.
-                fs::remove_file(&path).map_err(|e| io_error("remove a part of a blob", e))?;
+                match self.directory.remove(&part_name(digest)) {
+                    // It has its name, and that is not durable.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed.map_err(|e| io_error("remove a part of a blob", e))?,
+                }
             }
             Ok((made?, After::Close))
         })
     }
 
     pub(super) fn part_length(&self, digest: &BlobDigest) -> Result<u64, DatabaseError> {
-        if self.directory.is_none() || self.read_only {
+        if self.read_only {
             return Ok(0);
         }
         let length = |draft: Option<&mut Draft>| Ok((draft.map_or(0, |draft| draft.length()), After::Keep));
-        self.parts.with(digest, &self.part_path(digest)?, false, length)
+        self.parts.with(&self.directory, digest, false, length)
+    }
+
+    /// Removes the part of a blob, if there is one.
+    pub(super) fn remove_part(&self, digest: &BlobDigest) -> Result<(), DatabaseError> {
+        self.parts.remove(&self.directory, digest)
     }
 
     /// The length of a whole blob, which is of use from now on for another day.
     fn whole(&self, digest: &BlobDigest) -> Result<Option<u64>, DatabaseError> {
-        let _naming = self.lock_names();
-        let found = match self.directory.as_ref().map(|_| self.open_whole(digest)) {
+        let mut names = self.lock_names();
+        let found = match self.open_whole(digest) {
             // It is written anew.
-            Some(Err(DatabaseError::Damaged { .. })) | None => None,
-            Some(found) => found?,
+            Err(DatabaseError::Damaged { .. }) => None,
+            found => found?,
         };
         if let Some(file) = &found {
-            touch(&self.whole_path(digest)?, SystemTime::now())?;
+            self.sync_names(&mut names)?;
+            self.directory.touch(&to_hex(digest)).map_err(|e| io_error("keep a blob", e))?;
             return Ok(Some(file.length()));
         }
         Ok(None)

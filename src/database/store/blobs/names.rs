@@ -1,14 +1,8 @@
-//! What files are called, and when they were last of use.
+//! What files are called.
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::time::SystemTime;
-
-use super::super::ground::io_error;
-use crate::database::DatabaseError;
 use crate::replica::blobs::BlobDigest;
 
-pub(super) const PART_SUFFIX: &str = ".part";
+const PART_SUFFIX: &str = ".part";
 pub(super) const NEW_PREFIX: &str = "new-";
 
 /// What a name in the directory says.
@@ -30,10 +24,20 @@ impl Name {
         let digest = from_hex(digits)?;
         Some(if is_part { Name::Part(digest) } else { Name::Whole(digest) })
     }
+
+    /// The digest, if it is of a part.
+    pub(super) fn part(self) -> Option<BlobDigest> {
+        if let Name::Part(digest) = self { Some(digest) } else { None }
+    }
 }
 
 pub(super) fn to_hex(digest: &BlobDigest) -> String {
     digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The name of the part of a blob.
+pub(super) fn part_name(digest: &BlobDigest) -> String {
+    to_hex(digest) + PART_SUFFIX
 }
 
 fn from_hex(digits: &str) -> Option<BlobDigest> {
@@ -46,18 +50,6 @@ fn from_hex(digits: &str) -> Option<BlobDigest> {
         *byte = u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()?;
     }
     Some(BlobDigest(digest))
-}
-
-/// When a file was made or found of use, milliseconds since 1970.
-pub(super) fn changed_ms(metadata: &fs::Metadata) -> u64 {
-    let since = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Lets a file be of use from this time on.
-pub(super) fn touch(path: &Path, time: SystemTime) -> Result<(), DatabaseError> {
-    let touched = File::options().write(true).open(path).and_then(|file| file.set_modified(time));
-    touched.map_err(|e| io_error("keep a blob", e))
 }
 
 /// How many whole blobs there are.

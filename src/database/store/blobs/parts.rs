@@ -1,12 +1,11 @@
 //! Blobs that come in pieces: a bounded number of them is open, the others are in their files.
 
-use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::ground::io_error;
+use super::directory::Directory;
 use super::file::Draft;
-use super::names::{Name, PART_SUFFIX, changed_ms, to_hex};
+use super::names::{Name, part_name};
 use crate::database::DatabaseError;
 use crate::replica::blobs::BlobDigest;
 
@@ -62,15 +61,16 @@ impl Parts {
     /// Calls with the part of a blob, `None` if there is none and none is to be made. After an error it is read again.
     pub(super) fn with<T>(
         &self,
+        directory: &Directory,
         digest: &BlobDigest,
-        path: &Path,
         create: bool,
         call: impl FnOnce(Option<&mut Draft>) -> Result<(T, After), DatabaseError>,
     ) -> Result<T, DatabaseError> {
+        let name = part_name(digest);
         loop {
             let shared = {
                 let mut state = self.lock();
-                if !create && !state.is_open(digest) && !path.exists() {
+                if !create && !state.is_open(digest) && !directory.has(&name) {
                     drop(state);
                     return call(None).map(|(value, _)| value);
                 }
@@ -82,10 +82,12 @@ impl Parts {
             }
             let mut is_new = false;
             if part.draft.is_none() {
-                part.draft = Draft::resume(path).map_err(|e| io_error("read a part of a blob", e))?;
+                part.draft =
+                    Draft::resume(directory, &name).map_err(|e| io_error("read a part of a blob", e))?;
             }
             if part.draft.is_none() && create {
-                part.draft = Some(Draft::create(path).map_err(|e| io_error("save a part of a blob", e))?);
+                part.draft =
+                    Some(Draft::create(directory, &name).map_err(|e| io_error("save a part of a blob", e))?);
                 is_new = true;
             }
             let result = call(part.draft.as_mut());
@@ -112,7 +114,7 @@ impl Parts {
     /// Notes that a part has grown, and lets others go where they take too much.
     pub(super) fn grew(
         &self,
-        directory: &Path,
+        directory: &Directory,
         digest: &BlobDigest,
         bytes: u64,
     ) -> Result<(), DatabaseError> {
@@ -125,14 +127,13 @@ impl Parts {
             }
         }
         let mut parts = Vec::new();
-        for entry in fs::read_dir(directory).map_err(|e| io_error("list blobs", e))? {
-            let entry = entry.map_err(|e| io_error("list blobs", e))?;
-            if let (Some(Name::Part(digest)), Ok(metadata)) =
-                (entry.file_name().to_str().and_then(Name::of), entry.metadata())
-            {
-                parts.push((changed_ms(&metadata), digest, metadata.len()));
-            }
-        }
+        let list = |name: &str| parts.extend(Name::of(name).and_then(Name::part));
+        directory.visit(list).map_err(|e| io_error("list blobs", e))?;
+        let sized = |digest: BlobDigest| {
+            let info = directory.info(&part_name(&digest)).ok()??;
+            Some((info.changed_ms, digest, info.bytes))
+        };
+        let mut parts: Vec<_> = parts.into_iter().filter_map(sized).collect();
         parts.sort_unstable();
         let (mut count, mut all) = (parts.len() as u64, parts.iter().map(|(.., bytes)| bytes).sum::<u64>());
         for (_, other, bytes) in parts.iter().filter(|(_, other, _)| other != digest) {
@@ -141,7 +142,7 @@ impl Parts {
             }
             tracing::warn!(digest = %other, bytes, "parts of blobs take too much: one that was not continued is given up");
             state.close(other, false);
-            match fs::remove_file(directory.join(to_hex(other) + PART_SUFFIX)) {
+            match directory.remove(&part_name(other)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(io_error("give up a part of a blob", error));
                 }
@@ -153,11 +154,11 @@ impl Parts {
     }
 
     /// Removes the part of a blob, if there is one.
-    pub(in super::super) fn remove(&self, digest: &BlobDigest, path: &Path) -> Result<(), DatabaseError> {
+    pub(super) fn remove(&self, directory: &Directory, digest: &BlobDigest) -> Result<(), DatabaseError> {
         let mut state = self.lock();
         state.close(digest, false);
         state.counted = None;
-        match fs::remove_file(path) {
+        match directory.remove(&part_name(digest)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(io_error("remove a part of a blob", error))
             }

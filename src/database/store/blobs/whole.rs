@@ -1,8 +1,6 @@
 //! All blobs that there are, and whether they are sound.
 
-use std::fs;
-
-use super::super::ground::sync_directory;
+use super::super::ground::io_error;
 use super::Blobs;
 use super::names::{BlobCounts, Name, to_hex};
 use crate::database::DatabaseError;
@@ -12,7 +10,7 @@ impl Blobs {
     /// The digests of all whole blobs, in order, and of all parts.
     pub(in super::super) fn list(&self) -> Result<(Vec<BlobDigest>, Vec<BlobDigest>), DatabaseError> {
         let (mut whole, mut parts) = (Vec::new(), Vec::new());
-        self.visit(|name, _| match Name::of(name) {
+        self.visit(|name| match Name::of(name) {
             Some(Name::Whole(digest)) => whole.push(digest),
             Some(Name::Part(digest)) => parts.push(digest),
             Some(Name::New) | None => {}
@@ -35,9 +33,6 @@ impl Blobs {
 
     /// Reads a whole blob and checks it; `false` if it is not here.
     pub(in super::super) fn check(&self, digest: &BlobDigest) -> Result<bool, DatabaseError> {
-        if self.directory.is_none() {
-            return Ok(false);
-        }
         let Some(file) = self.open_whole(digest)? else { return Ok(false) };
         let (mut content, mut at) = (Vec::new(), 0);
         while at < file.length() {
@@ -49,10 +44,10 @@ impl Blobs {
 
     /// Gives a whole blob to another directory on the same or another medium, durably.
     pub(in super::super) fn copy(&self, digest: &BlobDigest, to: &Blobs) -> Result<(), DatabaseError> {
-        let (from, target) = (self.whole_path(digest)?, to.made_directory()?.join(to_hex(digest)));
+        let target = to.made_directory()?;
         // A whole one does not change any more.
-        if fs::hard_link(&from, &target).is_ok() {
-            return sync_directory(to.directory()?);
+        if self.directory.link(&to_hex(digest), target).is_ok() {
+            return target.sync().map_err(|e| io_error("sync", e));
         }
         let Some(file) = self.open_whole(digest)? else { return Ok(()) };
         let (mut content, mut at) = (Vec::new(), 0);
@@ -67,7 +62,7 @@ impl Blobs {
     /// Removes all parts.
     pub(in super::super) fn remove_parts(&self) -> Result<(), DatabaseError> {
         for digest in self.list()?.1 {
-            self.parts.remove(&digest, &self.part_path(&digest)?)?;
+            self.remove_part(&digest)?;
         }
         Ok(())
     }

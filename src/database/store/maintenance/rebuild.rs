@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::super::blobs::Blobs;
+use super::super::blobs::{Blobs, Directory};
 use super::super::block::{BlockBuilder, Codec, StoredRevision};
 use super::super::engine::{Engine, Ticket, Writes, io_error, sync_directory};
 use super::super::index::{IndexEdit, IndexEntry};
@@ -123,7 +123,7 @@ impl Rebuild {
     /// Blobs of it.
     pub(in super::super) fn blobs(&mut self) -> Result<&Blobs, DatabaseError> {
         let opened = match self.blobs.take() {
-            None => Blobs::open(self.directory(), false, false)?,
+            None => Blobs::open(Directory::of(self.directory()), false, false)?,
             Some(opened) => opened,
         };
         Ok(self.blobs.insert(opened))

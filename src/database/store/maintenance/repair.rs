@@ -5,8 +5,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::super::blobs::Blobs;
-use super::super::blobs::blobs_of;
+use super::super::blobs::{Blobs, Directory, blobs_of};
 use super::super::block::{Codec, StoredRevision};
 use super::super::keys::{self, CollectionKey};
 use super::super::layout;
@@ -272,7 +271,7 @@ fn copy_blobs(
     named: &BTreeMap<BlobDigest, u64>,
     report: &mut SalvageReport,
 ) -> Result<(), DatabaseError> {
-    let old = Blobs::open(from, true, false)?;
+    let old = Blobs::open(Directory::of(from), true, false)?;
     for (digest, documents) in named {
         let lost = match old.check(digest) {
             Ok(true) => {
