@@ -151,11 +151,12 @@ impl ReplicaStore for Database {
         revisions: &[IncomingRevision],
         policy: ConflictPolicy<'_>,
     ) -> Result<Vec<CommitOutcome>, ReplicaStoreError> {
-        Ok(Commit::new(&self.store, revisions)?.run(policy)?)
+        // It may be the sync of a blob's name that fails.
+        Commit::new(&self.store, revisions)?.run(policy).map_err(|error| self.file_error(error))
     }
 
     fn blob(&self, digest: &BlobDigest) -> Result<BlobState, ReplicaStoreError> {
-        Ok(self.store.blobs().state(digest)?)
+        self.store.blobs().state(digest).map_err(|error| self.file_error(error))
     }
 
     fn read_blob(
@@ -164,15 +165,16 @@ impl ReplicaStore for Database {
         offset: u64,
         limit: usize,
     ) -> Result<Option<Bytes>, ReplicaStoreError> {
-        Ok(self.store.read_blob(digest, offset, limit)?.map(Bytes::from))
+        let read = self.store.read_blob(digest, offset, limit).map_err(|error| self.file_error(error))?;
+        Ok(read.map(Bytes::from))
     }
 
     fn append_blob(&self, digest: &BlobDigest, offset: u64, bytes: &[u8]) -> Result<u64, ReplicaStoreError> {
-        Ok(self.store.append_blob(digest, offset, bytes)?)
+        self.store.append_blob(digest, offset, bytes).map_err(|error| self.file_error(error))
     }
 
     fn finish_blob(&self, digest: &BlobDigest) -> Result<bool, ReplicaStoreError> {
-        Ok(self.store.finish_blob(digest)?)
+        self.store.finish_blob(digest).map_err(|error| self.file_error(error))
     }
 
     fn mark_pushed(&self, collection: CollectionId, sequence: u64) {
@@ -228,6 +230,13 @@ impl ReplicaStore for Database {
 }
 
 impl Database {
+    /// What a session is told of a failure. One of a blob's file leaves the database as it is, and another attempt may succeed.
+    fn file_error(&self, error: DatabaseError) -> ReplicaStoreError {
+        let is_of_a_file = matches!(error, DatabaseError::Io { .. }) && self.store.failure().is_none();
+        let told = ReplicaStoreError::from(error);
+        ReplicaStoreError { recoverable: told.recoverable || is_of_a_file, ..told }
+    }
+
     fn write_checkpoint(
         &self,
         collection: CollectionId,

@@ -2,6 +2,8 @@
 
 mod backup;
 mod bases;
+#[cfg(feature = "simulation")]
+mod blob_names;
 mod blobs;
 mod changes;
 mod clock;
