@@ -42,7 +42,7 @@ pub enum Undo {
 impl Run {
     /// Does one thing.
     pub fn act(&mut self) {
-        if self.act_adversely() || self.act_removing() {
+        if self.act_adversely() || self.act_removing() || self.act_on_blobs() {
             return;
         }
         let faults = self.world.plan.faults.clone();
@@ -280,7 +280,11 @@ impl Run {
         for id in ids {
             let Ok(before) = self.present(at, &db, id) else { return };
             let stored = db.collection(COLLECTION).and_then(|collection| collection.get(id).ok()?);
-            let body = self.body(at, stored.map(Document::into_body));
+            let stored = stored.map(Document::into_body);
+            let mut body = self.body(at, stored.clone());
+            if let Err(error) = self.add_blobs(at, &db, &mut body, &stored.unwrap_or_default()) {
+                return self.refused(at, error);
+            }
             let event = self.world.model().edit(at, id, body.clone(), before.into_iter().collect());
             made.push((*id, body, event));
         }
@@ -337,7 +341,7 @@ impl Run {
     }
 
     /// A write that failed for a reason that is not one of the faults.
-    fn refused(&self, at: usize, error: DatabaseError) {
+    pub fn refused(&self, at: usize, error: DatabaseError) {
         if !matches!(
             error,
             DatabaseError::Io { .. } | DatabaseError::Failed { .. } | DatabaseError::Full { .. }

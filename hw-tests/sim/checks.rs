@@ -11,6 +11,7 @@ use gattway::lab::replicator::checkpoint::checkpoint_id;
 use gattway::replicator::{CollectionConfig, ReplicatorType};
 use serde_json::{Map, Value};
 
+use super::blobs;
 use super::model::{EventId, NodeIndex};
 use super::node::Node;
 use super::plan::FaultKind;
@@ -72,6 +73,7 @@ pub fn check_node(world: &World, node: NodeIndex, db: &Database) {
         Err(error) => return world.violation(format!("node {node} cannot be read: {error}")),
     };
     let events = events(world, node, &content);
+    blobs::check(world, node, db, &content, "now");
     removal::check_returned(world, node, &content, &events);
     let missing = world.model().missing(node, &events);
     missing.into_iter().for_each(|text| world.violation(format!("lost: {text}")));
@@ -100,6 +102,7 @@ impl Image {
             }
         };
         let content = content(&db).ok()?;
+        blobs::check(world, node.index, &db, &content, "if the power failed now");
         Some(Image { events: events(world, node.index, &content), content, db })
     }
 

@@ -4,9 +4,9 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, `one_seed_with_trees`, `one_adverse_seed` or `one_removing_seed` |
+//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, `one_seed_with_trees`, `one_adverse_seed`, `one_removing_seed` or `one_seed_with_blobs` |
 //! | `GATTWAY_SIM_TRACE=1` | print what happens in it |
-//! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs; then also removing ones |
+//! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs; then also removing ones and such with blobs |
 //! | `GATTWAY_SOAK_HOURS`, `GATTWAY_SOAK_SEED`, `GATTWAY_SOAK_JOBS`, `GATTWAY_SOAK_JSON` | see `scripts/soak` |
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
@@ -17,6 +17,7 @@ mod delegate;
 
 mod actions;
 mod adverse;
+mod blobs;
 mod checks;
 mod epochs;
 mod files;
@@ -73,6 +74,7 @@ fn report(outcome: &Outcome) {
     eprintln!("\nseed {seed}: {:?}", outcome.plan);
     outcome.violations.iter().for_each(|violation| eprintln!("  {violation}"));
     let test = match outcome.plan.kind {
+        _ if outcome.plan.blobs.is_some() => "one_seed_with_blobs",
         PlanKind::Usual => "one_seed",
         PlanKind::Adverse => "one_adverse_seed",
         PlanKind::Removing => "one_removing_seed",
@@ -115,6 +117,11 @@ fn one_removing_seed() {
 #[test]
 fn one_seed_with_trees() {
     run_one(Plan::trees);
+}
+
+#[test]
+fn one_seed_with_blobs() {
+    run_one(Plan::with_blobs);
 }
 
 fn run_one(plan: fn(u64) -> Plan) {
@@ -176,6 +183,14 @@ fn seeds_with_trees(part: u64) {
 
 parts! { seeds_with_trees: to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, }
 
+/// Runs the seeds of one part with blobs.
+fn seeds_with_blobs(part: u64) {
+    let first = 1 + part * SEEDS_A_TEST;
+    run_seeds(first..first + SEEDS_A_TEST, Plan::with_blobs);
+}
+
+parts! { seeds_with_blobs: to_10 = 0, }
+
 parts! { fixed_seeds:
     to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, to_50 = 4,
     to_60 = 5, to_70 = 6, to_80 = 7, to_90 = 8, to_100 = 9,
@@ -194,9 +209,10 @@ fn fresh_seeds(_part: u64) {
     run_seeds(first..first + count, Plan::new);
     run_seeds(first..first + count / 2, Plan::adverse);
     run_seeds(first..first + count / 2, Plan::trees);
-    // Their oracle is young (firmware-notes/simulation.md): only who asks for fresh seeds gets these.
+    // Their oracles are young (firmware-notes/simulation.md): only who asks for fresh seeds gets these.
     if asked.is_some() {
         run_seeds(first..first + count / 10, Plan::removing);
+        run_seeds(first..first + count / 2, Plan::with_blobs);
     }
 }
 
@@ -215,6 +231,7 @@ fn a_seed_replays_bit_for_bit(part: u64) {
         replays(|| Plan::adverse(seed));
         if seed % 50 == 1 {
             replays(|| Plan::removing(seed));
+            replays(|| Plan::with_blobs(seed));
         }
     }
 }
@@ -271,6 +288,16 @@ fn finds_a_wanted_document_that_is_taken_for_removed() {
 #[test]
 fn finds_a_rule_that_does_not_wait_for_the_confirmation() {
     finds(Bug::RemovesUnconfirmed, "unconfirmed: ");
+}
+
+#[test]
+fn finds_blobs_that_are_named_before_they_are_synced() {
+    finds(Bug::BlobsUnsynced, "blob: ");
+}
+
+#[test]
+fn finds_blobs_whose_names_are_not_synced() {
+    finds(Bug::BlobNamesUnsynced, "blob: ");
 }
 
 /// For hours; `scripts/soak` runs it.

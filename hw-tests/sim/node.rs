@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use gattway::database::{Database, DatabaseConfig, Durability};
 use gattway::endpoint::{MessageEndpoint, MessageEndpointConnection, ProtocolType};
-use gattway::lab::database::SimulatedDisk;
+use gattway::lab::database::{FileLie, SimulatedDisk};
 use gattway::lab::link::AttMtu;
 use gattway::lab::replica::revision::{SourceId, Versioning};
 use gattway::lab::secure::PeerId;
@@ -112,6 +112,11 @@ impl Node {
         let host = HostConfig::default();
         let disk = SimulatedDisk::new(rng.u64(..), SourceId(source), wall);
         disk.set_syncs_lie(world.plan.bug == Some(Bug::SyncLies));
+        disk.set_file_lie(match world.plan.bug {
+            Some(Bug::BlobsUnsynced) => FileLie::Content,
+            Some(Bug::BlobNamesUnsynced) => FileLie::Names,
+            _ => FileLie::None,
+        });
         world.model().sources.push(SourceId(source));
         Node {
             index,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::blobs::BlobPlan;
 use super::removal::Rules;
 
 /// What tells the runs of adverse plans from those of usual ones.
@@ -12,6 +13,12 @@ const ADVERSE_SEED: u64 = 0xad5e_5e00;
 
 /// The same for plans whose nodes remove documents.
 const REMOVING_SEED: u64 = 0x0e_50_7e_00;
+
+/// The same for what a plan has of blobs.
+const BLOB_SEED: u64 = 0xb10b_5000;
+
+/// Longest time of edits and faults in such a plan: blobs are much to send.
+const BLOB_DURATION_MAX: Duration = Duration::from_secs(40);
 
 /// Documents more than in other plans, so that some are left alone after they were deleted.
 const REMOVING_DOCUMENTS: usize = 15;
@@ -36,6 +43,10 @@ pub enum Bug {
     TakesForRemoved,
     /// Their rules do not wait for the confirmation that they should wait for.
     RemovesUnconfirmed,
+    /// The disk says that it has synced the content of a blob, and has not.
+    BlobsUnsynced,
+    /// The same of the names of blobs.
+    BlobNamesUnsynced,
 }
 
 /// A kind of fault that a run may have.
@@ -239,6 +250,8 @@ pub struct Plan {
     pub removes: Vec<bool>,
     /// The rules by which they do that.
     pub rules: Vec<Rules>,
+    /// What documents have of blobs, if anything.
+    pub blobs: Option<BlobPlan>,
     /// Runs with a member that lies, which is no node: its number is that after the nodes and the stranger.
     pub lied_to: Vec<Edge>,
 }
@@ -309,6 +322,22 @@ impl Plan {
         Plan { kind: PlanKind::Trees, ..Plan::new(seed) }
     }
 
+    /// A run with blobs in its documents: one of the adverse ones, a usual one, or one with trees.
+    pub fn with_blobs(seed: u64) -> Plan {
+        let mut rng = Rng::with_seed(seed ^ BLOB_SEED);
+        let mut plan = match seed % 5 {
+            0 | 1 => Plan::adverse(seed),
+            other => {
+                let nodes = rng.usize(2..=4);
+                let kind = if other == 2 { PlanKind::Trees } else { PlanKind::Usual };
+                Plan { kind, ..Plan::drawn(seed, nodes, 0.5, &mut rng) }
+            }
+        };
+        plan.duration = plan.duration.min(BLOB_DURATION_MAX);
+        plan.blobs = Some(BlobPlan::drawn(&plan.edges, &mut rng));
+        plan
+    }
+
     /// The number of the liar.
     pub fn liar(&self) -> usize {
         self.nodes + 1
@@ -345,6 +374,7 @@ impl Plan {
             relaxed: vec![false; nodes],
             removes: vec![false; nodes],
             rules: vec![Rules::default(); nodes],
+            blobs: None,
             lied_to: Vec::new(),
         }
     }
@@ -352,13 +382,20 @@ impl Plan {
     /// The same run with something wrong in it, and with what it takes to see that.
     pub fn with_bug(seed: u64, bug: Bug) -> Plan {
         let of_removal = [Bug::ForgetsRemovals, Bug::TakesForRemoved, Bug::RemovesUnconfirmed].contains(&bug);
-        let plan = if of_removal { Plan::removing(seed) } else { Plan::new(seed) };
+        let of_blobs = [Bug::BlobsUnsynced, Bug::BlobNamesUnsynced].contains(&bug);
+        let plan = match (of_removal, of_blobs) {
+            (true, _) => Plan::removing(seed),
+            (_, true) => Plan::with_blobs(seed),
+            _ => Plan::new(seed),
+        };
         let mut plan = Plan { bug: Some(bug), ..plan };
         if bug == Bug::ForgetsRemovals {
             plan.removes.fill(true);
         }
         let needed: &[FaultKind] = match bug {
-            Bug::SyncLies => &[FaultKind::PowerCut, FaultKind::PowerCutInWrite],
+            Bug::SyncLies | Bug::BlobsUnsynced | Bug::BlobNamesUnsynced => {
+                &[FaultKind::PowerCut, FaultKind::PowerCutInWrite]
+            }
             _ => &[],
         };
         for kind in needed {

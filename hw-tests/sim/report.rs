@@ -23,6 +23,9 @@ pub struct Sums {
     pub removals: u64,
     pub removals_by_rule: u64,
     pub tombstones_removed: u64,
+    pub blobs_saved: u64,
+    pub blobs_removed: u64,
+    pub blob_parts: u64,
     pub events: u64,
     pub one_shot_runs: u64,
     pub acknowledgements: u64,
@@ -53,6 +56,9 @@ impl Sums {
         self.removals += counts.removals;
         self.removals_by_rule += counts.removals_by_rule;
         self.tombstones_removed += counts.tombstones_removed;
+        self.blobs_saved += counts.blobs_saved;
+        self.blobs_removed += counts.blobs_removed;
+        self.blob_parts += counts.blob_parts;
         self.events += counts.events;
         self.one_shot_runs += counts.one_shot_runs;
         self.acknowledgements += counts.acknowledgements;
@@ -95,6 +101,9 @@ impl Sums {
             ("documents removed by nodes for themselves".into(), self.removals.to_string()),
             ("of those by rules of age and bytes".into(), self.removals_by_rule.to_string()),
             ("of those tombstones".into(), self.tombstones_removed.to_string()),
+            ("blobs saved".into(), self.blobs_saved.to_string()),
+            ("blobs removed to which nothing referred".into(), self.blobs_removed.to_string()),
+            ("parts of blobs that were gone on with".into(), self.blob_parts.to_string()),
             ("revisions acknowledged, to applications and peers".into(), self.acknowledgements.to_string()),
             ("one-shot replications".into(), self.one_shot_runs.to_string()),
             ("conflicts of revisions kept against each other".into(), self.crossings.to_string()),
@@ -134,6 +143,9 @@ impl Sums {
             "removals": self.removals,
             "removals_by_rule": self.removals_by_rule,
             "tombstones_removed": self.tombstones_removed,
+            "blobs_saved": self.blobs_saved,
+            "blobs_removed": self.blobs_removed,
+            "blob_parts": self.blob_parts,
             "acknowledgements": self.acknowledgements,
             "one_shot_runs": self.one_shot_runs,
             "crossing_conflicts": self.crossings,

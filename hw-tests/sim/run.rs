@@ -69,6 +69,10 @@ pub struct Counts {
     /// Of those, what went by rules, and tombstones.
     pub removals_by_rule: u64,
     pub tombstones_removed: u64,
+    /// Blobs that applications have saved, that went because nothing referred to them, and of which a part was there.
+    pub blobs_saved: u64,
+    pub blobs_removed: u64,
+    pub blob_parts: u64,
     pub one_shot_runs: u64,
     pub acknowledgements: u64,
     pub events: u64,
@@ -131,6 +135,9 @@ fn in_virtual_time(plan: Plan, printing: bool) -> Outcome {
         run.disturb().await;
         if run.goes_on() {
             run.come_to_rest().await;
+        }
+        if run.goes_on() {
+            run.sweep_all();
         }
         if run.goes_on() {
             run.end().await;
@@ -480,6 +487,7 @@ impl Run {
         counts.crashes_with_loss = disks().map(|disk| disk.crashes_with_loss).sum();
         counts.faults = world.faults();
         counts.crossings = world.crossings();
+        counts.blob_parts = world.blobs.parts();
         let adverse = ADVERSE_KINDS.into_iter().filter(|_| world.plan.kind == PlanKind::Adverse);
         for kind in FAULT_KINDS.into_iter().chain(adverse) {
             counts.faults.entry(kind).or_default();

@@ -9,7 +9,8 @@ use gattway::database::Database;
 use gattway::lab::replica::blobs::{BlobDigest, BlobState};
 use gattway::lab::replica::revision::RevId;
 use gattway::lab::replica::store::{
-    Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, ReplicaStore, ReplicaStoreError,
+    Change, CollectionId, CommitOutcome, ConflictPolicy, IncomingRevision, Rejection, ReplicaStore,
+    ReplicaStoreError,
 };
 use gattway::lab::simulation::Process;
 use serde_json::{Map, Value};
@@ -141,6 +142,11 @@ impl Watched {
                 | CommitOutcome::AlreadyKnown { .. }
                 | CommitOutcome::Resolved { .. } => model.acknowledge(self.node, event),
                 CommitOutcome::Conflict { .. } => {}
+                // Who sent it may have another revision by now, and then gives this one's no more.
+                CommitOutcome::Rejected(Rejection::MissingBlob { .. }) if self.world.plan.blobs.is_some() => {
+                }
+                CommitOutcome::Rejected(Rejection::CorruptBlob { .. })
+                    if self.world.blobs.is_aged(self.node) => {}
                 CommitOutcome::Rejected(why) => {
                     let text = format!("node {} rejected {}: {why}", self.node, model.name(event));
                     drop(model);
@@ -272,7 +278,12 @@ impl ReplicaStore for Watched {
     }
 
     fn blob(&self, digest: &BlobDigest) -> Result<BlobState, ReplicaStoreError> {
-        ReplicaStore::blob(&self.db, digest)
+        let state = ReplicaStore::blob(&self.db, digest)?;
+        if let BlobState::Part(length) = state {
+            self.world.trace.note(format!("node {} lacks {digest} from byte {length} on", self.node));
+            self.world.blobs.found_part(self.node, *digest, length);
+        }
+        Ok(state)
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::blobs;
 use super::liar::Presence;
 use super::model::{EVENT_FIELD, EventId, Model, NodeIndex};
 use super::plan::{FaultKind, Plan, PlanKind, Resolving};
@@ -44,6 +45,8 @@ pub struct World {
     pub packet_faults: Mutex<PacketFaults>,
     /// Of a member that lies.
     pub liar: Presence,
+    /// Of what documents name.
+    pub blobs: blobs::Known,
     model: Mutex<Model>,
     violations: Mutex<Vec<String>>,
     crossings: AtomicU64,
@@ -76,6 +79,7 @@ impl World {
             attention: Notify::new(),
             packet_faults: Mutex::default(),
             liar: Presence::default(),
+            blobs: blobs::Known::default(),
             model: Mutex::default(),
             violations: Mutex::default(),
             crossings: AtomicU64::new(0),
