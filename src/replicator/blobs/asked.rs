@@ -47,6 +47,9 @@ pub struct BlobsAsked {
     coming: BTreeMap<BlobDigest, Coming>,
     /// All of both.
     known: BTreeSet<BlobDigest>,
+    /// Other documents that name those: the peer gives a blob for a document that names it, and may have changed the one it was
+    /// asked for.
+    others: BTreeMap<BlobDigest, VecDeque<WantedBlob>>,
 }
 
 /// What to do next about a blob.
@@ -58,11 +61,25 @@ pub enum Next {
 }
 
 impl BlobsAsked {
-    /// Adds one, unless it is asked for already.
+    /// Adds one; where it is asked for already, for another document, only if that fails.
     pub fn want(&mut self, wanted: WantedBlob) {
         if self.known.insert(wanted.name.digest) {
             self.waiting.push_back(wanted);
+        } else {
+            self.others.entry(wanted.name.digest).or_default().push_back(wanted);
         }
+    }
+
+    /// The peer does not give one for the document that it was asked for. Whether it will be asked for another.
+    pub fn refused(&mut self, digest: &BlobDigest) -> bool {
+        let other = self.others.get_mut(digest).and_then(VecDeque::pop_front);
+        let Some(other) = other else {
+            self.over(digest);
+            return false;
+        };
+        self.coming.remove(digest);
+        self.waiting.push_front(other);
+        true
     }
 
     /// What to do next; nothing while enough are on their way.
@@ -74,7 +91,7 @@ impl BlobsAsked {
         let digest = name.digest;
         let from = match store.blob(&digest)? {
             BlobState::Whole(_) => {
-                self.known.remove(&digest);
+                self.over(&digest);
                 return Ok(Some(Next::IsHere(digest)));
             }
             BlobState::Part(length) => length,
@@ -120,10 +137,11 @@ impl BlobsAsked {
         self.coming.get(digest).is_some_and(|coming| coming.at.is_some())
     }
 
-    /// The answer is over, whatever it was.
+    /// It need not be asked for any more.
     pub fn over(&mut self, digest: &BlobDigest) {
         self.known.remove(digest);
         self.coming.remove(digest);
+        self.others.remove(digest);
     }
 
     /// Forgets all: the session is over.
@@ -144,6 +162,25 @@ fn is_compressible(content_type: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replicator::memory_blobs::digest_of;
+    use crate::replicator::memory_store::MemoryStore;
+
+    /// The peer may have changed the document for which it is asked first.
+    #[test]
+    fn what_the_peer_does_not_give_for_one_document_is_asked_for_another() {
+        let (store, digest, mut asked) = (MemoryStore::new(1), digest_of(b"content"), BlobsAsked::default());
+        for id in ["changed", "unchanged"] {
+            let name = BlobName { digest, length: None, content_type: None };
+            asked.want(WantedBlob { collection: 0, id: id.into(), name });
+        }
+        for (id, is_last) in [("changed", false), ("unchanged", true)] {
+            let Ok(Some(Next::Ask(message, ..))) = asked.next(&store) else { panic!("not asked for {id}") };
+            assert_eq!(message.properties.get("docID"), Some(id));
+            assert!(asked.next(&store).is_ok_and(|next| next.is_none()), "one at a time");
+            assert_eq!(asked.refused(&digest), !is_last);
+        }
+        assert!(asked.next(&store).is_ok_and(|next| next.is_none()), "nobody has it");
+    }
 
     #[test]
     fn what_is_compressed_already_is_not_to_be_again() {

@@ -68,15 +68,12 @@ impl Session {
         result: Result<IncomingReply, ErrorReply>,
         store: &dyn ReplicaStore,
     ) -> Result<(), SessionError> {
-        let is_answered = result.is_ok();
         if let Ok(reply) = result {
             let properties = Some(&reply.properties).filter(|_| !self.context.asked.has_begun(digest));
             self.context.asked.came(digest, properties, &reply.body, store)?;
-        }
-        self.context.asked.over(digest);
-        if is_answered {
+            self.context.asked.over(digest);
             self.context.inbox.blob_came(*digest);
-        } else {
+        } else if !self.context.asked.refused(digest) {
             self.context.inbox.blob_over(digest, false);
         }
         self.ask_for_blobs(store)
