@@ -10,8 +10,9 @@ use crate::replica::store::ReplicaStore;
 const CONTENT: &[u8] = b"content";
 const DIGEST: &str = "sha1-BA8G/XdAkkeNRQd09bowxdp4rMg=";
 
-/// Which sync of a blob that is finished is that of its name: the first is that of its content.
-const SYNC_OF_NAMES: u64 = 2;
+/// Which syncs of the first blob that is finished are those of names, of the directory and of the file: the first is that of its
+/// content.
+const SYNCS_OF_NAMES: [u64; 2] = [2, 3];
 
 fn disk() -> SimulatedDisk {
     let wall = AtomicU64::new(1_795_000_000_000_000_000);
@@ -31,11 +32,11 @@ fn is_there_after_a_power_cut(disk: &SimulatedDisk) -> bool {
 }
 
 /// A blob gets its name, and the sync of that fails.
-fn with_an_unsynced_name() -> (SimulatedDisk, Database) {
+fn with_an_unsynced_name(sync: u64) -> (SimulatedDisk, Database) {
     let disk = disk();
     let database = open(&disk);
     assert_eq!(ReplicaStore::append_blob(&database, &digest(), 0, CONTENT), Ok(CONTENT.len() as u64));
-    disk.fail_syncs(SYNC_OF_NAMES, 1);
+    disk.fail_syncs(sync, 1);
     let failed = ReplicaStore::finish_blob(&database, &digest()).expect_err("it is not durable");
     assert!(failed.recoverable && failed.message.contains("sync"), "{failed:?}");
     (disk, database)
@@ -54,17 +55,21 @@ fn a_blob_whose_name_could_not_be_synced_is_synced_before_anybody_counts_on_it()
             plants.put("fern", &serde_json::json!({ "picture": blob })).expect("saved");
         },
     ] {
-        let (disk, database) = with_an_unsynced_name();
-        counts_on_it(&database);
-        assert!(is_there_after_a_power_cut(&disk));
+        for sync in SYNCS_OF_NAMES {
+            let (disk, database) = with_an_unsynced_name(sync);
+            counts_on_it(&database);
+            assert!(is_there_after_a_power_cut(&disk));
+        }
     }
 }
 
 #[test]
 fn names_of_a_process_that_has_ended_are_synced() {
-    let (disk, _database) = with_an_unsynced_name();
-    disk.end_life();
-    let database = open(&disk);
-    assert_eq!(ReplicaStore::finish_blob(&database, &digest()), Ok(true));
-    assert!(is_there_after_a_power_cut(&disk));
+    for sync in SYNCS_OF_NAMES {
+        let (disk, _database) = with_an_unsynced_name(sync);
+        disk.end_life();
+        let database = open(&disk);
+        assert_eq!(ReplicaStore::finish_blob(&database, &digest()), Ok(true));
+        assert!(is_there_after_a_power_cut(&disk));
+    }
 }

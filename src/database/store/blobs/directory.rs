@@ -62,21 +62,30 @@ impl Directory {
         }
     }
 
-    /// Makes it, durably, unless it is there.
+    /// Makes it, unless it is there.
     pub(super) fn make(&self) -> io::Result<()> {
         match self {
             Directory::Real(path) => match DirBuilder::new().mode(MODE).create(path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                made => made.and_then(|()| sync_directory(path.parent().unwrap_or(path))),
+                made => made,
             },
             #[cfg(feature = "simulation")]
             Directory::Simulated(files) => {
-                if !files.exists() {
-                    files.make()?;
-                    files.sync_parent()?;
+                if files.exists() {
+                    Ok(())
+                } else {
+                    files.make()
                 }
-                Ok(())
             }
+        }
+    }
+
+    /// Makes it durable that it is there.
+    pub(super) fn sync_parent(&self) -> io::Result<()> {
+        match self {
+            Directory::Real(path) => sync_directory(path.parent().unwrap_or(path)),
+            #[cfg(feature = "simulation")]
+            Directory::Simulated(files) => files.sync_parent(),
         }
     }
 

@@ -86,7 +86,7 @@ pub(crate) struct Blobs {
     directory: Directory,
     read_only: bool,
     parts: Parts,
-    /// Held while a file gets its name, is found, or goes: whether a name may not be durable, of a process that ended before
+    /// Held while a file gets its name, is found, or goes: which names are durable. Some may not be: of a process that ended before
     /// it synced the directory, or because that failed.
     naming: Mutex<Names>,
     new: AtomicU64,
@@ -97,12 +97,13 @@ pub(crate) struct Blobs {
     pub(super) is_recorded: AtomicBool,
 }
 
-/// Whether all names of files are durable.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Names {
-    Synced,
-    #[default]
-    Unsynced,
+/// Which names are durable for sure.
+#[derive(Default)]
+struct Names {
+    /// That of the directory.
+    has_directory: bool,
+    /// Those of all files in it.
+    has_files: bool,
 }
 
 /// Blobs that may have to go.
@@ -193,9 +194,13 @@ impl Blobs {
 
     /// Makes the names of files durable, unless they are.
     fn sync_names(&self, names: &mut Names) -> Result<(), DatabaseError> {
-        if *names == Names::Unsynced {
+        if !names.has_directory {
+            self.directory.sync_parent().map_err(|e| io_error("sync", e))?;
+            names.has_directory = true;
+        }
+        if !names.has_files {
             self.directory.sync().map_err(|e| io_error("sync", e))?;
-            *names = Names::Synced;
+            names.has_files = true;
         }
         Ok(())
     }
@@ -254,7 +259,7 @@ impl Blobs {
     fn name(&self, name: &str, digest: &BlobDigest) -> Result<(), DatabaseError> {
         let mut names = self.lock_names();
         self.directory.rename(name, &to_hex(digest)).map_err(|e| io_error("name a blob", e))?;
-        *names = Names::Unsynced;
+        names.has_files = false;
         self.sync_names(&mut names)
     }
 

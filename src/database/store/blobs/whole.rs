@@ -1,6 +1,5 @@
 //! All blobs that there are, and whether they are sound.
 
-use super::super::ground::io_error;
 use super::Blobs;
 use super::names::{BlobCounts, Name, to_hex};
 use crate::database::DatabaseError;
@@ -47,7 +46,9 @@ impl Blobs {
         let target = to.made_directory()?;
         // A whole one does not change any more.
         if self.directory.link(&to_hex(digest), target).is_ok() {
-            return target.sync().map_err(|e| io_error("sync", e));
+            let mut names = to.lock_names();
+            names.has_files = false;
+            return to.sync_names(&mut names);
         }
         let Some(file) = self.open_whole(digest)? else { return Ok(()) };
         let (mut content, mut at) = (Vec::new(), 0);
