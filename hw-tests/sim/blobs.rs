@@ -1,5 +1,5 @@
 //! Documents with blobs: nodes save content and let documents name it, the same in several of them, kept, replaced and given
-//! up; some is saved and never named. Now and then a day passes for the files of a node, and what nothing refers to goes.
+//! up; some is saved and never named. Now and then a node is off for a day, and what nothing refers to goes.
 //!
 //! What is known of a blob is its content as it was saved: whatever a node has under its digest is compared with that.
 
@@ -81,8 +81,8 @@ pub struct Known {
     contents: Mutex<BTreeMap<BlobDigest, Vec<u8>>>,
     /// Of which somebody was found to have a part, and how long it was.
     parts: Mutex<BTreeSet<(NodeIndex, BlobDigest, u64)>>,
-    /// Nodes whose files were let be old.
-    aged: Mutex<BTreeSet<NodeIndex>>,
+    /// Nodes for which a day passes before they start again.
+    off: Mutex<BTreeSet<NodeIndex>>,
 }
 
 impl Known {
@@ -96,11 +96,6 @@ impl Known {
     /// How many parts were found.
     pub fn parts(&self) -> u64 {
         lock(&self.parts).len() as u64
-    }
-
-    /// Whether a part of a blob may have gone while it came.
-    pub fn is_aged(&self, node: NodeIndex) -> bool {
-        lock(&self.aged).contains(&node)
     }
 }
 
@@ -116,7 +111,10 @@ impl Run {
             let saved = self.save_blob(at, &db);
             saved.err().into_iter().for_each(|error| self.refused(at, error));
         } else {
-            self.let_a_day_pass(at, &db);
+            // While it is off: a session that has seen a blob would find it gone a moment later.
+            self.world.trace.note(format!("node {at} is switched off for a day"));
+            lock(&self.world.blobs.off).insert(at);
+            self.reboot(at);
         }
         true
     }
@@ -163,17 +161,21 @@ impl Run {
         Ok(())
     }
 
-    /// Blobs of a node to which nothing refers are a day old, and some go.
-    fn let_a_day_pass(&mut self, at: NodeIndex, db: &Database) {
+    /// Of a node that was off for a day the blobs go to which nothing refers.
+    pub fn sweep_after_a_day(&mut self, at: NodeIndex) {
+        let Some(db) = self.nodes[at].running.as_ref().map(|running| running.db.clone()) else { return };
+        if !lock(&self.world.blobs.off).remove(&at) {
+            return;
+        }
         let disk = &self.nodes[at].disk;
-        lock(&self.world.blobs.aged).insert(at);
         let before = disk.files().len();
         disk.let_files_be_old(DAY);
-        let swept = if self.rng.bool() { db.sweep_blobs() } else { db.sweep_suspected_blobs() };
+        // The first look of a process is at all.
+        let swept = db.sweep_suspected_blobs();
         let gone = before.saturating_sub(disk.files().len());
         self.counts.blobs_removed += gone as u64;
         self.world.trace.note(format!("a day passes for the blobs of {at}, {gone} go: {swept:?}"));
-        checks::check_node(&self.world, at, db);
+        checks::check_node(&self.world, at, &db);
     }
 
     /// Once all is at rest, what nothing refers to goes, and nothing else.

@@ -56,6 +56,10 @@ const FRESH_SEEDS: u64 = 10;
 /// Fresh seeds that have found a fault of the product: the storage of a node failed, and its peer gave up for good.
 const FOUND_SEEDS: [u64; 2] = [4_365_700_627_060_783_902, 6_360_121_756_365_257_669];
 
+/// The same with blobs: a failed sync of a blob ended a run for good; a blob was asked for under one document alone, which the peer had
+/// changed, and others that name it were refused; the name of the directory was not synced once that had failed.
+const FOUND_WITH_BLOBS: [u64; 3] = [130, 278, 345];
+
 /// Seeds within which a bug that was put in has to be found.
 const BUG_SEEDS: u64 = 40;
 
@@ -155,6 +159,7 @@ fn fixed_seeds(part: u64) {
 #[test]
 fn seeds_that_have_found_something() {
     FOUND_SEEDS.into_iter().for_each(|seed| run_seeds(seed..seed + 1, Plan::new));
+    FOUND_WITH_BLOBS.into_iter().for_each(|seed| run_seeds(seed..seed + 1, Plan::with_blobs));
 }
 
 /// Runs the adverse seeds of one part.

@@ -250,6 +250,7 @@ impl Run {
             Ok(()) => {
                 self.look_before_syncs(at);
                 self.check_after_boot(at);
+                self.sweep_after_a_day(at);
                 self.note_beginnings(at);
             }
             Err(problem) if self.nodes[at].disk.is_troubled() || self.is_without_list(at) => {

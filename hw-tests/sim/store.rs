@@ -145,8 +145,6 @@ impl Watched {
                 // Who sent it may have another revision by now, and then gives this one's no more.
                 CommitOutcome::Rejected(Rejection::MissingBlob { .. }) if self.world.plan.blobs.is_some() => {
                 }
-                CommitOutcome::Rejected(Rejection::CorruptBlob { .. })
-                    if self.world.blobs.is_aged(self.node) => {}
                 CommitOutcome::Rejected(why) => {
                     let text = format!("node {} rejected {}: {why}", self.node, model.name(event));
                     drop(model);
