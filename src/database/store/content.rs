@@ -11,6 +11,15 @@ use crate::database::DatabaseError;
 use crate::replica::blobs::BlobDigest;
 
 impl Store {
+    /// Lets so many bytes of a blob through while there is room for them.
+    pub(super) fn admit_file(&self, bytes: u64) -> Result<(), DatabaseError> {
+        #[cfg(feature = "simulation")]
+        if self.simulated.is_some() {
+            return Ok(());
+        }
+        self.space.admit_file(bytes)
+    }
+
     pub(crate) fn blobs(&self) -> &Blobs {
         &self.blobs
     }

@@ -18,6 +18,8 @@ use super::meta::{self, Meta};
 use super::pieces::BlockCache;
 #[cfg(feature = "simulation")]
 use super::simulated::SimulatedDisk;
+#[cfg(feature = "simulation")]
+use super::simulated::handles::DiskFiles;
 use super::space::{Room, Space};
 use super::state::{CollectionState, WriterState};
 use super::tables::{self, Sources};
@@ -171,7 +173,7 @@ impl Store {
         let engine = Engine::open_simulated(disk)?;
         let (meta, is_new) = meta::open(&engine, path, config, || Ok(disk.source()))?;
         let mut store =
-            Store::load(path, config, engine, &meta, None, Directory::Simulated(disk.open_files()))?;
+            Store::load(path, config, engine, &meta, None, Directory::Simulated(DiskFiles::of(disk)))?;
         store.simulated = Some(disk.clone());
         store.is_new = is_new;
         store.begin_ahead_table()?;
@@ -344,15 +346,6 @@ impl Store {
         self.space.admit(staged, only_checkpoints, |bytes| self.engine().reserve(bytes))
     }
 
-    /// Lets so many bytes of a blob through while there is room for them.
-    pub(super) fn admit_file(&self, bytes: u64) -> Result<(), DatabaseError> {
-        #[cfg(feature = "simulation")]
-        if self.simulated.is_some() {
-            return Ok(());
-        }
-        self.space.admit_file(bytes)
-    }
-
     /// Bytes of all files.
     pub(crate) fn disk_bytes(&self) -> Result<u64, DatabaseError> {
         #[cfg(feature = "simulation")]
@@ -395,17 +388,4 @@ impl Drop for Store {
         // It was logged; nobody is left to be told.
         let _ = self.engine().seal();
     }
-}
-
-/// Number at which the log in a directory ends.
-#[cfg(test)]
-pub(crate) fn log_end(directory: &Path) -> u64 {
-    super::sled::files::Survey::read(directory).expect("readable").end()
-}
-
-#[cfg(test)]
-pub(crate) fn has_redo_list(path: &Path) -> bool {
-    let logs = layout::logs(path).expect("the logs");
-    let engine = Engine::open_to_read(&logs.current).expect("readable").expect("a log");
-    engine.get(keys::REDO_COMPLETE).expect("readable").is_some()
 }

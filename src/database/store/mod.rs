@@ -26,6 +26,8 @@ mod layout;
 mod maintenance;
 mod meta;
 mod pieces;
+#[cfg(test)]
+mod probe;
 mod purged;
 mod read;
 mod redo;
@@ -58,8 +60,6 @@ pub(in crate::database) use self::engine::SEGMENT_BYTES;
 #[cfg(feature = "cli")]
 pub(crate) use self::engine::directory_bytes;
 pub(crate) use self::handle::Store;
-#[cfg(test)]
-pub(crate) use self::handle::{has_redo_list, log_end};
 pub(crate) use self::indexes::{Entry, IndexUse, VALUES_BYTES_MAX};
 pub use self::indexing::IndexInfo;
 pub(crate) use self::indexing::{Cursor, Ranges, Work};
@@ -77,6 +77,8 @@ pub use self::maintenance::repair::{DocumentName, SalvageReport};
 pub(crate) use self::maintenance::repair::{repair, salvage};
 #[cfg(test)]
 pub(crate) use self::meta::FORMAT;
+#[cfg(test)]
+pub(crate) use self::probe::{has_redo_list, log_end};
 pub(crate) use self::removed::has_an_age;
 #[cfg(test)]
 pub(crate) use self::removed::{AUTHORS_MAX, MARKS_MAX};

@@ -20,11 +20,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::files::FileLie;
 use self::files::Files;
-pub(super) use self::files::{DiskFile, DiskFiles};
 use super::ground::{Entry, Pair};
 use crate::replica::revision::SourceId;
 
 mod files;
+pub(super) mod handles;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 type Hook = Box<dyn FnOnce() + Send>;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 #[cfg(feature = "simulation")]
-use super::super::simulated::{DiskFile, DiskFiles};
+use super::super::simulated::handles::{DiskFile, DiskFiles};
 use crate::durable::{OWNER_ONLY, no_follow, sync_directory, sync_file};
 
 /// Its name, in the directory of the database.
