@@ -14,6 +14,7 @@ use super::checks::COLLECTION;
 use super::model::{EVENT_FIELD, EventId};
 use super::plan::{FaultKind, PlanKind};
 use super::run::Run;
+use super::selection;
 use super::stranger;
 use super::world::lock;
 
@@ -201,7 +202,7 @@ impl Run {
     }
 
     pub fn document(&mut self) -> String {
-        format!("document-{}", self.rng.usize(0..self.world.plan.documents))
+        selection::name(self.rng.usize(0..self.world.plan.documents))
     }
 
     /// The same document edited on several nodes at once.

@@ -230,21 +230,25 @@ impl Run {
             }
             let began = active.began.take();
             let is_good = status.error.is_none() && status.unsynced.is_empty();
-            ended.extend(began.filter(|_| is_good).map(|began| (active.edge.passive, began)));
+            ended.extend(began.filter(|_| is_good).map(|began| (active.edge, began)));
         }
-        for (passive, began) in ended {
+        for (edge, began) in ended {
+            let passive = edge.passive;
             if began.boots != (self.nodes[at].boots, self.nodes[passive].boots) {
                 continue;
             }
             let (Some(ours), Some(theirs)) = (self.events_of(at), self.events_of(passive)) else { continue };
             // What has changed meanwhile goes in the next run, as does what the active side decided against the peer.
             let (mut pulled, mut pushed) = (began.passive, began.active);
-            pulled.retain(|id, event| theirs.get(id) == Some(event));
+            pulled.retain(|id, event| edge.selection.pulls(id) && theirs.get(id) == Some(event));
             pushed.retain(|id, event| {
-                ours.get(id) == Some(event) && !self.world.has_resolved(at, id, began.at) && {
-                    let model = self.world.model();
-                    theirs.get(id).is_none_or(|theirs| model.is_ordered(*event, *theirs))
-                }
+                edge.selection.pushes(id)
+                    && ours.get(id) == Some(event)
+                    && !self.world.has_resolved(at, id, began.at)
+                    && {
+                        let model = self.world.model();
+                        theirs.get(id).is_none_or(|theirs| model.is_ordered(*event, *theirs))
+                    }
             });
             self.check_has(at, &ours, passive, &pulled);
             self.check_has(passive, &theirs, at, &pushed);

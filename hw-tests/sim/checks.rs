@@ -8,15 +8,16 @@ use gattway::database::{Database, DatabaseConfig, DatabaseError};
 use gattway::lab::replica::revision::{Version, VersionVector};
 use gattway::lab::replica::store::ReplicaStore;
 use gattway::lab::replicator::checkpoint::checkpoint_id;
-use gattway::replicator::{CollectionConfig, ReplicatorType};
+use gattway::replicator::ReplicatorType;
 use serde_json::{Map, Value};
 
 use super::blobs;
 use super::model::{EventId, NodeIndex};
 use super::node::Node;
-use super::plan::FaultKind;
+use super::plan::{Edge, FaultKind};
 use super::removal;
 use super::secure;
+use super::selection;
 use super::store::{Claim, OWN_PREFIX};
 use super::world::World;
 
@@ -75,6 +76,7 @@ pub fn check_node(world: &World, node: NodeIndex, db: &Database) {
     let events = events(world, node, &content);
     blobs::check(world, node, db, &content, "now");
     removal::check_returned(world, node, &content, &events);
+    selection::check(world, node, &events);
     let missing = world.model().missing(node, &events);
     missing.into_iter().for_each(|text| world.violation(format!("lost: {text}")));
     match db.verify() {
@@ -117,7 +119,7 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
     let images: Vec<Option<Image>> = nodes.iter().map(|node| Image::of(world, node)).collect();
     for edge in &world.plan.edges {
         let (Some(active), Some(passive)) = (&images[edge.active], &images[edge.passive]) else { continue };
-        let config = CollectionConfig::new(COLLECTION);
+        let config = edge.selection.config(world.plan.documents, world.plan.bug);
         let uid = secure::name(world.plan.security, world.plan.seed, edge.passive);
         let id = checkpoint_id(ReplicaStore::source(&active.db), &uid, ReplicatorType::PushAndPull, &config);
         let own = active.claim(&format!("{OWN_PREFIX}{id}"));
@@ -131,8 +133,10 @@ pub fn check_claims(world: &Arc<World>, nodes: &[Node]) {
         };
         for (keeper, claim) in copies {
             let Some(claim) = claim else { continue };
-            let pushed = |sequence| claim.has_local(sequence);
-            let pulled = |sequence| claim.remote.is_some_and(|remote| sequence <= remote);
+            let pushed = |id: &str, sequence| edge.selection.pushes(id) && claim.has_local(sequence);
+            let pulled = |id: &str, sequence| {
+                edge.selection.pulls(id) && claim.remote.is_some_and(|remote| sequence <= remote)
+            };
             let problem = untrue(world, active, (edge.passive, passive), pushed)
                 .map(|what| format!("node {} has {what}, which node {} lacks", edge.active, edge.passive));
             let problem = problem.or_else(|| {
@@ -154,10 +158,10 @@ fn untrue(
     world: &World,
     from: &Image,
     (node, to): (NodeIndex, &Image),
-    claimed: impl Fn(u64) -> bool,
+    claimed: impl Fn(&str, u64) -> bool,
 ) -> Option<String> {
     let model = world.model();
-    from.content.iter().filter(|(_, found)| claimed(found.sequence)).find_map(|(id, found)| {
+    from.content.iter().filter(|(id, found)| claimed(id, found.sequence)).find_map(|(id, found)| {
         let event = *from.events.get(id)?;
         let has = to.events.get(id).is_some_and(|has| model.covers(*has, event));
         let is_lost = !has && !model.has_removed(node, id, event, found.version);
@@ -165,9 +169,14 @@ fn untrue(
     })
 }
 
-/// What differs between two nodes; `None` if they are equal.
-pub fn difference(world: &World, a: (NodeIndex, &Content), b: (NodeIndex, &Content)) -> Option<String> {
+/// What differs between the two nodes of an edge; `None` if they are equal in what it carries.
+pub fn difference(world: &World, edge: &Edge, ours: &Content, theirs: &Content) -> Option<String> {
+    let (a, b) = ((edge.active, ours), (edge.passive, theirs));
     let differs = |id: &&String| {
+        let (pushes, pulls) = (edge.selection.pushes(id), edge.selection.pulls(id));
+        if !pushes || !pulls {
+            return selection::lacks(world, id, (pushes, pulls), ours, theirs);
+        }
         let key = |found: Option<&Found>| found.map(|found| (found.version, found.body.clone()));
         let (a, b) = ((a.0, a.1.get(*id)), (b.0, b.1.get(*id)));
         key(a.1) != key(b.1) && !removal::explains(world, id, a, b)

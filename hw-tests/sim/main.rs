@@ -4,9 +4,9 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, `one_seed_with_trees`, `one_adverse_seed`, `one_removing_seed` or `one_seed_with_blobs` |
+//! | `GATTWAY_SIM_SEED` | the seed of `one_seed`, `one_seed_with_trees`, `one_adverse_seed`, `one_removing_seed`, `one_seed_with_blobs` or `one_selecting_seed` |
 //! | `GATTWAY_SIM_TRACE=1` | print what happens in it |
-//! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs; then also removing ones and such with blobs |
+//! | `GATTWAY_SIM_FRESH` | how many seeds that were never run before each part of `fresh_seeds` runs; then also removing ones and such with blobs or selections |
 //! | `GATTWAY_SOAK_HOURS`, `GATTWAY_SOAK_SEED`, `GATTWAY_SOAK_JOBS`, `GATTWAY_SOAK_JSON` | see `scripts/soak` |
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
@@ -32,6 +32,7 @@ mod replay;
 mod report;
 mod run;
 mod secure;
+mod selection;
 mod soak;
 mod store;
 mod stranger;
@@ -43,6 +44,7 @@ use std::ops::Range;
 use plan::{Bug, Plan, PlanKind};
 use report::Sums;
 use run::{Outcome, simulate};
+use selection::Selection;
 
 /// Seeds that are run each time.
 const FIXED_SEEDS: Range<u64> = 1..201;
@@ -59,6 +61,9 @@ const FOUND_SEEDS: [u64; 2] = [4_365_700_627_060_783_902, 6_360_121_756_365_257_
 /// The same with blobs: a failed sync of a blob ended a run for good; a blob was asked for under one document alone, which the peer had
 /// changed, and others that name it were refused; the name of the directory was not synced once that had failed.
 const FOUND_WITH_BLOBS: [u64; 3] = [130, 278, 345];
+
+/// Seeds with selections that are run each time.
+const SELECTING_SEEDS: Range<u64> = 1..9;
 
 /// Seeds within which a bug that was put in has to be found.
 const BUG_SEEDS: u64 = 40;
@@ -78,6 +83,7 @@ fn report(outcome: &Outcome) {
     eprintln!("\nseed {seed}: {:?}", outcome.plan);
     outcome.violations.iter().for_each(|violation| eprintln!("  {violation}"));
     let test = match outcome.plan.kind {
+        _ if outcome.plan.edges.iter().any(|edge| edge.selection != Selection::All) => "one_selecting_seed",
         _ if outcome.plan.blobs.is_some() => "one_seed_with_blobs",
         PlanKind::Usual => "one_seed",
         PlanKind::Adverse => "one_adverse_seed",
@@ -126,6 +132,11 @@ fn one_seed_with_trees() {
 #[test]
 fn one_seed_with_blobs() {
     run_one(Plan::with_blobs);
+}
+
+#[test]
+fn one_selecting_seed() {
+    run_one(Plan::selecting);
 }
 
 fn run_one(plan: fn(u64) -> Plan) {
@@ -196,6 +207,12 @@ fn seeds_with_blobs(part: u64) {
 
 parts! { seeds_with_blobs: to_10 = 0, }
 
+/// Runs seeds whose edges carry some of the documents.
+#[test]
+fn seeds_with_selections() {
+    run_seeds(SELECTING_SEEDS, Plan::selecting);
+}
+
 parts! { fixed_seeds:
     to_10 = 0, to_20 = 1, to_30 = 2, to_40 = 3, to_50 = 4,
     to_60 = 5, to_70 = 6, to_80 = 7, to_90 = 8, to_100 = 9,
@@ -218,6 +235,7 @@ fn fresh_seeds(_part: u64) {
     if asked.is_some() {
         run_seeds(first..first + count / 10, Plan::removing);
         run_seeds(first..first + count / 2, Plan::with_blobs);
+        run_seeds(first..first + count / 2, Plan::selecting);
     }
 }
 
@@ -237,6 +255,7 @@ fn a_seed_replays_bit_for_bit(part: u64) {
         if seed % 50 == 1 {
             replays(|| Plan::removing(seed));
             replays(|| Plan::with_blobs(seed));
+            replays(|| Plan::selecting(seed));
         }
     }
 }
@@ -303,6 +322,11 @@ fn finds_blobs_that_are_named_before_they_are_synced() {
 #[test]
 fn finds_blobs_whose_names_are_not_synced() {
     finds(Bug::BlobNamesUnsynced, "blob: ");
+}
+
+#[test]
+fn finds_a_filter_that_is_ignored() {
+    finds(Bug::IgnoresFilter, "chosen: ");
 }
 
 /// For hours; `scripts/soak` runs it.

@@ -408,6 +408,11 @@ impl Model {
         &self.events[event.0].name
     }
 
+    /// Who made an event.
+    pub fn author(&self, event: EventId) -> NodeIndex {
+        self.events[event.0].node
+    }
+
     /// Events so far.
     pub fn len(&self) -> usize {
         self.events.len()

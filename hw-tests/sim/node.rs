@@ -260,6 +260,7 @@ impl Node {
         let endpoint = MessageEndpoint::new(uid, Arc::new(()), ProtocolType::ByteStream, Arc::new(delegate));
         let mut config = ReplicatorConfiguration::new(endpoint, Arc::clone(store) as _);
         config.continuous = edge.continuous;
+        config.collections = vec![edge.selection.config(world.plan.documents, world.plan.bug)];
         config.extension = edge.extension;
         config.max_attempt_wait = ATTEMPT_WAIT_MAX;
         if Rules::confirming(&world.plan.edges, self.index).is_some_and(|first| first.passive == edge.passive)

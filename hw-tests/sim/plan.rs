@@ -7,6 +7,7 @@ use fastrand::Rng;
 
 use super::blobs::BlobPlan;
 use super::removal::Rules;
+use super::selection::Selection;
 
 /// What tells the runs of adverse plans from those of usual ones.
 const ADVERSE_SEED: u64 = 0xad5e_5e00;
@@ -16,6 +17,9 @@ const REMOVING_SEED: u64 = 0x0e_50_7e_00;
 
 /// The same for what a plan has of blobs.
 const BLOB_SEED: u64 = 0xb10b_5000;
+
+/// The same for what its edges carry.
+const SELECTION_SEED: u64 = 0x5e1e_c700;
 
 /// Longest time of edits and faults in such a plan: blobs are much to send.
 const BLOB_DURATION_MAX: Duration = Duration::from_secs(40);
@@ -47,6 +51,8 @@ pub enum Bug {
     BlobsUnsynced,
     /// The same of the names of blobs.
     BlobNamesUnsynced,
+    /// Filters of runs let all pass.
+    IgnoresFilter,
 }
 
 /// A kind of fault that a run may have.
@@ -193,6 +199,8 @@ pub struct Edge {
     pub att_mtu: u16,
     /// Connection interval.
     pub interval: Duration,
+    /// Which documents it carries.
+    pub selection: Selection,
 }
 
 /// How connections are protected.
@@ -322,6 +330,23 @@ impl Plan {
         Plan { kind: PlanKind::Trees, ..Plan::new(seed) }
     }
 
+    /// A run some of whose edges carry some of the documents; one in two has blobs too.
+    pub fn selecting(seed: u64) -> Plan {
+        let mut plan = Plan::with_blobs(seed);
+        let mut rng = Rng::with_seed(seed ^ SELECTION_SEED);
+        let certain = rng.usize(0..plan.edges.len());
+        for (n, edge) in plan.edges.iter_mut().enumerate() {
+            let selection = Selection::drawn(&mut rng);
+            if n == certain || rng.bool() {
+                edge.selection = selection;
+            }
+        }
+        // What a node has forgotten of others it may never hear of again where an edge carries one way alone.
+        plan.faults.retain(|kind| *kind != FaultKind::OlderCopy);
+        plan.blobs = plan.blobs.filter(|_| rng.bool());
+        plan
+    }
+
     /// A run with blobs in its documents: one of the adverse ones, a usual one, or one with trees.
     pub fn with_blobs(seed: u64) -> Plan {
         let mut rng = Rng::with_seed(seed ^ BLOB_SEED);
@@ -386,6 +411,7 @@ impl Plan {
         let plan = match (of_removal, of_blobs) {
             (true, _) => Plan::removing(seed),
             (_, true) => Plan::with_blobs(seed),
+            _ if bug == Bug::IgnoresFilter => Plan::selecting(seed),
             _ => Plan::new(seed),
         };
         let mut plan = Plan { bug: Some(bug), ..plan };
@@ -441,5 +467,6 @@ fn edge(active: usize, passive: usize, nodes: usize, rng: &mut Rng) -> Edge {
         att_mtu: [23, 64, 185, 247, 247, 517][rng.usize(0..6)],
         // In the steps of the specification.
         interval: Duration::from_micros(interval * 1_000 / 1_250 * 1_250),
+        selection: Selection::All,
     }
 }

@@ -380,7 +380,7 @@ impl Run {
         self.world.plan.edges.iter().find_map(|edge| {
             let (a, b) = (edge.active, edge.passive);
             let (ca, cb) = (contents.get(&a)?, contents.get(&b)?);
-            checks::difference(&self.world, (a, ca), (b, cb))
+            checks::difference(&self.world, edge, ca, cb)
         })
     }
 
