@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 /// As [`tokio::spawn`].
 pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
@@ -14,6 +15,14 @@ where
         return process.spawn(future);
     }
     tokio::spawn(future)
+}
+
+/// Waits until then; for ever if there is no such time.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Runs work that may block and waits for it; `None` if it was given up.

@@ -2,9 +2,9 @@
 //!
 //! With tokio's paused clock, all that runs on it runs in virtual time.
 
-use std::future::pending;
 use std::time::Duration;
 
+use crate::task;
 use crate::time::Instant;
 
 /// Turns tokio's time into the [`Instant`]s that sans-IO cores are given. Copies are the same clock.
@@ -46,10 +46,7 @@ impl Clock {
 
     /// Sleeps until `at`; for ever if there is no such time.
     pub async fn sleep_until_some(&self, at: Option<Instant>) {
-        match at {
-            Some(at) => self.sleep_until(at).await,
-            None => pending().await,
-        }
+        task::sleep_until(at.map(|at| self.to_tokio(at))).await;
     }
 
     /// Sleeps for `duration` of this clock.

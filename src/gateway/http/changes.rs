@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::api::{Api, InKeyspace, InPath, Keyspace, Params};
@@ -17,6 +17,7 @@ use super::body::{self, Gone, PIECE_BYTES, Sink};
 use super::error::{ApiError, ErrorBody};
 use super::list::write;
 use crate::database::{Change, Collection};
+use crate::task;
 
 /// Changes of one piece of the answer at most.
 const PIECE_ROWS: usize = 500;
@@ -302,8 +303,8 @@ impl Follower {
                 changed = changed.changed() => return Ok(changed.is_ok()),
                 () = async { drop(ended.wait_for(|ended| *ended).await) } => return Ok(false),
                 () = sink.gone() => return Err(Gone),
-                () = at(ends_at) => return Ok(false),
-                () = at(beats_at) => sink.send(self.beat().to_vec()).await?,
+                () = task::sleep_until(ends_at) => return Ok(false),
+                () = task::sleep_until(beats_at) => sink.send(self.beat().to_vec()).await?,
             }
         }
     }
@@ -313,13 +314,6 @@ impl Follower {
             Feed::Eventsource => b"event: heartbeat\ndata:\n\n",
             _ => b"\n",
         }
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -11,7 +11,7 @@ use bluer::{AdapterEvent, AdapterProperty, SessionEvent};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::adapter::Adapter;
@@ -24,6 +24,7 @@ use super::peripheral::Peripheral;
 use super::profile::{Information, PROFILE_VERSION, PSM};
 use super::security::LinkSecurity;
 use crate::link::PACKET_BYTES_MAX;
+use crate::task;
 use crate::transport::packet::PacketChannel;
 use crate::transport::session::{LinkAcceptor, LinkConnection, SessionConfig};
 
@@ -265,7 +266,7 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, orders: &mut watc
                     return;
                 }
             }
-            () = at(turn) => (stale, turn) = (true, None),
+            () = task::sleep_until(turn) => (stale, turn) = (true, None),
             event = running.events.next() => match event {
                 Some(AdapterEvent::PropertyChanged(AdapterProperty::Powered(false))) | None => return,
                 Some(_) => {}
@@ -290,13 +291,5 @@ async fn serve(running: &mut Running, acceptor: &LinkAcceptor, orders: &mut watc
                 None => return,
             },
         }
-    }
-}
-
-/// Waits until then; for ever, if there is no such time.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
