@@ -96,7 +96,7 @@ impl Leg {
     /// Bytes of the stream a second, from the first to the last, as the central's session counts them, and packets both ways.
     async fn sync(&self, c: &Context<'_>, peripheral: &Node, central: &Node) -> Outcome<(f64, f64)> {
         self.listen(peripheral, Service::Sync).await?;
-        let told = told(c, central).len();
+        let before = central.told(c.rig).len();
         let (database, peer) = (self.name.clone(), peripheral.place.address.clone());
         central.ask::<Value>(Command::Sync { database, peer, way: self.way, continuous: false }).await?;
         let synced: Synced =
@@ -105,7 +105,7 @@ impl Leg {
             return failed(format!("{}: {error}", self.name));
         }
         peripheral.ask::<Value>(Command::StopListening).await?;
-        let samples = told_since(c, central, told);
+        let samples = central.told(c.rig).split_off(before);
         let moved = |sample: &Sample| if self.up { sample.sent } else { sample.received };
         let total = samples.iter().map(moved).max().unwrap_or(0);
         let first = samples.iter().rev().find(|sample| moved(sample) == 0).or(samples.first());
@@ -121,16 +121,4 @@ impl Leg {
 
 async fn cost(node: &Node) -> Outcome<Cost> {
     Ok(node.ask(Command::Cost).await?)
-}
-
-/// All counters of a node's sessions.
-fn told(c: &Context<'_>, node: &Node) -> Vec<Sample> {
-    told_since(c, node, 0)
-}
-
-/// The same but for the first ones.
-fn told_since(c: &Context<'_>, node: &Node, count: usize) -> Vec<Sample> {
-    let all = c.rig.samples.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mine = |row: &&(usize, u32, Sample)| (row.0, row.1) == (node.place.machine, node.place.node);
-    all.iter().filter(mine).skip(count).map(|row| row.2.clone()).collect()
 }

@@ -65,6 +65,13 @@ impl Node {
         self.ask::<Value>(Command::Turn { raw }).await.map(drop)
     }
 
+    /// All counters that its sessions have told.
+    pub fn told(&self, rig: &Rig) -> Vec<Sample> {
+        let all = rig.samples.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mine = |row: &&(usize, u32, Sample)| (row.0, row.1) == (self.place.machine, self.place.node);
+        all.iter().filter(mine).map(|row| row.2.clone()).collect()
+    }
+
     /// Fills the database.
     pub async fn import(&self, records: Records) -> agent::Result<u64> {
         self.ask(Command::Import { database: DATABASE.to_owned(), records }).await
@@ -156,12 +163,9 @@ impl Session {
 
     /// All counters that it has told.
     pub fn told(&self, rig: &Rig) -> Vec<Sample> {
-        let place = &self.node.place;
-        let all = rig.samples.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mine = |row: &&(usize, u32, Sample)| {
-            (row.0, row.1, row.2.session) == (place.machine, place.node, self.number)
-        };
-        all.iter().filter(mine).map(|row| row.2.clone()).collect()
+        let mut told = self.node.told(rig);
+        told.retain(|sample| sample.session == self.number);
+        told
     }
 
     /// Ends it in order.

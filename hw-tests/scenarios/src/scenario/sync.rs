@@ -1,9 +1,11 @@
 //! Databases: equal after a sync, fresh while connected, the same after many connections.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use super::{Context, Node, Outcome, failed, pause};
-use crate::agent::protocol::{Command, Records, Sample, Service, Synced, Usage, Way};
+use crate::agent::protocol::{Command, Records, Service, Synced, Usage, Way};
 
 /// All records.
 const DOCUMENTS: u64 = 344 + 8_759;
@@ -78,13 +80,9 @@ pub async fn idle_change(c: &mut Context<'_>) -> Outcome {
 
 /// Radio connections of all sessions that a node has told of.
 fn connections(c: &Context<'_>, node: &Node) -> u64 {
-    let all = c.rig.samples.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut sessions = std::collections::HashMap::new();
-    let mine = |row: &&(usize, u32, Sample)| (row.0, row.1) == (node.place.machine, node.place.node);
-    for (_, _, sample) in all.iter().filter(mine) {
-        sessions.insert(sample.session, u64::from(sample.channels));
-    }
-    sessions.values().sum()
+    let told = node.told(c.rig);
+    let sessions: HashMap<u32, u32> = told.iter().map(|sample| (sample.session, sample.channels)).collect();
+    sessions.into_values().map(u64::from).sum()
 }
 
 pub async fn cycles(c: &mut Context<'_>) -> Outcome {
