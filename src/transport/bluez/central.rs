@@ -57,9 +57,8 @@ impl BluerCentral {
 #[async_trait]
 impl Connector for BluerCentral {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        match Connected::open(&self.adapter, &self.search, Early::Nothing).await? {
-            Reached::Services(connected) | Reached::Channel(connected, _) => Ok(open_gatt(connected).await?),
-        }
+        let connected = Connected::open(&self.adapter, &self.search, Early::Nothing).await?;
+        Ok(open_gatt(connected).await?)
     }
 }
 
@@ -72,14 +71,6 @@ pub(super) enum Early {
     Channel,
 }
 
-/// How far a central has come with a peer.
-pub(super) enum Reached {
-    /// Its services are known, and its information was read.
-    Services(Connected),
-    /// There is a channel; nothing was asked.
-    Channel(Connected, SeqPacket),
-}
-
 /// What is known of a connected device.
 enum Known {
     Services(Vec<(Uuid, Characteristic)>),
@@ -89,6 +80,8 @@ enum Known {
 /// A connected device; disconnects when dropped.
 pub(super) struct Connected {
     pub(super) device: Device,
+    /// The early channel; with it nothing is known of services and information.
+    pub(super) channel: Option<SeqPacket>,
     pub(super) information: Information,
     adapter: Adapter,
     random_address: bool,
@@ -104,7 +97,7 @@ impl Connected {
         adapter: &Adapter,
         search: &Search,
         early: Early,
-    ) -> Result<Reached, BluetoothError> {
+    ) -> Result<Connected, BluetoothError> {
         let mut steps = Steps::begin();
         let _one_at_a_time = adapter.shared().connecting().await;
         adapter.power_on().await?;
@@ -135,12 +128,13 @@ impl Connected {
             random_address: matches!(device.address_type().await, Ok(AddressType::LeRandom)),
             information: Information { profile: 0, packet_size_max: 0, l2cap_psm: psm, lane: None },
             device,
+            channel,
             characteristics,
             steps,
             guard,
         };
-        if let Some(channel) = channel {
-            return Ok(Reached::Channel(connected, channel));
+        if connected.channel.is_some() {
+            return Ok(connected);
         }
         match connected.read_information().await {
             Ok(information) => {
@@ -153,7 +147,7 @@ impl Connected {
                 return Err(error);
             }
         }
-        Ok(Reached::Services(connected))
+        Ok(connected)
     }
 
     fn find(&self, uuid: Uuid) -> Result<Characteristic, BluetoothError> {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::adapter::Adapter;
-use super::central::{Connected, Early, Reached, open_gatt};
+use super::central::{Connected, Early, open_gatt};
 use super::channel::{self, RECEIVE_MTU};
 use super::error::BluetoothError;
 use super::packets::{Guard, L2capHalf};
@@ -54,10 +54,10 @@ impl L2capCentral {
 #[async_trait]
 impl Connector for L2capCentral {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        let connected = match Connected::open(&self.adapter, &self.search, self.early).await? {
-            Reached::Channel(connected, socket) => return Ok(carried(connected, socket, PACKET_BYTES_MAX)),
-            Reached::Services(connected) => connected,
-        };
+        let mut connected = Connected::open(&self.adapter, &self.search, self.early).await?;
+        if let Some(socket) = connected.channel.take() {
+            return Ok(carried(connected, socket, PACKET_BYTES_MAX));
+        }
         let Some(psm) = connected.information.l2cap_psm else { return Ok(open_gatt(connected).await?) };
         // No lane is needed here: the channel is this central's alone.
         match channel::open(&self.adapter, &connected.device, psm, CONNECT_LIMIT).await {
