@@ -53,13 +53,22 @@ pub(super) fn way(config: &BluetoothConfig) -> BlePeer {
     Ble::peer("any").through(adapter).slots(config.slots).spares_air(config.spares_wifi)
 }
 
+/// The adapter that is named so; else the first that is named by its address, or not at all, and may be it.
+fn of_name<'a>(
+    adapters: &'a mut [AdapterStatus],
+    name: &str,
+    may_be: impl Fn(&AdapterStatus) -> bool,
+) -> Option<&'a mut AdapterStatus> {
+    let named = adapters.iter().position(|one| one.adapter == name);
+    let other = || adapters.iter().position(|one| may_be(one) && !one.adapter.starts_with("hci"));
+    adapters.get_mut(named.or_else(other)?)
+}
+
 /// Gives each adapter the connections through it; one that is named by its address, or not at all, those that no other has.
 pub(super) fn share_links(radio: &[RadioStatus], adapters: &mut [AdapterStatus]) {
     for connection in radio {
-        let named = adapters.iter().position(|one| one.adapter == connection.adapter);
-        let other = || adapters.iter().position(|one| !one.adapter.starts_with("hci"));
-        let Some(at) = named.or_else(other) else { continue };
-        adapters[at].links.push(LinkStatus {
+        let Some(adapter) = of_name(adapters, &connection.adapter, |_| true) else { continue };
+        adapter.links.push(LinkStatus {
             peer: connection.peer.clone(),
             via: connection.via.to_owned(),
             rssi_dbm: connection.rssi_dbm,
@@ -73,10 +82,8 @@ pub(super) fn share_links(radio: &[RadioStatus], adapters: &mut [AdapterStatus])
 pub(super) fn share_adverts(adverts: &Adverts, adapters: &mut [AdapterStatus]) {
     let adverts = adverts.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, advert) in adverts.iter() {
-        let named = adapters.iter().position(|one| one.adapter == *name);
-        let other = || adapters.iter().position(|one| one.peripheral && !one.adapter.starts_with("hci"));
-        let Some(at) = named.or_else(other) else { continue };
-        adapters[at].advert = Some(AdvertTold {
+        let Some(adapter) = of_name(adapters, name, |one| one.peripheral) else { continue };
+        adapter.advert = Some(AdvertTold {
             pace: advert.pace.word().to_owned(),
             pending: advert.pending,
             urgent: advert.is_urgent,

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use super::access::machine_name;
 use super::advertised::Advertised;
 use super::advertising::AdvertPolicy;
@@ -25,7 +27,6 @@ use crate::transport::bluez::security::{LinkSecurity, SecurityLevel};
 use crate::transport::packet::{Connector, PacketChannel};
 use crate::transport::secure::Carrier;
 use crate::transport::session::{LinkConnection, SessionConfig};
-use async_trait::async_trait;
 
 /// How long nobody is listened for at a time. Whoever passes by for half a minute is heard all the same.
 const LISTENING_REST: Duration = Duration::from_secs(15);
