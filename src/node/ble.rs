@@ -346,7 +346,6 @@ impl Connector for Dial {
         };
         let search = Arc::clone(&self.search);
         let central: Arc<dyn Connector> = match central {
-            BleCentral::Auto if pairing.is_some() => L2capCentral::after_information(adapter, search),
             BleCentral::Auto => L2capCentral::new(adapter, search),
             BleCentral::Gatt => BluerCentral::new(adapter, search),
             BleCentral::Btleplug => BtleplugCentral::new(adapter, search),
