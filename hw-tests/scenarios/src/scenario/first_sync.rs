@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::{Context, Node, Outcome, failed};
+use super::{Context, Node, Outcome, failed, skip};
 use crate::agent::protocol::{Command, Cost, Digest, Raw, Records, Sample, Service, Synced, Way};
 use crate::scenario::Stop;
 
-/// The least that a first sync may leave of a raw channel.
+/// The least that a first sync may leave of a raw channel, in the long form.
 const RATIO_MIN: f64 = 0.95;
 /// Documents of letters: 5 MB of JSON in the long form.
 const DOCUMENTS: (u32, u32) = (200, 1_000);
@@ -23,6 +23,9 @@ struct Leg {
 }
 
 pub async fn first_sync(c: &mut Context<'_>) -> Outcome {
+    if !c.rig.has_bluetoothd() {
+        return skip("one process is both ends and the radio: `gattway bench link` measures the model");
+    }
     let mut missed = Vec::new();
     for way in [Way::Gatt, Way::L2cap] {
         if !c.rig.ways().contains(&way) {
@@ -71,7 +74,13 @@ impl Leg {
             let switches = after.switches.saturating_sub(before.switches) as f64 / packets;
             c.metric(&format!("{name}: context switches a packet, {end}"), switches, "");
         }
-        c.target(&format!("{name}: first sync by raw"), 2.0 * goodput / (before + after), "", RATIO_MIN)
+        let (name, ratio) = (format!("{name}: first sync by raw"), 2.0 * goodput / (before + after));
+        if c.full {
+            return c.target(&name, ratio, "", RATIO_MIN);
+        }
+        // Counters come five times a second, and the short form is over within a few of them.
+        c.metric(&name, ratio, "");
+        Ok(())
     }
 
     fn digest(&self) -> Command {
