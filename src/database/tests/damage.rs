@@ -145,7 +145,9 @@ fn save_what_is_whole(part: RangeInclusive<u64>) {
         "{cases} cases: {documents} documents saved, {lost} lost or older; by flipped bits {} of {}",
         small.1, small.0
     );
-    assert!(small.1 * 10 < small.0 || cases < 30, "flipped bits cost {} of {} documents", small.1, small.0);
+    // A bit costs the record that it is in: nothing in most databases, and up to half of one that was just compacted. Were all that comes after it lost, it
+    // would be half on average.
+    assert!(small.1 * 4 < small.0 || cases < 30, "flipped bits cost {} of {} documents", small.1, small.0);
 }
 
 /// After a crash the end of the log may be torn; whatever else is damaged, what is read was saved once.
