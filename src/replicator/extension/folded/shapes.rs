@@ -9,7 +9,7 @@ use super::symbols;
 use super::texts::{Texts, read_one, write_one};
 use super::values::{self, Values};
 
-/// Shapes of a message; bodies of others are one value each. And values of a body.
+/// Shapes of a message, beside that of bodies of one value, which others are. And values of a body.
 const SHAPES_MAX: usize = 24;
 const VALUES_MAX: usize = 128;
 
@@ -104,12 +104,12 @@ pub(super) fn write<C: Coder>(
     let (mut templates, mut shapes): (Vec<Vec<u8>>, Vec<Shape<'_>>) = Default::default();
     let (mut template, mut values) = (Vec::new(), Vec::new());
     let mut which = Vec::with_capacity(bodies.len());
-    let mut last = 0;
+    let (mut last, mut left) = (0, ALL_VALUES_MAX);
     for (body, row) in bodies.iter().zip(rows) {
         let is_divided = divide(body, &mut template, &mut values).is_some();
         if templates.get(last) != Some(&template) || !is_divided {
             let is_new = is_divided && !numbers.contains_key(&template);
-            if !is_divided || is_new && numbers.len() == SHAPES_MAX {
+            if !is_divided || is_new && numbers.len() >= SHAPES_MAX {
                 // It is one value, and that is its shape.
                 template.clear();
                 template.push(MARK);
@@ -122,6 +122,7 @@ pub(super) fn write<C: Coder>(
                 templates.len() - 1
             });
         }
+        left = left.checked_sub(values.len())?;
         which.push(last as u32);
         let shape = &mut shapes[last];
         shape.rows.push(*row);

@@ -170,6 +170,30 @@ fn what_is_cut_or_longer_is_refused() {
     assert!(read(&[&bytes[..], &[0]].concat(), 50, 2, HAS).is_none());
 }
 
+/// However many shapes there are, also when the one of a single value is among them early or late.
+#[test]
+fn any_number_of_shapes_comes_back() {
+    for count in 1..64 {
+        for single in [0, 20, 24, 25, 40, usize::MAX] {
+            let body = |n: usize| match n {
+                n if n == single => json!(7),
+                n => json!({ format!("key {n}"): n }),
+            };
+            let (ids, bodies, numbers) = documents(count, body);
+            there_and_back(&ids, &bodies, &numbers).expect("no text");
+        }
+    }
+}
+
+/// What a reader would refuse is not written.
+#[test]
+fn only_as_many_values_as_a_reader_takes_are_written() {
+    let (ids, bodies, numbers) = documents(2_048, |_| json!(vec![1; 128]));
+    assert!(there_and_back(&ids, &bodies, &numbers).is_some());
+    let (ids, bodies, numbers) = documents(2_049, |_| json!(vec![1; 128]));
+    assert!(there_and_back(&ids, &bodies, &numbers).is_none());
+}
+
 /// A daily pattern in hourly readings, sensors that come in turn or as they like, a value that is as the ID: what is known costs little.
 #[test]
 fn what_is_expected_costs_little() {
