@@ -78,6 +78,6 @@ macro_rules! targets {
 }
 
 targets!(
-    link, handshake, framing, blip, deflate, messages, revs, folded, delta, session, records, secure,
+    link, handshake, framing, blip, deflate, messages, revs, folded, delta, session, records, blocks, secure,
     pairing, trust, text
 );

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::packed::{Names, Unpacker, json_len, pack_json};
 
+use super::store::fuzzing::write_and_read_block;
 pub use super::store::fuzzing::{read_and_write_block, read_keys, read_page};
 
 /// The ID that packed bodies of the targets have.
@@ -48,4 +49,21 @@ pub fn pack_and_unpack(text: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), String
     let names = names.into_inner().unwrap_or_default();
     let json = Unpacker::new(&names, ID).json(&packed);
     Ok((packed, json))
+}
+
+/// Writes a block of documents as IDs and JSON text, and reads it again. A text that is none is a document that was deleted. `step` says how
+/// far versions are apart, and what else there is of them.
+///
+/// # Panics
+/// When something else is read than what went in.
+pub fn documents_in_a_block(documents: &[(String, Vec<u8>)], step: u8) {
+    let names = RwLock::new(names());
+    let pack = |(id, text): &(String, Vec<u8>)| {
+        let mut packed = Vec::new();
+        if pack_json(text, id, &names, &mut packed).is_err() {
+            packed.clear();
+        }
+        (id.clone(), packed)
+    };
+    write_and_read_block(documents.iter().map(pack).collect(), step.into());
 }

@@ -48,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     target!(delta, 2048),
     target!(session, 4096),
     target!(records, 4096),
+    target!(blocks, 4096),
     target!(secure, 4096),
     target!(pairing, 2048),
     target!(trust, 4096),

@@ -433,6 +433,18 @@ pub fn records() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Documents of a kind each: as many as go in columns, and a few.
+pub fn blocks() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for kind in 0..6u8 {
+        for (rows, step) in [(2, 1), (40, 0), (40, 33), (63, 71)] {
+            let choices: Vec<u8> = (0..250u8).map(|n| [1, kind, n, n / 9][usize::from(n % 4)]).collect();
+            seeds.push(Script::default().bytes(&[rows, step]).bytes(&choices).0);
+        }
+    }
+    seeds
+}
+
 /// Blocks of so many records that they stand in columns: of one shape, of two, with further versions, with values of all kinds.
 fn columns() -> Vec<Vec<u8>> {
     use gattway::lab::fuzzing::store::{pack_and_unpack, read_and_write_block};

@@ -124,6 +124,12 @@ impl BlockBuilder {
         value
     }
 
+    /// The value in columns, if its records go there, be it shorter or not.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn in_columns(&self) -> Option<Vec<u8>> {
+        Some(with_head(COLUMNS, self.len(), &self.columns()?))
+    }
+
     /// Its records in columns, if they go there.
     fn columns(&self) -> Option<Vec<u8>> {
         let (mut rows, mut id_from) = (Vec::with_capacity(self.count()), 0);

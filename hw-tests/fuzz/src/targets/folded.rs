@@ -27,7 +27,7 @@ fn bounded(body: &Bytes) {
 }
 
 /// A body as devices send it, or any bytes.
-fn body(choices: &mut Choices<'_>, n: usize) -> Vec<u8> {
+pub fn body(choices: &mut Choices<'_>, n: usize) -> Vec<u8> {
     match choices.below(6) {
         0 => choices.blob().to_vec(),
         1 => format!("{{\"t\":{},\"v\":{}.{}}}", n, choices.byte() as i8, choices.below(10)).into_bytes(),

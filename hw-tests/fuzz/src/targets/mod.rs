@@ -1,6 +1,7 @@
 //! The bodies.
 
 pub mod blip;
+pub mod blocks;
 pub mod deflate;
 pub mod delta;
 pub mod folded;

@@ -88,8 +88,7 @@ proptest! {
         }
         stored.iter().for_each(|revision| builder.push(revision, &Numbers));
         let len = builder.len();
-        let columns = builder.columns().expect("columns");
-        let mut value = with_head(COLUMNS, len, &columns);
+        let mut value = builder.in_columns().expect("columns");
         prop_assert_eq!(records_len(&value), Some(len));
         prop_assert_eq!(read_block(&value, &Numbers, &mut codec), Some(stored.clone()));
         let finished = builder.finish(&mut codec);
