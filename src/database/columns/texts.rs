@@ -339,11 +339,21 @@ mod tests {
         fn hostile_bytes_are_refused_not_followed(
             kind in 0u8..7, bytes in prop::collection::vec(prop_oneof![0u8..8, any::<u8>()], 0..60), count in 0usize..1000,
         ) {
-            let bytes = [&[kind][..], &bytes].concat();
-            let mut reader = Reader::new(&bytes);
-            if let Some(texts) = Texts::read(&mut reader, count) {
-                (0..count).for_each(|at| { let _ = texts.push(at, &mut Vec::new()); });
-            }
+            look_at(&[&[kind][..], &bytes].concat(), count);
         }
+    }
+
+    fn look_at(bytes: &[u8], count: usize) {
+        if let Some(texts) = Texts::read(&mut Reader::new(bytes), count) {
+            (0..count).for_each(|at| {
+                let _ = texts.push(at, &mut Vec::new());
+            });
+        }
+    }
+
+    /// What a reader once failed at.
+    #[test]
+    fn hostile_bytes_that_were_found_are_refused() {
+        look_at(&[4, 0, 2, 0, 0, 0, 1, 0, 0, 55, 0, 0], 1);
     }
 }
