@@ -47,6 +47,18 @@ fn a_failed_create_collections_leaves_nothing_behind() {
     assert!(ok(&here, &["db", "collections"]).contains("_default.logs  1 document\n"));
 }
 
+/// Adverts that cannot be made are refused before there is a database, also where none would be sent.
+#[test]
+fn adverts_that_cannot_be_make_no_database() {
+    let (_directory, path) = database();
+    for listen in ["ble", "tcp:127.0.0.1:0"] {
+        let ended = run(&path, &["serve", "--listen", listen, "--advert-fast-interval", "1ms"]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("20 ms to 10.24 s"), "{ended:?}");
+        assert!(!path.exists(), "made for nothing");
+    }
+}
+
 /// Both forms of a name of the default scope, on the command line and between the peers.
 #[test]
 fn a_collection_of_the_default_scope_syncs_under_either_name() {

@@ -110,6 +110,8 @@ pub(crate) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), CliError>
     if args.listen.contains(&PlaceAddress::Stream(Address::Stdio)) {
         check_stdio(args.json, args.feed.import.as_deref())?;
     }
+    #[cfg(feature = "bluetooth")]
+    args.link.check()?;
     memory::keep_little();
     security::keep_secrets_in_memory();
     words::tell_time();

@@ -162,6 +162,14 @@ impl AdvertArgs {
 }
 
 impl LinkArgs {
+    /// Whether adverts can be made as the options say, before anything is made for it.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        self.adverts.policy().map(drop)
+    }
+
     /// How an adapter is listened on.
     ///
     /// # Errors
