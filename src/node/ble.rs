@@ -13,7 +13,7 @@ use super::connect::Connect;
 use super::listen::{Accept, Arrival, Listen, Local, Sealed};
 use super::scheduler::RadioPlan;
 use crate::transport::bluez::Bluez;
-use crate::transport::bluez::adapter::{Adapter, SLOTS_DEFAULT};
+use crate::transport::bluez::adapter::{Adapter, DISCOVERY_LIMIT, SLOTS_DEFAULT};
 use crate::transport::bluez::advertise::AdvertOrder;
 use crate::transport::bluez::agent::{Pairing, PairingAgent};
 use crate::transport::bluez::central::BluerCentral;
@@ -36,8 +36,9 @@ const LISTENING_REST: Duration = Duration::from_secs(15);
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of one attempt to connect where a person may have to type a code; BlueZ waits about 30 s for it.
 const PAIRING_LIMIT: Duration = Duration::from_secs(50);
-/// Time for radio connections to be ended before the process ends.
-const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Time for radio connections to be ended before the process ends: for BlueZ's discovery, should it still be at it, and its two
+/// seconds.
+const DISCONNECT_LIMIT: Duration = DISCOVERY_LIMIT.saturating_add(Duration::from_secs(2));
 
 /// Makes places and ways of Bluetooth LE.
 /// ```no_run
@@ -346,6 +347,7 @@ impl Connector for Dial {
         };
         let search = Arc::clone(&self.search);
         let central: Arc<dyn Connector> = match central {
+            BleCentral::Auto if pairing.is_some() => L2capCentral::after_information(adapter, search),
             BleCentral::Auto => L2capCentral::new(adapter, search),
             BleCentral::Gatt => BluerCentral::new(adapter, search),
             BleCentral::Btleplug => BtleplugCentral::new(adapter, search),

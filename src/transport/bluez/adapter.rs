@@ -12,11 +12,15 @@ use super::error::BluetoothError;
 use super::handle::Bluez;
 use super::kernel::{Connection, connections, controller_number};
 use super::radio::Radio;
+use super::services::wait_until_resolved;
 use super::shared::{SharedAdapter, Slot};
 
 /// Connections one adapter is trusted with; small USB adapters manage about 5, Broadcom's about 7
 /// (`firmware-notes/bluez.md`, connection slots).
 pub const SLOTS_DEFAULT: usize = 5;
+/// Limit of BlueZ's discovery, for a disconnection that waits for it: in the middle of it bluetoothd 5.66 has died
+/// (`firmware-notes/bluez.md`, crashes).
+pub(crate) const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
 /// Limit of switching an adapter: a controller that is being loaded with firmware takes seconds.
 const POWER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between off and on of a power cycle.
@@ -251,9 +255,14 @@ impl Adapter {
         self.bluez.radio()
     }
 
-    /// Ends a radio connection in the background, and drops `then` when it has.
+    /// Ends a radio connection in the background, once BlueZ has the services or does not get them, and drops `then` when it has.
     pub(super) fn disconnect(&self, device: bluer::Device, then: impl Send + 'static) {
         self.shared.begin_disconnect(device.address(), async move {
+            if device.is_connected().await.unwrap_or(false)
+                && timeout(DISCOVERY_LIMIT, wait_until_resolved(&device)).await.is_err()
+            {
+                debug!(peer = %device.address(), "disconnecting in the middle of discovery");
+            }
             if let Err(error) = device.disconnect().await {
                 debug!(peer = %device.address(), %error, "disconnect");
             }

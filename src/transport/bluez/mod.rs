@@ -36,6 +36,7 @@ pub mod advertise;
 pub mod agent;
 pub mod central;
 pub mod central_btleplug;
+mod channel;
 mod daemon;
 pub mod doctor;
 pub mod error;

@@ -57,7 +57,8 @@ pub(super) async fn resolve(
     Ok(found)
 }
 
-async fn wait_until_resolved(device: &Device) -> Result<(), BluetoothError> {
+/// Waits while BlueZ still discovers; fails when the connection is gone.
+pub(super) async fn wait_until_resolved(device: &Device) -> Result<(), BluetoothError> {
     let lost = || BluetoothError::Disconnected { peer: device.address().to_string() };
     let mut events = device.events().await.map_err(BluetoothError::bluez(WHAT))?;
     let mut gone_since = None;
