@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::fold::{FoldRows, Row};
-use super::format::{COARSE, Content, SOURCES_MAX, flag, head, put, zigzag};
-use crate::replica::revision::{SourceId, VERSIONS_MAX, VersionVector};
+use super::format::{COARSE, Content, HISTORY_VERSIONS_MAX, SOURCES_MAX, flag, head, put, zigzag};
+use crate::replica::revision::{SourceId, TREE_IDS_MAX, VERSIONS_MAX, VersionVector};
 use crate::replica::store::Change;
 use crate::replicator::extension::{REVS_ENTRIES_MAX, RevsFormat};
 
@@ -28,6 +28,8 @@ pub struct RevsEncoder {
     last_id: String,
     last_time: u64,
     last_source: usize,
+    /// Versions beside the current ones, tree IDs too.
+    history_versions: usize,
     /// What goes into columns, if the peer reads them.
     rows: Option<FoldRows>,
 }
@@ -52,6 +54,7 @@ impl RevsEncoder {
             last_id: String::new(),
             last_time: 0,
             last_source: usize::MAX,
+            history_versions: 0,
             rows: (format >= RevsFormat::Folded).then(FoldRows::default),
         }
     }
@@ -76,9 +79,11 @@ impl RevsEncoder {
         self.bodies.len() + self.ids.len() + self.versions.len() + 2 * self.count + 16 * self.sources.len()
     }
 
-    /// Whether another revision belongs into another message: the table of authors might overflow.
+    /// Whether another revision belongs into another message: one may have so many authors and versions that nobody would read it.
     pub fn is_full(&self) -> bool {
-        self.count >= REVS_ENTRIES_MAX || self.sources.len() + VERSIONS_MAX > SOURCES_MAX
+        self.count >= REVS_ENTRIES_MAX
+            || self.sources.len() + VERSIONS_MAX > SOURCES_MAX
+            || self.history_versions + VERSIONS_MAX + TREE_IDS_MAX > HISTORY_VERSIONS_MAX
     }
 
     /// Adds a revision.
@@ -182,6 +187,7 @@ impl RevsEncoder {
             return;
         }
         *flags |= flag::HISTORY;
+        self.history_versions += vector.merged.len() + vector.history.len();
         put(&mut self.versions, vector.merged.len() as u64);
         put(&mut self.versions, vector.history.len() as u64);
         for version in vector.merged.iter().chain(&vector.history) {
@@ -196,6 +202,7 @@ impl RevsEncoder {
             return;
         }
         *flags |= flag::TREES;
+        self.history_versions += vector.trees.len();
         put(&mut self.versions, vector.trees.len() as u64);
         for id in &vector.trees {
             put(&mut self.versions, id.generation().into());

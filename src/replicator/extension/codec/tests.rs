@@ -124,7 +124,7 @@ fn the_example_of_the_notes() {
     assert!(notes.contains(&hex), "{hex} of {} bytes, plain {}", folded.len(), encoder.finish(8, true).len());
 }
 
-/// A message ends before it has more revisions or more authors than may be read.
+/// A message ends before it has more revisions, authors or versions than may be read.
 #[test]
 fn a_message_is_full_before_it_cannot_be_read() {
     let change = |n: u32, authors: u32| {
@@ -152,4 +152,18 @@ fn a_message_is_full_before_it_cannot_be_read() {
         let most = if authors == 0 { REVS_ENTRIES_MAX } else { SOURCES_MAX / authors as usize };
         assert!(count as usize > most / 4, "{count} with {authors} authors each");
     }
+    // The same authors in all, at times so near that a version takes two bytes.
+    let mut encoder = RevsEncoder::new(RevsFormat::NEWEST, false, 0);
+    let history = (1..=100).map(|k| Version { time: 7, source: SourceId([k; 16]) }).collect();
+    let vector =
+        VersionVector { history, ..VersionVector::new(Version { time: 7, source: SourceId([0; 16]) }) };
+    while !encoder.is_full() {
+        let n = encoder.count() as u64 + 1;
+        encoder.push(
+            &Change { sequence: n, id: n.to_string(), vector: vector.clone(), ..change(0, 0) },
+            &Content::Offer,
+        );
+    }
+    assert!((500..REVS_ENTRIES_MAX).contains(&encoder.count()), "{} revisions", encoder.count());
+    assert!(decode(&Bytes::from(encoder.finish(9_000, false))).is_ok());
 }
