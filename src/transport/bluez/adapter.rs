@@ -8,19 +8,16 @@ use tracing::{debug, warn};
 
 use super::advertise::PaceControl;
 use super::daemon::{Daemon, answer};
+use super::discovery::{DISCOVERY_LIMIT, wait_until_resolved};
 use super::error::BluetoothError;
 use super::handle::Bluez;
 use super::kernel::{Connection, connections, controller_number};
 use super::radio::Radio;
-use super::services::wait_until_resolved;
 use super::shared::{SharedAdapter, Slot};
 
 /// Connections one adapter is trusted with; small USB adapters manage about 5, Broadcom's about 7
 /// (`firmware-notes/bluez.md`, connection slots).
 pub const SLOTS_DEFAULT: usize = 5;
-/// Limit of BlueZ's discovery, for a disconnection that waits for it: in the middle of it bluetoothd 5.66 has died
-/// (`firmware-notes/bluez.md`, crashes).
-pub(crate) const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
 /// Limit of switching an adapter: a controller that is being loaded with firmware takes seconds.
 const POWER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between off and on of a power cycle.

@@ -38,6 +38,7 @@ pub mod central;
 pub mod central_btleplug;
 mod channel;
 mod daemon;
+pub(crate) mod discovery;
 pub mod doctor;
 pub mod error;
 pub mod handle;
