@@ -27,7 +27,7 @@ use command::{Process, free_port, ok, run};
 use side::{ACTIVE, Known, NAMES, STAGES, Side, Stage, Watch, check_saved, export, restart_bluetooth};
 
 /// Kills of each process.
-const KILLS: usize = 50;
+const KILLS: usize = 30;
 const BLUETOOTH_KILLS: usize = 30;
 
 /// The exit code of a sync that did not reach its peer, and how often such a one is tried.

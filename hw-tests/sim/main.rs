@@ -247,9 +247,9 @@ fn replays(plan: impl Fn() -> Plan) {
     assert_eq!(first.counts.packets, second.counts.packets);
 }
 
-/// Runs every tenth seed twice, those of one part in four.
+/// Runs every twentieth seed twice, those of one part in four.
 fn a_seed_replays_bit_for_bit(part: u64) {
-    for seed in FIXED_SEEDS.step_by(10).filter(|seed| seed / 10 % 4 == part) {
+    for seed in FIXED_SEEDS.step_by(20).filter(|seed| seed / 20 % 4 == part) {
         replays(|| Plan::new(seed));
         replays(|| Plan::adverse(seed));
         if seed % 50 == 1 {
