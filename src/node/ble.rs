@@ -18,7 +18,6 @@ use crate::transport::bluez::advertise::AdvertOrder;
 use crate::transport::bluez::agent::{Pairing, PairingAgent};
 use crate::transport::bluez::central::BluerCentral;
 use crate::transport::bluez::central_btleplug::BtleplugCentral;
-use crate::transport::bluez::discovery::DISCOVERY_LIMIT;
 use crate::transport::bluez::l2cap::L2capCentral;
 use crate::transport::bluez::listener::{BluetoothListener, ListenerConfig};
 use crate::transport::bluez::profile::{AdvertCodec, AdvertState};
@@ -37,9 +36,8 @@ const LISTENING_REST: Duration = Duration::from_secs(15);
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// Limit of one attempt to connect where a person may have to type a code; BlueZ waits about 30 s for it.
 const PAIRING_LIMIT: Duration = Duration::from_secs(50);
-/// Time for radio connections to be ended before the process ends: for BlueZ's discovery, should it still be at it, and its two
-/// seconds.
-const DISCONNECT_LIMIT: Duration = DISCOVERY_LIMIT.saturating_add(Duration::from_secs(2));
+/// Time for radio connections to be ended before the process ends.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Makes places and ways of Bluetooth LE.
 /// ```no_run
@@ -348,7 +346,6 @@ impl Connector for Dial {
         };
         let search = Arc::clone(&self.search);
         let central: Arc<dyn Connector> = match central {
-            BleCentral::Auto if pairing.is_some() => L2capCentral::after_information(adapter, search),
             BleCentral::Auto => L2capCentral::new(adapter, search),
             BleCentral::Gatt => BluerCentral::new(adapter, search),
             BleCentral::Btleplug => BtleplugCentral::new(adapter, search),

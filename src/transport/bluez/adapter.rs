@@ -8,7 +8,6 @@ use tracing::{debug, warn};
 
 use super::advertise::PaceControl;
 use super::daemon::{Daemon, answer};
-use super::discovery::{DISCOVERY_LIMIT, wait_until_resolved};
 use super::error::BluetoothError;
 use super::handle::Bluez;
 use super::kernel::{Connection, connections, controller_number};
@@ -252,14 +251,9 @@ impl Adapter {
         self.bluez.radio()
     }
 
-    /// Ends a radio connection in the background, once BlueZ has the services or does not get them, and drops `then` when it has.
+    /// Ends a radio connection in the background, and drops `then` when it has.
     pub(super) fn disconnect(&self, device: bluer::Device, then: impl Send + 'static) {
         self.shared.begin_disconnect(device.address(), async move {
-            if device.is_connected().await.unwrap_or(false)
-                && timeout(DISCOVERY_LIMIT, wait_until_resolved(&device)).await.is_err()
-            {
-                debug!(peer = %device.address(), "disconnecting in the middle of discovery");
-            }
             if let Err(error) = device.disconnect().await {
                 debug!(peer = %device.address(), %error, "disconnect");
             }

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bluer::gatt::remote::Characteristic;
-use bluer::l2cap::SeqPacket;
 use bluer::{AddressType, Device, Uuid};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use super::adapter::Adapter;
-use super::channel;
 use super::error::BluetoothError;
 use super::packets::{CharacteristicSink, CharacteristicSource, Guard, att_mtu, packet_size};
 use super::profile::{INFORMATION, Information, from_peripheral, to_peripheral};
@@ -57,31 +55,14 @@ impl BluerCentral {
 #[async_trait]
 impl Connector for BluerCentral {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        let connected = Connected::open(&self.adapter, &self.search, Early::Nothing).await?;
+        let connected = Connected::open(&self.adapter, &self.search).await?;
         Ok(open_gatt(connected).await?)
     }
 }
 
-/// What a central tries before it asks for the peer's services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Early {
-    /// Nothing.
-    Nothing,
-    /// An L2CAP channel, unless the peer is known to offer none.
-    Channel,
-}
-
-/// What is known of a connected device.
-enum Known {
-    Services(Vec<(Uuid, Characteristic)>),
-    Channel(SeqPacket),
-}
-
-/// A connected device; disconnects when dropped.
+/// A connected device with its services; disconnects when dropped.
 pub(super) struct Connected {
     pub(super) device: Device,
-    /// The early channel; with it nothing is known of services and information.
-    pub(super) channel: Option<SeqPacket>,
     pub(super) information: Information,
     adapter: Adapter,
     random_address: bool,
@@ -93,11 +74,7 @@ pub(super) struct Connected {
 
 impl Connected {
     /// Finds, connects and resolves, one at a time on this adapter.
-    pub(super) async fn open(
-        adapter: &Adapter,
-        search: &Search,
-        early: Early,
-    ) -> Result<Connected, BluetoothError> {
+    pub(super) async fn open(adapter: &Adapter, search: &Search) -> Result<Connected, BluetoothError> {
         let mut steps = Steps::begin();
         let _one_at_a_time = adapter.shared().connecting().await;
         adapter.power_on().await?;
@@ -114,32 +91,19 @@ impl Connected {
         }
         let guard = Disconnect { adapter: adapter.clone(), device: device.clone(), slot: Some(slot) };
         steps.done("slot");
-        let psm = match early {
-            Early::Channel => adapter.shared().early_psm(neighbour.address),
-            Early::Nothing => None,
-        };
-        let known = connect_and_resolve(adapter, &device, psm, &mut steps).await?;
-        let (characteristics, channel) = match known {
-            Known::Services(characteristics) => (characteristics, None),
-            Known::Channel(socket) => (Vec::new(), Some(socket)),
-        };
+        let characteristics = connect_and_resolve(adapter, &device, &mut steps).await?;
         let mut connected = Connected {
             adapter: adapter.clone(),
             random_address: matches!(device.address_type().await, Ok(AddressType::LeRandom)),
-            information: Information { profile: 0, packet_size_max: 0, l2cap_psm: psm, lane: None },
+            information: Information { profile: 0, packet_size_max: 0, l2cap_psm: None, lane: None },
             device,
-            channel,
             characteristics,
             steps,
             guard,
         };
-        if connected.channel.is_some() {
-            return Ok(connected);
-        }
         match connected.read_information().await {
             Ok(information) => {
                 connected.steps.done("information");
-                adapter.shared().learn_psm(neighbour.address, information.l2cap_psm);
                 connected.information = information;
             }
             Err(error) => {
@@ -218,32 +182,23 @@ impl Drop for Disconnect {
     }
 }
 
-/// Connects and waits for the services, again after each refusal that is known to go away. With a `psm` a channel is tried first,
-/// once: then nobody waits for the services.
+/// Connects and waits for the services, again after each refusal that is known to go away.
 async fn connect_and_resolve(
     adapter: &Adapter,
     device: &Device,
-    mut psm: Option<u16>,
     steps: &mut Steps,
-) -> Result<Known, BluetoothError> {
+) -> Result<Vec<(Uuid, Characteristic)>, BluetoothError> {
     let mut attempt = 1;
     loop {
         let connected = connect(adapter, device).await;
         steps.done("connect");
         let error = match connected {
             Ok(()) => {
-                if let Some(psm) = psm.take() {
-                    match channel::open(adapter, device, psm, channel::EARLY_LIMIT).await {
-                        Ok(socket) => return Ok(Known::Channel(socket)),
-                        Err(error) => debug!(peer = %device.address(), psm, %error, "no early channel"),
-                    }
-                    steps.done("early channel");
-                }
                 let limit = if attempt == 1 { RESOLVE_LIMIT_FIRST } else { RESOLVE_LIMIT };
                 match timeout(limit, resolve(adapter, device)).await {
                     Ok(Ok(found)) => {
                         steps.done("services");
-                        return Ok(Known::Services(found));
+                        return Ok(found);
                     }
                     Ok(Err(error)) => error,
                     Err(_) => {

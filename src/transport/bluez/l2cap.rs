@@ -1,69 +1,66 @@
 //! L2CAP connection-oriented channels on bluer: the same packets without ATT.
 //!
-//! A central tries the channel at once, before it knows the peripheral's services: discovery and a read are a dozen connection
-//! events that a channel does not need. If it is refused, and the information characteristic names a PSM, that one is tried; else
-//! the central goes on with GATT.
+//! A channel is used when the peripheral's information characteristic names a PSM and connecting works; else GATT.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bluer::AddressType;
-use bluer::l2cap::{self, SeqPacket, SeqPacketListener, Socket, SocketAddr};
-use tokio::time::sleep;
+use bluer::l2cap::{self, PSM_LE_DYN_START, SeqPacket, SeqPacketListener, Socket, SocketAddr};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::adapter::Adapter;
-use super::central::{Connected, Early, open_gatt};
-use super::channel::{self, RECEIVE_MTU};
+use super::central::{Connected, open_gatt};
 use super::error::BluetoothError;
 use super::packets::{Guard, L2capHalf};
-use super::profile::PSM;
 use super::search::Search;
 use super::security::{LinkSecurity, SecurityLevel};
 use crate::link::{PACKET_BYTES_MAX, PacketSize};
 use crate::transport::packet::{Connector, PacketChannel};
 
-/// Limit of opening a channel that the peer's information names.
+/// PSM that our peripherals listen on, of the dynamic range.
+pub const PSM: u16 = PSM_LE_DYN_START + 5;
+/// Receive MTU: 65535 stalls the other direction on BlueZ 5.66, this does not (`firmware-notes/bluez.md`).
+const RECEIVE_MTU: u16 = 8192;
+/// `connect` returns before the channel is up, and writing gives ENOTCONN until then.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The socket of before may still be open when everything is registered anew.
 const BIND_ATTEMPTS: u32 = 20;
 /// Pause between two attempts to listen.
 const BIND_PAUSE: Duration = Duration::from_millis(100);
+/// How often the channel is looked at meanwhile.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Connects over L2CAP where the peer offers it, over GATT otherwise or when L2CAP fails.
 pub struct L2capCentral {
     adapter: Adapter,
     search: Arc<Search>,
-    early: Early,
 }
 
 impl L2capCentral {
     /// A central on `adapter` for the peer of `search`.
     pub fn new(adapter: Adapter, search: Arc<Search>) -> Arc<L2capCentral> {
-        Arc::new(L2capCentral { adapter, search, early: Early::Channel })
-    }
-
-    /// The same, which reads the peer's information first: where that begins a pairing, a person may have to type a code, for
-    /// which a channel does not wait.
-    pub fn after_information(adapter: Adapter, search: Arc<Search>) -> Arc<L2capCentral> {
-        Arc::new(L2capCentral { adapter, search, early: Early::Nothing })
+        Arc::new(L2capCentral { adapter, search })
     }
 }
 
 #[async_trait]
 impl Connector for L2capCentral {
     async fn connect(&self) -> std::io::Result<PacketChannel> {
-        let mut connected = Connected::open(&self.adapter, &self.search, self.early).await?;
-        if let Some(socket) = connected.channel.take() {
-            return Ok(carried(connected, socket, PACKET_BYTES_MAX));
-        }
+        let mut connected = Connected::open(&self.adapter, &self.search).await?;
         let Some(psm) = connected.information.l2cap_psm else { return Ok(open_gatt(connected).await?) };
+        let limit = connected.information.packet_size_max;
         // No lane is needed here: the channel is this central's alone.
-        match channel::open(&self.adapter, &connected.device, psm, CONNECT_LIMIT).await {
+        match open(&self.adapter, &connected, psm).await {
             Ok(socket) => {
-                let limit = connected.information.packet_size_max;
-                Ok(carried(connected, socket, limit))
+                let address = connected.device.address();
+                connected.steps.done("channel");
+                info!(peer = %address, psm, steps = %connected.steps, "connected over L2CAP");
+                let size = packet_size(&socket, limit);
+                let guard = connected.into_guard("l2cap", None, size);
+                Ok(channel(socket, size, format!("l2cap {address}"), Some(guard)))
             }
             Err(error) => {
                 warn!(peer = %connected.device.address(), %error, "no L2CAP channel, using GATT");
@@ -73,14 +70,29 @@ impl Connector for L2capCentral {
     }
 }
 
-/// A central's channel, with packets of at most `limit` bytes.
-fn carried(mut connected: Connected, socket: SeqPacket, limit: u16) -> PacketChannel {
-    let address = connected.device.address();
-    connected.steps.done("channel");
-    info!(peer = %address, psm = connected.information.l2cap_psm, steps = %connected.steps, "connected over L2CAP");
-    let size = packet_size(&socket, limit);
-    let guard = connected.into_guard("l2cap", None, size);
-    channel(socket, size, format!("l2cap {address}"), Some(guard))
+async fn open(adapter: &Adapter, connected: &Connected, psm: u16) -> Result<SeqPacket, BluetoothError> {
+    let failed = || BluetoothError::socket("open an L2CAP channel");
+    let bluez = || BluetoothError::bluez("read an address");
+    let local = adapter.bluer();
+    let (local_type, local_address, peer_type) =
+        tokio::try_join!(local.address_type(), local.address(), connected.device.address_type())
+            .map_err(bluez())?;
+    let socket = Socket::<SeqPacket>::new_seq_packet().map_err(failed())?;
+    socket.bind(SocketAddr::new(local_address, local_type, 0)).map_err(failed())?;
+    socket.set_recv_mtu(RECEIVE_MTU).map_err(failed())?;
+    let peer = SocketAddr::new(connected.device.address(), peer_type, psm);
+    let socket = timeout(CONNECT_LIMIT, socket.connect(peer))
+        .await
+        .map_err(|_| BluetoothError::TimedOut { what: "opening an L2CAP channel", limit: CONNECT_LIMIT })?
+        .map_err(failed())?;
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    while let Err(source) = socket.peer_addr().and_then(|_| socket.send_mtu()) {
+        if Instant::now() >= deadline {
+            return Err(BluetoothError::Socket { what: "open an L2CAP channel", source });
+        }
+        sleep(CONNECT_PAUSE).await;
+    }
+    Ok(socket)
 }
 
 /// Listens for L2CAP channels; give each to the same acceptor as GATT's.

@@ -31,9 +31,6 @@ pub const fn from_peripheral(lane: u8) -> Uuid {
     Uuid::from_u128(FROM_PERIPHERAL + ((lane as u128) << LANE_SHIFT))
 }
 
-/// Protocol/service multiplexer, of LE's dynamic range, at which a peripheral of this profile takes L2CAP channels, if it does.
-pub const PSM: u16 = 0x85;
-
 /// Version of the profile; another one has another meaning of the characteristics.
 pub const PROFILE_VERSION: u8 = 1;
 

@@ -4,6 +4,7 @@
 //! twenty answers of a busy bluetoothd.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bluer::gatt::remote::Characteristic;
 use bluer::{Device, Uuid};
@@ -11,13 +12,18 @@ use dbus::Path;
 use dbus::arg::{PropMap, prop_cast};
 use dbus::nonblock::Proxy;
 use dbus::nonblock::stdintf::org_freedesktop_dbus::ObjectManager;
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout};
 
 use super::adapter::Adapter;
 use super::daemon::{ANSWER_LIMIT, BLUEZ, answer};
-use super::discovery::wait_until_resolved;
 use super::error::BluetoothError;
 use super::profile::SERVICE;
 
+/// A connection that BlueZ reports as gone just after it was made may still come (`firmware-notes/bluez.md`, connecting).
+const FLICKER: Duration = Duration::from_secs(1);
+/// How often BlueZ is asked whether it has the services, should it not tell.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// What is asked.
 const WHAT: &str = "read the peer's services";
 
@@ -49,6 +55,24 @@ pub(super) async fn resolve(
         return Err(BluetoothError::NoService { peer, message: format!("service {SERVICE} is missing") });
     }
     Ok(found)
+}
+
+async fn wait_until_resolved(device: &Device) -> Result<(), BluetoothError> {
+    let lost = || BluetoothError::Disconnected { peer: device.address().to_string() };
+    let mut events = device.events().await.map_err(BluetoothError::bluez(WHAT))?;
+    let mut gone_since = None;
+    while !device.is_services_resolved().await.map_err(BluetoothError::bluez(WHAT))? {
+        if device.is_connected().await.unwrap_or(false) {
+            gone_since = None;
+        } else if gone_since.get_or_insert_with(Instant::now).elapsed() > FLICKER {
+            return Err(lost());
+        }
+        // The stream ends with the device.
+        if let Ok(None) = timeout(ASK_AGAIN, events.next()).await {
+            return Err(lost());
+        }
+    }
+    Ok(())
 }
 
 /// UUID, number of the service and own number of each characteristic of our service on the device at `path`.

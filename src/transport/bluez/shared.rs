@@ -9,7 +9,6 @@ use bluer::Address;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::profile::PSM;
 use super::stall::StallWatch;
 
 /// Limit of ending a connection.
@@ -17,9 +16,6 @@ const DISCONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between the end of a connection and the next connect: 5.66 took one back that was asked for 1 ms later, and never
 /// answered it (`firmware-notes/bluez.md`, connecting).
 const SETTLE: Duration = Duration::from_millis(150);
-
-/// Peers whose PSM is kept in mind; with more, all are forgotten and asked again.
-const PSMS_MAX: usize = 256;
 
 /// The adapters that nodes of this process use, by name.
 ///
@@ -38,8 +34,6 @@ pub(super) struct SharedAdapter {
     stall: Mutex<StallWatch>,
     /// Peers that are being disconnected: a process that ends at once would leave the peer connected and its slot taken.
     disconnects: watch::Sender<Vec<Address>>,
-    /// What peers' information said of L2CAP channels.
-    psms: Mutex<HashMap<Address, Option<u16>>>,
 }
 
 impl SharedAdapter {
@@ -55,7 +49,6 @@ impl SharedAdapter {
             centrals: AtomicUsize::new(0),
             stall: Mutex::default(),
             disconnects: watch::Sender::new(Vec::new()),
-            psms: Mutex::default(),
         });
         all.insert(name.to_owned(), Arc::downgrade(&adapter));
         adapter
@@ -72,22 +65,6 @@ impl SharedAdapter {
     /// What is known of the adapter's silence.
     pub(super) fn stall(&self) -> MutexGuard<'_, StallWatch> {
         self.stall.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where to try a channel before anything was read of `peer` in this connection: where it said last, or where the profile says
-    /// that one is; `None` if it said that it has none.
-    pub(super) fn early_psm(&self, peer: Address) -> Option<u16> {
-        let known = self.psms.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&peer).copied().unwrap_or(Some(PSM))
-    }
-
-    /// Keeps in mind what the information of `peer` said.
-    pub(super) fn learn_psm(&self, peer: Address, psm: Option<u16>) {
-        let mut known = self.psms.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= PSMS_MAX {
-            known.clear();
-        }
-        known.insert(peer, psm);
     }
 
     /// Takes a connection slot, unless `slots` are taken; `others` are those that BlueZ counts.
@@ -201,19 +178,6 @@ mod tests {
         let began = tokio::time::Instant::now();
         other.wait_for_disconnects(Duration::from_secs(5)).await;
         assert!((SETTLE..Duration::from_secs(5)).contains(&began.elapsed()), "{:?}", began.elapsed());
-    }
-
-    #[test]
-    fn who_said_that_it_has_no_channel_is_not_asked_for_one() {
-        let adapter = SharedAdapter::of("test-psms");
-        let peers: Vec<Address> =
-            (0..=PSMS_MAX).map(|n| Address([0, 0, 0, 0, (n >> 8) as u8, n as u8])).collect();
-        assert_eq!(adapter.early_psm(peers[0]), Some(PSM));
-        adapter.learn_psm(peers[0], None);
-        adapter.learn_psm(peers[1], Some(0x91));
-        assert_eq!((adapter.early_psm(peers[0]), adapter.early_psm(peers[1])), (None, Some(0x91)));
-        peers.iter().for_each(|peer| adapter.learn_psm(*peer, None));
-        assert!(adapter.psms.lock().unwrap().len() <= PSMS_MAX);
     }
 
     #[test]
