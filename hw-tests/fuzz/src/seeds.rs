@@ -1,4 +1,6 @@
 //! Inputs to begin with: the recorded conversations in the form that each target reads, and a few made by hand.
+//!
+//! Long, for it is a list: one function a target, and none knows of another.
 
 use std::path::PathBuf;
 
